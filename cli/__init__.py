@@ -1,0 +1,1 @@
+"""The `backprop` command: parse, call one verb, print."""

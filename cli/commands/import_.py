@@ -1,0 +1,100 @@
+"""`backprop import FILE`: bring in the runs the npm tool of the same name had recorded."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backprop.cli.safe import safe
+from backprop.cli.session import global_options, globals_of, open_existing, open_home
+from backprop.cli.submission import environment_of_shell, name_of, python_of_shell, umask_of_shell
+
+if TYPE_CHECKING:
+    from backprop.scheduler.original import OriginalRun
+    from backprop.scheduler.records import CheckpointRecord
+
+
+@click.command(name="import")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@global_options
+@click.pass_context
+def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, dry_run: bool) -> int:
+    """Bring in FILE, the npm tool's ~/.backprop/experiments.json: ids, names, states, steps, checkpoints.
+
+    Relative paths in it are taken from this directory. Ids that are here already are left alone, so it can be repeated. `backprop resume ID` then continues a run from
+    its last checkpoint.
+    """
+    from backprop.scheduler import folders, original, queue, reads
+    from backprop.scheduler.errors import BadConfig
+    from backprop.scheduler.spec import decode
+
+    found = original.read_original(file)
+    if found is None:
+        raise BadConfig(f"{file} does not exist; the npm tool keeps its runs in ~/.backprop/experiments.json")
+    for one in found.skipped:
+        click.echo(f"skipped {safe(one.id)}: {safe(one.why)}", err=True)
+    if globals_of(ctx, config, verbose, dry_run).dry_run:
+        _, existing = open_existing()
+        known = {run.id for run in reads.list_runs(existing)} if existing is not None else set[str]()
+        for run in found.runs:
+            click.echo(f"would {'leave alone' if run.id in known else 'import'} {run.id} ({run.state})")
+        return 0
+    home, database = open_home()
+    cwd, environment = Path.cwd(), environment_of_shell(())
+    rows = {run.id: _row(run, cwd) for run in found.runs}
+    for run_id, (values, _) in rows.items():
+        if not home.run_folder(run_id).exists():
+            _, folder = folders.create(home, run_id)
+            spec = decode(values["spec"])
+            folders.write_spec(folder, run_id, values["name"], spec, environment, values["created_at_s"])
+    added = queue.adopt_foreign(database, list(rows.values()))
+    click.echo(
+        f"imported {len(added)} of {len(found.runs)} runs; {len(found.runs) - len(added)} were here already"
+    )
+    return 0
+
+
+def _row(run: "OriginalRun", cwd: Path) -> "tuple[dict[str, Any], list[CheckpointRecord]]":
+    """A finished run's column values and its checkpoints; those that are not good any more are kept as refused."""
+    from backprop.scheduler import queue
+    from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.spec import RunSpec
+
+    script = cwd / run.script_path
+    python = python_of_shell(None, cwd)
+    spec = RunSpec(
+        argv=(python, run.script_path),
+        program=python,
+        cwd=str(cwd),
+        umask=umask_of_shell(),
+        script=str(script),
+    )
+    values = queue.finished_run(
+        run.id,
+        run.name or name_of(script),
+        spec,
+        State(run.state),
+        run.started_s,
+        run.ended_s or run.started_s,
+    )
+    values |= {"reason": "imported from the npm tool", "last_step": run.last_step, "last_loss": run.last_loss}
+    return values, [_checkpoint(run, path, cwd) for path in run.checkpoints]
+
+
+def _checkpoint(run: "OriginalRun", path: str, cwd: Path) -> "CheckpointRecord":
+    from backprop.scheduler.records import CheckpointRecord
+    from backprop.worker.checkpoints import Refused, claim
+
+    known = claim(path, cwd, (cwd, (cwd / path).parent), 0.0, time.time())
+    return CheckpointRecord(
+        run_id=run.id,
+        segment=0,
+        path=path if isinstance(known, Refused) else str(known.path),
+        step=None,
+        size_bytes=0 if isinstance(known, Refused) else known.size_bytes,
+        mtime_ns=0 if isinstance(known, Refused) else known.mtime_ns,
+        is_dir=False if isinstance(known, Refused) else known.is_dir,
+        saved_at_s=run.ended_s or run.started_s,
+        refused=known.why if isinstance(known, Refused) else None,
+    )

@@ -1,0 +1,55 @@
+"""`backprop worker`: start what is queued, one segment after another, until told to stop."""
+
+import sys
+from typing import Any
+
+import click
+
+from backprop.cli import options
+from backprop.cli.main import INTERRUPTED
+from backprop.cli.session import global_options, globals_of, open_home
+from backprop.scheduler import home as homes
+from backprop.scheduler.errors import DatabaseRefused
+from backprop.scheduler.settings import load
+
+EPILOG = """\b
+First Ctrl-C (or SIGTERM): claim nothing more, ask running segments to checkpoint, requeue them, exit.
+Second Ctrl-C: end them now. Closing tmux or the terminal: the worker exits, segments go on, and the next
+worker takes them over. Several workers may run at once; the limit of --max-parallel counts all their runs.
+"""
+
+
+@click.command(name="worker", epilog=EPILOG)
+@options.setting_options(["maxParallel", "gpu.probe"])
+@click.option("--drain", is_flag=True, help="Exit when nothing is left that can run.")
+@global_options
+@click.pass_context
+def command(
+    ctx: click.Context, drain: bool, config: str | None, verbose: bool, dry_run: bool, **values: Any
+) -> int:
+    """Start queued runs whenever the governor sees room for them."""
+    from importlib.metadata import version
+    from pathlib import Path
+
+    given = globals_of(ctx, config, verbose, dry_run)
+    flags, names = options.flags_of(values), options.option_names()
+    effective = load(Path.cwd(), homes.locate().root, given.config, flags, names)
+    for note in effective.notes:
+        click.echo(f"note: {note}", err=True)
+    if given.dry_run:
+        from backprop.cli.dry_run import describe_queue
+
+        return describe_queue(homes.locate(), effective.settings)
+    home, database = open_home()
+    homes.refuse_remote(home.root)
+    problem = database.integrity_problem()
+    if problem is not None:
+        raise DatabaseRefused(f"{home.database} is damaged: {problem}; its runs live on in {home.runs}")
+    from backprop.worker.session import work
+
+    greeting = f"backprop {version('backprop-scheduler')}, home {home.root}; Ctrl-C asks running segments to checkpoint, then exits"
+    interrupted = work(
+        home, database, effective.settings, drain=drain, verbose=given.verbose, greeting=greeting
+    )
+    sys.stdout.flush()
+    return INTERRUPTED if interrupted and drain else 0

@@ -1,0 +1,99 @@
+"""Watching a run to its end: its output live, its chain of segments, its outcome as the exit code.
+
+If no worker is alive we are one, for this run alone.
+"""
+
+import sys
+import threading
+import time
+from typing import Final
+
+import click
+
+from backprop.cli.main import INTERRUPTED
+from backprop.cli.outcome import EXIT_CODE
+from backprop.cli.safe import safe
+from backprop.cli.stream import LogStream
+from backprop.scheduler import reads
+from backprop.scheduler.database import Database
+from backprop.scheduler.errors import UnknownRun
+from backprop.scheduler.home import Home
+from backprop.scheduler.lifecycle import FINAL, State
+from backprop.scheduler.records import RunRecord
+from backprop.scheduler.settings import Settings
+from backprop.worker.wake import wake_workers
+
+POLL_S: Final = 0.3
+
+
+def follow_run(home: Home, database: Database, run_id: str, settings: Settings) -> int:
+    """Show the run's output from its next segment on until it has ended; the exit code of its outcome."""
+    first = run_now(database, run_id).segment + 1
+    stream = LogStream(home, run_id, first, sys.stdout.buffer, raw=False)
+    if wake_workers(home.locks):
+        interrupted = _watch(database, run_id, stream)
+        told = f"{run_id} goes on; watch it with: backprop logs -f {run_id}"
+    else:
+        interrupted = _work(home, database, run_id, settings, stream)
+        told = f"{run_id} stays queued; go on with: backprop worker"
+    run = run_now(database, run_id)
+    if run.state not in EXIT_CODE:
+        click.echo(told if interrupted else f"{run_id} is {run.state}", err=True)
+        return INTERRUPTED
+    click.echo(f"{run_id} {run.state}: {safe(run.reason)}", err=True)
+    return EXIT_CODE[run.state]
+
+
+def _watch(database: Database, run_id: str, stream: LogStream) -> bool:
+    """Beside a worker: print until the run has ended. True if interrupted."""
+    said = ""
+    try:
+        while (run := run_now(database, run_id)).state not in FINAL and run.state is not State.HELD:
+            stream.pump(run.segment)
+            if run.state is State.QUEUED and run.reason != said:
+                said = run.reason
+                click.echo(f"{run_id} {safe(said)}", err=True)
+            time.sleep(POLL_S)
+        stream.finish(run.segment)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _work(home: Home, database: Database, run_id: str, settings: Settings, stream: LogStream) -> bool:
+    """Be the worker of this run. The database stays with this thread; the other one only reads the logs."""
+    from backprop.worker.session import work
+
+    done = threading.Event()
+
+    def pump() -> None:
+        while not done.wait(POLL_S):
+            stream.pump(None)
+        stream.finish(None)
+
+    reader = threading.Thread(target=pump, name="logs", daemon=True)
+    reader.start()
+    try:
+        return work(
+            home,
+            database,
+            settings,
+            drain=True,
+            only=frozenset({run_id}),
+            until=lambda: has_ended(run_now(database, run_id)),
+            quiet=True,
+        )
+    finally:
+        done.set()
+        reader.join()
+
+
+def has_ended(run: RunRecord) -> bool:
+    return run.state in FINAL or run.state is State.HELD
+
+
+def run_now(database: Database, run_id: str) -> RunRecord:
+    run = reads.run_by_id(database, run_id)
+    if run is None:
+        raise UnknownRun(f"run {run_id} has been removed meanwhile")
+    return run

@@ -1,0 +1,114 @@
+"""The `backprop` command group: loads one command's module, runs it, turns refusals into one line and a code.
+
+Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcomes of a followed run
+(`cli/outcome.py`), 130 interrupted. A bug keeps its traceback and exits 1.
+"""
+
+import importlib
+import os
+import sys
+from typing import Final
+
+import click
+
+from backprop.cli.safe import safe
+from backprop.scheduler.errors import BackpropError
+
+COMMANDS: Final = {
+    "run": "Queue a training run.",
+    "worker": "Start queued runs, one segment after another.",
+    "list": "List runs, newest first.",
+    "status": "Show host, GPUs, workers and queue, or one run.",
+    "show": "Show one run: segments, checkpoints, reason.",
+    "logs": "Print a run's output.",
+    "stop": "Stop runs; they keep their checkpoints.",
+    "resume": "Queue a run again, from its last checkpoint.",
+    "config": "Show the effective settings and their sources.",
+    "import": "Bring in experiments.json of the npm tool.",
+}
+EPILOG: Final = """\b
+Start here:
+  backprop run train.py -m 10 -- --lr 3e-4     queue it, ten minutes a segment
+  backprop worker                              run what is queued (in tmux)
+  backprop list                                see how far everything is
+"""
+INTERRUPTED: Final = 130
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and one line; imports the module of the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"backprop.cli.commands.{cmd_name}_")
+        command = module.command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module.__name__}.command is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(
+                f"{error.message} The commands are: {', '.join(COMMANDS)}.", ctx
+            ) from error
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--config", metavar="PATH", help="Read this project file instead of ./backprop.config.json.")
+@click.option("--verbose", is_flag=True, help="Say more about what is done.")
+@click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")
+@click.version_option(package_name="backprop-scheduler", prog_name="backprop")
+@click.pass_context
+def backprop(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool) -> None:
+    """Queue training runs; let a worker run them in timeboxed segments that resume from their checkpoints."""
+    ctx.obj = {"config": config, "verbose": verbose, "dry_run": dry_run}
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(args: list[str]) -> int:
+    """Run one command line; its exit code."""
+    try:
+        code = backprop.main(args=args, prog_name="backprop", standalone_mode=False)
+    except click.UsageError as error:
+        return _refuse(_usage(error), error.exit_code)
+    except click.ClickException as error:
+        return _refuse(error.format_message(), error.exit_code)
+    except BackpropError as error:
+        return _refuse(str(error), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`). Keep the interpreter from trying again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(message: str, code: int) -> int:
+    click.echo(f"backprop: {safe(' '.join(message.split()))}", err=True)
+    return code
+
+
+def _usage(error: click.UsageError) -> str:
+    where = error.ctx.command_path if error.ctx is not None else "backprop"
+    return f"{error.format_message().rstrip('.')}; see: {where} --help"

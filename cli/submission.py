@@ -1,0 +1,234 @@
+"""From a command line to a run in the queue: what exactly is to be executed, where, and within what limits."""
+
+import os
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from backprop.scheduler.errors import BadCommand
+from backprop.scheduler.home import Home
+from backprop.scheduler.settings import Effective, Settings, load
+from backprop.scheduler.spec import RunSpec
+
+if TYPE_CHECKING:
+    from backprop.scheduler.database import Database
+
+NAME_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+NAME_LIMIT: Final = 64
+KEPT_OF_OURS: Final = ("BACKPROP_HOME", "BACKPROP_ALLOW_REMOTE_HOME")
+SCRIPT_SUFFIXES: Final = (".py", ".sh", ".bash")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A run ready to be queued. `run_id`: the id asked for, None for a new one."""
+
+    run_id: str | None
+    name: str
+    spec: RunSpec
+    environment: Mapping[str, str]
+    settings: Settings
+    notes: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        return command_text(self.spec)
+
+
+def submission(
+    words: Sequence[str],
+    flags: Mapping[str, object],
+    option_names: Mapping[str, str],
+    config: Path | None,
+    home: Home,
+    resume_from: str | None,
+    run_id: str | None,
+    name: str | None,
+    env: Sequence[str],
+) -> Submission:
+    """Check everything about a new run. Raises BadCommand, BadConfig; writes nothing.
+
+    `words`: SCRIPT and its arguments. `env`: KEY=VALUE texts.
+    """
+    cwd = _cwd()
+    effective = load(cwd, home.root, config, flags, option_names)
+    for word in words:
+        _refuse_undecodable(word)
+    if words[0].endswith(".py"):
+        argv, program, script = _python(words, cwd, effective.settings.python)
+    else:
+        argv, program, script = _program(words, cwd)
+    spec = _spec(argv, program, script, cwd, effective, _checkpoint(resume_from, cwd))
+    return Submission(
+        run_id=_checked("--run-id", run_id) if run_id is not None else None,
+        name=_checked("--name", name) if name is not None else name_of(script or program),
+        spec=spec,
+        environment=environment_of_shell(env),
+        settings=effective.settings,
+        notes=effective.notes,
+    )
+
+
+def enqueue(home: Home, database: "Database", wanted: Submission, now_s: float) -> str:
+    """Write the run's folder, then its row; returns the id. Raises BadCommand when the id is taken.
+
+    In this order a crash leaves a folder without a row, which nobody runs, and never a row without its folder.
+    """
+    from backprop.scheduler import folders, queue
+
+    run_id, folder = folders.create(home, wanted.run_id)
+    try:
+        folders.write_spec(folder, run_id, wanted.name, wanted.spec, wanted.environment, now_s)
+        queue.enqueue(database, run_id, wanted.name, wanted.spec, now_s, "queued")
+    except BaseException:
+        folders.remove(folder)
+        raise
+    return run_id
+
+
+def command_text(spec: RunSpec) -> str:
+    """The command as a person would type it: the interpreter by its short name."""
+    first = Path(spec.argv[0]).name if spec.argv[0] == spec.program else spec.argv[0]
+    return shlex.join((first, *spec.argv[1:]))
+
+
+def _spec(
+    argv: tuple[str, ...],
+    program: str,
+    script: Path | None,
+    cwd: Path,
+    effective: Effective,
+    resume_from: str | None,
+) -> RunSpec:
+    settings, sources = effective.settings, effective.sources
+    return RunSpec(
+        argv=argv,
+        program=program,
+        cwd=str(cwd),
+        umask=umask_of_shell(),
+        script=str(script) if script else None,
+        framework=settings.framework.value,
+        timebox_s=settings.timebox_s,
+        grace_s=settings.grace_s,
+        stop_signal=settings.stop_signal,
+        checkpoint_every_s=settings.checkpoint_every_s,
+        auto_resume=settings.auto_resume,
+        resume_arg=settings.resume_arg,
+        resume_from=resume_from,
+        max_segments=settings.max_segments,
+        max_total_s=settings.max_total_s,
+        retries=settings.retries,
+        gpu_memory_limit=settings.gpu_memory_limit,
+        gpu_min_vram_mib=settings.gpu_min_vram_mib,
+        gpu_min_vram_declared=sources["gpu_min_vram_mib"].layer != "default",
+        gpu_max_temp_c=settings.gpu_max_temp_c,
+        gpu_probe=settings.gpu_probe.value,
+        min_free_ram_mib=settings.min_free_ram_mib,
+        max_cpu_load=settings.max_cpu_load,
+        max_parallel=None if sources["max_parallel"].layer == "default" else settings.max_parallel,
+        checkpoint_roots=tuple(str(root) for root in settings.checkpoint_roots),
+    )
+
+
+def _python(words: Sequence[str], cwd: Path, chosen: Path | None) -> tuple[tuple[str, ...], str, Path]:
+    script = cwd / words[0]
+    if not script.is_file():
+        what = "is a directory" if script.is_dir() else "does not exist"
+        raise BadCommand(f"{words[0]} {what} in {cwd}; give a .py file, or a program after --")
+    python = python_of_shell(chosen, cwd)
+    # The whole path stands as argv[0] too: a virtual environment's python finds its packages by it.
+    return (python, *words), python, script
+
+
+def python_of_shell(chosen: Path | None, cwd: Path) -> str:
+    """The interpreter asked for, else this shell's `python`, else its `python3`. Raises BadCommand."""
+    if chosen is None:
+        found = shutil.which("python") or shutil.which("python3") or _own_python()
+    elif (found := shutil.which(chosen)) is None:
+        raise BadCommand(f"--python {chosen} is no program that can be executed")
+    return str(cwd / found)
+
+
+def _program(words: Sequence[str], cwd: Path) -> tuple[tuple[str, ...], str, Path | None]:
+    first = words[0]
+    found = shutil.which(str(cwd / first)) if os.sep in first else shutil.which(first)
+    if found is None:
+        path = cwd / first
+        if path.is_file():
+            raise BadCommand(
+                f"{first} is not executable and does not end in .py; chmod +x {first}, or name its interpreter"
+            )
+        where = f"in {cwd}" if os.sep in first else f"on PATH, nor a script in {cwd}"
+        raise BadCommand(f"{first} is not a program {where}")
+    program = str(cwd / found)
+    named = [cwd / word for word in words if word.endswith(SCRIPT_SUFFIXES)]
+    script = next((path for path in named if path.is_file()), None)
+    return (program if first.startswith("python") else first, *words[1:]), program, script
+
+
+def _checkpoint(path: str | None, cwd: Path) -> str | None:
+    if path is None:
+        return None
+    absolute = cwd / path
+    if not absolute.exists():
+        raise BadCommand(f"--resume-from {path} does not exist in {cwd}")
+    return str(absolute)
+
+
+def environment_of_shell(given: Sequence[str]) -> dict[str, str]:
+    """This shell's environment, less what a Backprop around us put there, plus what was given."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("BACKPROP_") or name in KEPT_OF_OURS
+    }
+    for entry in given:
+        name, equals, value = entry.partition("=")
+        if not name or not equals:
+            raise BadCommand(f"--env {entry} is not KEY=VALUE")
+        kept[name] = value
+    return kept
+
+
+def _checked(option: str, text: str) -> str:
+    good = 0 < len(text) <= NAME_LIMIT and set(text) <= NAME_CHARACTERS and text[0] not in ".-"
+    if not good:
+        raise BadCommand(
+            f"{option} {text} is refused: 1 to {NAME_LIMIT} letters, digits, dots, dashes and underscores, beginning"
+            " with none of . and -"
+        )
+    return text
+
+
+def name_of(path: str | Path) -> str:
+    stem = Path(path).stem[:NAME_LIMIT]
+    return "".join(char if char in NAME_CHARACTERS else "-" for char in stem).lstrip(".-") or "run"
+
+
+def _refuse_undecodable(word: str) -> None:
+    try:
+        word.encode()
+    except UnicodeEncodeError as error:
+        raise BadCommand(f"{word!r} is not UTF-8; rename it") from error
+
+
+def _cwd() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise BadCommand("the current directory is gone; cd to one that exists") from error
+
+
+def umask_of_shell() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _own_python() -> str:
+    import sys
+
+    return sys.executable

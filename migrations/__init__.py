@@ -1,0 +1,1 @@
+"""Numbered schema steps, never edited once released."""

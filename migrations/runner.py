@@ -1,0 +1,72 @@
+"""How does a database get from its schema to this program's?
+
+Each step is a tuple of SQL statements run in one transaction together with the `user_version` that records it, so
+a crash leaves the old schema or the new one. The caller holds the migration lock; a backup is taken first when
+there is something to lose. Imports nothing of ours.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from backprop.migrations import step_0001
+
+APPLICATION_ID: Final = 0x42505250
+"""'BPRP': tells our file from any other SQLite database."""
+
+STEPS: Final[tuple[Sequence[str], ...]] = (step_0001.STATEMENTS,)
+LATEST: Final = len(STEPS)
+
+
+class Cursor(Protocol):
+    def fetchone(self) -> tuple[object, ...] | None: ...
+
+
+class Connection(Protocol):
+    """What we need of a DB-API connection in autocommit mode (isolation_level None)."""
+
+    def execute(self, sql: str, /) -> Cursor: ...
+
+
+def version(connection: Connection) -> tuple[int, int]:
+    """(application_id, user_version) of the open database; (0, 0) for an empty file."""
+    return _number(connection, "PRAGMA application_id"), _number(connection, "PRAGMA user_version")
+
+
+def migrate(connection: Connection, path: Path, steps: Sequence[Sequence[str]] = STEPS) -> int:
+    """Apply the steps that `path` lacks; return how many. The caller holds the migration lock.
+
+    A database that already has a schema is copied to `<path>.v<N>.bak` before its first new step. Raises what
+    the connection raises; the failing step is rolled back, the ones before it stay.
+    """
+    _, at = version(connection)
+    todo = steps[at:]
+    if todo and at > 0:
+        _back_up(connection, path.with_name(f"{path.name}.v{at}.bak"))
+    for number, statements in enumerate(todo, start=at + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+    return len(todo)
+
+
+def _back_up(connection: Connection, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    before = os.umask(0o077)
+    try:
+        connection.execute(f"VACUUM INTO '{str(target).replace(chr(39), chr(39) * 2)}'")
+    finally:
+        os.umask(before)
+
+
+def _number(connection: Connection, sql: str) -> int:
+    row = connection.execute(sql).fetchone()
+    return row[0] if row is not None and isinstance(row[0], int) else 0

@@ -1,0 +1,1 @@
+"""What is queued, what may start, what each state means. Starts no process, sends no signal."""

@@ -1,0 +1,194 @@
+"""How is the database opened, written and refused?
+
+Rollback journal, never WAL: every SQLite from 3.7.0 to 3.51.2 can corrupt a WAL database that several processes
+write (sqlite.org/wal.html#walresetbug; fixed in 3.51.3, 3.50.7, 3.44.6), and most Pythons in use carry such a
+version. Durable (`synchronous=EXTRA` also syncs the folder after the journal is gone). The price, about 400 commits a
+second, is a hundred times what the queue needs.
+
+Never open the database file by any other means while it is open here: closing a second descriptor drops the
+process's POSIX locks (sqlite.org/howtocorrupt.html §2.2).
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from peewee import DatabaseError, SqliteDatabase, sqlite3
+
+from backprop.migrations import runner
+from backprop.scheduler.errors import DatabaseBusy, DatabaseRefused
+from backprop.scheduler.home import Home
+from backprop.scheduler.models import proxy
+
+T = TypeVar("T")
+
+PRAGMAS: Final = {
+    "busy_timeout": 5000,
+    "foreign_keys": 1,
+    "synchronous": "EXTRA",
+    "mmap_size": 0,
+    "trusted_schema": 0,
+    "cell_size_check": 1,
+}
+RETRY_FOR_S: Final = 60.0
+SAFE_WAL_VERSIONS: Final = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
+
+SQLITE_BUSY, SQLITE_LOCKED, SQLITE_READONLY, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_NOTADB = (
+    5, 6, 8, 11, 13, 14, 26,
+)  # fmt: skip
+
+
+class Database:
+    """The open database. One per process; not usable in a forked child."""
+
+    def __init__(self, home: Home, peewee_database: SqliteDatabase) -> None:
+        self.home = home
+        self._db = peewee_database
+
+    def write(self, verb: Callable[[], T]) -> T:
+        """Run `verb` in one short IMMEDIATE transaction and return its result.
+
+        Tries again, with jitter, for up to 60 s while another process holds the lock. Raises DatabaseBusy after
+        that or when the disk is full (nothing was changed), DatabaseRefused when the file is damaged.
+        """
+        end = time.monotonic() + RETRY_FOR_S
+        while True:
+            try:
+                with self._db.atomic("IMMEDIATE"):
+                    return verb()
+            except DatabaseError as error:
+                if _code(error) not in (SQLITE_BUSY, SQLITE_LOCKED) or time.monotonic() > end:
+                    raise _translated(error, self.home.database) from error
+            time.sleep(random.uniform(0.002, 0.05))
+
+    def read(self, query: Callable[[], T]) -> T:
+        """Run `query`, which must return finished lists, never a cursor. Raises as `write`."""
+        try:
+            return query()
+        except DatabaseError as error:
+            raise _translated(error, self.home.database) from error
+
+    def changes(self) -> int:
+        """A number that differs after another connection has committed (PRAGMA data_version)."""
+        return self.read(lambda: int(self._db.execute_sql("PRAGMA data_version").fetchone()[0]))
+
+    def integrity_problem(self) -> str | None:
+        """First finding of a full integrity check; None when sound. About 16 ms a MiB."""
+        row = self.read(lambda: self._db.execute_sql("PRAGMA integrity_check(1)").fetchone())
+        return None if row[0] == "ok" else str(row[0])
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def open_database(home: Home) -> Database:
+    """Open the home's database, creating or migrating it as needed.
+
+    Raises DatabaseRefused (newer schema, not ours, damaged, WAL on an engine that can corrupt it), DatabaseBusy.
+    """
+    before = os.umask(0o077)
+    try:
+        database = SqliteDatabase(str(home.database), pragmas=PRAGMAS, autoconnect=False, timeout=5)
+        proxy.initialize(database)
+        os.register_at_fork(after_in_child=lambda: _abandon(database))
+        database.connect()
+        _refuse_unsafe_journal(database, home.database)
+        _bring_up_to_date(database, home)
+    except DatabaseError as error:
+        raise _translated(error, home.database) from error
+    finally:
+        os.umask(before)
+    return Database(home, database)
+
+
+def _abandon(database: SqliteDatabase) -> None:
+    """In a forked child: forget the connection without closing it. A child that closes an inherited connection
+    corrupts the file (sqlite.org/howtocorrupt.html §2.6)."""
+    database.dispose()
+    proxy.initialize(None)
+
+
+def _refuse_unsafe_journal(database: SqliteDatabase, path: Path) -> None:
+    mode = str(database.execute_sql("PRAGMA journal_mode").fetchone()[0])
+    if mode != "wal":
+        return
+    version = sqlite3.sqlite_version_info
+    own_branch = (safe for safe in SAFE_WAL_VERSIONS if safe[:2] == version[:2])
+    if version < SAFE_WAL_VERSIONS[0] and not any(version >= safe for safe in own_branch):
+        raise DatabaseRefused(
+            f"{path} was put into WAL mode, which SQLite {sqlite3.sqlite_version} can corrupt; with no Backprop process "
+            f"running: sqlite3 {path} 'PRAGMA journal_mode=DELETE'"
+        )
+
+
+def _bring_up_to_date(database: SqliteDatabase, home: Home) -> None:
+    connection = database.connection()
+    if _refuse_foreign(connection, home.database) == runner.LATEST:
+        return
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(home.locks / "migration.lock", timeout=RETRY_FOR_S, mode=0o600, fallback_to_soft=False):
+            if _refuse_foreign(connection, home.database) < runner.LATEST:
+                runner.migrate(connection, home.database)
+    except Timeout as error:
+        raise DatabaseBusy(
+            f"another process has been migrating {home.database} for {RETRY_FOR_S:g} s"
+        ) from error
+
+
+def _refuse_foreign(connection: Any, path: Path) -> int:
+    """The schema version, once the file is known to be ours and not newer than this program."""
+    application, schema = runner.version(connection)
+    if application not in (0, runner.APPLICATION_ID) or (application == 0 and schema != 0):
+        raise DatabaseRefused(f"{path} is some other program's SQLite database; move it away")
+    if schema > runner.LATEST:
+        raise DatabaseRefused(
+            f"{path} has schema {schema}, this backprop knows up to {runner.LATEST}: upgrade with"
+            " pip install -U backprop-scheduler"
+        )
+    return schema
+
+
+def _code(error: BaseException) -> int | None:
+    """The primary SQLite result code behind a peewee error.
+
+    peewee's rollback of a transaction that SQLite has rolled back already raises over the real error, which is
+    then found only in `__context__`; so the oldest code in the chain is the cause.
+    """
+    found: int | None = None
+    seen: set[int] = set()
+    while error and id(error) not in seen:
+        seen.add(id(error))
+        code = getattr(error, "sqlite_errorcode", None)
+        if isinstance(code, int) and code != 1:
+            found = code & 0xFF
+        following = error.__cause__ or error.__context__
+        if following is None:
+            break
+        error = following
+    return found
+
+
+def _translated(error: DatabaseError, path: Path) -> Exception:
+    """Our error for SQLite's, or the error itself when it is a bug."""
+    match _code(error):
+        case code if code in (SQLITE_BUSY, SQLITE_LOCKED):
+            return DatabaseBusy(
+                f"{path} is locked by another process for over {RETRY_FOR_S:g} s; see: fuser {path}"
+            )
+        case code if code == SQLITE_FULL:
+            return DatabaseBusy(
+                f"no room left on the disk of {path}; nothing was changed; free some space and try again"
+            )
+        case code if code in (SQLITE_CORRUPT, SQLITE_NOTADB):
+            return DatabaseRefused(
+                f"{path} is damaged ({error}); do not delete it: its runs live on in {path.parent}/runs"
+            )
+        case code if code in (SQLITE_READONLY, SQLITE_CANTOPEN):
+            return DatabaseRefused(f"{path} cannot be opened for writing ({error}); check its owner and mode")
+        case _:
+            return error

@@ -1,0 +1,136 @@
+"""Where does Backprop keep things, and may it?
+
+`~/.backprop`, or `BACKPROP_HOME`: a real directory, ours, closed to everybody else, on a local file system.
+SQLite's locks and flock are the ground everything stands on, and both are unsound on network file systems
+(sqlite.org/howtocorrupt.html §2; flock(2), NOTES), so those are refused rather than trusted.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from backprop.scheduler.errors import HomeRefused
+
+REMOTE_FILE_SYSTEMS: Final = {
+    0x6969: "NFS",
+    0x517B: "SMB",
+    0xFE534D42: "SMB",
+    0xFF534D42: "CIFS",
+    0x01021997: "9p",
+    0x65735546: "FUSE",
+    0x5346414F: "AFS",
+    0x00C36400: "Ceph",
+    0x0BD00BD0: "Lustre",
+    0x47504653: "GPFS",
+    0x19830326: "BeeGFS",
+}
+"""`f_type` of statfs(2) for file systems whose locks other machines, or nobody, may not honour."""
+
+ADVICE: Final = "set BACKPROP_HOME to a private directory on a local disk"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder and the names inside it."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "backprop.db"
+
+    @property
+    def locks(self) -> Path:
+        return self.root / "locks"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    def run_folder(self, run_id: str) -> Path:
+        return self.runs / run_id
+
+    def run_lock(self, run_id: str) -> Path:
+        return self.runs / run_id / "run.lock"
+
+    def segment_folder(self, run_id: str, number: int) -> Path:
+        return self.runs / run_id / str(number)
+
+
+def locate() -> Home:
+    """The home this environment names, not yet looked at. Raises HomeRefused for a relative BACKPROP_HOME."""
+    named = os.environ.get("BACKPROP_HOME")
+    if named is None or not named:
+        return Home(Path.home() / ".backprop")
+    root = Path(named)
+    if not root.is_absolute():
+        raise HomeRefused(f"BACKPROP_HOME={named} is not an absolute path; {ADVICE}")
+    return Home(root)
+
+
+def check(home: Home) -> bool:
+    """Refuse a home that is there but cannot be trusted. Returns whether it is there. Writes nothing.
+
+    Raises HomeRefused: a symbolic link, not a directory, somebody else's, or writable by others.
+    """
+    root = home.root
+    try:
+        seen = root.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise HomeRefused(f"{root}: {error.strerror}; {ADVICE}") from error
+    if stat.S_ISLNK(seen.st_mode):
+        raise HomeRefused(
+            f"{root} is a symbolic link to {os.path.realpath(root)}; set BACKPROP_HOME to that path itself"
+        )
+    if not stat.S_ISDIR(seen.st_mode):
+        raise HomeRefused(f"{root} is not a directory; {ADVICE}")
+    if seen.st_uid != os.geteuid():
+        raise HomeRefused(f"{root} belongs to uid {seen.st_uid}, you are {os.geteuid()}; {ADVICE}")
+    if seen.st_mode & 0o022:
+        raise HomeRefused(
+            f"{root} can be written by others (mode {seen.st_mode & 0o777:o}); close it: chmod 700 {root}"
+        )
+    return True
+
+
+def ensure(home: Home) -> Home:
+    """Create or check the home and its folders; close it to others. Raises HomeRefused."""
+    created = not check(home)
+    try:
+        if created:
+            refuse_remote(home.root.parent)
+        home.root.mkdir(mode=0o700, parents=False, exist_ok=True)
+        if home.root.stat().st_mode & 0o077:
+            home.root.chmod(0o700)
+        home.locks.mkdir(mode=0o700, exist_ok=True)
+        home.runs.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise HomeRefused(f"{home.root}: {error.strerror}; {ADVICE}") from error
+    check(home)
+    return home
+
+
+def refuse_remote(path: Path) -> None:
+    """Refuse a network or FUSE file system, unless BACKPROP_ALLOW_REMOTE_HOME=1. Raises HomeRefused."""
+    kind = REMOTE_FILE_SYSTEMS.get(file_system_type(path))
+    if kind is not None and os.environ.get("BACKPROP_ALLOW_REMOTE_HOME") != "1":
+        raise HomeRefused(f"{path} is on {kind}, where locks cannot be trusted; {ADVICE}")
+
+
+def file_system_type(path: Path) -> int:
+    """`f_type` of statfs(2), the first long of the structure on every Linux ABI; 0 when it cannot be read."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(256)
+    if libc.statfs(os.fsencode(path), buffer) != 0:
+        return 0
+    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF

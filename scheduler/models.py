@@ -1,0 +1,105 @@
+"""The tables, as peewee models. Only `database`, `queue` and `reads` import this module; everybody else gets
+frozen records. `migrations` creates the tables; a test holds the two against each other.
+
+The models are bound to one database file for the life of the process (see `database.open_database`): peewee's
+models carry their database, and a Backprop process has one home.
+"""
+
+from peewee import (
+    AutoField,
+    BooleanField,
+    DatabaseProxy,
+    FloatField,
+    IntegerField,
+    Model,
+    TextField,
+)
+
+proxy = DatabaseProxy()
+
+
+class Table(Model):
+    class Meta:
+        database = proxy
+
+
+class Run(Table):
+    id = TextField(primary_key=True)
+    name = TextField()
+    state = TextField()
+    reason = TextField()
+    spec = TextField()
+    created_at_s = FloatField()
+    queued_at_s = FloatField()
+    started_at_s = FloatField(null=True)
+    ended_at_s = FloatField(null=True)
+    not_before_s = FloatField()
+    segment = IntegerField()
+    worker = TextField(null=True)
+    intent = TextField(null=True)
+    intent_why = TextField(null=True)
+    chain_start = IntegerField()
+    chain_total_s = FloatField()
+    stalled = IntegerField()
+    retries_used = IntegerField()
+    lost = IntegerField()
+    resume_pin = TextField(null=True)
+    last_step = IntegerField(null=True)
+    last_loss = FloatField(null=True)
+    exit_code = IntegerField(null=True)
+
+    class Meta:
+        table_name = "runs"
+
+
+class Segment(Table):
+    serial = AutoField()
+    run_id = TextField()
+    number = IntegerField()
+    worker = TextField()
+    started_at_s = FloatField()
+    ended_at_s = FloatField(null=True)
+    outcome = TextField(null=True)
+    reason = TextField(null=True)
+    exit_code = IntegerField(null=True)
+    signal_name = TextField(null=True)
+    running_s = FloatField(null=True)
+    checkpoint_used = TextField(null=True)
+    gpu_uuids = TextField()
+    promised_mib = IntegerField()
+    peak_mib = IntegerField(null=True)
+    steps_from = IntegerField(null=True)
+    first_output_s = FloatField(null=True)
+    log_offset = IntegerField()
+    events_offset = IntegerField()
+    bad_events = IntegerField()
+
+    class Meta:
+        table_name = "segments"
+
+
+class Checkpoint(Table):
+    serial = AutoField()
+    run_id = TextField()
+    segment = IntegerField()
+    path = TextField()
+    step = IntegerField(null=True)
+    size_bytes = IntegerField()
+    mtime_ns = IntegerField()
+    is_dir = BooleanField()
+    saved_at_s = FloatField()
+    refused = TextField(null=True)
+
+    class Meta:
+        table_name = "checkpoints"
+
+
+class Worker(Table):
+    id = TextField(primary_key=True)
+    pid = IntegerField()
+    max_parallel = IntegerField()
+    started_at_s = FloatField()
+    stopped_at_s = FloatField(null=True)
+
+    class Meta:
+        table_name = "workers"

@@ -1,0 +1,228 @@
+"""A segment has ended: what does that mean for its run?
+
+Pure: from what was asked, what happened and what the chain has done so far to one move of the state table, with
+its reason in words. Three rules stand above the others:
+
+- Intent wins over exit status. Once the stop signal was sent, a script's exit code means nothing: some exit 0,
+  some 1, some 143. A run that had in fact finished resumes, exits 0 in seconds, and is completed then.
+- Exit code 75 (EX_TEMPFAIL of sysexits.h) means "checkpointed, run me again".
+- No endless loops. A segment is progress only if it left a checkpoint newer than its start. Where no checkpoint
+  exists at all the chain ends at once, since a resume would begin at zero; otherwise two segments in a row
+  without progress end it. Lost segments and crash retries are counted and capped.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from backprop.scheduler.lifecycle import Event
+from backprop.scheduler.spec import RunSpec
+
+EX_TEMPFAIL: Final = 75
+STALLED_CAP: Final = 2
+LOST_CAP: Final = 3
+BACKOFF_BASE_S: Final = 10.0
+BACKOFF_CAP_S: Final = 600.0
+
+
+class Intent(StrEnum):
+    """Why a live segment is asked to end. Recorded before any signal is sent."""
+
+    TIMEBOX = "timebox"
+    STOP = "stop"
+    YIELD = "yield"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one segment ended.
+
+    `asked`: what the leader had been signalled for before it exited; None if it exited by itself.
+    `wanted`: what was recorded but perhaps never delivered. `exit_code` is None when a signal ended the leader
+    or nobody saw it end. `lost`: no process is left and no exit record was written.
+    `could_not_start`: why the leader never ran. `passing`: that reason is one that passes by itself (EAGAIN).
+    """
+
+    asked: Intent | None = None
+    wanted: Intent | None = None
+    exit_code: int | None = None
+    signal_name: str | None = None
+    lost: bool = False
+    could_not_start: str | None = None
+    passing: bool = False
+    killed: bool = False
+    last_line: str | None = None
+    why_asked: str | None = None
+    running_s: float = 0.0
+    first_sign_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the run has done so far, this segment included. Times in seconds.
+
+    `progressed`: this segment left a good checkpoint newer than its start. `resumable`: any good one is known.
+    `advanced`: the highest step reported rose during this segment.
+    """
+
+    segments: int
+    total_s: float
+    stalled: int
+    retries_used: int
+    lost: int
+    progressed: bool
+    resumable: bool
+    advanced: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One move, with the run's new counters. `outcome` names the segment's end; `delay_s`: not claimed before."""
+
+    event: Event
+    outcome: str
+    reason: str
+    stalled: int = 0
+    retries_used: int = 0
+    lost: int = 0
+    delay_s: float = 0.0
+
+
+def settle(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
+    """Decide the move that a segment's end causes. Raises nothing."""
+    if ending.lost:
+        return _lost(ending, chain)
+    if ending.could_not_start is not None:
+        return _not_started(spec, ending, chain)
+    if ending.asked is Intent.STOP or (ending.wanted is Intent.STOP and ending.exit_code != 0):
+        return Verdict(Event.STOPPED, "stopped", f"stopped by the user{_from_checkpoint(chain)}")
+    if ending.asked is Intent.YIELD:
+        return _yielded(ending, chain)
+    if ending.asked is Intent.TIMEBOX:
+        return _chained(spec, ending, chain, "timeboxed", "timebox reached")
+    if ending.exit_code == 0:
+        return Verdict(Event.COMPLETED, "completed", "exited 0")
+    if ending.exit_code == EX_TEMPFAIL:
+        return _chained(spec, ending, chain, "tempfail", "exited 75 (run me again)")
+    return _failed(spec, ending, chain)
+
+
+def backoff_s(attempt: int) -> float:
+    """Seconds to wait before retry number `attempt` (1, 2, …): 10 s doubled each time, at most 10 minutes."""
+    return min(BACKOFF_BASE_S * 2 ** (attempt - 1), BACKOFF_CAP_S)
+
+
+def _chained(spec: RunSpec, ending: Ending, chain: Chain, outcome: str, what: str) -> Verdict:
+    progressed = chain.progressed or (outcome == "tempfail" and chain.advanced)
+    stalled = 0 if progressed else chain.stalled + 1
+    stop = _why_not_chained(spec, ending, chain, stalled, outcome)
+    if stop:
+        return Verdict(Event.TIMEBOXED, outcome, f"{what}; {stop}", stalled, chain.retries_used)
+    if progressed:
+        return Verdict(Event.REQUEUED, outcome, f"{what}; resumes from its newest checkpoint", 0)
+    told = "resumes from an older checkpoint" if chain.resumable else "starts again: no checkpoint is known"
+    return Verdict(
+        Event.REQUEUED, outcome, f"{what} without a new checkpoint; {told}", stalled, chain.retries_used
+    )
+
+
+def _why_not_chained(spec: RunSpec, ending: Ending, chain: Chain, stalled: int, outcome: str) -> str | None:
+    """Why the chain ends here, with what to do about it; None when it goes on."""
+    if not spec.auto_resume:
+        return "auto-resume is off; `backprop resume` continues it"
+    if spec.max_segments is not None and chain.segments >= spec.max_segments:
+        return f"--max-segments {spec.max_segments} is used up; `backprop resume` grants as many again"
+    if spec.max_total_s is not None and chain.total_s >= spec.max_total_s:
+        return f"--max-total-minutes {spec.max_total_s / 60:g} is used up; `backprop resume` grants as many again"
+    if outcome == "timeboxed" and not chain.resumable:
+        return f"it saved no checkpoint, so a resume would begin at zero. {_advice(spec, ending)}"
+    if stalled >= STALLED_CAP:
+        return f"{stalled} segments in a row saved no new checkpoint. {_advice(spec, ending)}"
+    return None
+
+
+def _advice(spec: RunSpec, ending: Ending) -> str:
+    longer = max(2 * spec.timebox_s, 2 * (ending.first_sign_s or 0.0))
+    began = (
+        f"Its first output came after {ending.first_sign_s:.1f} s. "
+        if ending.first_sign_s is not None
+        else ""
+    )
+    killed = f"It had to be killed {spec.grace_s:g} s after the stop signal: try a longer --grace-seconds. "
+    return (
+        f"{began}{killed if ending.killed else ''}Let it save on SIG{spec.stop_signal} or more often and announce it"
+        f" (docs/protocol.md), or give it a longer box: backprop resume -m {longer / 60:g}"
+    )
+
+
+def _yielded(ending: Ending, chain: Chain) -> Verdict:
+    why = ending.why_asked or "asked to make room"
+    told = (
+        "resumes from its last checkpoint"
+        if chain.resumable
+        else "will start from zero: it saved no checkpoint"
+    )
+    stalled = 0 if chain.progressed else chain.stalled
+    return Verdict(Event.REQUEUED, "yielded", f"yielded: {why}; {told}", stalled, chain.retries_used)
+
+
+def _lost(ending: Ending, chain: Chain) -> Verdict:
+    lost = 1 if chain.progressed else chain.lost + 1
+    if ending.wanted is Intent.STOP:
+        return Verdict(Event.STOPPED, "lost", "stopped by the user; its processes were gone already")
+    if lost > LOST_CAP:
+        why = f"lost {lost} times in a row (killed from outside, or the machine went down); not started again"
+        return Verdict(Event.FAILED, "lost", why, lost=lost)
+    told = (
+        "resumes from its last checkpoint" if chain.resumable else "starts again: it had saved no checkpoint"
+    )
+    return Verdict(
+        Event.REQUEUED,
+        "lost",
+        f"segment {chain.segments} was lost (killed from outside, or the machine went down); {told}",
+        chain.stalled,
+        chain.retries_used,
+        lost,
+    )
+
+
+def _not_started(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
+    why = f"could not be started: {ending.could_not_start}"
+    if ending.wanted is Intent.STOP:
+        return Verdict(Event.STOPPED, "not started", f"stopped by the user; it {why}")
+    if ending.passing and chain.lost < LOST_CAP:
+        lost = chain.lost + 1
+        return Verdict(
+            Event.REQUEUED, "not started", why, chain.stalled, chain.retries_used, lost, backoff_s(lost)
+        )
+    return _failed(spec, ending, chain)
+
+
+def _failed(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
+    why = _why_failed(ending)
+    outcome = "not started" if ending.could_not_start else "failed"
+    if chain.retries_used >= spec.retries:
+        used = f" (after {chain.retries_used} retries)" if chain.retries_used else ""
+        return Verdict(Event.FAILED, outcome, f"{why}{used}", retries_used=chain.retries_used)
+    attempt = chain.retries_used + 1
+    told = "its last checkpoint" if chain.resumable else "the beginning"
+    delay_s = backoff_s(attempt)
+    reason = f"{why}; retry {attempt} of {spec.retries} from {told} in {delay_s:g} s"
+    return Verdict(Event.REQUEUED, outcome, reason, chain.stalled, attempt, 0, delay_s)
+
+
+def _why_failed(ending: Ending) -> str:
+    if ending.could_not_start is not None:
+        return f"could not be started: {ending.could_not_start}"
+    if ending.signal_name is not None:
+        hint = " (out of memory? see the kernel log)" if ending.signal_name == "SIGKILL" else ""
+        how = f"ended by {ending.signal_name}{hint}"
+    elif ending.exit_code is None:
+        how = "ended unseen: its supervisor was gone"
+    else:
+        how = f"exited {ending.exit_code}"
+    return f"{how}: {ending.last_line}" if ending.last_line else how
+
+
+def _from_checkpoint(chain: Chain) -> str:
+    return "; `backprop resume` continues from its last checkpoint" if chain.resumable else ""

@@ -1,0 +1,95 @@
+"""Rows as they leave the database: frozen, typed, without behaviour.
+
+Times are Unix seconds; None means "not yet" or "cannot say".
+"""
+
+from dataclasses import dataclass
+
+from backprop.scheduler.lifecycle import State
+from backprop.scheduler.outcome import Intent
+from backprop.scheduler.spec import RunSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run. `segment`: how many segments have started (also the fencing token of the live one).
+
+    `chain_start`, `chain_total_s`: segments and running seconds since the user last queued or resumed it, for
+    `--max-segments` and `--max-total-minutes`. `resume_pin`: what the next segment must resume from, as the user
+    said: a path, or "" for "from scratch".
+    """
+
+    id: str
+    name: str
+    state: State
+    reason: str
+    spec: RunSpec
+    created_at_s: float
+    queued_at_s: float
+    started_at_s: float | None
+    ended_at_s: float | None
+    not_before_s: float
+    segment: int
+    worker: str | None
+    intent: Intent | None
+    intent_why: str | None
+    chain_start: int
+    chain_total_s: float
+    stalled: int
+    retries_used: int
+    lost: int
+    resume_pin: str | None
+    last_step: int | None
+    last_loss: float | None
+    exit_code: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentRecord:
+    """One segment. `outcome` is None while it lives. `promised_mib`: VRAM
+    reserved per GPU in `gpu_uuids`. `steps_from`: the run's last step when it started. `first_output_s`: seconds
+    from its start to its first output."""
+
+    run_id: str
+    number: int
+    worker: str
+    started_at_s: float
+    ended_at_s: float | None
+    outcome: str | None
+    reason: str | None
+    exit_code: int | None
+    signal_name: str | None
+    running_s: float | None
+    checkpoint_used: str | None
+    gpu_uuids: tuple[str, ...]
+    promised_mib: int
+    peak_mib: int | None
+    steps_from: int | None
+    first_output_s: float | None
+    log_offset: int
+    events_offset: int
+    bad_events: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointRecord:
+    """One announced checkpoint. `refused`: why it cannot be used; None for a good one."""
+
+    run_id: str
+    segment: int
+    path: str
+    step: int | None
+    size_bytes: int
+    mtime_ns: int
+    is_dir: bool
+    saved_at_s: float
+    refused: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerRecord:
+    id: str
+    pid: int
+    max_parallel: int
+    started_at_s: float
+    stopped_at_s: float | None

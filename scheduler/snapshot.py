@@ -1,0 +1,74 @@
+"""What does the machine look like right now? One frozen picture of it, for the governor.
+
+Memory is in MiB, temperatures in °C, utilisation in percent. None means "cannot say", never 0.
+Nothing here looks at the machine: `backprop.worker.probes` does.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+NO_SOURCE: Final = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The machine around the GPUs.
+
+    `ram_free_mib`: what can be had without swapping (MemAvailable). `load_1m`: the one-minute load average of
+    the whole machine. `cores`: its logical cores. `disk_free_mib`: on the file system of the queue's folder.
+    """
+
+    ram_free_mib: int | None
+    ram_total_mib: int | None
+    load_1m: float | None
+    cores: int
+    disk_free_mib: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU, or one MIG instance of a GPU.
+
+    `uuid`: as CUDA_VISIBLE_DEVICES takes it; the only name kept anywhere. `index`: for people, and for ties.
+    `total_mib`, `free_mib`: as the driver counts; None for a unified GPU, whose memory is the host's RAM.
+    `reserved_mib`: the part of `total_mib` that the driver never hands out.
+    `slowdown_c`: where the driver starts to slow it down. `throttled`: it reports a thermal slowdown now.
+    `error`: why it cannot be used, in words; None if it can. `used_by_pid`: (pid, MiB or None) as the driver
+    tells it, for display and attribution only: in a container the pids are the host's, and on some
+    systems the amounts are missing.
+    """
+
+    uuid: str
+    index: int
+    name: str
+    total_mib: int | None
+    free_mib: int | None
+    temp_c: int | None
+    slowdown_c: int | None
+    throttled: bool | None
+    utilisation_pct: int | None
+    unified: bool = False
+    error: str | None = None
+    used_by_pid: tuple[tuple[int, int | None], ...] = ()
+    reserved_mib: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The machine at one moment.
+
+    `gpus` empty and `problem` None: the machine has no GPU, and no rule about GPUs applies. `problem`: why
+    no GPU could be read although there seems to be one; the GPUs last known are then in `gpus`, each with
+    its `error`.
+    `source`: who told: nvml, nvidia-smi, amd-smi, rocm-smi, sysfs or none. `taken_s`: monotonic seconds.
+    """
+
+    host: Host
+    gpus: tuple[Gpu, ...]
+    source: str
+    problem: str | None
+    taken_s: float
+
+    def gpu(self, uuid: str) -> Gpu | None:
+        """The GPU of that UUID; None if it is not in the picture."""
+        return next((gpu for gpu in self.gpus if gpu.uuid == uuid), None)

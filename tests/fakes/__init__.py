@@ -1,0 +1,128 @@
+"""A graphics driver and its tools, made of files: what no test machine has, and no test may break.
+
+    library = build_driver(folder)                  # libnvidia-ml.so.1, compiled from nvml.c
+    driver = FakeDriver(folder / "driver", library)
+    driver.show(FakeGpu("GPU-aaaa", total=24_576))  # again at any time: answers change at the next call
+    subprocess.Popen(..., env=driver.environment())
+
+    fake_tool(folder, "nvidia-smi", "echo hello")   # an executable shell script
+
+ALLOCATE is a script that holds memory on the fake GPU that CUDA_VISIBLE_DEVICES names (`--mib 6000`) for as
+long as it lives, and fails like CUDA where there is not enough.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ALLOCATE = HERE / "allocate.py"
+
+
+@dataclass(frozen=True)
+class FakeMig:
+    """One MIG instance; amounts in MiB."""
+
+    uuid: str
+    total: int
+    used: int = 0
+    name: str = "Fake MIG 1g.10gb"
+
+
+@dataclass(frozen=True)
+class FakeGpu:
+    """One GPU; amounts in MiB, temperatures in °C. `slowdown`, `margin` 0: not supported.
+
+    `reasons`: NVML's bits. `handle_rc`, `uuid_rc`, `mem_rc`, `temp_rc`: NVML return codes of those calls: 3
+    not supported, 15 lost. `hang_ms`: each call about this GPU takes so long."""
+
+    uuid: str
+    total: int = 24_576
+    used: int = 0
+    reserved: int = 0
+    temp: int = 40
+    slowdown: int = 90
+    margin: int = 0
+    util: int = 0
+    reasons: int = 0
+    handle_rc: int = 0
+    uuid_rc: int = 0
+    mem_rc: int = 0
+    temp_rc: int = 0
+    hang_ms: int = 0
+    name: str = "Fake GPU"
+    mig: tuple[FakeMig, ...] | None = None
+
+
+class FakeDriver:
+    """The state behind one fake driver. `library`: the folder that `build_driver` returned."""
+
+    def __init__(self, folder: Path, library: Path) -> None:
+        self.folder = folder
+        self.library = library
+        (folder / "alloc").mkdir(parents=True)
+
+    def show(self, *gpus: FakeGpu, init_rc: int = 0, hang_ms: int = 0) -> None:
+        """What the driver answers from now on. `init_rc`: of the whole library: 9 not loaded, 18 mismatch."""
+        lines = [f"driver init={init_rc} hang_ms={hang_ms}"]
+        for gpu in gpus:
+            lines.append("gpu " + _pairs(gpu) + f" mig={int(gpu.mig is not None)}")
+            lines.extend("mig " + _pairs(instance) for instance in gpu.mig or ())
+        draft = self.folder / f"state.{os.getpid()}"
+        draft.write_text("\n".join(lines) + "\n")
+        draft.replace(self.folder / "state")
+
+    def occupy(self, uuid: str, mib: int, pid: int | None = None) -> Path:
+        """Memory held by a process (this one unless told otherwise) until it ends or the file is removed.
+        `mib` -1: the driver does not tell how much."""
+        pid = os.getpid() if pid is None else pid
+        path = self.folder / "alloc" / f"{pid}.{uuid}"
+        draft = path.with_name(f".{path.name}")
+        draft.write_text(f"{uuid} {pid} {mib}\n")
+        return draft.replace(path)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """For a process that shall see this driver: the present environment, without a choice of GPUs."""
+        hidden = {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"}
+        base = {name: value for name, value in os.environ.items() if name not in hidden}
+        return base | {"LD_LIBRARY_PATH": str(self.library), "FAKE_NVML_DIR": str(self.folder)} | more
+
+
+def build_driver(folder: Path, *, old: bool = False) -> Path:
+    """Compile the fake library into `folder`, for LD_LIBRARY_PATH. Skips the test where no C compiler is."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler here to build the fake NVIDIA driver with")
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / "libnvidia-ml.so.1"
+    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-format-truncation"]
+    command = [compiler, *flags, *(["-DOLD_DRIVER"] if old else []), "-o", str(library), str(HERE / "nvml.c")]
+    subprocess.run(command, check=True)
+    return folder
+
+
+def fake_tool(folder: Path, name: str, script: str) -> Path:
+    """An executable shell script in `folder`; replaced whole if it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{name}"
+    draft.write_text(f"#!/bin/sh\n{script}\n")
+    draft.chmod(0o755)
+    return draft.replace(folder / name)
+
+
+def fake_files(root: Path, files: Mapping[str, str]) -> Path:
+    """A folder that stands for the root of a machine: path → content."""
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content)
+    return root
+
+
+def _pairs(one: FakeGpu | FakeMig) -> str:
+    values = {field.name: getattr(one, field.name) for field in fields(one) if field.name != "mig"}
+    return " ".join(f"{name}={str(value).replace(' ', '_')}" for name, value in values.items())

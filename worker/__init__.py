@@ -1,0 +1,1 @@
+"""Claims, starts and supervises segments; reads their events; asks the governor before each start."""

@@ -1,0 +1,89 @@
+"""How did a segment end, and what had the chain done by then? Facts for `scheduler.outcome.settle`."""
+
+import errno
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from backprop.scheduler.outcome import Chain, Ending, Intent
+from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+from backprop.worker.checkpoints import newest_good
+from backprop.worker.place import Exit
+from backprop.worker.resume import known_of
+from backprop.worker.tail import failure_line
+
+PASSING_ERRORS = frozenset(
+    {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY}
+)
+"""Errors of a start that pass by themselves: no process, memory, descriptor or disk to be had just now."""
+
+
+def ending_of(run: RunRecord, segment: SegmentRecord, exit: Exit | None, folder: Path) -> Ending:  # noqa: A002
+    """The end of `run`'s live segment; `exit` None means lost. Reads the end of its log when it failed."""
+    wanted, why = run.intent, run.intent_why
+    if exit is None:
+        return Ending(wanted=wanted, lost=True, why_asked=why, first_sign_s=segment.first_output_s)
+    asked = _asked(exit, run)
+    return Ending(
+        asked=asked,
+        wanted=wanted,
+        why_asked=why if asked is not Intent.YIELD or why else "its supervisor was told to end it",
+        exit_code=exit.exit_code,
+        signal_name=_signal_name(exit.signal),
+        could_not_start=exit.could_not_start,
+        passing=exit.errno in PASSING_ERRORS,
+        killed=exit.escalated != "none",
+        last_line=failure_line(folder / "log") if asked is None and exit.exit_code != 0 else None,
+        running_s=exit.running_s,
+        first_sign_s=segment.first_output_s,
+    )
+
+
+def chain_of(
+    run: RunRecord, segment: SegmentRecord, ending: Ending, saved: Sequence[CheckpointRecord]
+) -> Chain:
+    """What the chain has done, judged by the checkpoints that are good now. `saved`: newest first."""
+    good = [record for record in saved if record.refused is None]
+    used = (
+        record.step
+        for record in good
+        if record.path == segment.checkpoint_used and record.segment < segment.number
+    )
+    resumed_step = next(used, None)
+    fresh = [
+        record for record in good if record.segment == segment.number and _later(record.step, resumed_step)
+    ]
+    return Chain(
+        segments=segment.number - run.chain_start,
+        total_s=run.chain_total_s + ending.running_s,
+        stalled=run.stalled,
+        retries_used=run.retries_used,
+        lost=run.lost,
+        progressed=newest_good([known_of(record) for record in fresh])[0] is not None,
+        resumable=newest_good([known_of(record) for record in good])[0] is not None
+        or bool(run.spec.resume_from),
+        advanced=run.last_step is not None and run.last_step > (segment.steps_from or -1),
+    )
+
+
+def _later(step: int | None, resumed_step: int | None) -> bool:
+    """Saving again the very step one resumed from is no progress; without both steps, a newer file is."""
+    return step is None or resumed_step is None or step > resumed_step
+
+
+def _asked(exit: Exit, run: RunRecord) -> Intent | None:  # noqa: A002
+    """Whose wish the stop signal carried. A signal that no row explains came from outside: make room for it."""
+    if exit.asked == "timebox":
+        return Intent.TIMEBOX
+    if exit.asked is not None:
+        return run.intent or Intent.YIELD
+    return None
+
+
+def _signal_name(number: int | None) -> str | None:
+    if number is None:
+        return None
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

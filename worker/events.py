@@ -1,0 +1,159 @@
+"""What a script says on its output: a checkpoint it saved, or how far it is. The rest is ordinary output.
+
+The shapes are the npm original's; a line is whatever a script printed, so nothing here trusts it:
+
+    {"event": "checkpoint_saved", "path": "out/last.pt", "step": 1200}
+    {"step": 1200, "loss": 0.31, "metrics": {"accuracy": 0.87}}       either of step and loss may be missing
+    {"event": "progress", "step": 1200, "loss": null, "nonfinite": true}
+
+Bounds: 64 KiB a line, 4 KiB a path, steps from 0 to 2**63 - 1 (what SQLite holds), 64 metrics.
+"""
+
+import math
+import re
+from typing import cast
+
+import msgspec
+
+MAX_LINE = 64 * 1024
+MAX_PATH_BYTES = 4096
+MAX_STEP = 2**63 - 1
+MAX_METRICS = 64
+MAX_METRIC_NAME = 128
+
+_MENTIONS_US = re.compile(rb'"(?:event|step|loss)"\s*:')
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """The script says it saved `path` (as written: often relative to its directory). Only a claim so far."""
+
+    path: str
+    step: int | None = None
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the script is, in finite numbers. `nonfinite`: it says that its loss is NaN or infinite."""
+
+    step: int | None = None
+    loss: float | None = None
+    metrics: dict[str, float] = {}
+    nonfinite: bool = False
+
+
+class BadEvent(msgspec.Struct, frozen=True):
+    """A line that looks like an event of ours and is not one. To be counted; never fatal."""
+
+    why: str
+
+
+class _Line(msgspec.Struct):
+    """The keys we know, of any type yet. msgspec skips the others without building them."""
+
+    event: object = None
+    path: object = None
+    step: object = None
+    loss: object = None
+    metrics: object = None
+    nonfinite: object = None
+
+
+_decoder = msgspec.json.Decoder(_Line)
+
+
+def parse(line: bytes) -> Checkpoint | Progress | BadEvent | None:
+    """Read one line of output, without its newline. None for ordinary output. Raises nothing."""
+    text = _json_part(line)
+    if text is None:
+        return None
+    if len(text) > MAX_LINE:
+        return _not_json(text[:MAX_LINE], f"longer than {MAX_LINE} bytes")
+    try:
+        found = _decoder.decode(text)
+    except (ValueError, RecursionError) as error:
+        return _not_json(text, str(error))
+    try:
+        if found.event == "checkpoint_saved":
+            return Checkpoint(_path(found.path), _step(found.step))
+        return _progress(found) if found.event in (None, "progress") else None
+    except ValueError as error:
+        return BadEvent(str(error))
+
+
+def _not_json(text: bytes, why: str) -> BadEvent | None:
+    """Many scripts print a dict ({'loss': 0.3}) or JSON of their own; only what names our keys was for us."""
+    return BadEvent(why) if _MENTIONS_US.search(text) else None
+
+
+def _json_part(line: bytes) -> bytes | None:
+    """The part of a line that could be an event; None if no part could.
+
+    A progress bar ends without a newline, so what a script prints next lands behind it on the same line. A
+    carriage return shows that there is a bar; the checkpoint announced behind it must not be lost.
+    """
+    line = line.strip(b" \t\r")
+    if line.startswith(b"{"):
+        return line
+    bar = line.rfind(b"\r")
+    at = line.find(b'{"', bar) if bar >= 0 else -1
+    return line[at:] if at >= 0 else None
+
+
+def _progress(found: _Line) -> Progress | None:
+    nonfinite = found.nonfinite is True
+    said = Progress(_step(found.step), _loss(found.loss), _metrics(found.metrics), nonfinite)
+    empty = said.step is None and said.loss is None and not nonfinite and found.event is None
+    return None if empty else said
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("path: expected text")
+    if len(value.encode()) > MAX_PATH_BYTES:
+        raise ValueError(f"path: longer than {MAX_PATH_BYTES} bytes")
+    if "\0" in value:
+        raise ValueError("path: holds a NUL")
+    return value
+
+
+def _step(value: object) -> int | None:
+    """A float that is whole counts: JavaScript and numpy write 3.0."""
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_STEP:
+        raise ValueError("step: expected a whole number from 0 to 2**63 - 1")
+    return value
+
+
+def _loss(value: object) -> float | None:
+    if value is None:
+        return None
+    loss = _finite(value)
+    if loss is None:
+        raise ValueError("loss: expected a finite number or null")
+    return loss
+
+
+def _metrics(value: object) -> dict[str, float]:
+    """The finite numbers among the first entries; what else a script puts there is its own business."""
+    if not isinstance(value, dict):
+        return {}
+    metrics: dict[str, float] = {}
+    for name, number in cast("dict[str, object]", value).items():
+        finite = _finite(number)
+        if finite is not None and len(name) <= MAX_METRIC_NAME and "\0" not in name:
+            metrics[name] = finite
+            if len(metrics) == MAX_METRICS:
+                break
+    return metrics
+
+
+def _finite(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # an int of 400 digits
+        return None
+    return number if math.isfinite(number) else None

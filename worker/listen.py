@@ -1,0 +1,134 @@
+"""What has a live segment said? Reads its log and its events file on from the stored offsets."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from backprop.scheduler.queue import Heard
+from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+from backprop.worker import checkpoints, events
+from backprop.worker.tail import Tail
+
+QUIET_STORE_S: Final = 10.0
+"""Offsets that moved past ordinary output alone are stored this seldom: reading it again would change nothing."""
+CHECKPOINTS_A_BATCH: Final = 8
+"""A script that announces faster than it is read is heard for its last few checkpoints; they are what a resume
+needs."""
+
+
+@dataclass
+class _Batch:
+    step: int | None = None
+    loss: float | None = None
+    claims: dict[str, events.Checkpoint] = field(default_factory=dict[str, events.Checkpoint])
+    bad: int = 0
+    news: bool = False
+
+    def take(self, line: bytes) -> None:
+        match events.parse(line):
+            case events.Checkpoint() as said:
+                self.claims.pop(said.path, None)
+                self.claims[said.path] = said
+                self.step = said.step if said.step is not None else self.step
+                self.news = True
+            case events.Progress() as said:
+                self.step = said.step if said.step is not None else self.step
+                self.loss = said.loss if said.loss is not None else self.loss
+                self.news = True
+            case events.BadEvent():
+                self.bad += 1
+                self.news = True
+            case None:
+                pass
+
+
+class Listener:
+    """Follows one segment. `hear` is idempotent across workers: the store takes each span of bytes once."""
+
+    def __init__(self, run: RunRecord, segment: SegmentRecord, folder: Path) -> None:
+        spec = run.spec
+        self._run_id, self._number = run.id, segment.number
+        self._cwd = Path(spec.cwd)
+        extra = [Path(root) for root in spec.checkpoint_roots]
+        given = Path(spec.resume_from) if spec.resume_from else None
+        self._roots = checkpoints.roots_for(self._cwd, spec.argv, given, extra)
+        self._started_s = segment.started_at_s
+        self._first_output_s = segment.first_output_s
+        self._log = Tail(folder / "log", segment.log_offset)
+        self._events = Tail(folder / "events.jsonl", segment.events_offset)
+        self._stored = (segment.log_offset, segment.events_offset)
+        self._stored_at_s = time.monotonic()
+
+    def hear(self, final: bool = False) -> Heard | None:
+        """What was said since the last stored read; None when there is nothing worth a transaction.
+
+        `final`: nothing can write any more: read to the end, and take a last line without its newline. Raises
+        OSError when a file exists and cannot be read.
+        """
+        batch = _Batch()
+        self._read(self._events, batch, final)
+        self._read(self._log, batch, final)
+        first_s = self._first_sign()
+        moved = (self._log.offset, self._events.offset) != self._stored
+        quiet = not batch.news and first_s is None
+        if not moved or (quiet and not final and time.monotonic() - self._stored_at_s < QUIET_STORE_S):
+            return None
+        return Heard(
+            log_from=self._stored[0],
+            log_to=self._log.offset,
+            events_from=self._stored[1],
+            events_to=self._events.offset,
+            last_step=batch.step,
+            last_loss=batch.loss,
+            checkpoints=self._claims(list(batch.claims.values())[-CHECKPOINTS_A_BATCH:]),
+            bad_events=batch.bad,
+            first_output_s=first_s,
+        )
+
+    def stored(self, heard: Heard) -> None:
+        """The transaction went through."""
+        self._stored = (heard.log_to, heard.events_to)
+        self._stored_at_s = time.monotonic()
+        self._first_output_s = self._first_output_s or heard.first_output_s
+
+    def close(self) -> None:
+        self._log.close()
+        self._events.close()
+
+    def _read(self, tail: Tail, batch: _Batch, final: bool) -> None:
+        while True:
+            for line in tail.read():
+                batch.take(line)
+            if not final:
+                return
+            if tail.at_end:
+                batch.take(tail.rest())
+                return
+
+    def _first_sign(self) -> float | None:
+        """Seconds from the start to the first complete line, once."""
+        if self._first_output_s is not None or self._log.offset + self._events.offset == 0:
+            return None
+        return max(time.time() - self._started_s, 0.0)
+
+    def _claims(self, said: Sequence[events.Checkpoint]) -> tuple[CheckpointRecord, ...]:
+        now_s = time.time()
+        return tuple(self._judged(one, now_s) for one in said)
+
+    def _judged(self, said: events.Checkpoint, now_s: float) -> CheckpointRecord:
+        known = checkpoints.claim(said.path, self._cwd, self._roots, self._started_s, now_s)
+        refused = known.why if isinstance(known, checkpoints.Refused) else None
+        good = known if isinstance(known, checkpoints.Known) else None
+        return CheckpointRecord(
+            run_id=self._run_id,
+            segment=self._number,
+            path=str(good.path) if good else said.path,
+            step=said.step,
+            size_bytes=good.size_bytes if good else 0,
+            mtime_ns=good.mtime_ns if good else 0,
+            is_dir=good.is_dir if good else False,
+            saved_at_s=now_s,
+            refused=refused,
+        )

@@ -1,0 +1,191 @@
+"""Segments on this machine: one supervisor program beside each, found again by its locks and files."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from backprop.scheduler.home import Home
+from backprop.worker import locks
+from backprop.worker.place import Exit, Life, Order
+from backprop.worker.supervisor import proctree
+
+T = TypeVar("T")
+
+SUPERVISOR: Final = Path(__file__).parent / "supervisor"
+INTRODUCTION_S: Final = 5.0
+"""How long a new supervisor may take to say who it is before it is taken for dead."""
+
+
+class _Processes(msgspec.Struct):
+    """`processes.json`: (pid, start ticks) of supervisor and leader, valid for one boot."""
+
+    boot_id: str
+    supervisor: tuple[int, int]
+    leader: tuple[int, int]
+    started_at_s: float
+
+
+class LocalPlace:
+    """Implements `place.Place` for this machine."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._boot_id = proctree.boot_id()
+        self._children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
+        self._pidfds: dict[tuple[str, int], int] = {}
+
+    def start(self, order: Order) -> None:
+        folder = self.folder(order.run.id, order.number)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            self._write_order(folder, order)
+            self._spawn((order.run.id, order.number), folder, order.lock)
+        finally:
+            # Closed, never unlocked: the supervisor holds the lock through its copy.
+            os.close(order.lock)
+
+    def look(self, run_id: str, number: int) -> tuple[Life, Exit | None]:
+        folder = self.folder(run_id, number)
+        # Locks first: a supervisor writes its record before it lets go of them.
+        held = locks.held(self._home.run_lock(run_id)) or locks.held(folder / "log")
+        record = _read(folder / "exit.json", Exit)
+        if record is not None:
+            return Life.ENDED, record
+        if not held:
+            return Life.LOST, None
+        return (Life.ALIVE if self._supervisor_alive(run_id, number) else Life.UNSUPERVISED), None
+
+    def ask(self, run_id: str, number: int) -> None:
+        self._signal(run_id, number, signal.SIGTERM)
+
+    def kill(self, run_id: str, number: int) -> None:
+        self._signal(run_id, number, signal.SIGQUIT)
+
+    def pause(self, run_id: str, number: int) -> None:
+        self._signal(run_id, number, signal.SIGUSR1)
+
+    def unpause(self, run_id: str, number: int) -> None:
+        self._signal(run_id, number, signal.SIGUSR2)
+
+    def supervise(self, run_id: str, number: int) -> None:
+        with contextlib.suppress(OSError):
+            self._spawn((run_id, number), self.folder(run_id, number), None)
+
+    def folder(self, run_id: str, number: int) -> Path:
+        return self._home.segment_folder(run_id, number)
+
+    def wake_fds(self) -> list[int]:
+        return list(self._pidfds.values())
+
+    def reap(self) -> None:
+        for key, child in list(self._children.items()):
+            if child.poll() is not None:
+                self._forget(key)
+        for key, handle in list(self._pidfds.items()):
+            if key not in self._children and select.select([handle], [], [], 0)[0]:
+                self._forget(key)
+
+    def leader(self, run_id: str, number: int) -> proctree.Process | None:
+        """The leader's process, if it is known and lives."""
+        known = self._processes(run_id, number)
+        leader = proctree.Process(*known.leader) if known is not None else None
+        return leader if leader is not None and proctree.alive(leader) else None
+
+    def watch(self, run_id: str, number: int) -> None:
+        """Wake up at the end of a supervisor that is not our child."""
+        known = self._processes(run_id, number)
+        if known is not None and (run_id, number) not in self._pidfds:
+            with contextlib.suppress(OSError):
+                self._pidfds[run_id, number] = os.pidfd_open(known.supervisor[0])
+
+    def _write_order(self, folder: Path, order: Order) -> None:
+        spec = order.run.spec
+        body = {
+            "format": 1,
+            "spec": str(self._home.run_folder(order.run.id) / "spec.json"),
+            "program": spec.program,
+            "argv": order.argv,
+            "cwd": spec.cwd,
+            "umask": spec.umask,
+            "environment": order.environment,
+            "cookie": [f"BACKPROP_RUN_ID={order.run.id}", f"BACKPROP_SEGMENT={order.number}"],
+            "timebox_s": order.timebox_s,
+            "grace_s": spec.grace_s,
+            "stop_signal": int(signal.Signals[f"SIG{spec.stop_signal}"]),
+        }
+        handle = os.open(
+            folder / "order.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+        with open(handle, "wb") as file:  # noqa: PTH123
+            file.write(msgspec.json.encode(body))
+
+    def _spawn(self, key: tuple[str, int], folder: Path, lock: int | None) -> None:
+        """Start a supervisor by exec; never by bare fork, which would share the database connection."""
+        command = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(SUPERVISOR),
+            str(folder),
+            str(-1 if lock is None else lock),
+        ]
+        with open(folder / "supervisor.log", "ab") as errors:  # noqa: PTH123
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                pass_fds=() if lock is None else (lock,),
+                start_new_session=True,
+                cwd="/",
+            )
+        self._forget(key)
+        self._children[key] = child
+        with contextlib.suppress(OSError):
+            self._pidfds[key] = os.pidfd_open(child.pid)
+
+    def _signal(self, run_id: str, number: int, what: signal.Signals) -> None:
+        child = self._children.get((run_id, number))
+        if child is not None and child.poll() is None:
+            child.send_signal(what)
+            return
+        known = self._processes(run_id, number)
+        if known is not None:
+            proctree.send(proctree.Process(*known.supervisor), what)
+
+    def _supervisor_alive(self, run_id: str, number: int) -> bool:
+        child = self._children.get((run_id, number))
+        if child is not None:
+            return child.poll() is None
+        known = self._processes(run_id, number)
+        if known is not None:
+            return proctree.alive(proctree.Process(*known.supervisor))
+        with contextlib.suppress(OSError):
+            return time.time() - self.folder(run_id, number).stat().st_mtime < INTRODUCTION_S
+        return False
+
+    def _processes(self, run_id: str, number: int) -> _Processes | None:
+        known = _read(self.folder(run_id, number) / "processes.json", _Processes)
+        return known if known is not None and known.boot_id == self._boot_id else None
+
+    def _forget(self, key: tuple[str, int]) -> None:
+        self._children.pop(key, None)
+        handle = self._pidfds.pop(key, None)
+        if handle is not None:
+            os.close(handle)
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    """A file of the supervisor's; None when it is missing or not whole."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError):
+        return None

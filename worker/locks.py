@@ -1,0 +1,99 @@
+"""Who is alive? File locks answer, never pids.
+
+Two kinds. Locks one process holds for its own life (worker, admission) are filelock's. Locks handed down to
+another program (a run's) are raw descriptors: a FileLock would be released under a living child when the
+worker's object is collected, and closes itself in forked children. A raw one is closed, never unlocked: the lock
+lives on in whoever inherited the descriptor, and the kernel frees it at the last death.
+"""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+TAKE_PATIENCE_S: Final = 0.5
+ADMISSION_PATIENCE_S: Final = 2.0
+
+
+def take(path: Path) -> int | None:
+    """Lock `path` exclusively; the descriptor, or None when somebody else holds it.
+
+    Tries for half a second, since whoever merely looks holds a shared lock for microseconds. Raises OSError (a
+    planted symbolic link among them).
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    end = time.monotonic() + TAKE_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                os.close(handle)
+                return None
+            time.sleep(0.01)
+        else:
+            return handle
+
+
+def held(path: Path) -> bool:
+    """Whether any process holds `path` exclusively. A missing file is held by nobody. Raises OSError."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def worker_lock_path(locks: Path, worker: str) -> Path:
+    return locks / f"worker-{worker}.lock"
+
+
+def hold_worker_lock(locks: Path, worker: str) -> "BaseFileLock":
+    """Take the lock that says this worker lives. It is held until release or death."""
+    from filelock import FileLock
+
+    lock = FileLock(worker_lock_path(locks, worker), mode=0o600, fallback_to_soft=False)
+    lock.acquire(timeout=0)
+    return lock
+
+
+def worker_alive(locks: Path, worker: str) -> bool:
+    """Whether the worker of that id lives."""
+    return held(worker_lock_path(locks, worker))
+
+
+class Admission:
+    """The machine-wide right to start runs, held for one round of decisions. False on entry: try later.
+
+    Fairness and one snapshot at a time; what keeps two workers from promising the same VRAM is the claim's own
+    transaction.
+    """
+
+    def __init__(self, locks: Path) -> None:
+        from filelock import FileLock
+
+        self._lock = FileLock(
+            locks / "admission.lock", mode=0o600, fallback_to_soft=False, poll_interval=0.01
+        )
+
+    def __enter__(self) -> bool:
+        from filelock import Timeout
+
+        try:
+            self._lock.acquire(timeout=ADMISSION_PATIENCE_S)
+        except Timeout:
+            return False
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()

@@ -1,0 +1,178 @@
+"""The worker's life: one tick after another until it is told to go.
+
+Signal handlers only record and wake the loop; the loop acts. First INT or TERM: claim nothing more, ask the
+segments to checkpoint, requeue them, exit. Second: end them now. HUP (tmux closed): exit, segments go on.
+"""
+
+import os
+import select
+import signal
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+from backprop.scheduler import reads
+from backprop.scheduler.errors import BackpropError, DatabaseRefused
+from backprop.scheduler.lifecycle import State
+from backprop.worker.admit import Admitter
+from backprop.worker.context import Context
+from backprop.worker.reconcile import reconcile
+from backprop.worker.sense import MachineSense
+from backprop.worker.tend import Tender
+from backprop.worker.wake import WakePipe
+
+TICK_LIVE_S: Final = 0.5
+TICK_IDLE_S: Final = 2.0
+RECONCILE_EVERY_S: Final = 30.0
+TROUBLE_PAUSE_S: Final = (1.0, 60.0)
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stop:
+    """What the signals have said so far. Installed for the life of the loop."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.hung_up = False
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def __enter__(self) -> "Stop":
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in STOP_SIGNALS:
+            self._before[number] = signal.signal(number, self._record)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._read)
+        os.close(self._write)
+
+    def fileno(self) -> int:
+        return self._read
+
+    def drain(self) -> None:
+        try:
+            os.read(self._read, 4096)
+        except BlockingIOError:
+            return
+
+    def _record(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self.hung_up = True
+        else:
+            self.asked += 1
+
+
+class Loop:
+    """`until`: asked after each tick; True ends the loop as a first Ctrl-C would, once nothing of ours lives."""
+
+    def __init__(self, context: Context, wake: WakePipe, until: Callable[[], bool] | None = None) -> None:
+        self._context = context
+        self._wake = wake
+        self._until = until
+        self._sense = MachineSense(context)
+        self._tender = Tender(context)
+        self._admitter = Admitter(context, self._sense, self._tender)
+        self._reconciled_s = -RECONCILE_EVERY_S
+        self._trouble_s = 0.0
+        self._asked_seen = 0
+
+    def run(self, drain: bool) -> bool:
+        """Tick until told to stop, or until nothing is left to run when draining. True if it was interrupted."""
+        with Stop() as stop:
+            try:
+                while not stop.hung_up:
+                    alive = self._guarded_tick(stop)
+                    if self._finished(stop, alive, drain):
+                        break
+                    self._sleep(stop, alive)
+            finally:
+                self._tender.close()
+                self._sense.close()
+            return stop.hung_up or stop.asked > 0
+
+    def _finished(self, stop: Stop, alive: int, drain: bool) -> bool:
+        if alive or self._trouble_s:
+            return False
+        if stop.asked or (self._until is not None and self._until()):
+            return True
+        return drain and not self._left_to_run()
+
+    def _left_to_run(self) -> bool:
+        return reads.next_due_s(self._context.database) is not None
+
+    def _guarded_tick(self, stop: Stop) -> int:
+        """A tick that no trouble ends: a full disk, a locked database or a bug is said, and tried again later."""
+        try:
+            alive = self._tick(stop)
+        except DatabaseRefused:
+            raise
+        except BackpropError as error:
+            self._trouble(str(error))
+        except Exception:
+            self._trouble(traceback.format_exc())
+        else:
+            self._trouble_s = 0.0
+            return alive
+        return 1
+
+    def _tick(self, stop: Stop) -> int:
+        """Finish what ended before starting anything."""
+        self._context.place.reap()
+        self._sense.pump()
+        now_s = self._context.clock.monotonic_s()
+        if now_s - self._reconciled_s >= RECONCILE_EVERY_S:
+            self._reconciled_s = now_s
+            reconcile(self._context)
+        self._obey(stop)
+        alive = self._tender.tend()
+        if not stop.asked and not stop.hung_up:
+            alive += self._admitter.admit()
+        return alive
+
+    def _obey(self, stop: Stop) -> None:
+        if stop.asked >= 1 and self._asked_seen == 0:
+            count = self._tender.yield_all("the worker was stopped")
+            told = (
+                f"{count} segments are asked to checkpoint; once more ends them now"
+                if count
+                else "nothing is running"
+            )
+            self._context.talk.say("stopping", more=told)
+        elif stop.asked >= 2 and self._asked_seen == 1:
+            self._context.talk.say("killing", more="what has not ended yet")
+        if stop.asked >= 2:
+            self._tender.kill_all()
+        self._asked_seen = min(stop.asked, 2)
+
+    def _trouble(self, what: str) -> None:
+        least, most = TROUBLE_PAUSE_S
+        self._trouble_s = min(max(self._trouble_s * 2, least), most)
+        for line in what.rstrip().splitlines():
+            self._context.talk.say("trouble", more=line)
+        self._context.talk.say("trouble", more=f"the worker goes on, in {self._trouble_s:g} s")
+
+    def _sleep(self, stop: Stop, alive: int) -> None:
+        """Until the next tick is due, a segment ends, a command rings, a probe answers, or a signal comes."""
+        poll = select.poll()
+        for handle in (
+            stop.fileno(),
+            self._wake.fileno(),
+            *self._context.place.wake_fds(),
+            *self._sense.wake_fds(),
+        ):
+            poll.register(handle, select.POLLIN)
+        timeout_s = self._trouble_s or (TICK_LIVE_S if alive else TICK_IDLE_S)
+        poll.poll(timeout_s * 1000)
+        stop.drain()
+        self._wake.drain()
+
+
+def counts_line(context: Context) -> str:
+    """What the queue holds now, for a last line."""
+    counts = reads.state_counts(context.database)
+    return ", ".join(f"{counts[state]} {state}" for state in State if state in counts) or "the queue is empty"

@@ -1,0 +1,94 @@
+"""Where does a segment run? The one interface between the worker and whatever executes segments.
+
+This machine today (`local.py`). A cluster engine can stand behind it later without touching queue or lifecycle.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from backprop.scheduler.records import RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What one segment is to execute. `environment`: added to the run's own. `lock`: descriptor of the run lock,
+    taken; the place hands it on and closes it."""
+
+    run: RunRecord
+    number: int
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    timebox_s: float
+    lock: int
+
+
+class Life(StrEnum):
+    ALIVE = "alive"
+    UNSUPERVISED = "unsupervised"
+    """Its processes live, its supervisor does not."""
+    ENDED = "ended"
+    """Its end is on record."""
+    LOST = "lost"
+    """Nothing of it lives, and no end is on record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exit:
+    """The recorded end of a segment. `asked`: "timebox", "asked", or None if the leader ended by itself.
+
+    `exit_code` is None when a signal ended it, or when nobody saw it end (`seen_to_end` False).
+    """
+
+    asked: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    seen_to_end: bool = True
+    escalated: str = "none"
+    running_s: float = 0.0
+    ended_at_s: float | None = None
+    could_not_start: str | None = None
+    errno: int | None = None
+
+
+class Place(Protocol):
+    def start(self, order: Order) -> None:
+        """Start a segment that has been claimed. Raises OSError when it cannot be started now."""
+        ...
+
+    def look(self, run_id: str, number: int) -> tuple[Life, Exit | None]:
+        """How a segment is; the Exit comes with ENDED only."""
+        ...
+
+    def ask(self, run_id: str, number: int) -> None:
+        """Let it checkpoint and end."""
+        ...
+
+    def kill(self, run_id: str, number: int) -> None:
+        """End it now."""
+        ...
+
+    def pause(self, run_id: str, number: int) -> None: ...
+
+    def unpause(self, run_id: str, number: int) -> None: ...
+
+    def supervise(self, run_id: str, number: int) -> None:
+        """Put a new supervisor beside a segment that has lost its own."""
+        ...
+
+    def folder(self, run_id: str, number: int) -> Path:
+        """Where the segment's log and events are."""
+        ...
+
+    def watch(self, run_id: str, number: int) -> None:
+        """Be woken by the end of a segment that another worker started."""
+        ...
+
+    def reap(self) -> None:
+        """Forget what has ended, so that its descriptor no longer wakes anybody. Call once a tick."""
+        ...
+
+    def wake_fds(self) -> list[int]:
+        """Descriptors that become readable when a segment may have ended."""
+        ...

@@ -1,0 +1,1 @@
+"""Readers of the host and of GPUs, behind one frozen snapshot."""

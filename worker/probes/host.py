@@ -1,0 +1,48 @@
+"""RAM, load and disk of this machine. Cheap, local, cannot hang: read in the worker itself."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from backprop.scheduler.snapshot import Host
+
+MIB: Final = 1024 * 1024
+
+
+def read_host(home: Path) -> Host:
+    """Read the host. `home`: any folder on the file system whose space counts. Raises nothing."""
+    ram_free_mib, ram_total_mib = _ram()
+    return Host(
+        ram_free_mib=ram_free_mib,
+        ram_total_mib=ram_total_mib,
+        load_1m=_load(),
+        # Of the whole machine, as the load average is: a worker confined to two cores sees everybody's load.
+        cores=os.cpu_count() or 1,
+        disk_free_mib=_disk(home),
+    )
+
+
+def _ram() -> tuple[int | None, int | None]:
+    import psutil  # here, not above: commands that never look at the host should not pay for it
+
+    try:
+        memory = psutil.virtual_memory()
+    except (OSError, ValueError, RuntimeError, psutil.Error):
+        return None, None
+    return memory.available // MIB, memory.total // MIB
+
+
+def _load() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
+
+
+def _disk(home: Path) -> int | None:
+    """What an ordinary user may still write: the blocks kept for root do not count."""
+    try:
+        told = os.statvfs(home)
+    except OSError:
+        return None
+    return told.f_bavail * told.f_frsize // MIB

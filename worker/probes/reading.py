@@ -1,0 +1,43 @@
+"""What one look at the GPUs gave, and how it becomes part of a snapshot."""
+
+from dataclasses import dataclass, replace
+
+from backprop.scheduler.snapshot import NO_SOURCE, Gpu, Host, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """As `gpus`, `source` and `problem` of `backprop.scheduler.snapshot.Snapshot`."""
+
+    gpus: tuple[Gpu, ...]
+    source: str
+    problem: str | None = None
+
+    def with_host(self, host: Host, taken_s: float) -> Snapshot:
+        return Snapshot(host, self.gpus, self.source, self.problem, taken_s)
+
+    @property
+    def empty_machine(self) -> bool:
+        """There is no GPU, and nothing suggests one."""
+        return not self.gpus and self.problem is None
+
+
+NO_GPU = Reading((), NO_SOURCE)
+
+
+def unknown(gpus: tuple[Gpu, ...], problem: str) -> Reading:
+    """The GPUs last known, none of them usable, because of `problem`."""
+    return Reading(tuple(lost(gpu, problem) for gpu in gpus), NO_SOURCE, problem)
+
+
+def lost(gpu: Gpu, why: str) -> Gpu:
+    """`gpu` without what changes from moment to moment. Its size stays known."""
+    return replace(
+        gpu,
+        free_mib=None,
+        temp_c=None,
+        throttled=None,
+        utilisation_pct=None,
+        used_by_pid=(),
+        error=why,
+    )

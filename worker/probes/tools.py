@@ -1,0 +1,113 @@
+"""Run a vendor's tool, with a deadline that holds.
+
+`subprocess.run(timeout=...)` kills at its timeout and then waits without limit; a tool stuck in the driver
+(state D) does not die. Here it is killed and left behind, as is one that prints without end.
+"""
+
+import os
+import select
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+TOOL_FOLDERS: Final = tuple(
+    Path(one) for one in ("/usr/bin", "/usr/local/bin", "/usr/lib/wsl/lib", "/opt/rocm/bin", "/opt/bin")
+)
+MAX_OUTPUT_BYTES: Final = 1 << 20
+
+_POLL_S: Final = 0.01
+
+
+class ToolError(Exception):
+    """The tool is of no use now; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """`code` is None if the tool had to be killed."""
+
+    code: int | None
+    out: str
+    err: str
+
+    def complaint(self) -> str:
+        """The last line it printed, for a message; errors first."""
+        lines = (self.err.strip() or self.out.strip()).splitlines()
+        return lines[-1].strip()[:200] if lines else "it printed nothing"
+
+
+def find_tool(name: str, folders: Sequence[Path] | None = None) -> Path | None:
+    """Look for `name` in the vendors' usual folders, then in PATH (absolute entries only, so never in a
+    project's folder by way of "."). `folders`: look there instead."""
+    if folders is None:
+        in_path = (Path(one) for one in os.environ.get("PATH", "").split(os.pathsep) if one.startswith("/"))
+        folders = (*TOOL_FOLDERS, *in_path)
+    for folder in folders:
+        path = folder / name
+        if path.is_file() and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def ask_tool(tool: Path, arguments: Sequence[str], end_s: float) -> ToolResult:
+    """Run it until the monotonic time `end_s`; whatever its exit code. Raises ToolError."""
+    left_s = end_s - time.monotonic()
+    if left_s <= 0:
+        raise ToolError(f"{tool} is too slow")
+    try:
+        result = run_tool([tool, *arguments], left_s)
+    except OSError as error:
+        raise ToolError(f"{tool} cannot be run: {error.strerror}") from error
+    if result.code is None and len(result.out) + len(result.err) > MAX_OUTPUT_BYTES:
+        raise ToolError(f"{tool} prints without end")
+    if result.code is None:
+        raise ToolError(f"{tool} hangs: no answer in {left_s:.0f} s")
+    return result
+
+
+def run_tool(argv: Sequence[str | Path], deadline_s: float) -> ToolResult:
+    """Run it for at most `deadline_s`. Raises OSError if it cannot be started at all."""
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        bufsize=0,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout, process.stderr:
+        output = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
+        code = _collect(process, output, time.monotonic() + deadline_s)
+    out, err = (bytes(text).decode(errors="replace") for text in output.values())
+    return ToolResult(code, out, err)
+
+
+def _collect(process: subprocess.Popen[bytes], output: Mapping[int, bytearray], end_s: float) -> int | None:
+    """Fill `output` (by file descriptor) until the tool ends; None if it had to be killed.
+
+    Not until the pipes end: a child of the tool may hold them open for as long as it likes."""
+    for fd in output:
+        os.set_blocking(fd, False)
+    open_fds = set(output)
+    while True:
+        code = process.poll()
+        for fd in select.select(open_fds, (), (), 0 if code is not None else _POLL_S)[0]:
+            chunk = os.read(fd, MAX_OUTPUT_BYTES)
+            output[fd].extend(chunk)
+            if not chunk:
+                open_fds.discard(fd)
+        if code is not None:
+            return code
+        endless = any(len(text) > MAX_OUTPUT_BYTES for text in output.values())
+        if endless or time.monotonic() >= end_s:
+            process.kill()
+            time.sleep(_POLL_S)
+            process.poll()  # reaped if it died at once; if not, the kernel keeps it and nobody waits
+            return None
+        if not open_fds:
+            time.sleep(_POLL_S)

@@ -1,0 +1,86 @@
+"""What does the next segment resume from, and how is the script told?
+
+A chain must never silently restart from zero: when checkpoints were announced and none of them is good any more,
+the answer is a refusal, not a fresh start.
+"""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from backprop.scheduler.records import CheckpointRecord, RunRecord
+from backprop.scheduler.spec import RunSpec
+from backprop.worker.checkpoints import Known, newest_good
+
+RESUME_OPTION: Final = re.compile(r"""(['"])--resume-from\1""")
+"""The option as a script that declares it writes it: a quoted word of its own."""
+SCRIPT_LIMIT_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Resume:
+    """`checkpoint`: absolute path to resume from, None for a start from zero. `passed_over`: broken newer ones,
+    each with why. `problem`: why the run cannot go on as it is; then nothing may be started."""
+
+    checkpoint: str | None = None
+    passed_over: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+def choose(run: RunRecord, saved: Sequence[CheckpointRecord]) -> Resume:
+    """Pick the newest good checkpoint of `saved` (newest first), or what the user pinned. Reads the files."""
+    if run.resume_pin is not None:
+        return _given(run, run.resume_pin) if run.resume_pin else Resume()
+    candidates = [known_of(record) for record in saved if record.refused is None]
+    good, broken = newest_good(candidates)
+    passed_over = tuple(f"{known.path}: {why}" for known, why in broken)
+    if good is not None:
+        return Resume(str(good.path), passed_over)
+    if broken:
+        return Resume(problem=_nothing_left(run, passed_over))
+    return _given(run, run.spec.resume_from) if run.spec.resume_from else Resume()
+
+
+def command_line(spec: RunSpec, checkpoint: str | None) -> tuple[str, ...]:
+    """The leader's arguments. Nothing is added to a script that did not ask for it."""
+    if checkpoint is None or spec.resume_arg == "none":
+        return spec.argv
+    if spec.resume_arg != "auto":
+        words = shlex.split(spec.resume_arg)
+        return (*spec.argv, *(word.replace("{checkpoint}", checkpoint) for word in words))
+    if takes_resume_from(spec.script):
+        return (*spec.argv, "--resume-from", checkpoint)
+    return spec.argv
+
+
+def takes_resume_from(script: str | None) -> bool:
+    """Whether the script's own text declares `--resume-from`. False when it cannot be read."""
+    if script is None:
+        return False
+    try:
+        with Path(script).open("rb") as file:
+            text = file.read(SCRIPT_LIMIT_BYTES).decode(errors="replace")
+    except OSError:
+        return False
+    return RESUME_OPTION.search(text) is not None
+
+
+def known_of(record: CheckpointRecord) -> Known:
+    return Known(Path(record.path), record.size_bytes, record.mtime_ns, record.is_dir)
+
+
+def _given(run: RunRecord, path: str) -> Resume:
+    if Path(path).exists():
+        return Resume(path)
+    return Resume(problem=f"the checkpoint to resume from is gone: {path}; {_advice(run)}")
+
+
+def _nothing_left(run: RunRecord, broken: tuple[str, ...]) -> str:
+    return f"none of its checkpoints is good any more ({'; '.join(broken[:3])}); {_advice(run)}"
+
+
+def _advice(run: RunRecord) -> str:
+    return f"backprop resume {run.id} --resume-from PATH, or --from-scratch"

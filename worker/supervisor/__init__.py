@@ -1,0 +1,1 @@
+"""The small standard-library program that stands beside each segment."""

@@ -1,0 +1,169 @@
+"""The supervisor: one beside each segment, started by exec as `python -I -S <this folder> SEGMENT_FOLDER FD`.
+
+Standard library only and no package around it: about 13 MB, and up in the time of a bare interpreter. It knows
+nothing of SQLite or the governor. If the worker is gone, it still ends its segment on time. FD is the flock on the
+run's lock, handed on to the leader; the log it opens is the leader's stdout and stderr and is locked too. Whoever
+finds both locks free knows that nothing of the segment lives.
+
+With FD = -1 it adopts: a supervisor died, its leader lives; take its place.
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import files
+import proctree
+from leader import Found, Leader, Spawned
+from segment import CONTROL, DEAF, Segment
+
+PR_SET_CHILD_SUBREAPER = 36
+EXIT_TAKEN = 3
+"""Another supervisor watches this segment."""
+
+
+def main(folder: Path, lock: int) -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, CONTROL)
+    for number in DEAF:
+        signal.signal(number, signal.SIG_IGN)
+    order = files.read(folder / "order.json")
+    if order is None:
+        return 1
+    guard = _lock(folder / "supervisor.lock")
+    if guard is None:
+        return EXIT_TAKEN
+    return _adopt(folder, order) if lock < 0 else _start(folder, order, lock)
+
+
+def _start(folder: Path, order: dict[str, object], lock: int) -> int:
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    started_at_s, started_s = time.time(), time.monotonic()
+    try:
+        leader = _spawn(folder, order, lock, started_at_s)
+    except (OSError, ValueError) as error:
+        files.write_when_possible(folder / "exit.json", _not_started(error))
+        return 0
+    _introduce(folder, leader, started_at_s, started_s)
+    return _see_through(folder, order, leader, started_s)
+
+
+def _adopt(folder: Path, order: dict[str, object]) -> int:
+    known = files.read(folder / "processes.json") or {}
+    cookie = tuple(str(entry).encode() for entry in _items(order["cookie"]))
+    process = _known_leader(known) or next(iter(proctree.carriers(cookie)), None)
+    if process is None or (folder / "exit.json").exists():
+        return 0
+    try:
+        leader = Found(process, cookie)
+    except OSError:
+        return 0
+    started_s = known.get("started_monotonic_s")
+    if not isinstance(started_s, float):
+        started_s = process.start_ticks / os.sysconf("SC_CLK_TCK")
+    started_at_s = known.get("started_at_s")
+    _introduce(folder, leader, started_at_s if isinstance(started_at_s, float) else time.time(), started_s)
+    return _see_through(folder, order, leader, started_s)
+
+
+def _see_through(folder: Path, order: dict[str, object], leader: Leader, started_s: float) -> int:
+    segment = Segment(
+        folder,
+        leader,
+        timebox_s=_number(order["timebox_s"]),
+        grace_s=_number(order["grace_s"]),
+        stop_signal=int(_number(order["stop_signal"])),
+        started_s=started_s,
+    )
+    files.write_when_possible(folder / "exit.json", segment.run())
+    return 0
+
+
+def _spawn(folder: Path, order: dict[str, object], lock: int, started_at_s: float) -> Leader:
+    """Start the leader in the order's directory, umask and environment. Raises OSError, ValueError."""
+    spec = files.read(Path(str(order["spec"])))
+    if spec is None:
+        raise FileNotFoundError(2, "No such file or unreadable", str(order["spec"]))
+    environment = {str(key): str(value) for key, value in _pairs(spec["environment"]).items()}
+    environment |= {str(key): str(value) for key, value in _pairs(order["environment"]).items()}
+    environment["BACKPROP_DEADLINE"] = f"{started_at_s + _number(order['timebox_s']):.3f}"
+    log = _open_log(folder / "log")
+    os.set_inheritable(lock, True)
+    os.chdir(str(order["cwd"]))
+    ours = os.umask(int(_number(order["umask"])))
+    try:
+        return Spawned(str(order["program"]), [str(word) for word in _items(order["argv"])], environment, log)
+    finally:
+        os.umask(ours)
+        os.chdir("/")
+        os.set_inheritable(lock, False)
+
+
+def _open_log(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    log = os.open(path, flags, 0o600)
+    fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return log
+
+
+def _lock(path: Path) -> int | None:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _introduce(folder: Path, leader: Leader, started_at_s: float, started_s: float) -> None:
+    me = proctree.identify(os.getpid())
+    files.write_if_possible(
+        folder / "processes.json",
+        {
+            "boot_id": proctree.boot_id(),
+            "supervisor": [os.getpid(), me.start_ticks if me else 0],
+            "leader": [leader.process.pid, leader.process.start_ticks],
+            "started_at_s": started_at_s,
+            "started_monotonic_s": started_s,
+        },
+    )
+
+
+def _known_leader(known: dict[str, object]) -> proctree.Process | None:
+    if known.get("boot_id") != proctree.boot_id():
+        return None
+    pid, ticks = _items(known["leader"])
+    return proctree.Process(int(_number(pid)), int(_number(ticks)))
+
+
+def _not_started(error: OSError | ValueError) -> dict[str, object]:
+    number = error.errno if isinstance(error, OSError) else None
+    where = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    why = f"{error.strerror}{where}" if isinstance(error, OSError) else str(error)
+    return {"format": 1, "could_not_start": why, "errno": number, "running_s": 0.0, "ended_at_s": time.time()}
+
+
+def _number(value: object) -> float:
+    if isinstance(value, int | float):
+        return value
+    raise ValueError(f"not a number: {value!r}")
+
+
+def _items(value: object) -> list[object]:
+    if isinstance(value, list):
+        return list(value)
+    raise ValueError(f"not a list: {value!r}")
+
+
+def _pairs(value: object) -> dict[object, object]:
+    if isinstance(value, dict):
+        return dict(value)
+    raise ValueError(f"not an object: {value!r}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,70 @@
+"""What does a supervisor read and leave behind in its segment's folder?
+
+Standard library only, imports nothing of ours. Each file is written under a temporary name and renamed; those
+that decide what a run becomes are synced, file and folder, first.
+
+    order.json      read      what to run and for how long
+    processes.json  written   who supervisor and leader are, for a worker that finds them later
+    stop.json       written   why the leader is about to be signalled: before the signal
+    exit.json       written   how it ended: the last thing a supervisor does
+"""
+
+import contextlib
+import errno
+import json
+import os
+import time
+from pathlib import Path
+
+RETRY_EVERY_S = 1.0
+
+
+def read(path: Path) -> dict[str, object] | None:
+    """One JSON object; None when the file is missing or is not one."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write(path: Path, content: dict[str, object], durable: bool) -> None:
+    """Replace `path` by `content`; survive a crash of the machine when `durable`. Raises OSError."""
+    temporary = path.with_name(path.name + ".tmp")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(handle, json.dumps(content).encode() + b"\n")
+        if durable:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+    temporary.replace(path)
+    if durable:
+        _sync_folder(path.parent)
+
+
+def write_if_possible(path: Path, content: dict[str, object], durable: bool = False) -> None:
+    """As `write`, for what is useful but must not stop the supervisor on a full disk."""
+    with contextlib.suppress(OSError):
+        write(path, content, durable)
+
+
+def write_when_possible(path: Path, content: dict[str, object]) -> None:
+    """As `write`, durable, waiting for room on a full disk as long as it takes. Raises OSError for anything else."""
+    while True:
+        try:
+            write(path, content, durable=True)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            time.sleep(RETRY_EVERY_S)
+        else:
+            return
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

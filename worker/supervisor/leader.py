@@ -1,0 +1,101 @@
+"""The leader: the process the user's command became. How is it started, signalled, and seen to end?
+
+Standard library only, imports nothing of ours. Two kinds: one we spawned (its status comes from wait), and one
+whose supervisor died, found again and watched through a pidfd (its status is not ours to have).
+"""
+
+import contextlib
+import functools
+import os
+import select
+import signal
+from collections.abc import Mapping, Sequence
+
+import proctree
+
+RESET = tuple(
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGALRM",
+                 "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGXFSZ", "SIGCONT", "SIGWINCH")
+)  # fmt: skip
+OOM_SCORE_ADJ = 300
+"""So that the kernel, short of memory, ends training rather than the supervisor or the user's desktop."""
+
+
+class Leader:
+    """A living or ended leader. `status`: the wait status once known; None while alive or when never ours."""
+
+    process: proctree.Process
+    find: proctree.Finder
+    poll_s: float | None = None
+    """How often to look whether it has ended; None where SIGCHLD tells."""
+
+    def ended(self) -> bool:
+        raise NotImplementedError
+
+    def reap(self) -> None:
+        """Collect what has died."""
+
+    def status(self) -> int | None:
+        return None
+
+
+class Spawned(Leader):
+    """Our child. Reaps every child of this process: as subreaper we inherit the orphans of the tree."""
+
+    def __init__(self, program: str, argv: Sequence[str], environment: Mapping[str, str], log: int) -> None:
+        """Start it: own session, log as stdout and stderr, no deaf signals. Raises OSError."""
+        self._status: int | None = None
+        pid = os.posix_spawn(
+            program,
+            list(argv),
+            dict(environment),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=RESET,
+        )
+        self.process = proctree.identify(pid) or proctree.Process(pid, 0)
+        self.find = proctree.below
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w") as file:  # noqa: PTH123
+            file.write(str(OOM_SCORE_ADJ))
+
+    def ended(self) -> bool:
+        self.reap()
+        return self._status is not None
+
+    def reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.process.pid:
+                self._status = status
+
+    def status(self) -> int | None:
+        return self._status
+
+
+class Found(Leader):
+    """Somebody else's child, watched through a pidfd. Raises ProcessLookupError when it is gone already."""
+
+    poll_s = 0.2
+
+    def __init__(self, process: proctree.Process, cookie: tuple[bytes, ...]) -> None:
+        self._pidfd = os.pidfd_open(process.pid)
+        if proctree.identify(process.pid) != process:
+            os.close(self._pidfd)
+            raise ProcessLookupError(process.pid)
+        self.process = process
+        self.find = functools.partial(proctree.members, process.pid, cookie)
+
+    def ended(self) -> bool:
+        readable, _, _ = select.select([self._pidfd], [], [], 0)
+        return bool(readable)

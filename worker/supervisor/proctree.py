@@ -1,0 +1,159 @@
+"""Which processes belong to a segment, and how are they all stopped?
+
+Standard library only, imports nothing of ours: the supervisor runs it without a package around it.
+
+A process is (pid, start ticks since boot), never a pid alone, and is signalled through a pidfd, so a reused pid
+is never hit. A zombie is dead. With the supervisor as subreaper every orphan of the tree stays below it: freezing
+all, looking again until nothing new appears and killing all then leaves no survivor, not even of a program that
+forks as fast as it can (killing the process group leaves those that made their own).
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+DEAD_STATES = frozenset("ZXx")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of this boot. `start_ticks`: field 22 of /proc/PID/stat, clock ticks since boot."""
+
+    pid: int
+    start_ticks: int
+
+
+Finder = Callable[[], list[Process]]
+"""Finds the living processes of one segment, as of now."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    process: Process
+    parent: int
+    session: int
+    state: str
+
+
+def boot_id() -> str:
+    """The kernel's random id of this boot; pids and ticks mean nothing across two of them."""
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def identify(pid: int) -> Process | None:
+    """The living process that has `pid` now; None when there is none, or only its zombie."""
+    seen = _look(pid)
+    return seen.process if seen is not None and seen.state not in DEAD_STATES else None
+
+
+def alive(process: Process) -> bool:
+    """Whether this very process still runs."""
+    return identify(process.pid) == process
+
+
+def descendants(root: int) -> list[Process]:
+    """All living processes below pid `root`, nearest first, without `root`."""
+    children: dict[int, list[_Seen]] = {}
+    for seen in _everybody():
+        children.setdefault(seen.parent, []).append(seen)
+    found: list[Process] = []
+    level = [root]
+    while level:
+        below = [seen for parent in level for seen in children.get(parent, [])]
+        found += [seen.process for seen in below if seen.state not in DEAD_STATES]
+        level = [seen.process.pid for seen in below]
+    return found
+
+
+def members(leader: int, cookie: tuple[bytes, ...]) -> list[Process]:
+    """Processes of a segment whose supervisor is gone: the leader's session, everything below the leader, and
+    whoever carries all of `cookie` ("NAME=value") in its environment. The caller itself is never one."""
+    me = os.getpid()
+    by_session = [
+        seen.process for seen in _everybody() if seen.session == leader and seen.state not in DEAD_STATES
+    ]
+    found = dict.fromkeys([*by_session, *descendants(leader), *carriers(cookie)])
+    return [process for process in found if process.pid != me]
+
+
+def carriers(cookie: tuple[bytes, ...]) -> list[Process]:
+    """Living processes whose environment holds every entry of `cookie`, oldest first. Evidence, not proof:
+    a program may overwrite its environment."""
+    found: list[Process] = []
+    for seen in _everybody():
+        with contextlib.suppress(OSError):
+            entries = (PROC / str(seen.process.pid) / "environ").read_bytes().split(b"\0")
+            if seen.state not in DEAD_STATES and all(entry in entries for entry in cookie):
+                found.append(seen.process)
+    return sorted(found, key=lambda process: process.start_ticks)
+
+
+def send(process: Process, number: int) -> bool:
+    """Signal this very process. False when it is gone or may not be signalled."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except OSError:
+        return False
+    try:
+        if identify(process.pid) != process:
+            return False
+        signal.pidfd_send_signal(handle, number)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def freeze(find: Finder) -> list[Process]:
+    """SIGSTOP everything that `find` sees until it sees nothing new. Returns what was stopped, in that order."""
+    stopped: dict[Process, None] = {}
+    while new := [process for process in find() if process not in stopped]:
+        for process in new:
+            send(process, signal.SIGSTOP)
+            stopped[process] = None
+    return list(stopped)
+
+
+def thaw(find: Finder) -> None:
+    """SIGCONT everything, the deepest first, so that no parent runs on beside a stopped child."""
+    for process in reversed(find()):
+        send(process, signal.SIGCONT)
+
+
+def kill_all(find: Finder, reap: Callable[[], None], patience_s: float) -> list[Process]:
+    """Freeze, look again, SIGKILL, until nothing is left or `patience_s` is over. Returns the survivors."""
+    end = time.monotonic() + patience_s
+    while True:
+        for process in freeze(find):
+            send(process, signal.SIGKILL)
+        reap()
+        left = find()
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.005)
+
+
+def below() -> list[Process]:
+    """Finds everything below this process: right for a subreaper."""
+    return descendants(os.getpid())
+
+
+def _everybody() -> list[_Seen]:
+    found = (_look(int(entry)) for entry in os.listdir(PROC) if entry.isdecimal())  # noqa: PTH208
+    return [seen for seen in found if seen is not None]
+
+
+def _look(pid: int) -> _Seen | None:
+    try:
+        text = (PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        return None
+    # The name in parentheses may hold spaces and parentheses itself: the fields start after the last one.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return _Seen(Process(pid, int(fields[19])), int(fields[1]), int(fields[3]), fields[0].decode())

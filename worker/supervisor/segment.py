@@ -1,0 +1,151 @@
+"""One segment: run the leader, keep the timebox, end it as gently as it lets us, leave nothing alive.
+
+Standard library only, imports nothing of ours. Single-threaded: all signals that matter are blocked and taken
+one at a time with sigtimedwait, so nothing happens between two lines of this file.
+
+Control is by signal: TERM = let it checkpoint and end, QUIT = end it now, USR1 = pause, USR2 = continue.
+The stop sequence: why, on disk → the stop signal to the leader alone (a signal to the whole group kills data
+workers first, and the checkpoint with them) → grace → TERM to everybody → 5 s → freeze, look again, KILL.
+"""
+
+import signal
+import time
+from pathlib import Path
+
+import files
+import proctree
+from leader import Leader
+
+LINGER_S = 5.0
+KILL_PATIENCE_S = 10.0
+CONTROL = {signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD}
+DEAF = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+
+
+class Segment:
+    """The life of one leader, from just after its start. Durations in seconds on CLOCK_MONOTONIC."""
+
+    def __init__(
+        self,
+        folder: Path,
+        leader: Leader,
+        *,
+        timebox_s: float,
+        grace_s: float,
+        stop_signal: int,
+        started_s: float,
+    ) -> None:
+        self._folder = folder
+        self._leader = leader
+        self._grace_s = grace_s
+        self._stop_signal = stop_signal
+        self._started_s = started_s
+        self._timebox_s = timebox_s
+        self._paused_s = 0.0
+        self._paused_at_s: float | None = None
+        self._asked: str | None = None
+        self._asked_at_s: float | None = None
+        self._escalated = "none"
+
+    def run(self) -> dict[str, object]:
+        """Until nothing of the segment is alive. Returns the body of `exit.json`."""
+        while not self._leader.ended():
+            if self._asked is None and self._paused_at_s is None and self._now() >= self._deadline_s():
+                self._ask("timebox")
+            elif self._asked_at_s is not None and self._now() >= self._asked_at_s + self._grace_s:
+                break
+            self._obey(self._wait(self._next_s()))
+        ended_s = self._now()
+        survivors = self._finish()
+        return self._record(ended_s, survivors)
+
+    def _next_s(self) -> float | None:
+        """Seconds until something is due; None when only a signal can change anything."""
+        due: list[float] = []
+        if self._asked_at_s is not None:
+            due.append(self._asked_at_s + self._grace_s - self._now())
+        elif self._paused_at_s is None:
+            due.append(self._deadline_s() - self._now())
+        if self._leader.poll_s is not None:
+            due.append(self._leader.poll_s)
+        return max(min(due), 0.0) if due else None
+
+    def _wait(self, timeout_s: float | None) -> int | None:
+        if timeout_s is None:
+            return signal.sigwaitinfo(CONTROL).si_signo
+        info = signal.sigtimedwait(CONTROL, timeout_s)
+        return info.si_signo if info is not None else None
+
+    def _obey(self, number: int | None) -> None:
+        if number == signal.SIGTERM and self._asked is None:
+            self._ask("asked")
+        elif number == signal.SIGQUIT:
+            self._asked = self._asked or "asked"
+            self._asked_at_s = self._now() - self._grace_s - LINGER_S
+        elif number == signal.SIGUSR1 and self._asked is None and self._paused_at_s is None:
+            self._paused_at_s = self._now()
+            proctree.freeze(self._leader.find)
+        elif number == signal.SIGUSR2:
+            self._thaw()
+
+    def _ask(self, why: str) -> None:
+        """Record why, then the stop signal to the leader alone. A leader that has just ended was not asked."""
+        files.write_if_possible(self._folder / "stop.json", {"asked": why, "at_s": time.time()}, durable=True)
+        if self._leader.ended():
+            return
+        if proctree.send(self._leader.process, self._stop_signal):
+            self._asked, self._asked_at_s = why, self._now()
+        # A stopped process takes a signal only when it runs again.
+        self._thaw()
+
+    def _thaw(self) -> None:
+        if self._paused_at_s is not None:
+            proctree.thaw(self._leader.find)
+            self._paused_s += self._now() - self._paused_at_s
+            self._paused_at_s = None
+
+    def _finish(self) -> list[proctree.Process]:
+        """End whatever is still alive: TERM, a moment, then kill until nothing is left. Returns the survivors."""
+        find, late = self._leader.find, not self._leader.ended()
+        self._escalated = "term" if late else "none"
+        end = self._now() + LINGER_S
+        if late and self._asked_at_s is not None:
+            end = self._asked_at_s + self._grace_s + LINGER_S
+        left = find()
+        for process in left:
+            proctree.send(process, signal.SIGTERM)
+        self._thaw()
+        while left and self._now() < end and self._wait(0.02) != signal.SIGQUIT:
+            self._leader.reap()
+            left = find()
+        if left:
+            self._escalated = "kill" if late else "none"
+            left = proctree.kill_all(find, self._leader.reap, KILL_PATIENCE_S)
+        self._leader.ended()
+        return left
+
+    def _record(self, ended_s: float, survivors: list[proctree.Process]) -> dict[str, object]:
+        status = self._leader.status()
+        running_s = ended_s - self._started_s - self._paused_s
+        return {
+            "format": 1,
+            "asked": self._asked,
+            "exit_code": None if status is None or _by_signal(status) else status >> 8,
+            "signal": status & 0x7F if status is not None and _by_signal(status) else None,
+            "seen_to_end": status is not None,
+            "escalated": self._escalated,
+            "running_s": round(max(running_s, 0.0), 3),
+            "paused_s": round(self._paused_s, 3),
+            "ended_at_s": time.time(),
+            "survivors": [process.pid for process in survivors],
+        }
+
+    def _deadline_s(self) -> float:
+        return self._started_s + self._paused_s + self._timebox_s
+
+    def _now(self) -> float:
+        return time.monotonic()
+
+
+def _by_signal(status: int) -> bool:
+    return status & 0x7F != 0

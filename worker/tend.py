@@ -1,0 +1,152 @@
+"""What becomes of the segments this worker owns: hear them, pass on what they are asked, settle their ends."""
+
+import traceback
+from typing import Final
+
+from backprop.scheduler import queue, reads
+from backprop.scheduler.errors import BackpropError, LostRace
+from backprop.scheduler.lifecycle import State
+from backprop.scheduler.outcome import Ending, settle
+from backprop.scheduler.records import RunRecord, SegmentRecord
+from backprop.worker.context import Context
+from backprop.worker.ending import chain_of, ending_of
+from backprop.worker.listen import Listener
+from backprop.worker.place import Exit, Life
+
+SUPERVISE_AGAIN_S: Final = 5.0
+HEAR_EVERY_S: Final = 1.0
+"""At most one transaction a second for a segment's events: a writer without pauses starves the others."""
+
+Key = tuple[str, int]
+
+
+class Tender:
+    """Looks after live segments, one after the other; trouble with one run never stops the others."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._listeners: dict[Key, Listener] = {}
+        self._heard_s: dict[Key, float] = {}
+        self._asked: set[Key] = set()
+        self._supervised_s: dict[Key, float] = {}
+
+    def tend(self) -> int:
+        """One look at every live run of this worker. Returns how many still live. Raises DatabaseBusy."""
+        alive = 0
+        for run in self.live():
+            try:
+                alive += self._tend_one(run)
+            except LostRace:
+                self._forget((run.id, run.segment))
+            except BackpropError:
+                raise
+            except Exception:
+                alive += 1
+                self._context.talk.say("trouble", run, traceback.format_exc(limit=-3).replace("\n", " | "))
+        return alive
+
+    def live(self) -> list[RunRecord]:
+        """The live runs this worker owns."""
+        everybody = reads.live_runs(self._context.database)
+        return [run for run in everybody if run.worker == self._context.worker]
+
+    def yield_all(self, why: str) -> int:
+        """Ask every live segment to checkpoint and make room; how many were asked."""
+        runs = self.live()
+        for run in runs:
+            queue.ask_to_yield(self._context.database, run, why)
+        return len(runs)
+
+    def kill_all(self) -> None:
+        for run in self.live():
+            self._context.place.kill(run.id, run.segment)
+
+    def close(self) -> None:
+        for key in list(self._listeners):
+            self._forget(key)
+
+    def _tend_one(self, run: RunRecord) -> bool:
+        key = (run.id, run.segment)
+        life, exit_record = self._context.place.look(*key)
+        segment = reads.segment(self._context.database, *key)
+        if segment is None:
+            raise LostRace(f"segment {run.segment} of {run.id} is gone")
+        if life in (Life.ENDED, Life.LOST):
+            self._settle(run, segment, exit_record)
+            return False
+        if life is Life.UNSUPERVISED:
+            self._supervise(run)
+        if run.intent is not None and key not in self._asked:
+            self._asked.add(key)
+            self._context.place.ask(*key)
+            self._context.talk.say(
+                "stopping", run, f"segment {run.segment}: {run.intent_why or 'asked by the user'}"
+            )
+        self._hear(run, segment)
+        return True
+
+    def _supervise(self, run: RunRecord) -> None:
+        key, now_s = (run.id, run.segment), self._context.clock.monotonic_s()
+        if now_s - self._supervised_s.get(key, -SUPERVISE_AGAIN_S) >= SUPERVISE_AGAIN_S:
+            self._supervised_s[key] = now_s
+            self._asked.discard(key)
+            self._context.talk.say(
+                "adopted", run, f"segment {run.segment} lives on without a supervisor: a new one"
+            )
+            self._context.place.supervise(*key)
+
+    def _hear(self, run: RunRecord, segment: SegmentRecord, final: bool = False) -> None:
+        key, now_s = (run.id, run.segment), self._context.clock.monotonic_s()
+        if not final and now_s - self._heard_s.get(key, -HEAR_EVERY_S) < HEAR_EVERY_S:
+            return
+        self._heard_s[key] = now_s
+        listener = self._listeners.get(key)
+        if listener is None:
+            listener = Listener(run, segment, self._context.place.folder(*key))
+            self._listeners[key] = listener
+        heard = listener.hear(final)
+        if heard is None:
+            return
+        if not queue.record(self._context.database, run.id, run.segment, heard):
+            self._forget(key)
+            return
+        listener.stored(heard)
+        for saved in heard.checkpoints:
+            told = f"refused: {saved.path}: {saved.refused}" if saved.refused else saved.path
+            self._context.talk.say(
+                "checkpoint", run, told if saved.step is None else f"step {saved.step}: {told}"
+            )
+
+    def _settle(self, run: RunRecord, segment: SegmentRecord, exit_record: Exit | None) -> None:
+        """Everything said is heard first: a checkpoint saved while no worker lived counts."""
+        database = self._context.database
+        self._hear(run, segment, final=True)
+        run = reads.run_by_id(database, run.id) or run
+        segment = reads.segment(database, run.id, run.segment) or segment
+        ending = ending_of(run, segment, exit_record, self._context.place.folder(run.id, run.segment))
+        self._move(run, segment, ending)
+
+    def _move(self, run: RunRecord, segment: SegmentRecord, ending: Ending) -> None:
+        database = self._context.database
+        chain = chain_of(run, segment, ending, reads.checkpoints(database, run.id))
+        verdict = settle(run.spec, ending, chain)
+        state = queue.settle(database, run, verdict, ending, self._context.clock.wall_s())
+        self._forget((run.id, run.segment))
+        what = "requeued" if state is State.QUEUED else state.value
+        self._context.talk.say(
+            what, run, f"segment {run.segment}, {ending.running_s:.1f} s: {verdict.reason}"
+        )
+
+    def could_not_start(self, run: RunRecord, ending: Ending) -> None:
+        """Settle a claimed segment whose supervisor could not even be started."""
+        segment = reads.segment(self._context.database, run.id, run.segment)
+        if segment is not None:
+            self._move(run, segment, ending)
+
+    def _forget(self, key: Key) -> None:
+        listener = self._listeners.pop(key, None)
+        if listener is not None:
+            listener.close()
+        self._heard_s.pop(key, None)
+        self._supervised_s.pop(key, None)
+        self._asked.discard(key)

@@ -1,0 +1,161 @@
+"""Whether a checkpoint on disk was written to its end, told from its structure without loading it.
+
+Cheap on purpose: a zip's directory, a header's length, a signature. Of a format not known here, all that can
+be said is that it is not empty. Two questions, because the second may be wrong about an honest file:
+
+- `looks_torn`: only what no whole file can look like. Zip (what torch.save, numpy and Keras write),
+  safetensors, HDF5.
+- `looks_whole`: also JSON that does not parse, and leftovers of an interrupted save in a directory.
+"""
+
+import json
+import os
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+MAX_JSON_BYTES = 64 * 1024 * 1024
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
+MAX_ENTRIES = 10_000
+
+_MAYBE_ZIP = (".pt", ".pth", ".ckpt")  # torch.save wrote bare pickles before 1.6 and still can
+_ALWAYS_ZIP = (".npz", ".keras", ".zip")
+_HDF5 = (".h5", ".hdf5")
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_HDF5_OFFSETS = (0, 512, 1024, 2048)  # a user block of the writer's own may come first
+# By version of the superblock: where the address of the end is, and where the width of an address is.
+_HDF5_END = {b"\0": (40, 13), b"\1": (44, 13), b"\2": (28, 9), b"\3": (28, 9)}
+_LEFTOVERS = (".tmp", ".part", ".partial", "incomplete")
+_LOCAL_HEADER_BYTES = 30
+
+
+class _Tensor(msgspec.Struct):
+    data_offsets: tuple[int, int]
+
+
+def looks_torn(path: Path) -> str | None:
+    """None, or why this file, or a file in this directory, cannot be whole. Raises OSError."""
+    return _first_fault(path, strict=False)
+
+
+def looks_whole(path: Path) -> str | None:
+    """None if this file, or every file in this directory, looks complete; else why not. Raises OSError."""
+    return _first_fault(path, strict=True)
+
+
+def files_in(folder: str) -> Iterator[os.DirEntry[str]]:
+    """The regular files below `folder`, in its first 10,000 entries; no link is followed. Raises OSError."""
+    folders, seen = [folder], 0
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                seen += 1
+                if seen > MAX_ENTRIES:
+                    return
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    yield entry
+
+
+def _first_fault(path: Path, *, strict: bool) -> str | None:
+    if not path.is_dir():
+        return _fault(path, strict=strict) if path.stat().st_size else "it is empty"
+    found = False
+    for entry in files_in(str(path)):
+        found = True
+        if strict and entry.name.lower().endswith(_LEFTOVERS):
+            return f"{entry.name}: left by a save that did not finish"
+        # An empty file is ordinary inside a directory: markers, __init__.py.
+        why = _fault(Path(entry.path), strict=strict) if entry.stat().st_size else None
+        if why:
+            return f"{entry.name}: {why}"
+    return None if found else "a directory without any file"
+
+
+def _fault(path: Path, *, strict: bool) -> str | None:
+    suffix = path.suffix.lower()
+    with path.open("rb") as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        start = file.read(8)
+        if suffix in _ALWAYS_ZIP or (suffix in _MAYBE_ZIP and start.startswith(b"PK")):
+            return _zip_fault(file)
+        if suffix == ".safetensors":
+            return _safetensors_fault(start, file, size_bytes)
+        if suffix in _HDF5:
+            return _hdf5_fault(file, size_bytes)
+        return _json_fault(file, size_bytes) if strict and suffix == ".json" else None
+
+
+def _zip_fault(file: IO[bytes]) -> str | None:
+    """The directory of a zip is its last part, so that it reads and fits says the file was finished.
+
+    Checksums are not computed: that would read all of a checkpoint of many GB.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            ends = [
+                each.header_offset + _LOCAL_HEADER_BYTES + each.compress_size for each in archive.infolist()
+            ]
+            limit = archive.start_dir
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, RuntimeError, struct.error):
+        return "a zip file cut off or damaged: its directory cannot be read"
+    if not ends:
+        return "a zip file without an entry"
+    return None if max(ends) <= limit else "a zip file whose entries do not fit in it"
+
+
+def _safetensors_fault(start: bytes, file: IO[bytes], size_bytes: int) -> str | None:
+    """Layout: header length (8 bytes, little endian), JSON header, then exactly the tensors it lists."""
+    if len(start) < 8:
+        return "shorter than its header"
+    (header_bytes,) = struct.unpack("<Q", start)
+    if header_bytes > min(MAX_HEADER_BYTES, size_bytes - 8):
+        return "shorter than its header, or not a safetensors file"
+    try:
+        header = msgspec.json.decode(file.read(header_bytes), type=dict[str, msgspec.Raw])
+        tensors = [_decode_tensor(raw) for name, raw in header.items() if name != "__metadata__"]
+    except (ValueError, RecursionError):
+        return "its header cannot be read"
+    expected = 8 + header_bytes + max((each.data_offsets[1] for each in tensors), default=0)
+    return None if size_bytes == expected else f"{size_bytes} bytes, but its header says {expected}"
+
+
+def _decode_tensor(raw: msgspec.Raw) -> _Tensor:
+    return msgspec.json.decode(raw, type=_Tensor)
+
+
+def _hdf5_fault(file: IO[bytes], size_bytes: int) -> str | None:
+    """The superblock names the end of the file (HDF5 file format specification, section II.A)."""
+    for offset in _HDF5_OFFSETS:
+        file.seek(offset)
+        block = file.read(64)
+        if not block.startswith(_HDF5_SIGNATURE):
+            continue
+        version = block[8:9]
+        at, address_bytes = _HDF5_END.get(version, (0, 0))
+        if len(block) < 64 or not at or block[address_bytes] != 8:
+            return None if len(block) == 64 else "shorter than its header"
+        (end,) = struct.unpack_from("<Q", block, at)
+        # Writers count from either start when a block of their own comes first; this holds for both.
+        return None if end <= size_bytes else f"{size_bytes} bytes, but its header says {end}"
+    return "not an HDF5 file"
+
+
+def _json_fault(file: IO[bytes], size_bytes: int) -> str | None:
+    if size_bytes > MAX_JSON_BYTES:
+        return None
+    file.seek(0)
+    data = file.read()
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)  # checks the syntax and builds nothing
+    except (ValueError, RecursionError):
+        try:
+            json.loads(data)  # Python writes NaN for a loss that diverged, and reads it back
+        except (ValueError, RecursionError):
+            return "JSON cut off or damaged"
+    return None
