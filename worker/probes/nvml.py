@@ -53,15 +53,14 @@ class Nvml:
             if not self._open:
                 nvml.nvmlInit()
                 self._open = True
-            gpus = tuple(
-                gpu for index in range(nvml.nvmlDeviceGetCount()) for gpu in NvmlDevice(nvml, index).read()
-            )
+            devices = [NvmlDevice(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+            gpus = tuple(gpu for device in devices for gpu in device.read())
         except nvml_errors(nvml) as error:
             self.close()
             code = error_code(error)
             why = _ADVICE.get(code, f"NVML fails: {error}")
             raise NoNvmlError(why, no_driver=code in (NOT_LOADED, NO_LIBRARY)) from error
-        if any(gpu.error for gpu in gpus):
+        if any(device.gone for device in devices):
             self.close()  # a lost GPU comes back only to a session opened after its reset
         return Reading(gpus, SOURCE)
 

@@ -19,10 +19,11 @@ _HW_SLOWDOWN, _SW_THERMAL, _HW_THERMAL, _POWER_BRAKE = 0x08, 0x20, 0x40, 0x80
 
 
 class NvmlDevice:
-    """One physical GPU during one reading."""
+    """One physical GPU during one reading. `gone`: it was found lost, or in need of a reset."""
 
     def __init__(self, nvml: ModuleType, index: int) -> None:
         self._nvml, self._index = nvml, index
+        self.gone = False
 
     def read(self) -> Iterator[Gpu]:
         uuid, name = f"{UNKNOWN_UUID}{self._index}", "GPU"
@@ -36,6 +37,7 @@ class NvmlDevice:
         except nvml_errors(self._nvml) as error:
             if error_code(error) in DRIVER_GONE:
                 raise
+            self.gone = True
             gpus = (_unreadable(uuid, self._index, name, str(error)),)
         yield from gpus
 

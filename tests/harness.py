@@ -1,0 +1,191 @@
+"""What every test of the real thing needs: a home of its own, the installed command, workers, and patience.
+
+Nothing is faked here: real processes, real signals, real SQLite files. Each bench ends by asserting that no
+process of its home is left.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+COMMAND = Path(sys.executable).parent / "backprop"
+QUIET_LIMITS = ("--min-free-ram", "0", "--max-cpu-load", "1000", "--gpu-probe", "none")
+"""So that a busy or small test machine starts runs at once. Tests of the governor leave them out."""
+
+
+def wait_until(
+    true_now: Callable[[], object], *, timeout_s: float = 30.0, saw: Callable[[], object] = lambda: ""
+) -> None:
+    """Poll until `true_now()`; fail with what was last seen."""
+    end = time.monotonic() + timeout_s
+    while not true_now():
+        assert time.monotonic() < end, f"still not true after {timeout_s} s; saw: {saw()}"
+        time.sleep(0.02)
+
+
+def processes_with(entry: str) -> list[int]:
+    """Living processes (no zombies) that carry `entry` ("NAME=value") in their environment, without us."""
+    found: list[int] = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal() or int(folder.name) == os.getpid():
+            continue
+        try:
+            environment = (folder / "environ").read_bytes().split(b"\0")
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if entry.encode() in environment and state not in "ZX":
+            found.append(int(folder.name))
+    return found
+
+
+class Bench:
+    """One home, one project folder, and the installed `backprop` command run against them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.project = folder / "project"
+        self.project.mkdir(parents=True)
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("BACKPROP_")
+        } | {"BACKPROP_HOME": str(self.home), "PATH": f"{COMMAND.parent}:{os.environ['PATH']}", "COLUMNS": "200"}
+        self.environment.pop("CUDA_VISIBLE_DEVICES", None)
+        self._workers: list[subprocess.Popen[str]] = []
+
+    def script(self, name: str, body: str) -> Path:
+        """Write a script into the project folder."""
+        path = self.project / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(body))
+        return path
+
+    def backprop(
+        self, *words: str, timeout_s: float = 60.0, env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the installed command to its end."""
+        return subprocess.run(
+            [str(COMMAND), *words],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            env=self.environment | (env or {}),
+            cwd=cwd or self.project,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def queue(self, *words: str, quiet_limits: bool = True) -> str:
+        """`backprop run -q …`; the new run's id."""
+        at = words.index("--") if "--" in words else len(words)
+        limits = QUIET_LIMITS if quiet_limits else ()
+        done = self.backprop("run", "-q", *limits, *words[:at], *words[at:])
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def worker(self, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start a worker in a session of its own; its output goes to `worker-N.out` beside the home."""
+        out = self.home.parent / f"worker-{len(self._workers)}.out"
+        with out.open("w") as file:
+            worker = subprocess.Popen(
+                [str(COMMAND), "worker", *words],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=self.environment | (env or {}),
+                cwd=self.project,
+                start_new_session=True,
+                text=True,
+            )
+        self._workers.append(worker)
+        return worker
+
+    def output(self, number: int = 0) -> str:
+        """What worker `number` has said so far."""
+        return (self.home.parent / f"worker-{number}.out").read_text()
+
+    def show(self, run: str) -> dict[str, Any]:
+        done = self.backprop("show", run, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def runs(self) -> list[dict[str, Any]]:
+        done = self.backprop("list", "-n", "0", "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def wait_for(self, run: str, *states: str, timeout_s: float = 60.0) -> dict[str, Any]:
+        """Wait until the run is in one of `states`; how it looks then."""
+        seen: dict[str, Any] = {}
+
+        def there() -> bool:
+            seen.clear()
+            seen.update(self.show(run))
+            return seen["state"] in states
+
+        wait_until(there, timeout_s=timeout_s, saw=lambda: f"{seen} {self._outputs()}")
+        return seen
+
+    def log(self, run: str, segment: int = 1) -> str:
+        path = self.home / "runs" / run / str(segment) / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def leader(self, run: str, segment: int = 1) -> int:
+        """The pid of the segment's leader, once it is known."""
+        return self._pid(run, segment, "leader")
+
+    def supervisor(self, run: str, segment: int = 1) -> int:
+        return self._pid(run, segment, "supervisor")
+
+    def end_worker(self, worker: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> int:
+        """Signal a worker and wait for its end; its exit code."""
+        worker.send_signal(number)
+        return worker.wait(timeout=60)
+
+    def close(self) -> None:
+        """End the workers, then assert that they leave nothing alive; kill what is."""
+        for worker in self._workers:
+            if worker.poll() is None:
+                worker.send_signal(signal.SIGTERM)
+                time.sleep(0.05)
+                worker.send_signal(signal.SIGTERM)
+        for worker in self._workers:
+            try:
+                worker.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+        left = self.left()
+        end = time.monotonic() + 10
+        while left and time.monotonic() < end:
+            time.sleep(0.05)
+            left = self.left()
+        told = [(pid, _command(pid)) for pid in left]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        assert not told, f"left alive: {told}; {self._outputs()}"
+
+    def left(self) -> list[int]:
+        """Processes of this home that are alive."""
+        return processes_with(f"BACKPROP_HOME={self.home}")
+
+    def _pid(self, run: str, segment: int, who: str) -> int:
+        path = self.home / "runs" / run / str(segment) / "processes.json"
+        wait_until(path.exists, saw=self._outputs)
+        return int(json.loads(path.read_text())[who][0])
+
+    def _outputs(self) -> str:
+        return "\n".join(self.output(number)[-3000:] for number in range(len(self._workers)))
+
+
+def _command(pid: int) -> Sequence[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []

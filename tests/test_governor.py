@@ -1,0 +1,492 @@
+"""What the governor says of a start, and of a running run: rules one by one, with their words."""
+
+from dataclasses import replace
+
+import pytest
+
+from backprop.scheduler.governor import Decision, Limits, Need, Reservation, Rule, decide
+from backprop.scheduler.snapshot import Gpu, Host, Snapshot
+from backprop.scheduler.vram import PEAK_HOLD_S, ForeignPeak, hold_peaks, is_settled, room
+from backprop.scheduler.watch import Action, ActionKind, Cause, Watched, ram_floor_mib, watch, watch_all
+
+GIB = 1024
+HOST = Host(ram_free_mib=32 * GIB, ram_total_mib=64 * GIB, load_1m=2.0, cores=8, disk_free_mib=100 * GIB)
+LIMITS = Limits(
+    max_parallel=8,
+    min_free_ram_mib=4 * GIB,
+    max_cpu_load=4.0,
+    min_free_disk_mib=2 * GIB,
+    gpu_max_temp_c=83,
+)
+NEED = Need(vram_mib=6 * GIB, source="declared")
+
+
+def gpu(index: int = 0, *, total: int | None = 24 * GIB, free: int | None = None, **values: object) -> Gpu:
+    fields: dict[str, object] = {
+        "uuid": f"GPU-{index}",
+        "index": index,
+        "name": "GPU",
+        "total_mib": total,
+        "free_mib": total if free is None else free,
+        "temp_c": 50,
+        "slowdown_c": 90,
+        "throttled": False,
+        "utilisation_pct": 0,
+    }
+    return Gpu(**(fields | values))
+
+
+def machine(*gpus: Gpu, host: Host = HOST, problem: str | None = None) -> Snapshot:
+    return Snapshot(host, gpus, "nvml", problem, 0.0)
+
+
+def promise(
+    run_id: str,
+    mib: int,
+    seen: int | None = 0,
+    *,
+    on: int = 0,
+    settled: bool = False,
+    exclusive: bool = False,
+) -> Reservation:
+    return Reservation(run_id, f"GPU-{on}", mib, seen, 0.0, settled, exclusive)
+
+
+def ask(
+    snapshot: Snapshot,
+    *reservations: Reservation,
+    need: Need = NEED,
+    limits: Limits = LIMITS,
+    running: int = 0,
+) -> Decision:
+    return decide(need, limits, snapshot, reservations, running)
+
+
+def rules(decision: Decision) -> list[Rule]:
+    return [denial.rule for denial in decision.denials]
+
+
+# Starts: the host
+
+
+def test_an_idle_machine_admits() -> None:
+    assert ask(machine(gpu())) == Decision((), ("GPU-0",))
+
+
+@pytest.mark.parametrize(
+    ("host", "running", "rule", "words"),
+    [
+        (HOST, 8, Rule.PARALLEL, "running runs 8, at most 8"),
+        (replace(HOST, ram_free_mib=3174), 0, Rule.RAM, "free RAM 3.1 GiB, needs 4.0 GiB"),
+        (replace(HOST, ram_free_mib=None), 0, Rule.RAM, "free RAM cannot be read, needs 4.0 GiB"),
+        (replace(HOST, load_1m=40.0), 0, Rule.LOAD, "CPU load 5.00 per core, at most 4.00"),
+        (replace(HOST, load_1m=None), 0, Rule.LOAD, "CPU load cannot be read, at most 4.00 per core"),
+        (replace(HOST, disk_free_mib=700), 0, Rule.DISK, "free disk 700 MiB, needs 2.0 GiB"),
+        (replace(HOST, disk_free_mib=None), 0, Rule.DISK, "free disk cannot be read, needs 2.0 GiB"),
+    ],
+)
+def test_the_hosts_rules(host: Host, running: int, rule: Rule, words: str) -> None:
+    for need in (NEED, Need(vram_mib=0, gpus=0)):
+        decision = ask(machine(gpu(), host=host), running=running, need=need)
+        assert [(one.rule, one.sentence()) for one in decision.denials] == [(rule, words)]
+        assert not decision.admitted
+        assert decision.gpu_uuids == ()
+
+
+def test_every_failing_rule_is_named() -> None:
+    host = Host(ram_free_mib=1000, ram_total_mib=64 * GIB, load_1m=99.0, cores=8, disk_free_mib=0)
+    hot = gpu(free=1000, temp_c=82, throttled=True)
+    decision = ask(machine(hot, host=host), running=8)
+    assert rules(decision) == [
+        Rule.PARALLEL,
+        Rule.RAM,
+        Rule.LOAD,
+        Rule.DISK,
+        Rule.TEMPERATURE,
+        Rule.SLOWDOWN,
+        Rule.VRAM,
+    ]
+    assert all(one.sentence() in decision.sentence() for one in decision.denials)
+
+
+def test_denials_carry_their_amounts() -> None:
+    (denial,) = ask(machine(gpu(free=4 * GIB))).denials
+    assert (denial.needed, denial.present, denial.gpu_uuid) == (6 * GIB, 4 * GIB, "GPU-0")
+    assert denial.sentence() == (
+        "GPU 0: VRAM left 4.0 GiB of 24.0 GiB (20.0 GiB used by others now or lately), needs 6.0 GiB (declared)"
+    )
+
+
+# Starts: with and without GPUs
+
+
+def test_a_machine_without_gpus_has_no_gpu_rules() -> None:
+    assert ask(machine()) == Decision((), ())
+
+
+def test_gpus_that_cannot_be_read_are_not_used() -> None:
+    decision = ask(machine(problem="the NVIDIA driver is not loaded"))
+    assert decision.sentence() == "no GPU can be used: the NVIDIA driver is not loaded"
+    known = ask(machine(gpu(free=None, error="GPU is lost"), problem="all lost"))
+    assert known.sentence() == "GPU 0: not used: GPU is lost"
+    assert known.infeasible is None
+
+
+def test_a_cpu_run_never_waits_behind_gpu_rules() -> None:
+    cpu = Need(vram_mib=0, gpus=0)
+    for snapshot in (machine(problem="broken"), machine(gpu(free=0, temp_c=99, throttled=True)), machine()):
+        assert ask(snapshot, need=cpu) == Decision((), ())
+
+
+def test_one_lost_gpu_leaves_the_other() -> None:
+    assert ask(machine(gpu(0, error="GPU is lost"), gpu(1))).gpu_uuids == ("GPU-1",)
+
+
+def test_the_most_room_wins_and_the_lower_index_among_equals() -> None:
+    assert ask(machine(gpu(0, free=10 * GIB), gpu(1, free=20 * GIB))).gpu_uuids == ("GPU-1",)
+    assert ask(machine(gpu(1), gpu(0))).gpu_uuids == ("GPU-0",)
+    # Promised memory is not room, although nothing of it is allocated yet.
+    assert ask(machine(gpu(0), gpu(1, free=20 * GIB)), promise("a", 8 * GIB)).gpu_uuids == ("GPU-1",)
+
+
+def test_several_gpus() -> None:
+    two = replace(NEED, gpus=2)
+    assert ask(machine(gpu(0), gpu(1), gpu(2, free=0)), need=two).gpu_uuids == ("GPU-0", "GPU-1")
+    short = ask(machine(gpu(0), gpu(1, free=0)), need=two)
+    assert rules(short) == [Rule.VRAM, Rule.GPU_COUNT]
+    assert short.denials[-1].sentence() == "GPUs that fit 1, needs 2"
+
+
+def test_quarantine() -> None:
+    decision = decide(NEED, LIMITS, machine(gpu()), (), 0, {"GPU-0": "its VRAM did not come back"})
+    assert decision.sentence() == "GPU 0: kept aside: its VRAM did not come back"
+
+
+# Starts: memory is never promised twice
+
+
+def test_the_classic_race() -> None:
+    """Sixteen runs of 6 GiB on two cards of 24 GiB, none of which has allocated anything yet."""
+    started: list[Reservation] = []
+    snapshot = machine(gpu(0), gpu(1))
+    for number in range(16):
+        decision = ask(snapshot, *started, limits=replace(LIMITS, max_parallel=16), running=len(started))
+        if decision.admitted:
+            started.append(Reservation(f"r{number}", decision.gpu_uuids[0], 6 * GIB, 0, 0.0, False))
+    assert [one.gpu_uuid for one in started].count("GPU-0") == 4
+    assert [one.gpu_uuid for one in started].count("GPU-1") == 4
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "seen_gib", "settled", "left_gib"),
+    [
+        (24, 0, False, 16),  # nothing allocated yet: in full
+        (21, 3, True, 16),  # on its way: what is seen and what is to come
+        (16, 8, True, 16),  # all there: not counted twice
+        (14, 10, True, 14),  # beyond its promise: what it uses counts
+        (16, None, False, 8),  # nobody knows whose use it is: foreign, until the run has settled
+        (16, None, True, 16),  # then its own
+        (21, None, True, 16),  # its own, and the rest of the promise still to come
+        (12, None, True, 12),  # its own up to the promise, and others'
+        (24, None, True, 16),  # it may still come
+    ],
+)
+def test_what_a_promise_counts(free_gib: int, seen_gib: int | None, settled: bool, left_gib: int) -> None:
+    card = gpu(free=free_gib * GIB)
+    seen = None if seen_gib is None else seen_gib * GIB
+    memory = room(card, machine(card), [promise("a", 8 * GIB, seen, settled=settled)])
+    assert memory is not None
+    assert memory.available_mib == left_gib * GIB
+
+
+def test_settling() -> None:
+    assert not is_settled(None, started_s=100, now_s=219)
+    assert not is_settled(0, started_s=100, now_s=219)
+    assert is_settled(300, started_s=100, now_s=101)
+    assert is_settled(None, started_s=100, now_s=220)
+
+
+def test_the_drivers_reserve_is_nobodys() -> None:
+    card = gpu(free=23 * GIB, reserved_mib=GIB)
+    memory = room(card, machine(card), [])
+    assert memory is not None
+    assert (memory.usable_mib, memory.foreign_mib, memory.available_mib) == (23 * GIB, 0, 23 * GIB)
+
+
+def test_exclusive() -> None:
+    alone = replace(NEED, exclusive=True)
+    assert ask(machine(gpu()), need=alone).admitted
+    shared = ask(machine(gpu()), promise("run-7", GIB), need=alone)
+    assert shared.sentence() == "GPU 0: asked for it alone, but there runs run-7"
+    beside = ask(machine(gpu()), promise("run-7", GIB, exclusive=True))
+    assert beside.sentence() == "GPU 0: run run-7 has it for itself"
+    assert ask(machine(gpu(0), gpu(1, free=9 * GIB)), promise("x", GIB), need=alone).gpu_uuids == ("GPU-1",)
+
+
+def test_unified_memory_is_ram_above_its_floor() -> None:
+    card = gpu(total=None, unified=True, slowdown_c=None)
+    host = replace(HOST, ram_free_mib=11 * GIB)
+    assert ask(machine(card, host=host)).admitted
+    tight = ask(machine(card, host=replace(HOST, ram_free_mib=9 * GIB)))
+    assert rules(tight) == [Rule.VRAM]
+    assert "memory left, shared with RAM, 5.0 GiB of 60.0 GiB" in tight.sentence()
+    assert rules(ask(machine(card, host=host), promise("a", 4 * GIB))) == [Rule.VRAM]
+    blind = ask(machine(card, host=replace(HOST, ram_free_mib=None)))
+    assert rules(blind) == [Rule.RAM, Rule.VRAM]
+
+
+def test_two_unified_gpus_share_one_memory() -> None:
+    cards = [gpu(index, total=None, unified=True) for index in (0, 1)]
+    host = replace(HOST, ram_free_mib=14 * GIB)
+    assert rules(ask(machine(*cards, host=host), promise("a", 6 * GIB, on=1))) == [Rule.VRAM, Rule.VRAM]
+    assert Rule.GPU_COUNT in rules(ask(machine(*cards), need=replace(NEED, gpus=2)))
+
+
+def test_memory_that_cannot_be_read() -> None:
+    decision = ask(machine(gpu(total=None)))
+    assert decision.sentence() == "GPU 0: not used: its memory cannot be read"
+    assert decision.denials[0].present is None
+
+
+# Starts: what fits nowhere
+
+
+@pytest.mark.parametrize(
+    ("need", "gpus", "words"),
+    [
+        (Need(vram_mib=40 * GIB, source="declared"), (24, 12), "needs 40.0 GiB of VRAM (declared), the GPUs here have 24.0 GiB, 12.0 GiB"),
+        (Need(vram_mib=20 * GIB, gpus=2), (24, 12), "needs 20.0 GiB of VRAM on each of 2 GPUs (default), the GPUs here have 24.0 GiB, 12.0 GiB"),
+        (Need(vram_mib=1, gpus=3), (24, 12), "needs 3 GPUs, this machine has 2"),
+        (Need(vram_mib=1, gpus=2), (), "needs 2 GPUs, this machine has 0"),
+    ],
+)  # fmt: skip
+def test_infeasible(need: Need, gpus: tuple[int, ...], words: str) -> None:
+    cards = [gpu(index, total=size * GIB, free=0) for index, size in enumerate(gpus)]
+    decision = ask(machine(*cards), need=need)
+    assert decision.infeasible == words
+    assert not decision.admitted
+    assert decision.sentence() == words
+
+
+def test_infeasible_ram() -> None:
+    decision = ask(machine(), limits=replace(LIMITS, min_free_ram_mib=100 * GIB))
+    assert decision.infeasible == "needs 100.0 GiB of free RAM, this machine has 64.0 GiB in all"
+
+
+def test_what_cannot_be_read_might_be_large_enough() -> None:
+    huge = Need(vram_mib=80 * GIB)
+    assert ask(machine(gpu(0), gpu(1, total=None, error="lost")), need=huge).infeasible is None
+    assert ask(machine(gpu(0), problem="hangs"), need=huge).infeasible is None
+    assert ask(machine(gpu(0), gpu(1, error="lost")), need=huge).infeasible is not None
+
+
+def test_the_reserve_can_make_it_infeasible() -> None:
+    card = gpu(reserved_mib=600)
+    assert ask(machine(card), need=Need(vram_mib=24 * GIB)).infeasible is not None
+
+
+# Starts: heat
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"temp_c": 78}, ""),
+        ({"temp_c": 79}, "GPU 0: temperature 79 °C, starts at 78 °C or less"),
+        ({"temp_c": 70, "slowdown_c": 72}, "GPU 0: temperature 70 °C, starts at 67 °C or less"),
+        ({"temp_c": 50, "throttled": True}, "GPU 0: its driver slows it down because of heat"),
+        ({"temp_c": None}, "GPU 0: not used: its temperature cannot be read"),
+        ({"temp_c": 50, "throttled": None}, ""),
+    ],
+)
+def test_temperature(values: dict[str, object], words: str) -> None:
+    assert ask(machine(gpu(**values))).sentence() == words
+
+
+def test_an_unknown_temperature_can_be_allowed() -> None:
+    allowed = replace(LIMITS, allow_unknown_temp=True)
+    assert ask(machine(gpu(temp_c=None)), limits=allowed).admitted
+    assert not ask(machine(gpu(temp_c=None, throttled=True)), limits=allowed).admitted
+
+
+# Other people's memory
+
+
+def peaks_after(
+    *readings: tuple[float, int, tuple[int, ...]], ours: tuple[Reservation, ...] = ()
+) -> ForeignPeak:
+    """Feed (time, used GiB, pids) of one card of 24 GiB."""
+    peaks: dict[str, ForeignPeak] = {}
+    for now_s, used_gib, pids in readings:
+        card = gpu(free=(24 - used_gib) * GIB, used_by_pid=tuple((pid, None) for pid in pids))
+        peaks = hold_peaks(peaks, machine(card), ours, now_s)
+    return peaks["GPU-0"]
+
+
+def steady(start_s: int, end_s: int, used_gib: int, *pids: int) -> list[tuple[float, int, tuple[int, ...]]]:
+    return [(float(now_s), used_gib, pids) for now_s in range(start_s, end_s, 2)]
+
+
+def test_a_pause_in_somebodys_job_is_not_free_space() -> None:
+    busy, paused = steady(0, 30, 18, 42), steady(30, 60, 2, 42)
+    peak = peaks_after(*busy, *paused)
+    assert peak.held_mib == 18 * GIB
+    card = gpu(free=22 * GIB)
+    decision = decide(NEED, LIMITS, machine(card), (), 0, peaks={"GPU-0": peak})
+    assert rules(decision) == [Rule.VRAM] or decision.admitted
+    assert decide(Need(vram_mib=7 * GIB), LIMITS, machine(card), (), 0, peaks={"GPU-0": peak}).sentence() == (
+        "GPU 0: VRAM left 6.0 GiB of 24.0 GiB (18.0 GiB used by others now or lately), needs 7.0 GiB (default)"
+    )
+
+
+def test_a_peak_is_forgotten_in_time() -> None:
+    hold = int(PEAK_HOLD_S)
+    assert peaks_after(*steady(0, 30, 18, 42), *steady(30, hold, 2, 42)).held_mib == 18 * GIB
+    assert peaks_after(*steady(0, 30, 18, 42), *steady(30, 2 * hold, 2, 42)).held_mib == 2 * GIB
+
+
+def test_a_peak_goes_with_its_process() -> None:
+    assert peaks_after(*steady(0, 30, 18, 42), *steady(30, 34, 0)).held_mib == 0
+    assert peaks_after(*steady(0, 30, 18, 42, 43), *steady(30, 34, 3, 43)).held_mib == 18 * GIB
+
+
+def test_the_last_seconds_of_a_run_are_no_foreign_peak() -> None:
+    """Its promise is gone, its memory not yet."""
+    assert peaks_after(*steady(0, 30, 0), *steady(30, 36, 12), *steady(36, 40, 0)).held_mib == 0
+
+
+def test_our_own_use_is_no_foreign_peak() -> None:
+    ours = (promise("a", 12 * GIB, 10 * GIB),)
+    assert peaks_after(*steady(0, 60, 10), ours=ours).held_mib == 0
+    assert peaks_after(*steady(0, 60, 14), ours=ours).held_mib == 4 * GIB
+    untold = (promise("a", 12 * GIB, None),)
+    assert peaks_after(*steady(0, 60, 10), ours=untold).held_mib == 0
+    assert peaks_after(*steady(0, 60, 14), ours=untold).held_mib == 2 * GIB
+
+
+def test_peaks_survive_a_reading_that_failed() -> None:
+    peak = peaks_after(*steady(0, 30, 18, 42))
+    lost = machine(gpu(error="lost"))
+    assert hold_peaks({"GPU-0": peak}, lost, (), 40.0) == {"GPU-0": peak}
+
+
+# Running runs
+
+
+RUN = Watched(run_id="r1", gpu_uuids=("GPU-0",), started_s=0.0)
+
+
+def look(run: Watched = RUN, *, now_s: float = 100.0, host: Host = HOST, **values: object) -> Action:
+    return watch(run, LIMITS, machine(gpu(**values), host=host), now_s)
+
+
+def paused(cause: Cause, since_s: float = 90.0) -> Watched:
+    return replace(RUN, paused_for=cause, paused_since_s=since_s)
+
+
+def test_heat_rises_and_falls() -> None:
+    assert look(temp_c=82).kind is ActionKind.GO_ON
+    hot = look(temp_c=83)
+    assert (hot.kind, hot.cause, hot.reason) == (ActionKind.PAUSE, Cause.HEAT, "GPU 0 at 83 °C, limit 83 °C")
+    waiting = look(paused(Cause.HEAT), temp_c=79)
+    assert (waiting.kind, waiting.reason) == (
+        ActionKind.GO_ON,
+        "paused: GPU 0 at 79 °C, continues at 78 °C",
+    )
+    cool = look(paused(Cause.HEAT), temp_c=78)
+    assert (cool.kind, cool.reason) == (ActionKind.CONTINUE, "cool again: GPU 0 at 78 °C")
+
+
+def test_throttling_keeps_a_paused_run_paused_and_stands_in_for_a_thermometer() -> None:
+    assert look(paused(Cause.HEAT), temp_c=70, throttled=True).kind is ActionKind.GO_ON
+    assert look(temp_c=70, throttled=True).kind is ActionKind.GO_ON
+    assert look(temp_c=None, throttled=True).kind is ActionKind.PAUSE
+
+
+def test_too_long_a_pause_yields() -> None:
+    still_hot = look(paused(Cause.HEAT, since_s=0.0), now_s=301.0, temp_c=90)
+    assert (still_hot.kind, still_hot.cause) == (ActionKind.YIELD, Cause.HEAT)
+    assert still_hot.reason == "GPU 0 at 90 °C, limit 83 °C; paused for 5 minutes"
+
+
+def test_runs_on_several_gpus_yield_at_once() -> None:
+    both = replace(RUN, gpu_uuids=("GPU-0", "GPU-1"))
+    action = watch(both, LIMITS, machine(gpu(0), gpu(1, temp_c=85)), 100.0)
+    assert (action.kind, action.cause) == (ActionKind.YIELD, Cause.HEAT)
+    assert action.reason == "GPU 1 at 85 °C, limit 83 °C; not paused: it runs on several GPUs"
+
+
+def test_an_unreadable_gpu_neither_pauses_nor_continues() -> None:
+    assert look(temp_c=None, error="lost").kind is ActionKind.GO_ON
+    frozen = look(paused(Cause.HEAT), temp_c=None, error="lost")
+    assert (frozen.kind, frozen.reason) == (
+        ActionKind.GO_ON,
+        "paused: the temperature of GPU 0 cannot be read",
+    )
+    assert look(paused(Cause.HEAT, since_s=0), now_s=400, temp_c=None).kind is ActionKind.YIELD
+
+
+@pytest.mark.parametrize(("total_gib", "floor_mib"), [(8, 512), (64, 1966), (512, 4096)])
+def test_the_ram_floor(total_gib: int, floor_mib: int) -> None:
+    assert ram_floor_mib(total_gib * GIB) == floor_mib
+
+
+def test_ram_runs_short_and_recovers() -> None:
+    short = look(host=replace(HOST, ram_free_mib=1000))
+    assert (short.kind, short.cause) == (ActionKind.PAUSE, Cause.RAM)
+    assert short.reason == "free RAM 1000 MiB, floor 1.9 GiB"
+    assert look(paused(Cause.RAM), host=replace(HOST, ram_free_mib=3000)).kind is ActionKind.GO_ON
+    assert look(paused(Cause.RAM), host=replace(HOST, ram_free_mib=None)).kind is ActionKind.GO_ON
+    assert look(paused(Cause.RAM), host=replace(HOST, ram_free_mib=4000)).kind is ActionKind.CONTINUE
+    assert look(host=replace(HOST, ram_free_mib=None)).kind is ActionKind.GO_ON
+
+
+def test_cool_but_short_of_ram_stays_paused() -> None:
+    action = look(paused(Cause.HEAT), temp_c=50, host=replace(HOST, ram_free_mib=1000))
+    assert (action.kind, action.reason) == (ActionKind.GO_ON, "paused: free RAM 1000 MiB, floor 1.9 GiB")
+
+
+@pytest.mark.parametrize(
+    ("limit", "seen", "kind"),
+    [
+        (8 * GIB, 9011, ActionKind.GO_ON),
+        (8 * GIB, 9012, ActionKind.STOP),
+        (GIB, GIB + 256, ActionKind.GO_ON),
+        (GIB, GIB + 257, ActionKind.STOP),
+        (None, 99 * GIB, ActionKind.GO_ON),
+    ],
+)
+def test_growing_beyond_its_own_limit(limit: int | None, seen: int, kind: ActionKind) -> None:
+    action = look(replace(RUN, memory_limit_mib=limit, seen_mib={"GPU-0": seen}))
+    assert action.kind is kind
+    if kind is ActionKind.STOP:
+        assert action.cause is Cause.MEMORY_LIMIT
+        assert "on GPU 0, its limit is" in action.reason
+
+
+def test_short_ram_moves_one_run_at_a_time() -> None:
+    old, new = RUN, replace(RUN, run_id="r2", started_s=50.0)
+    starved = machine(gpu(), host=replace(HOST, ram_free_mib=1000))
+    kinds = {
+        run: action.kind for run, action in watch_all([(new, LIMITS), (old, LIMITS)], starved, 60.0).items()
+    }
+    assert kinds == {"r1": ActionKind.GO_ON, "r2": ActionKind.PAUSE}
+    frozen = [replace(run, paused_for=Cause.RAM, paused_since_s=60.0) for run in (old, new)]
+    later = watch_all([(run, LIMITS) for run in frozen], starved, 400.0)
+    assert [later[run].kind for run in ("r1", "r2")] == [ActionKind.GO_ON, ActionKind.YIELD]
+    relieved = watch_all([(run, LIMITS) for run in frozen], machine(gpu()), 100.0)
+    assert [relieved[run].kind for run in ("r1", "r2")] == [ActionKind.CONTINUE, ActionKind.GO_ON]
+
+
+def test_heat_moves_all_runs_on_the_card() -> None:
+    runs = [
+        (RUN, LIMITS),
+        (replace(RUN, run_id="r2"), LIMITS),
+        (replace(RUN, run_id="r3", gpu_uuids=()), LIMITS),
+    ]
+    actions = watch_all(runs, machine(gpu(temp_c=90)), 60.0)
+    assert [actions[run].kind for run in ("r1", "r2", "r3")] == [
+        ActionKind.PAUSE,
+        ActionKind.PAUSE,
+        ActionKind.GO_ON,
+    ]

@@ -1,0 +1,232 @@
+"""What must hold of the governor's decisions whatever happens, in whatever order."""
+
+from dataclasses import dataclass, replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from backprop.scheduler.governor import Limits, Need, Reservation, Rule, decide
+from backprop.scheduler.snapshot import Gpu, Host, Snapshot
+from backprop.scheduler.vram import ForeignPeak, hold_peaks, is_settled, room
+
+LIMITS = Limits(
+    max_parallel=1000,
+    min_free_ram_mib=0,
+    max_cpu_load=100.0,
+    min_free_disk_mib=0,
+    gpu_max_temp_c=83,
+)
+HOST = Host(ram_free_mib=64_000, ram_total_mib=64_000, load_1m=0.0, cores=8, disk_free_mib=1 << 20)
+
+
+def card(index: int, total: int, free: int, reserved: int = 0, temp_c: int | None = 50) -> Gpu:
+    return Gpu(
+        uuid=f"GPU-{index}",
+        index=index,
+        name="GPU",
+        total_mib=total,
+        free_mib=free,
+        temp_c=temp_c,
+        slowdown_c=90,
+        throttled=False,
+        utilisation_pct=0,
+        reserved_mib=reserved,
+    )
+
+
+@dataclass
+class LiveRun:
+    run_id: str
+    promised: int
+    on: tuple[int, ...]
+    used: int
+    started_s: float
+    exclusive: bool
+    told: bool
+
+
+class Night(RuleBasedStateMachine):
+    """A machine with its true memory, of which the governor only sees readings: runs start when admitted, allocate
+    when they like, up to their promise, and end; others come and go; drivers do or do not tell whose memory it is."""
+
+    @initialize(
+        totals=st.lists(st.integers(8, 96).map(lambda gib: gib * 1024), min_size=1, max_size=4),
+        reserved=st.integers(0, 800),
+        told=st.booleans(),
+    )
+    def boot(self, totals: list[int], reserved: int, told: bool) -> None:
+        self.now_s = 0.0
+        self.totals, self.reserved, self.told = totals, reserved, told
+        self.foreign = [0] * len(totals)
+        self.runs: list[LiveRun] = []
+        self.peaks: dict[str, ForeignPeak] = {}
+        self.started = 0
+
+    def free(self, index: int) -> int:
+        own = sum(run.used for run in self.runs if index in run.on)
+        return self.totals[index] - self.reserved - self.foreign[index] - own
+
+    def snapshot(self) -> Snapshot:
+        cards = [card(i, total, self.free(i), self.reserved) for i, total in enumerate(self.totals)]
+        return Snapshot(HOST, tuple(cards), "nvml", None, self.now_s)
+
+    def reservations(self) -> list[Reservation]:
+        return [
+            Reservation(
+                run.run_id,
+                f"GPU-{index}",
+                run.promised,
+                run.used if run.told else None,
+                run.started_s,
+                is_settled(run.used if run.told else None, run.started_s, self.now_s),
+                run.exclusive,
+            )
+            for run in self.runs
+            for index in run.on
+        ]
+
+    @rule(
+        need=st.builds(
+            Need, vram_mib=st.integers(1, 100 * 1024), gpus=st.integers(0, 3), exclusive=st.booleans()
+        )
+    )
+    def start(self, need: Need) -> None:
+        snapshot = self.snapshot()
+        decision = decide(need, LIMITS, snapshot, self.reservations(), len(self.runs), peaks=self.peaks)
+        possible = sum(total - self.reserved >= need.vram_mib for total in self.totals)
+        assert (decision.infeasible is not None) == (possible < need.gpus)
+        if not decision.admitted:
+            return
+        on = tuple(int(uuid.removeprefix("GPU-")) for uuid in decision.gpu_uuids)
+        assert len(set(on)) == need.gpus
+        for index in on:
+            others = [run for run in self.runs if index in run.on]
+            assert not any(run.exclusive for run in others)
+            assert not (need.exclusive and others)
+            assert self.free(index) >= need.vram_mib, "promised what somebody uses right now"
+            if self.told:
+                promised = sum(run.promised for run in others) + need.vram_mib
+                room_left = self.totals[index] - self.reserved - self.foreign[index]
+                assert promised <= room_left, "the runs cannot all take what they were promised"
+        self.started += 1
+        self.runs.append(
+            LiveRun(f"r{self.started}", need.vram_mib, on, 0, self.now_s, need.exclusive, self.told)
+        )
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), part=st.floats(0, 1))
+    def allocate(self, data: st.DataObject, part: float) -> None:
+        run = data.draw(st.sampled_from(self.runs))
+        wanted = int(run.promised * part)
+        if all(self.free(index) + run.used >= wanted for index in run.on):
+            run.used = wanted
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        self.runs.remove(data.draw(st.sampled_from(self.runs)))
+
+    @rule(data=st.data(), part=st.floats(0, 1))
+    def others(self, data: st.DataObject, part: float) -> None:
+        index = data.draw(st.integers(0, len(self.totals) - 1))
+        self.foreign[index] = int((self.free(index) + self.foreign[index]) * part)
+
+    @rule(passed_s=st.sampled_from([0.5, 5.0, 60.0, 400.0]))
+    def read(self, passed_s: float) -> None:
+        self.now_s += passed_s
+        self.peaks = hold_peaks(self.peaks, self.snapshot(), self.reservations(), self.now_s)
+
+    @invariant()
+    def promises_fit(self) -> None:
+        for index, total in enumerate(getattr(self, "totals", ())):
+            promised = sum(run.promised for run in self.runs if index in run.on)
+            assert promised <= total - self.reserved
+
+
+Night.TestCase.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
+TestNight = Night.TestCase
+
+
+mib = st.integers(0, 48 * 1024)
+reservations = st.lists(
+    st.builds(
+        Reservation,
+        run_id=st.just("r"),
+        gpu_uuid=st.sampled_from(["GPU-0", "GPU-1"]),
+        promised_mib=st.integers(1, 24 * 1024),
+        seen_mib=st.none() | mib,
+        started_s=st.just(0.0),
+        settled=st.booleans(),
+        exclusive=st.just(False),
+    ),
+    max_size=4,
+)
+needs = st.builds(Need, vram_mib=st.integers(1, 48 * 1024), gpus=st.integers(0, 2))
+
+
+@given(
+    need=needs,
+    held=reservations,
+    free=st.tuples(mib, mib),
+    more=st.tuples(mib, mib),
+    peak=mib,
+)
+@settings(deadline=None)
+def test_more_free_memory_never_turns_a_yes_into_a_no(
+    need: Need, held: list[Reservation], free: tuple[int, int], more: tuple[int, int], peak: int
+) -> None:
+    peaks = {"GPU-0": ForeignPeak(peak, 0.0, frozenset(), 0, 0.0)}
+
+    def admitted(frees: tuple[int, int]) -> bool:
+        cards = tuple(card(i, 48 * 1024, min(48 * 1024, one)) for i, one in enumerate(frees))
+        return decide(need, LIMITS, Snapshot(HOST, cards, "nvml", None, 0.0), held, 0, peaks=peaks).admitted
+
+    if admitted(free):
+        assert admitted((free[0] + more[0], free[1] + more[1]))
+
+
+@given(need=needs, held=reservations, free=mib, temp_c=st.none() | st.integers(20, 110))
+@settings(deadline=None)
+def test_one_run_less_or_a_smaller_need_never_turns_a_yes_into_a_no(
+    need: Need, held: list[Reservation], free: int, temp_c: int | None
+) -> None:
+    cards = tuple(card(i, 48 * 1024, free, temp_c=temp_c) for i in (0, 1))
+    snapshot = Snapshot(HOST, cards, "nvml", None, 0.0)
+    if not decide(need, LIMITS, snapshot, held, 0).admitted:
+        return
+    assert decide(replace(need, vram_mib=need.vram_mib // 2), LIMITS, snapshot, held, 0).admitted
+    # A run that has allocated nothing so far: its end changes no reading.
+    idle = [one for one in held if one.seen_mib != 0]
+    assert decide(need, LIMITS, snapshot, idle, 0).admitted
+
+
+@given(need=needs, held=reservations, free=mib, temp_c=st.none() | st.integers(20, 110), lost=st.booleans())
+@settings(deadline=None)
+def test_a_decision_is_an_answer_or_reasons(
+    need: Need, held: list[Reservation], free: int, temp_c: int | None, lost: bool
+) -> None:
+    second = replace(card(1, 12 * 1024, min(free, 12 * 1024)), error="GPU is lost" if lost else None)
+    snapshot = Snapshot(
+        HOST, (card(0, 24 * 1024, min(free, 24 * 1024), temp_c=temp_c), second), "nvml", None, 0.0
+    )
+    decision = decide(need, LIMITS, snapshot, held, 0)
+    assert decision.admitted == (decision.sentence() == "")
+    assert len(decision.gpu_uuids) == (need.gpus if decision.admitted else 0)
+    assert all(denial.sentence() for denial in decision.denials)
+    assert not (lost and "GPU-1" in decision.gpu_uuids)
+    assert not (temp_c is None and "GPU-0" in decision.gpu_uuids)
+    if decision.admitted:
+        for uuid in decision.gpu_uuids:
+            gpu = snapshot.gpu(uuid)
+            assert gpu is not None
+            memory = room(gpu, snapshot, held)
+            assert memory is not None
+            assert memory.available_mib >= need.vram_mib
+    elif decision.infeasible is None:
+        assert {denial.rule for denial in decision.denials} <= {
+            Rule.VRAM,
+            Rule.TEMPERATURE,
+            Rule.GPU_READABLE,
+            Rule.GPU_COUNT,
+        }
