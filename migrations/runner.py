@@ -31,7 +31,9 @@ class Connection(Protocol):
 
 def version(connection: Connection) -> tuple[int, int]:
     """(application_id, user_version) of the open database; (0, 0) for an empty file."""
-    return _number(connection, "PRAGMA application_id"), _number(connection, "PRAGMA user_version")
+    # The schema first: read the other way round, a database created between the two would look like a foreign one.
+    schema = _number(connection, "PRAGMA user_version")
+    return _number(connection, "PRAGMA application_id"), schema
 
 
 def migrate(connection: Connection, path: Path, steps: Sequence[Sequence[str]] = STEPS) -> int:

@@ -9,6 +9,7 @@ STATEMENTS = (
             ('queued', 'running', 'paused', 'held', 'completed', 'failed', 'timeboxed', 'stopped')),
         reason TEXT NOT NULL,
         spec TEXT NOT NULL,
+        script TEXT,
         created_at_s REAL NOT NULL,
         queued_at_s REAL NOT NULL,
         started_at_s REAL,
@@ -16,7 +17,7 @@ STATEMENTS = (
         not_before_s REAL NOT NULL,
         segment INTEGER NOT NULL CHECK (segment >= 0),
         worker TEXT,
-        intent TEXT CHECK (intent IN ('stop', 'yield')),
+        intent TEXT CHECK (intent IN ('stop', 'yield', 'limit')),
         intent_why TEXT,
         chain_start INTEGER NOT NULL,
         chain_total_s REAL NOT NULL,
@@ -27,6 +28,11 @@ STATEMENTS = (
         last_step INTEGER,
         last_loss REAL,
         exit_code INTEGER,
+        waiting TEXT,
+        need_mib INTEGER,
+        oom_retries INTEGER NOT NULL,
+        paused_for TEXT,
+        CHECK ((paused_for IS NOT NULL) = (state = 'paused')),
         CHECK ((state IN ('running', 'paused')) = (worker IS NOT NULL)),
         CHECK ((state IN ('completed', 'failed', 'timeboxed', 'stopped')) = (ended_at_s IS NOT NULL)),
         CHECK (intent IS NULL OR state IN ('running', 'paused'))
@@ -35,6 +41,7 @@ STATEMENTS = (
     "CREATE INDEX runs_by_queue ON runs (state, queued_at_s)",
     "CREATE INDEX runs_by_age ON runs (created_at_s)",
     "CREATE INDEX runs_by_name ON runs (name)",
+    "CREATE INDEX runs_by_script ON runs (script, created_at_s)",
     """
     CREATE TABLE segments (
         serial INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
@@ -51,6 +58,8 @@ STATEMENTS = (
         checkpoint_used TEXT,
         gpu_uuids TEXT NOT NULL,
         promised_mib INTEGER NOT NULL,
+        need_source TEXT NOT NULL,
+        exclusive INTEGER NOT NULL CHECK (exclusive IN (0, 1)),
         peak_mib INTEGER,
         steps_from INTEGER,
         first_output_s REAL,
@@ -86,4 +95,24 @@ STATEMENTS = (
         stopped_at_s REAL
     )
     """,
+    """
+    CREATE TABLE quarantine (
+        gpu_uuid TEXT NOT NULL PRIMARY KEY,
+        worker TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        since_s REAL NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE samples (
+        serial INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+        at_s REAL NOT NULL,
+        gpu_uuid TEXT,
+        free_mib INTEGER,
+        temp_c INTEGER,
+        utilisation_pct INTEGER,
+        load_1m REAL
+    )
+    """,
+    "CREATE INDEX samples_by_time ON samples (at_s)",
 )

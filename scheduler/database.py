@@ -9,6 +9,9 @@ Never open the database file by any other means while it is open here: closing a
 process's POSIX locks (sqlite.org/howtocorrupt.html §2.2).
 """
 
+# peewee's query builder is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import os
 import random
 import time
@@ -36,9 +39,8 @@ PRAGMAS: Final = {
 RETRY_FOR_S: Final = 60.0
 SAFE_WAL_VERSIONS: Final = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 
-SQLITE_BUSY, SQLITE_LOCKED, SQLITE_READONLY, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_NOTADB = (
-    5, 6, 8, 11, 13, 14, 26,
-)  # fmt: skip
+SQLITE_BUSY, SQLITE_LOCKED, SQLITE_READONLY, SQLITE_IOERR = 5, 6, 8, 10
+SQLITE_CORRUPT, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_NOTADB = 11, 13, 14, 26
 
 
 class Database:
@@ -119,8 +121,8 @@ def _refuse_unsafe_journal(database: SqliteDatabase, path: Path) -> None:
     own_branch = (safe for safe in SAFE_WAL_VERSIONS if safe[:2] == version[:2])
     if version < SAFE_WAL_VERSIONS[0] and not any(version >= safe for safe in own_branch):
         raise DatabaseRefused(
-            f"{path} was put into WAL mode, which SQLite {sqlite3.sqlite_version} can corrupt; with no Backprop process "
-            f"running: sqlite3 {path} 'PRAGMA journal_mode=DELETE'"
+            f"{path} was put into WAL mode, which SQLite {sqlite3.sqlite_version} can corrupt; with no Backprop "
+            f"process running: sqlite3 {path} 'PRAGMA journal_mode=DELETE'"
         )
 
 
@@ -142,8 +144,10 @@ def _bring_up_to_date(database: SqliteDatabase, home: Home) -> None:
 
 def _refuse_foreign(connection: Any, path: Path) -> int:
     """The schema version, once the file is known to be ours and not newer than this program."""
+    # Emptiness first: a database that another process creates meanwhile must not look like a foreign one.
+    empty = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
     application, schema = runner.version(connection)
-    if application not in (0, runner.APPLICATION_ID) or (application == 0 and schema != 0):
+    if application != runner.APPLICATION_ID and (application or schema or not empty):
         raise DatabaseRefused(f"{path} is some other program's SQLite database; move it away")
     if schema > runner.LATEST:
         raise DatabaseRefused(
@@ -183,6 +187,12 @@ def _translated(error: DatabaseError, path: Path) -> Exception:
         case code if code == SQLITE_FULL:
             return DatabaseBusy(
                 f"no room left on the disk of {path}; nothing was changed; free some space and try again"
+            )
+        case code if code == SQLITE_IOERR:
+            # Over a quota or a file size limit, SQLite calls it this; a failing disk, too.
+            return DatabaseBusy(
+                f"the disk of {path} refused a write or a read ({error}); nothing was changed; look for a quota, a"
+                " full or a failing disk"
             )
         case code if code in (SQLITE_CORRUPT, SQLITE_NOTADB):
             return DatabaseRefused(

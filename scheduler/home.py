@@ -103,10 +103,11 @@ def check(home: Home) -> bool:
 
 def ensure(home: Home) -> Home:
     """Create or check the home and its folders; close it to others. Raises HomeRefused."""
-    created = not check(home)
+    there = check(home)
     try:
-        if created:
-            refuse_remote(home.root.parent)
+        # Before the first lock or database is made in it; `backprop worker` looks each time it starts.
+        if not home.database.exists():
+            refuse_remote(home.root if there else home.root.parent)
         home.root.mkdir(mode=0o700, parents=False, exist_ok=True)
         if home.root.stat().st_mode & 0o077:
             home.root.chmod(0o700)

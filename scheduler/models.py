@@ -5,6 +5,9 @@ The models are bound to one database file for the life of the process (see `data
 models carry their database, and a Backprop process has one home.
 """
 
+# Each table has a Meta of its own: peewee reads it when the class is made, and inherits by copying.
+# pyright: reportIncompatibleVariableOverride=false
+
 from peewee import (
     AutoField,
     BooleanField,
@@ -29,6 +32,7 @@ class Run(Table):
     state = TextField()
     reason = TextField()
     spec = TextField()
+    script = TextField(null=True)
     created_at_s = FloatField()
     queued_at_s = FloatField()
     started_at_s = FloatField(null=True)
@@ -47,6 +51,10 @@ class Run(Table):
     last_step = IntegerField(null=True)
     last_loss = FloatField(null=True)
     exit_code = IntegerField(null=True)
+    waiting = TextField(null=True)
+    need_mib = IntegerField(null=True)
+    oom_retries = IntegerField()
+    paused_for = TextField(null=True)
 
     class Meta:
         table_name = "runs"
@@ -67,6 +75,8 @@ class Segment(Table):
     checkpoint_used = TextField(null=True)
     gpu_uuids = TextField()
     promised_mib = IntegerField()
+    need_source = TextField()
+    exclusive = BooleanField()
     peak_mib = IntegerField(null=True)
     steps_from = IntegerField(null=True)
     first_output_s = FloatField(null=True)
@@ -103,3 +113,26 @@ class Worker(Table):
 
     class Meta:
         table_name = "workers"
+
+
+class Quarantine(Table):
+    gpu_uuid = TextField(primary_key=True)
+    worker = TextField()
+    reason = TextField()
+    since_s = FloatField()
+
+    class Meta:
+        table_name = "quarantine"
+
+
+class Sample(Table):
+    serial = AutoField()
+    at_s = FloatField()
+    gpu_uuid = TextField(null=True)
+    free_mib = IntegerField(null=True)
+    temp_c = IntegerField(null=True)
+    utilisation_pct = IntegerField(null=True)
+    load_1m = FloatField(null=True)
+
+    class Meta:
+        table_name = "samples"

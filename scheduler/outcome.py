@@ -31,6 +31,7 @@ class Intent(StrEnum):
     TIMEBOX = "timebox"
     STOP = "stop"
     YIELD = "yield"
+    LIMIT = "limit"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Ending:
     `wanted`: what was recorded but perhaps never delivered. `exit_code` is None when a signal ended the leader
     or nobody saw it end. `lost`: no process is left and no exit record was written.
     `could_not_start`: why the leader never ran. `passing`: that reason is one that passes by itself (EAGAIN).
+    `out_of_memory`: the line of its log that says so, when it ran out of GPU memory.
     """
 
     asked: Intent | None = None
@@ -55,6 +57,7 @@ class Ending:
     why_asked: str | None = None
     running_s: float = 0.0
     first_sign_s: float | None = None
+    out_of_memory: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Chain:
     """What the run has done so far, this segment included. Times in seconds.
 
     `progressed`: this segment left a good checkpoint newer than its start. `resumable`: any good one is known.
-    `advanced`: the highest step reported rose during this segment.
+    `advanced`: the highest step reported rose during this segment. `promised_mib`, `peak_mib`: VRAM per GPU that
+    was reserved for it, and seen used by it.
     """
 
     segments: int
@@ -73,11 +77,15 @@ class Chain:
     progressed: bool
     resumable: bool
     advanced: bool = False
+    promised_mib: int = 0
+    peak_mib: int | None = None
+    oom_retries: int = 0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One move, with the run's new counters. `outcome` names the segment's end; `delay_s`: not claimed before."""
+    """One move, with the run's new counters. `outcome` names the segment's end; `delay_s`: not claimed before.
+    `need_mib`: the VRAM to reserve from now on, when it has to be raised."""
 
     event: Event
     outcome: str
@@ -86,6 +94,7 @@ class Verdict:
     retries_used: int = 0
     lost: int = 0
     delay_s: float = 0.0
+    need_mib: int | None = None
 
 
 def settle(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
@@ -94,8 +103,10 @@ def settle(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
         return _lost(ending, chain)
     if ending.could_not_start is not None:
         return _not_started(spec, ending, chain)
-    if ending.asked is Intent.STOP or (ending.wanted is Intent.STOP and ending.exit_code != 0):
+    if Intent.STOP in (ending.asked, ending.wanted) and not _finished_by_itself(ending):
         return Verdict(Event.STOPPED, "stopped", f"stopped by the user{_from_checkpoint(chain)}")
+    if ending.asked is Intent.LIMIT:
+        return Verdict(Event.FAILED, "over its limit", f"ended: {ending.why_asked}")
     if ending.asked is Intent.YIELD:
         return _yielded(ending, chain)
     if ending.asked is Intent.TIMEBOX:
@@ -104,12 +115,19 @@ def settle(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
         return Verdict(Event.COMPLETED, "completed", "exited 0")
     if ending.exit_code == EX_TEMPFAIL:
         return _chained(spec, ending, chain, "tempfail", "exited 75 (run me again)")
+    if ending.out_of_memory is not None:
+        return _out_of_memory(spec, ending, chain)
     return _failed(spec, ending, chain)
 
 
 def backoff_s(attempt: int) -> float:
     """Seconds to wait before retry number `attempt` (1, 2, …): 10 s doubled each time, at most 10 minutes."""
     return min(BACKOFF_BASE_S * 2 ** (attempt - 1), BACKOFF_CAP_S)
+
+
+def _finished_by_itself(ending: Ending) -> bool:
+    """It exited 0 before any signal reached it. A user's stop that came later has nothing left to stop."""
+    return ending.asked is None and ending.exit_code == 0
 
 
 def _chained(spec: RunSpec, ending: Ending, chain: Chain, outcome: str, what: str) -> Verdict:
@@ -130,14 +148,21 @@ def _why_not_chained(spec: RunSpec, ending: Ending, chain: Chain, stalled: int, 
     """Why the chain ends here, with what to do about it; None when it goes on."""
     if not spec.auto_resume:
         return "auto-resume is off; `backprop resume` continues it"
-    if spec.max_segments is not None and chain.segments >= spec.max_segments:
-        return f"--max-segments {spec.max_segments} is used up; `backprop resume` grants as many again"
-    if spec.max_total_s is not None and chain.total_s >= spec.max_total_s:
-        return f"--max-total-minutes {spec.max_total_s / 60:g} is used up; `backprop resume` grants as many again"
+    if used_up := _used_up(spec, chain):
+        return used_up
     if outcome == "timeboxed" and not chain.resumable:
         return f"it saved no checkpoint, so a resume would begin at zero. {_advice(spec, ending)}"
     if stalled >= STALLED_CAP:
         return f"{stalled} segments in a row saved no new checkpoint. {_advice(spec, ending)}"
+    return None
+
+
+def _used_up(spec: RunSpec, chain: Chain) -> str | None:
+    """Which bound of the chain is reached. Segments that yielded or were lost count, but never end it by that."""
+    if spec.max_segments is not None and chain.segments >= spec.max_segments:
+        return f"--max-segments {spec.max_segments} is used up; `backprop resume` grants as many again"
+    if spec.max_total_s is not None and chain.total_s >= spec.max_total_s:
+        return f"--max-total-minutes {spec.max_total_s / 60:g} is used up; `backprop resume` grants as many again"
     return None
 
 
@@ -162,8 +187,9 @@ def _yielded(ending: Ending, chain: Chain) -> Verdict:
         if chain.resumable
         else "will start from zero: it saved no checkpoint"
     )
-    stalled = 0 if chain.progressed else chain.stalled
-    return Verdict(Event.REQUEUED, "yielded", f"yielded: {why}; {told}", stalled, chain.retries_used)
+    # A yield is nobody's strike, nor does it wipe one out: a run that is lost again and again stays counted.
+    stalled, lost = (0, 0) if chain.progressed else (chain.stalled, chain.lost)
+    return Verdict(Event.REQUEUED, "yielded", f"yielded: {why}; {told}", stalled, chain.retries_used, lost)
 
 
 def _lost(ending: Ending, chain: Chain) -> Verdict:
@@ -198,12 +224,39 @@ def _not_started(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
     return _failed(spec, ending, chain)
 
 
+def _out_of_memory(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
+    """Once more with a larger need. Not when it ran into the very limit its user set: that would happen again."""
+    said = f"out of GPU memory: {ending.out_of_memory}"
+    own_limit = spec.gpu_memory_limit is not None
+    neighbours = chain.peak_mib is not None and chain.peak_mib < 0.9 * chain.promised_mib
+    if chain.oom_retries or not chain.promised_mib or (own_limit and not neighbours):
+        advice = "; raise its limit: backprop resume -g" if own_limit else ""
+        return Verdict(Event.FAILED, "out of GPU memory", said + advice, retries_used=chain.retries_used)
+    need_mib = (
+        chain.promised_mib if own_limit else max(chain.promised_mib * 3 // 2, (chain.peak_mib or 0) * 5 // 4)
+    )
+    told = "its last checkpoint" if chain.resumable else "the beginning"
+    reason = f"{said}; once more from {told}, with {need_mib} MiB reserved"
+    return Verdict(
+        Event.REQUEUED,
+        "out of GPU memory",
+        reason,
+        chain.stalled,
+        chain.retries_used,
+        0,
+        BACKOFF_BASE_S,
+        need_mib,
+    )
+
+
 def _failed(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
     why = _why_failed(ending)
     outcome = "not started" if ending.could_not_start else "failed"
     if chain.retries_used >= spec.retries:
         used = f" (after {chain.retries_used} retries)" if chain.retries_used else ""
         return Verdict(Event.FAILED, outcome, f"{why}{used}", retries_used=chain.retries_used)
+    if used_up := _used_up(spec, chain):
+        return Verdict(Event.FAILED, outcome, f"{why}; {used_up}", retries_used=chain.retries_used)
     attempt = chain.retries_used + 1
     told = "its last checkpoint" if chain.resumable else "the beginning"
     delay_s = backoff_s(attempt)

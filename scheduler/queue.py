@@ -5,17 +5,22 @@ run, the segment) that the caller saw: check and write cannot be pulled apart by
 VRAM they promise are made in the same transaction.
 """
 
+# peewee's query builder is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import BadCommand, IllegalMove, LostRace
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, State, next_state
 from backprop.scheduler.models import Checkpoint, Run, Segment, Worker
 from backprop.scheduler.outcome import Ending, Intent, Verdict
-from backprop.scheduler.records import CheckpointRecord, RunRecord
+from backprop.scheduler.records import CheckpointRecord, RunRecord, Waiting
 from backprop.scheduler.spec import RunSpec, encode
 
 KEPT_CHECKPOINTS = 20
@@ -33,6 +38,8 @@ class Claim:
     serial: int
     gpu_uuids: tuple[str, ...] = ()
     promised_mib: int = 0
+    need_source: str = "default"
+    exclusive: bool = False
     checkpoint_used: str | None = None
 
 
@@ -116,7 +123,7 @@ def claim(database: Database, wanted: Claim, now_s: float) -> int:
             segment=number,
             reason=f"segment {number}",
             started_at_s=run.started_at_s or now_s,
-            resume_pin=None,
+            waiting=None,
         )
         Segment.insert(
             run_id=run.id,
@@ -125,6 +132,8 @@ def claim(database: Database, wanted: Claim, now_s: float) -> int:
             started_at_s=now_s,
             gpu_uuids=json.dumps(wanted.gpu_uuids),
             promised_mib=wanted.promised_mib,
+            need_source=wanted.need_source,
+            exclusive=wanted.exclusive,
             checkpoint_used=wanted.checkpoint_used,
             steps_from=run.last_step,
             log_offset=0,
@@ -155,13 +164,18 @@ def settle(database: Database, run: RunRecord, verdict: Verdict, ending: Ending,
             "exit_code": ending.exit_code,
             "chain_total_s": Run.chain_total_s + ending.running_s,
             "ended_at_s": now_s if target in FINAL else None,
+            "paused_for": None,
         }
+        if verdict.need_mib is not None:
+            values |= {"need_mib": verdict.need_mib, "oom_retries": Run.oom_retries + 1}
         if target is State.QUEUED:
             values |= {
                 "queued_at_s": now_s,
                 "not_before_s": now_s + verdict.delay_s if verdict.delay_s else 0.0,
             }
-        new = _move(run.id, run.state, verdict.event, (Run.segment == run.segment), **values)
+        # A stop recorded since the caller looked must not be lost: it decides what this end means.
+        unasked = Run.intent.is_null() if run.intent is None else Run.intent == run.intent
+        new = _move(run.id, run.state, verdict.event, (Run.segment == run.segment) & unasked, **values)
         Segment.update(
             ended_at_s=now_s,
             outcome=verdict.outcome,
@@ -228,36 +242,31 @@ def ask_to_stop(database: Database, run: RunRecord, now_s: float) -> State:
     )
 
 
-def ask_to_yield(database: Database, run: RunRecord, why: str) -> bool:
-    """Record that a live segment is to checkpoint and make room. A user's stop is not overwritten. False if gone."""
+def ask_to_end(database: Database, run: RunRecord, intent: Intent, why: str) -> bool:
+    """Record why a live segment is about to be asked to end: YIELD to make room, LIMIT for going beyond its own.
+    What was recorded before is not overwritten. False if it was, or the segment is gone."""
 
     def verb() -> bool:
-        here = (
-            (Run.id == run.id)
-            & Run.state.in_(list(LIVE))
-            & (Run.segment == run.segment)
-            & Run.intent.is_null()
-        )
-        return bool(
-            Run.update(intent=Intent.YIELD, intent_why=why, reason=f"yielding: {why}").where(here).execute()
-        )
+        here = (Run.id == run.id) & Run.state.in_(list(LIVE)) & (Run.segment == run.segment)
+        asked = Run.update(intent=intent, intent_why=why, reason=f"asked to end: {why}")
+        return bool(asked.where(here & Run.intent.is_null()).execute())
 
     return database.write(verb)
 
 
-def pause(database: Database, run: RunRecord, why: str) -> State:
-    """running → paused. Raises LostRace, IllegalMove."""
-    return _simple_move(database, run, Event.PAUSED, reason=f"paused: {why}")
+def pause(database: Database, run: RunRecord, cause: str, why: str) -> State:
+    """running → paused. `cause`: kept while it is. Raises LostRace, IllegalMove."""
+    return _simple_move(database, run, Event.PAUSED, reason=f"paused: {why}", paused_for=cause)
 
 
 def unpause(database: Database, run: RunRecord) -> State:
     """paused → running. Raises LostRace, IllegalMove."""
-    return _simple_move(database, run, Event.CONTINUED, reason=f"segment {run.segment}")
+    return _simple_move(database, run, Event.CONTINUED, reason=f"segment {run.segment}", paused_for=None)
 
 
 def hold(database: Database, run: RunRecord, why: str) -> State:
     """queued → held, until the user says otherwise. Raises LostRace, IllegalMove."""
-    return _simple_move(database, run, Event.HELD, reason=why)
+    return _simple_move(database, run, Event.HELD, reason=why, waiting=None)
 
 
 def resume(database: Database, run: RunRecord, spec: RunSpec, pin: str | None, now_s: float) -> State:
@@ -284,15 +293,18 @@ def resume(database: Database, run: RunRecord, spec: RunSpec, pin: str | None, n
         stalled=0,
         retries_used=0,
         lost=0,
+        oom_retries=0,
     )
 
 
-def say_waiting(database: Database, reasons: dict[str, str]) -> None:
-    """Set why queued runs wait, by run id; runs that are no longer queued are left alone."""
+def say_waiting(database: Database, news: Mapping[str, tuple[str, Sequence[Waiting]]]) -> None:
+    """Set why queued runs wait, in words and rule by rule, by run id; runs no longer queued are left alone."""
 
     def verb() -> None:
-        for run_id, reason in reasons.items():
-            Run.update(reason=reason).where(Run.id == run_id, Run.state == State.QUEUED).execute()
+        for run_id, (reason, waiting) in news.items():
+            told = msgspec.json.encode(waiting).decode() if waiting else None
+            here = (Run.id == run_id) & (Run.state == State.QUEUED)
+            Run.update(reason=reason, waiting=told).where(here).execute()
 
     database.write(verb)
 
@@ -339,6 +351,7 @@ def _new_run(run_id: str, name: str, spec: RunSpec, now_s: float) -> dict[str, A
         "state": State.QUEUED.value,
         "reason": "queued",
         "spec": encode(spec),
+        "script": spec.script or spec.program,
         "created_at_s": now_s,
         "queued_at_s": now_s,
         "not_before_s": 0.0,
@@ -348,6 +361,7 @@ def _new_run(run_id: str, name: str, spec: RunSpec, now_s: float) -> dict[str, A
         "stalled": 0,
         "retries_used": 0,
         "lost": 0,
+        "oom_retries": 0,
     }
 
 

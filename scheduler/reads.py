@@ -3,6 +3,9 @@
 With a rollback journal an unfinished SELECT blocks every writer, so no cursor leaves a function here.
 """
 
+# peewee's query builder is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +15,7 @@ from backprop.scheduler.errors import AmbiguousRun, UnknownRun
 from backprop.scheduler.lifecycle import LIVE, State
 from backprop.scheduler.models import Checkpoint, Run, Segment, Worker
 from backprop.scheduler.outcome import Intent
-from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord, WorkerRecord
+from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord, Waiting, WorkerRecord
 from backprop.scheduler.spec import decode
 
 SHOWN_MATCHES: Final = 6
@@ -171,6 +174,8 @@ def _run(row: Any) -> RunRecord:
     values["state"] = State(values["state"])
     values["intent"] = Intent(values["intent"]) if values["intent"] else None
     values["spec"] = decode(values["spec"])
+    values["waiting"] = msgspec.json.decode(values["waiting"] or "[]", type=tuple[Waiting, ...])
+    del values["script"]
     return RunRecord(**values)
 
 

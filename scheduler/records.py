@@ -5,9 +5,23 @@ Times are Unix seconds; None means "not yet" or "cannot say".
 
 from dataclasses import dataclass
 
+import msgspec
+
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.outcome import Intent
 from backprop.scheduler.spec import RunSpec
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule that keeps a queued run waiting. `needed`, `present`: in the rule's unit (MiB, °C, runs, load per
+    core); None where there is no amount. `gpu_index` None: a rule of the host. `since_s`: Unix seconds."""
+
+    rule: str
+    text: str
+    needed: float | None = None
+    present: float | None = None
+    gpu_index: int | None = None
+    since_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +29,10 @@ class RunRecord:
     """One run. `segment`: how many segments have started (also the fencing token of the live one).
 
     `chain_start`, `chain_total_s`: segments and running seconds since the user last queued or resumed it, for
-    `--max-segments` and `--max-total-minutes`. `resume_pin`: what the next segment must resume from, as the user
-    said: a path, or "" for "from scratch".
+    `--max-segments` and `--max-total-minutes`. `resume_pin`: what the chain begins from, as the user
+    said when resuming: a path, or "" for "from scratch". `waiting`: what a worker last found failing, while it is
+    queued.
+    `need_mib`: VRAM need raised after it ran out of GPU memory. `paused_for`: the governor's cause, while paused.
     """
 
     id: str
@@ -42,6 +58,10 @@ class RunRecord:
     last_step: int | None
     last_loss: float | None
     exit_code: int | None
+    waiting: tuple[Waiting, ...]
+    need_mib: int | None
+    oom_retries: int
+    paused_for: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +83,8 @@ class SegmentRecord:
     checkpoint_used: str | None
     gpu_uuids: tuple[str, ...]
     promised_mib: int
+    need_source: str
+    exclusive: bool
     peak_mib: int | None
     steps_from: int | None
     first_output_s: float | None
@@ -93,3 +115,25 @@ class WorkerRecord:
     max_parallel: int
     started_at_s: float
     stopped_at_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuarantineRecord:
+    """A GPU kept aside by a worker, and why. `since_s`: Unix seconds."""
+
+    gpu_uuid: str
+    worker: str
+    reason: str
+    since_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRecord:
+    """One reading kept for reports: of the host (`gpu_uuid` None, `free_mib` is RAM) or of a GPU (VRAM)."""
+
+    at_s: float
+    gpu_uuid: str | None
+    free_mib: int | None
+    temp_c: int | None
+    utilisation_pct: int | None
+    load_1m: float | None

@@ -68,6 +68,12 @@ class Effective(msgspec.Struct, frozen=True):
             (key.name, _plain(self.sources[key.field].given), self.sources[key.field].where) for key in KEYS
         ]
 
+    def values(self) -> list[tuple[str, object, str]]:
+        """As `describe`, each value as JSON has it: null, true, a number, text or a list."""
+        return [
+            (key.name, _json(self.sources[key.field].given), self.sources[key.field].where) for key in KEYS
+        ]
+
 
 def load(
     cwd: Path,
@@ -164,6 +170,10 @@ def _notes(kind: str, found: ConfigFile) -> list[str]:
         for name, why in IGNORED.items()
         if name in found.values
     ]
+
+
+def _json(value: object) -> object:
+    return [str(item) for item in cast("list[object]", value)] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: object) -> str:

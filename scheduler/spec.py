@@ -37,6 +37,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_segments: int | None = None
     max_total_s: float | None = None
     retries: int = 0
+    gpus: int = 1
+    exclusive: bool = False
     gpu_memory_limit: str | None = None
     gpu_min_vram_mib: int = 2500
     gpu_min_vram_declared: bool = False

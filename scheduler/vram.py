@@ -1,9 +1,10 @@
 """How much of a GPU may still be promised?
 
-Two bounds, both of which must hold, so that no MiB is promised twice:
+    available = usable - what was promised to runs - what others use
 
-    by promises   usable - sum of promises - foreign use          nothing promised is promised again
-    by reading    free now - parts of promises not yet taken      nothing somebody uses is promised at all
+A run counts with its promise, or with its use if that is more; so nothing promised is promised again. Whatever
+the reading shows beyond our runs is others'; so what is available never exceeds what is free now less the parts
+of promises not yet taken, and nothing that somebody uses is promised at all.
 
 Foreign use is what neither our runs nor the driver's own reserve account for; its recent peak counts on for
 a while, since a pause in somebody else's job is not free space. Where the driver does not say which process
@@ -157,10 +158,8 @@ def _count(usable: int, free: int, ours: Sequence[Reservation], peak_mib: int) -
     known = sum(one.seen_mib for one in ours if one.seen_mib is not None)
     silent = sum(one.promised_mib for one in ours if one.seen_mib is None and one.settled)
     foreign = max(peak_mib, used - known - silent, 0)
-    taken_silently = min(silent, max(0, used - known - foreign))
-    untaken = sum(_untaken(one) for one in ours) - taken_silently
-    available = min(usable - promised - foreign, free - untaken)
-    return Room(usable, free, promised, untaken, foreign, available)
+    untaken = sum(_untaken(one) for one in ours) - max(0, used - known - foreign)
+    return Room(usable, free, promised, untaken, foreign, usable - promised - foreign)
 
 
 def _untaken(one: Reservation) -> int:

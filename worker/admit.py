@@ -1,4 +1,4 @@
-"""Which queued run starts now? Asks the governor for each in turn, claims the first it admits, starts it.
+"""Which queued run starts now? Asks the governor for each in turn, claims the first it admits, has it started.
 
 The order of a start is what keeps it single: the run lock, then the claim in the database with its reservation,
 then the supervisor, which inherits the lock.
@@ -6,43 +6,40 @@ then the supervisor, which inherits the lock.
 
 import contextlib
 import os
-from typing import Final, Protocol
+from typing import Final
 
-from backprop.scheduler import queue, reads
+from backprop.scheduler import queue, reads, watchbook
 from backprop.scheduler.errors import LostRace
-from backprop.scheduler.governor import Decision, decide
-from backprop.scheduler.outcome import Ending
-from backprop.scheduler.records import RunRecord
+from backprop.scheduler.governor import Decision, Need, decide
+from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.snapshot import Snapshot
 from backprop.worker import locks, terms
 from backprop.worker.context import Context
-from backprop.worker.ending import PASSING_ERRORS
-from backprop.worker.place import Order
-from backprop.worker.resume import choose, command_line
+from backprop.worker.guard import Guard, Picture, Sense
+from backprop.worker.launch import Launch, launch
+from backprop.worker.resume import Resume, choose
 from backprop.worker.tend import Tender
 
-SAY_AGAIN_S: Final = 60.0
+SAY_AGAIN_S: Final = 30.0
 """A waiting reason whose amounts alone changed is written this seldom."""
-
-
-class Sense(Protocol):
-    def snapshot(self) -> Snapshot | None:
-        """The machine now; None while the first reading of its GPUs is still under way."""
-        ...
+LEARN_AGAIN_S: Final = 30.0
 
 
 class Admitter:
-    def __init__(self, context: Context, sense: Sense, tender: Tender) -> None:
+    def __init__(self, context: Context, sense: Sense, guard: Guard, tender: Tender) -> None:
         self._context = context
         self._sense = sense
+        self._guard = guard
         self._tender = tender
         self._admission = locks.Admission(context.home.locks)
-        self._said: dict[str, tuple[str, float]] = {}
+        self._said: dict[str, tuple[dict[str, float], float]] = {}
+        self._learned: dict[str, tuple[int | None, float]] = {}
 
     def admit(self) -> int:
         """Start what may start; how many. Raises DatabaseBusy."""
         if not self._candidates():
             self._said.clear()
+            self._learned.clear()
             return 0
         started = 0
         with self._admission as ours:
@@ -58,26 +55,26 @@ class Admitter:
 
     def _start_first(self, snapshot: Snapshot) -> bool:
         """Start the first run in queue order that the governor admits; tell the others why they wait."""
-        now_s = self._context.clock.wall_s()
-        serial, alive = reads.live_segments(self._context.database)
-        reservations = terms.reservations_of(alive, now_s)
+        picture = self._guard.picture(snapshot)
+        quarantined = self._guard.quarantined() if snapshot.gpus else {}
         waiting: list[tuple[RunRecord, Decision]] = []
         for run in self._candidates():
-            need = terms.need_of(run.spec, snapshot)
+            need = terms.need_of(run.spec, snapshot, self._learned_mib(run, snapshot), run.need_mib)
             limits = terms.limits_of(run.spec, self._context.settings)
-            decision = decide(need, limits, snapshot, reservations, len(alive))
+            running = len(picture.alive)
+            decision = decide(
+                need, limits, snapshot, picture.reservations, running, quarantined, self._guard.peaks
+            )
             if decision.infeasible is not None:
                 self._hold(run, f"fits nowhere: {decision.infeasible}")
             elif not decision.admitted:
                 waiting.append((run, decision))
-            elif self._start(run, decision, need.vram_mib if decision.gpu_uuids else 0, serial, snapshot):
+            elif self._start(run, decision, need, picture):
                 return True
         self._say_waiting(waiting)
         return False
 
-    def _start(
-        self, run: RunRecord, decision: Decision, promised_mib: int, serial: int, snapshot: Snapshot
-    ) -> bool:
+    def _start(self, run: RunRecord, decision: Decision, need: Need, picture: Picture) -> bool:
         context = self._context
         resume = choose(run, reads.checkpoints(context.database, run.id))
         if resume.problem is not None:
@@ -89,63 +86,63 @@ class Admitter:
             self._hold(run, f"its folder {context.home.run_folder(run.id)} cannot be used: {error.strerror}")
             return False
         if lock is None:
-            self._say({run.id: f"processes of segment {run.segment} are still alive"})
+            reason = f"waits: processes of segment {run.segment} are still alive"
+            queue.say_waiting(context.database, {run.id: (reason, ())})
             return False
-        claim = queue.Claim(
-            run=run,
-            worker=context.worker,
-            serial=serial,
-            gpu_uuids=decision.gpu_uuids,
-            promised_mib=promised_mib,
-            checkpoint_used=resume.checkpoint,
-        )
-        try:
-            number = queue.claim(context.database, claim, context.clock.wall_s())
-        except BaseException as error:
-            os.close(lock)
-            if isinstance(error, LostRace):
-                return False
-            raise
-        self._launch(
-            run.id, number, lock, decision, resume.checkpoint, terms.memory_limit_mib(run.spec, snapshot)
+        number = self._claim(run, decision, need, picture, resume, lock)
+        if number is None:
+            return False
+        limit_mib = terms.memory_limit_mib(run.spec, picture.snapshot)
+        launch(
+            context,
+            self._tender,
+            Launch(
+                run_id=run.id,
+                number=number,
+                lock=lock,
+                checkpoint=resume.checkpoint,
+                gpu_uuids=decision.gpu_uuids,
+                limit_mib=limit_mib,
+                limit_environment={},
+            ),
         )
         for broken in resume.passed_over:
             context.talk.say("passed over", run, f"checkpoint {broken}")
         return True
 
-    def _launch(
-        self,
-        run_id: str,
-        number: int,
-        lock: int,
-        decision: Decision,
-        checkpoint: str | None,
-        limit_mib: int | None,
-    ) -> None:
-        context = self._context
-        run = reads.run_by_id(context.database, run_id)
-        if run is None:
-            os.close(lock)
-            return
-        folder = str(context.place.folder(run_id, number))
-        environment = terms.environment_of(run, number, folder, decision.gpu_uuids, limit_mib, checkpoint)
-        order = Order(
+    def _claim(
+        self, run: RunRecord, decision: Decision, need: Need, picture: Picture, resume: Resume, lock: int
+    ) -> int | None:
+        """Claim the run; its new segment's number, or None when somebody was faster. Lets go of the lock then."""
+        claim = queue.Claim(
             run=run,
-            number=number,
-            argv=command_line(run.spec, checkpoint),
-            environment=environment,
-            timebox_s=timebox_s(run),
-            lock=lock,
+            worker=self._context.worker,
+            serial=picture.serial,
+            gpu_uuids=decision.gpu_uuids,
+            promised_mib=need.vram_mib if decision.gpu_uuids else 0,
+            need_source=need.source,
+            exclusive=need.exclusive,
+            checkpoint_used=resume.checkpoint,
         )
-        told = f" from {checkpoint}" if checkpoint else ""
-        context.talk.say("started", run, f"segment {number}, {order.timebox_s / 60:g} min{told}")
         try:
-            context.place.start(order)
-        except OSError as error:
-            ending = Ending(
-                could_not_start=str(error), passing=error.errno in PASSING_ERRORS, wanted=run.intent
-            )
-            self._tender.could_not_start(run, ending)
+            return queue.claim(self._context.database, claim, self._context.clock.wall_s())
+        except LostRace:
+            os.close(lock)
+            return None
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def _learned_mib(self, run: RunRecord, snapshot: Snapshot) -> int | None:
+        """Asked only where it can matter, and for each run only now and then."""
+        if not snapshot.gpus or run.spec.gpu_memory_limit is not None or run.spec.gpu_min_vram_declared:
+            return None
+        now_s = self._context.clock.monotonic_s()
+        known = self._learned.get(run.id)
+        if known is None or now_s - known[1] > LEARN_AGAIN_S:
+            known = (watchbook.learned_mib(self._context.database, run), now_s)
+            self._learned[run.id] = known
+        return known[0]
 
     def _hold(self, run: RunRecord, why: str) -> None:
         with contextlib.suppress(LostRace):
@@ -153,24 +150,34 @@ class Admitter:
             self._context.talk.say("held", run, why)
 
     def _say_waiting(self, waiting: list[tuple[RunRecord, Decision]]) -> None:
-        """Write down why runs wait, when that has changed in kind, or after a while in amount."""
-        now_s = self._context.clock.monotonic_s()
-        news: dict[str, str] = {}
+        """Write down why runs wait, rule by rule with since when, if that has changed in kind, or after a while
+        in amount."""
+        now_s = self._context.clock.wall_s()
+        news: dict[str, tuple[str, list[Waiting]]] = {}
         for run, decision in waiting:
-            kind = ",".join(f"{denial.rule}{denial.gpu_index}" for denial in decision.denials)
-            said, said_s = self._said.get(run.id, ("", 0.0))
-            if said != kind or now_s - said_s >= SAY_AGAIN_S:
-                self._said[run.id] = (kind, now_s)
-                news[run.id] = f"waits: {decision.sentence()}"
-        self._say(news)
-
-    def _say(self, news: dict[str, str]) -> None:
+            known = {f"{one.rule}/{one.gpu_index}": one.since_s for one in run.waiting}
+            said, said_s = self._said.get(run.id, (known, 0.0))
+            since = {
+                key: said.get(key, now_s)
+                for key in (f"{denial.rule}/{denial.gpu_index}" for denial in decision.denials)
+            }
+            if since.keys() == said.keys() and now_s - said_s < SAY_AGAIN_S:
+                continue
+            self._said[run.id] = (since, now_s)
+            news[run.id] = (f"waits: {decision.sentence()}", _rules(decision, since))
         if news:
             queue.say_waiting(self._context.database, news)
 
 
-def timebox_s(run: RunRecord) -> float:
-    """This segment's box: the run's, cut to what `--max-total-minutes` leaves."""
-    if run.spec.max_total_s is None:
-        return run.spec.timebox_s
-    return min(run.spec.timebox_s, max(run.spec.max_total_s - run.chain_total_s, 1.0))
+def _rules(decision: Decision, since: dict[str, float]) -> list[Waiting]:
+    return [
+        Waiting(
+            rule=denial.rule.value,
+            text=denial.sentence(),
+            needed=denial.needed,
+            present=denial.present,
+            gpu_index=denial.gpu_index,
+            since_s=since[f"{denial.rule}/{denial.gpu_index}"],
+        )
+        for denial in decision.denials
+    ]

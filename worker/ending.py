@@ -9,7 +9,7 @@ from backprop.scheduler.outcome import Chain, Ending, Intent
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.checkpoints import newest_good
 from backprop.worker.place import Exit
-from backprop.worker.resume import known_of
+from backprop.worker.resume import known_of, start_of, usable
 from backprop.worker.tail import failure_line
 
 PASSING_ERRORS = frozenset(
@@ -43,10 +43,10 @@ def chain_of(
     run: RunRecord, segment: SegmentRecord, ending: Ending, saved: Sequence[CheckpointRecord]
 ) -> Chain:
     """What the chain has done, judged by the checkpoints that are good now. `saved`: newest first."""
-    good = [record for record in saved if record.refused is None]
+    good = usable(run, saved)
     used = (
         record.step
-        for record in good
+        for record in saved
         if record.path == segment.checkpoint_used and record.segment < segment.number
     )
     resumed_step = next(used, None)
@@ -60,9 +60,13 @@ def chain_of(
         retries_used=run.retries_used,
         lost=run.lost,
         progressed=newest_good([known_of(record) for record in fresh])[0] is not None,
+        promised_mib=segment.promised_mib,
+        peak_mib=segment.peak_mib,
+        oom_retries=run.oom_retries,
         resumable=newest_good([known_of(record) for record in good])[0] is not None
-        or bool(run.spec.resume_from),
-        advanced=run.last_step is not None and run.last_step > (segment.steps_from or -1),
+        or start_of(run) is not None,
+        advanced=run.last_step is not None
+        and run.last_step > (-1 if segment.steps_from is None else segment.steps_from),
     )
 
 

@@ -99,6 +99,14 @@ class LocalPlace:
         leader = proctree.Process(*known.leader) if known is not None else None
         return leader if leader is not None and proctree.alive(leader) else None
 
+    def pids(self, run_id: str, number: int) -> frozenset[int]:
+        known = self._processes(run_id, number)
+        if known is None:
+            return frozenset()
+        supervisor, leader = known.supervisor[0], known.leader[0]
+        below = proctree.descendants(supervisor) or proctree.descendants(leader)
+        return frozenset({leader, *(process.pid for process in below)})
+
     def watch(self, run_id: str, number: int) -> None:
         """Wake up at the end of a supervisor that is not our child."""
         known = self._processes(run_id, number)

@@ -17,6 +17,7 @@ from backprop.scheduler.errors import BackpropError, DatabaseRefused
 from backprop.scheduler.lifecycle import State
 from backprop.worker.admit import Admitter
 from backprop.worker.context import Context
+from backprop.worker.guard import Guard
 from backprop.worker.reconcile import reconcile
 from backprop.worker.sense import MachineSense
 from backprop.worker.tend import Tender
@@ -75,8 +76,9 @@ class Loop:
         self._wake = wake
         self._until = until
         self._sense = MachineSense(context)
-        self._tender = Tender(context)
-        self._admitter = Admitter(context, self._sense, self._tender)
+        self._guard = Guard(context, self._sense)
+        self._tender = Tender(context, self._guard.ended)
+        self._admitter = Admitter(context, self._sense, self._guard, self._tender)
         self._reconciled_s = -RECONCILE_EVERY_S
         self._trouble_s = 0.0
         self._asked_seen = 0
@@ -128,8 +130,10 @@ class Loop:
         if now_s - self._reconciled_s >= RECONCILE_EVERY_S:
             self._reconciled_s = now_s
             reconcile(self._context)
+            self._guard.confirm(self._tender.live())
         self._obey(stop)
         alive = self._tender.tend()
+        self._guard.look(self._tender.live())
         if not stop.asked and not stop.hung_up:
             alive += self._admitter.admit()
         return alive

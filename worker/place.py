@@ -48,6 +48,7 @@ class Exit:
     escalated: str = "none"
     running_s: float = 0.0
     ended_at_s: float | None = None
+    survivors: tuple[int, ...] = ()
     could_not_start: str | None = None
     errno: int | None = None
 
@@ -79,6 +80,10 @@ class Place(Protocol):
 
     def folder(self, run_id: str, number: int) -> Path:
         """Where the segment's log and events are."""
+        ...
+
+    def pids(self, run_id: str, number: int) -> frozenset[int]:
+        """The processes of a segment now, as far as they are known."""
         ...
 
     def watch(self, run_id: str, number: int) -> None:

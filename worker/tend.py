@@ -1,12 +1,13 @@
 """What becomes of the segments this worker owns: hear them, pass on what they are asked, settle their ends."""
 
 import traceback
+from collections.abc import Callable
 from typing import Final
 
 from backprop.scheduler import queue, reads
 from backprop.scheduler.errors import BackpropError, LostRace
 from backprop.scheduler.lifecycle import State
-from backprop.scheduler.outcome import Ending, settle
+from backprop.scheduler.outcome import Ending, Intent, settle
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.worker.context import Context
 from backprop.worker.ending import chain_of, ending_of
@@ -23,8 +24,10 @@ Key = tuple[str, int]
 class Tender:
     """Looks after live segments, one after the other; trouble with one run never stops the others."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, ended: Callable[[str, int, bool], None]) -> None:
+        """`ended`: told (run id, segment, whether processes survive it) of each end."""
         self._context = context
+        self._ended = ended
         self._listeners: dict[Key, Listener] = {}
         self._heard_s: dict[Key, float] = {}
         self._asked: set[Key] = set()
@@ -54,7 +57,7 @@ class Tender:
         """Ask every live segment to checkpoint and make room; how many were asked."""
         runs = self.live()
         for run in runs:
-            queue.ask_to_yield(self._context.database, run, why)
+            queue.ask_to_end(self._context.database, run, Intent.YIELD, why)
         return len(runs)
 
     def kill_all(self) -> None:
@@ -123,6 +126,7 @@ class Tender:
         self._hear(run, segment, final=True)
         run = reads.run_by_id(database, run.id) or run
         segment = reads.segment(database, run.id, run.segment) or segment
+        self._ended(run.id, run.segment, exit_record is not None and bool(exit_record.survivors))
         ending = ending_of(run, segment, exit_record, self._context.place.folder(run.id, run.segment))
         self._move(run, segment, ending)
 

@@ -1,26 +1,42 @@
-"""What does the governor have to know of a run? Its need and its limits, from what the user asked for."""
+"""What does the governor have to know of a run? Its need, its limits, and what the live ones were promised."""
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Final
 
-from backprop.scheduler.governor import Limits, Need, Reservation
-from backprop.scheduler.records import RunRecord, SegmentRecord
+from backprop.scheduler.governor import Limits, Need, NeedSource, Reservation
+from backprop.scheduler.records import SegmentRecord
 from backprop.scheduler.settings import Settings, parse_gpu_memory_limit
 from backprop.scheduler.snapshot import Snapshot
 from backprop.scheduler.spec import RunSpec
-from backprop.scheduler.vram import is_settled
+from backprop.scheduler.vram import is_settled, usable_mib
+
+LEARNED_MARGIN: Final = 1.1
+"""On top of the most that was seen: readings come every two seconds, and allocators round up."""
 
 
-def need_of(spec: RunSpec, snapshot: Snapshot) -> Need:
-    """`--gpu-probe none` makes it a CPU run for the governor. A limit (`-g`) is what is reserved; a share of a
-    GPU is taken of the largest one here, so that it is not promised less on the others."""
-    if spec.gpu_probe == "none":
+def need_of(
+    spec: RunSpec, snapshot: Snapshot, learned_mib: int | None = None, raised_mib: int | None = None
+) -> Need:
+    """What to reserve on each GPU: declared (`-g`, else `--gpu-min-vram`), else learned, else the default.
+
+    `--gpu-probe none` and `--gpus 0` make it a CPU run for the governor. A share of a GPU is taken of the largest
+    one here, so that it is not promised less on the others. `learned_mib`: the most that earlier segments were
+    seen to use. `raised_mib`: after it ran out of GPU memory; at most the largest GPU, so that it can be tried.
+    """
+    if spec.gpu_probe == "none" or spec.gpus == 0:
         return Need(vram_mib=0, gpus=0)
     limit_mib = memory_limit_mib(spec, snapshot)
     if limit_mib is not None:
-        return Need(vram_mib=limit_mib, source="declared")
-    return Need(
-        vram_mib=spec.gpu_min_vram_mib, source="declared" if spec.gpu_min_vram_declared else "default"
-    )
+        return Need(vram_mib=limit_mib, gpus=spec.gpus, source="declared", exclusive=spec.exclusive)
+    vram_mib, source = spec.gpu_min_vram_mib, _default_or_declared(spec)
+    if source == "default" and learned_mib:
+        vram_mib, source = math.ceil(learned_mib * LEARNED_MARGIN), "learned"
+    if raised_mib is not None and raised_mib > vram_mib:
+        vram_mib, source = raised_mib, "learned"
+    if source == "learned":
+        vram_mib = min(vram_mib, _largest_mib(snapshot) or vram_mib)
+    return Need(vram_mib=vram_mib, gpus=spec.gpus, source=source, exclusive=spec.exclusive)
 
 
 def limits_of(spec: RunSpec, worker: Settings) -> Limits:
@@ -34,16 +50,20 @@ def limits_of(spec: RunSpec, worker: Settings) -> Limits:
     )
 
 
-def reservations_of(alive: Sequence[SegmentRecord], now_s: float) -> list[Reservation]:
-    """What was promised to the segments that live, one a GPU. `now_s`: wall clock, as their starts."""
+def reservations_of(
+    alive: Sequence[SegmentRecord], usage: Mapping[tuple[str, str], int | None], now_s: float
+) -> list[Reservation]:
+    """What was promised to the segments that live, one a GPU. `usage`: what they use, by (run id, GPU UUID), in
+    the reading that is decided on. `now_s`: wall clock, as their starts."""
     return [
         Reservation(
             run_id=segment.run_id,
             gpu_uuid=uuid,
             promised_mib=segment.promised_mib,
-            seen_mib=None,
+            seen_mib=usage.get((segment.run_id, uuid)),
             started_s=segment.started_at_s,
-            settled=is_settled(None, segment.started_at_s, now_s),
+            settled=is_settled(usage.get((segment.run_id, uuid)), segment.started_at_s, now_s),
+            exclusive=segment.exclusive,
         )
         for segment in alive
         for uuid in segment.gpu_uuids
@@ -52,34 +72,16 @@ def reservations_of(alive: Sequence[SegmentRecord], now_s: float) -> list[Reserv
 
 def memory_limit_mib(spec: RunSpec, snapshot: Snapshot) -> int | None:
     """`-g` in MiB; None when there is none, or no GPU to take a share of."""
-    totals = [gpu.total_mib for gpu in snapshot.gpus if gpu.total_mib is not None]
-    if spec.gpu_memory_limit is None or not totals:
+    total_mib = _largest_mib(snapshot)
+    if spec.gpu_memory_limit is None or total_mib is None:
         return None
-    return parse_gpu_memory_limit(spec.gpu_memory_limit).of(max(totals))
+    return parse_gpu_memory_limit(spec.gpu_memory_limit).of(total_mib)
 
 
-def environment_of(run: RunRecord, number: int, folder: str, gpu_uuids: Sequence[str], limit_mib: int | None,
-                   checkpoint: str | None) -> dict[str, str]:  # fmt: skip
-    """What the leader gets besides the environment of the shell that queued it. See docs/protocol.md."""
-    spec = run.spec
-    optional: Mapping[str, str | None] = {
-        "BACKPROP_RESUME_FROM": checkpoint,
-        "BACKPROP_CHECKPOINT_EVERY_SECONDS": _text(spec.checkpoint_every_s),
-        "BACKPROP_GPU_MEMORY_LIMIT_MB": _text(limit_mib),
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID" if gpu_uuids else None,
-        "CUDA_VISIBLE_DEVICES": ",".join(gpu_uuids) if gpu_uuids else None,
-    }
-    return {
-        "BACKPROP_RUN_ID": run.id,
-        "BACKPROP_RUN_NAME": run.name,
-        "BACKPROP_SEGMENT": str(number),
-        "BACKPROP_EVENTS": f"{folder}/events.jsonl",
-        "BACKPROP_MAX_MINUTES": f"{spec.timebox_s / 60:g}",
-        "BACKPROP_STOP_SIGNAL": spec.stop_signal,
-        "BACKPROP_FRAMEWORK": spec.framework,
-        "PYTHONUNBUFFERED": "1",
-    } | {name: value for name, value in optional.items() if value is not None}
+def _largest_mib(snapshot: Snapshot) -> int | None:
+    sizes = (usable_mib(gpu, snapshot) for gpu in snapshot.gpus)
+    return max((size for size in sizes if size is not None), default=None)
 
 
-def _text(value: float | None) -> str | None:
-    return None if value is None else f"{value:g}"
+def _default_or_declared(spec: RunSpec) -> NeedSource:
+    return "declared" if spec.gpu_min_vram_declared else "default"
