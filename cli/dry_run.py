@@ -46,7 +46,7 @@ def describe_start(wanted: "Submission", home: Home) -> int:
             ("on a resume", added),
             (
                 "governor",
-                _verdict(spec, wanted.settings, database, look(home, wanted.settings.gpu_probe.value)),
+                _verdict(spec, wanted.settings, database, look(home, wanted.settings)),
             ),
         ]
     )
@@ -60,7 +60,7 @@ def describe_queue(home: Home, settings: Settings) -> int:
     if not runs:
         click.echo("nothing is queued")
         return 0
-    snapshot = look(home, settings.gpu_probe.value)
+    snapshot = look(home, settings)
     for run in runs:
         click.echo(f"{run.id}  {safe(run.name)}: {safe(_verdict(run.spec, settings, database, snapshot))}")
     return 0

@@ -28,13 +28,14 @@ POLL_S: Final = 0.3
 
 def follow_run(home: Home, database: Database, run_id: str, settings: Settings) -> int:
     """Show the run's output from its next segment on until it has ended; the exit code of its outcome."""
-    first = run_now(database, run_id).segment + 1
-    stream = LogStream(home, run_id, first, sys.stdout.buffer, raw=False)
+    first = run_now(database, run_id)
+    stream = LogStream(home, run_id, first.segment + 1, sys.stdout.buffer, raw=False)
+    reasons = _Reasons(first.reason)
     if wake_workers(home.locks):
-        interrupted = _watch(database, run_id, stream)
+        interrupted = _watch(database, run_id, stream, reasons)
         told = f"{run_id} goes on; watch it with: backprop logs -f {run_id}"
     else:
-        interrupted = _work(home, database, run_id, settings, stream)
+        interrupted = _work(home, database, run_id, settings, stream, reasons)
         told = f"{run_id} stays queued; go on with: backprop worker"
     run = run_now(database, run_id)
     if run.state not in EXIT_CODE:
@@ -44,15 +45,24 @@ def follow_run(home: Home, database: Database, run_id: str, settings: Settings) 
     return EXIT_CODE[run.state]
 
 
-def _watch(database: Database, run_id: str, stream: LogStream) -> bool:
+class _Reasons:
+    """Says why the run waits in the queue, each reason once."""
+
+    def __init__(self, known: str) -> None:
+        self._said = known
+
+    def tell(self, run: RunRecord) -> RunRecord:
+        if run.state is State.QUEUED and run.reason != self._said:
+            self._said = run.reason
+            click.echo(f"{run.id} {safe(run.reason)}", err=True)
+        return run
+
+
+def _watch(database: Database, run_id: str, stream: LogStream, reasons: _Reasons) -> bool:
     """Beside a worker: print until the run has ended. True if interrupted."""
-    said = ""
     try:
-        while (run := run_now(database, run_id)).state not in FINAL and run.state is not State.HELD:
+        while not has_ended(run := reasons.tell(run_now(database, run_id))):
             stream.pump(run.segment)
-            if run.state is State.QUEUED and run.reason != said:
-                said = run.reason
-                click.echo(f"{run_id} {safe(said)}", err=True)
             time.sleep(POLL_S)
         stream.finish(run.segment)
     except KeyboardInterrupt:
@@ -60,7 +70,9 @@ def _watch(database: Database, run_id: str, stream: LogStream) -> bool:
     return False
 
 
-def _work(home: Home, database: Database, run_id: str, settings: Settings, stream: LogStream) -> bool:
+def _work(
+    home: Home, database: Database, run_id: str, settings: Settings, stream: LogStream, reasons: _Reasons
+) -> bool:
     """Be the worker of this run. The database stays with this thread; the other one only reads the logs."""
     from backprop.worker.session import work
 
@@ -80,7 +92,7 @@ def _work(home: Home, database: Database, run_id: str, settings: Settings, strea
             settings,
             drain=True,
             only=frozenset({run_id}),
-            until=lambda: has_ended(run_now(database, run_id)),
+            until=lambda: has_ended(reasons.tell(run_now(database, run_id))),
             quiet=True,
         )
     finally:

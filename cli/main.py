@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "list": "List runs, newest first.",
     "status": "Show host, GPUs, workers and queue, or one run.",
     "show": "Show one run: segments, checkpoints, reason.",
+    "why": "Say why a run is waiting, rule by rule.",
     "logs": "Print a run's output.",
     "stop": "Stop runs; they keep their checkpoints.",
     "resume": "Queue a run again, from its last checkpoint.",
@@ -88,7 +89,7 @@ def main() -> None:
 def run_command(args: list[str]) -> int:
     """Run one command line; its exit code."""
     try:
-        code = backprop.main(args=args, prog_name="backprop", standalone_mode=False)
+        code = backprop.main(args=args or ["--help"], prog_name="backprop", standalone_mode=False)
     except click.UsageError as error:
         return _refuse(_usage(error), error.exit_code)
     except click.ClickException as error:

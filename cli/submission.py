@@ -22,6 +22,18 @@ KEPT_OF_OURS: Final = ("BACKPROP_HOME", "BACKPROP_ALLOW_REMOTE_HOME")
 SCRIPT_SUFFIXES: Final = (".py", ".sh", ".bash")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked for this run alone. `env`: KEY=VALUE texts. `gpus` 0: a CPU run."""
+
+    resume_from: str | None = None
+    run_id: str | None = None
+    name: str | None = None
+    env: Sequence[str] = ()
+    gpus: int = 1
+    exclusive: bool = False
+
+
 @dataclass(frozen=True)
 class Submission:
     """A run ready to be queued. `run_id`: the id asked for, None for a new one."""
@@ -44,14 +56,11 @@ def submission(
     option_names: Mapping[str, str],
     config: Path | None,
     home: Home,
-    resume_from: str | None,
-    run_id: str | None,
-    name: str | None,
-    env: Sequence[str],
+    asked: Asked,
 ) -> Submission:
     """Check everything about a new run. Raises BadCommand, BadConfig; writes nothing.
 
-    `words`: SCRIPT and its arguments. `env`: KEY=VALUE texts.
+    `words`: SCRIPT and its arguments.
     """
     cwd = _cwd()
     effective = load(cwd, home.root, config, flags, option_names)
@@ -61,12 +70,13 @@ def submission(
         argv, program, script = _python(words, cwd, effective.settings.python)
     else:
         argv, program, script = _program(words, cwd)
-    spec = _spec(argv, program, script, cwd, effective, _checkpoint(resume_from, cwd))
+    spec = _spec(argv, program, script, cwd, effective, asked)
+    run_id, name = asked.run_id, asked.name
     return Submission(
         run_id=_checked("--run-id", run_id) if run_id is not None else None,
         name=_checked("--name", name) if name is not None else name_of(script or program),
         spec=spec,
-        environment=environment_of_shell(env),
+        environment=environment_of_shell(asked.env),
         settings=effective.settings,
         notes=effective.notes,
     )
@@ -77,14 +87,16 @@ def enqueue(home: Home, database: "Database", wanted: Submission, now_s: float) 
 
     In this order a crash leaves a folder without a row, which nobody runs, and never a row without its folder.
     """
-    from backprop.scheduler import folders, queue
+    from backprop.scheduler import folders, queue, reads
 
     run_id, folder = folders.create(home, wanted.run_id)
     try:
         folders.write_spec(folder, run_id, wanted.name, wanted.spec, wanted.environment, now_s)
         queue.enqueue(database, run_id, wanted.name, wanted.spec, now_s, "queued")
     except BaseException:
-        folders.remove(folder)
+        # An interrupt may come just after the commit: then the run is queued and needs its folder.
+        if reads.run_by_id(database, run_id) is None:
+            folders.remove(folder)
         raise
     return run_id
 
@@ -101,7 +113,7 @@ def _spec(
     script: Path | None,
     cwd: Path,
     effective: Effective,
-    resume_from: str | None,
+    asked: Asked,
 ) -> RunSpec:
     settings, sources = effective.settings, effective.sources
     return RunSpec(
@@ -117,7 +129,9 @@ def _spec(
         checkpoint_every_s=settings.checkpoint_every_s,
         auto_resume=settings.auto_resume,
         resume_arg=settings.resume_arg,
-        resume_from=resume_from,
+        resume_from=_checkpoint(asked.resume_from, cwd),
+        gpus=asked.gpus,
+        exclusive=asked.exclusive,
         max_segments=settings.max_segments,
         max_total_s=settings.max_total_s,
         retries=settings.retries,

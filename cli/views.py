@@ -51,6 +51,8 @@ def segment_view(segment: SegmentRecord, log: str) -> dict[str, Any]:
         "checkpoint_used": segment.checkpoint_used,
         "gpus": list(segment.gpu_uuids),
         "promised_mib": segment.promised_mib,
+        "need_source": segment.need_source,
+        "peak_mib": segment.peak_mib,
         "bad_events": segment.bad_events,
         "log": log,
     }

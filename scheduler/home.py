@@ -88,7 +88,7 @@ def check(home: Home) -> bool:
         raise HomeRefused(f"{root}: {error.strerror}; {ADVICE}") from error
     if stat.S_ISLNK(seen.st_mode):
         raise HomeRefused(
-            f"{root} is a symbolic link to {os.path.realpath(root)}; set BACKPROP_HOME to that path itself"
+            f"{root} is a symbolic link; set BACKPROP_HOME to that path itself: {os.path.realpath(root)}"
         )
     if not stat.S_ISDIR(seen.st_mode):
         raise HomeRefused(f"{root} is not a directory; {ADVICE}")
@@ -113,6 +113,10 @@ def ensure(home: Home) -> Home:
             home.root.chmod(0o700)
         home.locks.mkdir(mode=0o700, exist_ok=True)
         home.runs.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError as error:
+        raise HomeRefused(
+            f"{home.root.parent} does not exist, so {home.root} cannot be made in it; {ADVICE}"
+        ) from error
     except OSError as error:
         raise HomeRefused(f"{home.root}: {error.strerror}; {ADVICE}") from error
     check(home)

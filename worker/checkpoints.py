@@ -116,16 +116,18 @@ def roots_for(
 ) -> tuple[Path, ...]:
     """The folders a run may save checkpoints in: its own, and those the user named.
 
-    `argv` is the whole command line. Each argument, or its value after "=", that leads out of `cwd` counts:
-    an absolute path, `../out`, or a link in `cwd` to another disk; not a program. Of a file its folder
-    counts, or, if that is too broad (the home folder, /tmp, /), the file alone. System folders never do.
+    Its own counts whatever it is, but for /: people do start runs in their home folder or in /tmp. `argv` is the
+    whole command line. Each argument, or its value after "=", that leads out of `cwd` counts: an absolute path,
+    `../out`, or a link in `cwd` to another disk; not a program. Of a file its folder counts, or, if that is too
+    broad (the home folder, /tmp, /), the file alone. System folders never do.
     """
     named = [argument for text in argv for argument in (text, text.partition("=")[2]) if argument]
-    candidates = [cwd, *extra]
+    candidates = [*extra]
     if resume_from is not None:
         candidates += [(cwd / resume_from).parent, cwd / resume_from]
     candidates += [cwd / text for text in named if _could_be_path(text, cwd)]
-    roots: list[Path] = []
+    own = Path(os.path.realpath(cwd))
+    roots = [] if own == Path("/") else [own]
     for candidate in candidates:
         root = _as_root(candidate)
         if root is not None and len(roots) < MAX_ROOTS and not any(_inside(root, each) for each in roots):

@@ -19,10 +19,14 @@ PASSING_ERRORS = frozenset(
 
 
 def ending_of(run: RunRecord, segment: SegmentRecord, exit: Exit | None, folder: Path) -> Ending:  # noqa: A002
-    """The end of `run`'s live segment; `exit` None means lost. Reads the end of its log when it failed."""
+    """The end of `run`'s live segment; `exit` None means lost, and so does an end that nobody asked for and nobody
+    saw: it may have been a good one. Reads the end of its log when it failed."""
     wanted, why = run.intent, run.intent_why
-    if exit is None:
-        return Ending(wanted=wanted, lost=True, why_asked=why, first_sign_s=segment.first_output_s)
+    if exit is None or (exit.asked is None and not exit.seen_to_end):
+        running_s = exit.running_s if exit is not None else 0.0
+        return Ending(
+            wanted=wanted, lost=True, why_asked=why, running_s=running_s, first_sign_s=segment.first_output_s
+        )
     asked = _asked(exit, run)
     return Ending(
         asked=asked,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -20,6 +21,7 @@ from backprop.worker.supervisor import proctree
 T = TypeVar("T")
 
 SUPERVISOR: Final = Path(__file__).parent / "supervisor"
+CONTROL_SIGNALS: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 INTRODUCTION_S: Final = 5.0
 """How long a new supervisor may take to say who it is before it is taken for dead."""
 
@@ -145,7 +147,7 @@ class LocalPlace:
             str(folder),
             str(-1 if lock is None else lock),
         ]
-        with open(folder / "supervisor.log", "ab") as errors:  # noqa: PTH123
+        with open(folder / "supervisor.log", "ab") as errors, _blocked(CONTROL_SIGNALS):  # noqa: PTH123
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -189,6 +191,17 @@ class LocalPlace:
         handle = self._pidfds.pop(key, None)
         if handle is not None:
             os.close(handle)
+
+
+@contextlib.contextmanager
+def _blocked(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
+    """Whoever is started meanwhile begins with these signals blocked: what is sent to a supervisor that is still
+    starting waits for it instead of ending it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _read(path: Path, kind: type[T]) -> T | None:

@@ -42,6 +42,8 @@ class Stop:
     def __enter__(self) -> "Stop":
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in STOP_SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup: it is to stay when its terminal goes
             self._before[number] = signal.signal(number, self._record)
         return self
 

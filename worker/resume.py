@@ -31,17 +31,27 @@ class Resume:
 
 
 def choose(run: RunRecord, saved: Sequence[CheckpointRecord]) -> Resume:
-    """Pick the newest good checkpoint of `saved` (newest first), or what the user pinned. Reads the files."""
-    if run.resume_pin is not None:
-        return _given(run, run.resume_pin) if run.resume_pin else Resume()
-    candidates = [known_of(record) for record in saved if record.refused is None]
-    good, broken = newest_good(candidates)
+    """Pick the newest good checkpoint of `saved` (newest first), else where the user said to begin. Reads the files."""
+    good, broken = newest_good([known_of(record) for record in usable(run, saved)])
     passed_over = tuple(f"{known.path}: {why}" for known, why in broken)
     if good is not None:
         return Resume(str(good.path), passed_over)
     if broken:
         return Resume(problem=_nothing_left(run, passed_over))
-    return _given(run, run.spec.resume_from) if run.spec.resume_from else Resume()
+    start = start_of(run)
+    return _given(run, start) if start else Resume()
+
+
+def usable(run: RunRecord, saved: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
+    """Those of `saved` that a resume may take: not refused and, once the user has said where to begin again, saved
+    since then. `resume --from-scratch` that fell back on an older one would not be from scratch."""
+    since = 0 if run.resume_pin is None else run.chain_start + 1
+    return [record for record in saved if record.refused is None and record.segment >= since]
+
+
+def start_of(run: RunRecord) -> str | None:
+    """What the chain begins from while no checkpoint of its own is known; None for zero."""
+    return run.spec.resume_from if run.resume_pin is None else run.resume_pin or None
 
 
 def command_line(spec: RunSpec, checkpoint: str | None) -> tuple[str, ...]:

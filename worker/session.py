@@ -12,7 +12,7 @@ from backprop.worker import locks
 from backprop.worker.context import Clock, Context, Talk
 from backprop.worker.local import LocalPlace
 from backprop.worker.loop import Loop, counts_line
-from backprop.worker.wake import WakePipe
+from backprop.worker.wake import FOLLOWER, WakePipe
 
 
 def work(
@@ -29,9 +29,10 @@ def work(
 ) -> bool:
     """Be a worker until told to stop, or done (`drain`, `until`). True if a signal ended it.
 
-    Raises DatabaseRefused. `only`: the runs it may touch; None for all. `quiet`: says nothing; `verbose`: every checkpoint too.
+    Raises DatabaseRefused. `only`: the runs it may touch; None for all. `quiet`: says nothing; `verbose`: every
+    checkpoint too.
     """
-    worker = os.urandom(4).hex()
+    worker = (FOLLOWER if only else "") + os.urandom(4).hex()
     talk = Talk(quiet=quiet, verbose=verbose)
     context = Context(home, database, LocalPlace(home), worker, settings, Clock(), talk, only)
     # The lock before the row: a row whose lock is free is a dead worker's.

@@ -3,11 +3,18 @@
 Each worker reads a FIFO beside its lock. A byte written to it means "look at the queue now"; nothing depends on
 it, since every worker looks by itself before long. Opening a FIFO that nobody reads fails at once, so the same
 call tells whether a worker is there. Standard library only: `backprop run` stays light.
+
+A follower (`backprop run --follow` without a worker) is a worker for one run alone. It is woken like any other, but
+nobody may rely on it to start anything else.
 """
 
 import contextlib
 import os
 from pathlib import Path
+from typing import Final
+
+FOLLOWER: Final = "follow-"
+"""How the id of a worker begins that serves one run alone."""
 
 
 def wake_path(locks: Path, worker: str) -> Path:
@@ -15,12 +22,12 @@ def wake_path(locks: Path, worker: str) -> Path:
 
 
 def wake_workers(locks: Path) -> int:
-    """Wake every living worker of this home; how many there are."""
+    """Wake every living worker of this home; how many of them start whatever is queued."""
     woken = 0
     for path in locks.glob("worker-*.wake"):
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-            woken += 1
+            woken += not path.name.startswith(f"worker-{FOLLOWER}")
             try:
                 os.write(handle, b".")
             finally:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, dry_run: bool) -> int:
     """Bring in FILE, the npm tool's ~/.backprop/experiments.json: ids, names, states, steps, checkpoints.
 
-    Relative paths in it are taken from this directory. Ids that are here already are left alone, so it can be repeated. `backprop resume ID` then continues a run from
-    its last checkpoint.
+    Relative paths in it are taken from this directory. Ids that are here already are left alone, so it can be
+    repeated. `backprop resume ID` then continues a run from its last checkpoint.
     """
     from backprop.scheduler import folders, original, queue, reads
     from backprop.scheduler.errors import BadConfig

@@ -42,6 +42,10 @@ class SplitAtDashes(click.Command):
 @click.option("--run-id", metavar="ID", help="Choose the id; one that exists is refused.")
 @click.option("-n", "--name", help="A name for people; several runs may share it.  [default: the script's]")
 @click.option(
+    "--gpus", type=click.IntRange(min=0), default=1, metavar="N", help="GPUs it needs; 0: none.  [default: 1]"
+)
+@click.option("--exclusive", is_flag=True, help="No other run of ours beside it on its GPUs.")
+@click.option(
     "--env", multiple=True, metavar="KEY=VALUE", help="Set in the script's environment; repeatable."
 )
 @click.option(
@@ -57,6 +61,8 @@ def command(
     resume_from: str | None,
     run_id: str | None,
     name: str | None,
+    gpus: int,
+    exclusive: bool,
     env: tuple[str, ...],
     follow: bool,
     quiet: bool,
@@ -70,7 +76,7 @@ def command(
     SCRIPT ending in .py runs under this shell's python; anything else is a program. The directory, the environment
     and the interpreter of this shell are remembered.
     """
-    from backprop.cli.submission import submission
+    from backprop.cli.submission import Asked, submission
 
     if surplus:
         raise click.UsageError(
@@ -86,10 +92,7 @@ def command(
         options.option_names(),
         given.config,
         homes.locate(),
-        resume_from,
-        run_id,
-        name,
-        env,
+        Asked(resume_from=resume_from, run_id=run_id, name=name, env=env, gpus=gpus, exclusive=exclusive),
     )
     for note in wanted.notes:
         click.echo(f"note: {safe(note)}", err=True)

@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from backprop.scheduler.database import Database
     from backprop.scheduler.home import Home
     from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+    from backprop.scheduler.spec import RunSpec
 
 SHOWN_CHECKPOINTS: Final = 6
+FAR_OFF_MIB: Final = 1024
 
 
 @click.command(name="show")
@@ -65,6 +67,7 @@ def _print(
                 "timebox",
                 f"{spec.timebox_s / 60:g} min, then SIG{spec.stop_signal} and {spec.grace_s:g} s to save",
             ),
+            *_vram(spec, segments),
             ("queued", clock(run.created_at_s)),
             ("started", clock(run.started_at_s)),
             ("ended", clock(run.ended_at_s)),
@@ -102,6 +105,33 @@ def _print(
         print_table(("STEP", "SEGMENT", "SAVED", "SIZE", "CHECKPOINT"), rows, ("STEP", "SEGMENT", "SIZE"))
         if len(saved) > SHOWN_CHECKPOINTS:
             click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
+
+
+def _vram(spec: "RunSpec", segments: "list[SegmentRecord]") -> list[tuple[str, str]]:
+    """What was reserved, who said so, what was used, and whether the declaration was far off."""
+    from backprop.scheduler.rules import amount
+
+    given = [one for one in segments if one.gpu_uuids]
+    if not given:
+        if spec.gpus == 0 or spec.gpu_probe == "none":
+            return []
+        if spec.gpu_memory_limit is not None:
+            return [("VRAM", f"will reserve {spec.gpu_memory_limit} (declared), where there is a GPU")]
+        source = (
+            "declared" if spec.gpu_min_vram_declared else "unless its script is known to need another amount"
+        )
+        return [("VRAM", f"will reserve {amount(spec.gpu_min_vram_mib)} ({source}), where there is a GPU")]
+    promised_mib, source = given[-1].promised_mib, given[-1].need_source
+    peak_mib = max((one.peak_mib for one in given if one.peak_mib is not None), default=None)
+    told = f"{amount(promised_mib)} reserved ({source})"
+    if peak_mib is None:
+        return [("VRAM", f"{told}; its own use could not be seen")]
+    far_off = ""
+    if source == "declared" and peak_mib > promised_mib:
+        far_off = ": more than declared; declare more"
+    elif source == "declared" and promised_mib > 2 * peak_mib and promised_mib - peak_mib > FAR_OFF_MIB:
+        far_off = ": far less than declared; declaring less lets more runs share a GPU"
+    return [("VRAM", f"{told}; used at most {amount(peak_mib)}{far_off}")]
 
 
 def _code(segment: "SegmentRecord") -> str:

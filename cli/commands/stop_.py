@@ -19,6 +19,7 @@ def command(
     from backprop.scheduler import queue, reads
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import LIVE, State
+    from backprop.worker import locks
     from backprop.worker.local import LocalPlace
     from backprop.worker.wake import wake_workers
 
@@ -37,11 +38,12 @@ def command(
         except IllegalMove as error:
             click.echo(f"backprop: {error}", err=True)
             code = error.exit_code
-    awake = wake_workers(home.locks)
+    wake_workers(home.locks)
     for run in found:
         state = states.get(run.id)
         if state in LIVE:
-            if not awake:
+            # Its worker is dead: another one, if there is any, may take a while to notice.
+            if run.worker is None or not locks.worker_alive(home.locks, run.worker):
                 LocalPlace(home).ask(run.id, run.segment)
             click.echo(f"stopping {safe(run.name)} ({run.id}): it has {run.spec.grace_s:g} s to save")
         elif state is not None:

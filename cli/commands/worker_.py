@@ -47,7 +47,10 @@ def command(
         raise DatabaseRefused(f"{home.database} is damaged: {problem}; its runs live on in {home.runs}")
     from backprop.worker.session import work
 
-    greeting = f"backprop {version('backprop-scheduler')}, home {home.root}; Ctrl-C asks running segments to checkpoint, then exits"
+    greeting = (
+        f"backprop {version('backprop-scheduler')}, home {home.root};"
+        " Ctrl-C asks running segments to checkpoint, then exits"
+    )
     interrupted = work(
         home, database, effective.settings, drain=drain, verbose=given.verbose, greeting=greeting
     )

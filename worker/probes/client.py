@@ -41,7 +41,7 @@ MAX_RETRY_S: Final = 60.0
 """After an answer that no GPU can be read, and after a helper that died."""
 
 NO_GPU_PAUSE_S: Final = 300.0
-"""A machine without GPUs is asked again this seldom, and holds no helper (about 25 MB) in between."""
+"""A machine without GPUs is asked again this seldom, and holds no helper (about 20 MB) in between."""
 
 MAX_LEFT_BEHIND: Final = 2
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import files
 import proctree
-from leader import Found, Leader, Spawned
+from leader import Found, Gone, Leader, Spawned
 from segment import CONTROL, DEAF, Segment
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -30,6 +30,8 @@ def main(folder: Path, lock: int) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, CONTROL)
     for number in DEAF:
         signal.signal(number, signal.SIG_IGN)
+    # Inherited as ignored, it would have the kernel swallow the leader's status.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     order = files.read(folder / "order.json")
     if order is None:
         return 1
@@ -57,16 +59,20 @@ def _adopt(folder: Path, order: dict[str, object]) -> int:
     process = _known_leader(known) or next(iter(proctree.carriers(cookie)), None)
     if process is None or (folder / "exit.json").exists():
         return 0
-    try:
-        leader = Found(process, cookie)
-    except OSError:
-        return 0
+    leader = _found(process, cookie)
     started_s = known.get("started_monotonic_s")
     if not isinstance(started_s, float):
         started_s = process.start_ticks / os.sysconf("SC_CLK_TCK")
     started_at_s = known.get("started_at_s")
     _introduce(folder, leader, started_at_s if isinstance(started_at_s, float) else time.time(), started_s)
     return _see_through(folder, order, leader, started_s)
+
+
+def _found(process: proctree.Process, cookie: tuple[bytes, ...]) -> Leader:
+    try:
+        return Found(process, cookie)
+    except OSError:
+        return Gone(process, cookie)
 
 
 def _see_through(folder: Path, order: dict[str, object], leader: Leader, started_s: float) -> int:
@@ -155,13 +161,15 @@ def _number(value: object) -> float:
 
 def _items(value: object) -> list[object]:
     if isinstance(value, list):
-        return list(value)
+        found: list[object] = value
+        return found
     raise ValueError(f"not a list: {value!r}")
 
 
 def _pairs(value: object) -> dict[object, object]:
     if isinstance(value, dict):
-        return dict(value)
+        found: dict[object, object] = value
+        return found
     raise ValueError(f"not an object: {value!r}")
 
 

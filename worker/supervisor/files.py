@@ -22,7 +22,7 @@ RETRY_EVERY_S = 1.0
 def read(path: Path) -> dict[str, object] | None:
     """One JSON object; None when the file is missing or is not one."""
     try:
-        found = json.loads(path.read_bytes())
+        found: object = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

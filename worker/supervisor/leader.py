@@ -1,14 +1,17 @@
 """The leader: the process the user's command became. How is it started, signalled, and seen to end?
 
-Standard library only, imports nothing of ours. Two kinds: one we spawned (its status comes from wait), and one
-whose supervisor died, found again and watched through a pidfd (its status is not ours to have).
+Standard library only, imports nothing of ours. Three kinds: one we spawned (its status comes from wait); one whose
+supervisor died, found again and watched through a pidfd (its status comes from the kernel, where it tells); one
+that had ended before anybody looked, whose stragglers are all there is.
 """
 
 import contextlib
+import fcntl
 import functools
 import os
 import select
 import signal
+import struct
 from collections.abc import Mapping, Sequence
 
 import proctree
@@ -18,12 +21,16 @@ RESET = tuple(
     for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGALRM",
                  "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGXFSZ", "SIGCONT", "SIGWINCH")
 )  # fmt: skip
+PIDFD_INFO = struct.Struct("=QQ11Ii")
+"""`struct pidfd_info` of <linux/pidfd.h>, first version: mask, cgroup id, eleven ids, exit status."""
+PIDFD_GET_INFO = 3 << 30 | PIDFD_INFO.size << 16 | 0xFF << 8 | 11
+PIDFD_INFO_EXIT = 1 << 3
 OOM_SCORE_ADJ = 300
 """So that the kernel, short of memory, ends training rather than the supervisor or the user's desktop."""
 
 
 class Leader:
-    """A living or ended leader. `status`: the wait status once known; None while alive or when never ours."""
+    """A living or ended leader. `status`: the wait status once known; None while alive, or when nobody can say."""
 
     process: proctree.Process
     find: proctree.Finder
@@ -94,8 +101,34 @@ class Found(Leader):
             os.close(self._pidfd)
             raise ProcessLookupError(process.pid)
         self.process = process
-        self.find = functools.partial(proctree.members, process.pid, cookie)
+        self.find = functools.partial(proctree.members, process, cookie)
 
     def ended(self) -> bool:
         readable, _, _ = select.select([self._pidfd], [], [], 0)
         return bool(readable)
+
+    def status(self) -> int | None:
+        zombie = proctree.zombie_status(self.process)
+        return zombie if zombie is not None else _reaped_status(self._pidfd)
+
+
+class Gone(Leader):
+    """Somebody else's child that nobody saw end. What it left behind is still to be ended."""
+
+    def __init__(self, process: proctree.Process, cookie: tuple[bytes, ...]) -> None:
+        self.process = process
+        self.find = functools.partial(proctree.members, process, cookie)
+
+    def ended(self) -> bool:
+        return True
+
+
+def _reaped_status(pidfd: int) -> int | None:
+    """The wait status of a process that its parent has collected. Kernels before 6.15 do not keep it: None."""
+    body = bytearray(PIDFD_INFO.pack(PIDFD_INFO_EXIT, *[0] * 13))
+    try:
+        fcntl.ioctl(pidfd, PIDFD_GET_INFO, body)
+    except OSError:
+        return None
+    mask, *_, status = PIDFD_INFO.unpack(body)
+    return status if mask & PIDFD_INFO_EXIT else None

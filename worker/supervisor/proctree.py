@@ -38,6 +38,7 @@ class _Seen:
     parent: int
     session: int
     state: str
+    exit_status: int
 
 
 def boot_id() -> str:
@@ -56,6 +57,14 @@ def alive(process: Process) -> bool:
     return identify(process.pid) == process
 
 
+def zombie_status(process: Process) -> int | None:
+    """The wait status of this very process while its parent has not collected it; None before and after."""
+    seen = _look(process.pid)
+    if seen is None or seen.process != process or seen.state not in DEAD_STATES:
+        return None
+    return seen.exit_status
+
+
 def descendants(root: int) -> list[Process]:
     """All living processes below pid `root`, nearest first, without `root`."""
     children: dict[int, list[_Seen]] = {}
@@ -70,14 +79,16 @@ def descendants(root: int) -> list[Process]:
     return found
 
 
-def members(leader: int, cookie: tuple[bytes, ...]) -> list[Process]:
+def members(leader: Process, cookie: tuple[bytes, ...]) -> list[Process]:
     """Processes of a segment whose supervisor is gone: the leader's session, everything below the leader, and
     whoever carries all of `cookie` ("NAME=value") in its environment. The caller itself is never one."""
     me = os.getpid()
-    by_session = [
-        seen.process for seen in _everybody() if seen.session == leader and seen.state not in DEAD_STATES
-    ]
-    found = dict.fromkeys([*by_session, *descendants(leader), *carriers(cookie)])
+    found = dict.fromkeys(carriers(cookie))
+    # Somebody else under the leader's pid: then the session of that number is somebody else's too.
+    if identify(leader.pid) in (leader, None):
+        session = (seen for seen in _everybody() if seen.session == leader.pid)
+        found |= dict.fromkeys(seen.process for seen in session if seen.state not in DEAD_STATES)
+        found |= dict.fromkeys(descendants(leader.pid))
     return [process for process in found if process.pid != me]
 
 
@@ -156,4 +167,5 @@ def _look(pid: int) -> _Seen | None:
         return None
     # The name in parentheses may hold spaces and parentheses itself: the fields start after the last one.
     fields = text[text.rindex(b")") + 2 :].split()
-    return _Seen(Process(pid, int(fields[19])), int(fields[1]), int(fields[3]), fields[0].decode())
+    process = Process(pid, int(fields[19]))
+    return _Seen(process, int(fields[1]), int(fields[3]), fields[0].decode(), int(fields[49]))

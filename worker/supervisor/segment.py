@@ -93,7 +93,8 @@ class Segment:
         files.write_if_possible(self._folder / "stop.json", {"asked": why, "at_s": time.time()}, durable=True)
         if self._leader.ended():
             return
-        if proctree.send(self._leader.process, self._stop_signal):
+        # A leader we may not signal (it became another user) is asked all the same: its time is over.
+        if proctree.send(self._leader.process, self._stop_signal) or not self._leader.ended():
             self._asked, self._asked_at_s = why, self._now()
         # A stopped process takes a signal only when it runs again.
         self._thaw()

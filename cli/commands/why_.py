@@ -1,0 +1,90 @@
+"""`backprop why RUN`: each rule that keeps a run waiting, what it needs, what is there, and since when."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backprop.cli.safe import safe
+from backprop.cli.session import need_existing
+
+if TYPE_CHECKING:
+    from backprop.scheduler.records import RunRecord, Waiting
+
+
+@click.command(name="why")
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
+def command(run: str, as_json: bool) -> None:
+    """Say why RUN is where it is: for a waiting one, every rule that fails."""
+    from backprop.cli.views import duration, iso, print_json
+    from backprop.scheduler import reads
+    from backprop.scheduler.lifecycle import State
+    from backprop.worker.locks import worker_alive
+
+    home, database = need_existing()
+    found = reads.find_run(database, run)
+    alive = any(worker_alive(home.locks, one.id) for one in reads.workers(database))
+    if as_json:
+        print_json(
+            {
+                "id": found.id,
+                "state": found.state.value,
+                "reason": found.reason,
+                "worker_alive": alive,
+                "not_before": iso(found.not_before_s or None),
+                "rules": [_rule_view(one) for one in found.waiting],
+            }
+        )
+        return
+    click.echo(f"{found.id} {safe(found.name)} is {found.state}: {safe(found.reason)}")
+    if found.state is not State.QUEUED:
+        return
+    if not alive:
+        click.echo("no worker is running; start one with: backprop worker")
+        return
+    due_s = found.not_before_s - time.time()
+    if due_s > 0:
+        click.echo(f"not before its retry is due, in {duration(due_s)}")
+    if found.waiting:
+        _print_rules(found)
+    elif due_s <= 0:
+        click.echo("no worker has judged it yet; ask again in a moment")
+
+
+def _print_rules(run: "RunRecord") -> None:
+    from backprop.cli.table import print_table
+    from backprop.cli.views import duration
+
+    now_s = time.time()
+    rows = [
+        (
+            one.rule,
+            "-" if one.gpu_index is None else str(one.gpu_index),
+            _amount(one.needed),
+            _amount(one.present),
+            duration(max(now_s - one.since_s, 0.0)),
+            one.text,
+        )
+        for one in run.waiting
+    ]
+    print_table(
+        ("RULE", "GPU", "NEEDED", "PRESENT", "SINCE", "IN WORDS"), rows, ("GPU", "NEEDED", "PRESENT", "SINCE")
+    )
+
+
+def _rule_view(one: "Waiting") -> dict[str, Any]:
+    from backprop.cli.views import iso
+
+    return {
+        "rule": one.rule,
+        "gpu_index": one.gpu_index,
+        "needed": one.needed,
+        "present": one.present,
+        "since": iso(one.since_s),
+        "text": one.text,
+    }
+
+
+def _amount(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}" if value < 1000 else f"{value:.0f}"

@@ -1,0 +1,147 @@
+"""Machine, workers and queue put together: what `status` shows, and the same as JSON."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from backprop.cli.views import iso
+from backprop.scheduler import reads, watchbook
+from backprop.scheduler.database import Database
+from backprop.scheduler.home import Home
+from backprop.scheduler.lifecycle import State
+from backprop.scheduler.records import RunRecord, SegmentRecord, WorkerRecord
+from backprop.scheduler.rules import Limits, heat_limit_c
+from backprop.scheduler.settings import Settings
+from backprop.scheduler.snapshot import Gpu, Snapshot
+from backprop.scheduler.vram import Room, room
+from backprop.worker import terms
+from backprop.worker.local import LocalPlace
+from backprop.worker.locks import worker_alive
+from backprop.worker.usage import usage_of
+
+
+@dataclass(frozen=True)
+class GpuView:
+    """One GPU. `promised`: run id → MiB. `room`: None when its memory cannot be read. `idle_because`: why nothing of
+    ours runs there although runs are queued."""
+
+    gpu: Gpu
+    room: Room | None
+    promised: dict[str, int]
+    limit_c: int
+    quarantine: str | None
+    idle_because: str | None
+
+
+@dataclass(frozen=True)
+class Overview:
+    home: Home
+    snapshot: Snapshot
+    gpus: list[GpuView]
+    workers: list[WorkerRecord]
+    counts: dict[State, int]
+    live: list[RunRecord]
+    alive: list[SegmentRecord]
+
+
+def overview(home: Home, database: Database | None, snapshot: Snapshot, settings: Settings) -> Overview:
+    """Put together what is known now. `database` None: nothing was ever queued."""
+    if database is None:
+        gpus = [_gpu(gpu, None, [], settings, None, None) for gpu in snapshot.gpus]
+        return Overview(home, snapshot, gpus, [], {}, [], [])
+    workers = [one for one in reads.workers(database) if worker_alive(home.locks, one.id)]
+    alive = reads.live_segments(database)[1]
+    usage = usage_of(alive, snapshot, LocalPlace(home)) if snapshot.gpus else {}
+    reservations = terms.reservations_of(alive, usage, time.time())
+    kept_aside = {one.gpu_uuid: one.reason for one in watchbook.quarantined(database)}
+    first = next(iter(reads.queue(database, time.time(), 1)), None)
+    gpus = [
+        _gpu(
+            gpu,
+            room(gpu, snapshot, reservations),
+            [one for one in alive if gpu.uuid in one.gpu_uuids],
+            settings,
+            kept_aside.get(gpu.uuid),
+            _why_idle(gpu, first, bool(workers)),
+        )
+        for gpu in snapshot.gpus
+    ]
+    counts = reads.state_counts(database)
+    return Overview(home, snapshot, gpus, workers, counts, reads.live_runs(database), alive)
+
+
+def view(shown: Overview) -> dict[str, Any]:
+    """As JSON values. See docs/json.md."""
+    return {
+        "home": str(shown.home.root),
+        "host": msgspec.to_builtins(shown.snapshot.host),
+        "gpu_source": shown.snapshot.source,
+        "gpu_problem": shown.snapshot.problem,
+        "gpus": [_gpu_json(one) for one in shown.gpus],
+        "workers": [
+            {
+                "id": one.id,
+                "pid": one.pid,
+                "max_parallel": one.max_parallel,
+                "started_at": iso(one.started_at_s),
+            }
+            for one in shown.workers
+        ],
+        "queue": {state.value: count for state, count in shown.counts.items()},
+        "running": [
+            {
+                "id": run.id,
+                "name": run.name,
+                "state": run.state.value,
+                "segment": run.segment,
+                "reason": run.reason,
+            }
+            for run in shown.live
+        ],
+    }
+
+
+def _gpu(
+    gpu: Gpu,
+    memory: Room | None,
+    here: list[SegmentRecord],
+    settings: Settings,
+    quarantine: str | None,
+    idle: str | None,
+) -> GpuView:
+    limits = Limits(
+        max_parallel=1,
+        min_free_ram_mib=0,
+        max_cpu_load=1,
+        min_free_disk_mib=0,
+        gpu_max_temp_c=settings.gpu_max_temp_c,
+    )
+    promised = {one.run_id: one.promised_mib for one in here}
+    return GpuView(gpu, memory, promised, heat_limit_c(limits, gpu), quarantine, None if here else idle)
+
+
+def _gpu_json(one: GpuView) -> dict[str, Any]:
+    gpu: dict[str, Any] = msgspec.to_builtins(one.gpu)
+    gpu.pop("used_by_pid")
+    return gpu | {
+        "limit_c": one.limit_c,
+        "promised_to": one.promised,
+        "foreign_mib": None if one.room is None else one.room.foreign_mib,
+        "available_mib": None if one.room is None else one.room.available_mib,
+        "quarantine": one.quarantine,
+        "idle_because": one.idle_because,
+    }
+
+
+def _why_idle(gpu: Gpu, first: RunRecord | None, worker_is_there: bool) -> str | None:
+    """What the run at the head of the queue waits for, as far as it concerns this GPU."""
+    if first is None:
+        return None
+    if not worker_is_there:
+        return "no worker is running"
+    rules = [one for one in first.waiting if one.gpu_index in (None, gpu.index)]
+    if not rules:
+        return None
+    return f"{first.id} waits: " + "; ".join(one.text.removeprefix(f"GPU {gpu.index}: ") for one in rules)
