@@ -9,14 +9,15 @@ from backprop.cli.machine import look
 from backprop.cli.safe import safe
 from backprop.cli.session import open_existing
 from backprop.cli.table import print_pairs
-from backprop.scheduler import reads
-from backprop.scheduler.governor import decide
+from backprop.scheduler import reads, watchbook
+from backprop.scheduler.governor import Reservation, decide
 from backprop.scheduler.home import Home
 from backprop.scheduler.settings import Settings
-from backprop.scheduler.snapshot import Snapshot
 from backprop.scheduler.spec import RunSpec
 from backprop.worker import terms
+from backprop.worker.local import LocalPlace
 from backprop.worker.resume import command_line
+from backprop.worker.usage import usage_of
 
 if TYPE_CHECKING:
     from backprop.cli.submission import Submission
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 
 
 def describe_start(wanted: "Submission", home: Home) -> int:
-    """Print what `run` would queue and what the governor says of it now."""
+    """Print what `run` would queue and what the governor says of it now, behind what is queued already."""
     _, database = open_existing()
+    judge = _Judge(home, database, wanted.settings)
+    ahead = reads.queue(database, time.time()) if database is not None else []
+    for run in ahead:
+        judge.verdict(run.id, run.spec, run.need_mib)
     spec = wanted.spec
     told = command_line(spec, "CHECKPOINT")
     added = " ".join(told[len(spec.argv) :]) or "nothing is appended; the path is in BACKPROP_RESUME_FROM"
@@ -44,39 +49,63 @@ def describe_start(wanted: "Submission", home: Home) -> int:
             ),
             ("after it", chain if spec.auto_resume else "not requeued: auto-resume is off"),
             ("on a resume", added),
-            (
-                "governor",
-                _verdict(spec, wanted.settings, database, look(home, wanted.settings)),
-            ),
+            ("ahead of it", f"{len(ahead)} queued" if ahead else "nothing"),
+            ("governor", judge.verdict("", spec)),
         ]
     )
     return 0
 
 
 def describe_queue(home: Home, settings: Settings) -> int:
-    """Print which queued runs a worker would start now, and why the others wait."""
+    """Print which queued runs a worker would start now, in its order, and why the others would wait."""
     _, database = open_existing()
     runs = reads.queue(database, time.time()) if database is not None else []
     if not runs:
-        click.echo("nothing is queued")
+        click.echo("nothing is queued that may start now")
         return 0
-    snapshot = look(home, settings)
+    judge = _Judge(home, database, settings)
     for run in runs:
-        click.echo(f"{run.id}  {safe(run.name)}: {safe(_verdict(run.spec, settings, database, snapshot))}")
+        click.echo(f"{run.id}  {safe(run.name)}: {safe(judge.verdict(run.id, run.spec, run.need_mib))}")
     return 0
 
 
-def _verdict(spec: RunSpec, settings: Settings, database: "Database | None", snapshot: Snapshot) -> str:
-    alive = reads.live_segments(database)[1] if database is not None else []
-    need = terms.need_of(spec, snapshot)
-    decision = decide(
-        need, terms.limits_of(spec, settings), snapshot, terms.reservations_of(alive, time.time()), len(alive)
-    )
-    if decision.admitted:
+class _Judge:
+    """The governor on one look at the machine. What it admits counts against what it is asked next."""
+
+    def __init__(self, home: Home, database: "Database | None", settings: Settings) -> None:
+        self._database, self._settings = database, settings
+        self._snapshot = snapshot = look(home, settings)
+        alive = reads.live_segments(database)[1] if database is not None else []
+        usage = usage_of(alive, snapshot, LocalPlace(home)) if snapshot.gpus else {}
+        self._reservations = terms.reservations_of(alive, usage, time.time())
+        self._running = len(alive)
+        kept_aside = watchbook.quarantined(database) if database is not None and snapshot.gpus else []
+        self._quarantined = {one.gpu_uuid: one.reason for one in kept_aside}
+
+    def verdict(self, run_id: str, spec: RunSpec, raised_mib: int | None = None) -> str:
+        """In words. `run_id`: empty for a run that is not queued yet."""
+        snapshot, database = self._snapshot, self._database
+        learns = database is not None and bool(snapshot.gpus)
+        learned_mib = watchbook.learned_mib(database, run_id, spec) if database and learns else None
+        need = terms.need_of(spec, snapshot, learned_mib, raised_mib)
+        limits = terms.limits_of(spec, self._settings)
+        decision = decide(need, limits, snapshot, self._reservations, self._running, self._quarantined)
+        if decision.infeasible is not None:
+            return f"fits nowhere: {decision.infeasible}"
+        if not decision.admitted:
+            return f"would wait: {decision.sentence()}"
+        self._running += 1
+        self._reservations += [
+            Reservation(
+                run_id=run_id,
+                gpu_uuid=uuid,
+                promised_mib=need.vram_mib,
+                seen_mib=0,
+                started_s=time.time(),
+                settled=False,
+                exclusive=need.exclusive,
+            )
+            for uuid in decision.gpu_uuids
+        ]
         names = [gpu.name for gpu in snapshot.gpus if gpu.uuid in decision.gpu_uuids]
         return f"would start now{' on ' + ', '.join(names) if names else ''}"
-    return (
-        f"would wait: {decision.sentence()}"
-        if decision.infeasible is None
-        else f"fits nowhere: {decision.infeasible}"
-    )

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 from peewee import DatabaseError, SqliteDatabase, sqlite3
 
 from backprop.migrations import runner
-from backprop.scheduler.errors import DatabaseBusy, DatabaseRefused
+from backprop.scheduler.errors import DatabaseBusy, DatabaseDamaged, DatabaseRefused
 from backprop.scheduler.home import Home
 from backprop.scheduler.models import proxy
 
@@ -49,6 +49,7 @@ class Database:
     def __init__(self, home: Home, peewee_database: SqliteDatabase) -> None:
         self.home = home
         self._db = peewee_database
+        self._opened = self._identity()
 
     def write(self, verb: Callable[[], T]) -> T:
         """Run `verb` in one short IMMEDIATE transaction and return its result.
@@ -56,22 +57,16 @@ class Database:
         Tries again, with jitter, for up to 60 s while another process holds the lock. Raises DatabaseBusy after
         that or when the disk is full (nothing was changed), DatabaseRefused when the file is damaged.
         """
-        end = time.monotonic() + RETRY_FOR_S
-        while True:
-            try:
-                with self._db.atomic("IMMEDIATE"):
-                    return verb()
-            except DatabaseError as error:
-                if _code(error) not in (SQLITE_BUSY, SQLITE_LOCKED) or time.monotonic() > end:
-                    raise _translated(error, self.home.database) from error
-            time.sleep(random.uniform(0.002, 0.05))
+
+        def transaction() -> T:
+            with self._db.atomic("IMMEDIATE"):
+                return verb()
+
+        return _patiently(self.home.database, transaction)
 
     def read(self, query: Callable[[], T]) -> T:
-        """Run `query`, which must return finished lists, never a cursor. Raises as `write`."""
-        try:
-            return query()
-        except DatabaseError as error:
-            raise _translated(error, self.home.database) from error
+        """Run `query`, which must return finished lists, never a cursor. Waits and raises as `write`."""
+        return _patiently(self.home.database, query)
 
     def changes(self) -> int:
         """A number that differs after another connection has committed (PRAGMA data_version)."""
@@ -82,6 +77,27 @@ class Database:
         row = self.read(lambda: self._db.execute_sql("PRAGMA integrity_check(1)").fetchone())
         return None if row[0] == "ok" else str(row[0])
 
+    def replaced(self) -> bool:
+        """Whether the path no longer leads to the file that is open: deleted, or another one put there."""
+        try:
+            return self._identity() != self._opened
+        except FileNotFoundError:
+            return True
+
+    def copy_to(self, target: Path) -> None:
+        """Write a whole, compacted copy (0600) beside concurrent writers. Raises DatabaseBusy, FileExistsError."""
+        if target.exists():
+            raise FileExistsError(target)
+        before = os.umask(0o077)
+        try:
+            self.read(lambda: self._db.execute_sql("VACUUM INTO ?", (str(target),)))
+        finally:
+            os.umask(before)
+
+    def _identity(self) -> tuple[int, int]:
+        found = self.home.database.stat()
+        return found.st_dev, found.st_ino
+
     def close(self) -> None:
         self._db.close()
 
@@ -91,19 +107,37 @@ def open_database(home: Home) -> Database:
 
     Raises DatabaseRefused (newer schema, not ours, damaged, WAL on an engine that can corrupt it), DatabaseBusy.
     """
-    before = os.umask(0o077)
-    try:
-        database = SqliteDatabase(str(home.database), pragmas=PRAGMAS, autoconnect=False, timeout=5)
-        proxy.initialize(database)
-        os.register_at_fork(after_in_child=lambda: _abandon(database))
-        database.connect()
+    database = SqliteDatabase(str(home.database), pragmas=PRAGMAS, autoconnect=False, timeout=5)
+    proxy.initialize(database)
+    os.register_at_fork(after_in_child=lambda: _abandon(database))
+
+    def prepare() -> None:
+        database.connect(reuse_if_open=True)
         _refuse_unsafe_journal(database, home.database)
         _bring_up_to_date(database, home)
-    except DatabaseError as error:
-        raise _translated(error, home.database) from error
+
+    before = os.umask(0o077)
+    try:
+        _patiently(home.database, prepare)
+    except BaseException:
+        database.close()
+        raise
     finally:
         os.umask(before)
     return Database(home, database)
+
+
+def _patiently(path: Path, action: Callable[[], T]) -> T:
+    """Run `action`, again while another process holds the lock, for up to a minute. What it raises is translated."""
+    end = time.monotonic() + RETRY_FOR_S
+    while True:
+        try:
+            return action()
+        # peewee wraps SQLite's errors; the migrations, which know no peewee, do not.
+        except (DatabaseError, sqlite3.DatabaseError) as error:
+            if _code(error) not in (SQLITE_BUSY, SQLITE_LOCKED) or time.monotonic() > end:
+                raise _translated(error, path) from error
+        time.sleep(random.uniform(0.002, 0.05))
 
 
 def _abandon(database: SqliteDatabase) -> None:
@@ -177,7 +211,7 @@ def _code(error: BaseException) -> int | None:
     return found
 
 
-def _translated(error: DatabaseError, path: Path) -> Exception:
+def _translated(error: Exception, path: Path) -> Exception:
     """Our error for SQLite's, or the error itself when it is a bug."""
     match _code(error):
         case code if code in (SQLITE_BUSY, SQLITE_LOCKED):
@@ -195,8 +229,8 @@ def _translated(error: DatabaseError, path: Path) -> Exception:
                 " full or a failing disk"
             )
         case code if code in (SQLITE_CORRUPT, SQLITE_NOTADB):
-            return DatabaseRefused(
-                f"{path} is damaged ({error}); do not delete it: its runs live on in {path.parent}/runs"
+            return DatabaseDamaged(
+                f"{path} is damaged ({error}); its runs live on in {path.parent}/runs; repair it with: backprop worker"
             )
         case code if code in (SQLITE_READONLY, SQLITE_CANTOPEN):
             return DatabaseRefused(f"{path} cannot be opened for writing ({error}); check its owner and mode")

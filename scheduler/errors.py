@@ -6,7 +6,8 @@
     ├── BadConfig           5   a configuration file or value was refused
     ├── BadCommand          6   the script or program to queue was refused
     ├── HomeRefused         7   BACKPROP_HOME is not a private local folder of ours
-    ├── DatabaseRefused     8   newer than this program, damaged, or not ours
+    ├── DatabaseRefused     8   newer than this program, or not ours
+    │   └── DatabaseDamaged 8   what is there is not a sound database; a worker's start repairs it
     ├── DatabaseBusy        9   another process held the database too long, or the disk is full
     ├── IllegalMove         10  the run's state does not allow what was asked
     └── LostRace            10  another process moved the run first
@@ -43,6 +44,10 @@ class HomeRefused(BackpropError):
 
 class DatabaseRefused(BackpropError):
     exit_code = 8
+
+
+class DatabaseDamaged(DatabaseRefused):
+    """SQLite says that the file is malformed, or no database at all."""
 
 
 class DatabaseBusy(BackpropError):

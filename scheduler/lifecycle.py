@@ -94,3 +94,7 @@ def mermaid() -> str:
         f"    {source} --> {target}: {', '.join(events)}" for (source, target), events in grouped.items()
     ]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(mermaid())

@@ -60,7 +60,7 @@ class Heard:
 
 def enqueue(database: Database, run_id: str, name: str, spec: RunSpec, now_s: float, reason: str) -> None:
     """Put a new run into the queue. Raises BadCommand when the id is taken."""
-    new = _new_run(run_id, name, spec, now_s) | {"reason": reason}
+    new = new_run(run_id, name, spec, now_s) | {"reason": reason}
 
     def verb() -> None:
         if Run.select().where(Run.id == run_id).exists():
@@ -96,7 +96,7 @@ def finished_run(
     run_id: str, name: str, spec: RunSpec, state: State, created_at_s: float, ended_at_s: float
 ) -> dict[str, Any]:
     """Column values of a run that ended before it came here."""
-    base = _new_run(run_id, name, spec, created_at_s)
+    base = new_run(run_id, name, spec, created_at_s)
     return base | {"state": state.value, "started_at_s": created_at_s, "ended_at_s": ended_at_s}
 
 
@@ -320,8 +320,9 @@ def change_owner(database: Database, run: RunRecord, worker: str) -> bool:
 
 
 def worker_started(database: Database, worker: str, pid: int, max_parallel: int, now_s: float) -> None:
+    """A worker says that it is here; again, after a database that knew it was replaced."""
     values = {"id": worker, "pid": pid, "max_parallel": max_parallel, "started_at_s": now_s}
-    database.write(lambda: Worker.insert(values).execute())
+    database.write(lambda: Worker.insert(values).on_conflict_replace().execute())
 
 
 def worker_stopped(database: Database, worker: str, now_s: float) -> None:
@@ -344,7 +345,8 @@ def _move(run_id: str, state: State, event: Event, condition: Any, **values: Any
     return new
 
 
-def _new_run(run_id: str, name: str, spec: RunSpec, now_s: float) -> dict[str, Any]:
+def new_run(run_id: str, name: str, spec: RunSpec, now_s: float) -> dict[str, Any]:
+    """Column values of a run that is queued and has done nothing yet."""
     return {
         "id": run_id,
         "name": name,

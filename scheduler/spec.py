@@ -1,16 +1,9 @@
 """What did the user ask for? A run's specification, as queued.
 
-`RunSpec` goes into the database (never the environment); `SpecFile` goes into the run's own folder as
-`spec.json` (0600) together with the environment of the shell that queued it, so that the folder alone can
-start the run again.
+It goes into the database, without the environment, and into the run's own folder together with it (see `folders`).
 """
 
-from pathlib import Path
-from typing import Final
-
 import msgspec
-
-FORMAT: Final = 1
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -50,17 +43,6 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     checkpoint_roots: tuple[str, ...] = ()
 
 
-class SpecFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`runs/<id>/spec.json`: enough to put the run back into an empty database and to start it."""
-
-    format: int = FORMAT
-    id: str
-    name: str
-    created_at_s: float
-    spec: RunSpec
-    environment: dict[str, str]
-
-
 def encode(spec: RunSpec) -> str:
     """The specification as one line of JSON, for the database."""
     return msgspec.json.encode(spec).decode()
@@ -69,8 +51,3 @@ def encode(spec: RunSpec) -> str:
 def decode(text: str | bytes) -> RunSpec:
     """Read `encode`'s text. Raises msgspec.DecodeError on anything else."""
     return msgspec.json.decode(text, type=RunSpec)
-
-
-def read_file(path: Path) -> SpecFile:
-    """Read a run folder's `spec.json`. Raises OSError, msgspec.DecodeError."""
-    return msgspec.json.decode(path.read_bytes(), type=SpecFile)

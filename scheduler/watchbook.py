@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from backprop.scheduler.database import Database
 from backprop.scheduler.models import Quarantine, Run, Sample, Segment
-from backprop.scheduler.records import QuarantineRecord, RunRecord, SampleRecord
+from backprop.scheduler.records import QuarantineRecord, SampleRecord
 from backprop.scheduler.snapshot import Snapshot
+from backprop.scheduler.spec import RunSpec
 
 SAMPLE_EVERY_S: Final = 30.0
 SAMPLES_KEPT_S: Final = 2 * 86400.0
@@ -28,16 +29,16 @@ def record_peak(database: Database, run_id: str, number: int, peak_mib: int) -> 
     database.write(lambda: Segment.update(peak_mib=peak_mib).where(here & more).execute())
 
 
-def learned_mib(database: Database, run: RunRecord) -> int | None:
+def learned_mib(database: Database, run_id: str, spec: RunSpec) -> int | None:
     """The most VRAM this run's earlier segments were seen to use, else those of the same script; None if unknown."""
 
     def query() -> int | None:
         from peewee import fn
 
-        own = Segment.select(fn.MAX(Segment.peak_mib)).where(Segment.run_id == run.id).scalar()
+        own = Segment.select(fn.MAX(Segment.peak_mib)).where(Segment.run_id == run_id).scalar()
         if own is not None:
             return own
-        script = run.spec.script or run.spec.program
+        script = spec.script or spec.program
         recent = (
             Segment.select(Segment.peak_mib)
             .join(Run, on=(Run.id == Segment.run_id))

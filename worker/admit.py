@@ -10,7 +10,7 @@ from typing import Final
 
 from backprop.scheduler import queue, reads, watchbook
 from backprop.scheduler.errors import LostRace
-from backprop.scheduler.governor import Decision, Need, decide
+from backprop.scheduler.governor import Decision, Limits, Need, decide
 from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.snapshot import Snapshot
 from backprop.worker import locks, terms
@@ -58,13 +58,17 @@ class Admitter:
         picture = self._guard.picture(snapshot)
         quarantined = self._guard.quarantined() if snapshot.gpus else {}
         waiting: list[tuple[RunRecord, Decision]] = []
+        judged: dict[tuple[Need, Limits], Decision] = {}
         for run in self._candidates():
             need = terms.need_of(run.spec, snapshot, self._learned_mib(run, snapshot), run.need_mib)
             limits = terms.limits_of(run.spec, self._context.settings)
-            running = len(picture.alive)
-            decision = decide(
-                need, limits, snapshot, picture.reservations, running, quarantined, self._guard.peaks
-            )
+            decision = judged.get((need, limits))
+            if decision is None:
+                running = len(picture.alive)
+                decision = decide(
+                    need, limits, snapshot, picture.reservations, running, quarantined, self._guard.peaks
+                )
+                judged[need, limits] = decision
             if decision.infeasible is not None:
                 self._hold(run, f"fits nowhere: {decision.infeasible}")
             elif not decision.admitted:
@@ -92,7 +96,6 @@ class Admitter:
         number = self._claim(run, decision, need, picture, resume, lock)
         if number is None:
             return False
-        limit_mib = terms.memory_limit_mib(run.spec, picture.snapshot)
         launch(
             context,
             self._tender,
@@ -101,9 +104,9 @@ class Admitter:
                 number=number,
                 lock=lock,
                 checkpoint=resume.checkpoint,
-                gpu_uuids=decision.gpu_uuids,
-                limit_mib=limit_mib,
-                limit_environment={},
+                gpus=[gpu for uuid in decision.gpu_uuids if (gpu := picture.snapshot.gpu(uuid)) is not None],
+                promised_mib=need.vram_mib if decision.gpu_uuids else 0,
+                limit_mib=terms.memory_limit_mib(run.spec, picture.snapshot) if decision.gpu_uuids else None,
             ),
         )
         for broken in resume.passed_over:
@@ -140,7 +143,7 @@ class Admitter:
         now_s = self._context.clock.monotonic_s()
         known = self._learned.get(run.id)
         if known is None or now_s - known[1] > LEARN_AGAIN_S:
-            known = (watchbook.learned_mib(self._context.database, run), now_s)
+            known = (watchbook.learned_mib(self._context.database, run.id, run.spec), now_s)
             self._learned[run.id] = known
         return known[0]
 

@@ -3,45 +3,46 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-from backprop.scheduler import reads
+from backprop.scheduler import folders, reads
+from backprop.scheduler.errors import UnknownRun
 from backprop.scheduler.outcome import Ending
 from backprop.scheduler.records import RunRecord
+from backprop.scheduler.snapshot import Gpu
+from backprop.scheduler.spec import RunSpec
 from backprop.worker.context import Context
 from backprop.worker.ending import PASSING_ERRORS
 from backprop.worker.place import Order
 from backprop.worker.resume import command_line
 from backprop.worker.tend import Tender
 
+AMD_PREFIX: Final = "amd-"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """One claimed segment. `lock`: descriptor of the taken run lock. `limit_environment`: makes the framework keep
-    to `limit_mib` of VRAM a GPU."""
+    """One claimed segment. `lock`: descriptor of the taken run lock. `gpus`: those it was given. `limit_mib`: the
+    VRAM it may use on each, None for no limit."""
 
     run_id: str
     number: int
     lock: int
     checkpoint: str | None
-    gpu_uuids: Sequence[str]
-    limit_mib: int | None
-    limit_environment: dict[str, str]
+    gpus: Sequence[Gpu] = ()
+    promised_mib: int = 0
+    limit_mib: int | None = None
 
 
 def launch(context: Context, tender: Tender, wanted: Launch) -> None:
     """Start the segment; settle it at once if it cannot be started. Consumes the lock. Raises DatabaseBusy."""
-    run = reads.run_by_id(context.database, wanted.run_id)
-    if run is None:
+    try:
+        run, order = _order(context, wanted)
+    except BaseException:
+        # Held on, the lock would make a claimed run look alive for as long as this worker lives.
         os.close(wanted.lock)
-        return
-    order = Order(
-        run=run,
-        number=wanted.number,
-        argv=command_line(run.spec, wanted.checkpoint),
-        environment=environment_of(run, str(context.place.folder(run.id, wanted.number)), wanted),
-        timebox_s=timebox_s(run),
-        lock=wanted.lock,
-    )
+        raise
     told = f" from {wanted.checkpoint}" if wanted.checkpoint else ""
     context.talk.say("started", run, f"segment {wanted.number}, {order.timebox_s / 60:g} min{told}")
     try:
@@ -51,15 +52,31 @@ def launch(context: Context, tender: Tender, wanted: Launch) -> None:
         tender.could_not_start(run, ending)
 
 
+def _order(context: Context, wanted: Launch) -> tuple[RunRecord, Order]:
+    run = reads.run_by_id(context.database, wanted.run_id)
+    if run is None:
+        raise UnknownRun(f"run {wanted.run_id} has been removed meanwhile")
+    limits = _limit_environment(context, run, wanted)
+    order = Order(
+        run=run,
+        number=wanted.number,
+        argv=command_line(run.spec, wanted.checkpoint),
+        environment=environment_of(run, str(context.place.folder(run.id, wanted.number)), wanted) | limits,
+        timebox_s=timebox_s(run),
+        promised_mib=wanted.promised_mib,
+        lock=wanted.lock,
+    )
+    return run, order
+
+
 def environment_of(run: RunRecord, folder: str, wanted: Launch) -> dict[str, str]:
     """What the leader gets besides the environment of the shell that queued it. See docs/protocol.md."""
-    spec, gpu_uuids = run.spec, wanted.gpu_uuids
+    spec = run.spec
     optional = {
         "BACKPROP_RESUME_FROM": wanted.checkpoint,
         "BACKPROP_CHECKPOINT_EVERY_SECONDS": _text(spec.checkpoint_every_s),
         "BACKPROP_GPU_MEMORY_LIMIT_MB": _text(wanted.limit_mib),
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID" if gpu_uuids else None,
-        "CUDA_VISIBLE_DEVICES": ",".join(gpu_uuids) if gpu_uuids else None,
+        **visible_gpus(spec, wanted.gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
     }
     return {
         "BACKPROP_RUN_ID": run.id,
@@ -70,8 +87,35 @@ def environment_of(run: RunRecord, folder: str, wanted: Launch) -> dict[str, str
         "BACKPROP_STOP_SIGNAL": spec.stop_signal,
         "BACKPROP_FRAMEWORK": spec.framework,
         "PYTHONUNBUFFERED": "1",
-        **wanted.limit_environment,
     } | {name: value for name, value in optional.items() if value is not None}
+
+
+def visible_gpus(spec: RunSpec, gpus: Sequence[Gpu], allowed: str | None) -> dict[str, str | None]:
+    """The variables that show a leader its GPUs and no others; None for those to leave as they are.
+
+    By UUID, which unlike an index means the same to the driver and to CUDA. AMD's tools give us no name that
+    HIP takes, so those go by index. A CPU run sees none. Where no rule applied (`--gpu-probe none`, no GPU
+    found), the run still gets no more than the worker was allowed (`allowed`: its CUDA_VISIBLE_DEVICES).
+    """
+    if gpus and gpus[0].uuid.startswith(AMD_PREFIX):
+        return {"HIP_VISIBLE_DEVICES": ",".join(str(gpu.index) for gpu in gpus)}
+    if gpus:
+        uuids = ",".join(gpu.uuid for gpu in gpus)
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": uuids}
+    return {"CUDA_VISIBLE_DEVICES": "" if spec.gpus == 0 else allowed}
+
+
+def _limit_environment(context: Context, run: RunRecord, wanted: Launch) -> dict[str, str]:
+    """What makes the run's framework keep to its own limit (`-g`)."""
+    totals = [gpu.total_mib for gpu in wanted.gpus if gpu.total_mib]
+    if wanted.limit_mib is None or not totals:
+        return {}
+    from backprop.worker.frameworks import frameworks_of, limit_environment
+
+    script = Path(run.spec.script) if run.spec.script else None
+    found = frameworks_of(run.spec.framework, script)
+    shell = folders.read_environment(context.home.run_folder(run.id))
+    return limit_environment(found, wanted.limit_mib, min(totals), shell, run.spec.program)
 
 
 def timebox_s(run: RunRecord) -> float:

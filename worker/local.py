@@ -128,6 +128,7 @@ class LocalPlace:
             "environment": order.environment,
             "cookie": [f"BACKPROP_RUN_ID={order.run.id}", f"BACKPROP_SEGMENT={order.number}"],
             "timebox_s": order.timebox_s,
+            "promised_mib": order.promised_mib,
             "grace_s": spec.grace_s,
             "stop_signal": int(signal.Signals[f"SIG{spec.stop_signal}"]),
         }

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-from backprop.scheduler import reads
-from backprop.scheduler.errors import BackpropError, DatabaseRefused
+from backprop.scheduler import queue, reads
+from backprop.scheduler.errors import BackpropError, DatabaseDamaged, DatabaseRefused
 from backprop.scheduler.lifecycle import State
+from backprop.worker import recovery
 from backprop.worker.admit import Admitter
 from backprop.worker.context import Context
 from backprop.worker.guard import Guard
@@ -113,6 +114,8 @@ class Loop:
         """A tick that no trouble ends: a full disk, a locked database or a bug is said, and tried again later."""
         try:
             alive = self._tick(stop)
+        except DatabaseDamaged as error:
+            self._repair(str(error))
         except DatabaseRefused:
             raise
         except BackpropError as error:
@@ -126,6 +129,8 @@ class Loop:
 
     def _tick(self, stop: Stop) -> int:
         """Finish what ended before starting anything."""
+        if self._context.database.replaced():
+            self._repair(f"{self._context.home.database} was deleted or replaced")
         self._context.place.reap()
         self._sense.pump()
         now_s = self._context.clock.monotonic_s()
@@ -133,6 +138,7 @@ class Loop:
             self._reconciled_s = now_s
             reconcile(self._context)
             self._guard.confirm(self._tender.live())
+            recovery.back_up(self._context.home, self._context.database, self._context.clock.wall_s())
         self._obey(stop)
         alive = self._tender.tend()
         self._guard.look(self._tender.live())
@@ -154,6 +160,23 @@ class Loop:
         if stop.asked >= 2:
             self._tender.kill_all()
         self._asked_seen = min(stop.asked, 2)
+
+    def _repair(self, why: str) -> None:
+        """Go on with a sound database, completed from the runs' folders; live segments have noticed nothing."""
+        context = self._context
+        context.talk.say("repairing", more=why)
+        context.database.close()
+        context.database = recovery.open_sound(
+            context.home, lambda line: context.talk.say("repairing", more=line)
+        )
+        queue.worker_started(
+            context.database,
+            context.worker,
+            os.getpid(),
+            context.settings.max_parallel,
+            context.clock.wall_s(),
+        )
+        self._reconciled_s = -RECONCILE_EVERY_S
 
     def _trouble(self, what: str) -> None:
         least, most = TROUBLE_PAUSE_S

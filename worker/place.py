@@ -13,7 +13,8 @@ from backprop.scheduler.records import RunRecord
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What one segment is to execute. `environment`: added to the run's own. `lock`: descriptor of the run lock,
+    """What one segment is to execute. `environment`: added to the run's own. `promised_mib`:
+    VRAM reserved on each of its GPUs. `lock`: descriptor of the run lock,
     taken; the place hands it on and closes it."""
 
     run: RunRecord
@@ -21,6 +22,7 @@ class Order:
     argv: tuple[str, ...]
     environment: dict[str, str]
     timebox_s: float
+    promised_mib: int
     lock: int
 
 

@@ -50,7 +50,7 @@ def work(
         return interrupted
     finally:
         with contextlib.suppress(Exception):
-            queue.worker_stopped(database, worker, context.clock.wall_s())
+            queue.worker_stopped(context.database, worker, context.clock.wall_s())
         wake.close()
         lock.release()
         locks.worker_lock_path(home.locks, worker).unlink(missing_ok=True)

@@ -1,12 +1,14 @@
 """What becomes of the segments this worker owns: hear them, pass on what they are asked, settle their ends."""
 
+import contextlib
 import traceback
 from collections.abc import Callable
 from typing import Final
 
-from backprop.scheduler import queue, reads
+from backprop.scheduler import folders, queue, reads
 from backprop.scheduler.errors import BackpropError, LostRace
-from backprop.scheduler.lifecycle import State
+from backprop.scheduler.folders import OutcomeFile
+from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.outcome import Ending, Intent, settle
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.worker.context import Context
@@ -115,10 +117,10 @@ class Tender:
             return
         listener.stored(heard)
         for saved in heard.checkpoints:
-            told = f"refused: {saved.path}: {saved.refused}" if saved.refused else saved.path
-            self._context.talk.say(
-                "checkpoint", run, told if saved.step is None else f"step {saved.step}: {told}"
-            )
+            if saved.refused:
+                self._context.talk.say("refused", run, f"checkpoint {saved.path}: {saved.refused}")
+            else:
+                self._context.talk.detail("checkpoint", run, f"step {saved.step}: {saved.path}")
 
     def _settle(self, run: RunRecord, segment: SegmentRecord, exit_record: Exit | None) -> None:
         """Everything said is heard first: a checkpoint saved while no worker lived counts."""
@@ -136,10 +138,21 @@ class Tender:
         verdict = settle(run.spec, ending, chain)
         state = queue.settle(database, run, verdict, ending, self._context.clock.wall_s())
         self._forget((run.id, run.segment))
+        if state in FINAL:
+            self._write_outcome(run, state, verdict.reason)
         what = "requeued" if state is State.QUEUED else state.value
         self._context.talk.say(
             what, run, f"segment {run.segment}, {ending.running_s:.1f} s: {verdict.reason}"
         )
+
+    def _write_outcome(self, run: RunRecord, state: State, reason: str) -> None:
+        """Into the run's folder, for a database that has to be put together again."""
+        folder = self._context.home.run_folder(run.id)
+        outcome = OutcomeFile(
+            state=state.value, reason=reason, segment=run.segment, ended_at_s=self._context.clock.wall_s()
+        )
+        with contextlib.suppress(OSError):
+            folders.write_outcome(folder, outcome)
 
     def could_not_start(self, run: RunRecord, ending: Ending) -> None:
         """Settle a claimed segment whose supervisor could not even be started."""

@@ -1,5 +1,6 @@
 """`backprop resume RUN`: back into the queue, from the last checkpoint, the chain's history kept."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def command(
     """Queue RUN again, whatever its final state, or release it if it is held. Options given here replace its own."""
     import msgspec
 
-    from backprop.scheduler import queue, reads
+    from backprop.scheduler import folders, queue, reads
     from backprop.scheduler.errors import BadCommand, IllegalMove
     from backprop.scheduler.lifecycle import FINAL, State
     from backprop.scheduler.settings import load
@@ -89,6 +90,10 @@ def command(
         click.echo(f"would queue {safe(found.name)} ({found.id}) again, {safe(how)}")
         return 0
     queue.resume(database, found, spec, pin, time.time())
+    with contextlib.suppress(OSError, ValueError):
+        folders.clear_outcome(home.run_folder(found.id))
+        if changes:
+            folders.change_spec(home.run_folder(found.id), spec)
     awake = wake_workers(home.locks)
     click.echo(f"queued {safe(found.name)} ({found.id}) again, {safe(how)}")
     if follow:

@@ -1,5 +1,6 @@
 """`backprop stop RUN…`: ask runs to checkpoint and end."""
 
+import contextlib
 import time
 
 import click
@@ -16,8 +17,9 @@ def command(
     ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool
 ) -> int:
     """Stop RUNs: a waiting one at once, a running one after it has had its grace to save. `resume` continues them."""
-    from backprop.scheduler import queue, reads
+    from backprop.scheduler import folders, queue, reads
     from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.folders import OutcomeFile
     from backprop.scheduler.lifecycle import LIVE, State
     from backprop.worker import locks
     from backprop.worker.local import LocalPlace
@@ -47,5 +49,11 @@ def command(
                 LocalPlace(home).ask(run.id, run.segment)
             click.echo(f"stopping {safe(run.name)} ({run.id}): it has {run.spec.grace_s:g} s to save")
         elif state is not None:
+            now = reads.run_by_id(database, run.id) or run
+            outcome = OutcomeFile(
+                state=state.value, reason=now.reason, segment=run.segment, ended_at_s=time.time()
+            )
+            with contextlib.suppress(OSError):
+                folders.write_outcome(home.run_folder(run.id), outcome)
             click.echo(f"stopped {safe(run.name)} ({run.id})")
     return code

@@ -7,9 +7,8 @@ import click
 
 from backprop.cli import options
 from backprop.cli.main import INTERRUPTED
-from backprop.cli.session import global_options, globals_of, open_home
+from backprop.cli.session import global_options, globals_of
 from backprop.scheduler import home as homes
-from backprop.scheduler.errors import DatabaseRefused
 from backprop.scheduler.settings import load
 
 EPILOG = """\b
@@ -40,13 +39,12 @@ def command(
         from backprop.cli.dry_run import describe_queue
 
         return describe_queue(homes.locate(), effective.settings)
-    home, database = open_home()
+    home = homes.ensure(homes.locate())
     homes.refuse_remote(home.root)
-    problem = database.integrity_problem()
-    if problem is not None:
-        raise DatabaseRefused(f"{home.database} is damaged: {problem}; its runs live on in {home.runs}")
+    from backprop.worker.recovery import open_sound
     from backprop.worker.session import work
 
+    database = open_sound(home, lambda line: click.echo(line, err=True))
     greeting = (
         f"backprop {version('backprop-scheduler')}, home {home.root};"
         " Ctrl-C asks running segments to checkpoint, then exits"

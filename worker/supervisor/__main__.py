@@ -84,6 +84,9 @@ def _see_through(folder: Path, order: dict[str, object], leader: Leader, started
         stop_signal=int(_number(order["stop_signal"])),
         started_s=started_s,
     )
+    asked = files.read(folder / "stop.json")
+    if asked is not None:
+        segment.take_over(str(asked["asked"]), time.time() - _number(asked["at_s"]))
     files.write_when_possible(folder / "exit.json", segment.run())
     return 0
 

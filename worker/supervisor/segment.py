@@ -47,6 +47,11 @@ class Segment:
         self._asked_at_s: float | None = None
         self._escalated = "none"
 
+    def take_over(self, asked: str, ago_s: float) -> None:
+        """The stop signal was sent `ago_s` seconds ago by a supervisor that died since. It is not sent twice: to many
+        scripts a second one means "drop everything", in the middle of their save."""
+        self._asked, self._asked_at_s = asked, self._now() - ago_s
+
     def run(self) -> dict[str, object]:
         """Until nothing of the segment is alive. Returns the body of `exit.json`."""
         while not self._leader.ended():

@@ -1,0 +1,121 @@
+"""How does a run come back into a database that has forgotten it, or some of it?
+
+Verbs for `worker.recovery`, which reads the run's folder. A run whose newest segment the database does not know is
+put in as running under a worker that does not exist: the ordinary reconciliation then finds out from locks and
+files what became of that segment, by the same rules as after any crash.
+"""
+
+# peewee's query builder is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from backprop.scheduler.database import Database
+from backprop.scheduler.folders import OutcomeFile, SpecFile
+from backprop.scheduler.lifecycle import FINAL, State
+from backprop.scheduler.models import Run, Segment
+from backprop.scheduler.queue import new_run
+
+NOBODY: Final = "recovered"
+"""The worker that owns a run found in its folder. Its lock never exists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundSegment:
+    """A segment as its folder tells it. `ended_at_s` None: no end is on record."""
+
+    number: int
+    started_at_s: float
+    ended_at_s: float | None
+    running_s: float | None
+    exit_code: int | None
+    checkpoint_used: str | None
+    gpu_uuids: tuple[str, ...]
+    promised_mib: int
+
+
+def put_back(
+    database: Database,
+    found: SpecFile,
+    segments: list[FoundSegment],
+    outcome: OutcomeFile | None,
+    now_s: float,
+) -> bool:
+    """Bring one run up to what its folder says. False when the database knew as much already."""
+
+    def verb() -> bool:
+        known = Run.get_or_none(Run.id == found.id)
+        newest = segments[-1].number if segments else 0
+        final = outcome if outcome is not None and outcome.segment == newest and _is_final(outcome) else None
+        if known is not None and known.segment >= newest and (final is None or known.state == final.state):
+            return False
+        if known is None:
+            Run.insert(new_run(found.id, found.name, found.spec, found.created_at_s)).execute()
+        _insert_segments(found.id, segments, newest, final)
+        Run.update(_values(segments, newest, final, now_s)).where(Run.id == found.id).execute()
+        return True
+
+    return database.write(verb)
+
+
+def _is_final(outcome: OutcomeFile) -> bool:
+    return outcome.state in {state.value for state in FINAL}
+
+
+def _values(
+    segments: list[FoundSegment], newest: int, final: OutcomeFile | None, now_s: float
+) -> dict[str, object]:
+    common: dict[str, object] = {
+        "segment": newest,
+        "started_at_s": segments[0].started_at_s if segments else None,
+        "intent": None,
+        "intent_why": None,
+        "paused_for": None,
+        "reason": "put back from its folder",
+    }
+    if final is not None:
+        return common | {
+            "state": final.state,
+            "reason": final.reason,
+            "ended_at_s": final.ended_at_s,
+            "worker": None,
+        }
+    if newest == 0:
+        return common | {
+            "state": State.QUEUED.value,
+            "queued_at_s": now_s,
+            "worker": None,
+            "ended_at_s": None,
+        }
+    return common | {"state": State.RUNNING.value, "worker": NOBODY, "ended_at_s": None}
+
+
+def _insert_segments(
+    run_id: str, segments: list[FoundSegment], newest: int, final: OutcomeFile | None
+) -> None:
+    """Those the database lacks. All but the newest have ended; so has that one, if the run has."""
+    for one in segments:
+        here = (Segment.run_id == run_id) & (Segment.number == one.number)
+        if Segment.select().where(here).exists():
+            continue
+        over = one.number < newest or final is not None
+        Segment.insert(
+            run_id=run_id,
+            number=one.number,
+            worker=NOBODY,
+            started_at_s=one.started_at_s,
+            ended_at_s=(one.ended_at_s or one.started_at_s) if over else None,
+            outcome="recovered" if over else None,
+            running_s=one.running_s if over else None,
+            exit_code=one.exit_code if over else None,
+            checkpoint_used=one.checkpoint_used,
+            gpu_uuids=json.dumps(one.gpu_uuids),
+            promised_mib=one.promised_mib,
+            need_source="declared",
+            exclusive=False,
+            log_offset=0,
+            events_offset=0,
+            bad_events=0,
+        ).execute()

@@ -1,0 +1,172 @@
+"""The database is damaged, gone, or behind: set it aside, take the newest good backup, complete it from the folders.
+
+A run's folder is self-sufficient, so nothing queued and nothing finished is lost with the database; what a backup
+is for is only what folders do not hold (names of old workers, samples, reasons). Runs that live meanwhile are
+not touched: their locks tell, as always.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from backprop.scheduler import folders, queue, reads, rebuild
+from backprop.scheduler.database import Database, open_database
+from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged
+from backprop.scheduler.home import Home
+from backprop.scheduler.rebuild import FoundSegment
+from backprop.worker.listen import Listener
+from backprop.worker.place import Exit
+
+PATIENCE_S: Final = 120.0
+BACKUPS_KEPT: Final = 5
+BACKUP_EVERY_S: Final = 86400.0
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+
+class _Order(msgspec.Struct):
+    environment: dict[str, str]
+    promised_mib: int = 0
+
+
+def open_sound(home: Home, say: Say) -> Database:
+    """The home's database, fully checked; repaired first when it is damaged or gone. For a worker's start.
+
+    Raises DatabaseRefused for what is no damage (newer schema, somebody else's file), DatabaseBusy.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(home.locks / "recovery.lock", timeout=PATIENCE_S, mode=0o600, fallback_to_soft=False):
+            database = _open_checked(home, say)
+            for run_id in complete(home, database):
+                say(f"run {run_id} put back from its folder")
+            return database
+    except Timeout as error:
+        raise DatabaseBusy(
+            f"another worker has been repairing {home.database} for {PATIENCE_S:g} s"
+        ) from error
+
+
+def complete(home: Home, database: Database) -> list[str]:
+    """Bring the database up to what the runs' folders say; the ids of the runs that were behind or missing."""
+    put_back: list[str] = []
+    for folder in sorted(home.runs.iterdir()):
+        found = folders.read_spec(folder)
+        if found is None or found.id != folder.name:
+            continue
+        segments = [_segment(folder, number) for number in folders.segment_numbers(folder)]
+        if rebuild.put_back(database, found, segments, folders.read_outcome(folder), time.time()):
+            _hear_again(home, database, found.id, segments)
+            put_back.append(found.id)
+    return put_back
+
+
+def back_up(home: Home, database: Database, now_s: float) -> Path | None:
+    """A copy of a sound database once a day, the newest five kept. None when there is a recent one. Raises
+    DatabaseBusy."""
+    folder = home.root / "backups"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    kept = sorted(folder.glob("backprop-*.db"))
+    if kept and now_s - kept[-1].stat().st_mtime < BACKUP_EVERY_S:
+        return None
+    target = folder / time.strftime("backprop-%Y%m%d-%H%M%S.db", time.localtime(now_s))
+    database.copy_to(target)
+    for old in kept[: max(len(kept) + 1 - BACKUPS_KEPT, 0)]:
+        old.unlink(missing_ok=True)
+    return target
+
+
+def _open_checked(home: Home, say: Say) -> Database:
+    try:
+        database = open_database(home)
+        problem = database.integrity_problem()
+        if problem is None:
+            return database
+        database.close()
+    except DatabaseDamaged as error:
+        problem = str(error)
+    say(f"the database is damaged: {problem}")
+    aside = _set_aside(home)
+    say(f"set aside as {aside}")
+    restored = _restore_newest(home)
+    say(f"restored from {restored}" if restored else "no good backup: begun anew")
+    return open_database(home)
+
+
+def _set_aside(home: Home) -> Path:
+    """Rename the database, with the journal that belongs to it. Nothing is deleted."""
+    aside = home.database.with_name(time.strftime("backprop.db.damaged-%Y%m%d-%H%M%S"))
+    home.database.rename(aside)
+    for suffix in ("-journal", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{home.database}{suffix}").rename(f"{aside}{suffix}")
+    return aside
+
+
+def _restore_newest(home: Home) -> Path | None:
+    """Copy the newest backup that passes a full check into place."""
+    kept = [*(home.root / "backups").glob("backprop-*.db"), *home.root.glob("backprop.db.v*.bak")]
+    for backup in sorted(kept, key=lambda path: path.stat().st_mtime, reverse=True):
+        draft = home.database.with_name("backprop.db.restoring")
+        shutil.copyfile(backup, draft)
+        draft.chmod(0o600)
+        draft.replace(home.database)
+        try:
+            database = open_database(home)
+            sound = database.integrity_problem() is None
+            database.close()
+        except BackpropError:
+            sound = False
+        if sound:
+            return backup
+        home.database.unlink()
+    return None
+
+
+def _segment(folder: Path, number: int) -> FoundSegment:
+    """A segment from its folder; what cannot be read is left out."""
+    inside = folder / str(number)
+    order = _read(inside / "order.json", _Order)
+    end = _read(inside / "exit.json", Exit)
+    environment = order.environment if order is not None else {}
+    gpus = environment.get("CUDA_VISIBLE_DEVICES", "")
+    return FoundSegment(
+        number=number,
+        started_at_s=os.stat(inside / "order.json").st_mtime,  # noqa: PTH116
+        ended_at_s=end.ended_at_s if end is not None else None,
+        running_s=end.running_s if end is not None else None,
+        exit_code=end.exit_code if end is not None else None,
+        checkpoint_used=environment.get("BACKPROP_RESUME_FROM"),
+        gpu_uuids=tuple(gpus.split(",")) if gpus else (),
+        promised_mib=order.promised_mib if order is not None else 0,
+    )
+
+
+def _hear_again(home: Home, database: Database, run_id: str, segments: list[FoundSegment]) -> None:
+    """Checkpoints and progress of past segments, from their logs; the newest one's are heard when it is settled."""
+    run = reads.run_by_id(database, run_id)
+    for found in segments if run is not None else ():
+        segment = reads.segment(database, run_id, found.number)
+        if run is None or segment is None or segment.outcome is None or segment.log_offset:
+            continue
+        listener = Listener(run, segment, home.segment_folder(run_id, found.number))
+        with contextlib.suppress(OSError):
+            heard = listener.hear(final=True)
+            if heard is not None:
+                queue.record(database, run_id, found.number, heard)
+        listener.close()
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError):
+        return None
