@@ -17,7 +17,7 @@ from backprop.scheduler.spec import RunSpec
 from backprop.worker import terms
 from backprop.worker.local import LocalPlace
 from backprop.worker.resume import command_line
-from backprop.worker.usage import usage_of
+from backprop.worker.usage import Usage, usage_of
 
 if TYPE_CHECKING:
     from backprop.cli.submission import Submission
@@ -76,7 +76,7 @@ class _Judge:
         self._database, self._settings = database, settings
         self._snapshot = snapshot = look(home, settings)
         alive = reads.live_segments(database)[1] if database is not None else []
-        usage = usage_of(alive, snapshot, LocalPlace(home)) if snapshot.gpus else {}
+        usage: Usage = usage_of(alive, snapshot, LocalPlace(home)) if snapshot.gpus else {}
         self._reservations = terms.reservations_of(alive, usage, time.time())
         self._running = len(alive)
         kept_aside = watchbook.quarantined(database) if database is not None and snapshot.gpus else []

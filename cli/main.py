@@ -5,7 +5,6 @@ Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcom
 """
 
 import importlib
-import os
 import sys
 from typing import Final
 
@@ -98,9 +97,8 @@ def run_command(args: list[str]) -> int:
         return _refuse(str(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`). Keep the interpreter from trying again at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:
+        # Click's answer when the reader of our output has gone (`| head`). That is no failure.
         return 0
     return code if isinstance(code, int) else 0
 

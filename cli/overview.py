@@ -19,7 +19,7 @@ from backprop.scheduler.vram import Room, room
 from backprop.worker import terms
 from backprop.worker.local import LocalPlace
 from backprop.worker.locks import worker_alive
-from backprop.worker.usage import usage_of
+from backprop.worker.usage import Usage, usage_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
         return Overview(home, snapshot, gpus, [], {}, [], [])
     workers = [one for one in reads.workers(database) if worker_alive(home.locks, one.id)]
     alive = reads.live_segments(database)[1]
-    usage = usage_of(alive, snapshot, LocalPlace(home)) if snapshot.gpus else {}
+    usage: Usage = usage_of(alive, snapshot, LocalPlace(home)) if snapshot.gpus else {}
     reservations = terms.reservations_of(alive, usage, time.time())
     kept_aside = {one.gpu_uuid: one.reason for one in watchbook.quarantined(database)}
     first = next(iter(reads.queue(database, time.time(), 1)), None)

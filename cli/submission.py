@@ -161,7 +161,7 @@ def python_of_shell(chosen: Path | None, cwd: Path) -> str:
     """The interpreter asked for, else this shell's `python`, else its `python3`. Raises BadCommand."""
     if chosen is None:
         found = shutil.which("python") or shutil.which("python3") or _own_python()
-    elif (found := shutil.which(chosen)) is None:
+    elif (found := shutil.which(str(chosen))) is None:
         raise BadCommand(f"--python {chosen} is no program that can be executed")
     return str(cwd / found)
 

@@ -98,6 +98,14 @@ def duration(seconds: float | None) -> str:
     return f"{hours}h{minutes:02}m" if hours < 24 else f"{hours // 24}d{hours % 24:02}h"
 
 
+def size(count: int) -> str:
+    """Bytes for people: 512 B, 1.2 kB, 3.4 MB, 5.6 GB."""
+    for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= power:
+            return f"{count / power:.1f} {unit}"
+    return f"{count} B"
+
+
 def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 

@@ -1,17 +1,17 @@
 """Did a GPU's memory come back after a segment ended there? If not, the GPU is kept aside until it has.
 
-Pure. A driver may hold memory after a kill for minutes, or until a reset; whoever starts into that dies of it. The
-memory that must be free again is what was free while the segment ran plus what it used, less what was taken
-since by runs of ours and by processes that were not there.
+Pure. A driver may hold memory after a kill for minutes, or until a reset; whoever starts into that dies of it.
+What has not come back is memory in use that no living process accounts for, beyond what was so already while the
+segment ran (desktops and drivers hold some). So neither a neighbour that grows nor a newcomer is taken for it.
+Where the driver does not tell each process's amount, this cannot be judged, and nothing is kept aside.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from backprop.scheduler.rules import amount
 from backprop.scheduler.snapshot import Gpu, Snapshot
-from backprop.scheduler.vram import Reservation
 
 PATIENCE_S: Final = 30.0
 """Drivers give memory back within a second or two of a process's end; judged, not measured."""
@@ -22,21 +22,21 @@ TOLERANCE_SHARE: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Aftermath:
-    """What a segment left on one GPU: `used_mib` when it was last seen, with `free_mib` free beside it and `pids`
-    on the device. `ended_s`: on the clock the caller goes by. `survivors`: it left processes that even SIGKILL
-    did not end."""
+    """What a segment left on one GPU: `used_mib` when it was last seen, by its processes `pids`, beside
+    `unexplained_mib` that nobody accounted for. `ended_s`: on the clock the caller goes by. `survivors`: it left
+    processes that even SIGKILL did not end."""
 
     run_id: str
     gpu_uuid: str
     used_mib: int
-    free_mib: int
+    unexplained_mib: int
     pids: frozenset[int]
     ended_s: float
     survivors: bool = False
 
 
 def judge(
-    left: Iterable[Aftermath], snapshot: Snapshot, reservations: Sequence[Reservation], now_s: float
+    left: Iterable[Aftermath], snapshot: Snapshot, now_s: float
 ) -> tuple[list[Aftermath], dict[str, str]]:
     """(what is still open, GPU UUID → why it is kept aside). Call with each reading."""
     open_still: list[Aftermath] = []
@@ -45,7 +45,8 @@ def judge(
         gpu = snapshot.gpu(one.gpu_uuid)
         if now_s - one.ended_s > FORGOTTEN_S:
             continue
-        missing_mib = None if gpu is None else _missing_mib(one, gpu, reservations)
+        told_mib = None if gpu is None else unexplained_mib(gpu, one.pids)
+        missing_mib = None if told_mib is None else told_mib - one.unexplained_mib
         if missing_mib is not None and missing_mib <= max(TOLERANCE_MIB, one.used_mib * TOLERANCE_SHARE):
             continue
         open_still.append(one)
@@ -55,17 +56,16 @@ def judge(
     return open_still, reasons
 
 
-def _missing_mib(one: Aftermath, gpu: Gpu, reservations: Sequence[Reservation]) -> int | None:
-    if gpu.free_mib is None:
+def unexplained_mib(gpu: Gpu, without: frozenset[int] = frozenset()) -> int | None:
+    """VRAM in use that the driver ascribes to no process but those of `without`; None if that cannot be told."""
+    if gpu.error is not None or gpu.total_mib is None or gpu.free_mib is None:
         return None
-    newcomers = sum(mib or 0 for pid, mib in gpu.used_by_pid if pid not in one.pids)
-    ours = sum(
-        max(each.promised_mib, each.seen_mib or 0)
-        for each in reservations
-        if each.gpu_uuid == one.gpu_uuid and each.started_s >= one.ended_s
-    )
-    expected_mib = one.free_mib + one.used_mib - max(newcomers, ours)
-    return expected_mib - gpu.free_mib
+    explained = 0
+    for pid, mib in gpu.used_by_pid:
+        if mib is None:
+            return None
+        explained += 0 if pid in without else mib
+    return gpu.total_mib - (gpu.reserved_mib or 0) - gpu.free_mib - explained
 
 
 def merged(*reasons: Mapping[str, str]) -> dict[str, str]:

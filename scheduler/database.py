@@ -11,6 +11,7 @@ process's POSIX locks (sqlite.org/howtocorrupt.html §2.2).
 
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 import os
 import random
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from peewee import DatabaseError, SqliteDatabase, sqlite3
+from peewee import DatabaseError, SqliteDatabase, sqlite3  # pyright: ignore[reportAttributeAccessIssue]
 
 from backprop.migrations import runner
 from backprop.scheduler.errors import DatabaseBusy, DatabaseDamaged, DatabaseRefused
@@ -46,9 +47,10 @@ SQLITE_CORRUPT, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_NOTADB = 11, 13, 14, 26
 class Database:
     """The open database. One per process; not usable in a forked child."""
 
-    def __init__(self, home: Home, peewee_database: SqliteDatabase) -> None:
+    def __init__(self, home: Home, peewee_database: SqliteDatabase, patience_s: float = RETRY_FOR_S) -> None:
         self.home = home
         self._db = peewee_database
+        self._patience_s = patience_s
         self._opened = self._identity()
 
     def write(self, verb: Callable[[], T]) -> T:
@@ -62,11 +64,11 @@ class Database:
             with self._db.atomic("IMMEDIATE"):
                 return verb()
 
-        return _patiently(self.home.database, transaction)
+        return patiently(self.home.database, transaction, self._patience_s)
 
     def read(self, query: Callable[[], T]) -> T:
         """Run `query`, which must return finished lists, never a cursor. Waits and raises as `write`."""
-        return _patiently(self.home.database, query)
+        return patiently(self.home.database, query, self._patience_s)
 
     def changes(self) -> int:
         """A number that differs after another connection has committed (PRAGMA data_version)."""
@@ -118,7 +120,7 @@ def open_database(home: Home) -> Database:
 
     before = os.umask(0o077)
     try:
-        _patiently(home.database, prepare)
+        patiently(home.database, prepare)
     except BaseException:
         database.close()
         raise
@@ -127,9 +129,9 @@ def open_database(home: Home) -> Database:
     return Database(home, database)
 
 
-def _patiently(path: Path, action: Callable[[], T]) -> T:
+def patiently(path: Path, action: Callable[[], T], patience_s: float = RETRY_FOR_S) -> T:
     """Run `action`, again while another process holds the lock, for up to a minute. What it raises is translated."""
-    end = time.monotonic() + RETRY_FOR_S
+    end = time.monotonic() + patience_s
     while True:
         try:
             return action()
@@ -147,13 +149,16 @@ def _abandon(database: SqliteDatabase) -> None:
     proxy.initialize(None)
 
 
-def _refuse_unsafe_journal(database: SqliteDatabase, path: Path) -> None:
-    mode = str(database.execute_sql("PRAGMA journal_mode").fetchone()[0])
-    if mode != "wal":
-        return
+def corrupts_wal() -> bool:
+    """Whether this process's SQLite can corrupt a database in WAL mode."""
     version = sqlite3.sqlite_version_info
     own_branch = (safe for safe in SAFE_WAL_VERSIONS if safe[:2] == version[:2])
-    if version < SAFE_WAL_VERSIONS[0] and not any(version >= safe for safe in own_branch):
+    return version < SAFE_WAL_VERSIONS[0] and not any(version >= safe for safe in own_branch)
+
+
+def _refuse_unsafe_journal(database: SqliteDatabase, path: Path) -> None:
+    mode = str(database.execute_sql("PRAGMA journal_mode").fetchone()[0])
+    if mode == "wal" and corrupts_wal():
         raise DatabaseRefused(
             f"{path} was put into WAL mode, which SQLite {sqlite3.sqlite_version} can corrupt; with no Backprop "
             f"process running: sqlite3 {path} 'PRAGMA journal_mode=DELETE'"
@@ -215,9 +220,7 @@ def _translated(error: Exception, path: Path) -> Exception:
     """Our error for SQLite's, or the error itself when it is a bug."""
     match _code(error):
         case code if code in (SQLITE_BUSY, SQLITE_LOCKED):
-            return DatabaseBusy(
-                f"{path} is locked by another process for over {RETRY_FOR_S:g} s; see: fuser {path}"
-            )
+            return DatabaseBusy(f"{path} is locked by another process; see which: fuser {path}")
         case code if code == SQLITE_FULL:
             return DatabaseBusy(
                 f"no room left on the disk of {path}; nothing was changed; free some space and try again"

@@ -7,6 +7,7 @@ VRAM they promise are made in the same transaction.
 
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 import json
 from collections.abc import Mapping, Sequence

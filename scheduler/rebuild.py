@@ -10,7 +10,7 @@ files what became of that segment, by the same rules as after any crash.
 
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from backprop.scheduler.database import Database
 from backprop.scheduler.folders import OutcomeFile, SpecFile
@@ -48,8 +48,8 @@ def put_back(
     def verb() -> bool:
         known = Run.get_or_none(Run.id == found.id)
         newest = segments[-1].number if segments else 0
-        final = outcome if outcome is not None and outcome.segment == newest and _is_final(outcome) else None
-        if known is not None and known.segment >= newest and (final is None or known.state == final.state):
+        final = _final(outcome, newest)
+        if not _behind(known, newest, final):
             return False
         if known is None:
             Run.insert(new_run(found.id, found.name, found.spec, found.created_at_s)).execute()
@@ -60,8 +60,19 @@ def put_back(
     return database.write(verb)
 
 
-def _is_final(outcome: OutcomeFile) -> bool:
-    return outcome.state in {state.value for state in FINAL}
+def is_behind(database: Database, run_id: str, newest: int, outcome: OutcomeFile | None) -> bool:
+    """Whether `put_back` would change anything. `newest`: the folder's last segment, 0 for none."""
+    return database.read(lambda: _behind(Run.get_or_none(Run.id == run_id), newest, _final(outcome, newest)))
+
+
+def _behind(known: Any, newest: int, final: OutcomeFile | None) -> bool:
+    return known is None or known.segment < newest or (final is not None and known.state != final.state)
+
+
+def _final(outcome: OutcomeFile | None, newest: int) -> OutcomeFile | None:
+    """The outcome, if it is the newest segment's and one that this program knows."""
+    known = outcome is not None and outcome.segment == newest
+    return outcome if known and outcome.state in {state.value for state in FINAL} else None
 
 
 def _values(

@@ -6,12 +6,13 @@ half minute at most, whoever writes them, and two days of them.
 
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 from backprop.scheduler.database import Database
-from backprop.scheduler.models import Quarantine, Run, Sample, Segment
+from backprop.scheduler.models import Quarantine, Run, Sample, Segment, Worker
 from backprop.scheduler.records import QuarantineRecord, SampleRecord
 from backprop.scheduler.snapshot import Snapshot
 from backprop.scheduler.spec import RunSpec
@@ -39,7 +40,7 @@ def learned_mib(database: Database, run_id: str, spec: RunSpec) -> int | None:
         if own is not None:
             return own
         script = spec.script or spec.program
-        recent = (
+        recent: Any = (
             Segment.select(Segment.peak_mib)
             .join(Run, on=(Run.id == Segment.run_id))
             .where((Run.script == script) & ~Segment.peak_mib.is_null())
@@ -67,8 +68,14 @@ def set_quarantine(database: Database, worker: str, reasons: Mapping[str, str], 
 
 
 def quarantined(database: Database) -> list[QuarantineRecord]:
-    """The GPUs kept aside, by whichever worker."""
-    return database.read(lambda: [QuarantineRecord(**row.__data__) for row in Quarantine.select()])
+    """The GPUs kept aside, by whichever worker is there: one that has gone cannot take anything back."""
+
+    def query() -> list[QuarantineRecord]:
+        there = Worker.select(Worker.id).where(Worker.stopped_at_s.is_null())
+        rows = Quarantine.select().where(Quarantine.worker.in_(there))
+        return [QuarantineRecord(**row.__data__) for row in rows]
+
+    return database.read(query)
 
 
 def keep_sample(database: Database, snapshot: Snapshot, now_s: float) -> bool:

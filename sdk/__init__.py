@@ -24,6 +24,12 @@ from ._stop import deadline, should_stop
 
 __all__ = ["checkpoint", "deadline", "log", "resume_from", "run_id", "segment", "should_stop"]
 
+if "BACKPROP_GPU_MEMORY_LIMIT_MB" in os.environ:
+    from ._limit import keep_to_limit
+
+    keep_to_limit()
+    del keep_to_limit
+
 
 def resume_from() -> str | None:
     """Path of the checkpoint to resume from; None on a fresh start and outside Backprop."""

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from backprop.scheduler import home as homes
+from backprop.scheduler.database import Database, open_database
+from backprop.scheduler.home import Home
+from tests.fakes import FakeDriver, build_driver
 from tests.harness import Bench
 
 
@@ -16,3 +20,28 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """A new database, a real file, opened by this process."""
+    opened = open_database(homes.ensure(Home(tmp_path / "home")))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a fake libnvidia-ml.so.1. Skips where no C compiler is."""
+    return build_driver(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def driver(bench: Bench, nvml_library: Path) -> FakeDriver:
+    """A fake NVIDIA driver, seen by everything that the bench starts."""
+    made = FakeDriver(bench.home.parent / "driver", nvml_library)
+    seen = made.environment()
+    bench.environment |= {name: seen[name] for name in ("LD_LIBRARY_PATH", "FAKE_NVML_DIR")}
+    return made

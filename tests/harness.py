@@ -7,6 +7,7 @@ process of its home is left.
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -28,6 +29,14 @@ def wait_until(
     while not true_now():
         assert time.monotonic() < end, f"still not true after {timeout_s} s; saw: {saw()}"
         time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs under this pid; its zombie does not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def processes_with(entry: str) -> list[int]:
@@ -89,12 +98,15 @@ class Bench:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def worker(self, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start a worker in a session of its own; its output goes to `worker-N.out` beside the home."""
+    def worker(
+        self, *words: str, env: dict[str, str] | None = None, command: Sequence[str] = (str(COMMAND),)
+    ) -> subprocess.Popen[str]:
+        """Start a worker in a session of its own; its output goes to `worker-N.out` beside the home. `command`:
+        what stands in for the installed command."""
         out = self.home.parent / f"worker-{len(self._workers)}.out"
         with out.open("w") as file:
             worker = subprocess.Popen(
-                [str(COMMAND), "worker", *words],
+                [*command, "worker", *words],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -122,19 +134,46 @@ class Bench:
 
     def wait_for(self, run: str, *states: str, timeout_s: float = 60.0) -> dict[str, Any]:
         """Wait until the run is in one of `states`; how it looks then."""
-        seen: dict[str, Any] = {}
+        wait_until(
+            lambda: self.state(run) in states,
+            timeout_s=timeout_s,
+            saw=lambda: f"{self.show(run)} {self._outputs()}",
+        )
+        return self.show(run)
 
-        def there() -> bool:
-            seen.clear()
-            seen.update(self.show(run))
-            return seen["state"] in states
+    def state(self, run: str) -> str:
+        """The run's state alone, read from the database: cheap enough to poll."""
+        return str(self.column(run, "state"))
 
-        wait_until(there, timeout_s=timeout_s, saw=lambda: f"{seen} {self._outputs()}")
-        return seen
+    def column(self, run: str, name: str) -> object:
+        """One column of the run's row, as the database holds it."""
+        # Its own process's connection, opened and closed by the same library that holds no other here.
+        database = sqlite3.connect(self.home / "backprop.db", timeout=10)
+        try:
+            return database.execute(f"SELECT {name} FROM runs WHERE id = ?", (run,)).fetchone()[0]
+        finally:
+            database.close()
 
     def log(self, run: str, segment: int = 1) -> str:
         path = self.home / "runs" / run / str(segment) / "log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def folder(self, run: str, segment: int = 1) -> Path:
+        return self.home / "runs" / run / str(segment)
+
+    def wait_for_log(self, run: str, text: str, segment: int = 1, timeout_s: float = 30.0) -> None:
+        """Wait until the segment's log holds `text`."""
+        wait_until(
+            lambda: text in self.log(run, segment),
+            timeout_s=timeout_s,
+            saw=lambda: f"{self.log(run, segment)[-2000:]} {self._outputs()}",
+        )
+
+    def exit_record(self, run: str, segment: int = 1, timeout_s: float = 30.0) -> dict[str, Any]:
+        """What the segment's supervisor left behind, once it has."""
+        path = self.folder(run, segment) / "exit.json"
+        wait_until(path.exists, timeout_s=timeout_s, saw=self._outputs)
+        return json.loads(path.read_text())
 
     def leader(self, run: str, segment: int = 1) -> int:
         """The pid of the segment's leader, once it is known."""

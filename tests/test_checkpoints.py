@@ -380,6 +380,10 @@ def test_no_root_is_broad_or_the_systems(cwd: Path, tmp_path: Path, monkeypatch:
     ]
     assert roots_for(cwd, broad, Path("/usr/x.pt"), [Path("/"), home]) == (cwd,)
     assert roots_for(Path("/"), [], None, []) == ()
+    for own in (home, Path("/tmp"), tmp_path):
+        assert roots_for(own, [str(home / "inside")], None, [])[0] == own, (
+            "its own folder counts, whatever it is"
+        )
     assert roots_for(cwd, [f"--save={home}/a.pt", "/tmp/b.pt"], None, []) == (
         cwd,
         home / "a.pt",

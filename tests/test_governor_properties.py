@@ -35,6 +35,14 @@ def card(index: int, total: int, free: int, reserved: int = 0, temp_c: int | Non
     )
 
 
+needs_of_a_night = st.builds(
+    Need,
+    vram_mib=st.integers(1, 16).map(lambda gib: gib * 1024) | st.integers(1, 100 * 1024),
+    gpus=st.sampled_from([1, 1, 1, 1, 2, 0, 3]),
+    exclusive=st.sampled_from([False] * 7 + [True]),
+)
+
+
 @dataclass
 class LiveRun:
     run_id: str
@@ -43,19 +51,21 @@ class LiveRun:
     used: int
     started_s: float
     exclusive: bool
-    told: bool
+    seen: int | None
 
 
 class Night(RuleBasedStateMachine):
-    """A machine with its true memory, of which the governor only sees readings: runs start when admitted, allocate
-    when they like, up to their promise, and end; others come and go; drivers do or do not tell whose memory it is."""
+    """A machine with its true memory, of which the governor only sees readings.
+
+    Runs start when admitted, allocate when they like, up to their promise, and end; others come and go; the driver
+    tells whose memory it is, or does not, or tells it wrong."""
 
     @initialize(
-        totals=st.lists(st.integers(8, 96).map(lambda gib: gib * 1024), min_size=1, max_size=4),
+        totals=st.lists(st.sampled_from([8, 24, 48]).map(lambda gib: gib * 1024), min_size=1, max_size=3),
         reserved=st.integers(0, 800),
-        told=st.booleans(),
+        told=st.sampled_from(["told", "untold", "wrong"]),
     )
-    def boot(self, totals: list[int], reserved: int, told: bool) -> None:
+    def boot(self, totals: list[int], reserved: int, told: str) -> None:
         self.now_s = 0.0
         self.totals, self.reserved, self.told = totals, reserved, told
         self.foreign = [0] * len(totals)
@@ -77,20 +87,20 @@ class Night(RuleBasedStateMachine):
                 run.run_id,
                 f"GPU-{index}",
                 run.promised,
-                run.used if run.told else None,
+                run.seen,
                 run.started_s,
-                is_settled(run.used if run.told else None, run.started_s, self.now_s),
+                is_settled(run.seen, run.started_s, self.now_s),
                 run.exclusive,
             )
             for run in self.runs
             for index in run.on
         ]
 
-    @rule(
-        need=st.builds(
-            Need, vram_mib=st.integers(1, 100 * 1024), gpus=st.integers(0, 3), exclusive=st.booleans()
-        )
-    )
+    @rule(needs=st.lists(needs_of_a_night, min_size=1, max_size=6))
+    def start_several(self, needs: list[Need]) -> None:
+        for need in needs:
+            self.start(need)
+
     def start(self, need: Need) -> None:
         snapshot = self.snapshot()
         decision = decide(need, LIMITS, snapshot, self.reservations(), len(self.runs), peaks=self.peaks)
@@ -105,29 +115,35 @@ class Night(RuleBasedStateMachine):
             assert not any(run.exclusive for run in others)
             assert not (need.exclusive and others)
             assert self.free(index) >= need.vram_mib, "promised what somebody uses right now"
-            if self.told:
+            if self.told == "told":
                 promised = sum(run.promised for run in others) + need.vram_mib
                 room_left = self.totals[index] - self.reserved - self.foreign[index]
                 assert promised <= room_left, "the runs cannot all take what they were promised"
         self.started += 1
-        self.runs.append(
-            LiveRun(f"r{self.started}", need.vram_mib, on, 0, self.now_s, need.exclusive, self.told)
-        )
+        seen = None if self.told == "untold" else 0
+        self.runs.append(LiveRun(f"r{self.started}", need.vram_mib, on, 0, self.now_s, need.exclusive, seen))
 
     @precondition(lambda self: self.runs)
-    @rule(data=st.data(), part=st.floats(0, 1))
+    @rule(data=st.data(), part=st.sampled_from([0.0, 0.2, 0.7, 1.0]))
     def allocate(self, data: st.DataObject, part: float) -> None:
         run = data.draw(st.sampled_from(self.runs))
         wanted = int(run.promised * part)
         if all(self.free(index) + run.used >= wanted for index in run.on):
             run.used = wanted
+            if self.told == "told":
+                run.seen = wanted
+
+    @precondition(lambda self: self.runs and self.told == "wrong")
+    @rule(data=st.data(), seen=st.none() | st.integers(0, 100 * 1024))
+    def misread(self, data: st.DataObject, seen: int | None) -> None:
+        data.draw(st.sampled_from(self.runs)).seen = seen
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
         self.runs.remove(data.draw(st.sampled_from(self.runs)))
 
-    @rule(data=st.data(), part=st.floats(0, 1))
+    @rule(data=st.data(), part=st.sampled_from([0.0, 0.2, 0.7, 1.0]))
     def others(self, data: st.DataObject, part: float) -> None:
         index = data.draw(st.integers(0, len(self.totals) - 1))
         self.foreign[index] = int((self.free(index) + self.foreign[index]) * part)
@@ -144,7 +160,7 @@ class Night(RuleBasedStateMachine):
             assert promised <= total - self.reserved
 
 
-Night.TestCase.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
+Night.TestCase.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
 TestNight = Night.TestCase
 
 
@@ -184,6 +200,23 @@ def test_more_free_memory_never_turns_a_yes_into_a_no(
 
     if admitted(free):
         assert admitted((free[0] + more[0], free[1] + more[1]))
+
+
+@given(held=reservations, free=mib, reserved=st.integers(0, 1024), peak=mib)
+@settings(deadline=None)
+def test_room_keeps_to_promises_and_to_the_reading(
+    held: list[Reservation], free: int, reserved: int, peak: int
+) -> None:
+    gpu = card(0, 48 * 1024, free, reserved)
+    peaks = {"GPU-0": ForeignPeak(peak, 0.0, frozenset(), 0, 0.0)}
+    memory = room(gpu, Snapshot(HOST, (gpu,), "nvml", None, 0.0), held, peaks)
+    assert memory is not None
+    here = [one for one in held if one.gpu_uuid == "GPU-0"]
+    assert memory.available_mib <= memory.usable_mib - sum(one.promised_mib for one in here)
+    assert memory.available_mib <= memory.usable_mib - peak - sum(one.promised_mib for one in here)
+    assert memory.available_mib <= memory.free_mib - memory.untaken_mib <= memory.free_mib
+    seen = sum(one.seen_mib or 0 for one in here)
+    assert memory.untaken_mib >= sum(one.promised_mib for one in here if not one.settled) - seen
 
 
 @given(need=needs, held=reservations, free=mib, temp_c=st.none() | st.integers(20, 110))

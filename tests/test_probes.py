@@ -4,6 +4,7 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from backprop.worker.probes.reader import Kind, Reader
 from backprop.worker.probes.reading import Reading
 from backprop.worker.probes.tools import ToolError, find_tool, run_tool
 from backprop.worker.probes.visible import only_visible
-from tests.fakes import FakeDriver, FakeGpu, FakeMig, build_driver, fake_files, fake_tool
+from tests.fakes import ALLOCATE, FakeDriver, FakeGpu, FakeMig, build_driver, fake_files, fake_tool
 
 A = FakeGpu("GPU-aaaa", used=1000, reserved=500, temp=45, util=7)
 B = FakeGpu("GPU-bbbb", used=20_000, temp=81)
@@ -299,6 +300,32 @@ def test_cuda_visible_devices_of_the_worker(driver: FakeDriver, machine: Machine
     assert read(wrong).problem == "CUDA_VISIBLE_DEVICES=7 names no GPU of this machine"
 
 
+def test_memory_of_a_process_is_taken_once_and_comes_back_at_its_death(
+    driver: FakeDriver, machine: Machine
+) -> None:
+    """The fakes themselves: what other tests start on the fake card behaves as on a card."""
+    driver.show(FakeGpu("GPU-aaaa", total=10_000))
+    probe = machine.probe(driver)
+    environment = driver.environment(CUDA_VISIBLE_DEVICES="GPU-aaaa")
+
+    def start(mib: int) -> subprocess.Popen[str]:
+        command = [sys.executable, str(ALLOCATE), "--mib", str(mib), "--hold-s", "60"]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    with start(6000) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "allocated\n"
+            assert read(probe).gpus[0].used_by_pid == ((first.pid, 6000),)
+            with start(6000) as second:
+                assert "CUDA out of memory" in second.communicate(timeout=20)[1]
+                assert second.returncode == 1
+        finally:
+            first.kill()
+    assert read(probe).gpus[0].free_mib == 10_000
+
+
 # The helper and its client
 
 
@@ -357,6 +384,9 @@ def test_back_off_grows_to_minutes(driver: FakeDriver, machine: Machine) -> None
         assert probe.fileno() is not None
         assert probe.poll(now_s + 1.1) is not None
         waits.append(probe._not_before_s - (now_s + 1.1))
+        while probe._left_behind:  # it dies of the kill, in its own time
+            probe.poll(now_s)
+            time.sleep(0.01)
         now_s = probe._not_before_s
     assert waits == pytest.approx([30, 60, 120, 240, 300])
 

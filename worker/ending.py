@@ -8,6 +8,7 @@ from pathlib import Path
 from backprop.scheduler.outcome import Chain, Ending, Intent
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.checkpoints import newest_good
+from backprop.worker.oom import out_of_memory
 from backprop.worker.place import Exit
 from backprop.worker.resume import known_of, start_of, usable
 from backprop.worker.tail import failure_line
@@ -28,6 +29,7 @@ def ending_of(run: RunRecord, segment: SegmentRecord, exit: Exit | None, folder:
             wanted=wanted, lost=True, why_asked=why, running_s=running_s, first_sign_s=segment.first_output_s
         )
     asked = _asked(exit, run)
+    log, failed = folder / "log", asked is None and exit.exit_code != 0
     return Ending(
         asked=asked,
         wanted=wanted,
@@ -37,7 +39,8 @@ def ending_of(run: RunRecord, segment: SegmentRecord, exit: Exit | None, folder:
         could_not_start=exit.could_not_start,
         passing=exit.errno in PASSING_ERRORS,
         killed=exit.escalated != "none",
-        last_line=failure_line(folder / "log") if asked is None and exit.exit_code != 0 else None,
+        last_line=failure_line(log) if failed else None,
+        out_of_memory=out_of_memory(log) if failed else None,
         running_s=exit.running_s,
         first_sign_s=segment.first_output_s,
     )

@@ -4,7 +4,7 @@ Looks every two seconds while anything lives. `scheduler.watch` decides; this ap
 through its supervisor, a yield or a stop is recorded first and then asked for by `tend`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from backprop.scheduler import aftermath, queue, reads, watchbook
@@ -18,7 +18,7 @@ from backprop.scheduler.vram import ForeignPeak, Reservation, hold_peaks
 from backprop.scheduler.watch import Action, ActionKind, Cause, Watched, watch_all
 from backprop.worker import terms
 from backprop.worker.context import Context
-from backprop.worker.usage import Usage, usage_of
+from backprop.worker.usage import Trees, Usage, trees_of, use_by_trees
 
 LOOK_EVERY_S: Final = 2.0
 PEAK_STEP_MIB: Final = 64
@@ -49,9 +49,9 @@ class Guard:
         self._peaks: dict[str, ForeignPeak] = {}
         self._run_peaks: dict[tuple[str, int], int] = {}
         self._paused_s: dict[str, float] = {}
+        self._would_leave: dict[tuple[str, int, str], Aftermath] = {}
         self._left: list[Aftermath] = []
         self._kept_aside: dict[str, str] = {}
-        self._last: Picture | None = None
 
     @property
     def peaks(self) -> dict[str, ForeignPeak]:
@@ -60,13 +60,14 @@ class Guard:
     def picture(self, snapshot: Snapshot) -> Picture:
         """Put a reading together with what is promised; remember foreign peaks and peaks of ours."""
         serial, alive = reads.live_segments(self._context.database)
-        usage = usage_of(alive, snapshot, self._context.place)
+        trees = trees_of(alive, snapshot, self._context.place)
+        usage = use_by_trees(alive, snapshot, trees)
         reservations = terms.reservations_of(alive, usage, self._context.clock.wall_s())
         now_s = self._context.clock.monotonic_s()
         self._peaks = hold_peaks(self._peaks, snapshot, reservations, now_s)
         self._record_peaks(alive, usage)
-        self._last = Picture(snapshot, serial, alive, usage, reservations)
-        return self._last
+        self._remember_use(alive, snapshot, usage, trees)
+        return Picture(snapshot, serial, alive, usage, reservations)
 
     def quarantined(self) -> dict[str, str]:
         """GPU UUID → why no run is to start there, whichever worker found out."""
@@ -91,24 +92,31 @@ class Guard:
         """A segment has ended: its VRAM has to come back."""
         self._paused_s.pop(run_id, None)
         self._run_peaks.pop((run_id, number), None)
-        last = self._last
-        for segment in last.alive if last is not None else ():
-            if (segment.run_id, segment.number) == (run_id, number) and last is not None:
-                self._left += self._aftermath(segment, last, survivors)
+        ended_s = self._context.clock.wall_s()
+        for key in [key for key in self._would_leave if key[:2] == (run_id, number)]:
+            one = self._would_leave.pop(key)
+            self._left.append(replace(one, ended_s=ended_s, survivors=survivors))
 
-    def _aftermath(self, segment: SegmentRecord, last: Picture, survivors: bool) -> list[Aftermath]:
-        found: list[Aftermath] = []
-        for uuid in segment.gpu_uuids:
-            gpu, used = last.snapshot.gpu(uuid), last.usage.get((segment.run_id, uuid))
-            if gpu is not None and gpu.free_mib is not None and used:
-                pids = frozenset(pid for pid, _ in gpu.used_by_pid)
-                ended_s = self._context.clock.wall_s()
-                found.append(Aftermath(segment.run_id, uuid, used, gpu.free_mib, pids, ended_s, survivors))
-        return found
+    def _remember_use(
+        self, alive: list[SegmentRecord], snapshot: Snapshot, usage: Usage, trees: Trees
+    ) -> None:
+        """What each segment was last seen to use: once it has ended, its processes cannot be asked any more."""
+        seen: dict[tuple[str, int, str], Aftermath] = {}
+        for segment in alive:
+            for uuid in segment.gpu_uuids:
+                key = (segment.run_id, segment.number, uuid)
+                gpu, used = snapshot.gpu(uuid), usage.get((segment.run_id, uuid))
+                rest = aftermath.unexplained_mib(gpu) if gpu is not None else None
+                if used and rest is not None:
+                    tree = trees[segment.run_id]
+                    seen[key] = Aftermath(segment.run_id, uuid, used, rest, tree, ended_s=0.0)
+                elif key in self._would_leave:
+                    seen[key] = self._would_leave[key]
+        self._would_leave = seen
 
     def _clear_up(self, picture: Picture, now_s: float) -> None:
         wall_s = self._context.clock.wall_s()
-        self._left, kept = aftermath.judge(self._left, picture.snapshot, picture.reservations, wall_s)
+        self._left, kept = aftermath.judge(self._left, picture.snapshot, wall_s)
         if kept == self._kept_aside:
             return
         for uuid in kept.keys() - self._kept_aside.keys():

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -56,8 +56,10 @@ class LocalPlace:
 
     def look(self, run_id: str, number: int) -> tuple[Life, Exit | None]:
         folder = self.folder(run_id, number)
-        # Locks first: a supervisor writes its record before it lets go of them.
-        held = locks.held(self._home.run_lock(run_id)) or locks.held(folder / "log")
+        # Locks first: a supervisor writes its record before it lets go of them. One that took over has none but its
+        # own, which is looked at last: whoever starts up finds it free.
+        named = (self._home.run_lock(run_id), folder / "log", folder / "supervisor.lock")
+        held = any(locks.held(path) for path in named)
         record = _read(folder / "exit.json", Exit)
         if record is not None:
             return Life.ENDED, record
@@ -76,6 +78,12 @@ class LocalPlace:
 
     def unpause(self, run_id: str, number: int) -> None:
         self._signal(run_id, number, signal.SIGUSR2)
+
+    def rouse(self, run_id: str, number: int) -> None:
+        self._signal(run_id, number, signal.SIGCONT)
+
+    def replace(self, run_id: str, number: int) -> None:
+        self._signal(run_id, number, signal.SIGKILL)
 
     def supervise(self, run_id: str, number: int) -> None:
         with contextlib.suppress(OSError):
@@ -195,7 +203,7 @@ class LocalPlace:
 
 
 @contextlib.contextmanager
-def _blocked(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
+def _blocked(signals: tuple[signal.Signals, ...]) -> Generator[None]:
     """Whoever is started meanwhile begins with these signals blocked: what is sent to a supervisor that is still
     starting waits for it instead of ending it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)

@@ -76,6 +76,14 @@ class Place(Protocol):
 
     def unpause(self, run_id: str, number: int) -> None: ...
 
+    def rouse(self, run_id: str, number: int) -> None:
+        """Let a supervisor that was stopped run on."""
+        ...
+
+    def replace(self, run_id: str, number: int) -> None:
+        """End a supervisor that does nothing any more; its segment lives on for the next one."""
+        ...
+
     def supervise(self, run_id: str, number: int) -> None:
         """Put a new supervisor beside a segment that has lost its own."""
         ...

@@ -5,11 +5,17 @@ become, `tend` reads from their locks and files.
 """
 
 import contextlib
+from pathlib import Path
+from typing import Final
 
 from backprop.scheduler import queue, reads
+from backprop.scheduler.database import Database
+from backprop.scheduler.home import Home
 from backprop.worker import locks
 from backprop.worker.context import Context
 from backprop.worker.wake import wake_path
+
+YOUNG_S: Final = 60.0
 
 
 def reconcile(context: Context) -> int:
@@ -27,19 +33,35 @@ def reconcile(context: Context) -> int:
             taken += 1
             context.place.watch(run.id, run.segment)
             context.talk.say("adopted", run, f"segment {run.segment}, from worker {owner} that is gone")
-    _strike_off(context)
+    strike_off(context.home, context.database, context.clock.wall_s(), context.worker)
     return taken
 
 
-def _strike_off(context: Context) -> None:
-    """Mark dead workers as stopped and remove their lock and FIFO: their ids are never used again."""
-    for worker in reads.workers(context.database):
-        if worker.id == context.worker or locks.worker_alive(context.home.locks, worker.id):
-            continue
-        queue.worker_stopped(context.database, worker.id, context.clock.wall_s())
-        for path in (
-            locks.worker_lock_path(context.home.locks, worker.id),
-            wake_path(context.home.locks, worker.id),
-        ):
+def strike_off(home: Home, database: Database, now_s: float, but: str | None = None) -> list[str]:
+    """Mark dead workers as stopped and remove their lock and FIFO: their ids are never used again. Returns the ids.
+
+    Raises DatabaseBusy. `but`: the worker that asks.
+    """
+    dead = [
+        worker.id
+        for worker in reads.workers(database)
+        if worker.id != but and not locks.worker_alive(home.locks, worker.id)
+    ]
+    for worker in dead:
+        queue.worker_stopped(database, worker, now_s)
+        for path in (locks.worker_lock_path(home.locks, worker), wake_path(home.locks, worker)):
             with contextlib.suppress(OSError):
                 path.unlink()
+    return dead
+
+
+def leftovers(home: Home, now_s: float) -> list[Path]:
+    """Lock files and FIFOs of workers that are dead. Young ones do not count: a worker makes its file and then locks
+    it. Raises OSError."""
+    found: list[Path] = []
+    for path in sorted(home.locks.glob("worker-*")):
+        worker = path.stem.removeprefix("worker-")
+        old = now_s - path.lstat().st_mtime > YOUNG_S
+        if path.suffix in (".lock", ".wake") and old and not locks.worker_alive(home.locks, worker):
+            found.append(path)
+    return found

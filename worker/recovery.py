@@ -69,6 +69,19 @@ def complete(home: Home, database: Database) -> list[str]:
     return put_back
 
 
+def behind(home: Home, database: Database) -> list[str]:
+    """The ids of the runs that `complete` would put back. Writes nothing."""
+    return [
+        folder.name
+        for folder in sorted(home.runs.iterdir())
+        if (found := folders.read_spec(folder)) is not None
+        and found.id == folder.name
+        and rebuild.is_behind(
+            database, found.id, max(folders.segment_numbers(folder), default=0), folders.read_outcome(folder)
+        )
+    ]
+
+
 def back_up(home: Home, database: Database, now_s: float) -> Path | None:
     """A copy of a sound database once a day, the newest five kept. None when there is a recent one. Raises
     DatabaseBusy."""

@@ -14,9 +14,11 @@ from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.worker.context import Context
 from backprop.worker.ending import chain_of, ending_of
 from backprop.worker.listen import Listener
+from backprop.worker.overdue import Overdue
 from backprop.worker.place import Exit, Life
 
 SUPERVISE_AGAIN_S: Final = 5.0
+COMPLAIN_AGAIN_S: Final = 60.0
 HEAR_EVERY_S: Final = 1.0
 """At most one transaction a second for a segment's events: a writer without pauses starves the others."""
 
@@ -34,6 +36,8 @@ class Tender:
         self._heard_s: dict[Key, float] = {}
         self._asked: set[Key] = set()
         self._supervised_s: dict[Key, float] = {}
+        self._overdue = Overdue(context)
+        self._complaints: dict[str, tuple[str, float]] = {}
 
     def tend(self) -> int:
         """One look at every live run of this worker. Returns how many still live. Raises DatabaseBusy."""
@@ -42,13 +46,23 @@ class Tender:
             try:
                 alive += self._tend_one(run)
             except LostRace:
+                # Moved under our eyes, by the user's stop say; the next look sees it as it is now.
+                alive += 1
                 self._forget((run.id, run.segment))
             except BackpropError:
                 raise
             except Exception:
                 alive += 1
-                self._context.talk.say("trouble", run, traceback.format_exc(limit=-3).replace("\n", " | "))
+                self._complain(run, traceback.format_exc(limit=-3).replace("\n", " | "))
         return alive
+
+    def _complain(self, run: RunRecord, what: str) -> None:
+        """Say it, but not with every tick."""
+        said, said_s = self._complaints.get(run.id, ("", 0.0))
+        now_s = self._context.clock.monotonic_s()
+        if said != what or now_s - said_s > COMPLAIN_AGAIN_S:
+            self._complaints[run.id] = (what, now_s)
+            self._context.talk.say("trouble", run, what)
 
     def live(self) -> list[RunRecord]:
         """The live runs this worker owns."""
@@ -81,6 +95,8 @@ class Tender:
             return False
         if life is Life.UNSUPERVISED:
             self._supervise(run)
+        else:
+            self._overdue.look(run)
         if run.intent is not None and key not in self._asked:
             self._asked.add(key)
             self._context.place.ask(*key)
@@ -166,4 +182,5 @@ class Tender:
             listener.close()
         self._heard_s.pop(key, None)
         self._supervised_s.pop(key, None)
+        self._overdue.forget(key)
         self._asked.discard(key)

@@ -13,6 +13,8 @@ from backprop.scheduler.vram import is_settled, usable_mib
 
 LEARNED_MARGIN: Final = 1.1
 """On top of the most that was seen: readings come every two seconds, and allocators round up."""
+NOMINAL_SIZE: Final = 1.1
+"""A GPU's size on its box is at most this much above what its driver hands out."""
 
 
 def need_of(
@@ -71,11 +73,17 @@ def reservations_of(
 
 
 def memory_limit_mib(spec: RunSpec, snapshot: Snapshot) -> int | None:
-    """`-g` in MiB; None when there is none, or no GPU to take a share of."""
+    """`-g` in MiB; None when there is none, or no GPU to take a share of.
+
+    A size barely above what the largest GPU hands out means all of it: "24" on a card sold as one of 24 GB.
+    """
     total_mib = _largest_mib(snapshot)
     if spec.gpu_memory_limit is None or total_mib is None:
         return None
-    return parse_gpu_memory_limit(spec.gpu_memory_limit).of(total_mib)
+    limit = parse_gpu_memory_limit(spec.gpu_memory_limit)
+    if limit.mib is not None and limit.mib > total_mib * NOMINAL_SIZE:
+        return limit.mib
+    return limit.of(total_mib)
 
 
 def _largest_mib(snapshot: Snapshot) -> int | None:

@@ -4,7 +4,7 @@ None means "cannot be told": in a container the driver lists the host's pids, on
 amounts. A run that is merely not on the list yet uses nothing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,23 +19,39 @@ Usage = Mapping[tuple[str, str], int | None]
 """(run id, GPU UUID) → MiB, or None."""
 
 
-def usage_of(segments: Iterable[SegmentRecord], snapshot: Snapshot, place: Place) -> Usage:
-    """What every live segment uses on each GPU it was given. Looks at /proc only where a driver lists processes."""
+Trees = Mapping[str, frozenset[int]]
+"""Run id → the pids of its live segment."""
+
+
+def usage_of(segments: Sequence[SegmentRecord], snapshot: Snapshot, place: Place) -> Usage:
+    """What every live segment uses on each GPU it was given."""
+    return use_by_trees(segments, snapshot, trees_of(segments, snapshot, place))
+
+
+def trees_of(segments: Iterable[SegmentRecord], snapshot: Snapshot, place: Place) -> Trees:
+    """The processes of the segments. Looks at /proc only for those on a GPU whose driver lists processes."""
+    listing = {gpu.uuid for gpu in snapshot.gpus if gpu.used_by_pid}
+    return {
+        segment.run_id: place.pids(segment.run_id, segment.number)
+        for segment in segments
+        if listing.intersection(segment.gpu_uuids)
+    }
+
+
+def use_by_trees(segments: Iterable[SegmentRecord], snapshot: Snapshot, trees: Trees) -> Usage:
+    """As `usage_of`, of processes that are known already."""
     found: dict[tuple[str, str], int | None] = {}
-    trees: dict[str, frozenset[int]] = {}
     for segment in segments:
+        tree = trees.get(segment.run_id, frozenset[int]())
         for uuid in segment.gpu_uuids:
             gpu = snapshot.gpu(uuid)
-            if gpu is None or gpu.error is not None:
-                found[segment.run_id, uuid] = None
-                continue
-            if gpu.used_by_pid and segment.run_id not in trees:
-                trees[segment.run_id] = place.pids(segment.run_id, segment.number)
-            found[segment.run_id, uuid] = _use(gpu, trees.get(segment.run_id, frozenset()))
+            found[segment.run_id, uuid] = None if gpu is None else _use(gpu, tree)
     return found
 
 
 def _use(gpu: Gpu, tree: frozenset[int]) -> int | None:
+    if gpu.error is not None:
+        return None
     mine = [mib for pid, mib in gpu.used_by_pid if pid in tree]
     if mine:
         return None if None in mine else sum(mib for mib in mine if mib is not None)

@@ -50,7 +50,7 @@ def _print(
 ) -> None:
     from backprop.cli.submission import command_text
     from backprop.cli.table import print_pairs, print_table
-    from backprop.cli.views import clock, duration, number
+    from backprop.cli.views import clock, duration, number, size
 
     spec = run.spec
     running_s = sum(one.running_s or 0.0 for one in segments)
@@ -97,7 +97,7 @@ def _print(
                 "-" if one.step is None else str(one.step),
                 str(one.segment),
                 clock(one.saved_at_s),
-                f"{one.size_bytes / 1e6:.1f} MB" if one.refused is None else "refused",
+                size(one.size_bytes) if one.refused is None else "refused",
                 one.path if one.refused is None else f"{one.path}: {one.refused}",
             )
             for one in saved[:SHOWN_CHECKPOINTS]

@@ -164,15 +164,13 @@ def _number(value: object) -> float:
 
 def _items(value: object) -> list[object]:
     if isinstance(value, list):
-        found: list[object] = value
-        return found
+        return list(value)  # pyright: ignore[reportUnknownArgumentType]
     raise ValueError(f"not a list: {value!r}")
 
 
 def _pairs(value: object) -> dict[object, object]:
     if isinstance(value, dict):
-        found: dict[object, object] = value
-        return found
+        return dict(value)  # pyright: ignore[reportUnknownArgumentType]
     raise ValueError(f"not an object: {value!r}")
 
 

@@ -25,7 +25,7 @@ def read(path: Path) -> dict[str, object] | None:
         found: object = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def write(path: Path, content: dict[str, object], durable: bool) -> None:

@@ -1,0 +1,1 @@
+"""What does Backprop cost? Measured on this machine by one command: `python -m benchmarks.run`."""

@@ -1,0 +1,61 @@
+"""What do a worker and a supervisor take while nothing happens?"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.sample import Row, Sample
+from benchmarks.workbench import ALWAYS, Workbench, wait_until
+
+SLEEPER = "import time\nprint('asleep', flush=True)\ntime.sleep(3600)\n"
+KIB_IN_MIB = 1024
+
+
+def measure(seconds: float) -> list[Row]:
+    """A worker with an empty queue, then the same with one run asleep, and that run's supervisor."""
+    with Workbench() as bench:
+        bench.script("sleep.py", SLEEPER)
+        with bench.worker() as worker:
+            time.sleep(3)
+            idle = _watch({"worker, empty queue": worker}, seconds)
+            words = ("run", "-q", *ALWAYS, "--python", sys.executable, "-m", "60", "sleep.py")
+            run_id = bench.backprop(*words).strip()
+            known = Path(os.environ["BACKPROP_HOME"]) / "runs" / run_id / "1" / "processes.json"
+            wait_until(known.exists)
+            supervisor = int(json.loads(known.read_text())["supervisor"][0])
+            time.sleep(3)
+            busy = _watch({"worker, one run asleep": worker, "its supervisor": supervisor}, seconds)
+            bench.backprop("stop", run_id)
+            wait_until(lambda: '"stopped"' in bench.backprop("show", run_id, "--json"))
+    return idle + busy
+
+
+def _watch(processes: dict[str, int], seconds: float) -> list[Row]:
+    before = {name: _cpu_ms(pid) for name, pid in processes.items()}
+    begun = time.monotonic()
+    time.sleep(seconds)
+    passed = time.monotonic() - begun
+    rows: list[Row] = []
+    for name, pid in processes.items():
+        share = (_cpu_ms(pid) - before[name]) / passed / 10
+        pss, rss = _memory_mib(pid)
+        rows += [
+            Row(f"{name}: CPU over {passed:.0f} s", "% of a core", Sample((share,)), digits=3),
+            Row(f"{name}: memory, PSS", "MiB", Sample((pss,))),
+            Row(f"{name}: memory, RSS", "MiB", Sample((rss,))),
+        ]
+    return rows
+
+
+def _cpu_ms(pid: int) -> float:
+    """Time on a CPU so far, of all threads: first field of schedstat, nanoseconds."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e6
+
+
+def _memory_mib(pid: int) -> tuple[float, float]:
+    """(PSS, RSS): the proportional share of pages used with others, and all pages present."""
+    fields = dict(line.split()[:2] for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    return int(fields["Pss:"]) / KIB_IN_MIB, int(fields["Rss:"]) / KIB_IN_MIB

@@ -1,0 +1,72 @@
+"""A home and a project folder of one's own, the installed command, and workers that end with them."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+COMMAND = Path(sys.executable).parent / "backprop"
+ALWAYS = ("--min-free-ram", "0", "--max-cpu-load", "1000")
+"""So that a small or busy machine measures starts, not the governor's patience."""
+
+
+class Workbench:
+    """Leaves nothing behind: `with Workbench() as bench`. Changes BACKPROP_HOME and the directory of this process
+    meanwhile, because some measurements call the queue from inside it."""
+
+    def __enter__(self) -> "Workbench":
+        self._folder = Path(tempfile.mkdtemp(prefix="backprop-bench-"))
+        self.project = self._folder / "project"
+        self.project.mkdir()
+        self._before, self._cwd = os.environ.copy(), Path.cwd()
+        for name in [name for name in os.environ if name.startswith("BACKPROP_")]:
+            del os.environ[name]
+        os.environ["BACKPROP_HOME"] = str(self._folder / "home")
+        os.chdir(self.project)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.chdir(self._cwd)
+        os.environ.clear()
+        os.environ.update(self._before)
+        shutil.rmtree(self._folder)
+
+    def script(self, name: str, body: str) -> Path:
+        """Write a script into the project folder."""
+        path = self.project / name
+        path.write_text(body)
+        return path
+
+    def backprop(self, *words: str) -> str:
+        """Run the installed command; its output. Raises CalledProcessError."""
+        return subprocess.run([COMMAND, *words], check=True, capture_output=True, text=True).stdout
+
+    @contextmanager
+    def worker(self) -> Generator[int]:
+        """A worker with default settings; its pid. Ends it, and with it what it runs."""
+        with (self._folder / "worker.out").open("w") as out:
+            process = subprocess.Popen([COMMAND, "worker"], stdout=out, stderr=out, start_new_session=True)
+        try:
+            wait_until(lambda: "ready" in (self._folder / "worker.out").read_text())
+            yield process.pid
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                process.wait(timeout=60)
+
+
+def wait_until(true_now: Callable[[], object], timeout_s: float = 60.0) -> None:
+    """Poll gently until `true_now()`. Raises TimeoutError."""
+    end = time.monotonic() + timeout_s
+    while not true_now():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not true after {timeout_s} s")
+        time.sleep(0.05)

@@ -1,0 +1,64 @@
+"""Rows for tests of the store: a run in any state, made by the verbs that lead there."""
+
+from pathlib import Path
+
+from backprop.scheduler import queue, reads
+from backprop.scheduler.database import Database
+from backprop.scheduler.lifecycle import Event, State
+from backprop.scheduler.outcome import Ending, Verdict
+from backprop.scheduler.records import CheckpointRecord, RunRecord
+from backprop.scheduler.spec import RunSpec
+
+SPEC = RunSpec(argv=("python", "train.py"), program="/usr/bin/python", cwd="/work", script="/work/train.py")
+SETTLED = {
+    State.COMPLETED: Event.COMPLETED,
+    State.FAILED: Event.FAILED,
+    State.TIMEBOXED: Event.TIMEBOXED,
+    State.STOPPED: Event.STOPPED,
+}
+
+
+def get(database: Database, run_id: str) -> RunRecord:
+    run = reads.run_by_id(database, run_id)
+    assert run is not None
+    return run
+
+
+def claimed(database: Database, run: RunRecord, now_s: float = 2.0, worker: str = "w1") -> RunRecord:
+    """Claim a queued run; how it is then."""
+    serial, _ = reads.live_segments(database)
+    queue.claim(database, queue.Claim(run=run, worker=worker, serial=serial), now_s)
+    return get(database, run.id)
+
+
+def add_run(
+    database: Database, run_id: str, state: State = State.QUEUED, name: str = "train", spec: RunSpec = SPEC
+) -> RunRecord:
+    """A new run, brought into `state`."""
+    queue.enqueue(database, run_id, name, spec, 1.0, "queued")
+    run = get(database, run_id)
+    if state is State.HELD:
+        queue.hold(database, run, "why")
+    elif state is not State.QUEUED:
+        run = claimed(database, run)
+        if state is State.PAUSED:
+            queue.pause(database, run, "heat", "why")
+        elif state in SETTLED:
+            queue.settle(database, run, Verdict(SETTLED[state], state.value, "why"), Ending(), 3.0)
+    return get(database, run_id)
+
+
+def checkpoint(run_id: str, path: Path | str, segment: int = 1, step: int | None = None) -> CheckpointRecord:
+    """An accepted claim; the file's own size and time where there is one."""
+    info = Path(path).stat() if Path(path).is_file() else None
+    return CheckpointRecord(
+        run_id=run_id,
+        segment=segment,
+        path=str(path),
+        step=step,
+        size_bytes=info.st_size if info else 1,
+        mtime_ns=info.st_mtime_ns if info else 1,
+        is_dir=False,
+        saved_at_s=1.0,
+        refused=None,
+    )

@@ -1,0 +1,25 @@
+"""The `backprop` command with some of its patience taken away: what waits for minutes then waits for a second.
+
+    python impatient.py scheduler.aftermath.PATIENCE_S=1 -- worker --drain
+
+GpuProbe.NAME=S sets the default of one of its keyword arguments.
+"""
+
+import sys
+from importlib import import_module
+
+from backprop.cli.main import main
+from backprop.worker.probes.client import GpuProbe
+
+at = sys.argv.index("--")
+for setting in sys.argv[1:at]:
+    name, _, value = setting.partition("=")
+    module, _, constant = name.rpartition(".")
+    if module == "GpuProbe":
+        assert constant in (GpuProbe.__init__.__kwdefaults__ or {})
+        GpuProbe.__init__.__kwdefaults__[constant] = float(value)
+    else:
+        assert hasattr(import_module(f"backprop.{module}"), constant)
+        setattr(import_module(f"backprop.{module}"), constant, float(value))
+sys.argv[1 : at + 1] = []
+sys.exit(main())

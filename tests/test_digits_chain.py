@@ -1,0 +1,45 @@
+"""The real thing: a network trained on the digits in segments comes out as one trained in a single go."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.harness import Bench
+
+SCRIPT = Path(__file__).parent.parent / "examples" / "digits.py"
+EPOCHS = ("--epochs", "9")
+LEAST_BOX_S = 1.5
+"""Loading the images must fit in, with time to spare for a batch."""
+
+
+def test_a_chained_training_computes_what_an_uninterrupted_one_does(bench: Bench, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    began_s = time.monotonic()
+    alone = subprocess.run([sys.executable, str(SCRIPT), *EPOCHS, "--out", str(whole)], capture_output=True,
+                           text=True, timeout=100, check=True)  # fmt: skip
+    # A quarter of what it takes here and now, so that there are at least three segments on any machine.
+    box_s = max((time.monotonic() - began_s) / 4, LEAST_BOX_S)
+
+    run = bench.queue(str(SCRIPT), "-m", f"{box_s / 60:.4f}", "--", *EPOCHS, "--out", "chained")
+    bench.worker()
+    seen = bench.wait_for(run, "completed", "failed", "timeboxed", timeout_s=100)
+    segments = seen["segments"]
+    assert seen["state"] == "completed", seen["reason"]
+    assert len(segments) >= 3
+    assert [one["outcome"] for one in segments] == ["timeboxed"] * (len(segments) - 1) + ["completed"]
+    assert [one["exit_code"] for one in segments] == [75] * (len(segments) - 1) + [0]
+
+    chained = bench.project / "chained"
+    assert (chained / "weights.json").read_bytes() == (whole / "weights.json").read_bytes()
+    told = re.findall(r"^accuracy (0\.\d+)$", bench.log(run, len(segments)), re.MULTILINE)
+    assert len(told) == 1
+    assert float(told[0]) > 0.90
+    assert f"accuracy {told[0]}\n" in alone.stdout
+
+    used = [one["checkpoint_used"] for one in segments]
+    assert used[0] is None
+    for number, path in enumerate(used[1:], 1):
+        announced = re.findall(r'"path": "([^"]+)"', bench.log(run, number))
+        assert path == announced[-1], f"segment {number + 1} began where segment {number} had stopped"

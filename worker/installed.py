@@ -1,0 +1,104 @@
+"""Which version of a package would a Python interpreter import? Read from files; nothing is executed.
+
+Asking the interpreter itself would cost a start of Python for each segment, in an environment that is the user's.
+So every folder that may count is looked into, and all versions found are handed over: which one comes first on
+`sys.path` also depends on options and .pth files that cannot be known from outside.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+UNREADABLE = ""
+"""Stands for a package that is there, but does not say its version."""
+
+_PYTHON = re.compile(r"python[\d.]*t?")
+_MINOR = re.compile(r"python3\.\d+t?")
+_VERSION = re.compile(r"""^__version__\s*(?::[^=\n]*)?=\s*['"]([^'"\n]+)['"]""", re.MULTILINE)
+_CONFIG = re.compile(r"^[ \t]*([\w-]+)[ \t]*=[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_MAX_BYTES = 64 * 1024
+
+
+def versions_of(package: str, program: str, environment: Mapping[str, str]) -> frozenset[str]:
+    """Every version of `package` that the Python behind `program` may import, such as {"2.13.0+cpu"}.
+
+    `program`: the interpreter, or an installed command that names one in its first line (`torchrun`); a bare name
+    is looked up in `environment`'s PATH. Empty if the package is in none of its folders, or if `program` is neither:
+    what a shell script would run cannot be seen from here. Understands venvs (PEP 405, with or without the system's
+    packages), conda, Debian's dist-packages, the user's site, PYTHONPATH. Raises nothing.
+    """
+    python = _interpreter(program, environment)
+    if python is None or environment.get("PYTHONHOME"):
+        return frozenset()
+    try:
+        folders = dict.fromkeys(_folders(python, environment))
+        return frozenset(found for folder in folders for found in _versions_in(folder, package))
+    except (OSError, RuntimeError, ValueError):  # RuntimeError: a symbolic link that leads to itself
+        return frozenset()
+
+
+def _interpreter(program: str, environment: Mapping[str, str]) -> Path | None:
+    path = environment.get("PATH")
+    found = shutil.which(program, path=path)
+    if found is None or _PYTHON.fullmatch(Path(found).name):
+        return Path(found) if found else None
+    words = _text(Path(found), 512).partition("\n")[0].removeprefix("#!").split()
+    if len(words) > 1 and Path(words[0]).name == "env":
+        words = [shutil.which(words[1], path=path) or "", *words[2:]]
+    if not words or not _PYTHON.fullmatch(Path(words[0]).name):
+        return None
+    return Path(words[0])
+
+
+def _folders(python: Path, environment: Mapping[str, str]) -> Iterator[Path]:
+    """Where this interpreter's packages may lie. A venv is known by its pyvenv.cfg, beside the path as it was
+    called or one above; otherwise the installation is found from where its links end, as Python itself does."""
+    yield from (Path(entry) for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry)
+    real = python.resolve()
+    minor = real.name if _MINOR.fullmatch(real.name) else "python3.*"
+    config = next((at for at in (python.parent, python.parent.parent) if (at / "pyvenv.cfg").is_file()), None)
+    if config is None:
+        yield from _installation(real.parent.parent, minor, environment)
+        return
+    yield from _site(config, minor)
+    said = _CONFIG.findall(_text(config / "pyvenv.cfg"))
+    keys: dict[str, str] = {key.lower(): value for key, value in said}
+    if keys.get("include-system-site-packages", "").lower() == "true" and keys.get("home"):
+        yield from _installation(Path(keys["home"]).parent, minor, environment)
+
+
+def _installation(prefix: Path, minor: str, environment: Mapping[str, str]) -> Iterator[Path]:
+    for root in (prefix, Path("/usr/local")) if prefix == Path("/usr") else (prefix,):
+        yield from _site(root, minor)
+        yield from root.glob(f"lib/{minor}/dist-packages")
+        yield root / "lib/python3/dist-packages"
+    home = environment.get("HOME")
+    user = environment.get("PYTHONUSERBASE") or (f"{home}/.local" if home else None)
+    if user and not environment.get("PYTHONNOUSERSITE"):
+        yield from _site(Path(user), minor)
+
+
+def _site(prefix: Path, minor: str) -> Iterator[Path]:
+    yield from prefix.glob(f"lib/{minor}/site-packages")
+    yield from prefix.glob(f"lib64/{minor}/site-packages")
+
+
+def _versions_in(folder: Path, package: str) -> set[str]:
+    """The package's own version.py is what gets imported; metadata may be left over from another version. Metadata
+    alone is an editable install."""
+    stated = _VERSION.search(_text(folder / package / "version.py"))
+    if stated:
+        return {stated[1]}
+    metadata = folder.glob(f"{package}-*.dist-info")
+    there = {path.name.removesuffix(".dist-info").split("-")[1] for path in metadata}
+    return there or ({UNREADABLE} if (folder / package / "__init__.py").exists() else set())
+
+
+def _text(path: Path, max_bytes: int = _MAX_BYTES) -> str:
+    """The beginning of a regular file; empty if there is none."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return file.read(max_bytes).decode(errors="replace")
