@@ -1,7 +1,7 @@
 """The `backprop` command group: loads one command's module, runs it, turns refusals into one line and a code.
 
 Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcomes of a followed run
-(`cli/outcome.py`), 130 interrupted. A bug keeps its traceback and exits 1.
+(`cli/outcome.py`), 24 the doctor found something bad, 130 interrupted. A bug keeps its traceback and exits 1.
 """
 
 import importlib
@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "stop": "Stop runs; they keep their checkpoints.",
     "resume": "Queue a run again, from its last checkpoint.",
     "config": "Show the effective settings and their sources.",
+    "doctor": "Check this installation and explain what is wrong.",
     "import": "Bring in experiments.json of the npm tool.",
 }
 EPILOG: Final = """\b

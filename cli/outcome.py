@@ -1,4 +1,4 @@
-"""What a followed run's end means as an exit code."""
+"""What a followed run's end means as an exit code, and the one that is the doctor's."""
 
 from typing import Final
 
@@ -12,3 +12,6 @@ EXIT_CODE: Final = {
     State.HELD: 23,
 }
 """Not the script's own code: that is in `backprop show`, and would be mistaken for one of ours."""
+
+DOCTOR_FOUND: Final = 24
+"""`backprop doctor` found something bad."""

@@ -71,8 +71,9 @@ def _behind(known: Any, newest: int, final: OutcomeFile | None) -> bool:
 
 def _final(outcome: OutcomeFile | None, newest: int) -> OutcomeFile | None:
     """The outcome, if it is the newest segment's and one that this program knows."""
-    known = outcome is not None and outcome.segment == newest
-    return outcome if known and outcome.state in {state.value for state in FINAL} else None
+    if outcome is None or outcome.segment != newest:
+        return None
+    return outcome if outcome.state in {state.value for state in FINAL} else None
 
 
 def _values(

@@ -106,9 +106,9 @@ def ram_floor_mib(ram_total_mib: int | None) -> int:
 
 
 def tolerated_mib(memory_limit_mib: int) -> int:
-    """Where a run over its limit is ended: 10 % or 256 MiB above, whichever is more. The CUDA context and the
+    """Where a run over its limit is ended: 10 % or 512 MiB above, whichever is more. The CUDA context and the
     allocator's rounding count against a run, though its script cannot steer them."""
-    return memory_limit_mib + max(256, memory_limit_mib // 10)
+    return memory_limit_mib + max(512, memory_limit_mib // 10)
 
 
 def _over_memory_limit(run: Watched, snapshot: Snapshot) -> str | None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _ALLOCATOR_CONFIG = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+CONTEXT_MIB = 512
 
 
 def keep_to_limit() -> None:
@@ -46,7 +47,9 @@ def keep_to_limit() -> None:
         return
     if any("per_process_memory_fraction" in os.environ.get(name, "") for name in _ALLOCATOR_CONFIG):
         return
-    limit_bytes = int(limit_mib) * 1024 * 1024
+    # The CUDA context counts against the run too. The same rule stands in `worker/launch.py`.
+    allocator_mib = int(limit_mib) - min(CONTEXT_MIB, int(limit_mib) // 4)
+    limit_bytes = allocator_mib * 1024 * 1024
     cuda = sys.modules.get("torch.cuda")
     if cuda is not None:
         _at_start_of(cuda, limit_bytes)
@@ -92,7 +95,7 @@ class _TorchCudaFinder:
 
 
 def _at_start_of(cuda: "ModuleType", limit_bytes: int) -> None:
-    """At once if CUDA has been started. `_lazy_call` is private, but has been there since PyTorch 0.3."""
+    """At once if CUDA has been started. `_lazy_call` is private, but older than what it is to call."""
     lazy_call: Callable[[Callable[[], None]], None] | None = getattr(cuda, "_lazy_call", None)
     if lazy_call is not None:
         lazy_call(lambda: _limit(cuda, limit_bytes))  # pyright: ignore[reportArgumentType]  # a module as Cuda
@@ -103,8 +106,10 @@ def _limit(cuda: "Cuda", limit_bytes: int) -> None:
     limit that the governor watches over anyway."""
     try:
         for index in _devices(cuda):
-            share = limit_bytes / cuda.get_device_properties(index).total_memory
-            if share < 1 and not _is_limited(cuda, index):
+            total_bytes = cuda.get_device_properties(index).total_memory
+            share = limit_bytes / total_bytes
+            whole = limit_bytes + CONTEXT_MIB * 1024 * 1024 >= total_bytes
+            if not whole and not _is_limited(cuda, index):
                 # Old versions leave the device that was set as the current one; this puts the script's back,
                 # without opening a context on it if there was none.
                 with cuda.device(index):
@@ -126,6 +131,6 @@ def _devices(cuda: "Cuda") -> "Iterable[int]":
 
 
 def _is_limited(cuda: "Cuda", index: int) -> bool:
-    """By the script, before it imported us. Versions before 2.6 cannot say."""
+    """By the script, before it imported us. Older versions cannot say."""
     fraction_of: Callable[[int], float] | None = getattr(cuda, "get_per_process_memory_fraction", None)
     return fraction_of is not None and fraction_of(index) < 1

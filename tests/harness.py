@@ -64,7 +64,11 @@ class Bench:
         self.project.mkdir(parents=True)
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("BACKPROP_")
-        } | {"BACKPROP_HOME": str(self.home), "PATH": f"{COMMAND.parent}:{os.environ['PATH']}", "COLUMNS": "200"}
+        } | {
+            "BACKPROP_HOME": str(self.home),
+            "PATH": f"{COMMAND.parent}:{os.environ['PATH']}",
+            "COLUMNS": "200",
+        }
         self.environment.pop("CUDA_VISIBLE_DEVICES", None)
         self._workers: list[subprocess.Popen[str]] = []
 

@@ -1,9 +1,7 @@
 """The commands as a person meets them: one clear line and a code for what is refused, stable JSON, quiet pipes."""
 
 import json
-import os
 import re
-import shlex
 import signal
 import sqlite3
 import subprocess
@@ -320,7 +318,9 @@ def test_escape_sequences_in_paths_and_output_are_inert(bench: Bench) -> None:
     evil = "e\x1b]0;owned\x07\x1b[2Jv[bold]il"
     folder = bench.project / evil
     folder.mkdir()
-    (folder / f"{evil}.py").write_text("print('\\x1b]0;owned\\x07\\x1b[2J\\x1b[31mred\\x1b[0m')\nraise SystemExit('\\x1b]52;c;AA\\x07')")
+    (folder / f"{evil}.py").write_text(
+        "print('\\x1b]0;owned\\x07\\x1b[2J\\x1b[31mred\\x1b[0m')\nraise SystemExit('\\x1b]52;c;AA\\x07')"
+    )
     run = bench.backprop("run", "-q", *("--min-free-ram", "0"), f"{evil}.py", cwd=folder)
     assert run.returncode == 0, run.stderr
     assert not re.search(r"[\x00-\x08\x0b-\x1f]", run.stderr + run.stdout)
@@ -361,12 +361,16 @@ def test_logs_of_one_segment_and_of_all(bench: Bench) -> None:
 
 
 def test_logs_follow_a_run_to_its_end(bench: Bench) -> None:
-    bench.script("train.py", "import time\nfor n in range(5):\n    print('line', n, flush=True)\n    time.sleep(0.2)\n")
+    bench.script(
+        "train.py", "import time\nfor n in range(5):\n    print('line', n, flush=True)\n    time.sleep(0.2)\n"
+    )
     run = bench.queue("train.py")
     bench.worker()
     done = bench.backprop("logs", "-f", run)
     assert done.returncode == 0
-    assert [line for line in done.stdout.splitlines() if line.startswith("line")] == [f"line {n}" for n in range(5)]
+    assert [line for line in done.stdout.splitlines() if line.startswith("line")] == [
+        f"line {n}" for n in range(5)
+    ]
 
 
 def test_stop_of_a_running_run_and_of_a_waiting_one(bench: Bench) -> None:

@@ -70,6 +70,13 @@ def venv_of(prefix: Path, base: Path, *, system: bool = False) -> Path:
             {PYTORCH},
         ),
         ("from ultralytics import YOLO", {PYTORCH}),
+        ("match 1:\n    case 1:\n        with open('x'):\n            import torch", {PYTORCH}),
+        (
+            "class A:\n    async def f(self):\n        while 1: pass\n        else:\n            import jax",
+            {JAX},
+        ),
+        ("try: pass\nexcept* ValueError: pass\nfinally:\n    import tensorflow", {TENSORFLOW}),
+        ("f = lambda: 1 if 2 else 3", set()),
         ("import tensorflow as tf", {TENSORFLOW}),
         ("import jax, torch", {JAX, PYTORCH}),
         ("from flax import linen as nn\nimport optax", {JAX}),
@@ -233,7 +240,7 @@ def test_what_another_program_would_run_cannot_be_seen(tmp_path: Path) -> None:
     shell = tmp_path / "train.sh"
     shell.write_text("#!/bin/sh\npython train.py\n")
     shell.chmod(0o755)
-    for program in (str(shell), "/bin/sh", "/bin/true", str(tmp_path / "none")):
+    for program in (str(shell), "/bin/sh", "/bin/true", str(tmp_path / "none"), str(tmp_path), "a\0b", ""):
         assert versions_of("torch", program, dict(os.environ)) == frozenset()
 
 

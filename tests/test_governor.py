@@ -452,8 +452,8 @@ def test_cool_but_short_of_ram_stays_paused() -> None:
     [
         (8 * GIB, 9011, ActionKind.GO_ON),
         (8 * GIB, 9012, ActionKind.STOP),
-        (GIB, GIB + 256, ActionKind.GO_ON),
-        (GIB, GIB + 257, ActionKind.STOP),
+        (GIB, GIB + 512, ActionKind.GO_ON),
+        (GIB, GIB + 513, ActionKind.STOP),
         (None, 99 * GIB, ActionKind.GO_ON),
     ],
 )

@@ -134,7 +134,17 @@ def loaded_by(bench: Bench, *words: str) -> set[str]:
     return set(names)
 
 
-HEAVY = {"psutil", "pynvml", "rich", "asyncio", "ssl", "http", "multiprocessing", "unittest", "importlib.metadata"}
+HEAVY = {
+    "psutil",
+    "pynvml",
+    "rich",
+    "asyncio",
+    "ssl",
+    "http",
+    "multiprocessing",
+    "unittest",
+    "importlib.metadata",
+}
 
 
 def test_run_loads_nothing_heavy(bench: Bench) -> None:

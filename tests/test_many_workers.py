@@ -1,7 +1,6 @@
 """Two hundred runs, four workers: each run is started once, by one of them, and never beyond the limit."""
 
 import json
-import os
 import sqlite3
 import sys
 import time
@@ -82,7 +81,8 @@ def test_every_run_is_started_exactly_once(bench: Bench) -> None:
     most = max(int(line[1]) for line in lines)
     assert most <= PARALLEL, "the limit counts the runs of all workers together"
     assert most >= 2, "and they do run side by side"
-    assert sorted(os.listdir(bench.project)) == sorted(["ledger", "once", *(f"started-{run}" for run in queued)])  # noqa: PTH208
+    left = sorted(path.name for path in bench.project.iterdir())
+    assert left == sorted(["ledger", "once", *(f"started-{run}" for run in queued)])
 
     database = sqlite3.connect(bench.home / "backprop.db")
     segments = database.execute("SELECT run_id, number, outcome, worker FROM segments").fetchall()

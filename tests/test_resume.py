@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from backprop.scheduler.database import Database
-from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.outcome import Ending
+from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.ending import chain_of
 from backprop.worker.resume import Resume, choose, command_line, takes_resume_from
 from tests.harness import QUIET_LIMITS, Bench
@@ -79,9 +79,7 @@ def test_where_the_user_said_to_begin_holds_until_there_is_newer_work(run: RunRe
     assert "is gone" in str(choose(replace(pinned, resume_pin="/no.pt"), records[1:]).problem)
 
 
-def test_from_scratch_is_not_resumable_before_its_first_checkpoint(
-    run: RunRecord, tmp_path: Path
-) -> None:
+def test_from_scratch_is_not_resumable_before_its_first_checkpoint(run: RunRecord, tmp_path: Path) -> None:
     """Else a timebox without a checkpoint would be answered with a resume from the work that was thrown away."""
     records = saved(tmp_path, "1.pt")
     scratch = replace(run, resume_pin="", chain_start=1, segment=2)
@@ -97,7 +95,9 @@ def test_saving_again_what_one_resumed_from_is_no_progress(run: RunRecord, tmp_p
     again = replace(first, segment=2)
     assert not chain_of(run, segment, Ending(), [again, first]).progressed, "the same step"
     assert chain_of(run, segment, Ending(), [replace(again, step=2), first]).progressed
-    assert chain_of(run, segment, Ending(), [replace(again, step=None), first]).progressed, "no step to compare"
+    assert chain_of(run, segment, Ending(), [replace(again, step=None), first]).progressed, (
+        "no step to compare"
+    )
     assert not chain_of(run, segment, Ending(), [first]).progressed
     (tmp_path / "last.pt").unlink()
     lost = chain_of(run, segment, Ending(), [replace(again, step=2), first])
@@ -120,7 +120,7 @@ def segment_of(run: RunRecord, used: str | None = None) -> SegmentRecord:
         ("# we do not take --resume-from", False),
         ('parser.add_argument("--resume-from-epoch")', False),
         ("parser.add_argument('--resume_from')", False),
-        ("print(\"usage: train.py [--resume-from PATH]\")", False),
+        ('print("usage: train.py [--resume-from PATH]")', False),
         ("", False),
     ],
 )

@@ -82,9 +82,49 @@ def test_options_stand_before_or_after_the_script(bench: Bench, words: tuple[str
 def test_every_option_reaches_the_run(bench: Bench) -> None:
     bench.script("train.py", "print(1)")
     bench.script("last.ckpt", "1")
-    words = "-m 0.5 -f pytorch -c 2 -r last.ckpt --run-id me -n name -g 80% -p 3 --min-free-ram 1.5".split()
-    words += "--gpu-probe none --gpu-min-vram 100 --gpu-max-temp 70 --max-cpu-load 9 --no-auto-resume".split()
-    words += "--max-segments 7 --max-total-minutes 60 --grace-seconds 5 --stop-signal sigterm --retries 2".split()
+    words = [
+        "-m",
+        "0.5",
+        "-f",
+        "pytorch",
+        "-c",
+        "2",
+        "-r",
+        "last.ckpt",
+        "--run-id",
+        "me",
+        "-n",
+        "name",
+        "-g",
+        "80%",
+        "-p",
+        "3",
+        "--min-free-ram",
+        "1.5",
+    ]
+    words += [
+        "--gpu-probe",
+        "none",
+        "--gpu-min-vram",
+        "100",
+        "--gpu-max-temp",
+        "70",
+        "--max-cpu-load",
+        "9",
+        "--no-auto-resume",
+    ]
+    words += [
+        "--max-segments",
+        "7",
+        "--max-total-minutes",
+        "60",
+        "--grace-seconds",
+        "5",
+        "--stop-signal",
+        "sigterm",
+        "--retries",
+        "2",
+    ]
     done = bench.backprop("run", "-q", *words, "--resume-arg", "--load {checkpoint}", "train.py")
     assert done.stdout == "me\n", done.stderr
     kept = spec(bench, "me")
@@ -220,20 +260,28 @@ def test_a_first_segment_resumes_from_what_was_given(bench: Bench) -> None:
 
 def test_a_project_file_is_obeyed_and_a_flag_beats_it(bench: Bench) -> None:
     bench.script("train.py", "print(1)")
-    bench.script("backprop.config.json", '{"maxRunMinutes": 3, "retries": 4, "trainingScriptPath": "evil.py"}')
+    bench.script(
+        "backprop.config.json", '{"maxRunMinutes": 3, "retries": 4, "trainingScriptPath": "evil.py"}'
+    )
     done = bench.backprop("run", "-q", "--retries", "1", "train.py")
     assert "trainingScriptPath is ignored" in done.stderr
     kept = spec(bench, done.stdout.strip())["spec"]
     assert (kept["timebox_s"], kept["retries"]) == (180, 1)  # type: ignore[index]
     other = bench.script("other.json", '{"maxRunMinutes": 5}')
-    for words in (("--config", str(other), "run", "-q", "train.py"), ("run", "-q", "train.py", "--config", "other.json")):
+    for words in (
+        ("--config", str(other), "run", "-q", "train.py"),
+        ("run", "-q", "train.py", "--config", "other.json"),
+    ):
         run = bench.backprop(*words).stdout.strip()
         assert spec(bench, run)["spec"]["timebox_s"] == 300  # type: ignore[index]
 
 
 def test_a_dry_run_makes_nothing_and_says_what_would_happen(bench: Bench) -> None:
     bench.script("train.py", TAKES_IT)
-    for words in (("--dry-run", "run", *QUIET_LIMITS, "train.py"), ("run", *QUIET_LIMITS, "train.py", "--dry-run")):
+    for words in (
+        ("--dry-run", "run", *QUIET_LIMITS, "train.py"),
+        ("run", *QUIET_LIMITS, "train.py", "--dry-run"),
+    ):
         done = bench.backprop(*words)
         assert (done.returncode, done.stderr) == (0, "")
         assert "would queue" in done.stdout

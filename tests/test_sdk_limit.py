@@ -82,7 +82,8 @@ def get_per_process_memory_fraction(index):
     _lazy_init()
     return FRACTIONS.get(index, 1.0)
 """
-LIMIT = {"BACKPROP_RUN_ID": "r1", "BACKPROP_GPU_MEMORY_LIMIT_MB": "6144"}
+# A quarter of 24 GiB, and 512 MiB for the CUDA context.
+LIMIT = {"BACKPROP_RUN_ID": "r1", "BACKPROP_GPU_MEMORY_LIMIT_MB": "6656"}
 START = "import torch; torch.cuda.init()"
 CHILD = "import multiprocessing\ndef work():\n    " + START + "\n"
 
@@ -157,7 +158,7 @@ def test_said_twice_is_done_once(folder: Path) -> None:
     [
         {},
         {"BACKPROP_RUN_ID": "r1"},
-        {"BACKPROP_GPU_MEMORY_LIMIT_MB": "6144"},
+        {"BACKPROP_GPU_MEMORY_LIMIT_MB": "6656"},
         LIMIT | {"BACKPROP_GPU_MEMORY_LIMIT_MB": ""},
         LIMIT | {"BACKPROP_GPU_MEMORY_LIMIT_MB": "0"},
         LIMIT | {"BACKPROP_GPU_MEMORY_LIMIT_MB": "-1"},
@@ -233,7 +234,8 @@ def test_training_does_not_die_of_it(folder: Path) -> None:
 
 
 def test_no_torch_at_all(tmp_path: Path) -> None:
-    code = "import sys, backprop\nsys.modules['torch'] = None\ntry:\n    import torch\nexcept ImportError:\n    print('none')"
+    hidden = "import sys, backprop\nsys.modules['torch'] = None\n"
+    code = f"{hidden}try:\n    import torch\nexcept ImportError:\n    print('none')"
     assert says(tmp_path, code, **LIMIT) == ["none"]
 
 

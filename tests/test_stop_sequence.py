@@ -211,7 +211,9 @@ def start_until_saved(bench: Bench, run: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("code", [0, 1, 143])
 def test_what_was_asked_wins_over_the_exit_code(bench: Bench, code: int) -> None:
-    boxed = bench.queue(TRAINER, *BOX, "20", "-n", "boxed", "--max-segments", "1", "--", "--stop-code", str(code))
+    boxed = bench.queue(
+        TRAINER, *BOX, "20", "-n", "boxed", "--max-segments", "1", "--", "--stop-code", str(code)
+    )
     stopped = bench.queue(TRAINER, "-n", "stopped", "--", "--stop-code", str(code))
     worker = bench.worker()
     bench.wait_for_log(stopped, "checkpoint_saved")
@@ -276,7 +278,9 @@ def test_a_script_that_ended_by_itself_just_before_was_not_asked(
 
 def test_the_stop_signal_is_heard_under_a_worker_that_ignores_every_signal(bench: Bench) -> None:
     """A worker started with `&` by a shell script is deaf to INT, and would hand that down."""
-    script = bench.script("start.sh", f"trap '' INT QUIT TERM CHLD USR1 USR2 PIPE TSTP\nexec {COMMAND} worker\n")
+    script = bench.script(
+        "start.sh", f"trap '' INT QUIT TERM CHLD USR1 USR2 PIPE TSTP\nexec {COMMAND} worker\n"
+    )
     bench.script(
         "deaf.py",
         """

@@ -78,7 +78,9 @@ class Stand:
 
     def _spawn(self, lock: str, handed_down: list[int]) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-I", "-S", str(PROGRAM), str(self.segment), lock]
-        process = subprocess.Popen(command, pass_fds=handed_down, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command, pass_fds=handed_down, stdin=subprocess.DEVNULL, start_new_session=True
+        )
         self._processes.append(process)
         return process
 
@@ -387,7 +389,9 @@ def test_one_that_takes_over_keeps_the_deadline_and_ends_everything(stand: Stand
     second = stand.adopt()
     wait_until(lambda: stand.known()["supervisor"][0] == second.pid)
     assert stand.known()["leader"] == known["leader"]
-    assert stand.known()["started_monotonic_s"] == known["started_monotonic_s"], "the box began with the leader"
+    assert stand.known()["started_monotonic_s"] == known["started_monotonic_s"], (
+        "the box began with the leader"
+    )
     assert alive(leader)
     record = stand.ended()
     assert record["asked"] == "timebox"
@@ -520,9 +524,7 @@ def test_the_kernel_short_of_memory_would_end_the_leader_first(stand: Stand) -> 
     stand.python(LISTENER)
     supervisor = stand.start()
     stand.wait_for_log("ready")
-    scores = [
-        int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (stand.leader(), supervisor.pid)
-    ]
+    scores = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (stand.leader(), supervisor.pid)]
     assert scores[0] > scores[1]
     supervisor.send_signal(signal.SIGTERM)
     stand.ended()

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from backprop.worker.installed import versions_of
 
-MAX_SCRIPT_BYTES = 1024 * 1024
+MAX_SCRIPT_BYTES = 256 * 1024
+"""Beyond any script written by hand; parsing 1 MiB would keep the worker's loop busy for over a second."""
 
 
 class Framework(StrEnum):
@@ -55,7 +56,7 @@ def frameworks_of(
     """What the run computes with. `declared`: "pytorch", "tensorflow", or "auto" for what the script imports, by
     itself or through a library known to bring it.
 
-    Empty when nothing was recognised: no script, not readable, over 1 MiB, not Python. The script is parsed, never
+    Empty when nothing was recognised: no script, not readable, over 256 KiB, not Python. The script is parsed, never
     executed; modules it imports from its own folder are not followed. Raises ValueError for another `declared`.
     """
     if declared != "auto":
@@ -164,6 +165,9 @@ def _source(script: Path | None) -> bytes:
     return source if len(source) <= MAX_SCRIPT_BYTES else b""
 
 
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+
+
 def _imported(source: bytes) -> Iterator[str]:
     """Top-level names of what is imported anywhere in the source; nothing if it is not Python."""
     try:
@@ -172,8 +176,12 @@ def _imported(source: bytes) -> Iterator[str]:
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # the parser's ways to refuse deep nesting
         return
-    for node in ast.walk(tree):
+    pending: list[ast.AST] = [tree]
+    while pending:  # ast.walk would visit every expression too, in most of the time taken
+        node = pending.pop()
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0]
+        for block in _BLOCKS:
+            pending.extend(getattr(node, block, ()))

@@ -29,10 +29,10 @@ def versions_of(package: str, program: str, environment: Mapping[str, str]) -> f
     what a shell script would run cannot be seen from here. Understands venvs (PEP 405, with or without the system's
     packages), conda, Debian's dist-packages, the user's site, PYTHONPATH. Raises nothing.
     """
-    python = _interpreter(program, environment)
-    if python is None or environment.get("PYTHONHOME"):
-        return frozenset()
     try:
+        python = _interpreter(program, environment)
+        if python is None or environment.get("PYTHONHOME"):
+            return frozenset()
         folders = dict.fromkeys(_folders(python, environment))
         return frozenset(found for folder in folders for found in _versions_in(folder, package))
     except (OSError, RuntimeError, ValueError):  # RuntimeError: a symbolic link that leads to itself
@@ -55,7 +55,8 @@ def _interpreter(program: str, environment: Mapping[str, str]) -> Path | None:
 def _folders(python: Path, environment: Mapping[str, str]) -> Iterator[Path]:
     """Where this interpreter's packages may lie. A venv is known by its pyvenv.cfg, beside the path as it was
     called or one above; otherwise the installation is found from where its links end, as Python itself does."""
-    yield from (Path(entry) for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry)
+    entries = map(Path, environment.get("PYTHONPATH", "").split(os.pathsep))
+    yield from (entry for entry in entries if entry.is_absolute())
     real = python.resolve()
     minor = real.name if _MINOR.fullmatch(real.name) else "python3.*"
     config = next((at for at in (python.parent, python.parent.parent) if (at / "pyvenv.cfg").is_file()), None)

@@ -19,6 +19,7 @@ from backprop.worker.resume import command_line
 from backprop.worker.tend import Tender
 
 AMD_PREFIX: Final = "amd-"
+CONTEXT_MIB: Final = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,14 +109,20 @@ def visible_gpus(spec: RunSpec, gpus: Sequence[Gpu], allowed: str | None) -> dic
 def _limit_environment(context: Context, run: RunRecord, wanted: Launch) -> dict[str, str]:
     """What makes the run's framework keep to its own limit (`-g`)."""
     totals = [gpu.total_mib for gpu in wanted.gpus if gpu.total_mib]
-    if wanted.limit_mib is None or not totals:
+    if wanted.limit_mib is None or not totals or wanted.limit_mib >= min(totals):
         return {}
     from backprop.worker.frameworks import frameworks_of, limit_environment
 
     script = Path(run.spec.script) if run.spec.script else None
     found = frameworks_of(run.spec.framework, script)
     shell = folders.read_environment(context.home.run_folder(run.id))
-    return limit_environment(found, wanted.limit_mib, min(totals), shell, run.spec.program)
+    return limit_environment(found, allocator_mib(wanted.limit_mib), min(totals), shell, run.spec.program)
+
+
+def allocator_mib(limit_mib: int) -> int:
+    """What a framework's allocator may hand out so that the process keeps to `limit_mib`: a CUDA context takes 300 to
+    600 MiB beside it (nvidia-smi on an idle PyTorch process). The same rule stands in `sdk/_limit.py`."""
+    return limit_mib - min(CONTEXT_MIB, limit_mib // 4)
 
 
 def timebox_s(run: RunRecord) -> float:

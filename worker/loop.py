@@ -195,7 +195,9 @@ class Loop:
             *self._sense.wake_fds(),
         ):
             poll.register(handle, select.POLLIN)
-        asked = bool(self._sense.wake_fds())  # a driver that does not answer must not slow down what needs none
+        asked = bool(
+            self._sense.wake_fds()
+        )  # a driver that does not answer must not slow down what needs none
         timeout_s = self._trouble_s or (TICK_LIVE_S if alive or asked else TICK_IDLE_S)
         poll.poll(timeout_s * 1000)
         stop.drain()
