@@ -111,10 +111,11 @@ def _limit_environment(context: Context, run: RunRecord, wanted: Launch) -> dict
     totals = [gpu.total_mib for gpu in wanted.gpus if gpu.total_mib]
     if wanted.limit_mib is None or not totals or wanted.limit_mib >= min(totals):
         return {}
-    from backprop.worker.frameworks import frameworks_of, limit_environment
+    from backprop.worker.frameworks import Framework, frameworks_of, limit_environment
 
     script = Path(run.spec.script) if run.spec.script else None
-    found = frameworks_of(run.spec.framework, script)
+    # Where nothing is recognised, all: each variable is without effect where its framework is not used.
+    found = frameworks_of(run.spec.framework, script) or frozenset(Framework)
     shell = folders.read_environment(context.home.run_folder(run.id))
     return limit_environment(found, allocator_mib(wanted.limit_mib), min(totals), shell, run.spec.program)
 
