@@ -1,7 +1,6 @@
 """Would a worker started here outlive its terminal, and a logout?"""
 
 import os
-import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Final
 from backprop.cli.checks import Finding, note, ok
 
 LOGINCTL_PATIENCE_S: Final = 2.0
+LINGERING: Final = Path("/var/lib/systemd/linger")
+"""A file for each user who lingers; loginctl tells of users alone that are logged in."""
 
 
 def terminal(environment: Mapping[str, str], cgroup: str) -> Finding:
@@ -64,27 +65,19 @@ def logout(login: Login | None) -> Finding:
 
 def read_login(cgroup: str) -> Login | None:
     """Ask loginctl, 2 s at most a question; None where it does not exist or does not answer."""
-    user = pwd.getpwuid(os.geteuid()).pw_name if _has_passwd_entry() else str(os.geteuid())
     manager = _loginctl("show-user")
     if manager is None or "KillUserProcesses" not in manager:
         return None
-    mine = _loginctl("show-user", user) or {}
+    mine = _loginctl("show-user", str(os.geteuid())) or {}
+    user = mine.get("Name") or os.environ.get("USER", "")
     return Login(
         user,
-        lingers=mine.get("Linger") == "yes" or Path("/var/lib/systemd/linger", user).exists(),
+        lingers=mine.get("Linger") == "yes" or (user != "" and (LINGERING / user).exists()),
         kills=manager["KillUserProcesses"] == "yes",
         kills_only=tuple(manager.get("KillOnlyUsers", "").split()),
         spares=tuple(manager.get("KillExcludeUsers", "").split()),
         cgroup=cgroup,
     )
-
-
-def _has_passwd_entry() -> bool:
-    try:
-        pwd.getpwuid(os.geteuid())
-    except KeyError:
-        return False
-    return True
 
 
 def _loginctl(*words: str) -> dict[str, str] | None:

@@ -69,9 +69,8 @@ def _missing(home: Home) -> Finding:
 
 def _refused(home: Home, header: "Header") -> Finding | None:
     """What its first bytes alone forbid."""
-    from backprop.migrations.runner import LATEST
     from backprop.scheduler.database import corrupts_wal
-    from backprop.scheduler.examine import ENGINE
+    from backprop.scheduler.examine import ENGINE, LATEST
 
     if not header.sound:
         return bad("database", f"{home.database} is damaged: it does not begin like a database", WHOLE)

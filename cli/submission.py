@@ -70,7 +70,7 @@ def submission(
         argv, program, script = _python(words, cwd, effective.settings.python)
     else:
         argv, program, script = _program(words, cwd)
-    spec = _spec(argv, program, script, cwd, effective, asked)
+    spec = spec_of(argv, program, script, cwd, effective, asked)
     run_id, name = asked.run_id, asked.name
     return Submission(
         run_id=_checked("--run-id", run_id) if run_id is not None else None,
@@ -107,7 +107,7 @@ def command_text(spec: RunSpec) -> str:
     return shlex.join((first, *spec.argv[1:]))
 
 
-def _spec(
+def spec_of(
     argv: tuple[str, ...],
     program: str,
     script: Path | None,

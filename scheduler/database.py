@@ -235,7 +235,18 @@ def _translated(error: Exception, path: Path) -> Exception:
             return DatabaseDamaged(
                 f"{path} is damaged ({error}); its runs live on in {path.parent}/runs; repair it with: backprop worker"
             )
+        case code if code == SQLITE_CANTOPEN and _may_write(path):
+            # Its journal could not be made: no inode or no file descriptor left.
+            return DatabaseBusy(
+                f"{path} cannot be opened just now ({error}); nothing was changed; look for a full disk or too many"
+                " open files (ulimit -n)"
+            )
         case code if code in (SQLITE_READONLY, SQLITE_CANTOPEN):
             return DatabaseRefused(f"{path} cannot be opened for writing ({error}); check its owner and mode")
         case _:
             return error
+
+
+def _may_write(path: Path) -> bool:
+    """Whether nothing but a passing shortage keeps this process from writing the database and a journal beside it."""
+    return path.is_file() and os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)

@@ -10,7 +10,6 @@ in this process: closing a second descriptor would drop its locks (sqlite.org/ho
 import struct
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote
 
 from peewee import SqliteDatabase, sqlite3  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -20,6 +19,8 @@ from backprop.scheduler.home import Home
 from backprop.scheduler.models import Checkpoint, Run, Segment, Worker, proxy
 
 ENGINE: Final = str(sqlite3.sqlite_version)
+LATEST: Final = runner.LATEST
+"""The newest schema this program knows."""
 """The version of the SQLite that peewee chose."""
 PATIENCE_S: Final = 5
 PRAGMAS: Final = {"busy_timeout": PATIENCE_S * 1000, "query_only": 1, "mmap_size": 0, "trusted_schema": 0}
@@ -71,7 +72,7 @@ def open_to_look(home: Home) -> Database:
     Waits 5 s, not a minute, for whoever holds the lock. Raises DatabaseRefused (also where a crash left a journal
     that only a writer may roll back), DatabaseDamaged, DatabaseBusy.
     """
-    uri = f"file:{quote(str(home.database))}?mode=ro"
+    uri = f"{home.database.as_uri()}?mode=ro"
     database = SqliteDatabase(uri, uri=True, pragmas=PRAGMAS, autoconnect=False, timeout=PATIENCE_S)
     proxy.initialize(database)
 

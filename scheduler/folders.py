@@ -116,6 +116,11 @@ def segment_numbers(folder: Path) -> list[int]:
     )
 
 
+def newest_segment(folder: Path) -> int:
+    """The last segment that was ordered; 0 for none. Raises OSError."""
+    return max(segment_numbers(folder), default=0)
+
+
 def read_environment(folder: Path) -> dict[str, str]:
     """The environment of the shell that queued the run; empty when its folder is damaged."""
     try:

@@ -64,7 +64,10 @@ def enqueue(database: Database, run_id: str, name: str, spec: RunSpec, now_s: fl
     new = new_run(run_id, name, spec, now_s) | {"reason": reason}
 
     def verb() -> None:
-        if Run.select().where(Run.id == run_id).exists():
+        known: Any = Run.get_or_none(Run.id == run_id)
+        if known is not None:
+            if (known.created_at_s, known.spec) == (now_s, new["spec"]):
+                return  # this very run: a worker that starts puts in whatever it finds a folder of
             raise BadCommand(
                 f"a run with the id {run_id} exists; choose another --run-id, or: backprop resume {run_id}"
             )
@@ -206,7 +209,8 @@ def record(database: Database, run_id: str, number: int, heard: Heard) -> bool:
         if not Segment.update(values).where(here & at).execute():
             return False
         for checkpoint in heard.checkpoints:
-            _insert_checkpoint(checkpoint)
+            if not _known(checkpoint):
+                _insert_checkpoint(checkpoint)
         if heard.checkpoints:
             _forget_old_checkpoints(run_id)
         said = {"last_step": heard.last_step, "last_loss": heard.last_loss}
@@ -366,6 +370,14 @@ def new_run(run_id: str, name: str, spec: RunSpec, now_s: float) -> dict[str, An
         "lost": 0,
         "oom_retries": 0,
     }
+
+
+def _known(checkpoint: CheckpointRecord) -> bool:
+    """Heard before, from a log that was truncated since: put in again, it would look like the newest."""
+    same = (Checkpoint.run_id == checkpoint.run_id) & (Checkpoint.path == checkpoint.path)
+    file = (Checkpoint.mtime_ns == checkpoint.mtime_ns) & (Checkpoint.size_bytes == checkpoint.size_bytes)
+    said = (Checkpoint.segment == checkpoint.segment) & (Checkpoint.step == checkpoint.step)
+    return checkpoint.refused is None and Checkpoint.select().where(same & file & said).exists()
 
 
 def _insert_checkpoint(checkpoint: CheckpointRecord) -> None:

@@ -66,7 +66,14 @@ def is_behind(database: Database, run_id: str, newest: int, outcome: OutcomeFile
 
 
 def _behind(known: Any, newest: int, final: OutcomeFile | None) -> bool:
-    return known is None or known.segment < newest or (final is not None and known.state != final.state)
+    if known is None or known.segment < newest:
+        return True
+    return final is not None and known.state != final.state and not _resumed_since(known, final)
+
+
+def _resumed_since(known: Any, final: OutcomeFile) -> bool:
+    """The user has queued it again, and the old outcome was still there when this was looked at."""
+    return known.chain_start == final.segment and known.queued_at_s >= final.ended_at_s
 
 
 def _final(outcome: OutcomeFile | None, newest: int) -> OutcomeFile | None:

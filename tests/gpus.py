@@ -14,6 +14,8 @@ SCRIPTS = Path(__file__).parent / "scripts"
 GPU_TRAINER = SCRIPTS / "gpu_trainer.py"
 HOST_IS_FINE = ("--min-free-ram", "0", "--max-cpu-load", "1000")
 """A small or busy test machine must not hold a run back; the GPU rules stay."""
+QUICK = ("worker.guard.LOOK_EVERY_S=0.4", "worker.sense.FRESH_S=0.4")
+"""For `impatient`: a worker that looks at the GPUs five times as often, so that a scene takes seconds."""
 
 
 def queue(bench: Bench, *words: str, script: Path = GPU_TRAINER) -> str:
@@ -39,6 +41,20 @@ def wait_for_reason(bench: Bench, run: str, *texts: str, timeout_s: float = 60.0
         saw=lambda: f"{bench.state(run)}: {reason(bench, run)}\n{bench.output()[-3000:]}",
     )
     return bench.backprop("why", run).stdout
+
+
+def wait_for_state(bench: Bench, run: str, state: str, timeout_s: float = 60.0) -> None:
+    wait_until(
+        lambda: bench.state(run) == state,
+        timeout_s=timeout_s,
+        saw=lambda: f"{bench.state(run)}: {reason(bench, run)}\n{bench.output()[-3000:]}",
+    )
+
+
+def peak_mib(bench: Bench, run: str, segment: int = 1) -> int | None:
+    """The most VRAM that a segment was seen to use, as the database holds it."""
+    query = f"SELECT peak_mib FROM segments WHERE run_id = '{run}' AND number = {segment}"
+    return _rows(bench, query)[0][0]
 
 
 def given(bench: Bench, run: str, segment: int = 1) -> list[str]:
@@ -72,13 +88,15 @@ def allocated(driver: FakeDriver) -> dict[str, list[int]]:
 
 def promised_mib(bench: Bench) -> Counter[str]:
     """What is promised on each GPU to segments that live, in one consistent look."""
-    database = sqlite3.connect(bench.home / "backprop.db", timeout=10)
-    try:
-        query = "SELECT gpu_uuids, promised_mib FROM segments WHERE ended_at_s IS NULL"
-        rows = database.execute(query).fetchall()
-    finally:
-        database.close()
     promised: Counter[str] = Counter()
-    for uuids, mib in rows:
+    for uuids, mib in _rows(bench, "SELECT gpu_uuids, promised_mib FROM segments WHERE ended_at_s IS NULL"):
         promised.update(dict.fromkeys(json.loads(uuids), mib))
     return promised
+
+
+def _rows(bench: Bench, query: str) -> list[tuple[Any, ...]]:
+    database = sqlite3.connect(bench.home / "backprop.db", timeout=10)
+    try:
+        return database.execute(query).fetchall()
+    finally:
+        database.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import COMMAND, Bench, wait_until
+from tests.harness import COMMAND, QUIET_LIMITS, Bench, wait_until
 from tests.refusals import refused
 from tests.terminal import Terminal
 
@@ -321,7 +321,7 @@ def test_escape_sequences_in_paths_and_output_are_inert(bench: Bench) -> None:
     (folder / f"{evil}.py").write_text(
         "print('\\x1b]0;owned\\x07\\x1b[2J\\x1b[31mred\\x1b[0m')\nraise SystemExit('\\x1b]52;c;AA\\x07')"
     )
-    run = bench.backprop("run", "-q", *("--min-free-ram", "0"), f"{evil}.py", cwd=folder)
+    run = bench.backprop("run", "-q", *QUIET_LIMITS, f"{evil}.py", cwd=folder)
     assert run.returncode == 0, run.stderr
     assert not re.search(r"[\x00-\x08\x0b-\x1f]", run.stderr + run.stdout)
     run_id = run.stdout.strip()

@@ -189,7 +189,7 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(home: Home, damage: object)
     home.database.write_bytes(data)
     why = refusal_on_use(home)
     assert "is damaged" in why
-    assert f"do not delete it: its runs live on in {home.runs}" in why
+    assert f"its runs live on in {home.runs}; repair it with: backprop worker" in why
     assert home.database.read_bytes() == bytes(data)
 
 
@@ -278,9 +278,9 @@ def test_opening_waits_for_the_lock_too(home: Home) -> None:
 
 def test_one_that_stays_locked_is_refused_with_advice(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     create(home)
-    monkeypatch.setattr(databases, "RETRY_FOR_S", 0.2)
     monkeypatch.setitem(databases.PRAGMAS, "busy_timeout", 100)
     opened = open_database(home)
+    opened._patience_s = 0.2
     other = sqlite3.connect(home.database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:

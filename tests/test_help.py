@@ -78,9 +78,9 @@ def test_every_command_and_option_has_help(name: str) -> None:
 def test_help_fits_the_terminal(name: str, width: int) -> None:
     context = click.Context(command(name), info_name=f"backprop {name}", terminal_width=width)
     lines = command(name).get_help(context).splitlines()
-    examples = {line for line in (command(name).epilog or "").splitlines()}
+    examples = {line.strip() for line in (command(name).epilog or "").splitlines()}
     for line in lines:
-        assert len(line) <= width or line.strip() in {one.strip() for one in examples}, line
+        assert len(line) <= width or line.strip() in examples, line
 
 
 @pytest.mark.parametrize("name", COMMANDS)

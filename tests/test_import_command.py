@@ -17,6 +17,7 @@ TRAIN = """
 def experiments(bench: Bench) -> Path:
     """A file as the original wrote it, and the checkpoints that are still there."""
     bench.script("train.py", TRAIN)
+    bench.script("backprop.config.json", '{"minFreeRamGB": 0, "maxCpuLoad": 1000, "gpu": {"probe": "none"}}')
     bench.script("out/1.pt", "weights")
     bench.script("out/2.pt", "weights")
     record = {"scriptPath": "train.py", "startTime": 1_700_000_000_000}
@@ -74,7 +75,7 @@ def test_one_is_resumed_from_its_last_checkpoint(bench: Bench) -> None:
     bench.backprop("import", str(path))
     done = bench.backprop("resume", "baseline")
     assert f"queued baseline (exp-1) again, from {bench.project / 'out/2.pt'}" in done.stdout
-    bench.worker("--drain", "--gpu-probe", "none").wait(timeout=60)
+    bench.worker("--drain").wait(timeout=60)
     shown = bench.show("exp-1")
     assert shown["state"] == "completed", shown
     assert bench.log("exp-1") == f"resumed from {bench.project / 'out/2.pt'}\n"

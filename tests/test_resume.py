@@ -1,5 +1,6 @@
 """What the next segment resumes from: the newest that is still good, where the user said, or a refusal."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,8 +28,6 @@ def saved(folder: Path, *names: str) -> list[CheckpointRecord]:
         (folder / name).write_text(f"weights {number}")
         record = checkpoint("r1", folder / name, segment=number, step=number)
         records.insert(0, replace(record, mtime_ns=record.mtime_ns + number))
-        import os
-
         os.utime(folder / name, ns=(0, record.mtime_ns + number))
     return records
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def spec(bench: Bench, run: str) -> dict[str, object]:
 
 def test_run_prints_the_id_and_how_to_start_a_worker(bench: Bench) -> None:
     bench.script("train.py", "print(1)")
-    done = bench.backprop("run", "train.py")
+    done = bench.backprop("run", *QUIET_LIMITS, "train.py")
     run = bench.runs()[0]["id"]
     assert done.stdout == f"queued train, id {run}\n"
     assert done.stderr == "no worker is running; start one (in tmux, say) with: backprop worker\n"
@@ -82,49 +83,11 @@ def test_options_stand_before_or_after_the_script(bench: Bench, words: tuple[str
 def test_every_option_reaches_the_run(bench: Bench) -> None:
     bench.script("train.py", "print(1)")
     bench.script("last.ckpt", "1")
-    words = [
-        "-m",
-        "0.5",
-        "-f",
-        "pytorch",
-        "-c",
-        "2",
-        "-r",
-        "last.ckpt",
-        "--run-id",
-        "me",
-        "-n",
-        "name",
-        "-g",
-        "80%",
-        "-p",
-        "3",
-        "--min-free-ram",
-        "1.5",
-    ]
-    words += [
-        "--gpu-probe",
-        "none",
-        "--gpu-min-vram",
-        "100",
-        "--gpu-max-temp",
-        "70",
-        "--max-cpu-load",
-        "9",
-        "--no-auto-resume",
-    ]
-    words += [
-        "--max-segments",
-        "7",
-        "--max-total-minutes",
-        "60",
-        "--grace-seconds",
-        "5",
-        "--stop-signal",
-        "sigterm",
-        "--retries",
-        "2",
-    ]
+    words = shlex.split(
+        """-m 0.5 -f pytorch -c 2 -r last.ckpt --run-id me -n name -g 80% -p 3 --min-free-ram 1.5
+        --gpu-probe none --gpu-min-vram 100 --gpu-max-temp 70 --max-cpu-load 9 --no-auto-resume --max-segments 7
+        --max-total-minutes 60 --grace-seconds 5 --stop-signal sigterm --retries 2"""
+    )
     done = bench.backprop("run", "-q", *words, "--resume-arg", "--load {checkpoint}", "train.py")
     assert done.stdout == "me\n", done.stderr
     kept = spec(bench, "me")

@@ -43,7 +43,7 @@ def test_a_script_that_ignores_the_stop_signal_is_ended_within_its_grace(
 
 
 def test_a_killed_script_goes_on_from_what_it_had_saved(bench: Bench) -> None:
-    run = bench.queue(TRAINER, *BOX, "0.5", "--", "--deaf", "INT", "--steps", "60")
+    run = bench.queue(TRAINER, *BOX, "0.5", "--", "--deaf", "INT", "--steps", "100")
     bench.worker()
     seen = bench.wait_for(run, "completed")
     assert seen["segments"][0]["outcome"] == "timeboxed"
@@ -200,6 +200,7 @@ def test_stop_reaches_a_dead_workers_segment_while_another_worker_lives(bench: B
     bench.end_worker(first, signal.SIGKILL)
     assert bench.backprop("stop", run).returncode == 0
     assert bench.exit_record(run, timeout_s=15)["asked"] == "asked"
+    bench.worker()
     assert bench.wait_for(run, "stopped")["segments"][0]["outcome"] == "stopped"
 
 

@@ -366,6 +366,17 @@ def test_a_paused_leader_asked_to_end_is_let_run_to_save(stand: Stand) -> None:
     assert stand.log() == "ready\nheard 1\n"
 
 
+def test_a_leader_that_somebody_else_has_stopped_is_let_run_to_save(stand: Stand) -> None:
+    stand.python(LISTENER)
+    supervisor = stand.start()
+    stand.wait_for_log("ready")
+    os.kill(stand.leader(), signal.SIGSTOP)
+    wait_until(lambda: state(stand.leader()) == "T")
+    supervisor.send_signal(signal.SIGTERM)
+    assert stand.ended()["exit_code"] == 0
+    assert stand.log() == "ready\nheard 1\n"
+
+
 def test_two_supervisors_never_watch_one_segment(stand: Stand) -> None:
     stand.python(LISTENER)
     first = stand.start()
@@ -398,6 +409,49 @@ def test_one_that_takes_over_keeps_the_deadline_and_ends_everything(stand: Stand
     assert 3.0 <= record["running_s"] < 15
     assert stand.log() == "ready\nheard 1\n"
     assert stand.left() == []
+
+
+def test_one_that_takes_over_a_paused_leader_can_thaw_it(stand: Stand) -> None:
+    stand.python(LISTENER, timebox_s=2.0)
+    first = stand.start()
+    stand.wait_for_log("ready")
+    first.send_signal(signal.SIGUSR1)
+    leader = stand.leader()
+    wait_until(lambda: state(leader) == "T")
+    first.kill()
+    first.wait()
+    second = stand.adopt()
+    wait_until(lambda: stand.known()["supervisor"][0] == second.pid)
+    deadline_s = stand.known()["started_monotonic_s"] + 2.0
+    wait_until(lambda: time.monotonic() > deadline_s + 0.5)
+    assert state(leader) == "T"
+    assert not (stand.segment / "stop.json").exists(), "time spent paused does not count"
+    second.send_signal(signal.SIGUSR2)
+    record = stand.ended()
+    assert record["asked"] == "timebox"
+    assert stand.log() == "ready\nheard 1\n"
+
+
+def test_one_that_takes_over_does_not_ask_a_second_time(stand: Stand) -> None:
+    """To many scripts a second signal means: drop everything. This one is in the middle of its save."""
+    slow = (
+        textwrap.dedent(LISTENER)
+        .replace("0.3", "2.0")
+        .replace("heard.append(1)", "heard.append(print('asked'))")
+    )
+    stand.python(slow)
+    first = stand.start()
+    stand.wait_for_log("ready")
+    first.send_signal(signal.SIGTERM)
+    stand.wait_for_log("asked")
+    first.kill()
+    first.wait()
+    second = stand.adopt()
+    wait_until(lambda: stand.known()["supervisor"][0] == second.pid)
+    second.send_signal(signal.SIGTERM)
+    record = stand.ended()
+    assert record["asked"] == "asked", "or its exit code 0 would pass for the end of the training"
+    assert stand.log() == "ready\nasked\nheard 1\n"
 
 
 def test_one_that_takes_over_finds_a_leader_nobody_had_written_down(stand: Stand) -> None:

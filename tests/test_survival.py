@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.gpus import impatient
 from tests.harness import COMMAND, Bench, alive, wait_until
 
 TRAINER = str(Path(__file__).parent / "scripts" / "trainer.py")
@@ -64,7 +65,7 @@ def go_on_without_worker(bench: Bench, run: str) -> None:
     seen = bench.wait_for(run, "completed")
     first, second = seen["segments"][:2]
     assert first["outcome"] == "timeboxed"
-    assert 2.4 <= first["running_s"] < 2.4 + 20
+    assert 3.0 <= first["running_s"] < 3.0 + 20
     assert second["checkpoint_used"] == str(bench.project / newest)
     assert_never_double(bench)
 
@@ -73,7 +74,7 @@ def go_on_without_worker(bench: Bench, run: str) -> None:
 def test_a_segment_goes_on_without_its_worker_and_is_resumed_by_the_next(
     bench: Bench, number: signal.Signals
 ) -> None:
-    run = started(bench, "--steps", "120", minutes="0.04")
+    run = started(bench, "--steps", "150", minutes="0.05")
     worker = bench.worker()
     bench.wait_for_log(run, SAVED)
     code = bench.end_worker(worker, number)
@@ -81,6 +82,19 @@ def test_a_segment_goes_on_without_its_worker_and_is_resumed_by_the_next(
     assert alive(bench.leader(run))
     assert alive(bench.supervisor(run))
     go_on_without_worker(bench, run)
+
+
+def test_another_worker_takes_over_what_a_dead_one_leaves(bench: Bench) -> None:
+    run = started(bench, "--steps", "150", minutes="0.04")
+    first = bench.worker()
+    bench.wait_for_log(run, SAVED)
+    bench.worker(command=impatient("worker.loop.RECONCILE_EVERY_S=0.5"))
+    wait_until(lambda: "ready" in bench.output(1), saw=lambda: bench.output(1))
+    bench.end_worker(first, signal.SIGKILL)
+    seen = bench.wait_for(run, "completed")
+    assert "adopted" in bench.output(1)
+    assert len(seen["segments"]) >= 2
+    assert_never_double(bench)
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -93,7 +107,7 @@ def test_a_segment_outlives_its_tmux_server(bench: Bench, tmp_path: Path) -> Non
         subprocess.run(["tmux", "-L", socket, "-f", "/dev/null", *words], env=environment, check=True, timeout=30,
                        cwd=bench.project)  # fmt: skip
 
-    run = started(bench, "--steps", "120", minutes="0.04")
+    run = started(bench, "--steps", "150", minutes="0.05")
     tmux("new-session", "-d", f"exec {COMMAND} worker")
     try:
         bench.wait_for_log(run, SAVED)
@@ -251,6 +265,24 @@ def test_a_frozen_supervisor_disturbs_nothing_and_ends_the_segment_once_it_runs_
     seen = bench.wait_for(run, "completed")
     assert seen["segments"][0]["outcome"] == "timeboxed"
     assert_never_double(bench)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_supervisor_that_stays_frozen_is_roused_or_replaced_by_the_worker(
+    bench: Bench, replaced: bool
+) -> None:
+    """Replaced at once where its patience is taken away altogether."""
+    run = bench.queue(TRAINER, "-m", "0.03", "--grace-seconds", "1", "--max-segments", "1")
+    patience = ("worker.overdue.LINGER_S=0", "worker.overdue.MARGIN_S=0")
+    bench.worker(command=impatient(*patience, f"worker.overdue.REPLACE_AFTER_S={-1 if replaced else 60}"))
+    bench.wait_for_log(run, SAVED)
+    supervisor = bench.supervisor(run)
+    os.kill(supervisor, signal.SIGSTOP)
+    seen = bench.wait_for(run, "timeboxed")
+    assert seen["segments"][0]["outcome"] == "timeboxed"
+    assert ("replaced" in bench.output()) == replaced
+    assert bench.exit_record(run)["escalated"] == "none"
+    assert "stops at step" in bench.log(run)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

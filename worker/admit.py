@@ -8,13 +8,14 @@ import contextlib
 import os
 from typing import Final
 
-from backprop.scheduler import queue, reads, watchbook
+from backprop.scheduler import folders, queue, reads, watchbook
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor import Decision, Limits, Need, decide
 from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.snapshot import Snapshot
-from backprop.worker import locks, terms
+from backprop.worker import locks, recovery, terms
 from backprop.worker.context import Context
+from backprop.worker.ending import PASSING_ERRORS
 from backprop.worker.guard import Guard, Picture, Sense
 from backprop.worker.launch import Launch, launch
 from backprop.worker.resume import Resume, choose
@@ -87,11 +88,19 @@ class Admitter:
         try:
             lock = locks.take(context.home.run_lock(run.id))
         except OSError as error:
-            self._hold(run, f"its folder {context.home.run_folder(run.id)} cannot be used: {error.strerror}")
+            why = f"its folder {context.home.run_folder(run.id)} cannot be used: {error.strerror}"
+            if error.errno in PASSING_ERRORS:
+                queue.say_waiting(context.database, {run.id: (f"waits: {why}", ())})
+            else:
+                self._hold(run, why)
             return False
         if lock is None:
             reason = f"waits: processes of segment {run.segment} are still alive"
             queue.say_waiting(context.database, {run.id: (reason, ())})
+            return False
+        if folders.newest_segment(context.home.run_folder(run.id)) > run.segment:
+            os.close(lock)
+            self._put_back(run)
             return False
         number = self._claim(run, decision, need, picture, resume, lock)
         if number is None:
@@ -146,6 +155,15 @@ class Admitter:
             known = (watchbook.learned_mib(self._context.database, run.id, run.spec), now_s)
             self._learned[run.id] = known
         return known[0]
+
+    def _put_back(self, run: RunRecord) -> None:
+        """The database is older than the run's folder: starting the segment again could repeat a finished run."""
+        if recovery.put_back(self._context.home, self._context.database, run.id):
+            self._context.talk.say("repairing", run, "put back from its folder")
+        else:
+            self._hold(
+                run, "its folder holds a later segment than the database, and its spec.json is damaged"
+            )
 
     def _hold(self, run: RunRecord, why: str) -> None:
         with contextlib.suppress(LostRace):

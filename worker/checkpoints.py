@@ -2,8 +2,11 @@
 
 Rules: inside the run's roots after every link is followed, ours, not empty, saved during the segment that
 announces it; at resume, still there and whole as far as `wholeness.py` can tell. Nothing here writes.
+
+Out of descriptors or memory nothing can be said of a file: that is raised, never taken for a fault of the file.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -18,6 +21,7 @@ MAX_PATH_BYTES = 4096
 # File systems stamp from a coarse clock that lags by up to a tick; FAT and some network mounts keep 2 s.
 CLOCK_GRAIN_S = 2.0
 MAX_ROOTS = 64
+_CANNOT_LOOK = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 # A root here would make every file of the machine or of the user a possible checkpoint.
 _TOO_BROAD = frozenset(
@@ -53,7 +57,7 @@ def claim(
     """Check an announced `path` (relative to `cwd`) against `roots`, from `roots_for`.
 
     Times are wall-clock seconds. If the clock was set back during the segment, `now_s` is before its start
-    and counts instead: nothing saved now can be newer than now. Raises nothing.
+    and counts instead: nothing saved now can be newer than now. Raises OSError when it cannot look just now.
     """
     if "\0" in path or not 0 < len(path.encode(errors="surrogatepass")) <= MAX_PATH_BYTES:
         return Refused("not a path: empty, too long, or with a NUL")
@@ -67,6 +71,8 @@ def claim(
             )
         found = _measure(resolved)
     except OSError as error:
+        if error.errno in _CANNOT_LOOK:
+            raise
         return Refused(f"{path}: {error.strerror or error}")
     except ValueError:
         return Refused("a name in its path is not UTF-8")
@@ -78,7 +84,7 @@ def claim(
 
 
 def still_good(known: Known) -> str | None:
-    """None if a segment may resume from it now, else why not. Raises nothing.
+    """None if a segment may resume from it now, else why not. Raises OSError when it cannot look just now.
 
     Changed since it was announced is no fault by itself: a script may have replaced its file and been killed
     before it said so. Then it must look whole; unchanged, it must only not be torn, as a power cut leaves it.
@@ -95,15 +101,20 @@ def still_good(known: Known) -> str | None:
     except FileNotFoundError:
         return "it is gone"
     except OSError as error:
+        if error.errno in _CANNOT_LOOK:
+            raise
         return error.strerror or str(error)
     except ValueError:
         return "a name in its path is not UTF-8"
 
 
 def newest_good(candidates: Sequence[Known]) -> tuple[Known | None, list[tuple[Known, str]]]:
-    """The newest candidate that is still good, and each newer one with why it is not."""
+    """The first of `candidates`, the last announced first, that is still good, and each before it with why it is not.
+
+    Not by the files' times: where the wall clock was set back, what was saved last looks oldest. Raises OSError.
+    """
     rejected: list[tuple[Known, str]] = []
-    for known in sorted(candidates, key=lambda each: each.mtime_ns, reverse=True):
+    for known in candidates:
         why = still_good(known)
         if why is None:
             return known, rejected

@@ -156,7 +156,8 @@ class LocalPlace:
             str(folder),
             str(-1 if lock is None else lock),
         ]
-        with open(folder / "supervisor.log", "ab") as errors, _blocked(CONTROL_SIGNALS):  # noqa: PTH123
+        log = folder / "supervisor.log"
+        with open(log, "ab", opener=_private) as errors, _blocked(CONTROL_SIGNALS):
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -187,6 +188,8 @@ class LocalPlace:
         known = self._processes(run_id, number)
         if known is not None:
             return proctree.alive(proctree.Process(*known.supervisor))
+        if locks.held(self.folder(run_id, number) / "supervisor.lock"):
+            return True  # the disk was too full for it to say who it is
         with contextlib.suppress(OSError):
             return time.time() - self.folder(run_id, number).stat().st_mtime < INTRODUCTION_S
         return False
@@ -211,6 +214,11 @@ def _blocked(signals: tuple[signal.Signals, ...]) -> Generator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _private(path: str, flags: int) -> int:
+    """For `open`: ours alone whatever the umask, and no link is followed."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _read(path: Path, kind: type[T]) -> T | None:

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Final
 
 from backprop.scheduler import queue, reads
-from backprop.scheduler.errors import BackpropError, DatabaseDamaged, DatabaseRefused
+from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged, DatabaseRefused
 from backprop.scheduler.lifecycle import State
 from backprop.worker import recovery
 from backprop.worker.admit import Admitter
@@ -83,6 +83,7 @@ class Loop:
         self._tender = Tender(context, self._guard.ended)
         self._admitter = Admitter(context, self._sense, self._guard, self._tender)
         self._reconciled_s = -RECONCILE_EVERY_S
+        self._unsound: str | None = None
         self._trouble_s = 0.0
         self._asked_seen = 0
 
@@ -101,7 +102,10 @@ class Loop:
             return stop.hung_up or stop.asked > 0
 
     def _finished(self, stop: Stop, alive: int, drain: bool) -> bool:
-        if alive or self._trouble_s:
+        if self._trouble_s:
+            # Nothing can be settled now. The segments end without us; who insists may go.
+            return stop.asked >= 2
+        if alive:
             return False
         if stop.asked or (self._until is not None and self._until()):
             return True
@@ -115,7 +119,7 @@ class Loop:
         try:
             alive = self._tick(stop)
         except DatabaseDamaged as error:
-            self._repair(str(error))
+            self._unsound = str(error)
         except DatabaseRefused:
             raise
         except BackpropError as error:
@@ -129,8 +133,10 @@ class Loop:
 
     def _tick(self, stop: Stop) -> int:
         """Finish what ended before starting anything."""
-        if self._context.database.replaced():
-            self._repair(f"{self._context.home.database} was deleted or replaced")
+        if self._unsound is None and self._context.database.replaced():
+            self._unsound = f"{self._context.home.database} was deleted or replaced"
+        if self._unsound is not None:
+            self._repair(self._unsound)
         self._context.place.reap()
         self._sense.pump()
         now_s = self._context.clock.monotonic_s()
@@ -138,7 +144,7 @@ class Loop:
             self._reconciled_s = now_s
             reconcile(self._context)
             self._guard.confirm(self._tender.live())
-            recovery.back_up(self._context.home, self._context.database, self._context.clock.wall_s())
+            self._back_up()
         self._obey(stop)
         alive = self._tender.tend()
         self._guard.look(self._tender.live())
@@ -146,11 +152,18 @@ class Loop:
             alive += self._admitter.admit()
         return alive
 
+    def _back_up(self) -> None:
+        """Where no copy can be made (the disk is full, say), everything else goes on."""
+        try:
+            recovery.back_up(self._context.home, self._context.database, self._context.clock.wall_s())
+        except (DatabaseBusy, OSError) as error:
+            self._context.talk.say("trouble", more=f"no backup could be made: {error}")
+
     def _obey(self, stop: Stop) -> None:
         if stop.asked >= 1 and self._asked_seen == 0:
             count = self._tender.yield_all("the worker was stopped")
             told = (
-                f"{count} segments are asked to checkpoint; once more ends them now"
+                f"{count} segment{'s' if count > 1 else ''} asked to checkpoint; once more ends them now"
                 if count
                 else "nothing is running"
             )
@@ -162,7 +175,9 @@ class Loop:
         self._asked_seen = min(stop.asked, 2)
 
     def _repair(self, why: str) -> None:
-        """Go on with a sound database, completed from the runs' folders; live segments have noticed nothing."""
+        """Go on with a sound database, completed from the runs' folders; live segments have noticed nothing.
+
+        Where that fails (the disk is full, say), the next tick tries again."""
         context = self._context
         context.talk.say("repairing", more=why)
         context.database.close()
@@ -177,6 +192,7 @@ class Loop:
             context.clock.wall_s(),
         )
         self._reconciled_s = -RECONCILE_EVERY_S
+        self._unsound = None
 
     def _trouble(self, what: str) -> None:
         least, most = TROUBLE_PAUSE_S
@@ -206,5 +222,8 @@ class Loop:
 
 def counts_line(context: Context) -> str:
     """What the queue holds now, for a last line."""
-    counts = reads.state_counts(context.database)
+    try:
+        counts = reads.state_counts(context.database)
+    except Exception:  # closed while it was being repaired
+        return "the queue cannot be read"
     return ", ".join(f"{counts[state]} {state}" for state in State if state in counts) or "the queue is empty"

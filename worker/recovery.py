@@ -57,16 +57,20 @@ def open_sound(home: Home, say: Say) -> Database:
 
 def complete(home: Home, database: Database) -> list[str]:
     """Bring the database up to what the runs' folders say; the ids of the runs that were behind or missing."""
-    put_back: list[str] = []
-    for folder in sorted(home.runs.iterdir()):
-        found = folders.read_spec(folder)
-        if found is None or found.id != folder.name:
-            continue
-        segments = [_segment(folder, number) for number in folders.segment_numbers(folder)]
-        if rebuild.put_back(database, found, segments, folders.read_outcome(folder), time.time()):
-            _hear_again(home, database, found.id, segments)
-            put_back.append(found.id)
-    return put_back
+    return [folder.name for folder in sorted(home.runs.iterdir()) if put_back(home, database, folder.name)]
+
+
+def put_back(home: Home, database: Database, run_id: str) -> bool:
+    """Bring one run up to what its folder says; False when the database knew as much, or the folder is damaged."""
+    folder = home.run_folder(run_id)
+    found = folders.read_spec(folder)
+    if found is None or found.id != run_id:
+        return False
+    segments = [_segment(folder, number) for number in folders.segment_numbers(folder)]
+    if not rebuild.put_back(database, found, segments, folders.read_outcome(folder), time.time()):
+        return False
+    _hear_again(home, database, run_id, segments)
+    return True
 
 
 def behind(home: Home, database: Database) -> list[str]:
@@ -77,68 +81,94 @@ def behind(home: Home, database: Database) -> list[str]:
         if (found := folders.read_spec(folder)) is not None
         and found.id == folder.name
         and rebuild.is_behind(
-            database, found.id, max(folders.segment_numbers(folder), default=0), folders.read_outcome(folder)
+            database, found.id, folders.newest_segment(folder), folders.read_outcome(folder)
         )
     ]
 
 
 def back_up(home: Home, database: Database, now_s: float) -> Path | None:
     """A copy of a sound database once a day, the newest five kept. None when there is a recent one. Raises
-    DatabaseBusy."""
+    DatabaseBusy, OSError."""
     folder = home.root / "backups"
     folder.mkdir(mode=0o700, exist_ok=True)
     kept = sorted(folder.glob("backprop-*.db"))
     if kept and now_s - kept[-1].stat().st_mtime < BACKUP_EVERY_S:
         return None
     target = folder / time.strftime("backprop-%Y%m%d-%H%M%S.db", time.localtime(now_s))
-    database.copy_to(target)
+    draft = target.with_suffix(".part")
+    try:
+        draft.unlink(missing_ok=True)
+        database.copy_to(draft)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
     for old in kept[: max(len(kept) + 1 - BACKUPS_KEPT, 0)]:
         old.unlink(missing_ok=True)
     return target
 
 
 def _open_checked(home: Home, say: Say) -> Database:
-    try:
-        database = open_database(home)
-        problem = database.integrity_problem()
-        if problem is None:
+    if home.database.exists():
+        database, problem = _checked(home)
+        if problem is None and database is not None:
             return database
-        database.close()
-    except DatabaseDamaged as error:
-        problem = str(error)
-    say(f"the database is damaged: {problem}")
-    aside = _set_aside(home)
-    say(f"set aside as {aside}")
+        say(f"the database is damaged: {problem}")
+        say(f"set aside as {_set_aside(home)}")
+    elif not _backups(home):
+        return open_database(home)
+    else:
+        say(f"{home.database} is gone")
+        _set_aside(home)
     restored = _restore_newest(home)
     say(f"restored from {restored}" if restored else "no good backup: begun anew")
     return open_database(home)
 
 
+def _checked(home: Home) -> tuple[Database | None, str | None]:
+    """The database, opened, or what is wrong with it. Raises DatabaseRefused for what is no damage, DatabaseBusy."""
+    database = None
+    try:
+        database = open_database(home)
+        problem = database.integrity_problem()
+    except DatabaseDamaged as error:
+        problem = str(error)
+    if problem is not None and database is not None:
+        database.close()
+    return database, problem
+
+
 def _set_aside(home: Home) -> Path:
-    """Rename the database, with the journal that belongs to it. Nothing is deleted."""
+    """Rename the database, with the journal that belongs to it: beside another database it would be rolled back into
+    that. Nothing is deleted."""
     aside = home.database.with_name(time.strftime("backprop.db.damaged-%Y%m%d-%H%M%S"))
-    home.database.rename(aside)
-    for suffix in ("-journal", "-wal", "-shm"):
+    while aside.exists():
+        aside = aside.with_name(f"{aside.name}+")
+    for suffix in ("-journal", "-wal", "-shm", ""):
         with contextlib.suppress(FileNotFoundError):
             Path(f"{home.database}{suffix}").rename(f"{aside}{suffix}")
     return aside
 
 
+def _backups(home: Home) -> list[Path]:
+    """Newest first."""
+    kept = [*(home.root / "backups").glob("backprop-*.db"), *home.root.glob("backprop.db.v*.bak")]
+    return sorted(kept, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
 def _restore_newest(home: Home) -> Path | None:
     """Copy the newest backup that passes a full check into place."""
-    kept = [*(home.root / "backups").glob("backprop-*.db"), *home.root.glob("backprop.db.v*.bak")]
-    for backup in sorted(kept, key=lambda path: path.stat().st_mtime, reverse=True):
+    for backup in _backups(home):
         draft = home.database.with_name("backprop.db.restoring")
         shutil.copyfile(backup, draft)
         draft.chmod(0o600)
         draft.replace(home.database)
         try:
-            database = open_database(home)
-            sound = database.integrity_problem() is None
-            database.close()
+            database, problem = _checked(home)
         except BackpropError:
-            sound = False
-        if sound:
+            database, problem = None, "refused"
+        if database is not None:
+            database.close()
+        if problem is None:
             return backup
         home.database.unlink()
     return None

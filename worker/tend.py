@@ -125,12 +125,17 @@ class Tender:
         if listener is None:
             listener = Listener(run, segment, self._context.place.folder(*key))
             self._listeners[key] = listener
-        heard = listener.hear(final)
-        if heard is None:
-            return
-        if not queue.record(self._context.database, run.id, run.segment, heard):
-            self._forget(key)
-            return
+        try:
+            heard = listener.hear(final)
+            if heard is None:
+                return
+            if not queue.record(self._context.database, run.id, run.segment, heard):
+                self._forget(key)
+                return
+        except BaseException:
+            # It has read on, and nothing is stored: whatever was in there is to be heard again.
+            self._listeners.pop(key).close()
+            raise
         listener.stored(heard)
         for saved in heard.checkpoints:
             if saved.refused:

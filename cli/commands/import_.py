@@ -8,11 +8,13 @@ import click
 
 from backprop.cli.safe import safe
 from backprop.cli.session import global_options, globals_of, open_existing, open_home
-from backprop.cli.submission import environment_of_shell, name_of, python_of_shell, umask_of_shell
+from backprop.cli.submission import Asked, environment_of_shell, name_of, python_of_shell, spec_of
+from backprop.scheduler import home as homes
 
 if TYPE_CHECKING:
     from backprop.scheduler.original import OriginalRun
     from backprop.scheduler.records import CheckpointRecord
+    from backprop.scheduler.settings import Effective
 
 
 @click.command(name="import")
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, dry_run: bool) -> int:
     """Bring in FILE, the npm tool's ~/.backprop/experiments.json: ids, names, states, steps, checkpoints.
 
-    Relative paths in it are taken from this directory. Ids that are here already are left alone, so it can be
-    repeated. `backprop resume ID` then continues a run from its last checkpoint.
+    Relative paths in it are taken from this directory, and the runs get the settings that apply here (`backprop
+    config`). Ids that are here already are left alone, so it can be repeated. `backprop resume ID` then continues a
+    run from its last checkpoint.
     """
     from backprop.scheduler import folders, original, queue, reads
     from backprop.scheduler.errors import BadConfig
+    from backprop.scheduler.settings import load
     from backprop.scheduler.spec import decode
 
     found = original.read_original(file)
@@ -34,7 +38,9 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
         raise BadConfig(f"{file} does not exist; the npm tool keeps its runs in ~/.backprop/experiments.json")
     for one in found.skipped:
         click.echo(f"skipped {safe(one.id)}: {safe(one.why)}", err=True)
-    if globals_of(ctx, config, verbose, dry_run).dry_run:
+    given = globals_of(ctx, config, verbose, dry_run)
+    effective = load(Path.cwd(), homes.locate().root, given.config, {})
+    if given.dry_run:
         _, existing = open_existing()
         known = {run.id for run in reads.list_runs(existing)} if existing is not None else set[str]()
         for run in found.runs:
@@ -42,7 +48,7 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
         return 0
     home, database = open_home()
     cwd, environment = Path.cwd(), environment_of_shell(())
-    rows = {run.id: _row(run, cwd) for run in found.runs}
+    rows = {run.id: _row(run, cwd, effective) for run in found.runs}
     for run_id, (values, _) in rows.items():
         if not home.run_folder(run_id).exists():
             _, folder = folders.create(home, run_id)
@@ -55,21 +61,16 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
     return 0
 
 
-def _row(run: "OriginalRun", cwd: Path) -> "tuple[dict[str, Any], list[CheckpointRecord]]":
+def _row(
+    run: "OriginalRun", cwd: Path, effective: "Effective"
+) -> "tuple[dict[str, Any], list[CheckpointRecord]]":
     """A finished run's column values and its checkpoints; those that are not good any more are kept as refused."""
     from backprop.scheduler import queue
     from backprop.scheduler.lifecycle import State
-    from backprop.scheduler.spec import RunSpec
 
     script = cwd / run.script_path
-    python = python_of_shell(None, cwd)
-    spec = RunSpec(
-        argv=(python, run.script_path),
-        program=python,
-        cwd=str(cwd),
-        umask=umask_of_shell(),
-        script=str(script),
-    )
+    python = python_of_shell(effective.settings.python, cwd)
+    spec = spec_of((python, run.script_path), python, script, cwd, effective, Asked())
     values = queue.finished_run(
         run.id,
         run.name or name_of(script),

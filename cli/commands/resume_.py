@@ -89,9 +89,11 @@ def command(
     if given.dry_run:
         click.echo(f"would queue {safe(found.name)} ({found.id}) again, {safe(how)}")
         return 0
+    with contextlib.suppress(OSError):
+        # Before the row: an outcome that outlives this command's death would end the run again.
+        folders.clear_outcome(home.run_folder(found.id))
     queue.resume(database, found, spec, pin, time.time())
     with contextlib.suppress(OSError, ValueError):
-        folders.clear_outcome(home.run_folder(found.id))
         if changes:
             folders.change_spec(home.run_folder(found.id), spec)
     awake = wake_workers(home.locks)

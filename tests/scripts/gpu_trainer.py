@@ -46,8 +46,9 @@ def take(mib: int) -> None:
 
 
 def save() -> None:
-    Path("ckpt.unfinished").write_text(str(beats))
-    path = Path("ckpt.unfinished").rename(f"ckpt-{os.environ['BACKPROP_RUN_ID']}-{beats}")
+    draft = Path(f"{os.environ['BACKPROP_RUN_ID']}.unfinished")
+    draft.write_text(str(beats))
+    path = draft.rename(f"ckpt-{os.environ['BACKPROP_RUN_ID']}-{beats}")
     print(json.dumps({"event": "checkpoint_saved", "path": str(path), "step": beats}), flush=True)
 
 

@@ -65,7 +65,7 @@ def _adopt(folder: Path, order: dict[str, object]) -> int:
         started_s = process.start_ticks / os.sysconf("SC_CLK_TCK")
     started_at_s = known.get("started_at_s")
     _introduce(folder, leader, started_at_s if isinstance(started_at_s, float) else time.time(), started_s)
-    return _see_through(folder, order, leader, started_s)
+    return _see_through(folder, order, leader, started_s, paused=proctree.stopped(process))
 
 
 def _found(process: proctree.Process, cookie: tuple[bytes, ...]) -> Leader:
@@ -75,7 +75,9 @@ def _found(process: proctree.Process, cookie: tuple[bytes, ...]) -> Leader:
         return Gone(process, cookie)
 
 
-def _see_through(folder: Path, order: dict[str, object], leader: Leader, started_s: float) -> int:
+def _see_through(
+    folder: Path, order: dict[str, object], leader: Leader, started_s: float, paused: bool = False
+) -> int:
     segment = Segment(
         folder,
         leader,
@@ -83,6 +85,7 @@ def _see_through(folder: Path, order: dict[str, object], leader: Leader, started
         grace_s=_number(order["grace_s"]),
         stop_signal=int(_number(order["stop_signal"])),
         started_s=started_s,
+        paused=paused,
     )
     asked = files.read(folder / "stop.json")
     if asked is not None:

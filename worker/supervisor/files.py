@@ -33,7 +33,10 @@ def write(path: Path, content: dict[str, object], durable: bool) -> None:
     temporary = path.with_name(path.name + ".tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        os.write(handle, json.dumps(content).encode() + b"\n")
+        body = json.dumps(content).encode() + b"\n"
+        if os.write(handle, body) != len(body):
+            # The last room of a disk takes a part, without an error.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
         if durable:
             os.fsync(handle)
     finally:

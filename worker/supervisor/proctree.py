@@ -57,6 +57,12 @@ def alive(process: Process) -> bool:
     return identify(process.pid) == process
 
 
+def stopped(process: Process) -> bool:
+    """Whether this very process is stopped by a signal."""
+    seen = _look(process.pid)
+    return seen is not None and seen.process == process and seen.state == "T"
+
+
 def zombie_status(process: Process) -> int | None:
     """The wait status of this very process while its parent has not collected it; None before and after."""
     seen = _look(process.pid)

@@ -23,7 +23,8 @@ DEAF = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTSTP, signal.SIG
 
 
 class Segment:
-    """The life of one leader, from just after its start. Durations in seconds on CLOCK_MONOTONIC."""
+    """The life of one leader, from just after its start. Durations in seconds on CLOCK_MONOTONIC. `paused`: frozen
+    by a supervisor that died since."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Segment:
         grace_s: float,
         stop_signal: int,
         started_s: float,
+        paused: bool = False,
     ) -> None:
         self._folder = folder
         self._leader = leader
@@ -42,7 +44,7 @@ class Segment:
         self._started_s = started_s
         self._timebox_s = timebox_s
         self._paused_s = 0.0
-        self._paused_at_s: float | None = None
+        self._paused_at_s: float | None = self._now() if paused else None
         self._asked: str | None = None
         self._asked_at_s: float | None = None
         self._escalated = "none"
@@ -54,6 +56,8 @@ class Segment:
 
     def run(self) -> dict[str, object]:
         """Until nothing of the segment is alive. Returns the body of `exit.json`."""
+        if self._asked is not None:
+            self._thaw()
         while not self._leader.ended():
             if self._asked is None and self._paused_at_s is None and self._now() >= self._deadline_s():
                 self._ask("timebox")
@@ -90,7 +94,7 @@ class Segment:
         elif number == signal.SIGUSR1 and self._asked is None and self._paused_at_s is None:
             self._paused_at_s = self._now()
             proctree.freeze(self._leader.find)
-        elif number == signal.SIGUSR2:
+        elif number == signal.SIGUSR2 and self._paused_at_s is not None:
             self._thaw()
 
     def _ask(self, why: str) -> None:
@@ -101,12 +105,12 @@ class Segment:
         # A leader we may not signal (it became another user) is asked all the same: its time is over.
         if proctree.send(self._leader.process, self._stop_signal) or not self._leader.ended():
             self._asked, self._asked_at_s = why, self._now()
-        # A stopped process takes a signal only when it runs again.
+        # A stopped process takes a signal only when it runs again, whoever stopped it.
         self._thaw()
 
     def _thaw(self) -> None:
+        proctree.thaw(self._leader.find)
         if self._paused_at_s is not None:
-            proctree.thaw(self._leader.find)
             self._paused_s += self._now() - self._paused_at_s
             self._paused_at_s = None
 
