@@ -19,20 +19,21 @@ def measure(seconds: float) -> list[Row]:
         bench.script("sleep.py", SLEEPER)
         with bench.worker() as worker:
             time.sleep(3)
-            idle = _watch({"worker, empty queue": worker}, seconds)
+            idle = watch({"worker, empty queue": worker}, seconds)
             words = ("run", "-q", *ALWAYS, "--python", sys.executable, "-m", "60", "sleep.py")
             run_id = bench.backprop(*words).strip()
             known = Path(os.environ["BACKPROP_HOME"]) / "runs" / run_id / "1" / "processes.json"
             wait_until(known.exists)
             supervisor = int(json.loads(known.read_text())["supervisor"][0])
             time.sleep(3)
-            busy = _watch({"worker, one run asleep": worker, "its supervisor": supervisor}, seconds)
+            busy = watch({"worker, one run asleep": worker, "its supervisor": supervisor}, seconds)
             bench.backprop("stop", run_id)
             wait_until(lambda: '"stopped"' in bench.backprop("show", run_id, "--json"))
     return idle + busy
 
 
-def _watch(processes: dict[str, int], seconds: float) -> list[Row]:
+def watch(processes: dict[str, int], seconds: float) -> list[Row]:
+    """CPU and memory of living processes, by name, over that time."""
     before = {name: _cpu_ms(pid) for name, pid in processes.items()}
     begun = time.monotonic()
     time.sleep(seconds)

@@ -23,10 +23,11 @@ class Workbench:
         self._folder = Path(tempfile.mkdtemp(prefix="backprop-bench-"))
         self.project = self._folder / "project"
         self.project.mkdir()
+        self.home = self._folder / "home"
         self._before, self._cwd = os.environ.copy(), Path.cwd()
         for name in [name for name in os.environ if name.startswith("BACKPROP_")]:
             del os.environ[name]
-        os.environ["BACKPROP_HOME"] = str(self._folder / "home")
+        os.environ["BACKPROP_HOME"] = str(self.home)
         os.chdir(self.project)
         return self
 

@@ -115,6 +115,7 @@ def spec_of(
     effective: Effective,
     asked: Asked,
 ) -> RunSpec:
+    """A specification with the settings that apply. Raises BadCommand."""
     settings, sources = effective.settings, effective.sources
     return RunSpec(
         argv=argv,

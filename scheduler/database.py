@@ -144,7 +144,12 @@ def patiently(path: Path, action: Callable[[], T], patience_s: float = RETRY_FOR
 
 def _abandon(database: SqliteDatabase) -> None:
     """In a forked child: forget the connection without closing it. A child that closes an inherited connection
-    corrupts the file (sqlite.org/howtocorrupt.html §2.6)."""
+    corrupts the file (sqlite.org/howtocorrupt.html §2.6). Python closes one when its last reference goes, so one
+    reference is leaked."""
+    import ctypes
+
+    if not database.is_closed():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(database.connection()))
     database.dispose()
     proxy.initialize(None)
 

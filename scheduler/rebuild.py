@@ -9,6 +9,7 @@ files what became of that segment, by the same rules as after any crash.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from backprop.scheduler.queue import new_run
 
 NOBODY: Final = "recovered"
 """The worker that owns a run found in its folder. Its lock never exists."""
+RECOVERED: Final = "recovered"
+"""The outcome of a segment whose end the database had forgotten."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,13 @@ def put_back(
     segments: list[FoundSegment],
     outcome: OutcomeFile | None,
     now_s: float,
+    hear: Callable[[], None],
 ) -> bool:
-    """Bring one run up to what its folder says. False when the database knew as much already."""
+    """Bring one run up to what its folder says. False when the database knew as much already.
+
+    `hear`: puts in what its past segments said. In the same transaction: a crash between the two would leave a run
+    that looks up to date and has no checkpoint.
+    """
 
     def verb() -> bool:
         known = Run.get_or_none(Run.id == found.id)
@@ -55,6 +63,7 @@ def put_back(
             Run.insert(new_run(found.id, found.name, found.spec, found.created_at_s)).execute()
         _insert_segments(found.id, segments, newest, final)
         Run.update(_values(segments, newest, final, now_s)).where(Run.id == found.id).execute()
+        hear()
         return True
 
     return database.write(verb)
@@ -114,21 +123,27 @@ def _values(
 def _insert_segments(
     run_id: str, segments: list[FoundSegment], newest: int, final: OutcomeFile | None
 ) -> None:
-    """Those the database lacks. All but the newest have ended; so has that one, if the run has."""
+    """Those the database lacks, and the ends of those it takes for alive. All but the newest have ended; so has that
+    one, if the run has."""
     for one in segments:
         here = (Segment.run_id == run_id) & (Segment.number == one.number)
-        if Segment.select().where(here).exists():
-            continue
         over = one.number < newest or final is not None
+        end: dict[str, Any] = {
+            "ended_at_s": one.ended_at_s or one.started_at_s,
+            "outcome": RECOVERED,
+            "running_s": one.running_s,
+            "exit_code": one.exit_code,
+        }
+        if Segment.select().where(here).exists():
+            if over:
+                Segment.update(end).where(here & Segment.ended_at_s.is_null()).execute()
+            continue
         Segment.insert(
+            **(end if over else {}),
             run_id=run_id,
             number=one.number,
             worker=NOBODY,
             started_at_s=one.started_at_s,
-            ended_at_s=(one.ended_at_s or one.started_at_s) if over else None,
-            outcome="recovered" if over else None,
-            running_s=one.running_s if over else None,
-            exit_code=one.exit_code if over else None,
             checkpoint_used=one.checkpoint_used,
             gpu_uuids=json.dumps(one.gpu_uuids),
             promised_mib=one.promised_mib,

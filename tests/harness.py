@@ -4,6 +4,7 @@ Nothing is faked here: real processes, real signals, real SQLite files. Each ben
 process of its home is left.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,8 @@ class Bench:
     ) -> subprocess.Popen[str]:
         """Start a worker in a session of its own; its output goes to `worker-N.out` beside the home. `command`:
         what stands in for the installed command."""
-        out = self.home.parent / f"worker-{len(self._workers)}.out"
-        with out.open("w") as file:
+        out = self.project.parent / f"worker-{len(self._workers)}.out"
+        with out.open("w") as file, _hearing_hangups():
             worker = subprocess.Popen(
                 [*command, "worker", *words],
                 stdout=file,
@@ -122,9 +123,14 @@ class Bench:
         self._workers.append(worker)
         return worker
 
+    @property
+    def workers(self) -> "tuple[subprocess.Popen[str], ...]":
+        """Every worker that was started, the ended ones too."""
+        return tuple(self._workers)
+
     def output(self, number: int = 0) -> str:
         """What worker `number` has said so far."""
-        return (self.home.parent / f"worker-{number}.out").read_text()
+        return (self.project.parent / f"worker-{number}.out").read_text()
 
     def show(self, run: str) -> dict[str, Any]:
         done = self.backprop("show", run, "--json")
@@ -225,6 +231,16 @@ class Bench:
 
     def _outputs(self) -> str:
         return "\n".join(self.output(number)[-3000:] for number in range(len(self._workers)))
+
+
+@contextlib.contextmanager
+def _hearing_hangups() -> Iterator[None]:
+    """Whoever is started meanwhile hears SIGHUP, even where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _command(pid: int) -> Sequence[bytes]:

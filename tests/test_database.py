@@ -55,7 +55,9 @@ def refusal(home: Home) -> str:
 
 CHECK = """
 import sqlite3
-print(sqlite3.connect(home.database).execute("PRAGMA integrity_check").fetchone()[0])
+looking = sqlite3.connect(home.database)
+print(looking.execute("PRAGMA integrity_check").fetchone()[0])
+looking.close()
 """
 
 
@@ -240,6 +242,7 @@ def test_a_locked_database_is_waited_for(home: Home) -> None:
         print("held", flush=True)
         time.sleep(6)
         other.execute("COMMIT")
+        other.close()
         """,
         home,
     )
@@ -263,6 +266,7 @@ def test_opening_waits_for_the_lock_too(home: Home) -> None:
         print("held", flush=True)
         time.sleep(1.5)
         other.execute("COMMIT")
+        other.close()
         """,
         home,
     )

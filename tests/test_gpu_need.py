@@ -13,7 +13,7 @@ def vram_line(bench: Bench, run: str) -> str:
 def test_a_script_is_known_by_what_it_used_before(bench: Bench, driver: FakeDriver) -> None:
     driver.show(FakeGpu("GPU-aaaa"))
     first = queue(bench, "--", "--mib", "9000", "--until", "go")
-    assert "will reserve 2.4 GiB (unless its script is known to need another amount)" in vram_line(
+    assert "needs 2.4 GiB of a GPU (default, until its use is known)" in vram_line(
         bench, first
     )
     bench.worker("-p", "8", command=impatient(*QUICK))
@@ -51,7 +51,7 @@ def test_show_says_when_a_declaration_was_far_off(bench: Bench, driver: FakeDriv
     little = queue(bench, "--gpu-min-vram", "3000", "--", "--mib", "5000", "--until", "go")
     right = queue(bench, "-g", "5", "--", "--mib", "4900", "--until", "go")
     runs = {much: 3000, little: 5000, right: 4900}
-    assert vram_line(bench, much).endswith("will reserve 20 (declared), where there is a GPU")
+    assert vram_line(bench, much).endswith("needs 20 of a GPU (declared)")
     bench.worker("-p", "8", command=impatient(*QUICK))
     for run, peak in runs.items():
         wait_for_state(bench, run, "running")

@@ -266,7 +266,7 @@ def test_a_bad_flag_names_the_option(place: Place) -> None:
     ("text", "said"),
     [
         ("{", ":1:2: not JSON: "),
-        ('{\n "maxParallel": 1,\n}', ":3:1: not JSON: "),
+        ('{\n "maxParallel" 1\n}', ":2:16: not JSON: "),
         ("", ":1:1: not JSON: "),
         ("[]", "expected an object of settings; got []"),
         ('{"maxParallel": 1, "maxParallel": 2}', '"maxParallel" is given twice'),

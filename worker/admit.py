@@ -19,6 +19,7 @@ from backprop.worker.ending import PASSING_ERRORS
 from backprop.worker.guard import Guard, Picture, Sense
 from backprop.worker.launch import Launch, launch
 from backprop.worker.resume import Resume, choose
+from backprop.worker.supervisor import failpoint
 from backprop.worker.tend import Tender
 
 SAY_AGAIN_S: Final = 30.0
@@ -137,13 +138,15 @@ class Admitter:
             checkpoint_used=resume.checkpoint,
         )
         try:
-            return queue.claim(self._context.database, claim, self._context.clock.wall_s())
+            number = queue.claim(self._context.database, claim, self._context.clock.wall_s())
+            failpoint.at("claimed")
         except LostRace:
             os.close(lock)
             return None
         except BaseException:
             os.close(lock)
             raise
+        return number
 
     def _learned_mib(self, run: RunRecord, snapshot: Snapshot) -> int | None:
         """Asked only where it can matter, and for each run only now and then."""

@@ -16,7 +16,7 @@ import msgspec
 from backprop.scheduler.home import Home
 from backprop.worker import locks
 from backprop.worker.place import Exit, Life, Order
-from backprop.worker.supervisor import proctree
+from backprop.worker.supervisor import failpoint, proctree
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ class LocalPlace:
             folder.mkdir(mode=0o700, exist_ok=True)
             self._write_order(folder, order)
             self._spawn((order.run.id, order.number), folder, order.lock)
+            failpoint.at("launched")
         finally:
             # Closed, never unlocked: the supervisor holds the lock through its copy.
             os.close(order.lock)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 TAKE_PATIENCE_S: Final = 0.5
 ADMISSION_PATIENCE_S: Final = 2.0
+ADMISSION_RESPECT_S: Final = 10.0
+"""A round of decisions takes well under a second; whoever holds the right for this long has been stopped."""
 
 
 def take(path: Path) -> int | None:
@@ -76,7 +78,7 @@ class Admission:
     """The machine-wide right to start runs, held for one round of decisions. False on entry: try later.
 
     Fairness and one snapshot at a time; what keeps two workers from promising the same VRAM is the claim's own
-    transaction.
+    transaction. So a worker that was frozen with the right in its hands (Ctrl-Z) is passed over after a while.
     """
 
     def __init__(self, locks: Path) -> None:
@@ -85,6 +87,7 @@ class Admission:
         self._lock = FileLock(
             locks / "admission.lock", mode=0o600, fallback_to_soft=False, poll_interval=0.01
         )
+        self._refused_s: float | None = None
 
     def __enter__(self) -> bool:
         from filelock import Timeout
@@ -92,7 +95,10 @@ class Admission:
         try:
             self._lock.acquire(timeout=ADMISSION_PATIENCE_S)
         except Timeout:
-            return False
+            now_s = time.monotonic()
+            self._refused_s = now_s - ADMISSION_PATIENCE_S if self._refused_s is None else self._refused_s
+            return now_s - self._refused_s > ADMISSION_RESPECT_S
+        self._refused_s = None
         return True
 
     def __exit__(self, *_: object) -> None:

@@ -142,6 +142,7 @@ class Loop:
         now_s = self._context.clock.monotonic_s()
         if now_s - self._reconciled_s >= RECONCILE_EVERY_S:
             self._reconciled_s = now_s
+            self._expect_own_row()
             reconcile(self._context)
             self._guard.confirm(self._tender.live())
             self._back_up()
@@ -151,6 +152,11 @@ class Loop:
         if not stop.asked and not stop.hung_up:
             alive += self._admitter.admit()
         return alive
+
+    def _expect_own_row(self) -> None:
+        """An older copy may be put into the very file that is open, by `cp` say."""
+        if all(one.id != self._context.worker for one in reads.workers(self._context.database)):
+            self._repair(f"{self._context.home.database} does not know this worker any more")
 
     def _back_up(self) -> None:
         """Where no copy can be made (the disk is full, say), everything else goes on."""

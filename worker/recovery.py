@@ -22,6 +22,7 @@ from backprop.scheduler.home import Home
 from backprop.scheduler.rebuild import FoundSegment
 from backprop.worker.listen import Listener
 from backprop.worker.place import Exit
+from backprop.worker.supervisor import failpoint
 
 PATIENCE_S: Final = 120.0
 BACKUPS_KEPT: Final = 5
@@ -67,10 +68,12 @@ def put_back(home: Home, database: Database, run_id: str) -> bool:
     if found is None or found.id != run_id:
         return False
     segments = [_segment(folder, number) for number in folders.segment_numbers(folder)]
-    if not rebuild.put_back(database, found, segments, folders.read_outcome(folder), time.time()):
-        return False
-    _hear_again(home, database, run_id, segments)
-    return True
+    outcome = folders.read_outcome(folder)
+
+    def hear() -> None:
+        _hear_again(home, database, run_id, segments)
+
+    return rebuild.put_back(database, found, segments, outcome, time.time(), hear)
 
 
 def behind(home: Home, database: Database) -> list[str]:
@@ -119,7 +122,9 @@ def _open_checked(home: Home, say: Say) -> Database:
     else:
         say(f"{home.database} is gone")
         _set_aside(home)
+    failpoint.at("set aside")
     restored = _restore_newest(home)
+    failpoint.at("restored")
     say(f"restored from {restored}" if restored else "no good backup: begun anew")
     return open_database(home)
 
@@ -198,7 +203,7 @@ def _hear_again(home: Home, database: Database, run_id: str, segments: list[Foun
     run = reads.run_by_id(database, run_id)
     for found in segments if run is not None else ():
         segment = reads.segment(database, run_id, found.number)
-        if run is None or segment is None or segment.outcome is None or segment.log_offset:
+        if run is None or segment is None or segment.outcome != rebuild.RECOVERED:
             continue
         listener = Listener(run, segment, home.segment_folder(run_id, found.number))
         with contextlib.suppress(OSError):

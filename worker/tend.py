@@ -16,6 +16,7 @@ from backprop.worker.ending import chain_of, ending_of
 from backprop.worker.listen import Listener
 from backprop.worker.overdue import Overdue
 from backprop.worker.place import Exit, Life
+from backprop.worker.supervisor import failpoint
 
 SUPERVISE_AGAIN_S: Final = 5.0
 COMPLAIN_AGAIN_S: Final = 60.0
@@ -157,7 +158,9 @@ class Tender:
         database = self._context.database
         chain = chain_of(run, segment, ending, reads.checkpoints(database, run.id))
         verdict = settle(run.spec, ending, chain)
+        failpoint.at("heard")
         state = queue.settle(database, run, verdict, ending, self._context.clock.wall_s())
+        failpoint.at("settled")
         self._forget((run.id, run.segment))
         if state in FINAL:
             self._write_outcome(run, state, verdict.reason)

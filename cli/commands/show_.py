@@ -116,11 +116,9 @@ def _vram(spec: "RunSpec", segments: "list[SegmentRecord]") -> list[tuple[str, s
         if spec.gpus == 0 or spec.gpu_probe == "none":
             return []
         if spec.gpu_memory_limit is not None:
-            return [("VRAM", f"will reserve {spec.gpu_memory_limit} (declared), where there is a GPU")]
-        source = (
-            "declared" if spec.gpu_min_vram_declared else "unless its script is known to need another amount"
-        )
-        return [("VRAM", f"will reserve {amount(spec.gpu_min_vram_mib)} ({source}), where there is a GPU")]
+            return [("VRAM", f"needs {spec.gpu_memory_limit} of a GPU (declared)")]
+        source = "declared" if spec.gpu_min_vram_declared else "default, until its use is known"
+        return [("VRAM", f"needs {amount(spec.gpu_min_vram_mib)} of a GPU ({source})")]
     promised_mib, source = given[-1].promised_mib, given[-1].need_source
     peak_mib = max((one.peak_mib for one in given if one.peak_mib is not None), default=None)
     told = f"{amount(promised_mib)} reserved ({source})"

@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import failpoint
 import files
 import proctree
 from leader import Found, Gone, Leader, Spawned
@@ -49,6 +50,7 @@ def _start(folder: Path, order: dict[str, object], lock: int) -> int:
     except (OSError, ValueError) as error:
         files.write_when_possible(folder / "exit.json", _not_started(error))
         return 0
+    failpoint.at("spawned")
     _introduce(folder, leader, started_at_s, started_s)
     return _see_through(folder, order, leader, started_s)
 
@@ -90,7 +92,10 @@ def _see_through(
     asked = files.read(folder / "stop.json")
     if asked is not None:
         segment.take_over(str(asked["asked"]), time.time() - _number(asked["at_s"]))
-    files.write_when_possible(folder / "exit.json", segment.run())
+    record = segment.run()
+    failpoint.at("ended")
+    files.write_when_possible(folder / "exit.json", record)
+    failpoint.at("recorded")
     return 0
 
 

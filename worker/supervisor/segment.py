@@ -12,6 +12,7 @@ import signal
 import time
 from pathlib import Path
 
+import failpoint
 import files
 import proctree
 from leader import Leader
@@ -100,6 +101,7 @@ class Segment:
     def _ask(self, why: str) -> None:
         """Record why, then the stop signal to the leader alone. A leader that has just ended was not asked."""
         files.write_if_possible(self._folder / "stop.json", {"asked": why, "at_s": time.time()}, durable=True)
+        failpoint.at("asking")
         if self._leader.ended():
             return
         # A leader we may not signal (it became another user) is asked all the same: its time is over.

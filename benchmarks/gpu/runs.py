@@ -1,0 +1,165 @@
+"""What a worker does with real PyTorch runs on one GPU: packing, limits, chaining."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from backprop.scheduler.snapshot import Gpu
+from benchmarks.gpu import finding
+from benchmarks.gpu.child import TRAINER
+from benchmarks.gpu.finding import CannotCheck, Check, Finding
+from benchmarks.workbench import ALWAYS, Workbench, wait_until
+
+CONTEXT_MIB = 1024
+"""More than any CUDA context, so that what a run allocates and its context fit into what is promised to it."""
+PACKED = 4
+RUNS = 6
+PATIENCE_S = 300.0
+BOX_MIN = 0.25
+PLAIN_S = 60.0
+"""About what the uninterrupted training is to take: four boxes."""
+
+
+def packing(gpu: Gpu) -> Iterator[Finding]:
+    """Six runs of a quarter of the GPU each: up to four at once, and none ever lacks memory."""
+    need_mib = (gpu.free_mib or 0) // PACKED
+    take_mib = need_mib - CONTEXT_MIB
+    if take_mib < CONTEXT_MIB:
+        raise CannotCheck(f"{gpu.free_mib} MiB free are too few for {PACKED} runs")
+    with _bench(gpu) as bench, bench.worker():
+        words = ("--gpu-min-vram", str(need_mib))
+        hold = ("hold", "--mib", str(take_mib), "--seconds", "20")
+        runs = [_queue(bench, words, hold) for _ in range(RUNS)]
+        at_once = _most_at_once(bench)
+        ended = [_show(bench, run) for run in runs]
+    states = [run["state"] for run in ended]
+    yield Finding(
+        f"{RUNS} runs of {need_mib} MiB each",
+        f"{states.count('completed')} completed",
+        set(states) == {"completed"},
+    )
+    yield Finding("at once at most", str(at_once), 1 < at_once <= PACKED)
+    peaks = [run["segments"][-1]["peak_mib"] or 0 for run in ended]
+    yield Finding("the most one of them used", f"{max(peaks)} MiB", 0 < max(peaks) <= need_mib)
+
+
+def _most_at_once(bench: Workbench) -> int:
+    """How many runs were running at the same time, at most, until none is left. Raises CannotCheck."""
+    most, end_s = 0, time.monotonic() + PATIENCE_S
+    while time.monotonic() < end_s:
+        states = [run["state"] for run in json.loads(bench.backprop("list", "--json"))]
+        if not {"queued", "running", "paused"}.intersection(states):
+            return most
+        most = max(most, states.count("running"))
+        time.sleep(0.5)
+    raise CannotCheck(f"not ended after {PATIENCE_S:g} s")
+
+
+def limit(gpu: Gpu) -> Iterator[Finding]:
+    """A run that grows to twice its `-g`: stopped by PyTorch itself where its version can, else by the governor."""
+    for framework, by in (("auto", "the framework"), ("tensorflow", "the governor alone")):
+        with _bench(gpu) as bench, bench.worker():
+            run = _queue(bench, ("-g", "2", "-f", framework), ("hold", "--mib", "4096", "--grow"))
+            wait_until(lambda: _show(bench, run)["state"] in ("failed", "completed"), timeout_s=PATIENCE_S)  # noqa: B023
+            shown = _show(bench, run)
+        segment = shown["segments"][-1]
+        told = f"{segment['outcome']}, seen to use at most {segment['peak_mib']} MiB"
+        good = ("over its limit",) if framework == "tensorflow" else ("over its limit", "out of GPU memory")
+        yield Finding(f"grows to 4 GiB under -g 2, watched by {by}", told, segment["outcome"] in good)
+
+
+def chain(gpu: Gpu) -> Iterator[Finding]:
+    """A training in timeboxes against the same without interruption: the same result, and what each box costs."""
+    with _bench(gpu) as bench:
+        steps = _steps_for(PLAIN_S, gpu)
+        begun = time.monotonic()
+        plain = _train(gpu, steps, str(bench.project))
+        plain_s = time.monotonic() - begun
+        with bench.worker():
+            begun = time.monotonic()
+            run = _queue(bench, ("-m", str(BOX_MIN)), ("train", "--steps", str(steps)))
+            wait_until(lambda: _show(bench, run)["state"] in ("completed", "failed"), timeout_s=PATIENCE_S)
+            chained_s = time.monotonic() - begun
+            shown = _show(bench, run)
+            digest = _digest(bench.backprop("logs", run))
+    boxes = len(shown["segments"])
+    yield Finding(
+        f"{steps} steps in boxes of {BOX_MIN * 60:g} s", shown["reason"], shown["state"] == "completed"
+    )
+    yield Finding("what it learned, uninterrupted and chained", f"{plain} and {digest}", plain == digest)
+    cost = f"{plain_s:.1f} s and {chained_s:.1f} s in {boxes} segments"
+    if boxes > 1:
+        cost += f": {(chained_s - plain_s) / (boxes - 1):.2f} s for each resume"
+    yield Finding("time, uninterrupted and chained", cost)
+
+
+@contextmanager
+def _bench(gpu: Gpu) -> Generator[Workbench]:
+    """A bench whose worker may use this GPU alone, and start as many runs as fit."""
+    with Workbench() as bench:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu.uuid
+        home = bench.home
+        home.mkdir(mode=0o700)
+        (home / "config.json").write_text('{"maxParallel": 16}')
+        yield bench
+
+
+def _queue(bench: Workbench, words: Sequence[str], trainer: Sequence[str]) -> str:
+    return bench.backprop(
+        "run",
+        "-q",
+        *ALWAYS,
+        "--python",
+        sys.executable,
+        *words,
+        str(TRAINER),
+        "--",
+        "--device",
+        finding.DEVICE,
+        *trainer,
+    ).strip()
+
+
+def _show(bench: Workbench, run: str) -> dict[str, Any]:
+    return json.loads(bench.backprop("show", run, "--json"))
+
+
+def _steps_for(seconds: float, gpu: Gpu) -> int:
+    """How many steps take about so long, by a short and a longer training: the start-up falls out."""
+    few, more = 200, 2200
+    taken: list[float] = []
+    for steps in (few, few, more):  # the first one warms the caches
+        begun = time.monotonic()
+        _train(gpu, steps, "/")
+        taken.append(time.monotonic() - begun)
+    each_s = max((taken[2] - taken[1]) / (more - few), 1e-5)
+    return max(more, int(seconds / each_s))
+
+
+def _train(gpu: Gpu, steps: int, folder: str) -> str:
+    """Train without interruption; the digest of the result. Raises CannotCheck."""
+    done = subprocess.run(
+        [sys.executable, TRAINER, "--device", finding.DEVICE, "train", "--steps", str(steps)],
+        env=os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": gpu.uuid},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise CannotCheck(f"the training failed: {' '.join(done.stderr.splitlines()[-1:])}")
+    return _digest(done.stdout)
+
+
+def _digest(output: str) -> str:
+    return next(
+        (line.split()[1] for line in reversed(output.splitlines()) if line.startswith("digest ")), "none"
+    )
+
+
+CHECKS: tuple[Check, ...] = (packing, limit, chain)

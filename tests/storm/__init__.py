@@ -1,0 +1,1 @@
+"""A storm: chained runs while everything around them is killed, stopped, filled, locked, damaged."""

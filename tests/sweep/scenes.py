@@ -1,0 +1,234 @@
+"""What is going on while a fault strikes: who is traced, doing what, and how the story ends."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backprop.scheduler import folders, queue
+from backprop.scheduler import home as homes
+from backprop.scheduler.database import open_database
+from backprop.scheduler.home import Home
+from backprop.scheduler.spec import RunSpec
+from tests import books
+from tests.harness import COMMAND, processes_with, wait_until
+from tests.sweep import faults
+from tests.sweep.faults import Point
+
+ROOT = Path(__file__).parent.parent.parent
+LEDGER = Path(__file__).parent.parent / "scripts" / "ledger.py"
+RUN = "swept"
+PATIENCE_S = 90.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`prepare`: called before the strike. `words`: of the command that is traced, or whose supervisor is.
+
+    `supervisor`: which of its supervisors is traced; 0 for the command itself. `command`: the installed one, rather
+    than the driver.
+    """
+
+    name: str
+    prepare: "Callable[[Stage], None]"
+    words: tuple[str, ...] = ("worker", "--drain", "--gpu-probe", "none")
+    supervisor: int = 0
+    command: bool = False
+
+
+class Stage:
+    """One home with one run in it, on which a scene is played once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = Home(folder / "home")
+        self.project = folder / "project"
+        self.project.mkdir(parents=True)
+        self.trace = folder / "trace"
+        self.told = folder / "told"
+        self.environment = {
+            "BACKPROP_HOME": str(self.home.root),
+            "PATH": f"{COMMAND.parent}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def queue(self, *words: str, timebox_s: float = 60.0) -> None:
+        """Queue a run of the ledger script, without a process for it."""
+        database = open_database(homes.ensure(self.home))
+        argv = (sys.executable, "-ISu", str(LEDGER), *words)
+        spec = RunSpec(argv=argv, program=sys.executable, cwd=str(self.project), script=str(LEDGER), gpus=0,
+                       timebox_s=timebox_s, grace_s=10.0, min_free_ram_mib=0, max_cpu_load=1000.0,
+                       gpu_probe="none")  # fmt: skip
+        _, folder = folders.create(self.home, RUN)
+        now_s = time.time()
+        folders.write_spec(folder, RUN, "swept", spec, self.environment, now_s)
+        queue.enqueue(database, RUN, "swept", spec, now_s, "queued")
+        database.close()
+
+    def files(self) -> list[Path]:
+        """The files of ours that a fault may be aimed at."""
+        root, run = self.home.root, self.home.run_folder(RUN)
+        kept = ("spec.json", "spec.json.tmp", "run.lock", "outcome.json", "outcome.json.tmp")
+        beside = ("order.json", "log", "supervisor.log", "supervisor.lock", "processes.json", "processes.json.tmp",
+                  "stop.json", "stop.json.tmp", "exit.json", "exit.json.tmp")  # fmt: skip
+        return [
+            self.home.database,
+            Path(f"{self.home.database}-journal"),
+            root,
+            self.home.locks / "admission.lock",
+            self.home.locks / "recovery.lock",
+            run,
+            *(run / name for name in kept),
+            *(run / str(number) for number in (1, 2)),
+            *(run / str(number) / name for number in (1, 2) for name in beside),
+        ]
+
+    def play(self, scene: Scene, strace: Sequence[str]) -> int:
+        """Play the scene with one process under `strace` until it is over; the exit status of its command."""
+        prefix, inner = (strace, ()) if scene.supervisor == 0 else ((), strace)
+        if scene.command:
+            command = [*prefix, str(COMMAND), *scene.words]
+        else:
+            command = [*prefix, *_driver(scene.supervisor, inner), *scene.words]
+        return self._run(command)
+
+    def finish(self) -> None:
+        """Nobody is disturbed any more: a worker drains the queue; what has failed is resumed, and drained again."""
+        drain = [*_driver(0, ()), *Scene("", lambda _: None).words]
+        self._run(drain)
+        if self._state() not in (None, "completed"):
+            self._run([str(COMMAND), "resume", RUN])
+            self._run(drain)
+
+    def faults(self) -> list[str]:
+        wait_until(lambda: not self.left(), timeout_s=30, saw=self.left)
+        found = books.faults(self.home.root, self.project)
+        state = self._state()
+        if state not in (None, "completed"):
+            found.append(f"I3: in the end it is {state}; {self.told.read_text()[-3000:]}")
+        return found
+
+    def recorded(self) -> list[str]:
+        """I4: of each segment that began, the end is on record; for scenes in which no supervisor is struck."""
+        book = books.read_book(self.project, RUN)
+        missing = [
+            number
+            for number, _ in book.starts
+            if not (self.home.segment_folder(RUN, number) / "exit.json").exists()
+        ]
+        return [f"I4: segments {missing} began and have no end on record"] if missing else []
+
+    def left(self) -> list[int]:
+        return processes_with(f"BACKPROP_HOME={self.home.root}")
+
+    def close(self) -> None:
+        for pid in self.left():
+            os.kill(pid, signal.SIGKILL)
+
+    def _state(self) -> str | None:
+        return next(
+            (str(row["state"]) for row in books.rows(self.home.root, "runs") if row["id"] == RUN), None
+        )
+
+    def _run(self, command: Sequence[str]) -> int:
+        with self.told.open("a") as told:
+            process = subprocess.Popen(command, env=self.environment, cwd=self.project, stdin=subprocess.DEVNULL,
+                                       stdout=told, stderr=told, start_new_session=True)  # fmt: skip
+            try:
+                return process.wait(timeout=PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                told.write(f"\n{command} did not end\n")
+                return -1
+
+
+def _driver(nth: int, strace: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "tests.sweep.driver", str(nth), json.dumps(list(strace)), "--"]
+
+
+def _chain(stage: Stage) -> None:
+    """Two segments: the first asks to be run again, the second ends."""
+    stage.queue("--steps", "4", "--first", "2")
+
+
+def _timebox(stage: Stage) -> None:
+    """The first segment is asked to stop."""
+    stage.queue("--steps", "12", "--pace", "0.05", timebox_s=0.3)
+
+
+def _damaged(stage: Stage) -> None:
+    """A run that has gone through one segment, and a database of which only a backup of before is whole."""
+    stage.queue("--steps", "4", "--first", "2")
+    (stage.home.root / "backups").mkdir(mode=0o700)
+    shutil.copy(stage.home.database, stage.home.root / "backups" / "backprop-20260101-000000.db")
+    with stage.home.database.open("r+b") as file:
+        file.truncate(4096)
+
+
+def _nothing(stage: Stage) -> None:
+    """Not even a home."""
+
+
+def _ended(stage: Stage) -> None:
+    """A run that has ended, not well: its script wants to go on, and was told not to."""
+    stage.queue("--steps", "4", "--first", "2")
+    database = open_database(stage.home)
+    spec = folders.read_spec(stage.home.run_folder(RUN))
+    assert spec is not None
+    from backprop.scheduler import reads
+    from backprop.scheduler.folders import OutcomeFile
+
+    run = reads.run_by_id(database, RUN)
+    assert run is not None
+    state = queue.ask_to_stop(database, run, time.time())
+    database.close()
+    told = OutcomeFile(state=state.value, reason="stopped", segment=0, ended_at_s=time.time())
+    folders.write_outcome(stage.home.run_folder(RUN), told)
+
+
+LEDGER_RUN = ("run", "--run-id", RUN, "--min-free-ram", "0", "--max-cpu-load", "1000", "--gpu-probe", "none",
+              str(LEDGER), "--", "--steps", "2")  # fmt: skip
+SCENES = (
+    Scene("worker", _chain),
+    Scene("supervisor", _chain, supervisor=1),
+    Scene("last supervisor", _chain, supervisor=2),
+    Scene("timebox", _timebox, supervisor=1),
+    Scene("repair", _damaged),
+    Scene("first run", _nothing, words=LEDGER_RUN, command=True),
+    Scene("resume", _ended, words=("resume", RUN), command=True),
+)
+
+
+def all_points(scene: Scene, folder: Path) -> list[Point]:
+    """Play the scene twice undisturbed and count: every fault that can strike it."""
+    found: list[Point] = []
+    for filed in (False, True):
+        stage = Stage(folder / f"count-{filed}")
+        scene.prepare(stage)
+        stage.play(scene, faults.counting(stage.trace, stage.files() if filed else ()))
+        wait_until(lambda stage=stage: not stage.left(), saw=stage.left)
+        found += faults.points(stage.trace, filed)
+    return found
+
+
+def strike(scene: Scene, point: Point, folder: Path) -> tuple[bool, list[str]]:
+    """Play the scene with one fault, then let it end undisturbed: (whether the fault came to pass, what is wrong)."""
+    stage = Stage(folder)
+    try:
+        scene.prepare(stage)
+        stage.play(scene, point.strace(stage.trace, stage.files()))
+        struck = faults.struck(stage.trace)
+        stage.finish()
+        found = stage.faults()
+        if not scene.supervisor:
+            found += stage.recorded()
+        return struck, [f"{scene.name}, {point}: {fault}" for fault in found]
+    finally:
+        stage.close()
