@@ -19,9 +19,9 @@ from backprop.scheduler.home import Home
 from backprop.scheduler.models import Checkpoint, Run, Segment, Worker, proxy
 
 ENGINE: Final = str(sqlite3.sqlite_version)
+"""The version of the SQLite that peewee chose."""
 LATEST: Final = runner.LATEST
 """The newest schema this program knows."""
-"""The version of the SQLite that peewee chose."""
 PATIENCE_S: Final = 5
 PRAGMAS: Final = {"busy_timeout": PATIENCE_S * 1000, "query_only": 1, "mmap_size": 0, "trusted_schema": 0}
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +234,7 @@ class Bench:
 
 
 @contextlib.contextmanager
-def _hearing_hangups() -> Iterator[None]:
+def _hearing_hangups() -> Generator[None]:
     """Whoever is started meanwhile hears SIGHUP, even where the tests run under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:

@@ -19,6 +19,9 @@ from leader import Leader
 
 LINGER_S = 5.0
 KILL_PATIENCE_S = 10.0
+PAUSE_LIMIT_S = 600.0
+"""A worker continues or ends a paused run within five minutes. After ten there is none, and a frozen run would hold
+its VRAM for the rest of the night."""
 CONTROL = {signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD}
 DEAF = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
@@ -60,6 +63,8 @@ class Segment:
         if self._asked is not None:
             self._thaw()
         while not self._leader.ended():
+            if self._paused_at_s is not None and self._now() >= self._paused_at_s + PAUSE_LIMIT_S:
+                self._thaw()
             if self._asked is None and self._paused_at_s is None and self._now() >= self._deadline_s():
                 self._ask("timebox")
             elif self._asked_at_s is not None and self._now() >= self._asked_at_s + self._grace_s:
@@ -76,6 +81,8 @@ class Segment:
             due.append(self._asked_at_s + self._grace_s - self._now())
         elif self._paused_at_s is None:
             due.append(self._deadline_s() - self._now())
+        else:
+            due.append(self._paused_at_s + PAUSE_LIMIT_S - self._now())
         if self._leader.poll_s is not None:
             due.append(self._leader.poll_s)
         return max(min(due), 0.0) if due else None
