@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from backprop.scheduler.errors import BadCommand
+from backprop.scheduler.errors import BadCommand, DatabaseBusy
 from backprop.scheduler.home import Home
 from backprop.scheduler.settings import Effective, Settings, load
 from backprop.scheduler.spec import RunSpec
@@ -83,22 +83,35 @@ def submission(
 
 
 def enqueue(home: Home, database: "Database", wanted: Submission, now_s: float) -> str:
-    """Write the run's folder, then its row; returns the id. Raises BadCommand when the id is taken.
+    """Write the run's folder, then its row; returns the id. Raises BadCommand when the id is taken, DatabaseBusy.
 
-    In this order a crash leaves a folder without a row, which nobody runs, and never a row without its folder.
+    In this order a crash leaves a folder without a row, which the next worker's start queues, and never a row without
+    its folder.
     """
     from backprop.scheduler import folders, queue, reads
 
-    run_id, folder = folders.create(home, wanted.run_id)
+    try:
+        run_id, folder = folders.create(home, wanted.run_id)
+    except OSError as error:
+        raise _no_room(home, error) from error
     try:
         folders.write_spec(folder, run_id, wanted.name, wanted.spec, wanted.environment, now_s)
         queue.enqueue(database, run_id, wanted.name, wanted.spec, now_s, "queued")
-    except BaseException:
+    except BaseException as error:
         # An interrupt may come just after the commit: then the run is queued and needs its folder.
         if reads.run_by_id(database, run_id) is None:
             folders.remove(folder)
+        if isinstance(error, OSError):
+            raise _no_room(home, error) from error
         raise
     return run_id
+
+
+def _no_room(home: Home, error: OSError) -> DatabaseBusy:
+    return DatabaseBusy(
+        f"a folder for the run cannot be written in {home.runs}: {error.strerror}; nothing was queued; free some space"
+        " and try again"
+    )
 
 
 def command_text(spec: RunSpec) -> str:

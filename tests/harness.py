@@ -216,8 +216,12 @@ class Bench:
             time.sleep(0.05)
             left = self.left()
         told = [(pid, _command(pid)) for pid in left]
+        # By group as well: a script that forks without end is gone from a list of pids before it is read.
         for pid in left:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if (group := os.getpgid(pid)) != os.getpgrp():
+                    os.killpg(group, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         assert not told, f"left alive: {told}; {self._outputs()}"
 
     def left(self) -> list[int]:

@@ -138,7 +138,7 @@ def test_a_supervisor_frozen_past_its_deadline_is_let_run_and_ends_its_segment(b
     os.kill(bench.supervisor(run), signal.SIGSTOP)
     seen = bench.wait_for(run, "timeboxed")
     assert seen["segments"][0]["outcome"] == "timeboxed"
-    assert "is 0 s late" in bench.output() or " s late" in bench.output()
+    assert " s late" in bench.output()
     assert "replaced" not in bench.output()
 
 
@@ -170,10 +170,10 @@ def last_announced(text: str) -> str:
 
 @pytest.mark.parametrize("what", ["renamed", "deleted", "emptied"])
 def test_a_user_who_tidies_up_the_log_of_a_running_segment(bench: Bench, what: str) -> None:
-    """The run is not taken for dead, and what it says afterwards is heard."""
+    """The run is not taken for dead, and what it says afterwards is heard by whoever had opened the log before."""
     run = bench.queue(TRAINER, "-m", "0.05", "--", "--steps", "180")
     bench.worker()
-    bench.wait_for_log(run, SAVED)
+    wait_until(lambda: bench.column(run, "last_step"))
     log = bench.folder(run) / "log"
     with log.open() as writers:
         if what == "renamed":

@@ -160,7 +160,7 @@ def _chain(stage: Stage) -> None:
 
 def _timebox(stage: Stage) -> None:
     """The first segment is asked to stop."""
-    stage.queue("--steps", "12", "--pace", "0.05", timebox_s=0.3)
+    stage.queue("--steps", "6", "--pace", "0.1", timebox_s=0.3)
 
 
 def _damaged(stage: Stage) -> None:

@@ -4,8 +4,8 @@ Standard library only, imports nothing of ours: the supervisor runs it without a
 
 A process is (pid, start ticks since boot), never a pid alone, and is signalled through a pidfd, so a reused pid
 is never hit. A zombie is dead. With the supervisor as subreaper every orphan of the tree stays below it: freezing
-all, looking again until nothing new appears and killing all then leaves no survivor, not even of a program that
-forks as fast as it can (killing the process group leaves those that made their own).
+all, looking again until nothing new appears and killing all then leaves no survivor. Both by pid and by group: a
+group alone would miss those that made their own, pids alone those that fork faster than /proc can be read.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -22,10 +22,12 @@ DEAD_STATES = frozenset("ZXx")
 
 @dataclass(frozen=True)
 class Process:
-    """One process of this boot. `start_ticks`: field 22 of /proc/PID/stat, clock ticks since boot."""
+    """One process of this boot. `start_ticks`: field 22 of /proc/PID/stat, clock ticks since boot. `group`: its
+    process group when it was seen; 0 when unknown. Not part of who it is."""
 
     pid: int
     start_ticks: int
+    group: int = field(default=0, compare=False)
 
 
 Finder = Callable[[], list[Process]]
@@ -127,10 +129,24 @@ def send(process: Process, number: int) -> bool:
     return True
 
 
+def send_to_groups(found: list[Process], number: int) -> None:
+    """Signal the groups of processes that were just seen, except our own.
+
+    A program that forks and exits without end is gone from any list of pids before it is read, on a loaded machine
+    always. The kernel signals a whole group at once, and a fork under way begins anew with the signal pending. A leader
+    begins a session of its own, so the groups below it hold nobody else.
+    """
+    for group in dict.fromkeys(process.group for process in found):
+        if group > 1 and group != os.getpgrp():
+            with contextlib.suppress(OSError):
+                os.killpg(group, number)
+
+
 def freeze(find: Finder) -> list[Process]:
     """SIGSTOP everything that `find` sees until it sees nothing new. Returns what was stopped, in that order."""
     stopped: dict[Process, None] = {}
     while new := [process for process in find() if process not in stopped]:
+        send_to_groups(new, signal.SIGSTOP)
         for process in new:
             send(process, signal.SIGSTOP)
             stopped[process] = None
@@ -147,7 +163,9 @@ def kill_all(find: Finder, reap: Callable[[], None], patience_s: float) -> list[
     """Freeze, look again, SIGKILL, until nothing is left or `patience_s` is over. Returns the survivors."""
     end = time.monotonic() + patience_s
     while True:
-        for process in freeze(find):
+        stopped = freeze(find)
+        send_to_groups(stopped, signal.SIGKILL)
+        for process in stopped:
             send(process, signal.SIGKILL)
         reap()
         left = find()
@@ -173,5 +191,5 @@ def _look(pid: int) -> _Seen | None:
         return None
     # The name in parentheses may hold spaces and parentheses itself: the fields start after the last one.
     fields = text[text.rindex(b")") + 2 :].split()
-    process = Process(pid, int(fields[19]))
+    process = Process(pid, int(fields[19]), int(fields[2]))
     return _Seen(process, int(fields[1]), int(fields[3]), fields[0].decode(), int(fields[49]))
