@@ -113,7 +113,7 @@ def _fill(home: Home, database: Database, queued: int) -> Settings:
     )
     run_id = enqueue(home, database, wanted, time.time())
     with contextlib.closing(sqlite3.connect(home.database)) as connection, connection:
-        names = [row[1] for row in connection.execute("PRAGMA table_info(runs)")]
+        names = [str(row[1]) for row in connection.execute("PRAGMA table_info(runs)")]
         changed = {"id": "printf('copy%05d', n)", "queued_at_s": "queued_at_s + n"}
         values = ", ".join(changed.get(name, name) for name in names)
         connection.execute(

@@ -13,9 +13,7 @@ def vram_line(bench: Bench, run: str) -> str:
 def test_a_script_is_known_by_what_it_used_before(bench: Bench, driver: FakeDriver) -> None:
     driver.show(FakeGpu("GPU-aaaa"))
     first = queue(bench, "--", "--mib", "9000", "--until", "go")
-    assert "needs 2.4 GiB of a GPU (default, until its use is known)" in vram_line(
-        bench, first
-    )
+    assert "needs 2.4 GiB of a GPU (default, until its use is known)" in vram_line(bench, first)
     bench.worker("-p", "8", command=impatient(*QUICK))
     wait_until(lambda: bench.state(first) == "running" and peak_mib(bench, first) == 9000, timeout_s=60)
     assert vram_line(bench, first).endswith("2.4 GiB reserved (default); used at most 8.8 GiB")

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests import books
+from tests.clock import WallClock
 from tests.harness import Bench, alive, wait_until
 from tests.sweep.scenes import SCENES, Scene, Stage
 
@@ -236,3 +237,24 @@ def test_stopped_for_good_stays_stopped_and_resumed_stays_resumed(bench: Bench) 
     outcome.write_bytes(kept)  # as if the command had died before it could take it away
     bench.worker("--drain").wait(timeout=60)
     assert (bench.state(stopped), bench.state(resumed)) == ("stopped", "completed")
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+@pytest.mark.parametrize("seconds", [-3600, 10 * 365 * 86400], ids=["back", "forward"])
+def test_a_jump_of_the_wall_clock_moves_no_timebox(bench: Bench, tmp_path: Path, seconds: int) -> None:
+    """Worker, supervisor and leader see the wall clock jump in the middle of a segment. (File times do not: where the
+    clock jumps forward, one segment is enough, or the next one's checkpoints would look older than itself.)"""
+    clock = WallClock(tmp_path)
+    bench.environment |= clock.environment
+    last = ("--max-segments", "1") if seconds > 0 else ()
+    run = bench.queue(TRAINER, "-m", "0.05", *last, "--", "--steps", "180")
+    bench.worker()
+    wait_until(lambda: bench.column(run, "last_step"))
+    clock.set(seconds)
+    seen = bench.wait_for(run, "completed", "timeboxed")
+    first = seen["segments"][0]
+    assert first["outcome"] == "timeboxed"
+    assert 2.9 <= first["running_s"] < 3 + 20
+    if seconds < 0:
+        assert seen["state"] == "completed", seen["reason"]
+        assert seen["segments"][1]["checkpoint_used"] == str(bench.project / last_announced(bench.log(run)))

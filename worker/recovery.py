@@ -54,6 +54,8 @@ def open_sound(home: Home, say: Say) -> Database:
         raise DatabaseBusy(
             f"another worker has been repairing {home.database} for {PATIENCE_S:g} s"
         ) from error
+    except OSError as error:
+        raise DatabaseBusy(f"{home.database} cannot be checked or repaired just now: {error}") from error
 
 
 def complete(home: Home, database: Database) -> list[str]:

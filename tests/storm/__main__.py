@@ -2,7 +2,7 @@
 
 Ends with 1 and keeps the folder when a promise was broken. The same seed deals the same blows at the same times; what
 they hit depends on the machine. The home gets a small disk of its own where the kernel lets us mount one (as root, or
-in a user namespace); without, no disk is filled. The wall clock is not moved.
+in a user namespace); without, no disk is filled. The wall clock is moved where gcc is installed.
 """
 
 import argparse

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests import books
+from tests.clock import WallClock
 from tests.harness import Bench
 from tests.storm.weather import Weather
 
@@ -30,7 +31,10 @@ def rage(
     bench.home.mkdir(mode=0o700)
     # The floor under the free disk would keep every run waiting on a small one, and out of trouble.
     (bench.home / "config.json").write_text(json.dumps({"minFreeDiskGB": 0}))
-    weather = Weather(bench, random.Random(seed), steps=150, disk=disk is not None)
+    clock = _clock(folder, say)
+    if clock is not None:
+        bench.environment |= clock.environment
+    weather = Weather(bench, random.Random(seed), steps=150, disk=disk is not None, clock=clock)
     crew = _Crew(bench, random.Random(seed + 1))
     try:
         weather.queue_runs(runs)
@@ -48,6 +52,14 @@ def rage(
     segments = books.rows(bench.home, "segments")
     say(f"{len(known)} runs, {len(segments)} segments, {crew.started} workers; {len(faults)} faults")
     return faults
+
+
+def _clock(folder: Path, say: Callable[[str], None]) -> WallClock | None:
+    try:
+        return WallClock(folder)
+    except OSError as error:
+        say(f"the wall clock is not moved: {error}")
+        return None
 
 
 class _Crew:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests import books
+from tests.clock import WallClock
 from tests.harness import COMMAND, QUIET_LIMITS, Bench
 from tests.storm import prey
 
@@ -29,7 +30,9 @@ class Weather:
     `queued`: the ids of the runs that `backprop run` has said it queued. `faults`: what went wrong at once.
     """
 
-    def __init__(self, bench: Bench, chance: random.Random, steps: int, disk: bool) -> None:
+    def __init__(
+        self, bench: Bench, chance: random.Random, steps: int, disk: bool, clock: WallClock | None
+    ) -> None:
         self.bench = bench
         self.queued: list[str] = []
         self.faults: list[str] = []
@@ -58,6 +61,9 @@ class Weather:
         }
         if disk:
             self.blows[self.fill_disk] = 1.5
+        if clock is not None:
+            self.blows[self.set_clock] = 1
+        self._clock = clock
 
     def blow(self) -> str | None:
         kinds = list(self.blows)
@@ -78,6 +84,8 @@ class Weather:
         for _, action in self._later:
             action()
         self._later = []
+        if self._clock is not None:
+            self._clock.set(0)
         for one in self._commands:
             one.wait(timeout=120)
         self._note_queued()
@@ -179,6 +187,13 @@ class Weather:
         full_s = self._chance.uniform(0.5, 4.0)
         self._do_later(full_s, lambda: ballast.unlink(missing_ok=True))
         return f"fill the disk for {full_s:.1f} s"
+
+    def set_clock(self) -> str | None:
+        """Back, and on again to the true time; ahead of it, file times would contradict it as no kernel's do."""
+        offset_s = self._chance.choice((0, -30, -3600, -86400))
+        if self._clock is not None:
+            self._clock.set(offset_s)
+        return f"set the wall clock {offset_s} s off"
 
     def _run_words(self) -> tuple[str, ...]:
         steps = str(self._chance.randint(self._steps // 2, self._steps))

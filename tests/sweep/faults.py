@@ -83,7 +83,11 @@ def unusable() -> str | None:
     return None if done.returncode == 0 else f"strace cannot trace here: {done.stderr.strip()}"
 
 
+def tracing(trace: Path) -> list[str]:
+    """strace without a word of what to trace. -D: the traced program keeps its parent and its pid."""
+    return ["strace", "-D", "-qqq", "-o", str(trace)]
+
+
 def _strace(trace: Path, files: Sequence[Path], what: list[str]) -> list[str]:
-    # -D: the traced program keeps its parent and its pid.
     only = [word for path in files for word in ("-P", str(path))]
-    return ["strace", "-D", "-qqq", "-o", str(trace), *only, *what, "--"]
+    return [*tracing(trace), *only, *what, "--"]

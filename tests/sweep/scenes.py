@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 LEDGER = Path(__file__).parent.parent / "scripts" / "ledger.py"
 RUN = "swept"
 PATIENCE_S = 90.0
+TRACEBACK = 1
 
 
 @dataclass(frozen=True)
@@ -206,10 +207,10 @@ SCENES = (
 )
 
 
-def all_points(scene: Scene, folder: Path) -> list[Point]:
-    """Play the scene twice undisturbed and count: every fault that can strike it."""
+def all_points(scene: Scene, folder: Path, kinds: Sequence[bool] = (False, True)) -> list[Point]:
+    """Play the scene undisturbed and count: every fault that can strike it. `kinds`: see `Point.filed`."""
     found: list[Point] = []
-    for filed in (False, True):
+    for filed in kinds:
         stage = Stage(folder / f"count-{filed}")
         scene.prepare(stage)
         stage.play(scene, faults.counting(stage.trace, stage.files() if filed else ()))
@@ -223,12 +224,14 @@ def strike(scene: Scene, point: Point, folder: Path) -> tuple[bool, list[str]]:
     stage = Stage(folder)
     try:
         scene.prepare(stage)
-        stage.play(scene, point.strace(stage.trace, stage.files()))
+        code = stage.play(scene, point.strace(stage.trace, stage.files()))
         struck = faults.struck(stage.trace)
         stage.finish()
         found = stage.faults()
         if not scene.supervisor:
             found += stage.recorded()
+        if code == TRACEBACK:
+            found.append(f"it ended with a traceback: {stage.told.read_text()[-3000:]}")
         return struck, [f"{scene.name}, {point}: {fault}" for fault in found]
     finally:
         stage.close()
