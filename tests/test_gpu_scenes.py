@@ -35,6 +35,8 @@ A = FakeGpu("GPU-aaaa")
 B = FakeGpu("GPU-bbbb")
 FULL = FakeGpu("GPU-cccc", used=20_000)
 HOLD = ("--", "--mib", "5000")
+SOON_AGAIN = ("GpuProbe.retry_s=0.2", "worker.probes.client.MAX_RETRY_S=1")
+"""For `impatient`: a driver that failed is asked again every second."""
 
 
 def cpu_run(bench: Bench) -> str:
@@ -201,7 +203,9 @@ def test_a_driver_that_hangs_keeps_back_only_what_needs_a_gpu(bench: Bench, driv
     driver.show(A)
     running = queue(bench, *HOLD)
     waiting = queue(bench, "--gpu-min-vram", "24000", *HOLD)
-    bench.worker("-p", "8", command=impatient("GpuProbe.back_off_s=1"))
+    bench.worker(
+        "-p", "8", command=impatient("GpuProbe.back_off_s=1", "worker.probes.client.MAX_BACK_OFF_S=2")
+    )
     bench.wait_for_log(running, "beat 3")
     wait_for_reason(bench, waiting, "VRAM left")
     driver.show(A, hang_ms=60_000)
@@ -238,7 +242,7 @@ TROUBLES = [
 def test_a_driver_in_trouble_keeps_runs_back_until_it_recovers(bench: Bench, driver: FakeDriver) -> None:
     script = bench.script("where.py", "import os; print('takes ' + os.environ['CUDA_VISIBLE_DEVICES'])")
     driver.show(A, B)
-    bench.worker(command=impatient(*QUICK, "GpuProbe.retry_s=0.2"))
+    bench.worker(command=impatient(*QUICK, *SOON_AGAIN))
     for gpus, init_rc, words in TROUBLES:
         driver.show(*gpus, init_rc=init_rc)
         run = queue(bench, script=script)
@@ -272,7 +276,7 @@ def test_nvidia_smi_prints_garbage(bench: Bench, tmp_path: Path) -> None:
     bench.home.mkdir(mode=0o700)
     (bench.home / "config.json").write_text('{"gpu": {"probe": "nvidia-smi"}}')
     run = queue(bench)
-    bench.worker(command=impatient(*QUICK))
+    bench.worker(command=impatient(*QUICK, *SOON_AGAIN))
     told = wait_for_reason(bench, run, "no GPU can be used: ", "nvidia-smi printed nothing that can be read")
     assert "\033" not in told
     assert "nvidia-smi printed nothing that can be read" in bench.backprop("status").stdout

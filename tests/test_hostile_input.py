@@ -120,11 +120,16 @@ def open_files(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
+def few_descriptors(count: int) -> tuple[str, ...]:
+    """Words before a command that leave it `count` descriptors."""
+    return ("sh", "-c", f'ulimit -n {count}; exec "$0" "$@"')
+
+
 def test_a_worker_with_few_descriptors(bench: Bench) -> None:
     """`ulimit -n 64` and eight runs at once: slower at worst, and nothing is lost."""
     words = ("-p", "8", LEDGER, "-m", "0.02", "--", "--steps", "60", "--pace", "0.02")
     runs = [bench.queue(*words) for _ in range(8)]
-    bench.worker("--drain", "-p", "8", command=("prlimit", "--nofile=64:64", str(COMMAND)))
+    bench.worker("--drain", "-p", "8", command=(*few_descriptors(64), str(COMMAND)))
     for run in runs:
         bench.wait_for(run, "completed")
     assert bench.workers[0].wait(timeout=60) == 0
@@ -135,7 +140,7 @@ def test_hardly_any_descriptors_at_all(bench: Bench) -> None:
     """So few that hardly anything can be opened: refusals in one line, and the run is still there afterwards."""
     run = bench.queue(TRAINER, "--", "--steps", "5")
     for few in (6, 8, 10, 12, 14):
-        words = ["prlimit", f"--nofile={few}:{few}", "timeout", "5", str(COMMAND), "worker", "--drain"]
+        words = [*few_descriptors(few), "timeout", "5", str(COMMAND), "worker", "--drain"]
         subprocess.run(
             words, env=bench.environment, cwd=bench.project, capture_output=True, timeout=60, check=False
         )

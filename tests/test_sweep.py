@@ -11,6 +11,8 @@ from tests.sweep.scenes import SCENES, Scene, all_points, strike
 SEED = 20261121
 SAMPLE = 2
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)

@@ -19,6 +19,7 @@ import stat
 from pathlib import Path
 from types import TracebackType
 
+from backprop.worker import events
 from backprop.worker.events import MAX_LINE
 
 CHUNK_BYTES = 64 * 1024
@@ -162,13 +163,15 @@ def last_text_line(path: Path) -> str | None:
 
 
 def failure_line(path: Path) -> str | None:
-    """What went wrong, in the script's words: the exception of the last Python traceback, else the last line.
+    """What went wrong, in the script's words: the exception of the last Python traceback, else the last line that is
+    no event.
 
     "Last" is right for chained exceptions ("During handling of the above exception..."): Python prints the
     one that ended the program last.
     """
     lines = _last_lines(path)
-    fallback: str | None = lines[-1].strip() if lines else None
+    ordinary = (line for line in reversed(lines) if events.parse(line.encode()) is None)
+    fallback: str | None = next(ordinary, "").strip() or None
     for at in range(len(lines) - 1, -1, -1):
         header = _TRACEBACK.fullmatch(lines[at])
         said = _exception_after(lines[at + 1 :], header["prefix"].replace("+", "|")) if header else None

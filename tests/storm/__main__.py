@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tests.storm.conductor import rage
 
-DISK_MIB = 4
+DISK_MIB = 64
+"""Room for everything that a storm leaves behind, and soon filled."""
 INSIDE = "--on-disk"
 
 

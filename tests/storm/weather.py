@@ -181,9 +181,10 @@ class Weather:
     def fill_disk(self) -> str | None:
         """For some seconds there is no room; what only reads must go on meanwhile."""
         ballast = self.bench.home / "ballast"
-        with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
+        for chunk in (1 << 20, 4096):
+            with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+                while True:
+                    file.write(bytes(chunk))
         full_s = self._chance.uniform(0.5, 4.0)
         self._do_later(full_s, lambda: ballast.unlink(missing_ok=True))
         return f"fill the disk for {full_s:.1f} s"

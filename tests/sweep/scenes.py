@@ -142,7 +142,9 @@ class Stage:
             process = subprocess.Popen(command, env=self.environment, cwd=self.project, stdin=subprocess.DEVNULL,
                                        stdout=told, stderr=told, start_new_session=True)  # fmt: skip
             try:
-                return process.wait(timeout=PATIENCE_S)
+                code = process.wait(timeout=PATIENCE_S)
+                told.write(f"ended with {code}\n")
+                return code  # noqa: TRY300
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
