@@ -298,7 +298,7 @@ def test_writers_that_pause_as_ours_do_starve_nobody(database: Database) -> None
     for hog in hogs:
         hog.communicate(timeout=90)
         assert hog.returncode == 0
-    # 0.1 s on an idle machine (see docs/reliability.md); a starved writer waits until the others have ended.
+    # Generous, for a loaded machine: a starved writer waits until the others have ended.
     assert taken[int(0.95 * len(taken))] < 2.0, taken
     check = open_database(Home(database.home.root))
     assert check.integrity_problem() is None
