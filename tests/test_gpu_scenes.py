@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from backprop.worker.sense import FRESH_S
 from tests.fakes import FakeDriver, FakeGpu, FakeMig, fake_tool
 from tests.gpus import (
     QUICK,
@@ -245,6 +246,9 @@ def test_a_driver_in_trouble_keeps_runs_back_until_it_recovers(bench: Bench, dri
     bench.worker(command=impatient(*QUICK, *SOON_AGAIN))
     for gpus, init_rc, words in TROUBLES:
         driver.show(*gpus, init_rc=init_rc)
+        time.sleep(
+            FRESH_S + 0.5
+        )  # an idle worker may decide on a reading this old: until then all looks well
         run = queue(bench, script=script)
         assert words in wait_for_reason(bench, run, words)
         if init_rc:
