@@ -42,6 +42,7 @@ SAFE_WAL_VERSIONS: Final = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 
 SQLITE_BUSY, SQLITE_LOCKED, SQLITE_READONLY, SQLITE_IOERR = 5, 6, 8, 10
 SQLITE_CORRUPT, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_NOTADB = 11, 13, 14, 26
+SQLITE_READONLY_DBMOVED = SQLITE_READONLY | 4 << 8
 
 
 class Database:
@@ -202,7 +203,13 @@ def _refuse_foreign(connection: Any, path: Path) -> int:
 
 
 def _code(error: BaseException) -> int | None:
-    """The primary SQLite result code behind a peewee error.
+    """The primary SQLite result code behind a peewee error."""
+    code = _extended_code(error)
+    return None if code is None else code & 0xFF
+
+
+def _extended_code(error: BaseException) -> int | None:
+    """The SQLite result code behind a peewee error, with what more it says in its higher bits.
 
     peewee's rollback of a transaction that SQLite has rolled back already raises over the real error, which is
     then found only in `__context__`; so the oldest code in the chain is the cause.
@@ -213,7 +220,7 @@ def _code(error: BaseException) -> int | None:
         seen.add(id(error))
         code = getattr(error, "sqlite_errorcode", None)
         if isinstance(code, int) and code != 1:
-            found = code & 0xFF
+            found = code
         following = error.__cause__ or error.__context__
         if following is None:
             break
@@ -235,6 +242,11 @@ def _translated(error: Exception, path: Path) -> Exception:
             return DatabaseBusy(
                 f"the disk of {path} refused a write or a read ({error}); nothing was changed; look for a quota, a"
                 " full or a failing disk"
+            )
+        case code if code == SQLITE_READONLY and _extended_code(error) == SQLITE_READONLY_DBMOVED:
+            return DatabaseDamaged(
+                f"{path} was deleted or replaced while it was open; nothing was changed; its runs live on in"
+                f" {path.parent}/runs; put it together again with: backprop worker"
             )
         case code if code in (SQLITE_CORRUPT, SQLITE_NOTADB):
             return DatabaseDamaged(

@@ -48,7 +48,7 @@ class DatabaseRefused(BackpropError):
 
 
 class DatabaseDamaged(DatabaseRefused):
-    """SQLite says that the file is malformed, or no database at all."""
+    """SQLite says that the file is malformed, no database at all, or deleted under us."""
 
 
 class DatabaseBusy(BackpropError):

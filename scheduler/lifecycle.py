@@ -35,6 +35,18 @@ class Event(StrEnum):
     RESUMED = "resumed"
 
 
+class Intent(StrEnum):
+    """Why a live segment is asked to end. Recorded before any signal is sent."""
+
+    TIMEBOX = "timebox"
+    STOP = "stop"
+    YIELD = "yield"
+    LIMIT = "limit"
+    STARTED_OVER = "started over"
+    OUTRANKED = "outranked"
+    NAN = "nan"
+
+
 DESCRIPTION: dict[State, str] = {
     State.QUEUED: "waits for the governor; a crash changes nothing",
     State.RUNNING: "a segment is alive, or its end has not been settled yet; after a crash the locks tell which",

@@ -11,6 +11,7 @@ models carry their database, and a Backprop process has one home.
 from peewee import (
     AutoField,
     BooleanField,
+    CompositeKey,
     DatabaseProxy,
     FloatField,
     IntegerField,
@@ -35,6 +36,11 @@ class Run(Table):
     script = TextField(null=True)
     created_at_s = FloatField()
     queued_at_s = FloatField()
+    priority = IntegerField()
+    turn_s = FloatField()
+    group_name = TextField(null=True)
+    array_index = IntegerField(null=True)
+    batch = TextField(null=True)
     started_at_s = FloatField(null=True)
     ended_at_s = FloatField(null=True)
     not_before_s = FloatField()
@@ -55,6 +61,7 @@ class Run(Table):
     need_mib = IntegerField(null=True)
     oom_retries = IntegerField()
     paused_for = TextField(null=True)
+    fault = TextField(null=True)
 
     class Meta:
         table_name = "runs"
@@ -80,6 +87,8 @@ class Segment(Table):
     peak_mib = IntegerField(null=True)
     steps_from = IntegerField(null=True)
     first_output_s = FloatField(null=True)
+    first_step = IntegerField(null=True)
+    cut_cost_s = FloatField(null=True)
     log_offset = IntegerField()
     events_offset = IntegerField()
     bad_events = IntegerField()
@@ -102,6 +111,65 @@ class Checkpoint(Table):
 
     class Meta:
         table_name = "checkpoints"
+
+
+class Group(Table):
+    name = TextField(primary_key=True)
+    created_at_s = FloatField()
+    max_parallel = IntegerField(null=True)
+    keep_share = FloatField(null=True)
+    keep_every = IntegerField(null=True)
+    keep_metric = TextField(null=True)
+    keep_highest = BooleanField()
+
+    class Meta:
+        table_name = "groups"
+
+
+class Ranking(Table):
+    serial = AutoField()
+    group_name = TextField()
+    round = IntegerField()
+    run_id = TextField()
+    place = IntegerField()
+    value = FloatField(null=True)
+    kept = BooleanField()
+    at_s = FloatField()
+
+    class Meta:
+        table_name = "rankings"
+
+
+class Dependency(Table):
+    run_id = TextField()
+    parent_id = TextField()
+    kind = TextField()
+
+    class Meta:
+        table_name = "dependencies"
+        primary_key = CompositeKey("run_id", "parent_id")
+
+
+class Metric(Table):
+    serial = AutoField()
+    run_id = TextField()
+    segment = IntegerField()
+    at_s = FloatField()
+    step = IntegerField(null=True)
+    name = TextField()
+    value = FloatField()
+
+    class Meta:
+        table_name = "metrics"
+
+
+class Switch(Table):
+    name = TextField(primary_key=True)
+    why = TextField()
+    since_s = FloatField()
+
+    class Meta:
+        table_name = "switches"
 
 
 class Worker(Table):

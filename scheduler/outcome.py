@@ -12,10 +12,9 @@ its reason in words. Three rules stand above the others:
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
-from backprop.scheduler.lifecycle import Event
+from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.spec import RunSpec
 
 EX_TEMPFAIL: Final = 75
@@ -23,15 +22,6 @@ STALLED_CAP: Final = 2
 LOST_CAP: Final = 3
 BACKOFF_BASE_S: Final = 10.0
 BACKOFF_CAP_S: Final = 600.0
-
-
-class Intent(StrEnum):
-    """Why a live segment is asked to end. Recorded before any signal is sent."""
-
-    TIMEBOX = "timebox"
-    STOP = "stop"
-    YIELD = "yield"
-    LIMIT = "limit"
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
+from backprop.scheduler import dependencies, groups
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
-from backprop.scheduler.lifecycle import LIVE, State
-from backprop.scheduler.models import Checkpoint, Run, Segment, Worker
-from backprop.scheduler.outcome import Intent
+from backprop.scheduler.lifecycle import LIVE, Intent, State
+from backprop.scheduler.models import Checkpoint, Dependency, Run, Segment, Switch, Worker
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord, Waiting, WorkerRecord
 from backprop.scheduler.spec import decode
 
@@ -57,10 +57,26 @@ def list_runs(database: Database, limit: int | None = None) -> list[RunRecord]:
 
 
 def queue(database: Database, now_s: float, limit: int = 200) -> list[RunRecord]:
-    """The first `limit` queued runs that may be claimed at `now_s` (Unix seconds), in queue order."""
-    ripe = Run.select().where(Run.state == State.QUEUED, Run.not_before_s <= now_s)
-    query = ripe.order_by(Run.queued_at_s, Run.id).limit(limit)
-    return database.read(lambda: [_run(row) for row in query])
+    """The first `limit` queued runs that may be claimed at `now_s` (Unix seconds), in queue order: their time has
+    come, what they depend on is done, and their group may start another member."""
+
+    def query() -> list[RunRecord]:
+        from peewee import fn
+
+        ripe = Run.select().where(Run.state == State.QUEUED, Run.not_before_s <= now_s)
+        if full := groups.full():
+            ripe = ripe.where(Run.group_name.is_null() | Run.group_name.not_in(full))
+        if Dependency.select().limit(1).exists():
+            ripe = ripe.where(~fn.EXISTS(dependencies.unmet()))
+        return [_run(row) for row in ripe.order_by(Run.priority.desc(), Run.turn_s, Run.id).limit(limit)]
+
+    return database.read(query)
+
+
+def drained(database: Database) -> tuple[str, float] | None:
+    """(why, since when in Unix seconds) nothing is to be started; None when the queue is open."""
+    rows = database.read(lambda: list(Switch.select().where(Switch.name == "drained")))
+    return (rows[0].why, rows[0].since_s) if rows else None
 
 
 def live_runs(database: Database) -> list[RunRecord]:
@@ -105,7 +121,7 @@ def segment(database: Database, run_id: str, number: int) -> SegmentRecord | Non
 
 
 def live_segments(database: Database) -> tuple[int, list[SegmentRecord]]:
-    """(admission serial, unfinished segments). The serial changes with every claim: `queue.claim` takes it back
+    """(admission serial, unfinished segments). The serial changes with every claim: `claims.claim` takes it back
     to prove that the decision was made on the current reservations."""
 
     def query() -> tuple[int, list[SegmentRecord]]:

@@ -114,6 +114,7 @@ def _values(
         return common | {
             "state": State.QUEUED.value,
             "queued_at_s": now_s,
+            "turn_s": now_s,
             "worker": None,
             "ended_at_s": None,
         }

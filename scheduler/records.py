@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from backprop.scheduler.lifecycle import State
-from backprop.scheduler.outcome import Intent
+from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.spec import RunSpec
 
 
@@ -32,6 +31,9 @@ class RunRecord:
     `--max-segments` and `--max-total-minutes`. `resume_pin`: what the chain begins from, as the user
     said when resuming: a path, or "" for "from scratch". `waiting`: what a worker last found failing, while it is
     queued.
+    `priority`: higher first; `turn_s`: its place among equals, Unix seconds of the queueing that gave it the place.
+    `group_name`, `array_index`: of which group it is which member. `batch`: queued with others, see `batches`.
+    `fault`: what kind of trouble ended it, see `triage`.
     `need_mib`: VRAM need raised after it ran out of GPU memory. `paused_for`: the governor's cause, while paused.
     """
 
@@ -42,6 +44,11 @@ class RunRecord:
     spec: RunSpec
     created_at_s: float
     queued_at_s: float
+    priority: int
+    turn_s: float
+    group_name: str | None
+    array_index: int | None
+    batch: str | None
     started_at_s: float | None
     ended_at_s: float | None
     not_before_s: float
@@ -62,6 +69,7 @@ class RunRecord:
     need_mib: int | None
     oom_retries: int
     paused_for: str | None
+    fault: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +96,8 @@ class SegmentRecord:
     peak_mib: int | None
     steps_from: int | None
     first_output_s: float | None
+    first_step: int | None
+    cut_cost_s: float | None
     log_offset: int
     events_offset: int
     bad_events: int

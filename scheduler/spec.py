@@ -3,7 +3,33 @@
 It goes into the database, without the environment, and into the run's own folder together with it (see `folders`).
 """
 
+from typing import Literal
+
 import msgspec
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a script that says nothing to us is chained: worked out when it is queued, kept with the run.
+
+    `recipe`: its name in docs/recipes.md, "none" for none. `why`: what it was recognised by, in words.
+    `globs`: absolute patterns, as `glob.glob(recursive=True)` takes them, of its checkpoints (files or directories).
+    `needs`: patterns of files that must be inside a checkpoint directory for it to be whole.
+    `in_place`: the trainer overwrites its checkpoint, so that a good one has to be copied aside.
+    `resumes`: "append" (`resume_words` on a resume), "rerun" (the same command finds its checkpoint itself), "none" (it
+    cannot resume), "unknown". `resume_words`: words with {checkpoint} in them.
+    `step_pattern`: a regular expression whose first group is the step in a checkpoint's name.
+    `saves_on_signal`: it saves when asked to stop, so that a timebox need not end right after a save.
+    """
+
+    recipe: str = "none"
+    why: str = ""
+    globs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    in_place: bool = False
+    resumes: Literal["append", "rerun", "none", "unknown"] = "unknown"
+    resume_words: tuple[str, ...] = ()
+    step_pattern: str | None = None
+    saves_on_signal: bool = False
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -11,6 +37,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `argv`: the command as the user wrote it, interpreter first. `program`: the absolute path that is executed
     for argv[0]. `cwd`: absolute. `script`: absolute path of the script in argv, if one was recognised.
+    `plan`: for a script that says nothing to us. `overrun_pct`: by how much of its timebox a segment may run on until
+    its first checkpoint. `code`: absolute path of the code as it was when queued. `order`: whose turn it is after a
+    segment: everybody else's, or still its own. `keep_when_unmet`: stay queued when a dependency can never be met.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -41,6 +70,55 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_cpu_load: float = 4.0
     max_parallel: int | None = None
     checkpoint_roots: tuple[str, ...] = ()
+    plan: Plan | None = None
+    overrun_pct: float = 0.0
+    code: str | None = None
+    order: Literal["round-robin", "fifo"] = "round-robin"
+    stop_on_nan: bool = False
+    keep_when_unmet: bool = False
+
+
+DependencyKind = Literal["success", "any", "fail"]
+"""The parent has to complete, to end, or to end in any other way than completed."""
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a run stands in the queue when it is queued.
+
+    `priority`: higher first. `begin_s`: Unix seconds before which it is not started. `after`: (parent's id, kind).
+    `held`: waits for a release.
+    """
+
+    priority: int = 0
+    begin_s: float = 0.0
+    group: str | None = None
+    array_index: int | None = None
+    after: tuple[tuple[str, DependencyKind], ...] = ()
+    held: bool = False
+
+
+class NewRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One run about to be queued."""
+
+    id: str
+    name: str
+    spec: RunSpec
+    place: Place = Place()
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Rules for the members of a group. None: no such rule.
+
+    `max_parallel`: members that may run at once. `keep_share` (0 to 1), `keep_every` (segments), `keep_metric`,
+    `keep_highest`: after every so many segments of each, the share of the members with the best metric goes on.
+    """
+
+    name: str
+    max_parallel: int | None = None
+    keep_share: float | None = None
+    keep_every: int | None = None
+    keep_metric: str | None = None
+    keep_highest: bool = False
 
 
 def encode(spec: RunSpec) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from backprop.scheduler import queue, reads
+from backprop.scheduler import claims, queue, reads
 from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import Event, State
 from backprop.scheduler.outcome import Ending, Verdict
@@ -27,7 +27,7 @@ def get(database: Database, run_id: str) -> RunRecord:
 def claimed(database: Database, run: RunRecord, now_s: float = 2.0, worker: str = "w1") -> RunRecord:
     """Claim a queued run; how it is then."""
     serial, _ = reads.live_segments(database)
-    queue.claim(database, queue.Claim(run=run, worker=worker, serial=serial), now_s)
+    claims.claim(database, claims.Claim(run=run, worker=worker, serial=serial), now_s)
     return get(database, run.id)
 
 
@@ -42,9 +42,9 @@ def add_run(
     elif state is not State.QUEUED:
         run = claimed(database, run)
         if state is State.PAUSED:
-            queue.pause(database, run, "heat", "why")
+            claims.pause(database, run, "heat", "why")
         elif state in SETTLED:
-            queue.settle(database, run, Verdict(SETTLED[state], state.value, "why"), Ending(), 3.0)
+            claims.settle(database, run, Verdict(SETTLED[state], state.value, "why"), Ending(), 3.0)
     return get(database, run_id)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from backprop.migrations import runner
+from backprop.scheduler import claims, queue, reads
 from backprop.scheduler import database as databases
 from backprop.scheduler import home as homes
-from backprop.scheduler import queue, reads
 from backprop.scheduler.database import Database, open_database
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseRefused
 from backprop.scheduler.home import Home
@@ -68,8 +68,8 @@ def integrity(home: Home) -> str:
 
 PRELUDE = """
 from pathlib import Path
-from backprop.scheduler import home as homes
-from backprop.scheduler import queue, reads
+from backprop.scheduler import claims, home as homes
+from backprop.scheduler import claims, queue, reads
 from backprop.scheduler.database import open_database
 from backprop.scheduler.errors import DatabaseBusy
 from backprop.scheduler.home import Home
@@ -426,7 +426,7 @@ def test_two_writers_without_pauses_both_get_on(home: Home) -> None:
 def test_another_process_finds_a_change(database: Database) -> None:
     before = database.changes()
     assert database.changes() == before
-    queue.worker_started(database, "w", 1, 2, 1.0)
+    claims.worker_started(database, "w", 1, 2, 1.0)
     assert database.changes() == before, "its own commits do not count"
     said(child("opened = open_database(home)\nadd_run(opened, 'x')\nopened.close()", database.home))
     assert database.changes() != before

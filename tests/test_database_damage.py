@@ -145,6 +145,57 @@ def test_damage_found_at_a_workers_start(
     assert not list(bench.home.glob("backprop.db-*")), "and no journal of it lies beside the new one"
 
 
+@pytest.mark.parametrize("later", [(), ("later",)], ids=["nothing saved since", "more saved since"])
+def test_what_a_worker_had_heard_before_it_lost_the_database_is_heard_again(
+    bench: Bench, later: tuple[str, ...]
+) -> None:
+    """How far it had read in the log says nothing of a database that was put together anew."""
+    script = bench.script(
+        "saver.py",
+        """
+        import json, os, sys, time
+        from pathlib import Path
+        def save(name):
+            Path(name).write_text("some state")
+            print(json.dumps({"event": "checkpoint_saved", "path": name}), flush=True)
+        if begin := os.environ.get("BACKPROP_RESUME_FROM"):
+            Path("begun").write_text(os.environ["BACKPROP_SEGMENT"] + " " + Path(begin).name)
+            sys.exit(0)
+        save("early")
+        while not Path("go").exists():
+            time.sleep(0.02)
+        for name in sys.argv[1:]:
+            save(name)
+        sys.exit(75)
+        """,
+    )
+    run = bench.queue(str(script), "--", *later)
+    worker = bench.worker("--drain")
+    wait_until(lambda: books.rows(bench.home, "checkpoints"))
+    worker.send_signal(signal.SIGSTOP)
+    (bench.project / "go").touch()
+    bench.exit_record(run)
+    (bench.home / "backprop.db").unlink()
+    worker.send_signal(signal.SIGCONT)
+    assert worker.wait(timeout=60) == 0, said(bench)
+    assert bench.state(run) == "completed", said(bench)
+    assert (bench.project / "begun").read_text() == f"2 {(later or ('early',))[0]}", said(bench)
+
+
+def test_deleted_between_a_look_and_a_write(bench: Bench) -> None:
+    """SQLite alone notices, when it is about to write; the worker repairs, and settles then."""
+    run = bench.queue(TRAINER, "--", "--steps", "3")
+    worker = bench.worker("--drain", env={"BACKPROP_FAILPOINT": "heard:stop"})
+    for deleted_now in (True, False):
+        os.waitid(os.P_PID, worker.pid, os.WSTOPPED)
+        if deleted_now:
+            (bench.home / "backprop.db").unlink()
+        worker.send_signal(signal.SIGCONT)
+    assert worker.wait(timeout=60) == 0, said(bench)
+    assert "was deleted or replaced while it was open" in said(bench)
+    assert bench.state(run) == "completed", said(bench)
+
+
 @pytest.mark.parametrize("damage", AT_WORK, ids=name_of)
 def test_damage_while_a_segment_runs(bench: Bench, damage: Damage) -> None:
     """The segment notices nothing; what was done stays done; what waits is started."""

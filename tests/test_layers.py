@@ -20,7 +20,14 @@ MAY_IMPORT = {
     "sdk": set[str](),
 }
 FOLDERS = {*MAY_IMPORT, "tests", "benchmarks", "examples"}
-WRITES_SQL = {"models.py", "database.py", "queue.py", "reads.py", "watchbook.py", "rebuild.py", "examine.py"}
+WRITES_SQL = {
+    f"{name}.py"
+    for name in (
+        *("models", "database", "examine", "rebuild"),
+        *("moves", "queue", "claims", "foreign", "dependencies", "groups", "housekeeping"),
+        *("reads", "selection", "watchbook", "metrics"),
+    )
+}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:

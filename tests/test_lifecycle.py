@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler import lifecycle, queue, reads
+from backprop.scheduler import claims, lifecycle, queue, reads
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.lifecycle import DESCRIPTION, FINAL, LIVE, TRANSITIONS, Event, State, next_state
@@ -30,7 +30,7 @@ def test_a_move_that_is_no_row_is_refused_and_changes_nothing(
 ) -> None:
     run = add_run(database, "r1", state)
     with pytest.raises(IllegalMove, match=f"r1 is {state}: it cannot be {event}"):
-        queue.settle(database, run, Verdict(event, "x", "y"), Ending(), 5.0)
+        claims.settle(database, run, Verdict(event, "x", "y"), Ending(), 5.0)
     assert reads.run_by_id(database, "r1") == run
 
 
@@ -49,8 +49,8 @@ def test_every_verb_does_what_the_table_says_and_no_more(
 ) -> None:
     verbs = {
         "hold": lambda run: queue.hold(database, run, "why"),
-        "pause": lambda run: queue.pause(database, run, "heat", "why"),
-        "unpause": lambda run: queue.unpause(database, run),
+        "pause": lambda run: claims.pause(database, run, "heat", "why"),
+        "unpause": lambda run: claims.unpause(database, run),
         "resume": lambda run: queue.resume(database, run, run.spec, None, 9.0),
         "stop": lambda run: queue.ask_to_stop(database, run, 9.0),
     }

@@ -10,13 +10,13 @@ import msgspec
 import peewee
 import pytest
 
-from backprop.scheduler import queue, reads
+from backprop.scheduler import claims, queue, reads
+from backprop.scheduler.claims import Claim, Heard
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import AmbiguousRun, BadCommand, IllegalMove, LostRace, UnknownRun
-from backprop.scheduler.lifecycle import Event, State
+from backprop.scheduler.lifecycle import Event, Intent, State
 from backprop.scheduler.models import Run, Segment
-from backprop.scheduler.outcome import Ending, Intent, Verdict
-from backprop.scheduler.queue import Claim, Heard
+from backprop.scheduler.outcome import Ending, Verdict
 from tests.rows import SPEC, add_run, checkpoint, claimed, get
 
 ROOT = Path(__file__).parent.parent
@@ -39,9 +39,9 @@ def test_a_run_comes_back_as_it_was_queued(database: Database) -> None:
 def test_a_claim_is_made_once(database: Database) -> None:
     run = add_run(database, "r1")
     wanted = Claim(run=run, worker="w1", serial=serial(database), gpu_uuids=("G1",), promised_mib=512)
-    assert queue.claim(database, wanted, 5.0) == 1
+    assert claims.claim(database, wanted, 5.0) == 1
     with pytest.raises(LostRace):
-        queue.claim(database, replace(wanted, worker="w2", serial=serial(database)), 6.0)
+        claims.claim(database, replace(wanted, worker="w2", serial=serial(database)), 6.0)
     now = get(database, "r1")
     assert (now.state, now.worker, now.segment, now.started_at_s) == (State.RUNNING, "w1", 1, 5.0)
     (segment,) = reads.segments(database, "r1")
@@ -52,9 +52,9 @@ def test_a_claim_on_outdated_reservations_is_refused(database: Database) -> None
     """Two workers decide on the same free VRAM: the second one's decision knew nothing of the first's promise."""
     one, two = add_run(database, "r1"), add_run(database, "r2")
     seen = serial(database)
-    queue.claim(database, Claim(run=one, worker="w1", serial=seen), 5.0)
+    claims.claim(database, Claim(run=one, worker="w1", serial=seen), 5.0)
     with pytest.raises(LostRace, match="another worker claimed"):
-        queue.claim(database, Claim(run=two, worker="w2", serial=seen), 5.0)
+        claims.claim(database, Claim(run=two, worker="w2", serial=seen), 5.0)
     assert get(database, "r2") == two
     assert len(reads.live_segments(database)[1]) == 1, "no segment row of a claim that failed"
 
@@ -62,9 +62,9 @@ def test_a_claim_on_outdated_reservations_is_refused(database: Database) -> None
 def test_a_claim_on_an_older_segment_is_refused(database: Database) -> None:
     """The run was claimed, ran, and is queued again: its state is the same, the claim is not."""
     before = add_run(database, "r1")
-    queue.settle(database, claimed(database, before), REQUEUED, Ending(), 3.0)
+    claims.settle(database, claimed(database, before), REQUEUED, Ending(), 3.0)
     with pytest.raises(LostRace):
-        queue.claim(database, Claim(run=before, worker="w2", serial=serial(database)), 5.0)
+        claims.claim(database, Claim(run=before, worker="w2", serial=serial(database)), 5.0)
     assert claimed(database, get(database, "r1")).segment == 2
 
 
@@ -72,9 +72,9 @@ def test_an_end_is_settled_once(database: Database) -> None:
     run = claimed(database, add_run(database, "r1"))
     verdict = Verdict(Event.REQUEUED, "failed", "exited 1", stalled=1, retries_used=2, lost=3, delay_s=10.0)
     ending = Ending(exit_code=1, signal_name=None, running_s=4.5)
-    assert queue.settle(database, run, verdict, ending, 100.0) is State.QUEUED
+    assert claims.settle(database, run, verdict, ending, 100.0) is State.QUEUED
     with pytest.raises(LostRace):
-        queue.settle(database, run, verdict, ending, 100.0)
+        claims.settle(database, run, verdict, ending, 100.0)
     now = get(database, "r1")
     assert (now.stalled, now.retries_used, now.lost, now.chain_total_s) == (1, 2, 3, 4.5)
     assert (now.queued_at_s, now.not_before_s, now.worker, now.exit_code) == (100.0, 110.0, None, 1)
@@ -90,21 +90,23 @@ def test_a_stop_between_reading_and_settling_is_not_lost(database: Database, eve
     seen = claimed(database, add_run(database, "r1"))
     assert queue.ask_to_stop(database, seen, 3.0) is State.RUNNING
     with pytest.raises(LostRace):
-        queue.settle(database, seen, Verdict(event, "x", "y"), Ending(), 4.0)
+        claims.settle(database, seen, Verdict(event, "x", "y"), Ending(), 4.0)
     now = get(database, "r1")
     assert (now.state, now.intent) == (State.RUNNING, Intent.STOP)
     assert reads.segments(database, "r1")[0].outcome is None
-    assert queue.settle(database, now, Verdict(Event.STOPPED, "stopped", "y"), Ending(), 4.0) is State.STOPPED
+    assert (
+        claims.settle(database, now, Verdict(Event.STOPPED, "stopped", "y"), Ending(), 4.0) is State.STOPPED
+    )
     assert get(database, "r1").intent is None
 
 
 def test_a_stop_is_stronger_than_another_reason_to_end(database: Database) -> None:
     run = claimed(database, add_run(database, "r1"))
-    assert queue.ask_to_end(database, run, Intent.YIELD, "heat")
+    assert claims.ask_to_end(database, run, Intent.YIELD, "heat")
     assert get(database, "r1").intent is Intent.YIELD
     queue.ask_to_stop(database, get(database, "r1"), 3.0)
     assert get(database, "r1").intent is Intent.STOP
-    assert not queue.ask_to_end(database, run, Intent.YIELD, "heat"), "it is not overwritten"
+    assert not claims.ask_to_end(database, run, Intent.YIELD, "heat"), "it is not overwritten"
     assert get(database, "r1").intent is Intent.STOP
 
 
@@ -113,7 +115,7 @@ def test_a_stop_of_a_run_that_has_just_moved_on_says_so(database: Database) -> N
     running = claimed(database, waiting)
     with pytest.raises(LostRace, match="look again: backprop show r1"):
         queue.ask_to_stop(database, waiting, 3.0)
-    queue.settle(database, running, REQUEUED, Ending(), 3.0)
+    claims.settle(database, running, REQUEUED, Ending(), 3.0)
     with pytest.raises(LostRace):
         queue.ask_to_stop(database, running, 3.0)
     assert queue.ask_to_stop(database, get(database, "r1"), 3.0) is State.STOPPED
@@ -132,35 +134,35 @@ def test_what_is_said_is_stored_once(database: Database) -> None:
         bad_events=2,
         first_output_s=1.0,
     )
-    assert queue.record(database, "r1", 1, first)
-    assert not queue.record(database, "r1", 1, first), "another worker that read the same bytes"
+    assert claims.record(database, "r1", 1, first)
+    assert not claims.record(database, "r1", 1, first), "another worker that read the same bytes"
     overlapping = replace(first, log_from=50, log_to=150, last_step=1)
-    assert not queue.record(database, "r1", 1, overlapping)
-    assert queue.record(database, "r1", 1, Heard(log_from=100, log_to=160, events_from=0, events_to=9))
+    assert not claims.record(database, "r1", 1, overlapping)
+    assert claims.record(database, "r1", 1, Heard(log_from=100, log_to=160, events_from=0, events_to=9))
     (segment,) = reads.segments(database, "r1")
     assert (segment.log_offset, segment.events_offset, segment.bad_events) == (160, 9, 2)
     assert segment.first_output_s == 1.0
     assert (get(database, "r1").last_step, get(database, "r1").last_loss) == (5, 0.5)
     assert [one.path for one in reads.checkpoints(database, "r1")] == ["/a"]
-    assert not queue.record(database, run.id, 2, Heard(log_from=0, log_to=1, events_from=0, events_to=0))
+    assert not claims.record(database, run.id, 2, Heard(log_from=0, log_to=1, events_from=0, events_to=0))
 
 
 def test_only_the_newest_checkpoints_are_remembered(database: Database) -> None:
     claimed(database, add_run(database, "r1"))
     claimed(database, add_run(database, "r2"))
     for run_id in ("r1", "r2"):
-        for at in range(queue.KEPT_CHECKPOINTS + 5):
+        for at in range(claims.KEPT_CHECKPOINTS + 5):
             said = (
                 checkpoint(run_id, f"/good/{at}"),
                 replace(checkpoint(run_id, f"/bad/{at}"), refused="it is empty"),
             )
             heard = Heard(log_from=at, log_to=at + 1, events_from=0, events_to=0, checkpoints=said)
-            assert queue.record(database, run_id, 1, heard)
+            assert claims.record(database, run_id, 1, heard)
     for run_id in ("r1", "r2"):
         kept = reads.checkpoints(database, run_id)
         good = [one.path for one in kept if one.refused is None]
-        assert good == [f"/good/{at}" for at in range(queue.KEPT_CHECKPOINTS + 4, 4, -1)], "newest first"
-        assert len(kept) == 2 * queue.KEPT_CHECKPOINTS
+        assert good == [f"/good/{at}" for at in range(claims.KEPT_CHECKPOINTS + 4, 4, -1)], "newest first"
+        assert len(kept) == 2 * claims.KEPT_CHECKPOINTS
     assert reads.newest_checkpoints(database, ["r1", "r2", "r3"]) == {"r1": "/good/24", "r2": "/good/24"}
 
 
@@ -168,13 +170,13 @@ def test_only_the_newest_checkpoints_are_remembered(database: Database) -> None:
 def test_resume_starts_a_new_chain_and_keeps_the_history(database: Database, state: State) -> None:
     run = add_run(database, "r1")
     worn = Verdict(Event.REQUEUED, "x", "y", stalled=1, retries_used=2, lost=3, delay_s=500.0, need_mib=9)
-    queue.settle(database, claimed(database, run), worn, Ending(running_s=60.0), 3.0)
+    claims.settle(database, claimed(database, run), worn, Ending(running_s=60.0), 3.0)
     if state is State.HELD:
         queue.hold(database, get(database, "r1"), "why")
     else:
         ends = {"completed": Event.COMPLETED, "failed": Event.FAILED, "timeboxed": Event.TIMEBOXED}
         verdict = replace(worn, event=ends.get(state.value, Event.STOPPED), need_mib=None)
-        queue.settle(database, claimed(database, get(database, "r1")), verdict, Ending(), 4.0)
+        claims.settle(database, claimed(database, get(database, "r1")), verdict, Ending(), 4.0)
     ended = get(database, "r1")
     assert ended.state is state
     longer = msgspec.structs.replace(SPEC, timebox_s=1200.0)
@@ -223,20 +225,20 @@ def test_a_segment_row_says_how_it_ended_or_that_it_lives(database: Database) ->
         with pytest.raises(peewee.IntegrityError):
             database.write(lambda values=values: Segment.update(values).execute())
     with pytest.raises(peewee.IntegrityError):
-        database.write(lambda: queue._insert_checkpoint(checkpoint("nobody", "/x")))
+        database.write(lambda: claims.insert_checkpoint(checkpoint("nobody", "/x")))
 
 
 def test_the_owner_of_a_live_run_changes_once(database: Database) -> None:
     run = claimed(database, add_run(database, "r1"))
-    assert queue.change_owner(database, run, "w2")
-    assert not queue.change_owner(database, run, "w3"), "another worker was faster"
+    assert claims.change_owner(database, run, "w2")
+    assert not claims.change_owner(database, run, "w3"), "another worker was faster"
     assert get(database, "r1").worker == "w2"
 
 
 def test_waiting_reasons_are_only_for_those_who_wait(database: Database) -> None:
     add_run(database, "r1")
     claimed(database, add_run(database, "r2"))
-    queue.say_waiting(database, {"r1": ("waits: RAM", ()), "r2": ("waits: RAM", ()), "r3": ("x", ())})
+    claims.say_waiting(database, {"r1": ("waits: RAM", ()), "r2": ("waits: RAM", ()), "r3": ("x", ())})
     assert get(database, "r1").reason == "waits: RAM"
     assert get(database, "r2").reason == "segment 1"
 
@@ -262,7 +264,7 @@ def test_the_queue_is_served_in_turn(database: Database) -> None:
     for number in range(3):
         queue.enqueue(database, f"r{number}", "n", SPEC, float(number), "queued")
     first = claimed(database, get(database, "r0"))
-    queue.settle(database, first, REQUEUED, Ending(), 10.0)
+    claims.settle(database, first, REQUEUED, Ending(), 10.0)
     assert [run.id for run in reads.queue(database, 20.0)] == ["r1", "r2", "r0"], "to the back"
     assert [run.id for run in reads.queue(database, 20.0, limit=1)] == ["r1"]
 
@@ -270,7 +272,7 @@ def test_the_queue_is_served_in_turn(database: Database) -> None:
 CLAIM_ALL = """
 import sys
 from pathlib import Path
-from backprop.scheduler import queue, reads
+from backprop.scheduler import claims, queue, reads
 from backprop.scheduler.database import open_database
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.home import Home
@@ -286,7 +288,7 @@ while True:
         break
     for run in waiting:
         try:
-            queue.claim(database, queue.Claim(run=run, worker=who, serial=serial), 10.0)
+            claims.claim(database, claims.Claim(run=run, worker=who, serial=serial), 10.0)
         except LostRace:
             break
         mine.append(run.id)

@@ -47,6 +47,8 @@ def segment(run_id: str, *gpu_uuids: str) -> SegmentRecord:
         peak_mib=None,
         steps_from=None,
         first_output_s=None,
+        first_step=None,
+        cut_cost_s=None,
         log_offset=0,
         events_offset=0,
         bad_events=0,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from backprop.scheduler import queue, reads, watchbook
+from backprop.scheduler import claims, reads, watchbook
 from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome import Ending, Verdict
@@ -29,7 +29,7 @@ def peaked(database: Database, run_id: str, *peaks: int | None, script: str = "/
         run = claimed(database, get(database, run_id))
         if peak is not None:
             watchbook.record_peak(database, run_id, run.segment, peak)
-        queue.settle(database, run, Verdict(Event.REQUEUED, "timeboxed", "why"), Ending(), 3.0)
+        claims.settle(database, run, Verdict(Event.REQUEUED, "timeboxed", "why"), Ending(), 3.0)
 
 
 def spec_of(script: str) -> RunSpec:
@@ -95,7 +95,7 @@ def kept_aside(database: Database) -> dict[str, str]:
 def workers(database: Database) -> Database:
     """The database, with the workers w1 and w2 alive."""
     for pid, worker in enumerate(("w1", "w2")):
-        queue.worker_started(database, worker, pid, 2, 1.0)
+        claims.worker_started(database, worker, pid, 2, 1.0)
     return database
 
 
@@ -113,7 +113,7 @@ def test_a_worker_says_which_gpus_it_keeps_aside(workers: Database) -> None:
 
 def test_a_worker_that_has_gone_keeps_nothing_aside(workers: Database) -> None:
     watchbook.set_quarantine(workers, "w1", {"GPU-0": "stuck"}, 5.0)
-    queue.worker_stopped(workers, "w1", 6.0)
+    claims.worker_stopped(workers, "w1", 6.0)
     assert kept_aside(workers) == {}
     watchbook.set_quarantine(workers, "w2", {"GPU-0": "seen again"}, 7.0)
     assert kept_aside(workers) == {"GPU-0": "seen again"}

@@ -8,7 +8,7 @@ import contextlib
 import os
 from typing import Final
 
-from backprop.scheduler import folders, queue, reads, watchbook
+from backprop.scheduler import claims, folders, queue, reads, watchbook
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor import Decision, Limits, Need, decide
 from backprop.scheduler.records import RunRecord, Waiting
@@ -91,13 +91,13 @@ class Admitter:
         except OSError as error:
             why = f"its folder {context.home.run_folder(run.id)} cannot be used: {error.strerror}"
             if error.errno in PASSING_ERRORS:
-                queue.say_waiting(context.database, {run.id: (f"waits: {why}", ())})
+                claims.say_waiting(context.database, {run.id: (f"waits: {why}", ())})
             else:
                 self._hold(run, why)
             return False
         if lock is None:
             reason = f"waits: processes of segment {run.segment} are still alive"
-            queue.say_waiting(context.database, {run.id: (reason, ())})
+            claims.say_waiting(context.database, {run.id: (reason, ())})
             return False
         if folders.newest_segment(context.home.run_folder(run.id)) > run.segment:
             os.close(lock)
@@ -127,7 +127,7 @@ class Admitter:
         self, run: RunRecord, decision: Decision, need: Need, picture: Picture, resume: Resume, lock: int
     ) -> int | None:
         """Claim the run; its new segment's number, or None when somebody was faster. Lets go of the lock then."""
-        claim = queue.Claim(
+        claim = claims.Claim(
             run=run,
             worker=self._context.worker,
             serial=picture.serial,
@@ -138,7 +138,7 @@ class Admitter:
             checkpoint_used=resume.checkpoint,
         )
         try:
-            number = queue.claim(self._context.database, claim, self._context.clock.wall_s())
+            number = claims.claim(self._context.database, claim, self._context.clock.wall_s())
             failpoint.at("claimed")
         except LostRace:
             os.close(lock)
@@ -190,7 +190,7 @@ class Admitter:
             self._said[run.id] = (since, now_s)
             news[run.id] = (f"waits: {decision.sentence()}", _rules(decision, since))
         if news:
-            queue.say_waiting(self._context.database, news)
+            claims.say_waiting(self._context.database, news)
 
 
 def _rules(decision: Decision, since: dict[str, float]) -> list[Waiting]:

@@ -5,7 +5,8 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from backprop.scheduler.outcome import Chain, Ending, Intent
+from backprop.scheduler.lifecycle import Intent
+from backprop.scheduler.outcome import Chain, Ending
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.checkpoints import newest_good
 from backprop.worker.oom import out_of_memory

@@ -7,11 +7,10 @@ through its supervisor, a yield or a stop is recorded first and then asked for b
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from backprop.scheduler import aftermath, queue, reads, watchbook
+from backprop.scheduler import aftermath, claims, reads, watchbook
 from backprop.scheduler.aftermath import Aftermath
 from backprop.scheduler.errors import LostRace
-from backprop.scheduler.lifecycle import State
-from backprop.scheduler.outcome import Intent
+from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.snapshot import Snapshot
 from backprop.scheduler.vram import ForeignPeak, Reservation, hold_peaks
@@ -164,20 +163,20 @@ class Guard:
                 return
             case ActionKind.PAUSE:
                 # The state first: a crash in between leaves a run that is thawed again, never one frozen unseen.
-                queue.pause(context.database, run, action.cause or Cause.HEAT, action.reason)
+                claims.pause(context.database, run, action.cause or Cause.HEAT, action.reason)
                 self._paused_s[run.id] = now_s
                 context.place.pause(run.id, run.segment)
                 context.talk.say("paused", run, action.reason)
             case ActionKind.CONTINUE:
-                queue.unpause(context.database, run)
+                claims.unpause(context.database, run)
                 self._paused_s.pop(run.id, None)
                 context.place.unpause(run.id, run.segment)
                 context.talk.say("continued", run, action.reason)
             case ActionKind.YIELD:
                 why = f"{action.cause}: {action.reason}" if action.cause else action.reason
-                queue.ask_to_end(context.database, run, Intent.YIELD, why)
+                claims.ask_to_end(context.database, run, Intent.YIELD, why)
             case ActionKind.STOP:
-                queue.ask_to_end(context.database, run, Intent.LIMIT, action.reason)
+                claims.ask_to_end(context.database, run, Intent.LIMIT, action.reason)
 
     def confirm(self, live: list[RunRecord]) -> None:
         """Make the trees agree with the states: pausing or thawing one twice does nothing."""

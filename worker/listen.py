@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from backprop.scheduler.queue import Heard
+from backprop.scheduler.claims import Heard
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker import checkpoints, events
 from backprop.worker.tail import Tail
@@ -86,6 +86,10 @@ class Listener:
             bad_events=batch.bad,
             first_output_s=first_s,
         )
+
+    def stands_at(self, segment: SegmentRecord) -> bool:
+        """Whether the row has been read as far as we have stored. Where it has not, what we heard is not in it."""
+        return self._stored == (segment.log_offset, segment.events_offset)
 
     def stored(self, heard: Heard) -> None:
         """The transaction went through."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-from backprop.scheduler import queue, reads
+from backprop.scheduler import claims, reads
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged, DatabaseRefused
 from backprop.scheduler.lifecycle import State
 from backprop.worker import recovery
@@ -190,7 +190,7 @@ class Loop:
         context.database = recovery.open_sound(
             context.home, lambda line: context.talk.say("repairing", more=line)
         )
-        queue.worker_started(
+        claims.worker_started(
             context.database,
             context.worker,
             os.getpid(),

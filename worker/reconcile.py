@@ -8,7 +8,7 @@ import contextlib
 from pathlib import Path
 from typing import Final
 
-from backprop.scheduler import queue, reads
+from backprop.scheduler import claims, reads
 from backprop.scheduler.database import Database
 from backprop.scheduler.home import Home
 from backprop.worker import locks
@@ -29,7 +29,7 @@ def reconcile(context: Context) -> int:
             continue
         if owner not in dead:
             dead[owner] = not locks.worker_alive(folder, owner)
-        if dead[owner] and queue.change_owner(context.database, run, context.worker):
+        if dead[owner] and claims.change_owner(context.database, run, context.worker):
             taken += 1
             context.place.watch(run.id, run.segment)
             context.talk.say("adopted", run, f"segment {run.segment}, from worker {owner} that is gone")
@@ -48,7 +48,7 @@ def strike_off(home: Home, database: Database, now_s: float, but: str | None = N
         if worker.id != but and not locks.worker_alive(home.locks, worker.id)
     ]
     for worker in dead:
-        queue.worker_stopped(database, worker, now_s)
+        claims.worker_stopped(database, worker, now_s)
         for path in (locks.worker_lock_path(home.locks, worker), wake_path(home.locks, worker)):
             with contextlib.suppress(OSError):
                 path.unlink()

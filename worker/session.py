@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from backprop.scheduler import queue
+from backprop.scheduler import claims
 from backprop.scheduler.database import Database
 from backprop.scheduler.home import Home
 from backprop.scheduler.settings import Settings
@@ -39,7 +39,7 @@ def work(
     lock = locks.hold_worker_lock(home.locks, worker)
     wake = WakePipe(home.locks, worker)
     try:
-        queue.worker_started(database, worker, os.getpid(), settings.max_parallel, context.clock.wall_s())
+        claims.worker_started(database, worker, os.getpid(), settings.max_parallel, context.clock.wall_s())
         if greeting:
             talk.line(greeting)
         talk.say(
@@ -50,7 +50,7 @@ def work(
         return interrupted
     finally:
         with contextlib.suppress(Exception):
-            queue.worker_stopped(context.database, worker, context.clock.wall_s())
+            claims.worker_stopped(context.database, worker, context.clock.wall_s())
         wake.close()
         lock.release()
         locks.worker_lock_path(home.locks, worker).unlink(missing_ok=True)

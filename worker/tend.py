@@ -5,11 +5,11 @@ import traceback
 from collections.abc import Callable
 from typing import Final
 
-from backprop.scheduler import folders, queue, reads
+from backprop.scheduler import claims, folders, reads
 from backprop.scheduler.errors import BackpropError, LostRace
 from backprop.scheduler.folders import OutcomeFile
-from backprop.scheduler.lifecycle import FINAL, State
-from backprop.scheduler.outcome import Ending, Intent, settle
+from backprop.scheduler.lifecycle import FINAL, Intent, State
+from backprop.scheduler.outcome import Ending, settle
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.worker.context import Context
 from backprop.worker.ending import chain_of, ending_of
@@ -74,7 +74,7 @@ class Tender:
         """Ask every live segment to checkpoint and make room; how many were asked."""
         runs = self.live()
         for run in runs:
-            queue.ask_to_end(self._context.database, run, Intent.YIELD, why)
+            claims.ask_to_end(self._context.database, run, Intent.YIELD, why)
         return len(runs)
 
     def kill_all(self) -> None:
@@ -88,9 +88,7 @@ class Tender:
     def _tend_one(self, run: RunRecord) -> bool:
         key = (run.id, run.segment)
         life, exit_record = self._context.place.look(*key)
-        segment = reads.segment(self._context.database, *key)
-        if segment is None:
-            raise LostRace(f"segment {run.segment} of {run.id} is gone")
+        segment = self._segment(run)
         if life in (Life.ENDED, Life.LOST):
             self._settle(run, segment, exit_record)
             return False
@@ -107,6 +105,12 @@ class Tender:
         self._hear(run, segment)
         return True
 
+    def _segment(self, run: RunRecord) -> SegmentRecord:
+        found = reads.segment(self._context.database, run.id, run.segment)
+        if found is None:
+            raise LostRace(f"segment {run.segment} of {run.id} is gone")
+        return found
+
     def _supervise(self, run: RunRecord) -> None:
         key, now_s = (run.id, run.segment), self._context.clock.monotonic_s()
         if now_s - self._supervised_s.get(key, -SUPERVISE_AGAIN_S) >= SUPERVISE_AGAIN_S:
@@ -117,22 +121,28 @@ class Tender:
             )
             self._context.place.supervise(*key)
 
-    def _hear(self, run: RunRecord, segment: SegmentRecord, final: bool = False) -> None:
+    def _hear(self, run: RunRecord, segment: SegmentRecord, final: bool = False) -> bool:
+        """Store what it said since the last time. False when somebody has stored since `segment` was read: nothing
+        is stored then, and the next call begins where the row stands."""
         key, now_s = (run.id, run.segment), self._context.clock.monotonic_s()
         if not final and now_s - self._heard_s.get(key, -HEAR_EVERY_S) < HEAR_EVERY_S:
-            return
+            return True
         self._heard_s[key] = now_s
         listener = self._listeners.get(key)
+        if listener is not None and not listener.stands_at(segment):
+            # The row is another one: the database was put together anew under us.
+            listener.close()
+            listener = None
         if listener is None:
             listener = Listener(run, segment, self._context.place.folder(*key))
             self._listeners[key] = listener
         try:
             heard = listener.hear(final)
             if heard is None:
-                return
-            if not queue.record(self._context.database, run.id, run.segment, heard):
+                return True
+            if not claims.record(self._context.database, run.id, run.segment, heard):
                 self._forget(key)
-                return
+                return False
         except BaseException:
             # It has read on, and nothing is stored: whatever was in there is to be heard again.
             self._listeners.pop(key).close()
@@ -143,13 +153,15 @@ class Tender:
                 self._context.talk.say("refused", run, f"checkpoint {saved.path}: {saved.refused}")
             else:
                 self._context.talk.detail("checkpoint", run, f"step {saved.step}: {saved.path}")
+        return True
 
     def _settle(self, run: RunRecord, segment: SegmentRecord, exit_record: Exit | None) -> None:
         """Everything said is heard first: a checkpoint saved while no worker lived counts."""
         database = self._context.database
-        self._hear(run, segment, final=True)
+        while not self._hear(run, segment, final=True):
+            segment = self._segment(run)
         run = reads.run_by_id(database, run.id) or run
-        segment = reads.segment(database, run.id, run.segment) or segment
+        segment = self._segment(run)
         self._ended(run.id, run.segment, exit_record is not None and bool(exit_record.survivors))
         ending = ending_of(run, segment, exit_record, self._context.place.folder(run.id, run.segment))
         self._move(run, segment, ending)
@@ -159,7 +171,7 @@ class Tender:
         chain = chain_of(run, segment, ending, reads.checkpoints(database, run.id))
         verdict = settle(run.spec, ending, chain)
         failpoint.at("heard")
-        state = queue.settle(database, run, verdict, ending, self._context.clock.wall_s())
+        state = claims.settle(database, run, verdict, ending, self._context.clock.wall_s())
         failpoint.at("settled")
         self._forget((run.id, run.segment))
         if state in FINAL:

@@ -28,7 +28,7 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
     config`). Ids that are here already are left alone, so it can be repeated. `backprop resume ID` then continues a
     run from its last checkpoint.
     """
-    from backprop.scheduler import folders, original, queue, reads
+    from backprop.scheduler import folders, foreign, original, reads
     from backprop.scheduler.errors import BadConfig
     from backprop.scheduler.settings import load
     from backprop.scheduler.spec import decode
@@ -54,7 +54,7 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
             _, folder = folders.create(home, run_id)
             spec = decode(values["spec"])
             folders.write_spec(folder, run_id, values["name"], spec, environment, values["created_at_s"])
-    added = queue.adopt_foreign(database, list(rows.values()))
+    added = foreign.adopt_foreign(database, list(rows.values()))
     click.echo(
         f"imported {len(added)} of {len(found.runs)} runs; {len(found.runs) - len(added)} were here already"
     )
@@ -65,13 +65,13 @@ def _row(
     run: "OriginalRun", cwd: Path, effective: "Effective"
 ) -> "tuple[dict[str, Any], list[CheckpointRecord]]":
     """A finished run's column values and its checkpoints; those that are not good any more are kept as refused."""
-    from backprop.scheduler import queue
+    from backprop.scheduler import foreign
     from backprop.scheduler.lifecycle import State
 
     script = cwd / run.script_path
     python = python_of_shell(effective.settings.python, cwd)
     spec = spec_of((python, run.script_path), python, script, cwd, effective, Asked())
-    values = queue.finished_run(
+    values = foreign.finished_run(
         run.id,
         run.name or name_of(script),
         spec,

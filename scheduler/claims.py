@@ -1,0 +1,261 @@
+"""What may the worker that owns a segment write? Claims, what segments say, and their ends.
+
+Each verb is one short transaction. Claims and the VRAM they promise are made in the same one.
+"""
+
+# peewee's query builder is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from backprop.scheduler.database import Database
+from backprop.scheduler.errors import LostRace
+from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
+from backprop.scheduler.models import Checkpoint, Run, Segment, Worker
+from backprop.scheduler.moves import move, move_now
+from backprop.scheduler.outcome import Ending, Verdict
+from backprop.scheduler.records import CheckpointRecord, RunRecord, Waiting
+
+KEPT_CHECKPOINTS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a worker wants to start. `serial`: the admission serial its decision was made on.
+
+    `promised_mib` is promised on each GPU of `gpu_uuids`. `checkpoint_used`: absolute path or None.
+    """
+
+    run: RunRecord
+    worker: str
+    serial: int
+    gpu_uuids: tuple[str, ...] = ()
+    promised_mib: int = 0
+    need_source: str = "default"
+    exclusive: bool = False
+    checkpoint_used: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What a segment said since the last read. Offsets are bytes into its log and its events file."""
+
+    log_from: int
+    log_to: int
+    events_from: int
+    events_to: int
+    last_step: int | None = None
+    last_loss: float | None = None
+    checkpoints: Sequence[CheckpointRecord] = ()
+    bad_events: int = 0
+    first_output_s: float | None = None
+
+
+def claim(database: Database, wanted: Claim, now_s: float) -> int:
+    """queued → running, with its segment row and reservation. Returns the segment's number.
+
+    Call with the run lock held. Raises LostRace when the run has moved, or when any claim was made since
+    `wanted.serial` was read, so that no decision rests on outdated reservations.
+    """
+    run, number = wanted.run, wanted.run.segment + 1
+
+    def verb() -> int:
+        from peewee import fn
+
+        serial: Any = Segment.select(fn.MAX(Segment.serial)).scalar()
+        if (serial or 0) != wanted.serial:
+            raise LostRace("another worker claimed a run meanwhile")
+        move(
+            run.id,
+            run.state,
+            Event.CLAIMED,
+            (Run.segment == run.segment),
+            worker=wanted.worker,
+            segment=number,
+            reason=f"segment {number}",
+            started_at_s=run.started_at_s or now_s,
+            waiting=None,
+        )
+        Segment.insert(
+            run_id=run.id,
+            number=number,
+            worker=wanted.worker,
+            started_at_s=now_s,
+            gpu_uuids=json.dumps(wanted.gpu_uuids),
+            promised_mib=wanted.promised_mib,
+            need_source=wanted.need_source,
+            exclusive=wanted.exclusive,
+            checkpoint_used=wanted.checkpoint_used,
+            steps_from=run.last_step,
+            log_offset=0,
+            events_offset=0,
+            bad_events=0,
+        ).execute()
+        return number
+
+    return database.write(verb)
+
+
+def settle(database: Database, run: RunRecord, verdict: Verdict, ending: Ending, now_s: float) -> State:
+    """Apply a segment's end to its run: the move, the counters, the segment row. Returns the new state.
+
+    Raises LostRace when somebody settled this segment before.
+    """
+
+    def verb() -> State:
+        target = next_state(run.state, verdict.event)
+        values: dict[str, Any] = {
+            "reason": verdict.reason,
+            "worker": None,
+            "intent": None,
+            "intent_why": None,
+            "stalled": verdict.stalled,
+            "retries_used": verdict.retries_used,
+            "lost": verdict.lost,
+            "exit_code": ending.exit_code,
+            "chain_total_s": Run.chain_total_s + ending.running_s,
+            "ended_at_s": now_s if target in FINAL else None,
+            "paused_for": None,
+        }
+        if verdict.need_mib is not None:
+            values |= {"need_mib": verdict.need_mib, "oom_retries": Run.oom_retries + 1}
+        if target is State.QUEUED:
+            values |= {
+                "queued_at_s": now_s,
+                "turn_s": Run.turn_s if run.spec.order == "fifo" else now_s,
+                "not_before_s": now_s + verdict.delay_s if verdict.delay_s else 0.0,
+            }
+        # A stop recorded since the caller looked must not be lost: it decides what this end means.
+        unasked = Run.intent.is_null() if run.intent is None else Run.intent == run.intent
+        new = move(run.id, run.state, verdict.event, (Run.segment == run.segment) & unasked, **values)
+        Segment.update(
+            ended_at_s=now_s,
+            outcome=verdict.outcome,
+            reason=verdict.reason,
+            exit_code=ending.exit_code,
+            signal_name=ending.signal_name,
+            running_s=ending.running_s,
+        ).where(Segment.run_id == run.id, Segment.number == run.segment).execute()
+        return new
+
+    return database.write(verb)
+
+
+def record(database: Database, run_id: str, number: int, heard: Heard) -> bool:
+    """Store what a segment said, once: compare-and-set on the offsets read from. False if it was stored before."""
+
+    def verb() -> bool:
+        values: dict[str, Any] = {
+            "log_offset": heard.log_to,
+            "events_offset": heard.events_to,
+            "bad_events": Segment.bad_events + heard.bad_events,
+        }
+        if heard.first_output_s is not None:
+            values["first_output_s"] = heard.first_output_s
+        here = (Segment.run_id == run_id) & (Segment.number == number)
+        at = (Segment.log_offset == heard.log_from) & (Segment.events_offset == heard.events_from)
+        if not Segment.update(values).where(here & at).execute():
+            return False
+        for checkpoint in heard.checkpoints:
+            if not _known(checkpoint):
+                insert_checkpoint(checkpoint)
+        if heard.checkpoints:
+            _forget_old_checkpoints(run_id)
+        said = {"last_step": heard.last_step, "last_loss": heard.last_loss}
+        news = {key: value for key, value in said.items() if value is not None}
+        if news:
+            Run.update(news).where(Run.id == run_id).execute()
+        return True
+
+    return database.write(verb)
+
+
+def ask_to_end(database: Database, run: RunRecord, intent: Intent, why: str) -> bool:
+    """Record why a live segment is about to be asked to end: YIELD to make room, LIMIT for going beyond its own.
+    What was recorded before is not overwritten. False if it was, or the segment is gone."""
+
+    def verb() -> bool:
+        here = (Run.id == run.id) & Run.state.in_(list(LIVE)) & (Run.segment == run.segment)
+        asked = Run.update(intent=intent, intent_why=why, reason=f"asked to end: {why}")
+        return bool(asked.where(here & Run.intent.is_null()).execute())
+
+    return database.write(verb)
+
+
+def pause(database: Database, run: RunRecord, cause: str, why: str) -> State:
+    """running → paused. `cause`: kept while it is. Raises LostRace, IllegalMove."""
+    return move_now(database, run, Event.PAUSED, reason=f"paused: {why}", paused_for=cause)
+
+
+def unpause(database: Database, run: RunRecord) -> State:
+    """paused → running. Raises LostRace, IllegalMove."""
+    return move_now(database, run, Event.CONTINUED, reason=f"segment {run.segment}", paused_for=None)
+
+
+def say_waiting(database: Database, news: Mapping[str, tuple[str, Sequence[Waiting]]]) -> None:
+    """Set why queued runs wait, in words and rule by rule, by run id; runs no longer queued are left alone."""
+
+    def verb() -> None:
+        for run_id, (reason, waiting) in news.items():
+            told = msgspec.json.encode(waiting).decode() if waiting else None
+            here = (Run.id == run_id) & (Run.state == State.QUEUED)
+            Run.update(reason=reason, waiting=told).where(here).execute()
+
+    database.write(verb)
+
+
+def change_owner(database: Database, run: RunRecord, worker: str) -> bool:
+    """Take over a live run whose worker is dead. False when another worker was faster."""
+
+    def verb() -> bool:
+        here = (Run.id == run.id) & (Run.worker == run.worker) & (Run.segment == run.segment)
+        return bool(Run.update(worker=worker).where(here & Run.state.in_(list(LIVE))).execute())
+
+    return database.write(verb)
+
+
+def worker_started(database: Database, worker: str, pid: int, max_parallel: int, now_s: float) -> None:
+    """A worker says that it is here; again, after a database that knew it was replaced."""
+    values = {"id": worker, "pid": pid, "max_parallel": max_parallel, "started_at_s": now_s}
+    database.write(lambda: Worker.insert(values).on_conflict_replace().execute())
+
+
+def worker_stopped(database: Database, worker: str, now_s: float) -> None:
+    """Said by a worker on its way out, or by another one for it, once its lock is free."""
+    database.write(lambda: Worker.update(stopped_at_s=now_s).where(Worker.id == worker).execute())
+
+
+def _known(checkpoint: CheckpointRecord) -> bool:
+    """Heard before, from a log that was truncated since: put in again, it would look like the newest."""
+    same = (Checkpoint.run_id == checkpoint.run_id) & (Checkpoint.path == checkpoint.path)
+    file = (Checkpoint.mtime_ns == checkpoint.mtime_ns) & (Checkpoint.size_bytes == checkpoint.size_bytes)
+    said = (Checkpoint.segment == checkpoint.segment) & (Checkpoint.step == checkpoint.step)
+    return checkpoint.refused is None and Checkpoint.select().where(same & file & said).exists()
+
+
+def insert_checkpoint(checkpoint: CheckpointRecord) -> None:
+    Checkpoint.insert(
+        run_id=checkpoint.run_id,
+        segment=checkpoint.segment,
+        path=checkpoint.path,
+        step=checkpoint.step,
+        size_bytes=checkpoint.size_bytes,
+        mtime_ns=checkpoint.mtime_ns,
+        is_dir=checkpoint.is_dir,
+        saved_at_s=checkpoint.saved_at_s,
+        refused=checkpoint.refused,
+    ).execute()
+
+
+def _forget_old_checkpoints(run_id: str) -> None:
+    """Keep the newest good and the newest refused claims of a run. Forgets rows only: files are the user's."""
+    for kind in (Checkpoint.refused.is_null(), ~Checkpoint.refused.is_null()):
+        mine = (Checkpoint.run_id == run_id) & kind
+        newest = Checkpoint.select(Checkpoint.serial).where(mine).order_by(Checkpoint.serial.desc())
+        Checkpoint.delete().where(mine & Checkpoint.serial.not_in(newest.limit(KEPT_CHECKPOINTS))).execute()
