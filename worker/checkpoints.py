@@ -7,6 +7,7 @@ Out of descriptors or memory nothing can be said of a file: that is raised, neve
 """
 
 import errno
+import fnmatch
 import os
 import stat
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ MAX_PATH_BYTES = 4096
 # File systems stamp from a coarse clock that lags by up to a tick; FAT and some network mounts keep 2 s.
 CLOCK_GRAIN_S = 2.0
 MAX_ROOTS = 64
-_CANNOT_LOOK = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+CANNOT_LOOK = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 # A root here would make every file of the machine or of the user a possible checkpoint.
 _TOO_BROAD = frozenset(
@@ -69,9 +70,9 @@ def claim(
                 f"{resolved} is outside the run's folders ({', '.join(map(str, roots)) or 'none'}); "
                 "to allow it, add its folder to checkpointRoots in config.json"
             )
-        found = _measure(resolved)
+        found = measure(resolved)
     except OSError as error:
-        if error.errno in _CANNOT_LOOK:
+        if error.errno in CANNOT_LOOK:
             raise
         return Refused(f"{path}: {error.strerror or error}")
     except ValueError:
@@ -83,8 +84,9 @@ def claim(
     return found
 
 
-def still_good(known: Known) -> str | None:
-    """None if a segment may resume from it now, else why not. Raises OSError when it cannot look just now.
+def still_good(known: Known, needs: Sequence[str] = ()) -> str | None:
+    """None if a segment may resume from it now, else why not. Raises OSError when it cannot look just now. `needs`:
+    patterns of files that a directory must hold.
 
     Changed since it was announced is no fault by itself: a script may have replaced its file and been killed
     before it said so. Then it must look whole; unchanged, it must only not be torn, as a power cut leaves it.
@@ -92,34 +94,47 @@ def still_good(known: Known) -> str | None:
     try:
         if os.path.realpath(known.path, strict=True) != str(known.path):
             return "its path leads through a link now"
-        found = _measure(known.path)
+        found = measure(known.path)
         if isinstance(found, str):
             return found
         if found.is_dir != known.is_dir:
             return "a directory now, a file before" if found.is_dir else "a file now, a directory before"
+        if missing := lacks(found, needs):
+            return missing
         return looks_torn(known.path) if found == known else looks_whole(known.path)
     except FileNotFoundError:
         return "it is gone"
     except OSError as error:
-        if error.errno in _CANNOT_LOOK:
+        if error.errno in CANNOT_LOOK:
             raise
         return error.strerror or str(error)
     except ValueError:
         return "a name in its path is not UTF-8"
 
 
-def newest_good(candidates: Sequence[Known]) -> tuple[Known | None, list[tuple[Known, str]]]:
+def newest_good(
+    candidates: Sequence[Known], needs: Sequence[str] = ()
+) -> tuple[Known | None, list[tuple[Known, str]]]:
     """The first of `candidates`, the last announced first, that is still good, and each before it with why it is not.
 
     Not by the files' times: where the wall clock was set back, what was saved last looks oldest. Raises OSError.
     """
     rejected: list[tuple[Known, str]] = []
     for known in candidates:
-        why = still_good(known)
+        why = still_good(known, needs)
         if why is None:
             return known, rejected
         rejected.append((known, why))
     return None, rejected
+
+
+def lacks(known: Known, needs: Sequence[str]) -> str | None:
+    """Which of `needs` a checkpoint directory is without; None for a file, or when all are there. Raises OSError."""
+    if not known.is_dir or not needs:
+        return None
+    names = [os.path.relpath(entry.path, known.path) for entry in files_in(str(known.path))]
+    missing = [need for need in needs if not fnmatch.filter(names, need)]
+    return f"without {' and '.join(missing)}" if missing else None
 
 
 def roots_for(
@@ -176,7 +191,7 @@ def _inside(path: Path, root: Path) -> bool:
     return path == root or root in path.parents
 
 
-def _measure(path: Path) -> Known | str:
+def measure(path: Path) -> Known | str:
     """How a file or directory looks now, or why it can be no checkpoint. Follows no link. Raises OSError."""
     info = path.lstat()
     if info.st_uid != os.geteuid():

@@ -5,7 +5,8 @@ be said is that it is not empty. Two questions, because the second may be wrong 
 
 - `looks_torn`: only what no whole file can look like. Zip (what torch.save, numpy and Keras write),
   safetensors, HDF5.
-- `looks_whole`: also JSON that does not parse, and leftovers of an interrupted save in a directory.
+- `looks_whole`: also JSON that does not parse, a pickle without its end, and in a directory leftovers of an interrupted
+  save and empty files of a format that is never empty.
 """
 
 import json
@@ -22,9 +23,12 @@ MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
 MAX_ENTRIES = 10_000
 
-_MAYBE_ZIP = (".pt", ".pth", ".ckpt")  # torch.save wrote bare pickles before 1.6 and still can
+# torch.save wrote bare pickles before 1.6 and still can. timm's .pth.tar and Hugging Face's .bin are its files too.
+_MAYBE_ZIP = (".pt", ".pth", ".ckpt", ".tar", ".bin")
 _ALWAYS_ZIP = (".npz", ".keras", ".zip")
 _HDF5 = (".h5", ".hdf5")
+_PICKLE = (".pkl", ".pickle")
+_NEVER_EMPTY = (".pt", ".pth", ".ckpt", ".safetensors", *_ALWAYS_ZIP, *_HDF5, *_PICKLE)
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HDF5_OFFSETS = (0, 512, 1024, 2048)  # a user block of the writer's own may come first
 # By version of the superblock: where the address of the end is, and where the width of an address is.
@@ -45,6 +49,21 @@ def looks_torn(path: Path) -> str | None:
 def looks_whole(path: Path) -> str | None:
     """None if this file, or every file in this directory, looks complete; else why not. Raises OSError."""
     return _first_fault(path, strict=True)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name says that a save has not finished: ckpt.pt.tmp, checkpoint-is-incomplete.txt."""
+    lower = name.lower()
+    return lower.endswith(_LEFTOVERS) or lower.partition(".")[0].endswith("incomplete")
+
+
+def shows_its_end(path: Path) -> bool:
+    """Whether a file of this format, cut off, is told from a whole one. Raises OSError."""
+    suffix = path.suffix.lower()
+    if suffix in (*_ALWAYS_ZIP, *_HDF5, *_PICKLE, ".safetensors", ".json"):
+        return True
+    with path.open("rb") as file:
+        return suffix in _MAYBE_ZIP and file.read(2) == b"PK"
 
 
 def files_in(folder: str) -> Iterator[os.DirEntry[str]]:
@@ -68,9 +87,11 @@ def _first_fault(path: Path, *, strict: bool) -> str | None:
     found = False
     for entry in files_in(str(path)):
         found = True
-        if strict and entry.name.lower().endswith(_LEFTOVERS):
+        if strict and is_leftover(entry.name):
             return f"{entry.name}: left by a save that did not finish"
         # An empty file is ordinary inside a directory: markers, __init__.py.
+        if strict and entry.name.lower().endswith(_NEVER_EMPTY) and not entry.stat().st_size:
+            return f"{entry.name}: it is empty"
         why = _fault(Path(entry.path), strict=strict) if entry.stat().st_size else None
         if why:
             return f"{entry.name}: {why}"
@@ -88,6 +109,8 @@ def _fault(path: Path, *, strict: bool) -> str | None:
             return _safetensors_fault(start, file, size_bytes)
         if suffix in _HDF5:
             return _hdf5_fault(file, size_bytes)
+        if strict and suffix in _PICKLE and start.startswith(b"\x80"):
+            return _pickle_fault(file)
         return _json_fault(file, size_bytes) if strict and suffix == ".json" else None
 
 
@@ -144,6 +167,12 @@ def _hdf5_fault(file: IO[bytes], size_bytes: int) -> str | None:
         # Writers count from either start when a block of their own comes first; this holds for both.
         return None if end <= size_bytes else f"{size_bytes} bytes, but its header says {end}"
     return "not an HDF5 file"
+
+
+def _pickle_fault(file: IO[bytes]) -> str | None:
+    """Since protocol 2 it begins with b"\\x80"; each ends with the opcode STOP (pickletools.py)."""
+    file.seek(-1, os.SEEK_END)
+    return None if file.read(1) == b"." else "a pickle without its end"
 
 
 def _json_fault(file: IO[bytes], size_bytes: int) -> str | None:

@@ -1,0 +1,83 @@
+"""A run whose script says nothing, for tests of what is seen of it from outside."""
+
+import io
+import time
+import zipfile
+from pathlib import Path
+
+import msgspec
+
+from backprop.scheduler import claims, reads
+from backprop.scheduler.database import Database
+from backprop.scheduler.lifecycle import Event
+from backprop.scheduler.outcome import Ending, Verdict
+from backprop.scheduler.records import RunRecord, SegmentRecord
+from backprop.scheduler.spec import Plan
+from backprop.worker.judge import End
+from backprop.worker.spot import Spotted, Spotter
+from tests.rows import SPEC, add_run, claimed, get
+
+CLEAN = End(None, killed=False)
+
+
+class Watched:
+    """A claimed run whose plan names `out/`; we are the script, a spotter is a worker's eye."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        self.cwd, self.folder = folder / "cwd", folder / "1"
+        self.out = self.cwd / "out"
+        self.out.mkdir(parents=True)
+        self.folder.mkdir()
+        self.home = folder / "home"
+        self.pids: frozenset[int] = frozenset()
+
+    def start(self, **plan: object) -> None:
+        wanted = {"globs": (f"{self.out}/*",), **plan}
+        spec = msgspec.structs.replace(SPEC, cwd=str(self.cwd), plan=msgspec.convert(wanted, Plan))
+        claimed(self.database, add_run(self.database, "r1", spec=spec), now_s=time.time())
+
+    def segment(self) -> SegmentRecord:
+        segment = reads.segment(self.database, "r1", 1)
+        assert segment is not None
+        return segment
+
+    def spotter(self) -> Spotter:
+        known = reads.checkpoints(self.database, "r1")
+        return Spotter(
+            get(self.database, "r1"), self.segment(), avoid=self.home, known=known, pids=lambda: self.pids
+        )
+
+    def store(self, found: list[Spotted]) -> None:
+        segment = self.segment()
+        at = (segment.log_offset, segment.events_offset)
+        heard = claims.Heard(
+            log_from=at[0],
+            log_to=at[0],
+            events_from=at[1],
+            events_to=at[1],
+            spotted=[one.record for one in found],
+        )
+        assert claims.record(self.database, "r1", 1, heard)
+
+    def requeue(self, outcome: str = "timeboxed") -> RunRecord:
+        """Its segment has ended; the run as it waits for the next one."""
+        verdict = Verdict(Event.REQUEUED, outcome, "why")
+        claims.settle(self.database, get(self.database, "r1"), verdict, Ending(), time.time())
+        return get(self.database, "r1")
+
+    def rows(self) -> list[tuple[str, int | None]]:
+        """Good checkpoints on record, oldest first."""
+        saved = reads.checkpoints(self.database, "r1")
+        return [(Path(one.path).name, one.step) for one in reversed(saved) if one.refused is None]
+
+
+def names(found: list[Spotted]) -> list[str]:
+    return [Path(one.record.path).name for one in found]
+
+
+def zip_bytes() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", b"weights" * 1000)
+    return buffer.getvalue()
