@@ -2,27 +2,47 @@
 
 import errno
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import msgspec
 
 from backprop.scheduler.lifecycle import Intent
 from backprop.scheduler.outcome import Chain, Ending
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+from backprop.worker.align import landed_s
 from backprop.worker.checkpoints import newest_good
 from backprop.worker.oom import out_of_memory
 from backprop.worker.place import Exit
 from backprop.worker.resume import known_of, start_of, usable
 from backprop.worker.tail import failure_line
 
+TOLD_TO_END = "its supervisor was told to end it"
 PASSING_ERRORS = frozenset(
     {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY}
 )
 """Errors of a start that pass by themselves: no process, memory, descriptor or disk to be had just now."""
 
 
-def ending_of(run: RunRecord, segment: SegmentRecord, exit: Exit | None, folder: Path) -> Ending:  # noqa: A002
+class _Stop(msgspec.Struct):
+    """`stop.json`, as far as it is read here."""
+
+    at_s: float
+
+
+def ending_of(
+    run: RunRecord,
+    segment: SegmentRecord,
+    exit: Exit | None,  # noqa: A002
+    folder: Path,
+    saved: Sequence[CheckpointRecord] = (),
+    paused_s: Callable[[float, float], float] | None = None,
+) -> Ending:
     """The end of `run`'s live segment; `exit` None means lost, and so does an end that nobody asked for and nobody
-    saw: it may have been a good one. Reads the end of its log when it failed."""
+    saw: it may have been a good one. Reads the end of its log when it failed.
+
+    `saved`: the run's checkpoints. `paused_s`: for how much of a span of the wall clock (Unix seconds) it was paused.
+    """
     wanted, why = run.intent, run.intent_why
     if exit is None or (exit.asked is None and not exit.seen_to_end):
         running_s = exit.running_s if exit is not None else 0.0
@@ -30,11 +50,12 @@ def ending_of(run: RunRecord, segment: SegmentRecord, exit: Exit | None, folder:
             wanted=wanted, lost=True, why_asked=why, running_s=running_s, first_sign_s=segment.first_output_s
         )
     asked = _asked(exit, run)
+    boxed = exit.asked == "timebox"
     log, failed = folder / "log", asked is None and exit.exit_code != 0
     return Ending(
         asked=asked,
         wanted=wanted,
-        why_asked=why if asked is not Intent.YIELD or why else "its supervisor was told to end it",
+        why_asked=None if boxed else why or (TOLD_TO_END if asked is Intent.YIELD else None),
         exit_code=exit.exit_code,
         signal_name=_signal_name(exit.signal),
         could_not_start=exit.could_not_start,
@@ -44,7 +65,39 @@ def ending_of(run: RunRecord, segment: SegmentRecord, exit: Exit | None, folder:
         out_of_memory=out_of_memory(log) if failed else None,
         running_s=exit.running_s,
         first_sign_s=segment.first_output_s,
+        cut_cost_s=_cut_cost_s(segment, exit, folder, saved, paused_s),
     )
+
+
+def _cut_cost_s(
+    segment: SegmentRecord,
+    exit: Exit,  # noqa: A002
+    folder: Path,
+    saved: Sequence[CheckpointRecord],
+    paused_s: Callable[[float, float], float] | None,
+) -> float | None:
+    """Running time whose work is lost because the segment was asked to end: since its newest good checkpoint, all of it
+    where there is none. 0 for one that saved when it was asked; None for one that was not asked."""
+    if exit.asked is None:
+        return None
+    mine = [landed_s(one) for one in saved if one.segment == segment.number and one.refused is None]
+    if not mine:
+        return exit.running_s
+    ended_s = exit.ended_at_s if exit.ended_at_s is not None else max(mine)
+    # One that had to be killed went on as if it had not been asked.
+    end_s = ended_s if exit.escalated != "none" else _asked_at_s(folder) or ended_s
+    if max(mine) >= end_s:
+        return 0.0
+    paused = paused_s(max(mine), end_s) if paused_s is not None else 0.0
+    return min(end_s - max(mine) - paused, exit.running_s)
+
+
+def _asked_at_s(folder: Path) -> float | None:
+    """When the stop signal was sent, Unix seconds; None where the disk was too full to note it."""
+    try:
+        return msgspec.json.decode((folder / "stop.json").read_bytes(), type=_Stop).at_s
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def chain_of(

@@ -34,7 +34,8 @@ class Overdue:
         if run.state is not State.RUNNING:
             return
         self._seen_s[key] = self._seen_s.get(key, 0.0) + now_s - before_s
-        late_s = self._seen_s[key] - (run.spec.timebox_s + run.spec.grace_s + LINGER_S + MARGIN_S)
+        box_s = run.spec.timebox_s * (1 + run.spec.overrun_pct / 100)
+        late_s = self._seen_s[key] - (box_s + run.spec.grace_s + LINGER_S + MARGIN_S)
         if late_s > REPLACE_AFTER_S:
             self._context.talk.say(
                 "overdue", run, f"segment {run.segment}: its supervisor does nothing: replaced"
