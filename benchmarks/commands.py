@@ -58,8 +58,8 @@ def _paired(words: Sequence[str], pairs: int) -> tuple[Spent, Spent]:
     ours: list[tuple[float, float]] = []
     floor: list[tuple[float, float]] = []
     for _ in range(pairs):
-        floor.append(_spent_ms(FLOOR))
-        ours.append(_spent_ms((str(COMMAND), *words)))
+        floor.append(spent_by(FLOOR))
+        ours.append(spent_by((str(COMMAND), *words)))
     return _spent(ours), _spent(floor)
 
 
@@ -67,8 +67,8 @@ def _spent(pairs: Sequence[tuple[float, float]]) -> Spent:
     return Spent(Sample(tuple(wall for wall, _ in pairs)), Sample(tuple(cpu for _, cpu in pairs)))
 
 
-def _spent_ms(command: Sequence[str]) -> tuple[float, float]:
-    """(wall, CPU) of one command. Raises CalledProcessError."""
+def spent_by(command: Sequence[str]) -> tuple[float, float]:
+    """(wall, CPU) of one command in ms. Raises CalledProcessError."""
     nowhere = [(os.POSIX_SPAWN_OPEN, out, os.devnull, os.O_WRONLY, 0) for out in (1, 2)]
     begun = time.perf_counter()
     pid = os.posix_spawn(command[0], tuple(command), os.environ, file_actions=nowhere)

@@ -37,6 +37,7 @@ PASSING_FILE_SYSTEMS: Final = {
         "probably inside a container: what is queued goes with it, unless kept on a volume",
     ),
 }
+SIZE_S: Final = 3.0
 OLD_BACKUP_S: Final = 2 * 86400.0
 REPAIR: Final = "backprop doctor --repair"
 
@@ -114,6 +115,16 @@ def space(home: Home, least_mib: int) -> Finding:
             "free some space; what is running goes on",
         )
     return ok("disk", f"{free_mib / 1024:.1f} GiB free at {place}; runs start from {least_mib / 1024:g} GiB")
+
+
+def size(home: Home) -> Finding:
+    """What the home takes, and logs that are out of hand. Looks for a few seconds at most."""
+    from backprop.worker import diskuse
+
+    use = diskuse.look(home, SIZE_S)
+    told = f"{'' if use.whole else 'at least '}{use.total_bytes / diskuse.GB:.1f} GB in {home.root}"
+    warnings = use.sentences()
+    return note("size", f"{told}; {'; '.join(warnings)}") if warnings else ok("size", told)
 
 
 def backups(home: Home, now_s: float) -> Finding:

@@ -61,7 +61,13 @@ def _trouble(home: Home, error: BackpropError) -> Finding:
 
 
 def _missing(home: Home) -> Finding:
-    if home.runs.is_dir() and (lost := sum(1 for one in home.runs.iterdir() if (one / "spec.json").exists())):
+    from backprop.scheduler import batches
+
+    together = [found for name in batches.names(home) if (found := batches.read(home, name)) is not None]
+    lost = sum(len(found.members) for found in together)
+    if home.runs.is_dir():
+        lost += sum(1 for one in home.runs.iterdir() if (one / "spec.json").exists())
+    if lost:
         told = f"{home.database} is gone; {home.runs} holds {counted(lost, 'run')}"
         return bad("database", told, WHOLE)
     return ok("database", "none yet; the first `backprop run` makes it")

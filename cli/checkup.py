@@ -73,6 +73,7 @@ def _inside(home: Home) -> list[Finding]:
             guarded("locks", lambda: checks_home.locking(home)),
             guarded("database", database),
             guarded("backup", lambda: checks_home.backups(home, now_s)),
+            guarded("size", lambda: checks_home.size(home)),
             *(guarded(name, question) for name, question in asked if opened),
             guarded("leftovers", lambda: checks_queue.leftovers(home, now_s)),
             _signals(pids),

@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backprop.cli import plan_view
 from backprop.cli.machine import look
 from backprop.cli.safe import safe
 from backprop.cli.session import open_existing
 from backprop.cli.table import print_pairs
-from backprop.scheduler import reads, watchbook
+from backprop.scheduler import gate, reads, watchbook
 from backprop.scheduler.governor import Reservation, decide
 from backprop.scheduler.home import Home
 from backprop.scheduler.settings import Settings
 from backprop.scheduler.spec import RunSpec
 from backprop.worker import terms
 from backprop.worker.local import LocalPlace
-from backprop.worker.resume import command_line
 from backprop.worker.usage import Usage, usage_of
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ def describe_start(wanted: "Submission", home: Home) -> int:
     for run in ahead:
         judge.verdict(run.id, run.spec, run.need_mib)
     spec = wanted.spec
-    told = command_line(spec, "CHECKPOINT")
-    added = " ".join(told[len(spec.argv) :]) or "nothing is appended; the path is in BACKPROP_RESUME_FROM"
     ends = [f"{spec.max_segments} segments"] if spec.max_segments else []
     ends += [f"{spec.max_total_s / 60:g} minutes"] if spec.max_total_s else []
     chain = f"requeued until it is done{', at most ' + ' or '.join(ends) if ends else ''}"
@@ -48,7 +46,8 @@ def describe_start(wanted: "Submission", home: Home) -> int:
                 f"{spec.timebox_s / 60:g} min, then SIG{spec.stop_signal} and {spec.grace_s:g} s to save",
             ),
             ("after it", chain if spec.auto_resume else "not requeued: auto-resume is off"),
-            ("on a resume", added),
+            *plan_view.pairs(spec),
+            ("on a resume", plan_view.resume_text(spec)),
             ("ahead of it", f"{len(ahead)} queued" if ahead else "nothing"),
             ("governor", judge.verdict("", spec)),
         ]
@@ -81,6 +80,8 @@ class _Judge:
         self._running = len(alive)
         kept_aside = watchbook.quarantined(database) if database is not None and snapshot.gpus else []
         self._quarantined = {one.gpu_uuid: one.reason for one in kept_aside}
+        drained = reads.drained(database) if database is not None else None
+        self._closed = gate.closed(drained, settings.active_hours or (), time.time())
 
     def verdict(self, run_id: str, spec: RunSpec, raised_mib: int | None = None) -> str:
         """In words. `run_id`: empty for a run that is not queued yet."""
@@ -94,6 +95,8 @@ class _Judge:
             return f"fits nowhere: {decision.infeasible}"
         if not decision.admitted:
             return f"would wait: {decision.sentence()}"
+        if self._closed is not None:
+            return f"would wait: {self._closed.sentence()}"
         self._running += 1
         self._reservations += [
             Reservation(

@@ -1,17 +1,21 @@
 """The `backprop` command group: loads one command's module, runs it, turns refusals into one line and a code.
 
 Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcomes of a followed run
-(`cli/outcome.py`), 24 the doctor found something bad, 130 interrupted. A bug keeps its traceback and exits 1.
+(`cli/outcome.py`), 24 the doctor found something bad, 25 a drill did, 130 interrupted. A bug keeps its traceback and
+exits 1.
 """
 
 import importlib
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from backprop.cli.safe import safe
 from backprop.scheduler.errors import BackpropError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS: Final = {
     "run": "Queue a training run.",
@@ -22,9 +26,21 @@ COMMANDS: Final = {
     "why": "Say why a run is waiting, rule by rule.",
     "logs": "Print a run's output.",
     "stop": "Stop runs; they keep their checkpoints.",
-    "resume": "Queue a run again, from its last checkpoint.",
+    "resume": "Queue runs again, from their last checkpoints.",
+    "hold": "Keep queued runs from being started.",
+    "release": "Let held runs be started again.",
+    "move": "Give waiting runs another place in the queue.",
+    "edit": "Change a waiting run's specification in an editor.",
+    "drain": "Let no worker start anything; what runs goes on.",
+    "undrain": "Let workers start runs again.",
     "config": "Show the effective settings and their sources.",
     "doctor": "Check this installation and explain what is wrong.",
+    "drill": "Run, stop and resume a script: can it be chained?",
+    "groups": "Show groups, their rules and rankings.",
+    "rm": "Remove runs and what is kept of them.",
+    "prune": "Remove runs that ended long ago, or compress their logs.",
+    "export": "Write runs, segments and metrics for other programs.",
+    "completion": "Print a completion script for bash, zsh or fish.",
     "import": "Bring in experiments.json of the npm tool.",
 }
 EPILOG: Final = """\b
@@ -54,6 +70,15 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Click would import every command's module for its help."""
+        from click.shell_completion import CompletionItem
+
+        named = [
+            CompletionItem(name, help=told) for name, told in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return named + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

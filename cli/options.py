@@ -31,22 +31,33 @@ _TABLE: Final[dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
         "type": int, "metavar": "C", "help": "Keep the GPU below this temperature.  [default: 85]"}),
     "maxCpuLoad": (("--max-cpu-load",), {
         "type": float, "metavar": "LOAD", "help": "Start only below this one-minute load per core.  [default: 4]"}),
+    "activeHours": (("--active-hours",), {
+        "metavar": "HOURS", "help": 'Start runs only then: "22:00-08:00", "Mon-Fri 19:00-08:00; Sat,Sun 00:00-24:00".'
+        "  [default: always]"}),
     "autoResume": (("--auto-resume/--no-auto-resume",), {
         "default": None, "help": "Requeue after each timebox until the run is done.  [default: auto-resume]"}),
     "maxSegments": (("--max-segments",), {
         "type": int, "metavar": "N", "help": "End the chain after N segments."}),
     "maxTotalMinutes": (("--max-total-minutes",), {
         "type": float, "metavar": "MINUTES", "help": "End the chain after this much running time."}),
+    "overrunPercent": (("--overrun",), {
+        "type": float, "metavar": "PERCENT",
+        "help": "A segment may run so much longer until its first checkpoint has landed.  [default: 0]"}),
     "graceSeconds": (("--grace-seconds",), {
         "type": float, "metavar": "S", "help": "Time to save after the stop signal.  [default: 30]"}),
     "stopSignal": (("--stop-signal",), {
         "metavar": "NAME", "help": "Signal that asks the script to save and end.  [default: INT]"}),
     "retries": (("--retries",), {
         "type": int, "metavar": "N", "help": "Start again after a crash, from the last checkpoint.  [default: 0]"}),
+    "snapshotCode": (("--snapshot-code/--no-snapshot-code",), {
+        "default": None,
+        "help": "Run the code as it is now in every segment, whatever is edited later.  [default: no-snapshot-code]"}),
+    "stopOnNan": (("--stop-on-nan/--no-stop-on-nan",), {
+        "default": None, "help": "End the run as failed once its loss is NaN.  [default: no-stop-on-nan]"}),
     "resumeArg": (("--resume-arg",), {
         "metavar": "TEMPLATE",
-        "help": "Words appended on a resume, with {checkpoint} in them; auto: --resume-from PATH if the script's text"
-        " takes it; none.  [default: auto]"}),
+        "help": "Words appended on a resume, with {checkpoint} in them; auto: as its recipe says, else --resume-from"
+        " PATH if the script's text takes it; none.  [default: auto]"}),
     "python": (("--python",), {
         "metavar": "PATH", "help": "Interpreter for a .py SCRIPT.  [default: this shell's python]"}),
 }  # fmt: skip
@@ -69,7 +80,8 @@ def setting_options(keys: Iterable[str]) -> Callable[[F], F]:
 
 
 def all_keys() -> list[str]:
-    return list(_TABLE)
+    """Those of a run: when runs may start is the worker's affair."""
+    return [key for key in _TABLE if key != "activeHours"]
 
 
 def flags_of(values: Mapping[str, Any]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What a followed run's end means as an exit code, and the one that is the doctor's."""
+"""What a followed run's end means as an exit code, and those of the doctor and the drill."""
 
 from typing import Final
 
@@ -15,3 +15,6 @@ EXIT_CODE: Final = {
 
 DOCTOR_FOUND: Final = 24
 """`backprop doctor` found something bad."""
+
+DRILL_FAILED: Final = 25
+"""`backprop drill`: the script cannot be chained, or that could not be seen."""

@@ -2,24 +2,27 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from backprop.cli.views import iso
-from backprop.scheduler import reads, watchbook
+from backprop.scheduler import gate, reads, watchbook
 from backprop.scheduler.database import Database
 from backprop.scheduler.home import Home
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.records import RunRecord, SegmentRecord, WorkerRecord
-from backprop.scheduler.rules import Limits, heat_limit_c
+from backprop.scheduler.rules import Limits, Rule, heat_limit_c
 from backprop.scheduler.settings import Settings
 from backprop.scheduler.snapshot import Gpu, Snapshot
 from backprop.scheduler.vram import Room, room
-from backprop.worker import terms
+from backprop.worker import diskuse, terms
 from backprop.worker.local import LocalPlace
 from backprop.worker.locks import worker_alive
 from backprop.worker.usage import Usage, usage_of
+
+LOOK_S: Final = 0.1
+"""For adding up what the home takes: some ten thousand files."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class GpuView:
 
 @dataclass(frozen=True)
 class Overview:
+    """`warnings`: what takes too much disk, in words. `drained`: why and since when. `active_hours`: as the settings of
+    this directory have them; a worker may have been told others. `closed`: why nothing is started now, in words."""
+
     home: Home
     snapshot: Snapshot
     gpus: list[GpuView]
@@ -44,13 +50,17 @@ class Overview:
     counts: dict[State, int]
     live: list[RunRecord]
     alive: list[SegmentRecord]
+    warnings: list[str]
+    drained: gate.Drained | None = None
+    active_hours: tuple[str, ...] = ()
+    closed: str | None = None
 
 
 def overview(home: Home, database: Database | None, snapshot: Snapshot, settings: Settings) -> Overview:
     """Put together what is known now. `database` None: nothing was ever queued."""
     if database is None:
         gpus = [_gpu(gpu, None, [], settings, None, None) for gpu in snapshot.gpus]
-        return Overview(home, snapshot, gpus, [], {}, [], [])
+        return Overview(home, snapshot, gpus, [], {}, [], [], [])
     workers = [one for one in reads.workers(database) if worker_alive(home.locks, one.id)]
     alive = reads.live_segments(database)[1]
     usage: Usage = usage_of(alive, snapshot, LocalPlace(home)) if snapshot.gpus else {}
@@ -69,7 +79,32 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
         for gpu in snapshot.gpus
     ]
     counts = reads.state_counts(database)
-    return Overview(home, snapshot, gpus, workers, counts, reads.live_runs(database), alive)
+    warnings = diskuse.look(home, LOOK_S).sentences()
+    drained, active_hours = reads.drained(database), settings.active_hours or ()
+    return Overview(
+        home,
+        snapshot,
+        gpus,
+        workers,
+        counts,
+        reads.live_runs(database),
+        alive,
+        warnings,
+        drained,
+        active_hours,
+        _closed(drained, active_hours, first),
+    )
+
+
+def _closed(
+    drained: gate.Drained | None, active_hours: tuple[str, ...], first: RunRecord | None
+) -> str | None:
+    """By the settings here, else as a worker with others has told the first run of the queue."""
+    denial = gate.closed(drained, active_hours, time.time())
+    if denial is not None:
+        return denial.text
+    told = first.waiting if first is not None else ()
+    return next((one.text for one in told if one.rule == Rule.HOURS), None)
 
 
 def view(shown: Overview) -> dict[str, Any]:
@@ -100,6 +135,10 @@ def view(shown: Overview) -> dict[str, Any]:
             }
             for run in shown.live
         ],
+        "warnings": shown.warnings,
+        "drained": {"why": shown.drained[0], "since": iso(shown.drained[1])} if shown.drained else None,
+        "active_hours": list(shown.active_hours),
+        "closed": shown.closed,
     }
 
 

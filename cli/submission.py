@@ -6,15 +6,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from backprop.scheduler.errors import BadCommand, DatabaseBusy
 from backprop.scheduler.home import Home
 from backprop.scheduler.settings import Effective, Settings, load
-from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.spec import Group, NewRun, Place, RunSpec
 
 if TYPE_CHECKING:
     from backprop.scheduler.database import Database
+    from backprop.worker.code_snapshot import Code
 
 NAME_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 NAME_LIMIT: Final = 64
@@ -24,7 +25,8 @@ SCRIPT_SUFFIXES: Final = (".py", ".sh", ".bash")
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is asked for this run alone. `env`: KEY=VALUE texts. `gpus` 0: a CPU run."""
+    """What is asked for this run alone. `env`: KEY=VALUE texts. `gpus` 0: a CPU run. `recipe`: a name or "none", None
+    for what is recognised. `globs`: where it saves, if the user says so."""
 
     resume_from: str | None = None
     run_id: str | None = None
@@ -32,11 +34,16 @@ class Asked:
     env: Sequence[str] = ()
     gpus: int = 1
     exclusive: bool = False
+    recipe: str | None = None
+    globs: Sequence[str] = ()
+    order: Literal["round-robin", "fifo"] = "round-robin"
+    keep_when_unmet: bool = False
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A run ready to be queued. `run_id`: the id asked for, None for a new one."""
+    """A run ready to be queued. `run_id`: the id asked for, None for a new one. `code`: what `--snapshot-code` is to
+    copy."""
 
     run_id: str | None
     name: str
@@ -44,6 +51,7 @@ class Submission:
     environment: Mapping[str, str]
     settings: Settings
     notes: tuple[str, ...]
+    code: "Code | None" = None
 
     @property
     def command(self) -> str:
@@ -65,24 +73,34 @@ def submission(
     cwd = _cwd()
     effective = load(cwd, home.root, config, flags, option_names)
     for word in words:
-        _refuse_undecodable(word)
+        refuse_undecodable(word)
     if words[0].endswith(".py"):
         argv, program, script = _python(words, cwd, effective.settings.python)
     else:
         argv, program, script = _program(words, cwd)
     spec = spec_of(argv, program, script, cwd, effective, asked)
+    environment = environment_of_shell(asked.env)
+    code, warned = _code(spec, home, environment) if effective.settings.snapshot_code else (None, ())
     run_id, name = asked.run_id, asked.name
     return Submission(
-        run_id=_checked("--run-id", run_id) if run_id is not None else None,
-        name=_checked("--name", name) if name is not None else name_of(script or program),
+        run_id=checked("--run-id", run_id) if run_id is not None else None,
+        name=checked("--name", name) if name is not None else name_of(script or program),
         spec=spec,
-        environment=environment_of_shell(asked.env),
+        environment=environment,
         settings=effective.settings,
-        notes=effective.notes,
+        notes=(*effective.notes, *warned),
+        code=code,
     )
 
 
-def enqueue(home: Home, database: "Database", wanted: Submission, now_s: float) -> str:
+def enqueue(
+    home: Home,
+    database: "Database",
+    wanted: Submission,
+    now_s: float,
+    place: Place = Place(),  # noqa: B008 - frozen
+    group: Group | None = None,
+) -> str:
     """Write the run's folder, then its row; returns the id. Raises BadCommand when the id is taken, DatabaseBusy.
 
     In this order a crash leaves a folder without a row, which the next worker's start queues, and never a row without
@@ -93,21 +111,43 @@ def enqueue(home: Home, database: "Database", wanted: Submission, now_s: float) 
     try:
         run_id, folder = folders.create(home, wanted.run_id)
     except OSError as error:
-        raise _no_room(home, error) from error
+        raise no_room(home, error) from error
     try:
-        folders.write_spec(folder, run_id, wanted.name, wanted.spec, wanted.environment, now_s)
-        queue.enqueue(database, run_id, wanted.name, wanted.spec, now_s, "queued")
+        spec = _with_code(wanted, folder)
+        folders.write_spec(folder, run_id, wanted.name, spec, wanted.environment, now_s, place, group)
+        new = NewRun(id=run_id, name=wanted.name, spec=spec, place=place)
+        queue.enqueue_all(database, [new], now_s, group=group)
     except BaseException as error:
         # An interrupt may come just after the commit: then the run is queued and needs its folder.
         if reads.run_by_id(database, run_id) is None:
             folders.remove(folder)
         if isinstance(error, OSError):
-            raise _no_room(home, error) from error
+            raise no_room(home, error) from error
         raise
     return run_id
 
 
-def _no_room(home: Home, error: OSError) -> DatabaseBusy:
+def _with_code(wanted: Submission, folder: Path) -> RunSpec:
+    """The specification, with its code copied into the run's folder if that was asked for. Before spec.json, which
+    makes a folder a run. Raises OSError."""
+    if wanted.code is None:
+        return wanted.spec
+    import msgspec
+
+    from backprop.worker import code_snapshot
+
+    return msgspec.structs.replace(wanted.spec, code=str(code_snapshot.take(wanted.code, folder)))
+
+
+def _code(spec: RunSpec, home: Home, environment: Mapping[str, str]) -> "tuple[Code, tuple[str, ...]]":
+    from backprop.worker import code_snapshot
+
+    found = code_snapshot.find(spec, home.root)
+    return found, code_snapshot.warnings(found, spec, environment)
+
+
+def no_room(home: Home, error: OSError) -> DatabaseBusy:
+    """The refusal for a disk that takes no more."""
     return DatabaseBusy(
         f"a folder for the run cannot be written in {home.runs}: {error.strerror}; nothing was queued; free some space"
         " and try again"
@@ -129,7 +169,15 @@ def spec_of(
     asked: Asked,
 ) -> RunSpec:
     """A specification with the settings that apply. Raises BadCommand."""
+    from backprop.worker.recipes.plan import plan_for
+
     settings, sources = effective.settings, effective.sources
+    plan = plan_for(argv, program, script, cwd, asked.recipe, asked.globs, settings.resume_arg)
+    grace_s, stop_signal = settings.grace_s, settings.stop_signal
+    if sources["grace_s"].layer == "default":
+        grace_s = max(grace_s, plan.grace_s or 0.0)
+    if sources["stop_signal"].layer == "default":
+        stop_signal = plan.stop_signal or stop_signal
     return RunSpec(
         argv=argv,
         program=program,
@@ -138,8 +186,8 @@ def spec_of(
         script=str(script) if script else None,
         framework=settings.framework.value,
         timebox_s=settings.timebox_s,
-        grace_s=settings.grace_s,
-        stop_signal=settings.stop_signal,
+        grace_s=grace_s,
+        stop_signal=stop_signal,
         checkpoint_every_s=settings.checkpoint_every_s,
         auto_resume=settings.auto_resume,
         resume_arg=settings.resume_arg,
@@ -148,7 +196,11 @@ def spec_of(
         exclusive=asked.exclusive,
         max_segments=settings.max_segments,
         max_total_s=settings.max_total_s,
+        overrun_pct=settings.overrun_pct,
+        order=asked.order,
+        keep_when_unmet=asked.keep_when_unmet,
         retries=settings.retries,
+        stop_on_nan=settings.stop_on_nan,
         gpu_memory_limit=settings.gpu_memory_limit,
         gpu_min_vram_mib=settings.gpu_min_vram_mib,
         gpu_min_vram_declared=sources["gpu_min_vram_mib"].layer != "default",
@@ -158,6 +210,7 @@ def spec_of(
         max_cpu_load=settings.max_cpu_load,
         max_parallel=None if sources["max_parallel"].layer == "default" else settings.max_parallel,
         checkpoint_roots=tuple(str(root) for root in settings.checkpoint_roots),
+        plan=plan,
     )
 
 
@@ -213,15 +266,22 @@ def environment_of_shell(given: Sequence[str]) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith("BACKPROP_") or name in KEPT_OF_OURS
     }
+    return kept | env_values(given)
+
+
+def env_values(given: Sequence[str]) -> dict[str, str]:
+    """KEY=VALUE texts taken apart. Raises BadCommand."""
+    found: dict[str, str] = {}
     for entry in given:
         name, equals, value = entry.partition("=")
         if not name or not equals:
             raise BadCommand(f"--env {entry} is not KEY=VALUE")
-        kept[name] = value
-    return kept
+        found[name] = value
+    return found
 
 
-def _checked(option: str, text: str) -> str:
+def checked(option: str, text: str) -> str:
+    """A name as it may stand in a file name and on a command line. Raises BadCommand for any other."""
     good = 0 < len(text) <= NAME_LIMIT and set(text) <= NAME_CHARACTERS and text[0] not in ".-"
     if not good:
         raise BadCommand(
@@ -236,7 +296,8 @@ def name_of(path: str | Path) -> str:
     return "".join(char if char in NAME_CHARACTERS else "-" for char in stem).lstrip(".-") or "run"
 
 
-def _refuse_undecodable(word: str) -> None:
+def refuse_undecodable(word: str) -> None:
+    """Raises BadCommand."""
     try:
         word.encode()
     except UnicodeEncodeError as error:

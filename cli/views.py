@@ -35,6 +35,10 @@ def run_view(
         "started_at": iso(run.started_at_s),
         "ended_at": iso(run.ended_at_s),
         "exit_code": run.exit_code,
+        "fault": run.fault,
+        "group": run.group_name,
+        "array_index": run.array_index,
+        "priority": run.priority,
     }
 
 
@@ -48,6 +52,8 @@ def segment_view(segment: SegmentRecord, log: str) -> dict[str, Any]:
         "exit_code": segment.exit_code,
         "signal": segment.signal_name,
         "running_s": segment.running_s,
+        "cut_cost_s": segment.cut_cost_s,
+        "first_step": segment.first_step,
         "checkpoint_used": segment.checkpoint_used,
         "gpus": list(segment.gpu_uuids),
         "promised_mib": segment.promised_mib,

@@ -47,6 +47,8 @@ STATEMENTS = (
     "CREATE INDEX runs_by_turn ON runs (state, priority DESC, turn_s, id)",
     "CREATE INDEX runs_by_group ON runs (group_name, array_index) WHERE group_name IS NOT NULL",
     "CREATE INDEX runs_by_age ON runs (created_at_s)",
+    "CREATE INDEX runs_by_state ON runs (state, created_at_s)",
+    "CREATE INDEX runs_by_end ON runs (ended_at_s)",
     "CREATE INDEX runs_by_name ON runs (name)",
     "CREATE INDEX runs_by_script ON runs (script, created_at_s)",
     """

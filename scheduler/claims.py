@@ -14,13 +14,15 @@ from typing import Any
 
 import msgspec
 
+from backprop.scheduler import metrics
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
 from backprop.scheduler.models import Checkpoint, Run, Segment, Worker
 from backprop.scheduler.moves import move, move_now
 from backprop.scheduler.outcome import Ending, Verdict
-from backprop.scheduler.records import CheckpointRecord, RunRecord, Waiting
+from backprop.scheduler.records import CheckpointRecord, MetricRecord, RunRecord, Waiting
+from backprop.scheduler.triage import Fault
 
 KEPT_CHECKPOINTS = 20
 
@@ -44,7 +46,9 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Heard:
-    """What a segment said since the last read. Offsets are bytes into its log and its events file."""
+    """What a segment said since the last read. Offsets are bytes into its log and its events file. `nonfinite`: that
+    its loss is NaN or infinite. `spotted`: checkpoints that were seen on disk rather than announced. `metrics`: the
+    last value of each name."""
 
     log_from: int
     log_to: int
@@ -55,6 +59,10 @@ class Heard:
     checkpoints: Sequence[CheckpointRecord] = ()
     bad_events: int = 0
     first_output_s: float | None = None
+    first_step: int | None = None
+    nonfinite: bool = False
+    spotted: Sequence[CheckpointRecord] = ()
+    metrics: Sequence[MetricRecord] = ()
 
 
 def claim(database: Database, wanted: Claim, now_s: float) -> int:
@@ -102,13 +110,23 @@ def claim(database: Database, wanted: Claim, now_s: float) -> int:
     return database.write(verb)
 
 
-def settle(database: Database, run: RunRecord, verdict: Verdict, ending: Ending, now_s: float) -> State:
-    """Apply a segment's end to its run: the move, the counters, the segment row. Returns the new state.
+@dataclass(frozen=True)
+class Settled:
+    """What a segment's end has led to. `group_finished`: it was the last of its group that had not ended.
+    `queue_empty`: nothing is queued, held or live any more. Exactly one end is told so, whoever settles it."""
+
+    state: State
+    group_finished: bool = False
+    queue_empty: bool = False
+
+
+def settle(database: Database, run: RunRecord, verdict: Verdict, ending: Ending, now_s: float) -> Settled:
+    """Apply a segment's end to its run: the move, the counters, the segment row.
 
     Raises LostRace when somebody settled this segment before.
     """
 
-    def verb() -> State:
+    def verb() -> Settled:
         target = next_state(run.state, verdict.event)
         values: dict[str, Any] = {
             "reason": verdict.reason,
@@ -122,6 +140,7 @@ def settle(database: Database, run: RunRecord, verdict: Verdict, ending: Ending,
             "chain_total_s": Run.chain_total_s + ending.running_s,
             "ended_at_s": now_s if target in FINAL else None,
             "paused_for": None,
+            "fault": verdict.fault or (run.fault if run.fault == Fault.NAN else None),
         }
         if verdict.need_mib is not None:
             values |= {"need_mib": verdict.need_mib, "oom_retries": Run.oom_retries + 1}
@@ -141,14 +160,29 @@ def settle(database: Database, run: RunRecord, verdict: Verdict, ending: Ending,
             exit_code=ending.exit_code,
             signal_name=ending.signal_name,
             running_s=ending.running_s,
+            cut_cost_s=ending.cut_cost_s,
         ).where(Segment.run_id == run.id, Segment.number == run.segment).execute()
-        return new
+        return _with_news(run, new)
 
     return database.write(verb)
 
 
+def _with_news(run: RunRecord, new: State) -> Settled:
+    """Inside the transaction of an end, so that of two ends at once only the later one is the last."""
+    if new not in FINAL:
+        return Settled(new)
+    unfinished = Run.select(Run.id).where(Run.state.not_in([state.value for state in FINAL])).limit(1)
+    alone = run.group_name is None
+    return Settled(
+        new,
+        group_finished=not alone and not unfinished.where(Run.group_name == run.group_name).exists(),
+        queue_empty=not unfinished.exists(),
+    )
+
+
 def record(database: Database, run_id: str, number: int, heard: Heard) -> bool:
     """Store what a segment said, once: compare-and-set on the offsets read from. False if it was stored before."""
+    from peewee import fn
 
     def verb() -> bool:
         values: dict[str, Any] = {
@@ -158,17 +192,26 @@ def record(database: Database, run_id: str, number: int, heard: Heard) -> bool:
         }
         if heard.first_output_s is not None:
             values["first_output_s"] = heard.first_output_s
+        if heard.first_step is not None:
+            values["first_step"] = fn.COALESCE(Segment.first_step, heard.first_step)
         here = (Segment.run_id == run_id) & (Segment.number == number)
         at = (Segment.log_offset == heard.log_from) & (Segment.events_offset == heard.events_from)
         if not Segment.update(values).where(here & at).execute():
             return False
         for checkpoint in heard.checkpoints:
             if not _known(checkpoint):
+                _forget_same_file(checkpoint)
                 insert_checkpoint(checkpoint)
-        if heard.checkpoints:
+        for checkpoint in heard.spotted:
+            if not Checkpoint.select().where(_same_file(checkpoint)).exists():
+                insert_checkpoint(checkpoint)
+        if heard.checkpoints or heard.spotted:
             _forget_old_checkpoints(run_id)
+        metrics.store(run_id, number, heard.metrics)
         said = {"last_step": heard.last_step, "last_loss": heard.last_loss}
-        news = {key: value for key, value in said.items() if value is not None}
+        news: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
+        if heard.nonfinite:
+            news["fault"] = Fault.NAN
         if news:
             Run.update(news).where(Run.id == run_id).execute()
         return True
@@ -177,7 +220,8 @@ def record(database: Database, run_id: str, number: int, heard: Heard) -> bool:
 
 
 def ask_to_end(database: Database, run: RunRecord, intent: Intent, why: str) -> bool:
-    """Record why a live segment is about to be asked to end: YIELD to make room, LIMIT for going beyond its own.
+    """Record why a live segment is about to be asked to end: YIELD to make room, LIMIT for going beyond its own,
+    TIMEBOX for a moment better than its timebox's end.
     What was recorded before is not overwritten. False if it was, or the segment is gone."""
 
     def verb() -> bool:
@@ -233,10 +277,23 @@ def worker_stopped(database: Database, worker: str, now_s: float) -> None:
 
 def _known(checkpoint: CheckpointRecord) -> bool:
     """Heard before, from a log that was truncated since: put in again, it would look like the newest."""
-    same = (Checkpoint.run_id == checkpoint.run_id) & (Checkpoint.path == checkpoint.path)
-    file = (Checkpoint.mtime_ns == checkpoint.mtime_ns) & (Checkpoint.size_bytes == checkpoint.size_bytes)
     said = (Checkpoint.segment == checkpoint.segment) & (Checkpoint.step == checkpoint.step)
-    return checkpoint.refused is None and Checkpoint.select().where(same & file & said).exists()
+    return checkpoint.refused is None and Checkpoint.select().where(_same_file(checkpoint) & said).exists()
+
+
+def _same_file(checkpoint: CheckpointRecord) -> Any:
+    """The very same content at the same place, whichever segment it was told of."""
+    same = (Checkpoint.run_id == checkpoint.run_id) & (Checkpoint.path == checkpoint.path)
+    return (
+        same & (Checkpoint.mtime_ns == checkpoint.mtime_ns) & (Checkpoint.size_bytes == checkpoint.size_bytes)
+    )
+
+
+def _forget_same_file(checkpoint: CheckpointRecord) -> None:
+    """Seen on disk before it was announced: the script's own word says more, its step above all."""
+    mine = (Checkpoint.segment == checkpoint.segment) & Checkpoint.refused.is_null()
+    if checkpoint.refused is None:
+        Checkpoint.delete().where(_same_file(checkpoint) & mine).execute()
 
 
 def insert_checkpoint(checkpoint: CheckpointRecord) -> None:

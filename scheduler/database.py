@@ -30,7 +30,7 @@ from backprop.scheduler.models import proxy
 T = TypeVar("T")
 
 PRAGMAS: Final = {
-    "busy_timeout": 5000,
+    "busy_timeout": 0,
     "foreign_keys": 1,
     "synchronous": "EXTRA",
     "mmap_size": 0,
@@ -38,6 +38,12 @@ PRAGMAS: Final = {
     "cell_size_check": 1,
 }
 RETRY_FOR_S: Final = 60.0
+EAGER_S: Final = 5.0
+"""How long we look for the lock some thousand times a second. Somebody who writes without a pause leaves gaps of some
+microseconds, which SQLite's own ten looks a second miss for half a minute; so the wait is tenths of a second, at a
+fifth of a core meanwhile (benchmarks/locking.py). After that nobody leaves gaps, and a look now and then will do."""
+COMMIT_MS: Final = 5000
+"""How long a commit waits, inside SQLite, for readers to end: new ones cannot begin meanwhile."""
 SAFE_WAL_VERSIONS: Final = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 
 SQLITE_BUSY, SQLITE_LOCKED, SQLITE_READONLY, SQLITE_IOERR = 5, 6, 8, 10
@@ -60,16 +66,26 @@ class Database:
         Tries again, with jitter, for up to 60 s while another process holds the lock. Raises DatabaseBusy after
         that or when the disk is full (nothing was changed), DatabaseRefused when the file is damaged.
         """
+        if self._db.in_transaction():
+            return verb()
 
         def transaction() -> T:
             with self._db.atomic("IMMEDIATE"):
+                self._set_busy_ms(COMMIT_MS)
                 return verb()
 
-        return patiently(self.home.database, transaction, self._patience_s)
+        try:
+            return patiently(self.home.database, transaction, self._patience_s)
+        finally:
+            self._set_busy_ms(0)
 
     def read(self, query: Callable[[], T]) -> T:
         """Run `query`, which must return finished lists, never a cursor. Waits and raises as `write`."""
         return patiently(self.home.database, query, self._patience_s)
+
+    def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT. Waits and raises as `write`."""
+        return self.read(lambda: self._db.execute_sql(sql, values).fetchall())
 
     def changes(self) -> int:
         """A number that differs after another connection has committed (PRAGMA data_version)."""
@@ -97,6 +113,9 @@ class Database:
         finally:
             os.umask(before)
 
+    def _set_busy_ms(self, busy_ms: int) -> None:
+        self._db.execute_sql(f"PRAGMA busy_timeout={busy_ms}").fetchall()
+
     def _identity(self) -> tuple[int, int]:
         found = self.home.database.stat()
         return found.st_dev, found.st_ino
@@ -110,7 +129,7 @@ def open_database(home: Home) -> Database:
 
     Raises DatabaseRefused (newer schema, not ours, damaged, WAL on an engine that can corrupt it), DatabaseBusy.
     """
-    database = SqliteDatabase(str(home.database), pragmas=PRAGMAS, autoconnect=False, timeout=5)
+    database = SqliteDatabase(str(home.database), pragmas=PRAGMAS, autoconnect=False, timeout=0)
     proxy.initialize(database)
     os.register_at_fork(after_in_child=lambda: _abandon(database))
 
@@ -132,15 +151,16 @@ def open_database(home: Home) -> Database:
 
 def patiently(path: Path, action: Callable[[], T], patience_s: float = RETRY_FOR_S) -> T:
     """Run `action`, again while another process holds the lock, for up to a minute. What it raises is translated."""
-    end = time.monotonic() + patience_s
+    begun_s = time.monotonic()
     while True:
         try:
             return action()
         # peewee wraps SQLite's errors; the migrations, which know no peewee, do not.
         except (DatabaseError, sqlite3.DatabaseError) as error:
-            if _code(error) not in (SQLITE_BUSY, SQLITE_LOCKED) or time.monotonic() > end:
+            if _code(error) not in (SQLITE_BUSY, SQLITE_LOCKED) or time.monotonic() > begun_s + patience_s:
                 raise _translated(error, path) from error
-        time.sleep(random.uniform(0.002, 0.05))
+        eager = time.monotonic() < begun_s + EAGER_S
+        time.sleep(random.uniform(0.0, 0.0001) if eager else random.uniform(0.002, 0.05))
 
 
 def _abandon(database: SqliteDatabase) -> None:

@@ -6,31 +6,30 @@ A parent counts once it has ended: while it is requeued, retried or resumed, its
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from backprop.scheduler.database import Database
-from backprop.scheduler.lifecycle import FINAL, Event, State
+from backprop.scheduler.lifecycle import FINAL, Event, State, next_state
 from backprop.scheduler.models import Dependency, Run
-from backprop.scheduler.moves import move
+from backprop.scheduler.rows import listed
 from backprop.scheduler.spec import DependencyKind, decode
 
+WAITING: Final = (State.QUEUED, State.HELD)
+IDS_A_STATEMENT: Final = 500
 WORDS: Final = {"success": "to complete", "any": "to end", "fail": "to fail"}
 _OTHERWISE: Final = [state.value for state in FINAL if state is not State.COMPLETED]
+UNMET: Final = f"""
+    SELECT 1 FROM dependencies AS link LEFT JOIN runs AS parent ON parent.id = link.parent_id
+    WHERE link.run_id = runs.id AND NOT COALESCE(CASE link.kind
+        WHEN 'success' THEN parent.state = '{State.COMPLETED.value}'
+        WHEN 'fail' THEN parent.state IN {listed(FINAL - {State.COMPLETED})}
+        ELSE parent.id IS NULL OR parent.state IN {listed(FINAL)}
+    END, FALSE)"""
+"""Inside a query on `runs`: the run's dependencies that are not met yet. A parent that was removed counts as ended,
+and as nothing better."""
 _ENDED: Final = [state.value for state in FINAL]
-
-
-def unmet() -> Any:
-    """Inside a query on Run: selects from the run's dependencies that are not met yet."""
-    from peewee import JOIN
-
-    parent = Run.alias()
-    completed = (Dependency.kind == "success") & (parent.state == State.COMPLETED.value)
-    failed = (Dependency.kind == "fail") & parent.state.in_(_OTHERWISE)
-    ended = (Dependency.kind == "any") & (parent.state.in_(_ENDED) | parent.id.is_null())
-    joined = Dependency.select(Dependency.run_id).join(
-        parent, JOIN.LEFT_OUTER, on=(Dependency.parent_id == parent.id)
-    )
-    return joined.where(Dependency.run_id == Run.id, ~(completed | failed | ended) | _unknown(parent))
 
 
 def waits_for(database: Database, run_id: str) -> list[tuple[str, DependencyKind, State | None]]:
@@ -68,18 +67,20 @@ def end_impossible(database: Database, now_s: float) -> list[tuple[str, str]]:
     def verb() -> list[tuple[str, str]]:
         ended: list[tuple[str, str]] = []
         while found := _hopeless():
-            news = 0
-            for run, parent, kind, state in found:
-                why = f"waited for {parent} {WORDS[kind]}, which has {state or 'been removed'}"
-                if decode(run.spec).keep_when_unmet:
-                    told = f"{why}; kept: backprop resume {parent}"
-                    Run.update(reason=told).where(Run.id == run.id, Run.reason != told).execute()
-                    continue
-                move(run.id, State(run.state), Event.STOPPED, True, reason=why, ended_at_s=now_s)
-                ended.append((run.id, why))
-                news += 1
-            if not news:
+            alike: dict[tuple[str, bool], list[_Vain]] = {}
+            for one in found:
+                why = f"waited for {one.parent} {WORDS[one.kind]}, which has {one.parent_state or 'been removed'}"
+                alike.setdefault((why, decode(one.spec).keep_when_unmet), []).append(one)
+            stopped: list[tuple[str, str]] = []
+            for (why, kept), these in alike.items():
+                if kept:
+                    _tell([one.id for one in these], f"{why}; kept: backprop resume {these[0].parent}")
+                else:
+                    _stop([one.id for one in these], why, now_s)
+                    stopped += [(one.id, why) for one in these]
+            if not stopped:
                 break
+            ended += stopped
         return ended
 
     if not database.read(lambda: Dependency.select().limit(1).exists()):
@@ -87,6 +88,16 @@ def end_impossible(database: Database, now_s: float) -> list[tuple[str, str]]:
     if not database.read(_hopeless):
         return []
     return database.write(verb)
+
+
+def members(database: Database, group: str) -> list[tuple[str, State]]:
+    """(id, state) of a group's members; none when there is no such group."""
+
+    def query() -> list[tuple[str, State]]:
+        rows: Any = Run.select(Run.id, Run.state).where(Run.group_name == group).tuples()
+        return [(run_id, State(state)) for run_id, state in rows]
+
+    return database.read(query)
 
 
 def dependents(database: Database, run_id: str) -> list[str]:
@@ -109,25 +120,53 @@ def _unknown(parent: Any) -> Any:
     return parent.id.is_null() & (Dependency.kind != "any")
 
 
-def _hopeless() -> list[tuple[Any, str, DependencyKind, str | None]]:
-    """(waiting run, parent's id, kind, parent's state), one for each waiting run that waits in vain."""
+def _stop(run_ids: Sequence[str], why: str, now_s: float) -> None:
+    """Inside the transaction that has found them waiting. Many at a time: a group may wait for one run."""
+    for state in WAITING:
+        new = next_state(state, Event.STOPPED)
+        for at in range(0, len(run_ids), IDS_A_STATEMENT):
+            here = Run.id.in_(run_ids[at : at + IDS_A_STATEMENT]) & (Run.state == state.value)
+            Run.update(state=new, reason=why, ended_at_s=now_s, waiting=None).where(here).execute()
+
+
+def _tell(run_ids: Sequence[str], told: str) -> None:
+    for at in range(0, len(run_ids), IDS_A_STATEMENT):
+        here = Run.id.in_(run_ids[at : at + IDS_A_STATEMENT]) & (Run.reason != told)
+        Run.update(reason=told).where(here).execute()
+
+
+@dataclass(frozen=True)
+class _Vain:
+    """A waiting run, and one parent of it that rules it out. `parent_state` None: the parent was removed."""
+
+    id: str
+    state: State
+    spec: str
+    parent: str
+    kind: DependencyKind
+    parent_state: str | None
+
+
+def _hopeless() -> list[_Vain]:
+    """One for each waiting run that waits in vain."""
     from peewee import JOIN
 
-    parent = Run.alias()
-    query = (
-        Dependency.select(Dependency.run_id, Dependency.parent_id, Dependency.kind, parent.state)
+    child, parent = Run.alias(), Run.alias()
+    columns = (child.id, child.state, child.spec, Dependency.parent_id, Dependency.kind, parent.state)
+    query: Any = (
+        Dependency.select(*columns)
+        .join(child, on=(Dependency.run_id == child.id))
+        .switch(Dependency)
         .join(parent, JOIN.LEFT_OUTER, on=(Dependency.parent_id == parent.id))
         .where(
+            child.state.in_([state.value for state in WAITING]),
             ((Dependency.kind == "success") & parent.state.in_(_OTHERWISE))
             | ((Dependency.kind == "fail") & (parent.state == State.COMPLETED.value))
-            | _unknown(parent)
+            | _unknown(parent),
         )
         .tuples()
     )
-    vain: dict[str, tuple[str, DependencyKind, str | None]] = {}
-    for child, parent_id, kind, state in list(query):
-        vain.setdefault(child, (parent_id, kind, state))
-    waiting = Run.select().where(
-        Run.id.in_(list(vain)), Run.state.in_([State.QUEUED.value, State.HELD.value])
-    )
-    return [(row, *vain[row.id]) for row in list(waiting)]
+    vain: dict[str, _Vain] = {}
+    for run_id, state, spec, parent_id, kind, parent_state in list(query):
+        vain.setdefault(run_id, _Vain(run_id, State(state), spec, parent_id, kind, parent_state))
+    return list(vain.values())

@@ -12,8 +12,8 @@
     ├── IllegalMove         10  the run's state does not allow what was asked
     └── LostRace            10  another process moved the run first
 
-Exit code 2 is Click's (usage). 20-23 are outcomes of `--follow`, 24 is the doctor's when something is bad:
-no errors either, see `cli/outcome.py`.
+Exit code 2 is Click's (usage). 20-23 are outcomes of `--follow`, 24 is the doctor's when something is bad,
+25 a drill's: no errors either, see `cli/outcome.py`.
 """
 
 

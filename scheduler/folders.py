@@ -7,10 +7,11 @@
 Written under a temporary name, synced and renamed: a crash leaves the old file or the new one.
 """
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,19 +19,23 @@ import msgspec
 
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.home import Home
-from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.spec import Group, Place, RunSpec
 
 ID_TRIES: Final = 20
 FORMAT: Final = 1
 
 
 class SpecFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`spec.json`, without its environment."""
+    """`spec.json`, without its environment. `place`: where it stood in the queue at first. `group`: the rules it
+    brought for its group. `batch`: with which others it was queued, see `batches`."""
 
     id: str
     name: str
     created_at_s: float
     spec: RunSpec
+    place: Place = Place()
+    group: Group | None = None
+    batch: str | None = None
 
 
 class OutcomeFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,28 +65,56 @@ def create(home: Home, wanted: str | None) -> tuple[str, Path]:
 
 
 def write_spec(
-    folder: Path, run_id: str, name: str, spec: RunSpec, environment: Mapping[str, str], now_s: float
+    folder: Path,
+    run_id: str,
+    name: str,
+    spec: RunSpec,
+    environment: Mapping[str, str],
+    now_s: float,
+    place: Place = Place(),  # noqa: B008 - frozen
+    group: Group | None = None,
 ) -> None:
-    """Write `spec.json`. Raises OSError.
-
-    The standard library's JSON writes what is not UTF-8 in an environment as escapes and reads it back the same;
-    msgspec refuses it.
-    """
-    body = {
-        "format": FORMAT,
-        "id": run_id,
-        "name": name,
-        "created_at_s": now_s,
-        "spec": msgspec.to_builtins(spec),
-        "environment": dict(environment),
-    }
-    _write(folder / "spec.json", body)
+    """Write `spec.json`. Raises OSError."""
+    kept = SpecFile(id=run_id, name=name, created_at_s=now_s, spec=spec, place=place, group=group)
+    _write(folder / "spec.json", _body(kept, environment))
 
 
-def change_spec(folder: Path, spec: RunSpec) -> None:
-    """Put a changed specification beside the environment that is there. Raises OSError, ValueError."""
+def write_first(folder: Path, kept: SpecFile, environment: Mapping[str, str]) -> None:
+    """Write `spec.json` unless it is there: of several processes that do so at once one wins, and what was changed
+    in it since is not undone. Raises OSError."""
+    draft = folder / f"spec.json.{os.getpid()}"
+    write_synced(draft, (_json(_body(kept, environment)),))
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, folder / "spec.json", follow_symlinks=False)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync(folder)
+
+
+def _body(kept: SpecFile, environment: Mapping[str, str]) -> dict[str, Any]:
+    return {"format": FORMAT, **msgspec.to_builtins(kept), "environment": dict(environment)}
+
+
+def change_spec(
+    folder: Path,
+    spec: RunSpec,
+    name: str | None = None,
+    priority: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Put a changed specification beside the environment that is there, and another name and priority where they are
+    given. `environment`: put into that one. Raises OSError, ValueError."""
     body = json.loads((folder / "spec.json").read_bytes())
-    _write(folder / "spec.json", body | {"spec": msgspec.to_builtins(spec)})
+    changed: dict[str, Any] = {"spec": msgspec.to_builtins(spec)}
+    if name is not None:
+        changed["name"] = name
+    if priority is not None:
+        place = msgspec.convert(body.get("place", {}), Place)
+        changed["place"] = msgspec.to_builtins(msgspec.structs.replace(place, priority=priority))
+    if environment:
+        changed["environment"] = body["environment"] | dict(environment)
+    _write(folder / "spec.json", body | changed)
 
 
 def read_spec(folder: Path) -> SpecFile | None:
@@ -92,9 +125,9 @@ def read_spec(folder: Path) -> SpecFile | None:
         return None
 
 
-def write_outcome(folder: Path, outcome: OutcomeFile) -> None:
-    """Write `outcome.json`. Raises OSError."""
-    _write(folder / "outcome.json", msgspec.to_builtins(outcome))
+def write_outcome(folder: Path, outcome: OutcomeFile, *, synced: bool = True) -> None:
+    """Write `outcome.json`. `synced`: have it on disk on return. Raises OSError."""
+    _write(folder / "outcome.json", msgspec.to_builtins(outcome), synced=synced)
 
 
 def read_outcome(folder: Path) -> OutcomeFile | None:
@@ -135,17 +168,35 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(path: Path, body: Mapping[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
+def write_synced(path: Path, chunks: Iterable[bytes], *, synced: bool = True) -> None:
+    """Write a file of one's own and have it on disk, if `synced`. Raises OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    handle = os.open(temporary, flags, 0o600)
-    with open(handle, "w", encoding="ascii") as file:  # noqa: PTH123
-        json.dump(body, file)
+    handle = os.open(path, flags, 0o600)
+    with open(handle, "wb") as file:  # noqa: PTH123
+        file.writelines(chunks)
         file.flush()
-        os.fsync(handle)
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if synced:
+            os.fsync(handle)
+
+
+def sync(folder: Path) -> None:
+    """Have the names in a folder on disk. Raises OSError."""
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _write(path: Path, body: Mapping[str, Any], *, synced: bool = True) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    write_synced(temporary, (_json(body),), synced=synced)
+    temporary.replace(path)
+    if synced:
+        sync(path.parent)
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    """The standard library writes what is not UTF-8 in an environment as escapes and reads it back the same; msgspec
+    refuses it."""
+    return json.dumps(body).encode("ascii")

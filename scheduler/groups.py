@@ -3,12 +3,17 @@
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from collections.abc import Sequence
 from typing import Any
 
 from backprop.scheduler.database import Database
-from backprop.scheduler.lifecycle import LIVE
+from backprop.scheduler.lifecycle import FINAL, Event, State
 from backprop.scheduler.models import Group as Row
-from backprop.scheduler.models import Run
+from backprop.scheduler.models import Ranking, Run
+from backprop.scheduler.moves import move
+from backprop.scheduler.ranking import Place
+from backprop.scheduler.records import RunRecord
+from backprop.scheduler.rows import run_of
 from backprop.scheduler.spec import Group
 
 
@@ -44,21 +49,108 @@ def all_rules(database: Database) -> dict[str, Group]:
     return database.read(lambda: {row.name: _group(row) for row in Row.select()})
 
 
-def full() -> list[str]:
-    """Inside a read: the groups that have as many live members as they may."""
-    from peewee import fn
+def hold_rest(database: Database, run: RunRecord, fault: str) -> int:
+    """The poison guard: once two members of a group have failed at their first start in the same way, its members
+    that have not started yet are held. `run`: the one that has just failed so. Returns how many were held."""
 
-    limited: Any = Row.select(Row.name, Row.max_parallel).where(Row.max_parallel.is_null(False)).tuples()
-    limits: dict[str, int] = dict(list(limited))
-    if not limits:
-        return []
-    live: Any = (
-        Run.select(Run.group_name, fn.COUNT(Run.id))
-        .where(Run.state.in_(list(LIVE)), Run.group_name.is_null(False))
-        .group_by(Run.group_name)
-        .tuples()
+    def verb() -> int:
+        alike = (Run.group_name == run.group_name) & (Run.state == State.FAILED.value)
+        same = alike & (Run.fault == fault) & (Run.segment == 1)
+        if Run.select(Run.id).where(same).limit(2).count() < 2:
+            return 0
+        unstarted = (
+            (Run.group_name == run.group_name) & (Run.state == State.QUEUED.value) & (Run.segment == 0)
+        )
+        held = 0
+        for (run_id,) in list(Run.select(Run.id).where(unstarted).tuples()):
+            who = f"others of group {run.group_name} ended at once with the same {fault}"
+            why = f"held: {who}; look: backprop show {run.id}"
+            move(run_id, State.QUEUED, Event.HELD, Run.segment == 0, reason=why, waiting=None)
+            held += 1
+        return held
+
+    return database.write(verb) if run.group_name is not None else 0
+
+
+def unfinished(database: Database, name: str) -> list[RunRecord]:
+    """The members that have not ended, in the order of the queue."""
+    ended = [state.value for state in FINAL]
+    query = Run.select().where(Run.group_name == name, Run.state.not_in(ended)).order_by(Run.turn_s, Run.id)
+    return database.read(lambda: [run_of(row) for row in query])
+
+
+def counts(database: Database, name: str) -> dict[str, int]:
+    """How many members are in each state; states without any are missing."""
+
+    def query() -> dict[str, int]:
+        from peewee import fn
+
+        rows: Any = (
+            Run.select(Run.state, fn.COUNT(Run.id)).where(Run.group_name == name).group_by(Run.state).tuples()
+        )
+        return dict(list(rows))
+
+    return database.read(query)
+
+
+def all_names(database: Database) -> list[tuple[str, int]]:
+    """(name, members) of every group, the newest first."""
+
+    def query() -> list[tuple[str, int]]:
+        from peewee import fn
+
+        newest = fn.MAX(Run.created_at_s)
+        rows: Any = (
+            Run.select(Run.group_name, fn.COUNT(Run.id))
+            .where(Run.group_name.is_null(False))
+            .group_by(Run.group_name)
+            .order_by(newest.desc())
+            .tuples()
+        )
+        return list(rows)
+
+    return database.read(query)
+
+
+def rounds(database: Database, name: str) -> int:
+    """How many rounds have been decided."""
+
+    def query() -> int:
+        from peewee import fn
+
+        last: Any = Ranking.select(fn.MAX(Ranking.round)).where(Ranking.group_name == name).scalar()
+        return last or 0
+
+    return database.read(query)
+
+
+def decide_round(database: Database, name: str, number: int, places: Sequence[Place], now_s: float) -> bool:
+    """Write a round's ranking down; False when another worker has."""
+
+    def verb() -> bool:
+        if Ranking.select().where(Ranking.group_name == name, Ranking.round >= number).exists():
+            return False
+        for one in places:
+            Ranking.insert(
+                group_name=name,
+                round=number,
+                run_id=one.run_id,
+                place=one.place,
+                value=one.value,
+                kept=one.kept,
+                at_s=now_s,
+            ).execute()
+        return True
+
+    return database.write(verb)
+
+
+def rankings(database: Database, name: str) -> list[tuple[int, Place]]:
+    """(round, place) of every decision of a group, in order."""
+    query = Ranking.select().where(Ranking.group_name == name).order_by(Ranking.round, Ranking.place)
+    return database.read(
+        lambda: [(row.round, Place(row.run_id, row.place, row.value, row.kept)) for row in query]
     )
-    return [name for name, count in live if count >= limits.get(name, count + 1)]
 
 
 def _group(row: Any) -> Group:

@@ -50,6 +50,10 @@ class Home:
         return self.root / "runs"
 
     @property
+    def batches(self) -> Path:
+        return self.root / "batches"
+
+    @property
     def config(self) -> Path:
         return self.root / "config.json"
 

@@ -1,4 +1,4 @@
-"""Reading the list of runs the npm original left: `~/.backprop/experiments.json`. It is read, never written.
+"""The npm original's list of runs, `~/.backprop/experiments.json`: reading what it left, and runs in its shape.
 
 An object, id to record; times are milliseconds since 1970, fields not listed here are passed over:
 
@@ -9,12 +9,15 @@ An object, id to record; times are milliseconds since 1970, fields not listed he
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import msgspec
 
 from backprop.scheduler.errors import BadConfig
+from backprop.scheduler.lifecycle import FINAL, LIVE
+from backprop.scheduler.records import RunRecord
 from backprop.scheduler.settings_files import decode_text, parse_json, read_trusted, shown
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -89,6 +92,30 @@ def read_original(path: Path) -> OriginalRuns | None:
         if runs.setdefault(run.id, run) is not run:
             skipped.append(Skipped(written, f"another run already has the id {run.id}"))
     return OriginalRuns(tuple(runs.values()), tuple(skipped))
+
+
+def record_of(run: RunRecord, checkpoints: Sequence[str]) -> dict[str, object]:
+    """A run as the original would have it. `checkpoints`: the paths of good ones, oldest first; one that was saved
+    again counts where it was saved last.
+
+    What is neither alive nor ended has no status there; it is told as stopped, which may be resumed too.
+    """
+    state = run.state
+    record: dict[str, object] = {
+        "id": run.id,
+        "name": run.name,
+        "scriptPath": run.spec.script or run.spec.program,
+        "status": state.value if state in FINAL else "running" if state in LIVE else "stopped",
+        "checkpoints": list(dict.fromkeys(reversed(checkpoints)))[::-1],
+        "startTime": round((run.started_at_s or run.created_at_s) * 1000),
+    }
+    optional = {
+        "lastCheckpoint": checkpoints[-1] if checkpoints else None,
+        "lastStep": run.last_step,
+        "lastLoss": run.last_loss,
+        "endTime": None if run.ended_at_s is None else round(run.ended_at_s * 1000),
+    }
+    return record | {name: value for name, value in optional.items() if value is not None}
 
 
 def safe_id(written: str) -> str:

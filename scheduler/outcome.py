@@ -16,6 +16,7 @@ from typing import Final
 
 from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.triage import WOULD_FAIL_AGAIN, Fault, fault_of
 
 EX_TEMPFAIL: Final = 75
 STALLED_CAP: Final = 2
@@ -32,7 +33,8 @@ class Ending:
     `wanted`: what was recorded but perhaps never delivered. `exit_code` is None when a signal ended the leader
     or nobody saw it end. `lost`: no process is left and no exit record was written.
     `could_not_start`: why the leader never ran. `passing`: that reason is one that passes by itself (EAGAIN).
-    `out_of_memory`: the line of its log that says so, when it ran out of GPU memory.
+    `out_of_memory`: the line of its log that says so, when it ran out of GPU memory. `cut_cost_s`: running time between
+    its newest good checkpoint and the signal that ended it; None where none was sent.
     """
 
     asked: Intent | None = None
@@ -48,6 +50,7 @@ class Ending:
     running_s: float = 0.0
     first_sign_s: float | None = None
     out_of_memory: str | None = None
+    cut_cost_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Chain:
 @dataclass(frozen=True)
 class Verdict:
     """One move, with the run's new counters. `outcome` names the segment's end; `delay_s`: not claimed before.
-    `need_mib`: the VRAM to reserve from now on, when it has to be raised."""
+    `need_mib`: the VRAM to reserve from now on, when it has to be raised. `fault`: the kind of trouble."""
 
     event: Event
     outcome: str
@@ -85,6 +88,7 @@ class Verdict:
     lost: int = 0
     delay_s: float = 0.0
     need_mib: int | None = None
+    fault: Fault | None = None
 
 
 def settle(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
@@ -95,12 +99,20 @@ def settle(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
         return _not_started(spec, ending, chain)
     if Intent.STOP in (ending.asked, ending.wanted) and not _finished_by_itself(ending):
         return Verdict(Event.STOPPED, "stopped", f"stopped by the user{_from_checkpoint(chain)}")
+    if Intent.OUTRANKED in (ending.asked, ending.wanted) and not _finished_by_itself(ending):
+        return Verdict(Event.STOPPED, "outranked", f"stopped: {ending.why_asked}{_from_checkpoint(chain)}")
+    if Intent.NAN in (ending.asked, ending.wanted):
+        told = f"{ending.why_asked}; look at its checkpoints before it is resumed"
+        return Verdict(Event.FAILED, Fault.NAN, told, fault=Fault.NAN)
     if ending.asked is Intent.LIMIT:
         return Verdict(Event.FAILED, "over its limit", f"ended: {ending.why_asked}")
     if ending.asked is Intent.YIELD:
         return _yielded(ending, chain)
     if ending.asked is Intent.TIMEBOX:
-        return _chained(spec, ending, chain, "timeboxed", "timebox reached")
+        return _chained(spec, ending, chain, "timeboxed", ending.why_asked or "timebox reached")
+    if ending.asked is Intent.STARTED_OVER:
+        told = f"started over: {ending.why_asked}"
+        return Verdict(Event.FAILED, Fault.STARTED_OVER, told, fault=Fault.STARTED_OVER)
     if ending.exit_code == 0:
         return Verdict(Event.COMPLETED, "completed", "exited 0")
     if ending.exit_code == EX_TEMPFAIL:
@@ -140,6 +152,8 @@ def _why_not_chained(spec: RunSpec, ending: Ending, chain: Chain, stalled: int, 
         return "auto-resume is off; `backprop resume` continues it"
     if used_up := _used_up(spec, chain):
         return used_up
+    if outcome == "timeboxed" and spec.plan is not None and spec.plan.resumes == "none":
+        return f"it cannot resume ({spec.plan.why or 'by its recipe'}): {_longer(spec, ending)}"
     if outcome == "timeboxed" and not chain.resumable:
         return f"it saved no checkpoint, so a resume would begin at zero. {_advice(spec, ending)}"
     if stalled >= STALLED_CAP:
@@ -157,7 +171,6 @@ def _used_up(spec: RunSpec, chain: Chain) -> str | None:
 
 
 def _advice(spec: RunSpec, ending: Ending) -> str:
-    longer = max(2 * spec.timebox_s, 2 * (ending.first_sign_s or 0.0))
     began = (
         f"Its first output came after {ending.first_sign_s:.1f} s. "
         if ending.first_sign_s is not None
@@ -166,8 +179,13 @@ def _advice(spec: RunSpec, ending: Ending) -> str:
     killed = f"It had to be killed {spec.grace_s:g} s after the stop signal: try a longer --grace-seconds. "
     return (
         f"{began}{killed if ending.killed else ''}Let it save on SIG{spec.stop_signal} or more often and announce it"
-        f" (docs/protocol.md), or give it a longer box: backprop resume -m {longer / 60:g}"
+        f" (docs/protocol.md), or {_longer(spec, ending)}"
     )
+
+
+def _longer(spec: RunSpec, ending: Ending) -> str:
+    longer_s = max(2 * spec.timebox_s, 2 * (ending.first_sign_s or 0.0))
+    return f"give it a longer box: backprop resume -m {longer_s / 60:g}"
 
 
 def _yielded(ending: Ending, chain: Chain) -> Verdict:
@@ -221,7 +239,13 @@ def _out_of_memory(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
     neighbours = chain.peak_mib is not None and chain.peak_mib < 0.9 * chain.promised_mib
     if chain.oom_retries or not chain.promised_mib or (own_limit and not neighbours):
         advice = "; raise its limit: backprop resume -g" if own_limit else ""
-        return Verdict(Event.FAILED, "out of GPU memory", said + advice, retries_used=chain.retries_used)
+        return Verdict(
+            Event.FAILED,
+            Fault.GPU_MEMORY,
+            said + advice,
+            retries_used=chain.retries_used,
+            fault=Fault.GPU_MEMORY,
+        )
     need_mib = (
         chain.promised_mib if own_limit else max(chain.promised_mib * 3 // 2, (chain.peak_mib or 0) * 5 // 4)
     )
@@ -229,29 +253,35 @@ def _out_of_memory(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
     reason = f"{said}; once more from {told}, with {need_mib} MiB reserved"
     return Verdict(
         Event.REQUEUED,
-        "out of GPU memory",
+        Fault.GPU_MEMORY,
         reason,
         chain.stalled,
         chain.retries_used,
         0,
         BACKOFF_BASE_S,
         need_mib,
+        Fault.GPU_MEMORY,
     )
 
 
 def _failed(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
-    why = _why_failed(ending)
+    fault = fault_of(ending.exit_code, ending.last_line)
+    why = f"{fault}: {_why_failed(ending)}" if fault else _why_failed(ending)
     outcome = "not started" if ending.could_not_start else "failed"
+    end: str | None = None
     if chain.retries_used >= spec.retries:
-        used = f" (after {chain.retries_used} retries)" if chain.retries_used else ""
-        return Verdict(Event.FAILED, outcome, f"{why}{used}", retries_used=chain.retries_used)
-    if used_up := _used_up(spec, chain):
-        return Verdict(Event.FAILED, outcome, f"{why}; {used_up}", retries_used=chain.retries_used)
+        end = f" (after {chain.retries_used} retries)" if chain.retries_used else ""
+    elif fault in WOULD_FAIL_AGAIN and not chain.resumable:
+        end = "; not retried: it would fail the same way again"
+    elif used_up := _used_up(spec, chain):
+        end = f"; {used_up}"
+    if end is not None:
+        return Verdict(Event.FAILED, outcome, why + end, retries_used=chain.retries_used, fault=fault)
     attempt = chain.retries_used + 1
     told = "its last checkpoint" if chain.resumable else "the beginning"
     delay_s = backoff_s(attempt)
     reason = f"{why}; retry {attempt} of {spec.retries} from {told} in {delay_s:g} s"
-    return Verdict(Event.REQUEUED, outcome, reason, chain.stalled, attempt, 0, delay_s)
+    return Verdict(Event.REQUEUED, outcome, reason, chain.stalled, attempt, 0, delay_s, fault=fault)
 
 
 def _why_failed(ending: Ending) -> str:

@@ -6,23 +6,62 @@ With a rollback journal an unfinished SELECT blocks every writer, so no cursor l
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
-
-from backprop.scheduler import dependencies, groups
+from backprop.scheduler import dependencies
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
-from backprop.scheduler.lifecycle import LIVE, Intent, State
-from backprop.scheduler.models import Checkpoint, Dependency, Run, Segment, Switch, Worker
-from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord, Waiting, WorkerRecord
-from backprop.scheduler.spec import decode
+from backprop.scheduler.lifecycle import LIVE, State
+from backprop.scheduler.models import Checkpoint, Run, Switch, Worker
+from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord, WorkerRecord
+from backprop.scheduler.rows import (
+    SELECT_CHECKPOINTS,
+    SELECT_RUNS,
+    SELECT_SEGMENTS,
+    checkpoint_from,
+    listed,
+    run_from,
+    run_of,
+    segment_from,
+    worker_of,
+)
 
 SHOWN_MATCHES: Final = 6
+_ROOM_IN_GROUP: Final = f"""(group_name IS NULL OR group_name NOT IN (
+    SELECT name FROM groups WHERE max_parallel <= (
+        SELECT COUNT(*) FROM runs AS member
+        WHERE member.group_name = groups.name AND member.state IN {listed(LIVE)})))"""
+_QUEUE: Final = (
+    f"{SELECT_RUNS} WHERE state = 'queued' AND not_before_s <= ? AND {_ROOM_IN_GROUP}"
+    f" AND NOT EXISTS ({dependencies.UNMET}) ORDER BY priority DESC, turn_s, id LIMIT ?"
+)
+_NEXT_DUE: Final = (
+    f"SELECT MIN(not_before_s) FROM runs WHERE state = 'queued' AND NOT EXISTS ({dependencies.UNMET})"
+)
+_LIVE: Final = f"{SELECT_RUNS} WHERE state IN {listed(LIVE)}"
+_ALIVE: Final = f"{SELECT_SEGMENTS} WHERE ended_at_s IS NULL ORDER BY serial"
 
 
 def run_by_id(database: Database, run_id: str) -> RunRecord | None:
-    return database.read(lambda: _first(Run.select().where(Run.id == run_id)))
+    rows = database.rows(f"{SELECT_RUNS} WHERE id = ?", run_id)
+    return run_from(rows[0]) if rows else None
+
+
+def runs_by_id(database: Database, run_ids: Sequence[str]) -> list[RunRecord]:
+    """Those of these runs that are there, in the order given."""
+
+    def query() -> dict[str, RunRecord]:
+        from peewee import chunked
+
+        return {
+            row.id: run_of(row)
+            for ids in chunked(run_ids, 500)
+            for row in Run.select().where(Run.id.in_(list(ids)))
+        }
+
+    found = database.read(query)
+    return [found[run_id] for run_id in run_ids if run_id in found]
 
 
 def find_run(database: Database, text: str) -> RunRecord:
@@ -40,7 +79,9 @@ def find_run(database: Database, text: str) -> RunRecord:
         raise AmbiguousRun(
             f"{len(by_name)}{_more(by_name)} runs are named {text}: {_ids(by_name)}; say which by id"
         )
-    by_prefix = _matches(database, Run.id.startswith(text)) if text else []
+    # A range, which the index answers: LIKE, deaf to case, reads every row.
+    begins = (Run.id >= text) & (Run.id < text + "\U0010ffff")
+    by_prefix = _matches(database, begins) if text else []
     if len(by_prefix) == 1:
         return by_prefix[0]
     if by_prefix:
@@ -50,27 +91,22 @@ def find_run(database: Database, text: str) -> RunRecord:
     raise UnknownRun(f"no run has the id or name {text}; see: backprop list")
 
 
+def any_id_begins(database: Database, prefix: str) -> bool:
+    """Whether a run's id begins so. By the range of ids: LIKE would look at every row."""
+    beyond = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    return database.read(lambda: Run.select().where(Run.id >= prefix, Run.id < beyond).limit(1).exists())
+
+
 def list_runs(database: Database, limit: int | None = None) -> list[RunRecord]:
     """Runs, newest first; all of them when `limit` is None."""
     query = Run.select().order_by(Run.created_at_s.desc(), Run.id).limit(limit)
-    return database.read(lambda: [_run(row) for row in query])
+    return database.read(lambda: [run_of(row) for row in query])
 
 
 def queue(database: Database, now_s: float, limit: int = 200) -> list[RunRecord]:
     """The first `limit` queued runs that may be claimed at `now_s` (Unix seconds), in queue order: their time has
     come, what they depend on is done, and their group may start another member."""
-
-    def query() -> list[RunRecord]:
-        from peewee import fn
-
-        ripe = Run.select().where(Run.state == State.QUEUED, Run.not_before_s <= now_s)
-        if full := groups.full():
-            ripe = ripe.where(Run.group_name.is_null() | Run.group_name.not_in(full))
-        if Dependency.select().limit(1).exists():
-            ripe = ripe.where(~fn.EXISTS(dependencies.unmet()))
-        return [_run(row) for row in ripe.order_by(Run.priority.desc(), Run.turn_s, Run.id).limit(limit)]
-
-    return database.read(query)
+    return [run_from(row) for row in database.rows(_QUEUE, now_s, limit)]
 
 
 def drained(database: Database) -> tuple[str, float] | None:
@@ -81,43 +117,37 @@ def drained(database: Database) -> tuple[str, float] | None:
 
 def live_runs(database: Database) -> list[RunRecord]:
     """Runs that may have processes: running or paused, whoever claimed them."""
-    return database.read(lambda: [_run(row) for row in Run.select().where(Run.state.in_(list(LIVE)))])
+    return [run_from(row) for row in database.rows(_LIVE)]
 
 
 def state_counts(database: Database) -> dict[State, int]:
     """How many runs are in each state; states without a run are missing."""
 
     def query() -> dict[State, int]:
-        from peewee import fn
+        from peewee import SQL, fn
 
-        rows: Any = Run.select(Run.state, fn.COUNT(Run.id)).group_by(Run.state).tuples()
+        # Not of the ids: a smaller index answers it.
+        rows: Any = Run.select(Run.state, fn.COUNT(SQL("*"))).group_by(Run.state).tuples()
         return {State(state): count for state, count in rows}
 
     return database.read(query)
 
 
 def next_due_s(database: Database) -> float | None:
-    """When the first queued run may be claimed (Unix seconds); None when nothing is queued."""
-
-    def query() -> float | None:
-        from peewee import fn
-
-        value: Any = Run.select(fn.MIN(Run.not_before_s)).where(Run.state == State.QUEUED).scalar()
-        return value
-
-    return database.read(query)
+    """When the first queued run may be claimed (Unix seconds); None when nothing is queued that may start by itself:
+    what waits for a run that is held, or in vain, does not."""
+    due_s: float | None = database.rows(_NEXT_DUE)[0][0]
+    return due_s
 
 
 def segments(database: Database, run_id: str) -> list[SegmentRecord]:
-    query = Segment.select().where(Segment.run_id == run_id).order_by(Segment.number)
-    return database.read(lambda: [_segment(row) for row in query])
+    rows = database.rows(f"{SELECT_SEGMENTS} WHERE run_id = ? ORDER BY number", run_id)
+    return [segment_from(row) for row in rows]
 
 
 def segment(database: Database, run_id: str, number: int) -> SegmentRecord | None:
-    rows = database.read(
-        lambda: list(Segment.select().where(Segment.run_id == run_id, Segment.number == number))
-    )
-    return _segment(rows[0]) if rows else None
+    rows = database.rows(f"{SELECT_SEGMENTS} WHERE run_id = ? AND number = ?", run_id, number)
+    return segment_from(rows[0]) if rows else None
 
 
 def live_segments(database: Database) -> tuple[int, list[SegmentRecord]]:
@@ -125,19 +155,17 @@ def live_segments(database: Database) -> tuple[int, list[SegmentRecord]]:
     to prove that the decision was made on the current reservations."""
 
     def query() -> tuple[int, list[SegmentRecord]]:
-        from peewee import fn
-
-        serial: Any = Segment.select(fn.MAX(Segment.serial)).scalar()
-        rows = list(Segment.select().where(Segment.ended_at_s.is_null()).order_by(Segment.serial))
-        return serial or 0, [_segment(row) for row in rows]
+        # The serial first: a claim made in between then makes the proof fail, not succeed.
+        serial: int | None = database.rows("SELECT MAX(serial) FROM segments")[0][0]
+        return serial or 0, [segment_from(row) for row in database.rows(_ALIVE)]
 
     return database.read(query)
 
 
 def checkpoints(database: Database, run_id: str) -> list[CheckpointRecord]:
     """Announced checkpoints of a run, newest first, refused ones included."""
-    query = Checkpoint.select().where(Checkpoint.run_id == run_id).order_by(Checkpoint.serial.desc())
-    return database.read(lambda: [_checkpoint(row) for row in query])
+    rows = database.rows(f"{SELECT_CHECKPOINTS} WHERE run_id = ? ORDER BY serial DESC", run_id)
+    return [checkpoint_from(row) for row in rows]
 
 
 def newest_checkpoints(database: Database, run_ids: list[str]) -> dict[str, str]:
@@ -164,12 +192,12 @@ def newest_checkpoints(database: Database, run_ids: list[str]) -> dict[str, str]
 def workers(database: Database) -> list[WorkerRecord]:
     """Workers that have not said goodbye. Whether one is alive, its lock tells."""
     query = Worker.select().where(Worker.stopped_at_s.is_null()).order_by(Worker.started_at_s)
-    return database.read(lambda: [_worker(row) for row in query])
+    return database.read(lambda: [worker_of(row) for row in query])
 
 
 def _matches(database: Database, condition: Any) -> list[RunRecord]:
     query = Run.select().where(condition).order_by(Run.created_at_s.desc()).limit(SHOWN_MATCHES + 1)
-    return database.read(lambda: [_run(row) for row in query])
+    return database.read(lambda: [run_of(row) for row in query])
 
 
 def _more(found: list[RunRecord]) -> str:
@@ -178,35 +206,3 @@ def _more(found: list[RunRecord]) -> str:
 
 def _ids(found: list[RunRecord]) -> str:
     return ", ".join(f"{run.id} ({run.state})" for run in found[:SHOWN_MATCHES])
-
-
-def _first(query: Any) -> RunRecord | None:
-    rows = list(query)
-    return _run(rows[0]) if rows else None
-
-
-def _run(row: Any) -> RunRecord:
-    values: dict[str, Any] = dict(row.__data__)
-    values["state"] = State(values["state"])
-    values["intent"] = Intent(values["intent"]) if values["intent"] else None
-    values["spec"] = decode(values["spec"])
-    values["waiting"] = msgspec.json.decode(values["waiting"] or "[]", type=tuple[Waiting, ...])
-    del values["script"]
-    return RunRecord(**values)
-
-
-def _segment(row: Any) -> SegmentRecord:
-    values: dict[str, Any] = dict(row.__data__)
-    del values["serial"]
-    values["gpu_uuids"] = tuple(msgspec.json.decode(values["gpu_uuids"], type=list[str]))
-    return SegmentRecord(**values)
-
-
-def _checkpoint(row: Any) -> CheckpointRecord:
-    values: dict[str, Any] = dict(row.__data__)
-    del values["serial"]
-    return CheckpointRecord(**values)
-
-
-def _worker(row: Any) -> WorkerRecord:
-    return WorkerRecord(**row.__data__)

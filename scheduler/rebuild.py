@@ -13,11 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from backprop.scheduler import groups, queue
+from backprop.scheduler.batches import Batch, spec_file
 from backprop.scheduler.database import Database
 from backprop.scheduler.folders import OutcomeFile, SpecFile
 from backprop.scheduler.lifecycle import FINAL, State
+from backprop.scheduler.models import Group as GroupRow
 from backprop.scheduler.models import Run, Segment
-from backprop.scheduler.queue import new_run
+from backprop.scheduler.spec import Group, NewRun
 
 NOBODY: Final = "recovered"
 """The worker that owns a run found in its folder. Its lock never exists."""
@@ -60,13 +63,76 @@ def put_back(
         if not _behind(known, newest, final):
             return False
         if known is None:
-            Run.insert(new_run(found.id, found.name, found.spec, found.created_at_s)).execute()
+            _insert([found])
         _insert_segments(found.id, segments, newest, final)
-        Run.update(_values(segments, newest, final, now_s)).where(Run.id == found.id).execute()
+        values = _values(found, segments, newest, final, now_s)
+        Run.update(values).where(Run.id == found.id).execute()
         hear()
         return True
 
     return database.write(verb)
+
+
+def put_back_batch(database: Database, batch: Batch) -> list[str]:
+    """Bring the members that have no folder up to what their batch says; the ids of those that were behind."""
+
+    def verb() -> list[str]:
+        missing, ended = _behind_batch(batch)
+        _insert([spec_file(batch.header, one) for one in batch.members if one.id in missing])
+        for run_id in [*missing, *ended]:
+            outcome = batch.outcomes.get(run_id)
+            if outcome is not None:
+                _end(run_id, outcome)
+        return [*missing, *ended]
+
+    return database.write(verb)
+
+
+def behind_batch(database: Database, batch: Batch) -> list[str]:
+    """The members that `put_back_batch` would put back."""
+    missing, ended = database.read(lambda: _behind_batch(batch))
+    return [*missing, *ended]
+
+
+def _behind_batch(batch: Batch) -> tuple[dict[str, None], list[str]]:
+    """(members that are not there, members that have ended and are still waiting)."""
+    known: dict[str, str] = {}
+    ids = [one.id for one in batch.members]
+    for at in range(0, len(ids), queue.ROWS_A_STATEMENT):
+        some = ids[at : at + queue.ROWS_A_STATEMENT]
+        rows: Any = Run.select(Run.id, Run.state).where(Run.id.in_(some)).tuples()
+        known |= dict(list(rows))
+    waiting = (State.QUEUED, State.HELD)
+    missing = {run_id: None for run_id in ids if run_id not in known}
+    return missing, [one for one in ids if one in batch.outcomes and known.get(one) in waiting]
+
+
+def _insert(found: list[SpecFile]) -> None:
+    """As they were queued, with what they waited for and what rules they brought."""
+    new = [NewRun(id=one.id, name=one.name, spec=one.spec, place=one.place) for one in found]
+    queue.insert(
+        [
+            queue.row_of(run, one.created_at_s, one.batch, "put back from its folder")
+            for run, one in zip(new, found, strict=True)
+        ]
+    )
+    queue.insert_links(new)
+    rules = {one.group.name: (one.group, one.created_at_s) for one in found if one.group is not None}
+    for group, created_at_s in rules.values():
+        _set_rules(group, created_at_s)
+
+
+def _set_rules(group: Group, given_at_s: float) -> None:
+    """The last ones given count, in whatever order they are found."""
+    known = GroupRow.get_or_none(GroupRow.name == group.name)
+    if known is None or known.created_at_s <= given_at_s:
+        groups.set_rules(group, given_at_s)
+        GroupRow.update(created_at_s=given_at_s).where(GroupRow.name == group.name).execute()
+
+
+def _end(run_id: str, outcome: OutcomeFile) -> None:
+    ended = {"state": outcome.state, "reason": outcome.reason, "ended_at_s": outcome.ended_at_s}
+    Run.update(ended).where(Run.id == run_id).execute()
 
 
 def is_behind(database: Database, run_id: str, newest: int, outcome: OutcomeFile | None) -> bool:
@@ -93,7 +159,7 @@ def _final(outcome: OutcomeFile | None, newest: int) -> OutcomeFile | None:
 
 
 def _values(
-    segments: list[FoundSegment], newest: int, final: OutcomeFile | None, now_s: float
+    found: SpecFile, segments: list[FoundSegment], newest: int, final: OutcomeFile | None, now_s: float
 ) -> dict[str, object]:
     common: dict[str, object] = {
         "segment": newest,
@@ -112,9 +178,9 @@ def _values(
         }
     if newest == 0:
         return common | {
-            "state": State.QUEUED.value,
+            "state": (State.HELD if found.place.held else State.QUEUED).value,
             "queued_at_s": now_s,
-            "turn_s": now_s,
+            "turn_s": found.created_at_s,
             "worker": None,
             "ended_at_s": None,
         }

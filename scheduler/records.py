@@ -3,8 +3,6 @@
 Times are Unix seconds; None means "not yet" or "cannot say".
 """
 
-from dataclasses import dataclass
-
 import msgspec
 
 from backprop.scheduler.lifecycle import Intent, State
@@ -23,8 +21,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     since_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunRecord:
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One run. `segment`: how many segments have started (also the fencing token of the live one).
 
     `chain_start`, `chain_total_s`: segments and running seconds since the user last queued or resumed it, for
@@ -72,8 +69,7 @@ class RunRecord:
     fault: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class SegmentRecord:
+class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One segment. `outcome` is None while it lives. `promised_mib`: VRAM
     reserved per GPU in `gpu_uuids`. `steps_from`: the run's last step when it started. `first_output_s`: seconds
     from its start to its first output."""
@@ -103,8 +99,7 @@ class SegmentRecord:
     bad_events: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckpointRecord:
+class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One announced checkpoint. `refused`: why it cannot be used; None for a good one."""
 
     run_id: str
@@ -118,8 +113,19 @@ class CheckpointRecord:
     refused: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkerRecord:
+class MetricRecord(msgspec.Struct, frozen=True):
+    """One value that a run reported. `at_s`: when it was heard, or when its output was last written to if that is
+    longer ago, Unix seconds. `step`: the last one told by then."""
+
+    run_id: str
+    segment: int
+    at_s: float
+    step: int | None
+    name: str
+    value: float
+
+
+class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     pid: int
     max_parallel: int
@@ -127,8 +133,7 @@ class WorkerRecord:
     stopped_at_s: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class QuarantineRecord:
+class QuarantineRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A GPU kept aside by a worker, and why. `since_s`: Unix seconds."""
 
     gpu_uuid: str
@@ -137,8 +142,7 @@ class QuarantineRecord:
     since_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class SampleRecord:
+class SampleRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One reading kept for reports: of the host (`gpu_uuid` None, `free_mib` is RAM) or of a GPU (VRAM)."""
 
     at_s: float

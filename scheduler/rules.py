@@ -28,6 +28,9 @@ class Rule(StrEnum):
     EXCLUSIVE = "exclusive"
     TEMPERATURE = "temperature"
     SLOWDOWN = "thermal slowdown"
+    AGED = "a longer wait"
+    DRAINED = "drained"
+    HOURS = "active hours"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,16 @@ import msgspec
 
 from backprop.scheduler.errors import BadConfig
 from backprop.scheduler.settings_files import USER_NAME, ConfigFile, project_file, shown, user_file
-from backprop.scheduler.settings_keys import ALIASES, BY_NAME, IGNORED, KEYS, Framework, GpuProbe, Key
+from backprop.scheduler.settings_keys import (
+    ALIASES,
+    BY_NAME,
+    HOOK_EVENTS,
+    IGNORED,
+    KEYS,
+    Framework,
+    GpuProbe,
+    Key,
+)
 from backprop.scheduler.settings_keys import GpuMemoryLimit as GpuMemoryLimit
 from backprop.scheduler.settings_keys import parse_gpu_memory_limit as parse_gpu_memory_limit
 
@@ -22,7 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What applies to a run or a worker, in our units. None: no limit, or nothing chosen.
 
     `gpu_memory_limit` is text for `parse_gpu_memory_limit`; `max_cpu_load` is the one-minute load per core;
-    `stop_signal` is a name without SIG; `resume_arg` is auto, none or a text holding {checkpoint}.
+    `active_hours` is text for `hours.parse_all`, None: always; `stop_signal` is a name without SIG; `resume_arg` is
+    auto, none or a text holding {checkpoint}.
     """
 
     timebox_s: float
@@ -37,14 +47,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auto_resume: bool
     max_segments: int | None
     max_total_s: float | None
+    overrun_pct: float
     grace_s: float
     stop_signal: str
     retries: int
+    stop_on_nan: bool
     max_cpu_load: float
+    active_hours: tuple[str, ...] | None
+    snapshot_code: bool
     min_free_disk_mib: int
     resume_arg: str
     python: Path | None
     checkpoint_roots: tuple[Path, ...]
+    hook_completed: str | None
+    hook_failed: str | None
+    hook_timeboxed: str | None
+    hook_stopped: str | None
+    hook_group_finished: str | None
+    hook_queue_empty: str | None
+
+    @property
+    def hooks(self) -> dict[str, str]:
+        """The user's command for each event that has one, by the names in `HOOK_EVENTS`."""
+        given: dict[str, str | None] = {event: getattr(self, f"hook_{event}") for event in HOOK_EVENTS}
+        return {event: command for event, command in given.items() if command is not None}
 
 
 class Source(msgspec.Struct, frozen=True):

@@ -142,13 +142,16 @@ def _parse_toml(path: Path, text: str) -> dict[str, object]:
         raise BadConfig(f"{path}: not a configuration: a number too long or an array too deep") from None
 
 
+NESTED = {"gpu": '{"probe": "auto"}', "hooks": '{"failed": "notify-send backprop failed"}'}
+
+
 def _flat(path: Path, found: object) -> dict[str, object]:
-    """The settings with the one nested object, `gpu`, as dotted keys; the original's files nest it."""
+    """The settings with the nested objects, `gpu` and `hooks`, as dotted keys; the original's files nest `gpu`."""
     values: dict[str, object] = {}
     for key, value in _table(path, found, "expected an object of settings").items():
-        if key == "gpu":
-            inner = _table(path, value, 'gpu: expected an object such as {"probe": "auto"}')
-            leaves = {f"gpu.{name}": leaf for name, leaf in inner.items()}
+        if key in NESTED:
+            inner = _table(path, value, f"{key}: expected an object such as {NESTED[key]}")
+            leaves = {f"{key}.{name}": leaf for name, leaf in inner.items()}
         else:
             leaves = {key: value}
         for twice in values.keys() & leaves.keys():

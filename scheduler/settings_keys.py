@@ -13,6 +13,8 @@ from typing import cast
 
 import msgspec
 
+from backprop.scheduler.hours import parse_all
+
 Reader = Callable[[object], object]
 
 _TEN_YEARS_MIN = 5_256_000
@@ -142,6 +144,21 @@ def _signal(value: object) -> object:
     return name
 
 
+def _active_hours(value: object) -> object:
+    """None for always. An option is one text: windows with semicolons between them."""
+    if isinstance(value, str):
+        given: list[object] = [part.strip() for part in _text(value).split(";")]
+    elif isinstance(value, list | tuple):
+        given = list(cast("list[object]", value))
+    else:
+        raise ValueError  # noqa: TRY004
+    if [one for one in given if one != "always"] == []:
+        return None
+    texts = tuple(_text(one).strip() for one in given)
+    parse_all(texts)
+    return texts
+
+
 def _resume_arg(value: object) -> object:
     text = _text(value)
     if text not in ("auto", "none") and "{checkpoint}" not in text:
@@ -165,6 +182,7 @@ def _paths(value: object) -> object:
     return tuple(_path(item) for item in cast("list[object]", value))
 
 
+HOOK_EVENTS = ("completed", "failed", "timeboxed", "stopped", "group_finished", "queue_empty")
 _POSITIVE_MINUTES = f"minutes: a number above 0 and at most {_TEN_YEARS_MIN}"
 _minutes = _number(_TEN_YEARS_MIN, above=True, scale=60)
 
@@ -216,9 +234,19 @@ KEYS: tuple[Key, ...] = (
         nullable=True,
     ),
     Key("maxTotalMinutes", "max_total_s", None, f"{_POSITIVE_MINUTES}, or null", _minutes, nullable=True),
+    Key("overrunPercent", "overrun_pct", 0, "percent: a number from 0 to 1000", _number(1000)),
     Key("graceSeconds", "grace_s", 30, "seconds: a number from 0 to 86400", _number(86400)),
     Key("stopSignal", "stop_signal", "INT", "one of " + ", ".join(_SIGNALS), _signal),
+    Key("stopOnNan", "stop_on_nan", False, "true or false", _flag),
     Key("retries", "retries", 0, "a whole number from 0 to 1000", _whole(1000)),
+    Key(
+        "activeHours",
+        "active_hours",
+        None,
+        '"22:00-08:00", "Mon-Fri 19:00-08:00", a list of such, or null for always',
+        _active_hours,
+        nullable=True,
+    ),
     # High on purpose: data workers of our own runs keep a healthy machine at 1 to 2 a core. Four runnable
     # processes a core, for a whole minute, is a machine in trouble.
     Key(
@@ -228,6 +256,7 @@ KEYS: tuple[Key, ...] = (
         "load per core: a number above 0 and at most 1000",
         _number(1000, above=True),
     ),
+    Key("snapshotCode", "snapshot_code", False, "true or false", _flag),
     Key("minFreeDiskGB", "min_free_disk_mib", 1, "GB: a number from 0 to 1048576", _mib(1024 * 1024)),
     Key(
         "resumeArg",
@@ -238,6 +267,18 @@ KEYS: tuple[Key, ...] = (
         user_only=True,
     ),
     Key("python", "python", None, "an absolute path, or null", _path, nullable=True, user_only=True),
+    *(
+        Key(
+            f"hooks.{event}",
+            f"hook_{event}",
+            None,
+            "a command line, or null",
+            _text,
+            nullable=True,
+            user_only=True,
+        )
+        for event in HOOK_EVENTS
+    ),
     Key("checkpointRoots", "checkpoint_roots", (), "a list of absolute paths", _paths, user_only=True),
 )
 BY_NAME = {key.name: key for key in KEYS}

@@ -16,9 +16,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `needs`: patterns of files that must be inside a checkpoint directory for it to be whole.
     `in_place`: the trainer overwrites its checkpoint, so that a good one has to be copied aside.
     `resumes`: "append" (`resume_words` on a resume), "rerun" (the same command finds its checkpoint itself), "none" (it
-    cannot resume), "unknown". `resume_words`: words with {checkpoint} in them.
+    cannot resume), "unknown". `resume_words`: words with {checkpoint} in them. `resume_at`: where in argv they go, None
+    for its end.
     `step_pattern`: a regular expression whose first group is the step in a checkpoint's name.
     `saves_on_signal`: it saves when asked to stop, so that a timebox need not end right after a save.
+    `stop_signal`, `grace_s`: what suits it where the user said nothing: a name without SIG, and the least seconds.
+    `note`: what the user should know, in words.
     """
 
     recipe: str = "none"
@@ -28,8 +31,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     in_place: bool = False
     resumes: Literal["append", "rerun", "none", "unknown"] = "unknown"
     resume_words: tuple[str, ...] = ()
+    resume_at: int | None = None
     step_pattern: str | None = None
     saves_on_signal: bool = False
+    stop_signal: str | None = None
+    grace_s: float | None = None
+    note: str = ""
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

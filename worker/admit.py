@@ -8,22 +8,22 @@ import contextlib
 import os
 from typing import Final
 
-from backprop.scheduler import claims, folders, queue, reads, watchbook
+from backprop.scheduler import ageing, batches, claims, folders, gate, queue, reads, watchbook
 from backprop.scheduler.errors import LostRace
-from backprop.scheduler.governor import Decision, Limits, Need, decide
-from backprop.scheduler.records import RunRecord, Waiting
+from backprop.scheduler.governor import Decision, Denial, Limits, Need, decide
+from backprop.scheduler.records import RunRecord
 from backprop.scheduler.snapshot import Snapshot
 from backprop.worker import locks, recovery, terms
 from backprop.worker.context import Context
 from backprop.worker.ending import PASSING_ERRORS
 from backprop.worker.guard import Guard, Picture, Sense
 from backprop.worker.launch import Launch, launch
-from backprop.worker.resume import Resume, choose
+from backprop.worker.mend import consider
+from backprop.worker.resume import Resume
 from backprop.worker.supervisor import failpoint
 from backprop.worker.tend import Tender
+from backprop.worker.waiting import Aged, Waits
 
-SAY_AGAIN_S: Final = 30.0
-"""A waiting reason whose amounts alone changed is written this seldom."""
 LEARN_AGAIN_S: Final = 30.0
 
 
@@ -34,14 +34,19 @@ class Admitter:
         self._guard = guard
         self._tender = tender
         self._admission = locks.Admission(context.home.locks)
-        self._said: dict[str, tuple[dict[str, float], float]] = {}
+        self._waits = Waits(context)
+        self._closed: tuple[tuple[gate.Drained | None, int], Denial | None] | None = None
         self._learned: dict[str, tuple[int | None, float]] = {}
 
     def admit(self) -> int:
         """Start what may start; how many. Raises DatabaseBusy."""
-        if not self._candidates():
-            self._said.clear()
+        candidates = self._candidates()
+        if not candidates:
+            self._waits.clear()
             self._learned.clear()
+            return 0
+        if (closed := self._look_closed()) is not None:
+            self._waits.tell([(run, Decision((closed,), ())) for run in candidates])
             return 0
         started = 0
         with self._admission as ours:
@@ -50,6 +55,23 @@ class Admitter:
                     break
                 started += 1
         return started
+
+    def _look_closed(self) -> Denial | None:
+        """Why nothing at all may start, said when it changes. Worked out once a minute: the next opening is found by
+        going through the week."""
+        now_s = self._context.clock.wall_s()
+        seen = (reads.drained(self._context.database), int(now_s // 60))
+        before = self._closed
+        if before is not None and before[0] == seen:
+            return before[1]
+        closed = gate.closed(seen[0], self._context.settings.active_hours or (), now_s)
+        self._closed = (seen, closed)
+        was = before[1] if before is not None else None
+        if closed is not None and (was is None or was.rule is not closed.rule):
+            self._context.talk.say("closed", more=f"nothing is started: {closed.text}")
+        elif closed is None and was is not None:
+            self._context.talk.say("open", more="runs are started again")
+        return closed
 
     def _candidates(self) -> list[RunRecord]:
         ripe = reads.queue(self._context.database, self._context.clock.wall_s())
@@ -61,6 +83,8 @@ class Admitter:
         quarantined = self._guard.quarantined() if snapshot.gpus else {}
         waiting: list[tuple[RunRecord, Decision]] = []
         judged: dict[tuple[Need, Limits], Decision] = {}
+        aged: Aged | None = None
+        self._waits.note_alive(len(picture.alive))
         for run in self._candidates():
             need = terms.need_of(run.spec, snapshot, self._learned_mib(run, snapshot), run.need_mib)
             limits = terms.limits_of(run.spec, self._context.settings)
@@ -75,18 +99,26 @@ class Admitter:
                 self._hold(run, f"fits nowhere: {decision.infeasible}")
             elif not decision.admitted:
                 waiting.append((run, decision))
+                aged = aged or self._waits.aged(run, decision)
+            elif aged is not None and ageing.keeps_back(aged.wait, need.gpus):
+                waiting.append((run, aged.behind()))
             elif self._start(run, decision, need, picture):
                 return True
-        self._say_waiting(waiting)
+        self._waits.tell(waiting)
         return False
 
     def _start(self, run: RunRecord, decision: Decision, need: Need, picture: Picture) -> bool:
         context = self._context
-        resume = choose(run, reads.checkpoints(context.database, run.id))
-        if resume.problem is not None:
-            self._hold(run, resume.problem)
+        if (why := self._tender.outside.why_not_yet(run)) is not None:
+            claims.say_waiting(context.database, {run.id: (f"waits: {why}", ())})
+            return False
+        start = consider(context.home, context.database, run)
+        resume = start.resume
+        if (problem := resume.problem or self._tender.outside.why_never(run, start)) is not None:
+            self._hold(run, problem)
             return False
         try:
+            batches.materialise(context.home, run)
             lock = locks.take(context.home.run_lock(run.id))
         except OSError as error:
             why = f"its folder {context.home.run_folder(run.id)} cannot be used: {error.strerror}"
@@ -102,6 +134,9 @@ class Admitter:
         if folders.newest_segment(context.home.run_folder(run.id)) > run.segment:
             os.close(lock)
             self._put_back(run)
+            return False
+        if not start.in_order:
+            self._tender.outside.mend(run, start, lock)
             return False
         number = self._claim(run, decision, need, picture, resume, lock)
         if number is None:
@@ -172,36 +207,3 @@ class Admitter:
         with contextlib.suppress(LostRace):
             queue.hold(self._context.database, run, why)
             self._context.talk.say("held", run, why)
-
-    def _say_waiting(self, waiting: list[tuple[RunRecord, Decision]]) -> None:
-        """Write down why runs wait, rule by rule with since when, if that has changed in kind, or after a while
-        in amount."""
-        now_s = self._context.clock.wall_s()
-        news: dict[str, tuple[str, list[Waiting]]] = {}
-        for run, decision in waiting:
-            known = {f"{one.rule}/{one.gpu_index}": one.since_s for one in run.waiting}
-            said, said_s = self._said.get(run.id, (known, 0.0))
-            since = {
-                key: said.get(key, now_s)
-                for key in (f"{denial.rule}/{denial.gpu_index}" for denial in decision.denials)
-            }
-            if since.keys() == said.keys() and now_s - said_s < SAY_AGAIN_S:
-                continue
-            self._said[run.id] = (since, now_s)
-            news[run.id] = (f"waits: {decision.sentence()}", _rules(decision, since))
-        if news:
-            claims.say_waiting(self._context.database, news)
-
-
-def _rules(decision: Decision, since: dict[str, float]) -> list[Waiting]:
-    return [
-        Waiting(
-            rule=denial.rule.value,
-            text=denial.sentence(),
-            needed=denial.needed,
-            present=denial.present,
-            gpu_index=denial.gpu_index,
-            since_s=since[f"{denial.rule}/{denial.gpu_index}"],
-        )
-        for denial in decision.denials
-    ]

@@ -1,6 +1,7 @@
 """What the parts of a worker share: the home, the database, the place, the clock, and a voice."""
 
 import contextlib
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -40,6 +41,17 @@ class Talk:
         """As `say`, for whoever asked for more."""
         if self.verbose:
             self.say(what, run, more)
+
+    def ring(self, text: str) -> None:
+        """A bell, and a notice of the desktop's (OSC 9, which iTerm2, WezTerm, kitty and Windows Terminal show), where
+        there is a terminal."""
+        if self.quiet or os.environ.get("TERM", "dumb") == "dumb":
+            return
+        safe = "".join(char if char.isprintable() else "?" for char in text)
+        with contextlib.suppress(OSError, ValueError):
+            if self.stream.isatty():
+                self.stream.write(f"\x1b]9;backprop: {safe}\a\a")
+                self.stream.flush()
 
     def line(self, text: str) -> None:
         if self.quiet:

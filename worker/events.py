@@ -5,6 +5,9 @@ The shapes are the npm original's; a line is whatever a script printed, so nothi
     {"event": "checkpoint_saved", "path": "out/last.pt", "step": 1200}
     {"step": 1200, "loss": 0.31, "metrics": {"accuracy": 0.87}}       either of step and loss may be missing
     {"event": "progress", "step": 1200, "loss": null, "nonfinite": true}
+    {"step": 1200, "loss": NaN}                                       as Python's json writes it
+
+Of ordinary output one thing is understood: a loss that is NaN, as in `loss: nan` or `{'loss': nan}`.
 
 Bounds: 64 KiB a line, 4 KiB a path, steps from 0 to 2**63 - 1 (what SQLite holds), 64 metrics.
 """
@@ -20,6 +23,10 @@ MAX_PATH_BYTES = 4096
 MAX_STEP = 2**63 - 1
 MAX_METRICS = 64
 MAX_METRIC_NAME = 128
+
+_NO_NUMBER = re.compile(rb"(?<=[:,\[])\s*-?(?:NaN|Infinity)(?=\s*[,}\]])")
+_LOSS_IS_NO_NUMBER = re.compile(rb'"loss"\s*:\s*-?(?:NaN|Infinity)')
+_LOSS_IS_NAN = re.compile(rb"""\bloss['"]?\s*[:=]\s*(?:tensor\()?-?nan\b""", re.IGNORECASE)
 
 _MENTIONS_US = re.compile(rb'"(?:event|step|loss)"\s*:')
 
@@ -64,19 +71,30 @@ def parse(line: bytes) -> Checkpoint | Progress | BadEvent | None:
     """Read one line of output, without its newline. None for ordinary output. Raises nothing."""
     text = _json_part(line)
     if text is None:
-        return None
+        return _ordinary(line)
     if len(text) > MAX_LINE:
         return _not_json(text[:MAX_LINE], f"longer than {MAX_LINE} bytes")
     try:
         found = _decoder.decode(text)
     except (ValueError, RecursionError) as error:
-        return _not_json(text, str(error))
+        finite, changed = _NO_NUMBER.subn(b" null", text)
+        if not changed:
+            return _ordinary(text) or _not_json(text, str(error))
+        said = parse(finite)
+        if isinstance(said, Progress) and _LOSS_IS_NO_NUMBER.search(text):
+            return msgspec.structs.replace(said, nonfinite=True)
+        return said or _not_json(text, str(error))
     try:
         if found.event == "checkpoint_saved":
             return Checkpoint(_path(found.path), _step(found.step))
         return _progress(found) if found.event in (None, "progress") else None
     except ValueError as error:
         return BadEvent(str(error))
+
+
+def _ordinary(line: bytes) -> Progress | None:
+    nan = b"nan" in line or b"NaN" in line or b"NAN" in line
+    return Progress(nonfinite=True) if nan and len(line) <= MAX_LINE and _LOSS_IS_NAN.search(line) else None
 
 
 def _not_json(text: bytes, why: str) -> BadEvent | None:

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
 UNREADABLE = ""
 """Stands for a package that is there, but does not say its version."""
@@ -18,6 +19,8 @@ _PYTHON = re.compile(r"python[\d.]*t?")
 _MINOR = re.compile(r"python3\.\d+t?")
 _VERSION = re.compile(r"""^__version__\s*(?::[^=\n]*)?=\s*['"]([^'"\n]+)['"]""", re.MULTILINE)
 _CONFIG = re.compile(r"^[ \t]*([\w-]+)[ \t]*=[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_EDITABLE = re.compile(r'"editable"\s*:\s*true')
+_FILE_URL = re.compile(r'"url"\s*:\s*"file://([^"]+)"')
 _MAX_BYTES = 64 * 1024
 
 
@@ -37,6 +40,25 @@ def versions_of(package: str, program: str, environment: Mapping[str, str]) -> f
         return frozenset(found for folder in folders for found in _versions_in(folder, package))
     except (OSError, RuntimeError, ValueError):  # RuntimeError: a symbolic link that leads to itself
         return frozenset()
+
+
+def editable_inside(root: Path, program: str, environment: Mapping[str, str]) -> frozenset[str]:
+    """The names of the packages that the Python behind `program` has installed in editable mode from inside `root`.
+
+    Told by `direct_url.json` (PEP 610), which pip and uv write. Raises nothing.
+    """
+    try:
+        python = _interpreter(program, environment)
+        folders = dict.fromkeys(_folders(python, environment)) if python is not None else {}
+        records = (one for folder in folders for one in folder.glob("*.dist-info/direct_url.json"))
+        return frozenset(one.parent.name.split("-")[0] for one in records if _editable_in(root, _text(one)))
+    except (OSError, RuntimeError, ValueError):
+        return frozenset()
+
+
+def _editable_in(root: Path, record: str) -> bool:
+    found = _EDITABLE.search(record) and _FILE_URL.search(record)
+    return bool(found) and Path(unquote(found[1])).is_relative_to(root)
 
 
 def _interpreter(program: str, environment: Mapping[str, str]) -> Path | None:

@@ -1,10 +1,12 @@
 """A claimed run becomes a running leader: its arguments, its environment, its place."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler import folders, reads
 from backprop.scheduler.errors import UnknownRun
@@ -12,8 +14,11 @@ from backprop.scheduler.outcome import Ending
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.snapshot import Gpu
 from backprop.scheduler.spec import RunSpec
+from backprop.worker import align
 from backprop.worker.context import Context
+from backprop.worker.continuity import continuity
 from backprop.worker.ending import PASSING_ERRORS
+from backprop.worker.pinned import pinned
 from backprop.worker.place import Order
 from backprop.worker.resume import command_line
 from backprop.worker.tend import Tender
@@ -39,11 +44,17 @@ class Launch:
 def launch(context: Context, tender: Tender, wanted: Launch) -> None:
     """Start the segment; settle it at once if it cannot be started. Consumes the lock. Raises DatabaseBusy."""
     try:
-        run, order = _order(context, wanted)
+        run = _run(context, wanted.run_id)
+        order = _order(context, run, wanted)
     except BaseException:
         # Held on, the lock would make a claimed run look alive for as long as this worker lives.
         os.close(wanted.lock)
         raise
+    if order is None:
+        os.close(wanted.lock)
+        why = f"its code snapshot is gone or damaged: {run.spec.code}"
+        tender.could_not_start(run, Ending(could_not_start=why, wanted=run.intent))
+        return
     told = f" from {wanted.checkpoint}" if wanted.checkpoint else ""
     context.talk.say("started", run, f"segment {wanted.number}, {order.timebox_s / 60:g} min{told}")
     try:
@@ -53,21 +64,36 @@ def launch(context: Context, tender: Tender, wanted: Launch) -> None:
         tender.could_not_start(run, ending)
 
 
-def _order(context: Context, wanted: Launch) -> tuple[RunRecord, Order]:
-    run = reads.run_by_id(context.database, wanted.run_id)
+def _run(context: Context, run_id: str) -> RunRecord:
+    run = reads.run_by_id(context.database, run_id)
     if run is None:
-        raise UnknownRun(f"run {wanted.run_id} has been removed meanwhile")
-    limits = _limit_environment(context, run, wanted)
-    order = Order(
+        raise UnknownRun(f"run {run_id} has been removed meanwhile")
+    return run
+
+
+def _order(context: Context, run: RunRecord, wanted: Launch) -> Order | None:
+    """What to execute, of the code as it was when queued; None when that is gone."""
+    shell = folders.read_environment(context.home.run_folder(run.id))
+    try:
+        code = pinned(run.spec, shell)
+    except OSError:
+        return None
+    run = msgspec.structs.replace(run, spec=code.spec)
+    folder = str(context.place.folder(run.id, wanted.number))
+    return Order(
         run=run,
         number=wanted.number,
         argv=command_line(run.spec, wanted.checkpoint),
-        environment=environment_of(run, str(context.place.folder(run.id, wanted.number)), wanted) | limits,
-        timebox_s=timebox_s(run),
+        environment={
+            **continuity(context.home, run, wanted.number, shell),
+            **environment_of(run, folder, wanted),
+            **code.environment,
+            **_limit_environment(run, wanted, shell),
+        },
+        timebox_s=box_s(context, run),
         promised_mib=wanted.promised_mib,
         lock=wanted.lock,
     )
-    return run, order
 
 
 def environment_of(run: RunRecord, folder: str, wanted: Launch) -> dict[str, str]:
@@ -75,6 +101,8 @@ def environment_of(run: RunRecord, folder: str, wanted: Launch) -> dict[str, str
     spec = run.spec
     optional = {
         "BACKPROP_RESUME_FROM": wanted.checkpoint,
+        "BACKPROP_GROUP": run.group_name,
+        "BACKPROP_ARRAY_INDEX": None if run.array_index is None else str(run.array_index),
         "BACKPROP_CHECKPOINT_EVERY_SECONDS": _text(spec.checkpoint_every_s),
         "BACKPROP_GPU_MEMORY_LIMIT_MB": _text(wanted.limit_mib),
         **visible_gpus(spec, wanted.gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
@@ -106,7 +134,7 @@ def visible_gpus(spec: RunSpec, gpus: Sequence[Gpu], allowed: str | None) -> dic
     return {"CUDA_VISIBLE_DEVICES": "" if spec.gpus == 0 else allowed}
 
 
-def _limit_environment(context: Context, run: RunRecord, wanted: Launch) -> dict[str, str]:
+def _limit_environment(run: RunRecord, wanted: Launch, shell: Mapping[str, str]) -> dict[str, str]:
     """What makes the run's framework keep to its own limit (`-g`)."""
     totals = [gpu.total_mib for gpu in wanted.gpus if gpu.total_mib]
     if wanted.limit_mib is None or not totals or wanted.limit_mib >= min(totals):
@@ -116,7 +144,6 @@ def _limit_environment(context: Context, run: RunRecord, wanted: Launch) -> dict
     script = Path(run.spec.script) if run.spec.script else None
     # Where nothing is recognised, all: each variable is without effect where its framework is not used.
     found = frameworks_of(run.spec.framework, script) or frozenset(Framework)
-    shell = folders.read_environment(context.home.run_folder(run.id))
     return limit_environment(found, allocator_mib(wanted.limit_mib), min(totals), shell, run.spec.program)
 
 
@@ -126,11 +153,13 @@ def allocator_mib(limit_mib: int) -> int:
     return limit_mib - min(CONTEXT_MIB, limit_mib // 4)
 
 
-def timebox_s(run: RunRecord) -> float:
-    """This segment's box: the run's, cut to what `--max-total-minutes` leaves."""
-    if run.spec.max_total_s is None:
-        return run.spec.timebox_s
-    return min(run.spec.timebox_s, max(run.spec.max_total_s - run.chain_total_s, 1.0))
+def box_s(context: Context, run: RunRecord) -> float:
+    """For how long the supervisor lets this segment run, with or without a worker."""
+    if not run.spec.overrun_pct:
+        return align.timebox_s(run)
+    earlier = [one for one in reads.segments(context.database, run.id) if one.number < run.segment]
+    saved = reads.checkpoints(context.database, run.id)
+    return align.longest_s(run, align.habit_of(run.spec, earlier, saved, announces=False))
 
 
 def _text(value: float | None) -> str | None:

@@ -1,14 +1,16 @@
 """What has a live segment said? Reads its log and its events file on from the stored offsets."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.claims import Heard
-from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+from backprop.scheduler.records import CheckpointRecord, MetricRecord, RunRecord, SegmentRecord
 from backprop.worker import checkpoints, events
+from backprop.worker.startover import Steps
 from backprop.worker.tail import Tail
 
 QUIET_STORE_S: Final = 10.0
@@ -20,11 +22,15 @@ needs."""
 
 @dataclass
 class _Batch:
+    steps: Steps
     step: int | None = None
     loss: float | None = None
     claims: dict[str, events.Checkpoint] = field(default_factory=dict[str, events.Checkpoint])
     bad: int = 0
+    nonfinite: bool = False
     news: bool = False
+    values: dict[str, tuple[int | None, float]] = field(default_factory=dict[str, tuple[int | None, float]])
+    """The last value of each name, with the step it was told at."""
 
     def take(self, line: bytes) -> None:
         match events.parse(line):
@@ -35,7 +41,11 @@ class _Batch:
                 self.news = True
             case events.Progress() as said:
                 self.step = said.step if said.step is not None else self.step
+                if said.step is not None:
+                    self.steps.take(said.step)
                 self.loss = said.loss if said.loss is not None else self.loss
+                self.measure(said.metrics if said.loss is None else said.metrics | {"loss": said.loss})
+                self.nonfinite = self.nonfinite or said.nonfinite
                 self.news = True
             case events.BadEvent():
                 self.bad += 1
@@ -43,9 +53,18 @@ class _Batch:
             case None:
                 pass
 
+    def measure(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if name in self.values or len(self.values) < events.MAX_METRICS:
+                self.values[name] = (self.step, value)
+
 
 class Listener:
-    """Follows one segment. `hear` is idempotent across workers: the store takes each span of bytes once."""
+    """Follows one segment. `hear` is idempotent across workers: the store takes each span of bytes once.
+
+    `steps`: those it has reported; but for the first, since this listener began. `announces`: it has said since then
+    that it saved.
+    """
 
     def __init__(self, run: RunRecord, segment: SegmentRecord, folder: Path) -> None:
         spec = run.spec
@@ -56,24 +75,30 @@ class Listener:
         self._roots = checkpoints.roots_for(self._cwd, spec.argv, given, extra)
         self._started_s = segment.started_at_s
         self._first_output_s = segment.first_output_s
+        self.steps = Steps(first=segment.first_step)
+        self.announces = False
         self._log = Tail(folder / "log", segment.log_offset)
         self._events = Tail(folder / "events.jsonl", segment.events_offset)
         self._stored = (segment.log_offset, segment.events_offset)
         self._stored_at_s = time.monotonic()
 
-    def hear(self, final: bool = False) -> Heard | None:
+    def hear(self, final: bool = False, spotted: Sequence[CheckpointRecord] = ()) -> Heard | None:
         """What was said since the last stored read; None when there is nothing worth a transaction.
+
+        `spotted`: what was seen on disk meanwhile, to be stored together with it.
 
         `final`: nothing can write any more: read to the end, and take a last line without its newline. Raises
         OSError when a file exists and cannot be read.
         """
-        batch = _Batch()
+        batch = _Batch(self.steps)
         self._read(self._events, batch, final)
         self._read(self._log, batch, final)
+        self.announces = self.announces or bool(batch.claims)
         first_s = self._first_sign()
         moved = (self._log.offset, self._events.offset) != self._stored
         quiet = not batch.news and first_s is None
-        if not moved or (quiet and not final and time.monotonic() - self._stored_at_s < QUIET_STORE_S):
+        waits = quiet and not final and time.monotonic() - self._stored_at_s < QUIET_STORE_S
+        if not spotted and (not moved or waits):
             return None
         return Heard(
             log_from=self._stored[0],
@@ -84,7 +109,11 @@ class Listener:
             last_loss=batch.loss,
             checkpoints=self._claims(list(batch.claims.values())[-CHECKPOINTS_A_BATCH:]),
             bad_events=batch.bad,
+            nonfinite=batch.nonfinite,
             first_output_s=first_s,
+            first_step=self.steps.first,
+            spotted=spotted,
+            metrics=self._measured(batch),
         )
 
     def stands_at(self, segment: SegmentRecord) -> bool:
@@ -116,6 +145,15 @@ class Listener:
         if self._first_output_s is not None or self._log.offset + self._events.offset == 0:
             return None
         return max(time.time() - self._started_s, 0.0)
+
+    def _measured(self, batch: _Batch) -> list[MetricRecord]:
+        """What is read long after it was written belongs where it was written."""
+        written_s = (tail.written_s() for tail in (self._log, self._events))
+        at_s = min(time.time(), max((at_s for at_s in written_s if at_s is not None), default=math.inf))
+        return [
+            MetricRecord(self._run_id, self._number, at_s, step, name, value)
+            for name, (step, value) in batch.values.items()
+        ]
 
     def _claims(self, said: Sequence[events.Checkpoint]) -> tuple[CheckpointRecord, ...]:
         now_s = time.time()

@@ -16,6 +16,7 @@ import msgspec
 from backprop.scheduler.home import Home
 from backprop.worker import locks
 from backprop.worker.place import Exit, Life, Order
+from backprop.worker.spare import Spare
 from backprop.worker.supervisor import failpoint, proctree
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class LocalPlace:
         self._boot_id = proctree.boot_id()
         self._children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
         self._pidfds: dict[tuple[str, int], int] = {}
+        self._spare = Spare(self._spawn_spare)
 
     def start(self, order: Order) -> None:
         folder = self.folder(order.run.id, order.number)
@@ -54,6 +56,12 @@ class LocalPlace:
         finally:
             # Closed, never unlocked: the supervisor holds the lock through its copy.
             os.close(order.lock)
+
+    def prepare(self) -> None:
+        self._spare.prepare()
+
+    def close(self) -> None:
+        self._spare.close()
 
     def look(self, run_id: str, number: int) -> tuple[Life, Exit | None]:
         folder = self.folder(run_id, number)
@@ -149,29 +157,21 @@ class LocalPlace:
 
     def _spawn(self, key: tuple[str, int], folder: Path, lock: int | None) -> None:
         """Start a supervisor by exec; never by bare fork, which would share the database connection."""
-        command = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(SUPERVISOR),
-            str(folder),
-            str(-1 if lock is None else lock),
-        ]
-        log = folder / "supervisor.log"
-        with open(log, "ab", opener=_private) as errors, _blocked(CONTROL_SIGNALS):
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                pass_fds=() if lock is None else (lock,),
-                start_new_session=True,
-                cwd="/",
+        child = self._spare.take(folder, lock) if lock is not None else None
+        if child is None:
+            words, handed_down = (
+                (str(folder), str(-1 if lock is None else lock)),
+                () if lock is None else (lock,),
             )
+            with open(folder / "supervisor.log", "ab", opener=_private) as errors:
+                child = _supervisor(words, handed_down, errors.fileno())
         self._forget(key)
         self._children[key] = child
         with contextlib.suppress(OSError):
             self._pidfds[key] = os.pidfd_open(child.pid)
+
+    def _spawn_spare(self, channel: int) -> "subprocess.Popen[bytes]":
+        return _supervisor(("--spare", str(channel)), (channel,), subprocess.DEVNULL)
 
     def _signal(self, run_id: str, number: int, what: signal.Signals) -> None:
         child = self._children.get((run_id, number))
@@ -204,6 +204,22 @@ class LocalPlace:
         handle = self._pidfds.pop(key, None)
         if handle is not None:
             os.close(handle)
+
+
+def _supervisor(
+    words: tuple[str, ...], handed_down: tuple[int, ...], errors: int
+) -> "subprocess.Popen[bytes]":
+    """Start the program of `supervisor/`. Raises OSError."""
+    with _blocked(CONTROL_SIGNALS):
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", str(SUPERVISOR), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            pass_fds=handed_down,
+            start_new_session=True,
+            cwd="/",
+        )
 
 
 @contextlib.contextmanager

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-from backprop.scheduler import claims, reads
+from backprop.scheduler import claims, gate, reads
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged, DatabaseRefused
 from backprop.scheduler.lifecycle import State
 from backprop.worker import recovery
 from backprop.worker.admit import Admitter
 from backprop.worker.context import Context
 from backprop.worker.guard import Guard
+from backprop.worker.news import News
 from backprop.worker.reconcile import reconcile
 from backprop.worker.sense import MachineSense
 from backprop.worker.tend import Tender
@@ -80,7 +81,8 @@ class Loop:
         self._until = until
         self._sense = MachineSense(context)
         self._guard = Guard(context, self._sense)
-        self._tender = Tender(context, self._guard.ended)
+        self._news = News(context)
+        self._tender = Tender(context, self._guard.ended, self._news.settled)
         self._admitter = Admitter(context, self._sense, self._guard, self._tender)
         self._reconciled_s = -RECONCILE_EVERY_S
         self._unsound: str | None = None
@@ -97,6 +99,8 @@ class Loop:
                         break
                     self._sleep(stop, alive)
             finally:
+                self._context.place.close()
+                self._news.close()
                 self._tender.close()
                 self._sense.close()
             return stop.hung_up or stop.asked > 0
@@ -112,6 +116,11 @@ class Loop:
         return drain and not self._left_to_run()
 
     def _left_to_run(self) -> bool:
+        if (drained := reads.drained(self._context.database)) is not None:
+            self._context.talk.say(
+                "drained", more=f"what is queued stays so: {gate.drained_words(drained[0])}"
+            )
+            return False
         return reads.next_due_s(self._context.database) is not None
 
     def _guarded_tick(self, stop: Stop) -> int:
@@ -139,6 +148,7 @@ class Loop:
             self._repair(self._unsound)
         self._context.place.reap()
         self._sense.pump()
+        self._news.pump()
         now_s = self._context.clock.monotonic_s()
         if now_s - self._reconciled_s >= RECONCILE_EVERY_S:
             self._reconciled_s = now_s
@@ -209,6 +219,8 @@ class Loop:
 
     def _sleep(self, stop: Stop, alive: int) -> None:
         """Until the next tick is due, a segment ends, a command rings, a probe answers, or a signal comes."""
+        if not stop.asked and not stop.hung_up:
+            self._context.place.prepare()
         poll = select.poll()
         for handle in (
             stop.fileno(),

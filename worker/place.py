@@ -56,6 +56,14 @@ class Exit:
 
 
 class Place(Protocol):
+    def prepare(self) -> None:
+        """Nothing is to be done just now: make the next start a short one."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what `prepare` keeps."""
+        ...
+
     def start(self, order: Order) -> None:
         """Start a segment that has been claimed. Raises OSError when it cannot be started now."""
         ...

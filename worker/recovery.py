@@ -15,11 +15,12 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from backprop.scheduler import claims, folders, reads, rebuild
+from backprop.scheduler import batches, claims, folders, reads, rebuild
 from backprop.scheduler.database import Database, open_database
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged
 from backprop.scheduler.home import Home
 from backprop.scheduler.rebuild import FoundSegment
+from backprop.worker import oldlogs
 from backprop.worker.listen import Listener
 from backprop.worker.place import Exit
 from backprop.worker.supervisor import failpoint
@@ -49,6 +50,8 @@ def open_sound(home: Home, say: Say) -> Database:
             database = _open_checked(home, say)
             for run_id in complete(home, database):
                 say(f"run {run_id} put back from its folder")
+            for batch, count in complete_batches(home, database).items():
+                say(f"{count} runs put back that were queued together as {batch}")
             return database
     except Timeout as error:
         raise DatabaseBusy(
@@ -61,6 +64,19 @@ def open_sound(home: Home, say: Say) -> Database:
 def complete(home: Home, database: Database) -> list[str]:
     """Bring the database up to what the runs' folders say; the ids of the runs that were behind or missing."""
     return [folder.name for folder in sorted(home.runs.iterdir()) if put_back(home, database, folder.name)]
+
+
+def complete_batches(home: Home, database: Database) -> dict[str, int]:
+    """Bring the database up to what is known of runs that were queued together and have no folder yet; how many were
+    behind or missing, by batch. Batches that are not needed any more are deleted."""
+    back: dict[str, int] = {}
+    for name in batches.names(home):
+        found = batches.read(home, name)
+        if found is not None and (count := len(rebuild.put_back_batch(database, found))):
+            back[name] = count
+        if found is not None and not found.members:
+            batches.tidy(home, name)
+    return back
 
 
 def put_back(home: Home, database: Database, run_id: str) -> bool:
@@ -79,8 +95,10 @@ def put_back(home: Home, database: Database, run_id: str) -> bool:
 
 
 def behind(home: Home, database: Database) -> list[str]:
-    """The ids of the runs that `complete` would put back. Writes nothing."""
-    return [
+    """The ids of the runs that `complete` and `complete_batches` would put back. Writes nothing."""
+    waiting = [found for name in batches.names(home) if (found := batches.read(home, name)) is not None]
+    together = [run_id for found in waiting for run_id in rebuild.behind_batch(database, found)]
+    return together + [
         folder.name
         for folder in sorted(home.runs.iterdir())
         if (found := folders.read_spec(folder)) is not None
@@ -92,15 +110,25 @@ def behind(home: Home, database: Database) -> list[str]:
 
 
 def back_up(home: Home, database: Database, now_s: float) -> Path | None:
-    """A copy of a sound database once a day, the newest five kept. None when there is a recent one. Raises
-    DatabaseBusy, OSError."""
+    """A copy of a sound database once a day, the newest five kept. None when there is a recent one, or another worker
+    is making one or repairing. Raises DatabaseBusy, OSError."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(home.locks / "recovery.lock", timeout=0, mode=0o600, fallback_to_soft=False):
+            return _back_up(home, database, now_s)
+    except Timeout:
+        return None
+
+
+def _back_up(home: Home, database: Database, now_s: float) -> Path | None:
     folder = home.root / "backups"
     folder.mkdir(mode=0o700, exist_ok=True)
     kept = sorted(folder.glob("backprop-*.db"))
     if kept and now_s - kept[-1].stat().st_mtime < BACKUP_EVERY_S:
         return None
     target = folder / time.strftime("backprop-%Y%m%d-%H%M%S.db", time.localtime(now_s))
-    draft = target.with_suffix(".part")
+    draft = target.with_suffix(f".{os.getpid()}.part")
     try:
         draft.unlink(missing_ok=True)
         database.copy_to(draft)
@@ -207,6 +235,8 @@ def _hear_again(home: Home, database: Database, run_id: str, segments: list[Foun
         segment = reads.segment(database, run_id, found.number)
         if run is None or segment is None or segment.outcome != rebuild.RECOVERED:
             continue
+        with contextlib.suppress(OSError):
+            oldlogs.inflate(home.segment_folder(run_id, found.number))
         listener = Listener(run, segment, home.segment_folder(run_id, found.number))
         with contextlib.suppress(OSError):
             heard = listener.hear(final=True)

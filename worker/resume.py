@@ -32,7 +32,11 @@ class Resume:
 
 def choose(run: RunRecord, saved: Sequence[CheckpointRecord]) -> Resume:
     """Pick the newest good checkpoint of `saved` (newest first), else where the user said to begin. Reads the files."""
-    good, broken = newest_good([known_of(record) for record in usable(run, saved)])
+    # One that is overwritten was announced many times: the newest word on a path is enough.
+    newest: dict[str, Known] = {}
+    for record in usable(run, saved):
+        newest.setdefault(record.path, known_of(record))
+    good, broken = newest_good(list(newest.values()), run.spec.plan.needs if run.spec.plan else ())
     passed_over = tuple(f"{known.path}: {why}" for known, why in broken)
     if good is not None:
         return Resume(str(good.path), passed_over)
@@ -55,15 +59,31 @@ def start_of(run: RunRecord) -> str | None:
 
 
 def command_line(spec: RunSpec, checkpoint: str | None) -> tuple[str, ...]:
-    """The leader's arguments. Nothing is added to a script that did not ask for it."""
+    """The leader's arguments. Nothing is added to a script that did not ask for it: by its recipe, or by an option of
+    its own."""
     if checkpoint is None or spec.resume_arg == "none":
         return spec.argv
     if spec.resume_arg != "auto":
         words = shlex.split(spec.resume_arg)
         return (*spec.argv, *(word.replace("{checkpoint}", checkpoint) for word in words))
+    plan = spec.plan
+    if plan is not None and plan.resumes != "unknown":
+        words = [word.replace("{checkpoint}", checkpoint) for word in plan.resume_words]
+        at = len(spec.argv) if plan.resume_at is None else plan.resume_at
+        return (*spec.argv[:at], *words, *spec.argv[at:])
     if takes_resume_from(spec.script):
         return (*spec.argv, "--resume-from", checkpoint)
     return spec.argv
+
+
+def picks_itself(spec: RunSpec) -> bool:
+    """Whether the script looks for its newest checkpoint on its own, so that a broken one must not lie in its way. One
+    that is told nothing cannot do otherwise."""
+    plan = spec.plan
+    if plan is None or plan.resumes == "none":
+        return False
+    told = "{checkpoint}"
+    return not any(told in word for word in command_line(spec, told))
 
 
 def takes_resume_from(script: str | None) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from backprop.scheduler import claims
 from backprop.scheduler.database import Database
+from backprop.scheduler.errors import HomeRefused
 from backprop.scheduler.home import Home
 from backprop.scheduler.settings import Settings
 from backprop.worker import locks
@@ -29,15 +30,18 @@ def work(
 ) -> bool:
     """Be a worker until told to stop, or done (`drain`, `until`). True if a signal ended it.
 
-    Raises DatabaseRefused. `only`: the runs it may touch; None for all. `quiet`: says nothing; `verbose`: every
-    checkpoint too.
+    Raises DatabaseRefused, HomeRefused. `only`: the runs it may touch; None for all. `quiet`: says nothing;
+    `verbose`: every checkpoint too.
     """
     worker = (FOLLOWER if only else "") + os.urandom(4).hex()
     talk = Talk(quiet=quiet, verbose=verbose)
     context = Context(home, database, LocalPlace(home), worker, settings, Clock(), talk, only)
     # The lock before the row: a row whose lock is free is a dead worker's.
-    lock = locks.hold_worker_lock(home.locks, worker)
-    wake = WakePipe(home.locks, worker)
+    try:
+        lock = locks.hold_worker_lock(home.locks, worker)
+        wake = WakePipe(home.locks, worker)
+    except OSError as error:
+        raise HomeRefused(f"{home.locks} cannot be used: {error.strerror}; is its disk full?") from error
     try:
         claims.worker_started(database, worker, os.getpid(), settings.max_parallel, context.clock.wall_s())
         if greeting:
@@ -53,4 +57,5 @@ def work(
             claims.worker_stopped(context.database, worker, context.clock.wall_s())
         wake.close()
         lock.release()
-        locks.worker_lock_path(home.locks, worker).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            locks.worker_lock_path(home.locks, worker).unlink()

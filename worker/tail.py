@@ -106,6 +106,10 @@ class Tail:
         except FileNotFoundError:
             return True
 
+    def written_s(self) -> float | None:
+        """When the file was last written to, Unix seconds; None while nothing is followed."""
+        return os.fstat(self._fd).st_mtime if self._fd >= 0 else None
+
     def _ready(self) -> bool:
         if self._fd < 0:
             try:

@@ -55,5 +55,6 @@ class WakePipe:
             return False
 
     def close(self) -> None:
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._path.unlink()
         os.close(self._handle)

@@ -1,32 +1,69 @@
 """`backprop list`: every run and how far it is."""
 
 import time
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from backprop.cli import select
 from backprop.cli.session import open_existing
 from backprop.cli.views import duration, number, print_json, run_view
 
-DEFAULT_LIMIT = 50
+if TYPE_CHECKING:
+    from backprop.scheduler.database import Database
+    from backprop.scheduler.records import RunRecord
+    from backprop.scheduler.selection import Filters
+
+NAN = "NaN loss"
+DEFAULT_LIMIT: Final = 50
+COUNTED: Final = 10_000
+"""Counting a million rows would take longer than all the rest."""
+SORTS: Final = ("age", "name", "state", "step", "loss", "segments", "ended")
 
 
 @click.command(name="list")
-@click.option("-n", "--limit", type=click.IntRange(min=0), default=DEFAULT_LIMIT, show_default=True,
-              help="The newest N runs; 0 for all.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
-def command(limit: int, as_json: bool) -> None:
+@select.filter_options
+@click.option(
+    "--sort",
+    type=click.Choice(SORTS),
+    default="age",
+    show_default=True,
+    metavar="BY",
+    help=f"One of {', '.join(SORTS)}. Newest, highest, last first; loss the lowest.",
+)
+@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=0),
+    default=DEFAULT_LIMIT,
+    show_default=True,
+    metavar="N",
+    help="The first N of them; 0 for all.",
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")  # fmt: skip
+def command(sort: str, reverse: bool, limit: int, as_json: bool, **values: Any) -> None:
     """List runs, newest first."""
-    from backprop.scheduler import reads
+    from backprop.scheduler import reads, selection
 
+    filters = select.filters_of(values)
     _, database = open_existing()
-    runs = reads.list_runs(database, limit or None) if database is not None else []
+    runs: list[RunRecord] = []
+    if database is not None:
+        runs = selection.list_runs(database, filters, selection.Sort(sort), reverse, limit or None)
     if as_json:
         newest = reads.newest_checkpoints(database, [run.id for run in runs]) if database is not None else {}
         print_json([run_view(run, last_checkpoint=newest.get(run.id)) for run in runs])
         return
     if database is None or not runs:
-        click.echo("no runs yet; queue one with: backprop run SCRIPT", err=True)
+        _say_none(database, filters)
         return
+    _print(runs)
+    if limit and len(runs) == limit:
+        _say_more(database, filters, limit)
+
+
+def _print(runs: "list[RunRecord]") -> None:
     from backprop.cli.table import print_table
 
     now_s = time.time()
@@ -37,7 +74,7 @@ def command(limit: int, as_json: bool) -> None:
             run.state.value,
             str(run.segment),
             "-" if run.last_step is None else str(run.last_step),
-            number(run.last_loss),
+            "nan" if run.fault == NAN else number(run.last_loss),
             duration(now_s - run.created_at_s),
             run.reason,
         )
@@ -46,7 +83,21 @@ def command(limit: int, as_json: bool) -> None:
     print_table(
         ("ID", "NAME", "STATE", "SEG", "STEP", "LOSS", "AGE", "REASON"), rows, ("SEG", "STEP", "LOSS", "AGE")
     )
-    if limit and len(runs) == limit:
-        total = sum(reads.state_counts(database).values())
-        if total > limit:
-            click.echo(f"… and {total - limit} more; all of them with: backprop list -n 0", err=True)
+
+
+def _say_none(database: "Database | None", filters: "Filters") -> None:
+    from backprop.scheduler import selection
+
+    if filters.given and database is not None and selection.list_runs(database, limit=1):
+        click.echo("no run matches", err=True)
+        return
+    click.echo("no runs yet; queue one with: backprop run SCRIPT", err=True)
+
+
+def _say_more(database: "Database", filters: "Filters", limit: int) -> None:
+    from backprop.scheduler import selection
+
+    more = selection.count(database, filters, limit + COUNTED + 1) - limit
+    if more > 0:
+        told = f"{more} more" if more <= COUNTED else f"more than {COUNTED:,} more"
+        click.echo(f"… and {told}; all of them with -n 0", err=True)

@@ -1,17 +1,20 @@
 """`backprop run`: queue one run, and say what happens next."""
 
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from backprop.cli import options
+from backprop.cli import keep, options, placing
 from backprop.cli.safe import safe
-from backprop.cli.session import Globals, global_options, globals_of, open_home
+from backprop.cli.session import Globals, global_options, globals_of, open_existing, open_home
 from backprop.scheduler import home as homes
 
 if TYPE_CHECKING:
     from backprop.cli.submission import Submission
+    from backprop.scheduler.spec import Group
 
 EPILOG = """\b
 Examples:
@@ -20,6 +23,9 @@ Examples:
   backprop run train.py -g 8 --retries 2             8 GB of VRAM reserved; two more tries after a crash
   backprop run --follow train.py                     watch it, and end with it
   backprop run -- torchrun --nproc-per-node 2 train.py
+  backprop run --grid lr=1e-3,1e-4 --grid seed=0..9 train.py -- --lr {lr} --seed {seed}
+  backprop run --array 1-100%4 train.py              BACKPROP_ARRAY_INDEX from 1 to 100, four at once
+  backprop run --after base --begin 22:00 eval.py    once that one has completed, and not before ten
 
 Exit codes with --follow: 0 completed, 20 failed, 21 timeboxed, 22 stopped, 23 held, 130 interrupted.
 """
@@ -46,24 +52,41 @@ class SplitAtDashes(click.Command):
 )
 @click.option("--exclusive", is_flag=True, help="No other run of ours beside it on its GPUs.")
 @click.option(
+    "--recipe",
+    metavar="NAME",
+    help="How it saves and resumes, if it does not tell: a name of docs/recipes.md, or none.  [default: recognised]",
+)
+@click.option(
+    "--checkpoint-glob",
+    multiple=True,
+    metavar="PATTERN",
+    help="Where its checkpoints appear; repeatable.  [default: the recipe's]",
+)
+@click.option(
     "--env", multiple=True, metavar="KEY=VALUE", help="Set in the script's environment; repeatable."
 )
 @click.option(
     "--follow", is_flag=True, help="Show the output and end with the run; be its worker if there is none."
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print the id alone.")
+@placing.place_options
+@click.option(
+    "--grid",
+    multiple=True,
+    metavar="KEY=V,V,…",
+    help="A run for each value, {KEY} replaced in arguments, --name, --env; a..b[..step]; several: their product.",
+)
+@click.option(
+    "--array", metavar="SPEC", help="A run for each of 1-100 or 1,3,5-7, {index} replaced; %4: four at once."
+)
+@click.option("--params", metavar="FILE", help="A run for each row of a .csv or .jsonl, {column} replaced.")
+@click.option("--batch", metavar="FILE", help="A run for each line, as typed after `backprop run`; -: stdin.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the id alone; of many, one a line.")
 @global_options
 @click.pass_context
 def command(
     ctx: click.Context,
     script: str | None,
     surplus: tuple[str, ...],
-    resume_from: str | None,
-    run_id: str | None,
-    name: str | None,
-    gpus: int,
-    exclusive: bool,
-    env: tuple[str, ...],
     follow: bool,
     quiet: bool,
     config: str | None,
@@ -76,44 +99,91 @@ def command(
     SCRIPT ending in .py runs under this shell's python; anything else is a program. The directory, the environment
     and the interpreter of this shell are remembered.
     """
-    from backprop.cli.submission import Asked, submission
-
+    now_s = time.time()
     if surplus:
         raise click.UsageError(
             f"the script's own arguments come after --: backprop run {script} -- {surplus[0]}", ctx
         )
     words: list[str] = [*([script] if script else []), *ctx.meta["script_args"]]
+    given = globals_of(ctx, config, verbose, dry_run)
+
+    def make(words: Sequence[str], values: Mapping[str, Any]) -> "Submission":
+        return _submission(words, values, given)
+
+    if values["grid"] or any(values[name] is not None for name in ("array", "params", "batch")):
+        from backprop.cli import bulk
+
+        return bulk.command(ctx, words, given, make, now_s)
     if not words:
         raise click.UsageError("SCRIPT is missing", ctx)
-    given = globals_of(ctx, config, verbose, dry_run)
-    wanted = submission(
-        words,
-        options.flags_of(values),
-        options.option_names(),
-        given.config,
-        homes.locate(),
-        Asked(resume_from=resume_from, run_id=run_id, name=name, env=env, gpus=gpus, exclusive=exclusive),
-    )
+    if values["parallel"] is not None and values["group"] is None:
+        raise click.UsageError("--parallel is a rule for a --group; for the worker: --max-parallel", ctx)
+    wanted = make(words, values)
+    wish = placing.placing_of(values, now_s)
+    group = placing.group_of(values["group"], values["parallel"])
+    group = keep.with_keeping(group, values["keep_best"], values["metric"])
     for note in wanted.notes:
         click.echo(f"note: {safe(note)}", err=True)
     if given.dry_run:
         from backprop.cli.dry_run import describe_start
 
+        placing.Parents(open_existing()[1]).place_of(wish)
         return describe_start(wanted, homes.locate())
-    return _queue(wanted, given, follow, quiet)
+    return _queue(wanted, given, _Where(wish, group), now_s, follow, quiet)
 
 
-def _queue(wanted: "Submission", given: Globals, follow: bool, quiet: bool) -> int:
+@dataclass(frozen=True)
+class _Where:
+    placing: "placing.Placing"
+    group: "Group | None"
+
+
+def _submission(words: Sequence[str], values: Mapping[str, Any], given: Globals) -> "Submission":
+    from backprop.cli.submission import Asked, submission
+
+    return submission(
+        words,
+        options.flags_of(values),
+        options.option_names(),
+        given.config,
+        homes.locate(),
+        Asked(
+            resume_from=values["resume_from"],
+            run_id=values["run_id"],
+            name=values["name"],
+            env=values["env"],
+            gpus=values["gpus"],
+            exclusive=values["exclusive"],
+            recipe=values["recipe"],
+            globs=values["checkpoint_glob"],
+            order=values["order"],
+            keep_when_unmet=values["keep"],
+        ),
+    )
+
+
+def _queue(
+    wanted: "Submission", given: Globals, where: _Where, now_s: float, follow: bool, quiet: bool
+) -> int:
+    import msgspec
+
     from backprop.cli.submission import enqueue
     from backprop.worker.wake import wake_workers
 
     home, database = open_home()
-    run_id = enqueue(home, database, wanted, time.time())
+    place = placing.Parents(database).place_of(where.placing)
+    if where.group is not None:
+        place = msgspec.structs.replace(place, group=where.group.name)
+    run_id = enqueue(home, database, wanted, now_s, place, where.group)
     awake = wake_workers(home.locks)
     if quiet:
         click.echo(run_id)
     else:
+        from backprop.cli.plan_view import lines
+
         click.echo(f"queued {safe(wanted.name)}, id {run_id}")
+        for line in lines(wanted.spec):
+            click.echo(safe(line), err=True)
     if given.verbose:
         click.echo(
             f"  {safe(wanted.command)}\n  in {safe(wanted.spec.cwd)}, folder {home.run_folder(run_id)}",

@@ -1,23 +1,28 @@
 """`backprop show RUN`: one run with its chain of segments, its checkpoints, and why it is where it is."""
 
+import time
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from backprop.cli.complete import complete_runs
 from backprop.cli.session import need_existing
 
 if TYPE_CHECKING:
     from backprop.scheduler.database import Database
     from backprop.scheduler.home import Home
+    from backprop.scheduler.lifecycle import State
     from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
-    from backprop.scheduler.spec import RunSpec
+    from backprop.scheduler.spec import DependencyKind, RunSpec
+
+    Link = tuple[str, DependencyKind, State | None]
 
 SHOWN_CHECKPOINTS: Final = 6
 FAR_OFF_MIB: Final = 1024
 
 
 @click.command(name="show")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
 def command(run: str, as_json: bool) -> None:
     """Show RUN, named by id, a unique beginning of its id, or its name."""
@@ -27,27 +32,38 @@ def command(run: str, as_json: bool) -> None:
 
 def show(home: "Home", database: "Database", name: str, as_json: bool) -> None:
     """Print one run. Raises UnknownRun, AmbiguousRun."""
-    from backprop.cli.views import checkpoint_view, print_json, run_view, segment_view
-    from backprop.scheduler import reads
+    from backprop.cli.views import checkpoint_view, iso, print_json, run_view, segment_view
+    from backprop.scheduler import dependencies, reads
+    from backprop.worker.oldlogs import log_of
 
     run = reads.find_run(database, name)
     segments = reads.segments(database, run.id)
     saved = reads.checkpoints(database, run.id)
+    after = dependencies.waits_for(database, run.id)
     if as_json:
+        from backprop.cli.plan_view import plan_json
+
         newest = next((one.path for one in saved if one.refused is None), None)
-        logs = {one.number: str(home.segment_folder(run.id, one.number) / "log") for one in segments}
+        logs = {one.number: str(log_of(home.segment_folder(run.id, one.number))) for one in segments}
         chain = [segment_view(one, logs[one.number]) for one in segments]
         print_json(
             run_view(run, last_checkpoint=newest)
             | {"segments": chain, "checkpoints": [checkpoint_view(one) for one in saved]}
+            | {"not_before": iso(run.not_before_s or None), "after": [_link_view(one) for one in after]}
+            | {"plan": plan_json(run.spec.plan)}
         )
         return
-    _print(home, run, segments, saved)
+    _print(home, run, segments, saved, after)
 
 
 def _print(
-    home: "Home", run: "RunRecord", segments: "list[SegmentRecord]", saved: "list[CheckpointRecord]"
+    home: "Home",
+    run: "RunRecord",
+    segments: "list[SegmentRecord]",
+    saved: "list[CheckpointRecord]",
+    after: "list[Link]",
 ) -> None:
+    from backprop.cli.plan_view import pairs, resume_text
     from backprop.cli.submission import command_text
     from backprop.cli.table import print_pairs, print_table
     from backprop.cli.views import clock, duration, number, size
@@ -65,9 +81,13 @@ def _print(
             ("segments", f"{run.segment}, {duration(running_s)} of running time"),
             (
                 "timebox",
-                f"{spec.timebox_s / 60:g} min, then SIG{spec.stop_signal} and {spec.grace_s:g} s to save",
+                f"{spec.timebox_s / 60:g} min{_overrun(spec)}, then SIG{spec.stop_signal} and {spec.grace_s:g} s"
+                " to save",
             ),
+            *pairs(spec),
+            ("resumes", resume_text(spec)),
             *_vram(spec, segments),
+            *_place(run, after),
             ("queued", clock(run.created_at_s)),
             ("started", clock(run.started_at_s)),
             ("ended", clock(run.ended_at_s)),
@@ -81,6 +101,7 @@ def _print(
                 str(one.number),
                 clock(one.started_at_s),
                 duration(one.running_s),
+                duration(one.cut_cost_s),
                 one.outcome or "alive",
                 _code(one),
                 one.checkpoint_used or "from the beginning",
@@ -88,7 +109,9 @@ def _print(
             for one in segments
         ]
         print_table(
-            ("SEGMENT", "STARTED", "RAN", "OUTCOME", "EXIT", "RESUMED FROM"), rows, ("SEGMENT", "RAN")
+            ("SEGMENT", "STARTED", "RAN", "LOST", "OUTCOME", "EXIT", "RESUMED FROM"),
+            rows,
+            ("SEGMENT", "RAN", "LOST"),
         )
     if saved:
         click.echo()
@@ -105,6 +128,28 @@ def _print(
         print_table(("STEP", "SEGMENT", "SAVED", "SIZE", "CHECKPOINT"), rows, ("STEP", "SEGMENT", "SIZE"))
         if len(saved) > SHOWN_CHECKPOINTS:
             click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
+
+
+def _link_view(link: "Link") -> dict[str, str | None]:
+    parent, kind, state = link
+    return {"run": parent, "kind": kind, "state": state.value if state is not None else None}
+
+
+def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
+    """Where it stands in the queue, as far as that is not the same for every run."""
+    from backprop.cli.views import clock
+    from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.waits import dependency_text
+
+    found: list[tuple[str, str]] = []
+    if run.group_name is not None:
+        index = "" if run.array_index is None else f", array index {run.array_index}"
+        found.append(("group", f"{run.group_name}{index}"))
+    if run.priority:
+        found.append(("priority", str(run.priority)))
+    if run.state is State.QUEUED and run.not_before_s > time.time():
+        found.append(("not before", clock(run.not_before_s)))
+    return found + [("after", dependency_text(*one).removeprefix("waits for ")) for one in after]
 
 
 def _vram(spec: "RunSpec", segments: "list[SegmentRecord]") -> list[tuple[str, str]]:
@@ -130,6 +175,10 @@ def _vram(spec: "RunSpec", segments: "list[SegmentRecord]") -> list[tuple[str, s
     elif source == "declared" and promised_mib > 2 * peak_mib and promised_mib - peak_mib > FAR_OFF_MIB:
         far_off = ": far less than declared; declaring less lets more runs share a GPU"
     return [("VRAM", f"{told}; used at most {amount(peak_mib)}{far_off}")]
+
+
+def _overrun(spec: "RunSpec") -> str:
+    return f", {spec.overrun_pct:g} % more for a first checkpoint" if spec.overrun_pct else ""
 
 
 def _code(segment: "SegmentRecord") -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from backprop.cli.complete import complete_runs
 from backprop.cli.session import need_existing, open_existing
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ REFRESH_S: Final = 2.0
 
 
 @click.command(name="status")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=complete_runs)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
 @click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
 def command(run: str | None, as_json: bool, watch: bool) -> None:
@@ -72,6 +73,8 @@ def _print(shown: "Overview") -> None:
             ("GPUs", f"{len(snapshot.gpus)}, read by {snapshot.source}" if snapshot.gpus else no_gpu),
             *(("worker" if not at else "", line) for at, line in enumerate(workers)),
             ("queue", queue),
+            *_starts(shown),
+            *(("warning" if not at else "", line) for at, line in enumerate(shown.warnings)),
         ]
     )
     if shown.gpus:
@@ -96,6 +99,23 @@ def _print(shown: "Overview") -> None:
             for run in shown.live
         ]
         print_table(("RUN", "NAME", "STATE", "SEG", "PROMISED", "REASON"), rows, ("SEG", "PROMISED"))
+
+
+def _starts(shown: "Overview") -> list[tuple[str, str]]:
+    """Why nothing is started now, or until when runs are, where hours are set."""
+    from backprop.scheduler import gate, hours
+
+    if shown.closed is not None:
+        return [("starts", f"none: {shown.closed}")]
+    if not shown.active_hours:
+        return []
+    windows = hours.parse_all(shown.active_hours)
+    return [
+        (
+            "starts",
+            f"in activeHours ({'; '.join(shown.active_hours)}), {gate.opens_words(windows, time.time())}",
+        )
+    ]
 
 
 def _gpu_row(one: "GpuView") -> tuple[str, ...]:

@@ -2,58 +2,117 @@
 
 import contextlib
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from backprop.cli.safe import safe
+from backprop.cli import select
 from backprop.cli.session import global_options, globals_of, need_existing
+
+if TYPE_CHECKING:
+    from backprop.scheduler.database import Database
+    from backprop.scheduler.home import Home
+    from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.records import RunRecord
+    from backprop.scheduler.selection import Chosen
 
 
 @click.command(name="stop")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@select.run_arguments
 @global_options
 @click.pass_context
 def command(
-    ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool
+    ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
 ) -> int:
     """Stop RUNs: a waiting one at once, a running one after it has had its grace to save. `resume` continues them."""
-    from backprop.scheduler import folders, queue, reads
-    from backprop.scheduler.errors import IllegalMove
-    from backprop.scheduler.folders import OutcomeFile
-    from backprop.scheduler.lifecycle import LIVE, State
-    from backprop.worker import locks
-    from backprop.worker.local import LocalPlace
+    from backprop.scheduler import bulk
+    from backprop.scheduler.errors import BackpropError, IllegalMove
+    from backprop.scheduler.lifecycle import FINAL, LIVE, State
     from backprop.worker.wake import wake_workers
 
     home, database = need_existing()
+    given = globals_of(ctx, config, verbose, dry_run)
     # Every name is understood before anything is stopped.
-    found = list({run.id: run for run in (reads.find_run(database, name) for name in runs)}.values())
-    if globals_of(ctx, config, verbose, dry_run).dry_run:
-        for run in found:
-            click.echo(f"would stop {safe(run.name)} ({run.id}), {run.state}")
-        return 0
-    code = 0
-    states: dict[str, State] = {}
-    for run in found:
-        try:
-            states[run.id] = queue.ask_to_stop(database, run, time.time())
-        except IllegalMove as error:
-            click.echo(f"backprop: {error}", err=True)
-            code = error.exit_code
+    picked = select.pick(ctx, database, runs, select.filters_of(values), set(State) - FINAL, "stopped")
+    if given.dry_run:
+        return select.rehearse(picked, "stop", "it has ended already", IllegalMove.exit_code)
+    now_s = time.time()
+    waiting = [one.id for one in picked.able if one.state not in LIVE]
+    stopped = set(bulk.stop_waiting(database, waiting, now_s))
+    asked: dict[str, RunRecord] = {}
+    late: list[str] = []
+    for one in picked.able:
+        if one.id not in stopped:
+            try:
+                run, state = _ask(database, one.id, now_s)
+            except BackpropError as error:
+                late.append(str(error))
+                continue
+            if state is State.STOPPED:
+                stopped.add(one.id)
+            else:
+                asked[one.id] = run
     wake_workers(home.locks)
-    for run in found:
-        state = states.get(run.id)
-        if state in LIVE:
-            # Its worker is dead: another one, if there is any, may take a while to notice.
-            if run.worker is None or not locks.worker_alive(home.locks, run.worker):
-                LocalPlace(home).ask(run.id, run.segment)
-            click.echo(f"stopping {safe(run.name)} ({run.id}): it has {run.spec.grace_s:g} s to save")
-        elif state is not None:
-            now = reads.run_by_id(database, run.id) or run
-            outcome = OutcomeFile(
-                state=state.value, reason=now.reason, segment=run.segment, ended_at_s=time.time()
-            )
-            with contextlib.suppress(OSError):
-                folders.write_outcome(home.run_folder(run.id), outcome)
-            click.echo(f"stopped {safe(run.name)} ({run.id})")
-    return code
+    _ask_orphans(home, asked)
+    ended = [one for one in picked.able if one.id in stopped]
+    _put_down(home, ended, now_s)
+    told = [f"stopped {select.counted(len(stopped))}"] if stopped or not asked else []
+    told += [f"asked {select.counted(len(asked))} to save and end"] if asked else []
+    select.report(
+        [one for one in picked.able if one.id in stopped or one.id in asked],
+        ", ".join(told),
+        lambda one: _line(one, asked.get(one.id)),
+        bulk=picked.bulk,
+        every=given.verbose,
+    )
+    late += [f"run {one.id} has ended already ({one.state})" for one in picked.refused]
+    for refusal in late:
+        click.echo(f"backprop: {refusal}", err=True)
+    return IllegalMove.exit_code if late else 0
+
+
+def _line(one: "Chosen", asked: "RunRecord | None") -> str:
+    if asked is None:
+        return f"stopped {select.who(one)}"
+    return f"stopping {select.who(one)}: it has {asked.spec.grace_s:g} s to save"
+
+
+def _ask(database: "Database", run_id: str, now_s: float) -> "tuple[RunRecord, State]":
+    """Ask a live run to end; what it is then. It may have been queued or started a moment ago. Raises IllegalMove,
+    UnknownRun."""
+    from backprop.scheduler import queue, reads
+    from backprop.scheduler.errors import LostRace, UnknownRun
+
+    while True:
+        run = reads.run_by_id(database, run_id)
+        if run is None:
+            raise UnknownRun(f"run {run_id} has been removed meanwhile")
+        with contextlib.suppress(LostRace):
+            return run, queue.ask_to_stop(database, run, now_s)
+
+
+def _ask_orphans(home: "Home", asked: "dict[str, RunRecord]") -> None:
+    """Those whose worker is dead: another one, if there is any, may take a while to notice."""
+    from backprop.worker import locks
+    from backprop.worker.local import LocalPlace
+
+    for run in asked.values():
+        if run.worker is None or not locks.worker_alive(home.locks, run.worker):
+            LocalPlace(home).ask(run.id, run.segment)
+
+
+def _put_down(home: "Home", ended: "Sequence[Chosen]", now_s: float) -> None:
+    """On disk too, where it outlives the database. Nothing is undone where that fails."""
+    from backprop.scheduler import batches
+    from backprop.scheduler.folders import OutcomeFile
+    from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.queue import STOPPED_WAITING
+
+    def outcome(one: "Chosen") -> OutcomeFile:
+        return OutcomeFile(
+            state=State.STOPPED.value, reason=STOPPED_WAITING, segment=one.segment, ended_at_s=now_s
+        )
+
+    with contextlib.suppress(OSError):
+        batches.write_outcomes(home, [(one, outcome(one)) for one in ended])

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from backprop.cli.complete import complete_runs
 from backprop.cli.safe import safe
 from backprop.cli.session import need_existing
 
@@ -13,18 +14,19 @@ if TYPE_CHECKING:
 
 
 @click.command(name="why")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
 def command(run: str, as_json: bool) -> None:
     """Say why RUN is where it is: for a waiting one, every rule that fails."""
-    from backprop.cli.views import duration, iso, print_json
-    from backprop.scheduler import reads
+    from backprop.cli.views import clock, iso, print_json
+    from backprop.scheduler import reads, waits
     from backprop.scheduler.lifecycle import State
     from backprop.worker.locks import worker_alive
 
     home, database = need_existing()
     found = reads.find_run(database, run)
     alive = any(worker_alive(home.locks, one.id) for one in reads.workers(database))
+    before = waits.reasons(database, found, time.time(), clock)
     if as_json:
         print_json(
             {
@@ -33,6 +35,7 @@ def command(run: str, as_json: bool) -> None:
                 "reason": found.reason,
                 "worker_alive": alive,
                 "not_before": iso(found.not_before_s or None),
+                "waits": before,
                 "rules": [_rule_view(one) for one in found.waiting],
             }
         )
@@ -40,15 +43,15 @@ def command(run: str, as_json: bool) -> None:
     click.echo(f"{found.id} {safe(found.name)} is {found.state}: {safe(found.reason)}")
     if found.state is not State.QUEUED:
         return
+    for line in before:
+        click.echo(safe(line))
     if not alive:
         click.echo("no worker is running; start one with: backprop worker")
+    if before or not alive:
         return
-    due_s = found.not_before_s - time.time()
-    if due_s > 0:
-        click.echo(f"not before its retry is due, in {duration(due_s)}")
     if found.waiting:
         _print_rules(found)
-    elif due_s <= 0:
+    else:
         click.echo("no worker has judged it yet; ask again in a moment")
 
 

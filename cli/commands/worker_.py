@@ -19,8 +19,13 @@ worker takes them over. Several workers may run at once; the limit of --max-para
 
 
 @click.command(name="worker", epilog=EPILOG)
-@options.setting_options(["maxParallel", "gpu.probe"])
-@click.option("--drain", is_flag=True, help="Exit when nothing is left that can run.")
+@options.setting_options(["maxParallel", "activeHours", "gpu.probe"])
+@click.option(
+    "--drain",
+    is_flag=True,
+    help="Exit once nothing is left that can run. (`backprop drain` is another thing: it keeps all workers from"
+    " starting anything.)",
+)
 @global_options
 @click.pass_context
 def command(

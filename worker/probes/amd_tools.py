@@ -15,8 +15,8 @@ from backprop.worker.probes.amd_card import amd_gpu
 from backprop.worker.probes.host import MIB
 from backprop.worker.probes.tools import ToolError, ask_tool
 
-_CARD: Final = re.compile(r"card\d+$")
-_NUMBER: Final = re.compile(r"-?\d+(\.\d+)?")
+_CARD: Final = re.compile(r"card[0-9]{1,9}$")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 _IN_MIB: Final = {"B": 1 / MIB, "KB": 1 / 1024, "MB": 1.0, "GB": 1024.0}
 
 
@@ -75,7 +75,7 @@ def _json(tool: Path, arguments: Sequence[str], end_s: float) -> Any:
     start = min((at for mark in "[{" if (at := result.out.find(mark)) >= 0), default=0)
     try:
         return json.loads(result.out[start:])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ToolError(f"{tool} printed nothing that can be read: {result.complaint()!r}") from error
 
 

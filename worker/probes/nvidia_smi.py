@@ -24,7 +24,8 @@ _EXTRA: Final = (
     "clocks_throttle_reasons.hw_thermal_slowdown",
     "mig.mode.current",
 )
-_LISTED: Final = re.compile(r"^GPU (\d+): (.+) \(UUID: (GPU-[0-9A-Za-z-]+)\)")
+_DIGITS: Final = re.compile(r"[0-9]{1,9}")
+_LISTED: Final = re.compile(r"^GPU ([0-9]{1,9}): (.+) \(UUID: (GPU-[0-9A-Za-z-]+)\)")
 _GONE: Final = re.compile(r"lost|requires reset|fallen off", re.IGNORECASE)
 _NO_FIELD: Final = re.compile(r"not a valid field", re.IGNORECASE)
 _NO_DEVICES: Final = re.compile(r"no devices were found", re.IGNORECASE)
@@ -81,7 +82,7 @@ def _parse(text: str) -> tuple[Gpu, ...]:
 
 def _gpu(row: Sequence[str]) -> Gpu | None:
     """One CSV line; None for anything else, such as a warning between the lines."""
-    if len(row) not in (len(_BASE), len(_BASE) + len(_EXTRA)) or not row[0].isdigit():
+    if len(row) not in (len(_BASE), len(_BASE) + len(_EXTRA)) or not _DIGITS.fullmatch(row[0]):
         return None
     index, uuid, name = int(row[0]), row[1], row[2]
     if gone := next((field for field in row[1:] if _GONE.search(field)), None):
@@ -110,7 +111,7 @@ def _gpu(row: Sequence[str]) -> Gpu | None:
 
 
 def _number(field: str) -> int | None:
-    return int(field) if field.isdigit() else None
+    return int(field) if _DIGITS.fullmatch(field) else None
 
 
 def _throttled(fields: Sequence[str]) -> bool | None:

@@ -5,7 +5,8 @@ nothing of SQLite or the governor. If the worker is gone, it still ends its segm
 run's lock, handed on to the leader; the log it opens is the leader's stdout and stderr and is locked too. Whoever
 finds both locks free knows that nothing of the segment lives.
 
-With FD = -1 it adopts: a supervisor died, its leader lives; take its place.
+With FD = -1 it adopts: a supervisor died, its leader lives; take its place. As `--spare FD` it waits on the socket FD
+for both.
 """
 
 import ctypes
@@ -19,20 +20,18 @@ from pathlib import Path
 import failpoint
 import files
 import proctree
+import spare
 from leader import Found, Gone, Leader, Spawned
 from segment import CONTROL, DEAF, Segment
 
 PR_SET_CHILD_SUBREAPER = 36
+SPARE = "--spare"
 EXIT_TAKEN = 3
 """Another supervisor watches this segment."""
 
 
 def main(folder: Path, lock: int) -> int:
-    signal.pthread_sigmask(signal.SIG_BLOCK, CONTROL)
-    for number in DEAF:
-        signal.signal(number, signal.SIG_IGN)
-    # Inherited as ignored, it would have the kernel swallow the leader's status.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _hear_only_the_worker()
     order = files.read(folder / "order.json")
     if order is None:
         return 1
@@ -40,6 +39,14 @@ def main(folder: Path, lock: int) -> int:
     if guard is None:
         return EXIT_TAKEN
     return _adopt(folder, order) if lock < 0 else _start(folder, order, lock)
+
+
+def _hear_only_the_worker() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, CONTROL)
+    for number in DEAF:
+        signal.signal(number, signal.SIG_IGN)
+    # Inherited as ignored, it would have the kernel swallow the leader's status.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _start(folder: Path, order: dict[str, object], lock: int) -> int:
@@ -182,5 +189,14 @@ def _pairs(value: object) -> dict[object, object]:
     raise ValueError(f"not an object: {value!r}")
 
 
+def wait_and_start(channel: int) -> int:
+    """Be a spare until there is a segment; `main` then."""
+    _hear_only_the_worker()
+    handed = spare.wait_for_segment(channel)
+    return main(*handed) if handed is not None else 0
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == SPARE:
+        sys.exit(wait_and_start(int(sys.argv[2])))
     sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

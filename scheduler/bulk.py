@@ -1,0 +1,78 @@
+"""One verb over thousands of runs, in one transaction: the same moves as in `queue`, by the same table.
+
+Runs that have moved on since they were chosen are left alone: each verb says which it has moved.
+"""
+
+# peewee's query builder is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from backprop.scheduler.database import Database
+from backprop.scheduler.lifecycle import LIVE, Event, State, next_state
+from backprop.scheduler.models import Run
+from backprop.scheduler.queue import STOPPED_WAITING, fresh_chain
+from backprop.scheduler.spec import RunSpec, encode
+
+ROWS_A_STATEMENT: Final = 500
+
+
+def stop_waiting(database: Database, run_ids: Sequence[str], now_s: float) -> list[str]:
+    """Stop those that are queued or held; the ids of the stopped."""
+    values = {"reason": STOPPED_WAITING, "ended_at_s": now_s, "waiting": None}
+    return database.write(lambda: _move(run_ids, Event.STOPPED, values))
+
+
+def hold(database: Database, run_ids: Sequence[str], why: str) -> list[str]:
+    """Hold those that are queued; their ids."""
+    return database.write(lambda: _move(run_ids, Event.HELD, {"reason": why, "waiting": None}))
+
+
+def release(database: Database, run_ids: Sequence[str]) -> list[str]:
+    """Queue those that are held, at their old places; their ids."""
+    return database.write(lambda: _move(run_ids, Event.RELEASED, {"reason": "released by the user"}))
+
+
+def resume(
+    database: Database, run_ids: Sequence[str], specs: Mapping[str, RunSpec], pin: str | None, now_s: float
+) -> list[str]:
+    """Queue those that have ended or are held, each with a fresh chain, in this order; their ids. `specs`: what
+    replaces the specification of a run; `pin`: as in `queue.resume`."""
+
+    def verb() -> list[str]:
+        values = fresh_chain(now_s) | {"resume_pin": pin}
+        moved = {
+            *_move(run_ids, Event.RESUMED, values),
+            *_move(run_ids, Event.RELEASED, values),
+        }
+        done = [run_id for run_id in run_ids if run_id in moved]
+        turns = [(now_s + number * 1e-6, run_id) for number, run_id in enumerate(done)]
+        _connection().executemany("UPDATE runs SET turn_s = ? WHERE id = ?", turns)
+        changed = [(encode(specs[run_id]), run_id) for run_id in done if run_id in specs]
+        _connection().executemany("UPDATE runs SET spec = ? WHERE id = ?", changed)
+        return done
+
+    return database.write(verb)
+
+
+def _move(run_ids: Sequence[str], event: Event, values: Mapping[str, Any]) -> list[str]:
+    """Inside a transaction: move those that may be moved so without a worker; their ids, in this order."""
+    targets = {
+        state.value: target
+        for state in State
+        if state not in LIVE and (target := next_state(state, event)) is not None
+    }
+    (target,) = set(targets.values())
+    moved: list[str] = []
+    for at in range(0, len(run_ids), ROWS_A_STATEMENT):
+        some = list(run_ids[at : at + ROWS_A_STATEMENT])
+        able: Any = Run.select(Run.id).where(Run.id.in_(some), Run.state.in_(list(targets))).tuples()
+        ids = {run_id for (run_id,) in able}
+        Run.update(dict(values) | {"state": target.value}).where(Run.id.in_(list(ids))).execute()
+        moved += [run_id for run_id in some if run_id in ids]
+    return moved
+
+
+def _connection() -> Any:
+    return Run._meta.database.connection()

@@ -1,0 +1,49 @@
+"""Which half of a group goes on? Successive halving over chained segments, as a pure rule.
+
+Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization" (AISTATS 2016): give
+every candidate the same small budget, keep the best share, repeat. Here the budget is a number of segments.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A member that has not ended. `segments`: how many have ended. `value`: its latest metric, None for none."""
+
+    run_id: str
+    segments: int
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """`place`: 1 for the best. `kept`: it goes on."""
+
+    run_id: str
+    place: int
+    value: float | None
+    kept: bool
+
+
+def due_round(candidates: Sequence[Candidate], every: int, decided: int) -> int | None:
+    """The next round, if every candidate has had the segments it asks for. `decided`: rounds so far."""
+    if len(candidates) < 2:
+        return None
+    reached = min(one.segments for one in candidates) // every
+    return decided + 1 if reached > decided else None
+
+
+def rank(candidates: Sequence[Candidate], share: float, highest: bool) -> list[Place]:
+    """All candidates, best first; the best `share` of them (rounded up, at least one) are kept.
+
+    Without a value a candidate comes last: nobody can say that it is good. Equals are kept in the order given.
+    """
+    sign = -1.0 if highest else 1.0
+    known = [one for one in candidates if one.value is not None and math.isfinite(one.value)]
+    unknown = [one for one in candidates if one.value is None or not math.isfinite(one.value)]
+    order = [*sorted(known, key=lambda one: sign * (one.value or 0.0)), *unknown]
+    kept = max(math.ceil(round(len(order) * share, 9)), 1)
+    return [Place(one.run_id, number, one.value, number <= kept) for number, one in enumerate(order, 1)]

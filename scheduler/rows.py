@@ -1,0 +1,72 @@
+"""A table's row as the frozen record it leaves the database as.
+
+What a worker reads many times a second is read by SQL text made once: a query builder takes longer to write it than
+SQLite to answer.
+"""
+
+# peewee's models are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+
+from backprop.scheduler.lifecycle import Intent, State
+from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord, Waiting, WorkerRecord
+from backprop.scheduler.spec import RunSpec, decode
+
+RUN: Final = RunRecord.__struct_fields__
+SEGMENT: Final = SegmentRecord.__struct_fields__
+CHECKPOINT: Final = CheckpointRecord.__struct_fields__
+SELECT_RUNS: Final = f"SELECT {', '.join(RUN)} FROM runs"
+SELECT_SEGMENTS: Final = f"SELECT {', '.join(SEGMENT)} FROM segments"
+SELECT_CHECKPOINTS: Final = f"SELECT {', '.join(CHECKPOINT)} FROM checkpoints"
+
+
+def listed(states: Iterable[State]) -> str:
+    """States as SQL has them after IN."""
+    return "(" + ", ".join(repr(state.value) for state in sorted(states)) + ")"
+
+
+def run_from(row: Sequence[Any]) -> RunRecord:
+    """From the columns of `SELECT_RUNS`."""
+    values: dict[str, Any] = dict(zip(RUN, row, strict=True))
+    values["state"] = State(values["state"])
+    values["intent"] = Intent(values["intent"]) if values["intent"] else None
+    values["spec"] = _spec(values["spec"])
+    values["waiting"] = (
+        msgspec.json.decode(values["waiting"], type=tuple[Waiting, ...]) if values["waiting"] else ()
+    )
+    return RunRecord(**values)
+
+
+def segment_from(row: Sequence[Any]) -> SegmentRecord:
+    """From the columns of `SELECT_SEGMENTS`."""
+    values: dict[str, Any] = dict(zip(SEGMENT, row, strict=True))
+    values["gpu_uuids"] = tuple(msgspec.json.decode(values["gpu_uuids"], type=list[str]))
+    values["exclusive"] = bool(values["exclusive"])
+    return SegmentRecord(**values)
+
+
+def checkpoint_from(row: Sequence[Any]) -> CheckpointRecord:
+    """From the columns of `SELECT_CHECKPOINTS`."""
+    values: dict[str, Any] = dict(zip(CHECKPOINT, row, strict=True))
+    values["is_dir"] = bool(values["is_dir"])
+    return CheckpointRecord(**values)
+
+
+def run_of(row: Any) -> RunRecord:
+    """From peewee's row."""
+    return run_from([row.__data__[name] for name in RUN])
+
+
+def worker_of(row: Any) -> WorkerRecord:
+    return WorkerRecord(**row.__data__)
+
+
+@lru_cache(maxsize=1024)
+def _spec(text: str) -> RunSpec:
+    """Frozen, so that the same text may give the same object."""
+    return decode(text)

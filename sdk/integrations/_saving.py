@@ -1,0 +1,82 @@
+"""What the callbacks share: when to save, where, and how many of their own checkpoints stay."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from .. import run_id
+from .._events import checkpoint
+
+AGAIN = 75
+"""Exit code: "checkpointed, run me again". Where a script sees the end of its timebox before Backprop has signalled it,
+exit 0 would mean that the training is done."""
+FOLDER = "backprop_checkpoints"
+
+
+class Interval:
+    """The user's own wish for checkpoints in between: `--checkpoint-every-minutes`."""
+
+    def __init__(self) -> None:
+        self._every_s = _seconds(os.environ.get("BACKPROP_CHECKPOINT_EVERY_SECONDS"))
+        self._saved_s = time.monotonic()
+
+    @property
+    def asked_for(self) -> bool:
+        return self._every_s is not None
+
+    def is_over(self) -> bool:
+        return self._every_s is not None and time.monotonic() - self._saved_s >= self._every_s
+
+    def begin(self) -> None:
+        """A checkpoint has been saved, or training begins."""
+        self._saved_s = time.monotonic()
+
+
+def folder_of_run(base: "str | os.PathLike[str]") -> Path:
+    """Where this run's own checkpoints go: two runs in one directory neither mix nor delete each other's."""
+    return Path(base) / (run_id() or "no-run")
+
+
+def announce(path: Path, step: int) -> None:
+    """Put the file or directory on the disk, then tell Backprop of it. A disk that fails at that gets no claim."""
+    try:
+        for each in [*path.rglob("*"), path, path.parent] if path.is_dir() else [path, path.parent]:
+            fd = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+    except OSError:
+        return
+    checkpoint(path.absolute(), step)
+
+
+def keep_newest(folder: Path, pattern: str, count: int) -> None:
+    """Delete all but the `count` last written of what fits `pattern` in a folder from `folder_of_run`.
+
+    By time, not by number: a run that was begun again from scratch counts from 0 beside its older files.
+    """
+    for _, path in sorted(_dated(folder, pattern), reverse=True)[max(count, 1) :]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _dated(folder: Path, pattern: str) -> list[tuple[int, Path]]:
+    found: list[tuple[int, Path]] = []
+    for path in folder.glob(pattern):
+        try:
+            found.append((path.stat().st_mtime_ns, path))
+        except OSError:
+            continue
+    return found
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if value > 0 else None

@@ -1,0 +1,127 @@
+"""For Lightning: `Trainer(callbacks=[BackpropCallback()])`, for `lightning` and `pytorch_lightning` alike.
+
+from backprop.integrations.lightning import BackpropCallback
+
+trainer = Trainer(callbacks=[BackpropCallback()])
+trainer.fit(model, data, ckpt_path=backprop.resume_from())
+"""
+
+import os
+from pathlib import Path
+
+from .. import run_id
+from .._events import log
+from .._stop import should_stop
+from ._framework import framework
+from ._saving import AGAIN, FOLDER, Interval, announce, folder_of_run, keep_newest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Protocol, TypeGuard
+
+    class Strategy(Protocol):
+        def reduce_boolean_decision(self, decision: bool, all: bool) -> bool: ...  # noqa: A002 - its name there
+
+    class State(Protocol):
+        fn: str | None
+
+    class Trainer(Protocol):
+        """What is used of `lightning.pytorch.Trainer`."""
+
+        default_root_dir: str
+        global_step: int
+        is_global_zero: bool
+        log_every_n_steps: int
+        sanity_checking: bool
+        state: State
+        strategy: Strategy
+        world_size: int
+
+        def save_checkpoint(self, filepath: Path) -> None: ...
+
+    class Callback:
+        """The base class, whose hooks do nothing."""
+else:
+    Callback = framework("lightning.pytorch", "pytorch_lightning", install="lightning").Callback
+
+
+class BackpropCallback(Callback):
+    """Saves after the batch in which Backprop asks the segment to stop, and exits with 75.
+
+    `folder`: where to save; a `backprop_checkpoints` in the trainer's `default_root_dir` if None. The newest `keep` of
+    its own files stay, at least one. Step and loss are told every `log_every_n_steps` of the trainer. On several ranks
+    all stop at the same batch, also when the signal reached one alone.
+    """
+
+    def __init__(self, folder: "str | os.PathLike[str] | None" = None, keep: int = 2) -> None:
+        super().__init__()
+        self._folder = folder
+        self._keep = keep
+        self._interval = Interval()
+        self._step = 0
+
+    def setup(self, trainer: "Trainer", pl_module: object, stage: str) -> None:
+        """Asks once, so that the handler is there before Lightning installs its own, which then calls ours too."""
+        should_stop()
+
+    def on_train_start(self, trainer: "Trainer", pl_module: object) -> None:
+        self._step = trainer.global_step
+        self._interval.begin()
+
+    def on_train_batch_end(
+        self, trainer: "Trainer", pl_module: object, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if not run_id() or trainer.global_step == self._step:
+            return  # gradients are still being added up, and a checkpoint would not hold them
+        self._step = trainer.global_step
+        every = trainer.log_every_n_steps
+        if every and self._step % every == 0 and trainer.is_global_zero:
+            log(step=self._step, loss=_loss_in(outputs))
+        self._save_or_stop(trainer)
+
+    def on_validation_batch_end(self, trainer: "Trainer", *_: object) -> None:
+        """A validation may take longer than the grace. Lightning goes on in the middle of one."""
+        if run_id() and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._save_or_stop(trainer)
+
+    def on_exception(self, trainer: "Trainer", pl_module: object, exception: BaseException) -> None:
+        """Lightning's own way out on SIGTERM, when that came between our question and its own. It would exit 0."""
+        if run_id() and type(exception).__name__ == "SIGTERMException" and isinstance(exception, SystemExit):
+            self._save(trainer)
+            exception.code = AGAIN
+
+    def _save_or_stop(self, trainer: "Trainer") -> None:
+        stop = _any_rank(trainer, should_stop())
+        if stop or (self._interval.asked_for and _any_rank(trainer, self._interval.is_over())):
+            self._save(trainer)
+        if stop:
+            raise SystemExit(AGAIN)
+
+    def _save(self, trainer: "Trainer") -> None:
+        """On all ranks: strategies that shard the model save together."""
+        step = trainer.global_step
+        folder = folder_of_run(self._folder or Path(trainer.default_root_dir) / FOLDER)
+        path = folder / f"step={step}.ckpt"
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            announce(path, step)
+            keep_newest(folder, "step=*.ckpt", self._keep)
+        self._interval.begin()
+
+
+def _any_rank(trainer: "Trainer", wish: bool) -> bool:
+    return wish if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(wish, all=False)
+
+
+def _loss_in(outputs: object) -> float | None:
+    """What `training_step` returned: a tensor, or a dict with one; None if it returned no loss."""
+    loss: object = outputs.get("loss") if _is_mapping(outputs) else outputs
+    try:
+        return None if loss is None else float(loss)  # pyright: ignore[reportArgumentType]  # or it raises
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _is_mapping(outputs: object) -> "TypeGuard[Mapping[str, object]]":
+    return isinstance(outputs, dict)

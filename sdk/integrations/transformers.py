@@ -1,0 +1,106 @@
+"""For the Hugging Face Trainer and all that is built on it: `Trainer(callbacks=[BackpropCallback()])`.
+
+from backprop.integrations.transformers import BackpropCallback
+
+trainer = Trainer(model, args, train_dataset=data, callbacks=[BackpropCallback()])
+trainer.train(resume_from_checkpoint=backprop.resume_from())
+"""
+
+from pathlib import Path
+
+from .. import run_id
+from .._events import log
+from .._stop import should_stop
+from ._framework import framework
+from ._saving import AGAIN, Interval, announce
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Protocol
+
+    class Arguments(Protocol):
+        """What is used of `transformers.TrainingArguments`."""
+
+        device: object
+        output_dir: str
+        world_size: int
+
+    class State(Protocol):
+        """What is used of `transformers.TrainerState`."""
+
+        global_step: int
+        is_world_process_zero: bool
+
+    class Control(Protocol):
+        """What is used of `transformers.TrainerControl`."""
+
+        should_evaluate: bool
+        should_save: bool
+
+    class TrainerCallback:
+        """The base class, whose hooks do nothing."""
+else:
+    TrainerCallback = framework("transformers", install="transformers").TrainerCallback
+
+GO_ON, SAVE, STOP = range(3)
+
+
+class BackpropCallback(TrainerCallback):
+    """Has the Trainer save after the step in which Backprop asks the segment to stop, and exits with 75.
+
+    The checkpoints are the Trainer's own, `checkpoint-N` in its `output_dir`, under its `save_total_limit`; each is
+    announced once it is whole. Step and loss are told whenever the Trainer logs them (`logging_steps`). On several
+    ranks all stop at the same step, also when the signal reached one alone. An evaluation cannot be interrupted; one
+    that falls on the last step of a segment is left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._interval = Interval()
+        self._stopping = False
+
+    def on_train_begin(self, args: "Arguments", state: "State", control: "Control", **_: object) -> None:
+        should_stop()  # so that its handler is there from the first step on
+        self._interval.begin()
+
+    def on_step_end(self, args: "Arguments", state: "State", control: "Control", **_: object) -> None:
+        if not run_id():
+            return
+        wish = _highest(args, STOP if should_stop() else SAVE if self._interval.is_over() else GO_ON)
+        if wish != GO_ON:
+            control.should_save = True
+        if wish == STOP:
+            self._stopping = True
+            control.should_evaluate = False
+
+    def on_save(self, args: "Arguments", state: "State", control: "Control", **_: object) -> None:
+        if not run_id():
+            return
+        if state.is_world_process_zero:
+            announce(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
+        self._interval.begin()
+        if self._stopping:
+            raise SystemExit(AGAIN)
+
+    def on_log(
+        self,
+        args: "Arguments",
+        state: "State",
+        control: "Control",
+        logs: "Mapping[str, object] | None" = None,
+        **_: object,
+    ) -> None:
+        loss = (logs or {}).get("loss")
+        if isinstance(loss, float) and state.is_world_process_zero:
+            log(step=state.global_step, loss=loss)
+
+
+def _highest(args: "Arguments", wish: int) -> int:
+    """The highest wish of all ranks: one that stops alone leaves the others waiting for it in the next step."""
+    if args.world_size == 1:
+        return wish
+    torch = framework("torch", install="torch")
+    wishes = torch.tensor([wish], device=args.device)
+    torch.distributed.all_reduce(wishes, op=torch.distributed.ReduceOp.MAX)
+    return int(wishes.item())

@@ -1,0 +1,121 @@
+"""Which commands of the user's are run when something has ended? Started and left alone: no hook holds up the worker.
+
+A hook is a line for `sh -c` in the user's own configuration. It gets what happened as JSON on stdin and in its
+environment, has a minute, and its output goes to `hooks.log` in the home. Each is started once, after the end it
+tells of is in the database; a worker that dies in between leaves it out.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from backprop.worker.context import Context
+
+LIMIT_S: Final = 60.0
+AT_ONCE: Final = 4
+WAITING_LIMIT: Final = 1000
+LOG_LIMIT_BYTES: Final = 4 * 1024 * 1024
+CLOSE_S: Final = 10.0
+EVENTS: Final = ("completed", "failed", "timeboxed", "stopped", "group_finished", "queue_empty")
+
+
+class Hooks:
+    """At most four at once; the others take turns."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._commands = context.settings.hooks
+        self._waiting: deque[tuple[str, str, dict[str, object]]] = deque(maxlen=WAITING_LIMIT)
+        self._running: list[tuple[subprocess.Popen[bytes], float, str]] = []
+
+    def fire(self, event: str, told: Mapping[str, object]) -> None:
+        """Have the hook of `event` run, if there is one. `told`: what JSON can hold."""
+        command = self._commands.get(event)
+        if command is not None:
+            self._waiting.append((event, command, {"event": event, **told}))
+            self.pump()
+
+    def pump(self) -> None:
+        """Collect what has ended, end what takes too long, start what waits. Call once a tick."""
+        now_s = self._context.clock.monotonic_s()
+        still: list[tuple[subprocess.Popen[bytes], float, str]] = []
+        for process, until_s, event in self._running:
+            if process.poll() is None and now_s < until_s:
+                still.append((process, until_s, event))
+                continue
+            if process.returncode is None:
+                _kill(process)
+                self._context.talk.say("hook", more=f"{event}: ended after {LIMIT_S:g} s, its time was over")
+            elif process.returncode:
+                self._context.talk.say(
+                    "hook", more=f"{event}: exited {process.returncode}, see {self._log()}"
+                )
+        self._running = still
+        while self._waiting and len(self._running) < AT_ONCE:
+            self._start(*self._waiting.popleft(), now_s + LIMIT_S)
+
+    def close(self) -> None:
+        """A short time for those under way, then their end: nothing outlives its worker."""
+        end_s = time.monotonic() + CLOSE_S
+        while (self._running or self._waiting) and time.monotonic() < end_s:
+            self.pump()
+            time.sleep(0.02)
+        for process, _, event in self._running:
+            _kill(process)
+            self._context.talk.say("hook", more=f"{event}: ended with the worker")
+        self._running.clear()
+
+    def _start(self, event: str, command: str, told: dict[str, object], until_s: float) -> None:
+        try:
+            with tempfile.TemporaryFile() as said, self._log().open("ab") as log:
+                said.write(json.dumps(told).encode() + b"\n")
+                said.seek(0)
+                process = subprocess.Popen(
+                    ["/bin/sh", "-c", command],
+                    stdin=said,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self._context.home.root,
+                    env=os.environ | _environment(told),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self._context.talk.say("hook", more=f"{event}: could not be started: {error}")
+            return
+        self._running.append((process, until_s, event))
+
+    def _log(self) -> Path:
+        """Where hooks write; begun anew when it has grown large."""
+        path = self._context.home.root / "hooks.log"
+        with contextlib.suppress(OSError):
+            if path.stat().st_size > LOG_LIMIT_BYTES:
+                path.replace(path.with_name("hooks.log.1"))
+        return path
+
+
+def _environment(told: Mapping[str, object]) -> dict[str, str]:
+    """`BACKPROP_HOOK_EVENT`, and each plain value of the run as `BACKPROP_HOOK_RUN_…`."""
+    run = told.get("run")
+    values: dict[str, object] = {"EVENT": told["event"], "GROUP": told.get("group")}
+    if isinstance(run, Mapping):
+        values |= {f"RUN_{str(name).upper()}": value for name, value in run.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return {
+        f"BACKPROP_HOOK_{name}": str(value).replace("\0", "")
+        for name, value in values.items()
+        if isinstance(value, str | int | float)
+    }
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """With all it started: it leads a group of its own, and is not collected yet, so the number is its own still."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
