@@ -224,6 +224,10 @@ class Bench:
                 os.kill(pid, signal.SIGKILL)
         assert not told, f"left alive: {told}; {self._outputs()}"
 
+    def busy(self) -> list[int]:
+        """As `left`, without the supervisor that a worker keeps ready."""
+        return [pid for pid in self.left() if b"--spare" not in _command(pid)]
+
     def left(self) -> list[int]:
         """Processes of this home that are alive."""
         return processes_with(f"BACKPROP_HOME={self.home}")

@@ -337,6 +337,8 @@ def test_escape_sequences_in_paths_and_output_are_inert(bench: Bench) -> None:
     with Terminal(bench, 200, "logs", run_id) as terminal:
         assert "\x1b[31mred" in terminal.read_all(raw=True), "colours pass"
     assert "\x1b]52" in bench.backprop("logs", run_id).stdout, "a pipe gets every byte"
+    with Terminal(bench, 200, "logs", "--raw", run_id) as terminal:
+        assert "\x1b]52" in terminal.read_all(raw=True), "and so does a terminal that asks"
 
 
 def test_logs_of_one_segment_and_of_all(bench: Bench) -> None:

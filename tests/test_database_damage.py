@@ -331,6 +331,21 @@ def waits_s(database: Database, count: int, pause_s: float) -> list[float]:
     return sorted(taken)
 
 
+def test_a_writer_without_pauses_starves_nobody(database: Database) -> None:
+    """It leaves gaps of some microseconds: SQLite's own ten looks a second would take half a minute to hit one."""
+    queue.enqueue(database, "heard", "x", SPEC, 1.0, "queued")
+    words = [sys.executable, "-c", HOG, str(database.home.root), "90", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as hog:
+        try:
+            assert hog.stdout is not None
+            assert hog.stdout.readline() == "ready\n"
+            taken = waits_s(database, 8, 0.05)
+        finally:
+            hog.kill()
+    # Generous, for a loaded machine: tenths of a second each on a quiet one.
+    assert sum(taken) < 40.0, taken
+
+
 def test_writers_that_pause_as_ours_do_starve_nobody(database: Database) -> None:
     """Six writers with a transaction of 5 ms each 0.2 s, five times as often as a segment's events are stored."""
     queue.enqueue(database, "heard", "x", SPEC, 1.0, "queued")

@@ -24,8 +24,8 @@ WRITES_SQL = {
     f"{name}.py"
     for name in (
         *("models", "database", "examine", "rebuild"),
-        *("moves", "queue", "claims", "foreign", "dependencies", "groups", "housekeeping"),
-        *("reads", "selection", "watchbook", "metrics"),
+        *("moves", "queue", "claims", "foreign", "dependencies", "groups", "housekeeping", "bulk", "order"),
+        *("reads", "selection", "watchbook", "metrics", "mlflow_runs"),
     )
 }
 

@@ -72,7 +72,7 @@ def test_an_end_is_settled_once(database: Database) -> None:
     run = claimed(database, add_run(database, "r1"))
     verdict = Verdict(Event.REQUEUED, "failed", "exited 1", stalled=1, retries_used=2, lost=3, delay_s=10.0)
     ending = Ending(exit_code=1, signal_name=None, running_s=4.5)
-    assert claims.settle(database, run, verdict, ending, 100.0) is State.QUEUED
+    assert claims.settle(database, run, verdict, ending, 100.0).state is State.QUEUED
     with pytest.raises(LostRace):
         claims.settle(database, run, verdict, ending, 100.0)
     now = get(database, "r1")
@@ -95,7 +95,8 @@ def test_a_stop_between_reading_and_settling_is_not_lost(database: Database, eve
     assert (now.state, now.intent) == (State.RUNNING, Intent.STOP)
     assert reads.segments(database, "r1")[0].outcome is None
     assert (
-        claims.settle(database, now, Verdict(Event.STOPPED, "stopped", "y"), Ending(), 4.0) is State.STOPPED
+        claims.settle(database, now, Verdict(Event.STOPPED, "stopped", "y"), Ending(), 4.0).state
+        is State.STOPPED
     )
     assert get(database, "r1").intent is None
 
@@ -154,7 +155,7 @@ def test_only_the_newest_checkpoints_are_remembered(database: Database) -> None:
         for at in range(claims.KEPT_CHECKPOINTS + 5):
             said = (
                 checkpoint(run_id, f"/good/{at}"),
-                replace(checkpoint(run_id, f"/bad/{at}"), refused="it is empty"),
+                msgspec.structs.replace(checkpoint(run_id, f"/bad/{at}"), refused="it is empty"),
             )
             heard = Heard(log_from=at, log_to=at + 1, events_from=0, events_to=0, checkpoints=said)
             assert claims.record(database, run_id, 1, heard)

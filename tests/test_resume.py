@@ -1,11 +1,11 @@
 """What the next segment resumes from: the newest that is still good, where the user said, or a refusal."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from backprop.scheduler.database import Database
 from backprop.scheduler.outcome import Ending
@@ -105,7 +105,7 @@ def test_saving_again_what_one_resumed_from_is_no_progress(run: RunRecord, tmp_p
 
 
 def segment_of(run: RunRecord, used: str | None = None) -> SegmentRecord:
-    values: dict[str, object] = dict.fromkeys(SegmentRecord.__dataclass_fields__)
+    values: dict[str, object] = dict.fromkeys(SegmentRecord.__struct_fields__)
     values |= {"run_id": run.id, "number": run.segment, "checkpoint_used": used, "promised_mib": 0}
     return SegmentRecord(**values)  # type: ignore[arg-type]
 

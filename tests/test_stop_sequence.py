@@ -19,7 +19,7 @@ SLACK_S = 10.0
 
 
 def assert_only_the_worker_is_left(bench: Bench, worker: subprocess.Popen[str]) -> None:
-    wait_until(lambda: bench.left() == [worker.pid], timeout_s=5, saw=bench.left)
+    wait_until(lambda: bench.busy() == [worker.pid], timeout_s=5, saw=bench.left)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-pytestmark = pytest.mark.long
-
 
 @pytest.mark.timeout(400)
 def test_a_short_storm_breaks_no_promise(tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_a_leader_killed_from_outside_takes_its_children_along_and_says_so(bench
     seen = bench.wait_for(run, "failed")
     assert "SIGKILL" in seen["reason"]
     assert "out of memory" in seen["reason"]
-    assert bench.left() == [worker.pid]
+    assert bench.busy() == [worker.pid]
 
 
 def test_a_frozen_supervisor_disturbs_nothing_and_ends_the_segment_once_it_runs_again(bench: Bench) -> None:

@@ -9,9 +9,9 @@ from tests.sweep import faults
 from tests.sweep.scenes import SCENES, Scene, all_points, strike
 
 SEED = 20261121
-SAMPLE = 2
-
-pytestmark = pytest.mark.long
+SAMPLE = 3
+TRIES = 6
+"""Some calls come more or less often from one time to the next, so a fault at the last of them may not come to pass."""
 
 
 @pytest.mark.timeout(300)
@@ -22,9 +22,15 @@ def test_a_fault_at_any_system_call_breaks_no_promise(scene: Scene, tmp_path: Pa
     if why is not None:
         pytest.skip(why)
     points = all_points(scene, tmp_path, kinds=(False,))
-    kills = [one for one in points if one.what == faults.KILL]
     chance = random.Random(SEED)
-    chosen = [*chance.sample(kills, SAMPLE), *chance.sample(points, 1)]
-    struck = [strike(scene, point, tmp_path / str(number)) for number, point in enumerate(chosen)]
-    assert [fault for _, found in struck for fault in found] == []
-    assert any(came for came, _ in struck), f"none of {[str(one) for one in chosen]} came to pass"
+    kills = chance.sample([one for one in points if one.what == faults.KILL], TRIES)
+    errors = chance.sample([one for one in points if one.what != faults.KILL], TRIES)
+    came = 0
+    for number in range(TRIES):
+        point = errors[number] if number % SAMPLE == 1 else kills[number]
+        struck, found = strike(scene, point, tmp_path / str(number))
+        assert found == []
+        came += struck
+        if came == SAMPLE:
+            return
+    assert came, "none of them came to pass"

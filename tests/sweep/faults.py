@@ -20,7 +20,7 @@ OF_FILES = ("openat", "close", "pread64")
 """Looked at only where they touch our files: an interpreter makes hundreds of them before it comes to us."""
 NO_KILL = ("pread64",)
 ERRORS = {
-    "ENOSPC": ("pwrite64", "write", "openat", "mkdir", "fdatasync", "fsync"),
+    "ENOSPC": ("pwrite64", "write", "openat", "mkdir", "mknodat", "fdatasync", "fsync"),
     "EIO": ("pwrite64", "fsync", "fdatasync", "rename", "unlink", "pread64", "ftruncate"),
     "EMFILE": ("openat", "pidfd_open"),
     "EAGAIN": ("vfork", "clone3", "clone"),

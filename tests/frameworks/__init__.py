@@ -1,0 +1,1 @@
+"""Ordinary training scripts of real frameworks, chained; they need the extra `frameworks` and are skipped without."""

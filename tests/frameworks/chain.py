@@ -1,0 +1,99 @@
+"""One script of a framework, run once without interruption, and once as a chain of segments."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Bench
+
+SCRIPTS = Path(__file__).parent / "scripts"
+BIN = Path(sys.executable).parent
+# One thread: sums of floats depend on their order. No CUDA: what is tested here is the same on a CPU.
+ALONE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "torch"}
+# Shorter than any framework takes to start, so that each segment ends once its first checkpoint has landed, however
+# busy the machine: the number of segments depends on no timing.
+BOX = ("-m", "0.1", "--overrun", "1000")
+ENDS = ("completed", "failed", "timeboxed", "held", "stopped")
+_FINISHED = re.compile(r"finished at step (\d+) with loss (\S+)")
+
+
+@dataclass(frozen=True)
+class Training:
+    """A script as its user starts it. `at_once`: the words with which a step does not sleep."""
+
+    script: str
+    needs: tuple[str, ...]
+    at_once: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    launcher: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def command(self) -> tuple[str, ...]:
+        return (*self.launcher, f"{self.script}.py", *self.arguments)
+
+
+@dataclass(frozen=True)
+class End:
+    """The script's own last words: how far it came and its last loss, as printed, with all digits."""
+
+    step: int
+    loss: str
+
+
+def skip_without(*modules: str) -> None:
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}: pip install '.[frameworks]'", allow_module_level=True)
+
+
+def end_of(text: str) -> End:
+    found = _FINISHED.findall(text)
+    assert found, f"the script did not finish: {text[-3000:]}"
+    return End(int(found[-1][0]), found[-1][1])
+
+
+def run_alone(training: Training, folder: Path) -> End:
+    """Run the script without Backprop and without its sleep; how it ended."""
+    _copy(training, folder)
+    command = [*training.command(), *training.at_once]
+    done = subprocess.run(
+        [str(BIN / command[0]) if training.launcher else sys.executable, *command[bool(training.launcher) :]],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith("BACKPROP_")}
+        | {**ALONE, **training.environment},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return end_of(done.stdout)
+
+
+def prepare(bench: Bench, training: Training) -> None:
+    """Put the script into the bench's project folder, and its environment around it."""
+    _copy(training, bench.project)
+    bench.environment |= {**ALONE, **training.environment}
+
+
+def run_chained(bench: Bench, training: Training, *options: str) -> tuple[str, dict[str, Any]]:
+    """Queue the script as it is and drain the queue; the run's id and what `show --json` says in the end."""
+    prepare(bench, training)
+    program, *arguments = training.command()
+    run = bench.queue(*options, program, "--", *arguments)
+    bench.worker("--drain")
+    return run, bench.wait_for(run, *ENDS, timeout_s=400)
+
+
+def _copy(training: Training, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{training.script}.py").write_text((SCRIPTS / f"{training.script}.py").read_text())

@@ -1,0 +1,45 @@
+"""A run that has waited long for what others take is let past; one that waits for what is nobody's to give is not."""
+
+import pytest
+
+from backprop.scheduler import ageing
+from backprop.scheduler.ageing import AGED_S, CLEARS_S, Wait
+from backprop.scheduler.rules import Denial, Rule
+
+
+def denials(*rules: Rule) -> list[Denial]:
+    return [Denial(rule, None, None, "why") for rule in rules]
+
+
+def test_only_what_runs_of_ours_take_counts() -> None:
+    assert ageing.amounts(denials(Rule.VRAM, Rule.TEMPERATURE)) == {Rule.VRAM}
+    assert not ageing.amounts(denials(Rule.TEMPERATURE, Rule.DISK, Rule.QUARANTINE, Rule.GPU_READABLE))
+    assert ageing.amounts(denials(Rule.PARALLEL, Rule.RAM, Rule.LOAD)) == {Rule.PARALLEL, Rule.RAM, Rule.LOAD}
+
+
+@pytest.mark.parametrize(
+    ("wait", "now_s", "expected"),
+    [
+        (Wait(frozenset({Rule.VRAM}), 100.0), 100 + AGED_S - 1, False),
+        (Wait(frozenset({Rule.VRAM}), 100.0), 100 + AGED_S, True),
+        (Wait(frozenset(), 100.0), 100 + 10 * AGED_S, False),
+        (Wait(frozenset({Rule.RAM}), 100.0, excused_s=5000.0), 100 + 2 * AGED_S, False),
+        (Wait(frozenset({Rule.RAM}), 100.0, excused_s=5000.0), 5000 + AGED_S, True),
+        (Wait(frozenset({Rule.RAM}), 9000.0, excused_s=5000.0), 5000 + AGED_S, False),
+    ],
+)
+def test_when_a_run_has_aged(wait: Wait, now_s: float, expected: bool) -> None:
+    assert ageing.is_aged(wait, now_s) is expected
+
+
+def test_others_wait_in_vain_once_nothing_of_ours_runs() -> None:
+    assert not ageing.is_in_vain(None)
+    assert not ageing.is_in_vain(CLEARS_S - 1)
+    assert ageing.is_in_vain(CLEARS_S)
+
+
+def test_a_run_without_a_gpu_passes_one_that_waits_for_gpus_alone() -> None:
+    for_vram, for_both = Wait(frozenset({Rule.VRAM}), 0.0), Wait(frozenset({Rule.VRAM, Rule.RAM}), 0.0)
+    assert ageing.keeps_back(for_vram, gpus=1)
+    assert not ageing.keeps_back(for_vram, gpus=0)
+    assert ageing.keeps_back(for_both, gpus=0)
