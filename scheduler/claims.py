@@ -18,7 +18,7 @@ from backprop.scheduler import metrics
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
-from backprop.scheduler.models import Checkpoint, Run, Segment, Worker
+from backprop.scheduler.models import Checkpoint, Run, Segment, Switch, Worker
 from backprop.scheduler.moves import move, move_now
 from backprop.scheduler.outcome import Ending, Verdict
 from backprop.scheduler.records import CheckpointRecord, MetricRecord, RunRecord, Waiting
@@ -68,8 +68,8 @@ class Heard:
 def claim(database: Database, wanted: Claim, now_s: float) -> int:
     """queued → running, with its segment row and reservation. Returns the segment's number.
 
-    Call with the run lock held. Raises LostRace when the run has moved, or when any claim was made since
-    `wanted.serial` was read, so that no decision rests on outdated reservations.
+    Call with the run lock held. Raises LostRace when the run has moved, when the queue was drained, or when any claim
+    was made since `wanted.serial` was read, so that no decision rests on outdated reservations.
     """
     run, number = wanted.run, wanted.run.segment + 1
 
@@ -79,6 +79,8 @@ def claim(database: Database, wanted: Claim, now_s: float) -> int:
         serial: Any = Segment.select(fn.MAX(Segment.serial)).scalar()
         if (serial or 0) != wanted.serial:
             raise LostRace("another worker claimed a run meanwhile")
+        if Switch.select().where(Switch.name == "drained").exists():
+            raise LostRace("the queue was drained meanwhile")
         move(
             run.id,
             run.state,

@@ -5,10 +5,13 @@ Neither touches what runs: a segment goes on to its end, and a requeued run wait
 
 from collections.abc import Sequence
 from time import localtime, strftime
+from typing import Final
 
 from backprop.scheduler import hours
 from backprop.scheduler.hours import Local
 from backprop.scheduler.rules import Denial, Rule
+
+DRAINED: Final = "the queue is drained"
 
 Drained = tuple[str, float]
 """(why, since when): what `reads.drained` says."""
@@ -30,7 +33,7 @@ def closed(
 
 
 def drained_words(why: str) -> str:
-    return f"the queue is drained ({why}); backprop undrain opens it"
+    return f"{DRAINED} ({why}); backprop undrain opens it"
 
 
 def opens_words(windows: Sequence[hours.Window], now_s: float, local: Local = localtime) -> str:

@@ -248,6 +248,12 @@ def set_drained(database: Database, why: str | None, now_s: float) -> None:
 
     def verb() -> None:
         Switch.delete().where(Switch.name == "drained").execute()
+        if why is None:
+            from backprop.scheduler.gate import DRAINED
+
+            # A worker gives each its new reason; until then, and without one, none must give the old.
+            told = (Run.state == State.QUEUED) & (Run.reason % f"waits: {DRAINED}*")
+            Run.update(reason="queued", waiting=None).where(told).execute()
         if why is not None:
             Switch.insert(name="drained", why=why, since_s=now_s).execute()
 

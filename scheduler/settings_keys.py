@@ -13,8 +13,6 @@ from typing import cast
 
 import msgspec
 
-from backprop.scheduler.hours import parse_all
-
 Reader = Callable[[object], object]
 
 _TEN_YEARS_MIN = 5_256_000
@@ -154,6 +152,8 @@ def _active_hours(value: object) -> object:
         raise ValueError  # noqa: TRY004
     if [one for one in given if one != "always"] == []:
         return None
+    from backprop.scheduler.hours import parse_all  # its patterns take a while to compile, and few use them
+
     texts = tuple(_text(one).strip() for one in given)
     parse_all(texts)
     return texts

@@ -6,6 +6,7 @@ then the supervisor, which inherits the lock.
 
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from backprop.scheduler import ageing, batches, claims, folders, gate, queue, reads, watchbook
@@ -51,9 +52,14 @@ class Admitter:
         started = 0
         with self._admission as ours:
             while ours and (snapshot := self._sense.snapshot()) is not None:
-                if not self._start_first(snapshot):
+                begun = self._start_first(snapshot, candidates)
+                if begun is None:
                     break
                 started += 1
+                # Its group may be full now, which the queue knows. Anything else that has changed meanwhile is found
+                # out by the claim.
+                left = [run for run in candidates if run.id != begun.id]
+                candidates = left if begun.group_name is None else self._candidates()
         return started
 
     def _look_closed(self) -> Denial | None:
@@ -77,15 +83,15 @@ class Admitter:
         ripe = reads.queue(self._context.database, self._context.clock.wall_s())
         return [run for run in ripe if self._context.mine(run)]
 
-    def _start_first(self, snapshot: Snapshot) -> bool:
-        """Start the first run in queue order that the governor admits; tell the others why they wait."""
+    def _start_first(self, snapshot: Snapshot, candidates: Sequence[RunRecord]) -> RunRecord | None:
+        """Start the first of `candidates`, in queue order, that the governor admits; tell the others why they wait."""
         picture = self._guard.picture(snapshot)
         quarantined = self._guard.quarantined() if snapshot.gpus else {}
         waiting: list[tuple[RunRecord, Decision]] = []
         judged: dict[tuple[Need, Limits], Decision] = {}
         aged: Aged | None = None
         self._waits.note_alive(len(picture.alive))
-        for run in self._candidates():
+        for run in candidates:
             need = terms.need_of(run.spec, snapshot, self._learned_mib(run, snapshot), run.need_mib)
             limits = terms.limits_of(run.spec, self._context.settings)
             decision = judged.get((need, limits))
@@ -103,9 +109,9 @@ class Admitter:
             elif aged is not None and ageing.keeps_back(aged.wait, need.gpus):
                 waiting.append((run, aged.behind()))
             elif self._start(run, decision, need, picture):
-                return True
+                return run
         self._waits.tell(waiting)
-        return False
+        return None
 
     def _start(self, run: RunRecord, decision: Decision, need: Need, picture: Picture) -> bool:
         context = self._context

@@ -16,7 +16,7 @@ import msgspec
 from backprop.scheduler.home import Home
 from backprop.worker import locks
 from backprop.worker.place import Exit, Life, Order
-from backprop.worker.spare import Spare
+from backprop.worker.spare import Handed, Spares
 from backprop.worker.supervisor import failpoint, proctree
 
 T = TypeVar("T")
@@ -44,7 +44,8 @@ class LocalPlace:
         self._boot_id = proctree.boot_id()
         self._children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
         self._pidfds: dict[tuple[str, int], int] = {}
-        self._spare = Spare(self._spawn_spare)
+        self._handed: dict[tuple[str, int], Handed] = {}
+        self._spares = Spares(self._spawn_spare)
 
     def start(self, order: Order) -> None:
         folder = self.folder(order.run.id, order.number)
@@ -58,10 +59,10 @@ class LocalPlace:
             os.close(order.lock)
 
     def prepare(self) -> None:
-        self._spare.prepare()
+        self._spares.prepare()
 
     def close(self) -> None:
-        self._spare.close()
+        self._spares.close()
 
     def look(self, run_id: str, number: int) -> tuple[Life, Exit | None]:
         folder = self.folder(run_id, number)
@@ -102,9 +103,15 @@ class LocalPlace:
         return self._home.segment_folder(run_id, number)
 
     def wake_fds(self) -> list[int]:
-        return list(self._pidfds.values())
+        channels = (one.channel.fileno() for one in self._handed.values())
+        return [*self._pidfds.values(), *channels]
 
     def reap(self) -> None:
+        for key, one in list(self._handed.items()):
+            if one.is_free():
+                del self._handed[key]
+                self._forget(key)
+                self._spares.give_back(one)
         for key, child in list(self._children.items()):
             if child.poll() is not None:
                 self._forget(key)
@@ -157,8 +164,10 @@ class LocalPlace:
 
     def _spawn(self, key: tuple[str, int], folder: Path, lock: int | None) -> None:
         """Start a supervisor by exec; never by bare fork, which would share the database connection."""
-        child = self._spare.take(folder, lock) if lock is not None else None
-        if child is None:
+        handed = self._spares.take(folder, lock) if lock is not None else None
+        if handed is not None:
+            child = handed.child
+        else:
             words, handed_down = (
                 (str(folder), str(-1 if lock is None else lock)),
                 () if lock is None else (lock,),
@@ -167,6 +176,8 @@ class LocalPlace:
                 child = _supervisor(words, handed_down, errors.fileno())
         self._forget(key)
         self._children[key] = child
+        if handed is not None:
+            self._handed[key] = handed
         with contextlib.suppress(OSError):
             self._pidfds[key] = os.pidfd_open(child.pid)
 
@@ -204,6 +215,9 @@ class LocalPlace:
         handle = self._pidfds.pop(key, None)
         if handle is not None:
             os.close(handle)
+        handed = self._handed.pop(key, None)
+        if handed is not None:
+            handed.channel.close()
 
 
 def _supervisor(

@@ -1,7 +1,8 @@
-"""One supervisor kept started, so that a segment does not wait for an interpreter (25 ms and more).
+"""Supervisors kept started, so that a segment does not wait for an interpreter (25 ms and more).
 
-It is handed its segment through a socket; where that fails, a supervisor is started in the ordinary way. It ends by
-itself when its worker does, however that ends: the socket's other end closes.
+One waits at any time. It is handed its segment through a socket; where that fails, a supervisor is started in the
+ordinary way. After a clean end it says so and waits for the next. It ends by itself when its worker does, however that
+ends: the socket's other end closes.
 """
 
 import contextlib
@@ -9,54 +10,83 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+ENDED: Final = b"ended"
+KEPT: Final = 4
+"""More than this many do not wait: each takes 8 MiB."""
 
 Start = Callable[[int], "subprocess.Popen[bytes]"]
 
 
-class Spare:
+@dataclass(frozen=True)
+class Handed:
+    """A supervisor that was given a segment. `channel`: becomes readable when it is free again, or gone."""
+
+    child: "subprocess.Popen[bytes]"
+    channel: socket.socket
+
+    def is_free(self) -> bool:
+        """Whether it has said that its segment has ended cleanly and that it waits for another."""
+        try:
+            return self.channel.recv(len(ENDED), socket.MSG_DONTWAIT) == ENDED
+        except OSError:
+            return False
+
+
+class Spares:
     def __init__(self, start: Start) -> None:
         """`start`: starts a supervisor that waits on the descriptor it is given, and inherits that alone."""
         self._start = start
-        self._waiting: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+        self._waiting: list[Handed] = []
 
     def prepare(self) -> None:
         """Have one ready. Does nothing where none can be started now."""
-        if self._waiting is not None and self._waiting[0].poll() is None:
+        for one in [one for one in self._waiting if one.child.poll() is not None]:
+            self._waiting.remove(one)
+            one.channel.close()
+        if self._waiting:
             return
-        self.close()
         with contextlib.suppress(OSError):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 try:
-                    self._waiting = self._start(theirs.fileno()), ours
+                    self._waiting.append(Handed(self._start(theirs.fileno()), ours))
                 except BaseException:
                     ours.close()
                     raise
 
-    def take(self, folder: Path, lock: int) -> "subprocess.Popen[bytes] | None":
-        """Hand `folder` and a copy of `lock` to the one that waits; None when there is none that can take them."""
-        if self._waiting is None:
-            return None
-        child, ours = self._waiting
-        self._waiting = None
-        with ours:
-            if child.poll() is None:
+    def take(self, folder: Path, lock: int) -> Handed | None:
+        """Hand `folder` and a copy of `lock` to one that waits; None when there is none that can take them."""
+        while self._waiting:
+            one = self._waiting.pop()
+            if one.child.poll() is None:
                 with contextlib.suppress(OSError):
-                    socket.send_fds(ours, [os.fsencode(folder)], [lock])
-                    return child
-        # It sees the end of its socket and goes; not waited for here.
-        child.poll()
+                    socket.send_fds(one.channel, [os.fsencode(folder)], [lock])
+                    return one
+            one.channel.close()
         return None
 
+    def give_back(self, one: Handed) -> None:
+        """It is free again."""
+        if len(self._waiting) < KEPT:
+            self._waiting.append(one)
+        else:
+            _let_go(one)
+
     def close(self) -> None:
-        """Let the one that waits go, and collect it."""
-        if self._waiting is not None:
-            child, ours = self._waiting
-            self._waiting = None
-            ours.close()
-            try:
-                child.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+        """Let those that wait go, and collect them."""
+        for one in self._waiting:
+            _let_go(one)
+        self._waiting.clear()
+
+
+def _let_go(one: Handed) -> None:
+    one.channel.close()
+    try:
+        one.child.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        one.child.kill()
+        one.child.wait()

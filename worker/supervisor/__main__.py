@@ -6,7 +6,7 @@ run's lock, handed on to the leader; the log it opens is the leader's stdout and
 finds both locks free knows that nothing of the segment lives.
 
 With FD = -1 it adopts: a supervisor died, its leader lives; take its place. As `--spare FD` it waits on the socket FD
-for both.
+for both, and after a clean end for the next segment.
 """
 
 import ctypes
@@ -31,14 +31,18 @@ EXIT_TAKEN = 3
 
 
 def main(folder: Path, lock: int) -> int:
-    _hear_only_the_worker()
+    """See one segment through. The locks of the segment are this process's until the end of it, or until it has
+    ended in `serve`."""
     order = files.read(folder / "order.json")
     if order is None:
         return 1
     guard = _lock(folder / "supervisor.lock")
     if guard is None:
         return EXIT_TAKEN
-    return _adopt(folder, order) if lock < 0 else _start(folder, order, lock)
+    try:
+        return _adopt(folder, order) if lock < 0 else _start(folder, order, lock)
+    finally:
+        os.close(guard)
 
 
 def _hear_only_the_worker() -> None:
@@ -52,14 +56,20 @@ def _hear_only_the_worker() -> None:
 def _start(folder: Path, order: dict[str, object], lock: int) -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     started_at_s, started_s = time.time(), time.monotonic()
+    log: int | None = None
     try:
-        leader = _spawn(folder, order, lock, started_at_s)
-    except (OSError, ValueError) as error:
-        files.write_when_possible(folder / "exit.json", _not_started(error))
-        return 0
-    failpoint.at("spawned")
-    _introduce(folder, leader, started_at_s, started_s)
-    return _see_through(folder, order, leader, started_s)
+        try:
+            log = _open_log(folder / "log")
+            leader = _spawn(order, lock, log, started_at_s)
+        except (OSError, ValueError) as error:
+            files.write_when_possible(folder / "exit.json", _not_started(error))
+            return 0
+        failpoint.at("spawned")
+        _introduce(folder, leader, started_at_s, started_s)
+        return _see_through(folder, order, leader, started_s)
+    finally:
+        if log is not None:
+            os.close(log)
 
 
 def _adopt(folder: Path, order: dict[str, object]) -> int:
@@ -106,7 +116,7 @@ def _see_through(
     return 0
 
 
-def _spawn(folder: Path, order: dict[str, object], lock: int, started_at_s: float) -> Leader:
+def _spawn(order: dict[str, object], lock: int, log: int, started_at_s: float) -> Leader:
     """Start the leader in the order's directory, umask and environment. Raises OSError, ValueError."""
     spec = files.read(Path(str(order["spec"])))
     if spec is None:
@@ -114,7 +124,6 @@ def _spawn(folder: Path, order: dict[str, object], lock: int, started_at_s: floa
     environment = {str(key): str(value) for key, value in _pairs(spec["environment"]).items()}
     environment |= {str(key): str(value) for key, value in _pairs(order["environment"]).items()}
     environment["BACKPROP_DEADLINE"] = f"{started_at_s + _number(order['timebox_s']):.3f}"
-    log = _open_log(folder / "log")
     os.set_inheritable(lock, True)
     os.chdir(str(order["cwd"]))
     ours = os.umask(int(_number(order["umask"])))
@@ -189,14 +198,21 @@ def _pairs(value: object) -> dict[object, object]:
     raise ValueError(f"not an object: {value!r}")
 
 
-def wait_and_start(channel: int) -> int:
-    """Be a spare until there is a segment; `main` then."""
-    _hear_only_the_worker()
-    handed = spare.wait_for_segment(channel)
-    return main(*handed) if handed is not None else 0
+def serve(descriptor: int) -> int:
+    """See segments through as the worker hands them over, until it is gone. After an end that left anything behind
+    this process goes too: what it knows of that segment must not reach the next one."""
+    worker = spare.Channel(descriptor)
+    while (handed := worker.next_segment()) is not None:
+        folder, lock = handed
+        code = main(folder, lock)
+        if code or not spare.is_clean(CONTROL):
+            return code
+        os.close(lock)
+        if not worker.say_ended():
+            break
+    return 0
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == SPARE:
-        sys.exit(wait_and_start(int(sys.argv[2])))
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    _hear_only_the_worker()
+    sys.exit(serve(int(sys.argv[2])) if sys.argv[1] == SPARE else main(Path(sys.argv[1]), int(sys.argv[2])))

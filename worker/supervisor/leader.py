@@ -67,7 +67,7 @@ class Spawned(Leader):
             setsigdef=RESET,
         )
         self.process = proctree.identify(pid) or proctree.Process(pid, 0)
-        self.find = proctree.below
+        self.find = _below_if_any
         with contextlib.suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w") as file:  # noqa: PTH123
             file.write(str(OOM_SCORE_ADJ))
 
@@ -88,6 +88,16 @@ class Spawned(Leader):
 
     def status(self) -> int | None:
         return self._status
+
+
+def _below_if_any() -> list[proctree.Process]:
+    """Living processes below this one. Without a child there is none, and /proc need not be read: whatever the tree
+    left behind became ours."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return []
+    return proctree.below()
 
 
 class Found(Leader):
