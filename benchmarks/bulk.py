@@ -59,7 +59,7 @@ def listing(sizes: tuple[int, ...], repeats: int) -> list[Row]:
 
 def _fill(bench: Workbench, known: int, size: int) -> None:
     database = sqlite3.connect(bench.home / "backprop.db", isolation_level=None)
-    names = [row[1] for row in database.execute("PRAGMA table_info(runs)")]
+    names: list[str] = [row[1] for row in database.execute("PRAGMA table_info(runs)")]
     changed = {
         "id": "printf('r%08d', n)",
         "state": "'completed'",

@@ -46,7 +46,7 @@ class Queue(ABC):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = dict(os.environ)
+        self.environment: dict[str, str] = dict(os.environ)
 
     @staticmethod
     @abstractmethod

@@ -38,6 +38,8 @@ OF_COMMAND: Final = frozenset(
         "batch",
         "group",
         "parallel",
+        "keep_best",
+        "metric",
         "follow",
         "quiet",
         "config",

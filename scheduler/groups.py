@@ -62,7 +62,8 @@ def hold_rest(database: Database, run: RunRecord, fault: str) -> int:
             (Run.group_name == run.group_name) & (Run.state == State.QUEUED.value) & (Run.segment == 0)
         )
         held = 0
-        for (run_id,) in list(Run.select(Run.id).where(unstarted).tuples()):
+        waiting: Any = Run.select(Run.id).where(unstarted).tuples()
+        for (run_id,) in list(waiting):
             who = f"others of group {run.group_name} ended at once with the same {fault}"
             why = f"held: {who}; look: backprop show {run.id}"
             move(run_id, State.QUEUED, Event.HELD, Run.segment == 0, reason=why, waiting=None)

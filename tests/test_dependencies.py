@@ -91,7 +91,6 @@ def test_kept_ones_stay_and_say_so(database: Database) -> None:
     assert claimable(database) == ["a"]
 
 
-@pytest.mark.long
 def test_ever_so_many_that_have_ended_do_not_matter(database: Database) -> None:
     """More than SQLite takes values in one statement."""
     add_run(database, "a", State.FAILED)

@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler import queue, reads
+from backprop.scheduler import claims, queue, reads
 from backprop.scheduler.database import Database
-from backprop.scheduler.errors import BadConfig
+from backprop.scheduler.errors import BadConfig, LostRace
 from backprop.scheduler.settings import load
 from tests.harness import COMMAND, QUIET_LIMITS, Bench, wait_until
+from tests.rows import add_run, claimed, get
 
-WAITS = "import time\nfrom pathlib import Path\nprint('up', flush=True)\nwhile not Path('go').exists(): time.sleep(0.02)"
+WAITS = """
+import time
+from pathlib import Path
+print("up", flush=True)
+while not Path("go").exists():
+    time.sleep(0.02)
+"""
 
 
 def closed_now() -> str:
@@ -28,8 +35,14 @@ def test_the_switch(database: Database) -> None:
     queue.set_drained(database, "a new driver", 5.0)
     queue.set_drained(database, "another", 6.0)
     assert reads.drained(database) == ("another", 6.0)
+    run = add_run(database, "r1")
+    with pytest.raises(LostRace, match="the queue was drained meanwhile"):
+        claimed(database, run)
+    claims.say_waiting(database, {"r1": ("waits: the queue is drained (another); …", ())})
     queue.set_drained(database, None, 7.0)
     assert reads.drained(database) is None
+    assert get(database, "r1").reason == "queued"
+    assert claimed(database, get(database, "r1")).segment == 1
 
 
 def test_what_runs_goes_on_and_nothing_new_starts(bench: Bench) -> None:

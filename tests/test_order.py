@@ -18,7 +18,7 @@ from backprop.scheduler.spec import NewRun, Place
 from backprop.worker.context import Clock, Context, Talk
 from backprop.worker.local import LocalPlace
 from backprop.worker.waiting import Waits
-from tests.harness import Bench, wait_until
+from tests.harness import QUIET_LIMITS, Bench, wait_until
 from tests.refusals import refused
 from tests.rows import SPEC, add_run, get
 
@@ -91,7 +91,7 @@ def test_the_commands(bench: Bench) -> None:
     bench.script("train.py", "print(1)")
     for name in "abc":
         bench.queue("train.py", "--run-id", name)
-    bench.backprop("run", "-q", "--array", "1-3", "--group", "g", "train.py")
+    bench.backprop("run", "-q", *QUIET_LIMITS, "--array", "1-3", "--group", "g", "train.py")
     members = [run["id"] for run in bench.runs() if run["name"].startswith("train-")][::-1]
     assert bench.backprop("move", "c", "g", "--first").stdout.splitlines()[0] == "moved 4 runs"
     assert bench.backprop("move", "a", "--after", "b").stdout == "moved train (a)\n"

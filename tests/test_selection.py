@@ -13,7 +13,7 @@ from backprop.scheduler.errors import AmbiguousRun, UnknownRun
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.selection import NO_FILTERS, Filters, Sort
 from backprop.scheduler.spec import NewRun, Place
-from tests.harness import Bench, wait_until
+from tests.harness import QUIET_LIMITS, Bench, wait_until
 from tests.refusals import refused
 from tests.rows import SPEC, add_run, get
 from tests.terminal import Terminal
@@ -225,7 +225,7 @@ def test_a_filtered_list_fits_the_terminal(bench: Bench, columns: int) -> None:
 
 def test_filters_alone_say_first_how_many(bench: Bench) -> None:
     bench.script("train.py", "print(1)")
-    done = bench.backprop("run", "-q", "--array", "1-25", "--group", "g", "train.py")
+    done = bench.backprop("run", "-q", *QUIET_LIMITS, "--array", "1-25", "--group", "g", "train.py")
     assert done.returncode == 0, done.stderr
     bench.queue("train.py", "--run-id", "other")
     for words, verb in ((("hold",), "held"), (("release",), "released"), (("stop",), "stopped")):
@@ -284,7 +284,7 @@ def test_running_and_waiting_members_are_stopped_alike(bench: Bench) -> None:
 
 def test_a_stopped_member_stays_stopped_when_the_database_is_lost(bench: Bench) -> None:
     bench.script("train.py", "print(1)")
-    bench.backprop("run", "-q", "--array", "1-4", "--group", "g", "train.py")
+    bench.backprop("run", "-q", *QUIET_LIMITS, "--array", "1-4", "--group", "g", "train.py")
     bench.backprop("stop", "g")
     bench.backprop("resume", "--group", "g", "--name", "*-1")
     bench.backprop("hold", "--group", "g", "--state", "queued")

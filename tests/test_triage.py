@@ -24,7 +24,7 @@ FRESH = Chain(segments=1, total_s=1, stalled=0, retries_used=0, lost=0, progress
         (1, "train.py: error: bad", None),
         (2, "ValueError: 2 is not 3", None),
         (1, "OSError: [Errno 28] No space left on device: 'out/ckpt.pt'", Fault.DISK_FULL),
-        (1, "RuntimeError: [enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory", Fault.HOST_MEMORY),
+        (1, "RuntimeError: DefaultCPUAllocator: can't allocate memory", Fault.HOST_MEMORY),
         (1, "MemoryError", Fault.HOST_MEMORY),
         (1, "RuntimeError: shapes do not match", None),
         (1, None, None),

@@ -2,7 +2,7 @@
 
 import contextlib
 
-from backprop.scheduler import claims, folders, groups, metrics, reads
+from backprop.scheduler import batches, claims, groups, metrics, reads
 from backprop.scheduler.errors import IllegalMove, LostRace
 from backprop.scheduler.folders import OutcomeFile
 from backprop.scheduler.lifecycle import LIVE, Event, Intent, State
@@ -70,4 +70,4 @@ class Halving:
         move_now(self._context.database, run, Event.STOPPED, reason=why, ended_at_s=now_s)
         outcome = OutcomeFile(state=State.STOPPED.value, reason=why, segment=run.segment, ended_at_s=now_s)
         with contextlib.suppress(OSError):
-            folders.write_outcome(self._context.home.run_folder(run.id), outcome)
+            batches.write_outcomes(self._context.home, [(run, outcome)])

@@ -8,6 +8,7 @@ import errno
 import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final, cast
 
 from backprop.scheduler import reads
@@ -19,6 +20,7 @@ from backprop.worker.judge import end_of
 from backprop.worker.keep import Kept, NotKept
 from backprop.worker.mend import Start
 from backprop.worker.place import Exit
+from backprop.worker.sameness import Contents, contents
 from backprop.worker.spot import Spotted, Spotter
 
 PATIENCE_S: Final = 10.0
@@ -124,9 +126,21 @@ class Outside:
                 avoid=self._context.home.root,
                 known=reads.checkpoints(self._context.database, run.id),
                 pids=partial(self._context.place.pids, *key),
+                resumed=self._resumed(run, segment),
             )
             self._spotters[key] = spotter
         return spotter
+
+    def _resumed(self, run: RunRecord, segment: SegmentRecord) -> Contents | None:
+        """What a segment began with; of a file that it has written already, from the copy."""
+        used = segment.checkpoint_used
+        if used is None:
+            return None
+        copies = keep.copies(self._context.home.run_folder(run.id))
+        earlier = (one for one in copies if one.source.path == used and one.source.segment < segment.number)
+        kept = next(earlier, None)
+        began = contents(Path(used), segment.started_at_s)
+        return contents(kept.path) if began is None and kept is not None else began
 
     def _taken(self, run: RunRecord, found: Sequence[Spotted]) -> Sequence[CheckpointRecord]:
         for one in found:

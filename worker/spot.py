@@ -19,7 +19,7 @@ from backprop.scheduler.spec import Plan
 from backprop.worker.checkpoints import Known, Refused
 from backprop.worker.judge import End, Judge, may_be_half, record_of, step_in
 from backprop.worker.openfiles import open_for_writing
-from backprop.worker.sameness import contents, holds_the_same
+from backprop.worker.sameness import Contents, holds_the_same
 from backprop.worker.sweep import Sweep, newest_first
 
 LOOK_EVERY_S: Final = 2.0
@@ -51,6 +51,7 @@ class Spotter:
         avoid: Path,
         known: Iterable[CheckpointRecord],
         pids: Callable[[], frozenset[int]],
+        resumed: Contents | None = None,
     ) -> None:
         """`avoid`: never looked into. `known`: the run's checkpoints on record; those of this segment say how far a
         worker before us got. `pids`: the segment's processes now."""
@@ -64,8 +65,7 @@ class Spotter:
         self._taken: dict[str, tuple[Known, int]] = {}
         self._faulty: dict[str, Known] = {}
         self._before: dict[str, tuple[Known, float]] = {}
-        used = segment.checkpoint_used
-        self._resumed = contents(Path(used), segment.started_at_s) if used else None
+        self._resumed = resumed
         self._sweep = self._begin()
         self._next_s = 0.0
         self.cut_short = False

@@ -39,7 +39,7 @@ class Tender:
         self,
         context: Context,
         ended: Callable[[str, int, bool], None],
-        settled: Callable[[RunRecord, Verdict, Settled], None] = lambda *_: None,
+        settled: Callable[[RunRecord, Verdict, Settled], None] | None = None,
     ) -> None:
         """`ended`: told (run id, segment, whether processes survive it) of each end; `settled`: of each once its run
         has moved."""
@@ -267,7 +267,8 @@ class Tender:
         self._context.talk.say(
             what, run, f"segment {run.segment}, {ending.running_s:.1f} s: {verdict.reason}"
         )
-        self._settled(run, verdict, settled)
+        if self._settled is not None:
+            self._settled(run, verdict, settled)
 
     def _write_outcome(self, run: RunRecord, state: State, reason: str) -> None:
         """Into the run's folder, for a database that has to be put together again."""

@@ -1,10 +1,16 @@
 """`backprop groups [NAME]`: how far groups are, their rules, and who was stopped for its rank."""
 
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
 import click
 
-from backprop.cli.safe import safe
 from backprop.cli.session import open_existing
 from backprop.cli.views import number, print_json
+
+if TYPE_CHECKING:
+    from backprop.scheduler.database import Database
+    from backprop.scheduler.spec import Group
 
 
 @click.command(name="groups")
@@ -28,67 +34,75 @@ def command(name: str | None, as_json: bool) -> None:
     rules = groups.all_rules(database)
     wanted = [name] if name is not None else list(known)
     views = [
-        {
-            "name": one,
-            "members": known[one],
-            "counts": groups.counts(database, one),
-            "max_parallel": rules[one].max_parallel if one in rules else None,
-            "keep_best": _keep(rules.get(one)),
-            "rankings": [
-                {"round": round_number, "id": place.run_id, "place": place.place, "value": place.value,
-                 "kept": place.kept}
-                for round_number, place in groups.rankings(database, one)
-            ] if name is not None else None,
-        }
+        _View(
+            name=one,
+            members=known[one],
+            counts=groups.counts(database, one),
+            max_parallel=rules[one].max_parallel if one in rules else None,
+            keep_best=_keep(rules.get(one)),
+            rankings=_rankings(database, one) if name is not None else None,
+        )
         for one in wanted
-    ]  # fmt: skip
+    ]
     if as_json:
-        print_json(views if name is None else views[0])
+        print_json([asdict(view) for view in views] if name is None else asdict(views[0]))
     else:
-        _print(views, name)
+        _print(views)
 
 
-def _keep(rules: object) -> str | None:
-    from backprop.scheduler.spec import Group
+@dataclass(frozen=True, kw_only=True)
+class _Ranked:
+    round: int
+    id: str
+    place: int
+    value: float | None
+    kept: bool
 
-    if not isinstance(rules, Group) or rules.keep_share is None:
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    name: str
+    members: int
+    counts: dict[str, int]
+    max_parallel: int | None
+    keep_best: str | None
+    rankings: list[_Ranked] | None
+
+
+def _rankings(database: "Database", name: str) -> list[_Ranked]:
+    from backprop.scheduler import groups
+
+    return [
+        _Ranked(round=number, id=one.run_id, place=one.place, value=one.value, kept=one.kept)
+        for number, one in groups.rankings(database, name)
+    ]
+
+
+def _keep(rules: "Group | None") -> str | None:
+    if rules is None or rules.keep_share is None:
         return None
     which = "highest" if rules.keep_highest else "lowest"
     return f"{rules.keep_share * 100:g}%/{rules.keep_every} by the {which} {rules.keep_metric}"
 
 
-def _print(views: list[dict[str, object]], name: str | None) -> None:
+def _print(views: list[_View]) -> None:
     from backprop.cli.table import print_table
 
     rows = [
         (
-            str(view["name"]),
-            str(view["members"]),
-            _counts(view["counts"]),
-            str(view["max_parallel"] or "-"),
-            str(view["keep_best"] or "-"),
+            view.name,
+            str(view.members),
+            ", ".join(f"{count} {state}" for state, count in view.counts.items()),
+            str(view.max_parallel or "-"),
+            view.keep_best or "-",
         )
         for view in views
     ]
     print_table(("GROUP", "RUNS", "STATES", "AT ONCE", "KEEPS"), rows, ("RUNS", "AT ONCE"))
-    rankings = views[0]["rankings"]
-    if name is None or not isinstance(rankings, list) or not rankings:
-        return
-    click.echo()
-    places = [
-        (
-            str(one["round"]),
-            str(one["place"]),
-            safe(str(one["id"])),
-            number(one["value"]),
-            "goes on" if one["kept"] else "stopped",
-        )
-        for one in rankings  # pyright: ignore[reportUnknownVariableType]
-    ]
-    print_table(("ROUND", "PLACE", "ID", "VALUE", ""), places, ("ROUND", "PLACE", "VALUE"))
-
-
-def _counts(counts: object) -> str:
-    return (
-        ", ".join(f"{count} {state}" for state, count in counts.items()) if isinstance(counts, dict) else ""
-    )  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    if views[0].rankings:
+        click.echo()
+        places = [
+            (str(one.round), str(one.place), one.id, number(one.value), "goes on" if one.kept else "stopped")
+            for one in views[0].rankings
+        ]
+        print_table(("ROUND", "PLACE", "ID", "VALUE", ""), places, ("ROUND", "PLACE", "VALUE"))

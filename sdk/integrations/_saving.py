@@ -5,13 +5,23 @@ import shutil
 import time
 from pathlib import Path
 
-from .. import run_id
+from .. import _stop, run_id  # pyright: ignore[reportPrivateUsage]  # of the same package
 from .._events import checkpoint
+from .._stop import should_stop
 
 AGAIN = 75
 """Exit code: "checkpointed, run me again". Where a script sees the end of its timebox before Backprop has signalled it,
 exit 0 would mean that the training is done."""
 FOLDER = "backprop_checkpoints"
+
+
+def asked_to_stop() -> bool:
+    """`should_stop()`, but under torchrun the signal alone.
+
+    torchrun makes exit code 1 of our 75. Where the deadline passes before the signal, as it does after a pause, that
+    would be a failure.
+    """
+    return should_stop() and (_stop._asked or "TORCHELASTIC_RUN_ID" not in os.environ)  # pyright: ignore[reportPrivateUsage]
 
 
 class Interval:
@@ -38,7 +48,7 @@ def folder_of_run(base: "str | os.PathLike[str]") -> Path:
     return Path(base) / (run_id() or "no-run")
 
 
-def announce(path: Path, step: int) -> None:
+def announce(path: Path, step: int | None) -> None:
     """Put the file or directory on the disk, then tell Backprop of it. A disk that fails at that gets no claim."""
     try:
         for each in [*path.rglob("*"), path, path.parent] if path.is_dir() else [path, path.parent]:

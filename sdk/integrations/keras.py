@@ -16,9 +16,8 @@ from pathlib import Path
 
 from .. import resume_from, run_id
 from .._events import log
-from .._stop import should_stop
 from ._framework import framework
-from ._saving import AGAIN, FOLDER, Interval, announce, folder_of_run, keep_newest
+from ._saving import AGAIN, FOLDER, Interval, announce, asked_to_stop, folder_of_run, keep_newest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
         model: Model
         params: Mapping[str, int | None]
 else:
-    Callback = framework("keras", install="keras").Callback
+    Callback = framework("keras", install="keras").callbacks.Callback
 
 WEIGHTS = "model.weights.h5"
 PROGRESS = "progress.json"
@@ -59,8 +58,8 @@ class BackpropCallback(Callback):
 
     `folder`: where to save, beside `--checkpoint-every-minutes` the only time it does. A checkpoint is a directory
     `step-N` of weights and optimizer state, and how far they are. The newest `keep` stay, at least one. Step and loss
-    (the epoch's mean so far, as Keras tells it) are told every second. Not together with `BackupAndRestore`, which
-    would restore too.
+    (the epoch's mean so far, as Keras tells it) are told every second. Give it as the last of the callbacks, so that
+    the others have seen the batch too, and not together with `BackupAndRestore`, which would restore as well.
     """
 
     def __init__(self, folder: "str | os.PathLike[str]" = FOLDER, keep: int = 2) -> None:
@@ -74,16 +73,21 @@ class BackpropCallback(Callback):
         self._carried = 0  # batches by which the training is ahead of Keras's count of them
         self._seen = 0  # batches of this pass over the data
         self._told_s = 0.0
+        self._training = False
 
     def on_train_begin(self, logs: object = None) -> None:
         """Restores what it saved itself; anything else that is resumed from is the script's matter."""
         if not run_id():
             return
-        should_stop()  # so that its handler is there from the first batch on
+        asked_to_stop()  # so that its handler is there from the first batch on
         path = resume_from()
         if path and (Path(path) / PROGRESS).is_file():
             self._restore(Path(path))
         self._interval.begin()
+        self._training = True
+
+    def on_train_end(self, logs: object = None) -> None:
+        self._training = False
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         self._epoch, self._seen, self._told_s = epoch, 0, 0.0
@@ -93,17 +97,30 @@ class BackpropCallback(Callback):
             return
         self._step += batch + 1 - self._seen  # several at once with steps_per_execution
         self._seen = batch + 1
-        stop = should_stop()
+        stop = asked_to_stop()
         if stop or time.monotonic() - self._told_s >= TELL_EVERY_S:
-            loss = (logs or {}).get("loss")
-            log(step=self._step, loss=None if loss is None else float(loss))
-            self._told_s = time.monotonic()
+            self._tell(logs)
         if stop or self._interval.is_over():
             self._save()
         if stop:
             raise SystemExit(AGAIN)
         if self._until is not None and self._step >= self._until:
             self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: "Mapping[str, SupportsFloat] | None" = None) -> None:
+        if run_id():
+            self._tell(logs)
+
+    def on_test_batch_end(self, batch: int, logs: object = None) -> None:
+        """A validation may take longer than the grace. It is not made up for."""
+        if self._training and asked_to_stop():
+            self._save()
+            raise SystemExit(AGAIN)
+
+    def _tell(self, logs: "Mapping[str, SupportsFloat] | None") -> None:
+        loss = (logs or {}).get("loss")
+        log(step=self._step, loss=None if loss is None else float(loss))
+        self._told_s = time.monotonic()
 
     def _save(self) -> None:
         folder = folder_of_run(self._folder)

@@ -7,13 +7,13 @@ trainer.fit(model, data, ckpt_path=backprop.resume_from())
 """
 
 import os
+import re
 from pathlib import Path
 
 from .. import run_id
 from .._events import log
-from .._stop import should_stop
 from ._framework import framework
-from ._saving import AGAIN, FOLDER, Interval, announce, folder_of_run, keep_newest
+from ._saving import AGAIN, FOLDER, Interval, announce, asked_to_stop, folder_of_run, keep_newest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from typing import Protocol, TypeGuard
 
     class Strategy(Protocol):
+        def barrier(self) -> None: ...
         def reduce_boolean_decision(self, decision: bool, all: bool) -> bool: ...  # noqa: A002 - its name there
+
+    class ModelCheckpoint(Protocol):
+        best_model_path: str
+        last_model_path: str
 
     class State(Protocol):
         fn: str | None
@@ -29,9 +34,12 @@ if TYPE_CHECKING:
     class Trainer(Protocol):
         """What is used of `lightning.pytorch.Trainer`."""
 
+        callbacks: list[object]
+        checkpoint_callbacks: list[object]
         default_root_dir: str
         global_step: int
         is_global_zero: bool
+        is_last_batch: bool
         log_every_n_steps: int
         sanity_checking: bool
         state: State
@@ -50,8 +58,8 @@ class BackpropCallback(Callback):
     """Saves after the batch in which Backprop asks the segment to stop, and exits with 75.
 
     `folder`: where to save; a `backprop_checkpoints` in the trainer's `default_root_dir` if None. The newest `keep` of
-    its own files stay, at least one. Step and loss are told every `log_every_n_steps` of the trainer. On several ranks
-    all stop at the same batch, also when the signal reached one alone.
+    its own files stay, at least one. What a ModelCheckpoint saves is announced as well. Step and loss are told every
+    `log_every_n_steps` of the trainer. On several ranks all stop at the same batch, also when the signal reached one.
     """
 
     def __init__(self, folder: "str | os.PathLike[str] | None" = None, keep: int = 2) -> None:
@@ -60,13 +68,17 @@ class BackpropCallback(Callback):
         self._keep = keep
         self._interval = Interval()
         self._step = 0
+        self._leaving = False
+        self._seen: set[str] = set()
 
     def setup(self, trainer: "Trainer", pl_module: object, stage: str) -> None:
-        """Asks once, so that the handler is there before Lightning installs its own, which then calls ours too."""
-        should_stop()
+        """Goes to the end of the list: what the others do after a batch belongs into the checkpoint."""
+        trainer.callbacks = [*(each for each in trainer.callbacks if each is not self), self]
+        asked_to_stop()  # so that its handler is there before Lightning installs its own, which then calls ours too
 
     def on_train_start(self, trainer: "Trainer", pl_module: object) -> None:
         self._step = trainer.global_step
+        self._seen = _saved_by_others(trainer)
         self._interval.begin()
 
     def on_train_batch_end(
@@ -78,25 +90,48 @@ class BackpropCallback(Callback):
         every = trainer.log_every_n_steps
         if every and self._step % every == 0 and trainer.is_global_zero:
             log(step=self._step, loss=_loss_in(outputs))
-        self._save_or_stop(trainer)
+        self._announce_others(trainer)
+        stop = self._save_if_asked(trainer)
+        # Not with the last batch of an epoch: a resume would begin the next one, without this one's validation.
+        self._leaving = stop and not trainer.is_last_batch
+
+    def on_train_batch_start(self, *_: object) -> None:
+        """Ends here, not before, so that the last step still reaches the loggers."""
+        if self._leaving:
+            raise SystemExit(AGAIN)
+
+    def on_validation_start(self, *_: object) -> None:
+        if self._leaving:
+            raise SystemExit(AGAIN)
 
     def on_validation_batch_end(self, trainer: "Trainer", *_: object) -> None:
         """A validation may take longer than the grace. Lightning goes on in the middle of one."""
-        if run_id() and trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._save_or_stop(trainer)
+        in_fit = run_id() and trainer.state.fn == "fit" and not trainer.sanity_checking
+        if in_fit and self._save_if_asked(trainer):
+            raise SystemExit(AGAIN)
 
     def on_exception(self, trainer: "Trainer", pl_module: object, exception: BaseException) -> None:
-        """Lightning's own way out on SIGTERM, when that came between our question and its own. It would exit 0."""
+        """Lightning's own way out on SIGTERM, between two batches. It would exit 0."""
         if run_id() and type(exception).__name__ == "SIGTERMException" and isinstance(exception, SystemExit):
-            self._save(trainer)
+            if not self._leaving:  # the signal came after we had asked
+                self._save(trainer)
             exception.code = AGAIN
 
-    def _save_or_stop(self, trainer: "Trainer") -> None:
-        stop = _any_rank(trainer, should_stop())
+    def _save_if_asked(self, trainer: "Trainer") -> bool:
+        """Whether to stop."""
+        stop = _any_rank(trainer, asked_to_stop())
         if stop or (self._interval.asked_for and _any_rank(trainer, self._interval.is_over())):
             self._save(trainer)
-        if stop:
-            raise SystemExit(AGAIN)
+        return stop
+
+    def _announce_others(self, trainer: "Trainer") -> None:
+        """What the trainer's own ModelCheckpoint has saved: a power cut leaves nothing newer."""
+        saved = _saved_by_others(trainer)
+        for path in sorted(saved - self._seen):
+            if trainer.is_global_zero:
+                step = re.search(r"step=(\d+)", Path(path).name)
+                announce(Path(path), int(step.group(1)) if step else None)
+        self._seen = saved
 
     def _save(self, trainer: "Trainer") -> None:
         """On all ranks: strategies that shard the model save together."""
@@ -107,7 +142,20 @@ class BackpropCallback(Callback):
         if trainer.is_global_zero:
             announce(path, step)
             keep_newest(folder, "step=*.ckpt", self._keep)
+        trainer.strategy.barrier()  # a launcher ends all ranks with the first that leaves
         self._interval.begin()
+
+
+def _saved_by_others(trainer: "Trainer") -> set[str]:
+    found = (
+        (one.best_model_path, one.last_model_path) for one in trainer.checkpoint_callbacks if _is_model(one)
+    )
+    return {path for several in found for path in several if path}
+
+
+def _is_model(checkpoints: object) -> "TypeGuard[ModelCheckpoint]":
+    """OnExceptionCheckpoint is one of them too, and has no such paths."""
+    return hasattr(checkpoints, "best_model_path") and hasattr(checkpoints, "last_model_path")
 
 
 def _any_rank(trainer: "Trainer", wish: bool) -> bool:

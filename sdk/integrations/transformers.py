@@ -10,9 +10,8 @@ from pathlib import Path
 
 from .. import run_id
 from .._events import log
-from .._stop import should_stop
 from ._framework import framework
-from ._saving import AGAIN, Interval, announce
+from ._saving import AGAIN, Interval, announce, asked_to_stop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,13 +60,13 @@ class BackpropCallback(TrainerCallback):
         self._stopping = False
 
     def on_train_begin(self, args: "Arguments", state: "State", control: "Control", **_: object) -> None:
-        should_stop()  # so that its handler is there from the first step on
+        asked_to_stop()  # so that its handler is there from the first step on
         self._interval.begin()
 
     def on_step_end(self, args: "Arguments", state: "State", control: "Control", **_: object) -> None:
         if not run_id():
             return
-        wish = _highest(args, STOP if should_stop() else SAVE if self._interval.is_over() else GO_ON)
+        wish = _highest(args, STOP if asked_to_stop() else SAVE if self._interval.is_over() else GO_ON)
         if wish != GO_ON:
             control.should_save = True
         if wish == STOP:
@@ -81,6 +80,7 @@ class BackpropCallback(TrainerCallback):
             announce(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
         self._interval.begin()
         if self._stopping:
+            _wait_for_all(args)
             raise SystemExit(AGAIN)
 
     def on_log(
@@ -94,6 +94,12 @@ class BackpropCallback(TrainerCallback):
         loss = (logs or {}).get("loss")
         if isinstance(loss, float) and state.is_world_process_zero:
             log(step=state.global_step, loss=loss)
+
+
+def _wait_for_all(args: "Arguments") -> None:
+    """torchrun ends all ranks with the first that leaves: not before the checkpoint has been announced."""
+    if args.world_size > 1:
+        framework("torch", install="torch").distributed.barrier()
 
 
 def _highest(args: "Arguments", wish: int) -> int:

@@ -1,6 +1,10 @@
 """`backprop.integrations` with the real frameworks: asked to stop in the middle of an epoch, no step is lost."""
 
+import os
 import re
+import signal
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +49,8 @@ def test_no_step_is_lost_or_done_twice(bench: Bench, name: str) -> None:
         assert last["cut_cost_s"] == 0
         assert seen["last_checkpoint"]
         assert seen["last_loss"] is not None
+        # Of Lightning the ModelCheckpoint's own file too: a crash leaves nothing newer.
+        assert name != "lightning" or segment != 1 or 10 in [one["step"] for one in seen["checkpoints"]]
         assert bench.backprop("resume", run).returncode == 0
     bench.wait_for(run, "completed", "failed", timeout_s=120)
 
@@ -69,3 +75,30 @@ def test_lightning_saves_in_the_middle_of_a_validation(bench: Bench) -> None:
     bench.wait_for(run, "completed", "failed", timeout_s=120)
     assert steps_in(bench.log(run, 1)) == list(range(1, STEPS // 2 + 1))
     assert steps_in(bench.log(run, 2)) == list(range(STEPS // 2 + 1, STEPS + 1)), bench.log(run, 2)[-3000:]
+
+
+@pytest.mark.timeout(400)
+def test_all_ranks_stop_at_the_same_step(bench: Bench) -> None:
+    training = replace(
+        TRAININGS["transformers"], launcher=("torchrun", "--standalone", "--nproc_per_node", "2")
+    )
+    skip_without(*training.needs)
+    prepare(bench, training)
+    bench.worker()
+    program, *arguments = training.command()
+    run = bench.queue(program, "--", *arguments)
+    bench.wait_for_log(run, "step 5\n", timeout_s=180)
+
+    one_rank = children_of(bench.leader(run))[-1]
+    os.kill(one_rank, signal.SIGINT)
+
+    seen = bench.wait_for(run, "failed", "completed", timeout_s=120)
+    steps = steps_in(bench.log(run))
+    assert seen["state"] == "failed", "torchrun ends with 1, and nobody had asked it to"
+    assert "exitcode  : 75" in bench.log(run), bench.log(run)[-3000:]
+    assert steps.count(max(steps)) == 2, steps
+    assert [one["step"] for one in seen["checkpoints"]] == [max(steps)]
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

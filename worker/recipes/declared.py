@@ -11,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from backprop.worker.recipes.command import normal
-from backprop.worker.recipes.source import Call, Parameter, Script
+from backprop.worker.recipes.findings import Call, Parameter, Script
 
 Takes = Literal["value", "flag", "bool", "other"]
 _FLAGS: Final = {"store_true", "store_const", "BooleanOptionalAction"}

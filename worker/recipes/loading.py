@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from backprop.worker.recipes.declared import Option
-from backprop.worker.recipes.source import Call, Script
+from backprop.worker.recipes.findings import Call, Script
 
 RESUMING: Final = (
     "resume_from_checkpoint",

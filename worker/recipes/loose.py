@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from backprop.worker.recipes.source import LONGEST_STRING, Call, Script
+from backprop.worker.recipes.findings import LONGEST_STRING, Call, Script
 
 MAX_CALLS: Final = 500
 MAX_CALL_CHARACTERS: Final = 2000

@@ -11,8 +11,8 @@ import msgspec
 
 from backprop.worker.recipes.command import Command
 from backprop.worker.recipes.declared import Option
+from backprop.worker.recipes.findings import Script
 from backprop.worker.recipes.paths import Paths
-from backprop.worker.recipes.source import Script
 
 
 class Facts(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import Final
 
 from backprop.worker.recipes.command import Command
 from backprop.worker.recipes.declared import Option
-from backprop.worker.recipes.source import Call, Script
+from backprop.worker.recipes.findings import Call, Script
 
 MAX_EXPRESSIONS: Final = 5000
 """Looked at for one script: names that refer to one another could be followed without end."""

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from backprop.worker.recipes.findings import Call
 from backprop.worker.recipes.marks import Facts, Mark, imports, mentions, uses
 from backprop.worker.recipes.paths import step_in
 from backprop.worker.recipes.recipe import Found, Place, Recipe, Way
-from backprop.worker.recipes.source import Call
 
 MAX_SAVES: Final = 16
 _FOLDERS: Final = (

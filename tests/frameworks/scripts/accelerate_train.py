@@ -56,6 +56,8 @@ def main():
             if overall_step % args.checkpointing_steps == 0:
                 accelerator.save_state(os.path.join(args.output_dir, f"step_{overall_step}"))
         accelerator.print(f"epoch {epoch}: loss {loss.item():.4f}")
+    with torch.no_grad():
+        loss = nn.functional.mse_loss(model(inputs), inputs.sum(dim=1, keepdim=True))
     accelerator.print(f"finished at step {overall_step} with loss {loss.item()!r}")
 
 

@@ -1,9 +1,10 @@
-"""Lightning with Backprop's callback, and no checkpoints of its own."""
+"""Lightning with Backprop's callback, and a ModelCheckpoint of its own."""
 
 import time
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -44,9 +45,8 @@ trainer = L.Trainer(
     log_every_n_steps=5,
     logger=False,
     num_sanity_val_steps=0,
-    enable_checkpointing=False,
     enable_progress_bar=False,
-    callbacks=[BackpropCallback()],
+    callbacks=[BackpropCallback(), ModelCheckpoint(every_n_train_steps=10)],
 )
 trainer.fit(
     Regression(),

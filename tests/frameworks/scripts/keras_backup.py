@@ -30,7 +30,7 @@ def main():
         [keras.layers.Input((8,)), keras.layers.Dense(32, activation="relu"), keras.layers.Dense(1)]
     )
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mse")
-    history = model.fit(
+    model.fit(
         inputs,
         targets,
         batch_size=16,
@@ -40,7 +40,8 @@ def main():
         callbacks=[keras.callbacks.BackupAndRestore(args.backup_dir), Pace(args.step_seconds)],
     )
     model.save("model.keras")
-    print(f"finished at step {int(model.optimizer.iterations)} with loss {history.history['loss'][-1]!r}")
+    loss = model.evaluate(inputs, targets, verbose=0)
+    print(f"finished at step {int(model.optimizer.iterations)} with loss {loss!r}")
 
 
 if __name__ == "__main__":

@@ -25,10 +25,6 @@ class Regression(L.LightningModule):
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
-    def on_train_end(self) -> None:
-        loss = self.trainer.logged_metrics["train_loss"].item()
-        print(f"finished at step {self.trainer.global_step} with loss {loss!r}")
-
 
 class Sums(L.LightningDataModule):
     def __init__(self, samples: int = 320, batch_size: int = 16) -> None:
@@ -43,4 +39,8 @@ class Sums(L.LightningDataModule):
 
 
 if __name__ == "__main__":
-    LightningCLI(Regression, Sums, seed_everything_default=0)
+    cli = LightningCLI(Regression, Sums, seed_everything_default=0)
+    inputs, targets = cli.datamodule.train_dataloader().dataset[:]
+    with torch.no_grad():
+        loss = nn.functional.mse_loss(cli.model.net(inputs), targets)
+    print(f"finished at step {cli.trainer.global_step} with loss {loss.item()!r}")

@@ -1,0 +1,35 @@
+"""docs/cli.md is what the program says of itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from backprop.cli.main import COMMANDS, backprop
+from backprop.cli.manual import manual
+
+PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
+
+
+def test_the_page_is_current() -> None:
+    assert PAGE.read_text() == manual(), "run: python -m backprop.cli.manual > docs/cli.md"
+
+
+def test_it_has_every_command_and_every_option() -> None:
+    text = PAGE.read_text()
+    for name in COMMANDS:
+        assert f"\n## backprop {name}\n" in text
+        command = backprop.get_command(click.Context(backprop), name)
+        assert command is not None
+        section = text.partition(f"\n## backprop {name}\n")[2].partition("\n## ")[0]
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.hidden:
+                assert all(f"`{spelling}" in section for spelling in option.opts), (name, option.opts)
+
+
+def test_the_module_prints_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "backprop.cli.manual"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == manual()
