@@ -18,9 +18,9 @@ SCRIPTS = Path(__file__).parent / "scripts"
 BIN = Path(sys.executable).parent
 # One thread: sums of floats depend on their order. No CUDA: what is tested here is the same on a CPU.
 ALONE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "torch"}
-# Shorter than any framework takes to start, so that each segment ends once its first checkpoint has landed, however
-# busy the machine: the number of segments depends on no timing.
-BOX = ("-m", "0.1", "--overrun", "1000")
+# About as long as it takes to start and save once; on a busy machine a segment overruns until it has. So the first two
+# segments are cut after their first save, or their second, of five, whatever the machine: no timing decides.
+CUT_TWICE = ("-m", "0.15", "--overrun", "1000", "--max-segments", "2")
 ENDS = ("completed", "failed", "timeboxed", "held", "stopped")
 _FINISHED = re.compile(r"finished at step (\d+) with loss (\S+)")
 
@@ -85,13 +85,25 @@ def prepare(bench: Bench, training: Training) -> None:
     bench.environment |= {**ALONE, **training.environment}
 
 
-def run_chained(bench: Bench, training: Training, *options: str) -> tuple[str, dict[str, Any]]:
-    """Queue the script as it is and drain the queue; the run's id and what `show --json` says in the end."""
+def run_chained(bench: Bench, training: Training) -> tuple[str, dict[str, Any]]:
+    """Queue the script as it is, cut it twice, then let it finish; the run's id and what `show --json` says then."""
     prepare(bench, training)
     program, *arguments = training.command()
-    run = bench.queue(*options, program, "--", *arguments)
+    run = bench.queue(*CUT_TWICE, program, "--", *arguments)
     bench.worker("--drain")
-    return run, bench.wait_for(run, *ENDS, timeout_s=400)
+    seen = bench.wait_for(run, *ENDS, timeout_s=300)
+    assert seen["state"] == "timeboxed", told(bench, run)
+    assert len(seen["segments"]) == 2, told(bench, run)
+    assert bench.backprop("resume", run, "-m", "10").returncode == 0
+    bench.worker("--drain")
+    return run, bench.wait_for(run, *ENDS, timeout_s=300)
+
+
+def told(bench: Bench, run: str) -> str:
+    """What the workers said, and the script at its end."""
+    last = len(bench.show(run)["segments"])
+    workers = "".join(bench.output(number) for number in range(len(bench.workers)))
+    return f"{workers}\n{bench.log(run, last)[-3000:]}"
 
 
 def _copy(training: Training, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Lightning with Backprop's callback, and a ModelCheckpoint of its own."""
 
+import argparse
 import time
 
 import lightning as L
@@ -24,7 +25,7 @@ class Regression(L.LightningModule):
 
     def validation_step(self, batch, batch_idx):
         inputs, targets = batch
-        time.sleep(0.1)
+        time.sleep(args.validation_seconds)
         print(f"validated {batch_idx}")
         return nn.functional.mse_loss(self.net(inputs), targets)
 
@@ -34,6 +35,10 @@ class Regression(L.LightningModule):
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--validation-seconds", type=float, default=0.05)
+args = parser.parse_args()
 
 L.seed_everything(0)
 inputs = torch.randn(640, 8)
