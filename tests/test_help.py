@@ -26,7 +26,8 @@ ORIGINAL = {
 }
 LONG = {
     "run": "--run-id --min-free-ram --gpu-probe --gpu-min-vram --gpu-max-temp --no-auto-resume --max-segments"
-    " --max-total-minutes --grace-seconds --stop-signal --retries --max-cpu-load --resume-arg --recipe --checkpoint-glob --python --env --follow"
+    " --max-total-minutes --grace-seconds --stop-signal --retries --max-cpu-load --resume-arg"
+    " --recipe --checkpoint-glob --python --env --follow"
     " --config --verbose --dry-run",
     "worker": "--drain --gpu-probe --config --verbose --dry-run",
     "logs": "--segment",

@@ -160,7 +160,8 @@ def test_a_supervisor_that_does_nothing_even_then_is_replaced(bench: Bench) -> N
     seen = bench.wait_for(run, "timeboxed")
     frost.join(timeout=30)
     assert "replaced" in bench.output()
-    assert seen["segments"][0]["outcome"] == "timeboxed"
+    # Lost: roused, it asked its leader before it was frozen again, and was replaced after the leader's end.
+    assert seen["segments"][0]["outcome"] in ("timeboxed", "lost")
     assert "stops at step" in bench.log(run), "its leader was asked, not killed"
     assert not alive(leader)
 

@@ -142,10 +142,14 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 
 def test_no_process_of_ours_touches_the_network(seen: Seen) -> None:
-    """Not even a local socket, but for loginctl, which the doctor asks and which asks systemd."""
+    """No socket that has an address, but for loginctl, which the doctor asks and which asks systemd. A worker and its
+    supervisors have unnamed pairs between them, which nobody else can reach."""
     calls = seen.calls()
     network = [call for call in calls if call[1] not in (*FILE_CALLS, "execve")]
-    assert [call for call in network if not call[0].endswith("/loginctl")] == []
+    ours = [call for call in network if not call[0].endswith("/loginctl")]
+    harmless = {"socketpair", "getsockname", "getsockopt", "sendmsg", "recvmsg", "sendto", "recvfrom"}
+    assert {name for _, name, _ in ours} <= harmless, "none that makes, names or connects a socket"
+    assert all(rest.startswith("AF_UNIX") for _, name, rest in ours if name == "socketpair")
     assert {"sh", "backprop"} <= {Path(program).name for program, _, _ in calls}, "the trace has seen them"
     assert any("worker/supervisor" in rest for _, name, rest in calls if name == "execve")
 
@@ -228,7 +232,10 @@ def test_no_text_becomes_code_and_no_module_knows_the_network(folder: str) -> No
             names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
-                assert name.split(".")[0] not in FORBIDDEN_MODULES, f"{path} imports {name}"
+                forbidden = name.split(".")[0].lstrip("_") in FORBIDDEN_MODULES and name != "urllib.parse"
+                assert not forbidden or (name.lstrip("_") == "socket" and path.name == "spare.py"), (
+                    f"{path} imports {name}"
+                )
 
 
 IN_A_RUN = ("run.lock", "1/log", "1/order.json", "1/supervisor.lock", "1/supervisor.log", "1/processes.json.tmp",

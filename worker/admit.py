@@ -118,6 +118,11 @@ class Admitter:
         if (why := self._tender.outside.why_not_yet(run)) is not None:
             claims.say_waiting(context.database, {run.id: (f"waits: {why}", ())})
             return False
+        if (rival := self._rival(run)) is not None:
+            told = f"waits: {rival.name} ({rival.id}) is running and saves where it does; give each a folder of its own"
+            if run.reason != told:
+                claims.say_waiting(context.database, {run.id: (told, ())})
+            return False
         start = consider(context.home, context.database, run)
         resume = start.resume
         if (problem := resume.problem or self._tender.outside.why_never(run, start)) is not None:
@@ -163,6 +168,17 @@ class Admitter:
         for broken in resume.passed_over:
             context.talk.say("passed over", run, f"checkpoint {broken}")
         return True
+
+    def _rival(self, run: RunRecord) -> RunRecord | None:
+        """A live run among whose checkpoints those of `run` would appear: seen from outside they cannot be told apart,
+        and whoever resumed from one would go on from another's work."""
+        globs = frozenset(run.spec.plan.globs) if run.spec.plan is not None else frozenset[str]()
+        if not globs:
+            return None
+        live = reads.live_runs(self._context.database)
+        return next(
+            (one for one in live if one.spec.plan and not globs.isdisjoint(one.spec.plan.globs)), None
+        )
 
     def _claim(
         self, run: RunRecord, decision: Decision, need: Need, picture: Picture, resume: Resume, lock: int

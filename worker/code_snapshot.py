@@ -110,7 +110,7 @@ def _git(folder: Path, *words: str) -> bytes | None:
     """What git answers; None without git, outside a repository, or in one that git does not trust."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *words],
+            ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *words],
             capture_output=True,
             check=False,
             timeout=GIT_S,

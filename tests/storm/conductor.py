@@ -2,9 +2,11 @@
 
 import json
 import random
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests import books
 from tests.clock import WallClock
@@ -103,6 +105,14 @@ def _storm(
         time.sleep(0.05)
 
 
+def _rows(bench: Bench) -> list[dict[str, Any]]:
+    """The runs; none while the database is gone, damaged or being repaired."""
+    try:
+        return books.rows(bench.home, "runs") if (bench.home / "backprop.db").exists() else []
+    except sqlite3.DatabaseError:
+        return []
+
+
 def _end(bench: Bench, say: Callable[[str], None]) -> list[str]:
     """Calm weather, one new worker: every run ends; those that failed or were stopped are resumed, and complete."""
     for worker in bench.workers:
@@ -113,7 +123,7 @@ def _end(bench: Bench, say: Callable[[str], None]) -> list[str]:
     resumed: dict[str, int] = {}
     while time.monotonic() < end_s:
         time.sleep(0.5)
-        rows = books.rows(bench.home, "runs") if (bench.home / "backprop.db").exists() else []
+        rows = _rows(bench)
         open_still = [row for row in rows if row["state"] != "completed"]
         if rows and not open_still:
             return []

@@ -31,7 +31,7 @@ recognised is printed when a run is queued; `--dry-run` and `show` have it in de
   behind it, and the grace at least {grace:g} s, since torchrun waits 30 s for its workers.
 - A script that installs a handler for SIGTERM or SIGUSR1, or saves where it catches KeyboardInterrupt, gets that signal
   and its full time. All others are stopped right after a save, where one fits.
-- Runs that save into the same folder at the same time cannot be told apart: give each its own.
+- Runs that save into the same folder cannot be told apart: they take turns, never two at once. Give each its own.
 
 A script of your own that no recipe fits: let it take `--resume-from PATH`, or say `--checkpoint-glob 'out/*.pt'
 --resume-arg '--load {{checkpoint}}'`.
