@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from backprop.scheduler.database import Database, open_database
 from backprop.scheduler.home import Home
 from tests.fakes import FakeDriver, build_driver
 from tests.harness import Bench
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background by a shell without job control: children would be deaf to Ctrl-C, and tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
