@@ -12,9 +12,11 @@ from backprop.scheduler.home import Home
 from tests.fakes import FakeDriver, build_driver
 from tests.harness import Bench
 
+# Started in the background or under nohup: children would be deaf to Ctrl-C and to a closed terminal, which tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Started in the background by a shell without job control: children would be deaf to Ctrl-C, and tests send it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
