@@ -9,7 +9,9 @@ from backprop.scheduler.outcome import Ending, Verdict
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.spec import RunSpec
 
-SPEC = RunSpec(argv=("python", "train.py"), program="/usr/bin/python", cwd="/work", script="/work/train.py")
+SPEC = RunSpec(
+    argv=("python", "train.py"), program="/usr/bin/python", cwd="/project", script="/project/train.py"
+)
 SETTLED = {
     State.COMPLETED: Event.COMPLETED,
     State.FAILED: Event.FAILED,

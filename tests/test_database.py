@@ -213,7 +213,7 @@ def test_quiet_damage_is_found_by_the_check_of_a_starting_worker(home: Home) -> 
     assert opened.integrity_problem() is None
     opened.close()
     data = bytearray(home.database.read_bytes())
-    page = data.rindex(b"/work/train.py") // 4096 * 4096
+    page = data.rindex(b"/project/train.py") // 4096 * 4096
     data[page + 8 : page + 200] = os.urandom(192)
     home.database.write_bytes(data)
     opened = open_database(home)

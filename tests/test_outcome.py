@@ -20,7 +20,7 @@ from backprop.scheduler.outcome import (
 )
 from backprop.scheduler.spec import RunSpec
 
-SPEC = RunSpec(argv=("python", "train.py"), program="/usr/bin/python", cwd="/work")
+SPEC = RunSpec(argv=("python", "train.py"), program="/usr/bin/python", cwd="/project")
 FRESH = Chain(segments=1, total_s=600.0, stalled=0, retries_used=0, lost=0, progressed=False, resumable=False)
 GOOD = replace(FRESH, progressed=True, resumable=True)
 OLD = replace(FRESH, resumable=True)

@@ -22,7 +22,7 @@ def machine(*gpus: str) -> Snapshot:
     return Snapshot(HOST, seen, "nvml", None, 0.0)
 
 
-def peaked(database: Database, run_id: str, *peaks: int | None, script: str = "/work/train.py") -> None:
+def peaked(database: Database, run_id: str, *peaks: int | None, script: str = "/project/train.py") -> None:
     """A run whose segments reached these peaks; None: its use was never seen."""
     add_run(database, run_id, spec=spec_of(script))
     for peak in peaks:
@@ -67,7 +67,7 @@ def test_a_run_is_known_by_its_own_segments_first(database: Database) -> None:
 def test_a_new_run_is_known_by_its_script(database: Database) -> None:
     peaked(database, "first", 3000)
     peaked(database, "second", 5000, None)
-    peaked(database, "else", 20_000, script="/work/other.py")
+    peaked(database, "else", 20_000, script="/project/other.py")
     add_run(database, "new")
     assert learned(database, "new") == 5000
     add_run(database, "stranger", spec=spec_of("/elsewhere/train.py"))

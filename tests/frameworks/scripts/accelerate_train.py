@@ -51,7 +51,9 @@ def main():
             accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
-            time.sleep(args.step_seconds)
+            time.sleep(
+                args.step_seconds
+            )  # what a step of a real model takes: the chain has to be cut in its middle
             overall_step += 1
             if overall_step % args.checkpointing_steps == 0:
                 accelerator.save_state(os.path.join(args.output_dir, f"step_{overall_step}"))

@@ -10,7 +10,7 @@ from backprop.integrations.keras import BackpropCallback
 
 class Slow(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
-        time.sleep(0.1)
+        time.sleep(0.1)  # what a step of a real model takes: it has to be asked in the middle
         print(f"step {int(self.model.optimizer.iterations)}")
 
 

@@ -20,12 +20,12 @@ class Regression(L.LightningModule):
 
     def training_step(self, batch, batch_idx):
         inputs, targets = batch
-        time.sleep(0.1)
+        time.sleep(0.1)  # what a step of a real model takes: it has to be asked in the middle
         return nn.functional.mse_loss(self.net(inputs), targets)
 
     def validation_step(self, batch, batch_idx):
         inputs, targets = batch
-        time.sleep(args.validation_seconds)
+        time.sleep(args.validation_seconds)  # long enough to be asked in the middle of a validation
         print(f"validated {batch_idx}")
         return nn.functional.mse_loss(self.net(inputs), targets)
 

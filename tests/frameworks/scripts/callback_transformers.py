@@ -11,7 +11,7 @@ from backprop.integrations.transformers import BackpropCallback
 
 class Slow(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
-        time.sleep(0.1)
+        time.sleep(0.1)  # what a step of a real model takes: it has to be asked in the middle
 
     def on_step_end(self, args, state, control, **kwargs):
         print(f"step {state.global_step}")

@@ -40,7 +40,9 @@ class Pace(TrainerCallback):
         self.step_seconds = step_seconds
 
     def on_step_begin(self, args, state, control, **kwargs):
-        time.sleep(self.step_seconds)
+        time.sleep(
+            self.step_seconds
+        )  # what a step of a real model takes: the chain has to be cut in its middle
 
 
 def main():

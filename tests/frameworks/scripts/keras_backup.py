@@ -13,7 +13,9 @@ class Pace(keras.callbacks.Callback):
         self.step_seconds = step_seconds
 
     def on_train_batch_end(self, batch, logs=None):
-        time.sleep(self.step_seconds)
+        time.sleep(
+            self.step_seconds
+        )  # what a step of a real model takes: the chain has to be cut in its middle
 
 
 def main():

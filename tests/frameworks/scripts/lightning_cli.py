@@ -19,7 +19,9 @@ class Regression(L.LightningModule):
         inputs, targets = batch
         loss = nn.functional.mse_loss(self.net(inputs), targets)
         self.log("train_loss", loss)
-        time.sleep(self.hparams.step_seconds)
+        time.sleep(
+            self.hparams.step_seconds
+        )  # what a step of a real model takes: the chain has to be cut in its middle
         return loss
 
     def configure_optimizers(self):

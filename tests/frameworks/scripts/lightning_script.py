@@ -20,7 +20,9 @@ class Regression(L.LightningModule):
         inputs, targets = batch
         loss = nn.functional.mse_loss(self.net(inputs), targets)
         self.log("train_loss", loss)
-        time.sleep(self.step_seconds)
+        time.sleep(
+            self.step_seconds
+        )  # what a step of a real model takes: the chain has to be cut in its middle
         return loss
 
     def configure_optimizers(self):

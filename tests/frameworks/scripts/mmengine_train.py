@@ -17,7 +17,9 @@ class Regression(BaseModel):
         self.net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
 
     def forward(self, inputs, targets, mode):
-        time.sleep(self.step_seconds)
+        time.sleep(
+            self.step_seconds
+        )  # what a step of a real model takes: the chain has to be cut in its middle
         return {"loss": nn.functional.mse_loss(self.net(inputs), targets)}
 
 

@@ -95,7 +95,7 @@ while True:
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    time.sleep(iter_seconds)
+    time.sleep(iter_seconds)  # what an iteration of a real model takes: the chain has to be cut in its middle
     if iter_num % log_interval == 0:
         print(f"iter {iter_num}: loss {loss.item():.4f}")
     iter_num += 1

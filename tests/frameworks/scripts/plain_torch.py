@@ -36,7 +36,9 @@ def main() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        time.sleep(args.step_seconds)
+        time.sleep(
+            args.step_seconds
+        )  # what a step of a real model takes: the chain has to be cut in its middle
         step += 1
         if step % 10 == 0:
             print(f"step {step}: loss {loss.item():.4f}")
