@@ -45,7 +45,7 @@ STATEMENTS = (
     )
     """,
     "CREATE INDEX runs_by_turn ON runs (state, priority DESC, turn_s, id)",
-    "CREATE INDEX runs_by_group ON runs (group_name, array_index) WHERE group_name IS NOT NULL",
+    "CREATE INDEX runs_by_group ON runs (group_name, state) WHERE group_name IS NOT NULL",
     "CREATE INDEX runs_by_age ON runs (created_at_s)",
     "CREATE INDEX runs_by_state ON runs (state, created_at_s)",
     "CREATE INDEX runs_by_end ON runs (ended_at_s)",

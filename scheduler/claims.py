@@ -10,26 +10,30 @@ Each verb is one short transaction. Claims and the VRAM they promise are made in
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from backprop.scheduler import metrics
+from backprop.scheduler import metrics, reads, statements
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
-from backprop.scheduler.models import Checkpoint, Run, Segment, Switch, Worker
+from backprop.scheduler.models import Checkpoint, Run, Segment, Worker
 from backprop.scheduler.moves import move, move_now
 from backprop.scheduler.outcome import Ending, Verdict
 from backprop.scheduler.records import CheckpointRecord, MetricRecord, RunRecord, Waiting
+from backprop.scheduler.rows import listed
 from backprop.scheduler.triage import Fault
 
-KEPT_CHECKPOINTS = 20
+KEPT_CHECKPOINTS: Final = 20
+_UNFINISHED: Final = f"SELECT 1 FROM runs WHERE state IN {listed(frozenset(State) - FINAL)} LIMIT 1"
+_UNFINISHED_OF_GROUP: Final = _UNFINISHED.replace(" LIMIT", " AND group_name = ? LIMIT")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a worker wants to start. `serial`: the admission serial its decision was made on.
+    """What a worker wants to start. `serial`: the admission serial its decision was made on, the same for all that are
+    claimed together.
 
     `promised_mib` is promised on each GPU of `gpu_uuids`. `checkpoint_used`: absolute path or None.
     """
@@ -65,51 +69,54 @@ class Heard:
     metrics: Sequence[MetricRecord] = ()
 
 
-def claim(database: Database, wanted: Claim, now_s: float) -> int:
-    """queued → running, with its segment row and reservation. Returns the segment's number.
+def claim(database: Database, wanted: Sequence[Claim], now_s: float) -> list[int | None]:
+    """queued → running, with its segment row and reservation, for all of `wanted`: what was decided on together is
+    claimed together. The numbers of their segments; None for a run that has moved meanwhile.
 
-    Call with the run lock held. Raises LostRace when the run has moved, when the queue was drained, or when any claim
-    was made since `wanted.serial` was read, so that no decision rests on outdated reservations.
+    Call with their locks held. Raises LostRace when the queue was drained, or when anybody has claimed anything since
+    `serial` was read, so that no decision rests on outdated reservations.
     """
-    run, number = wanted.run, wanted.run.segment + 1
 
-    def verb() -> int:
-        from peewee import fn
-
-        serial: Any = Segment.select(fn.MAX(Segment.serial)).scalar()
-        if (serial or 0) != wanted.serial:
+    def verb() -> list[int | None]:
+        if wanted and wanted[0].serial != reads.serial(database):
             raise LostRace("another worker claimed a run meanwhile")
-        if Switch.select().where(Switch.name == "drained").exists():
+        if reads.drained(database) is not None:
             raise LostRace("the queue was drained meanwhile")
-        move(
-            run.id,
-            run.state,
-            Event.CLAIMED,
-            (Run.segment == run.segment),
-            worker=wanted.worker,
-            segment=number,
-            reason=f"segment {number}",
-            started_at_s=run.started_at_s or now_s,
-            waiting=None,
-        )
-        Segment.insert(
-            run_id=run.id,
-            number=number,
-            worker=wanted.worker,
-            started_at_s=now_s,
-            gpu_uuids=json.dumps(wanted.gpu_uuids),
-            promised_mib=wanted.promised_mib,
-            need_source=wanted.need_source,
-            exclusive=wanted.exclusive,
-            checkpoint_used=wanted.checkpoint_used,
-            steps_from=run.last_step,
-            log_offset=0,
-            events_offset=0,
-            bad_events=0,
-        ).execute()
-        return number
+        return [_claim(one, now_s) for one in wanted]
 
     return database.write(verb)
+
+
+def _claim(wanted: Claim, now_s: float) -> int | None:
+    run, number = wanted.run, wanted.run.segment + 1
+    values = {
+        "worker": wanted.worker,
+        "segment": number,
+        "reason": f"segment {number}",
+        "started_at_s": run.started_at_s or now_s,
+        "waiting": None,
+    }
+    try:
+        move(run.id, run.state, Event.CLAIMED, run.segment, values)
+    except LostRace:
+        return None
+    segment = {
+        "run_id": run.id,
+        "number": number,
+        "worker": wanted.worker,
+        "started_at_s": now_s,
+        "gpu_uuids": json.dumps(wanted.gpu_uuids),
+        "promised_mib": wanted.promised_mib,
+        "need_source": wanted.need_source,
+        "exclusive": wanted.exclusive,
+        "checkpoint_used": wanted.checkpoint_used,
+        "steps_from": run.last_step,
+        "log_offset": 0,
+        "events_offset": 0,
+        "bad_events": 0,
+    }
+    statements.insert("segments", segment)
+    return number
 
 
 @dataclass(frozen=True)
@@ -139,47 +146,44 @@ def settle(database: Database, run: RunRecord, verdict: Verdict, ending: Ending,
             "retries_used": verdict.retries_used,
             "lost": verdict.lost,
             "exit_code": ending.exit_code,
-            "chain_total_s": Run.chain_total_s + ending.running_s,
+            "chain_total_s": run.chain_total_s + ending.running_s,
             "ended_at_s": now_s if target in FINAL else None,
             "paused_for": None,
             "fault": verdict.fault or (run.fault if run.fault == Fault.NAN else None),
         }
         if verdict.need_mib is not None:
-            values |= {"need_mib": verdict.need_mib, "oom_retries": Run.oom_retries + 1}
+            values |= {"need_mib": verdict.need_mib, "oom_retries": run.oom_retries + 1}
         if target is State.QUEUED:
             values |= {
                 "queued_at_s": now_s,
-                "turn_s": Run.turn_s if run.spec.order == "fifo" else now_s,
                 "not_before_s": now_s + verdict.delay_s if verdict.delay_s else 0.0,
             }
+            if run.spec.order != "fifo":
+                values["turn_s"] = now_s
         # A stop recorded since the caller looked must not be lost: it decides what this end means.
-        unasked = Run.intent.is_null() if run.intent is None else Run.intent == run.intent
-        new = move(run.id, run.state, verdict.event, (Run.segment == run.segment) & unasked, **values)
-        Segment.update(
-            ended_at_s=now_s,
-            outcome=verdict.outcome,
-            reason=verdict.reason,
-            exit_code=ending.exit_code,
-            signal_name=ending.signal_name,
-            running_s=ending.running_s,
-            cut_cost_s=ending.cut_cost_s,
-        ).where(Segment.run_id == run.id, Segment.number == run.segment).execute()
-        return _with_news(run, new)
+        new = move(run.id, run.state, verdict.event, run.segment, values, unchanged={"intent": run.intent})
+        ended = {
+            "ended_at_s": now_s,
+            "outcome": verdict.outcome,
+            "reason": verdict.reason,
+            "exit_code": ending.exit_code,
+            "signal_name": ending.signal_name,
+            "running_s": ending.running_s,
+            "cut_cost_s": ending.cut_cost_s,
+        }
+        statements.update("segments", ended, {"run_id": run.id, "number": run.segment})
+        return _with_news(database, run, new)
 
     return database.write(verb)
 
 
-def _with_news(run: RunRecord, new: State) -> Settled:
+def _with_news(database: Database, run: RunRecord, new: State) -> Settled:
     """Inside the transaction of an end, so that of two ends at once only the later one is the last."""
     if new not in FINAL:
         return Settled(new)
-    unfinished = Run.select(Run.id).where(Run.state.not_in([state.value for state in FINAL])).limit(1)
-    alone = run.group_name is None
-    return Settled(
-        new,
-        group_finished=not alone and not unfinished.where(Run.group_name == run.group_name).exists(),
-        queue_empty=not unfinished.exists(),
-    )
+    if run.group_name is not None and not database.rows(_UNFINISHED_OF_GROUP, run.group_name):
+        return Settled(new, group_finished=True, queue_empty=not database.rows(_UNFINISHED))
+    return Settled(new, queue_empty=not database.rows(_UNFINISHED))
 
 
 def record(database: Database, run_id: str, number: int, heard: Heard) -> bool:
@@ -247,13 +251,14 @@ def unpause(database: Database, run: RunRecord) -> State:
 def say_waiting(database: Database, news: Mapping[str, tuple[str, Sequence[Waiting]]]) -> None:
     """Set why queued runs wait, in words and rule by rule, by run id; runs no longer queued are left alone."""
 
-    def verb() -> None:
-        for run_id, (reason, waiting) in news.items():
-            told = msgspec.json.encode(waiting).decode() if waiting else None
-            here = (Run.id == run_id) & (Run.state == State.QUEUED)
-            Run.update(reason=reason, waiting=told).where(here).execute()
-
-    database.write(verb)
+    told = (
+        (reason, msgspec.json.encode(waiting).decode() if waiting else None, run_id)
+        for run_id, (reason, waiting) in news.items()
+    )
+    rows = list(told)
+    database.write(
+        lambda: statements.update_each("runs", ("reason", "waiting"), rows, "id = ? AND state = 'queued'")
+    )
 
 
 def change_owner(database: Database, run: RunRecord, worker: str) -> bool:

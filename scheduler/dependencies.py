@@ -83,7 +83,7 @@ def end_impossible(database: Database, now_s: float) -> list[tuple[str, str]]:
             ended += stopped
         return ended
 
-    if not database.read(lambda: Dependency.select().limit(1).exists()):
+    if not database.rows("SELECT 1 FROM dependencies LIMIT 1"):
         return []
     if not database.read(_hopeless):
         return []

@@ -4,7 +4,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import FINAL, Event, State
@@ -15,6 +15,8 @@ from backprop.scheduler.ranking import Place
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.rows import run_of
 from backprop.scheduler.spec import Group
+
+_RULES: Final = Group.__struct_fields__
 
 
 def set_rules(group: Group, now_s: float) -> None:
@@ -37,16 +39,14 @@ def set_rules(group: Group, now_s: float) -> None:
 def rules(database: Database, name: str) -> Group | None:
     """The rules of a group; None when none were ever given."""
 
-    def query() -> Group | None:
-        rows = list(Row.select().where(Row.name == name))
-        return _group(rows[0]) if rows else None
-
-    return database.read(query)
+    rows = database.rows(f"SELECT {', '.join(_RULES)} FROM groups WHERE name = ?", name)
+    return _group(rows[0]) if rows else None
 
 
 def all_rules(database: Database) -> dict[str, Group]:
     """The rules of every group that has any, by name."""
-    return database.read(lambda: {row.name: _group(row) for row in Row.select()})
+    rows = database.rows(f"SELECT {', '.join(_RULES)} FROM groups")
+    return {group.name: group for group in map(_group, rows)}
 
 
 def hold_rest(database: Database, run: RunRecord, fault: str) -> int:
@@ -66,7 +66,7 @@ def hold_rest(database: Database, run: RunRecord, fault: str) -> int:
         for (run_id,) in list(waiting):
             who = f"others of group {run.group_name} ended at once with the same {fault}"
             why = f"held: {who}; look: backprop show {run.id}"
-            move(run_id, State.QUEUED, Event.HELD, Run.segment == 0, reason=why, waiting=None)
+            move(run_id, State.QUEUED, Event.HELD, 0, {"reason": why, "waiting": None})
             held += 1
         return held
 
@@ -154,12 +154,8 @@ def rankings(database: Database, name: str) -> list[tuple[int, Place]]:
     )
 
 
-def _group(row: Any) -> Group:
-    return Group(
-        name=row.name,
-        max_parallel=row.max_parallel,
-        keep_share=row.keep_share,
-        keep_every=row.keep_every,
-        keep_metric=row.keep_metric,
-        keep_highest=row.keep_highest,
-    )
+def _group(row: Sequence[Any]) -> Group:
+    """From the columns `_RULES`."""
+    values: dict[str, Any] = dict(zip(_RULES, row, strict=True))
+    values["keep_highest"] = bool(values["keep_highest"])
+    return Group(**values)

@@ -171,7 +171,8 @@ def resume(database: Database, run: RunRecord, spec: RunSpec, pin: str | None, n
     event = Event.RELEASED if run.state is State.HELD else Event.RESUMED
     if next_state(run.state, event) is None:
         raise IllegalMove(f"run {run.id} is {run.state}; only a run that has ended or is held can be resumed")
-    return move_now(database, run, event, spec=encode(spec), resume_pin=pin, **fresh_chain(now_s))
+    fresh = fresh_chain(now_s) | {"chain_start": run.segment}
+    return move_now(database, run, event, spec=encode(spec), resume_pin=pin, **fresh)
 
 
 def fresh_chain(now_s: float) -> dict[str, Any]:

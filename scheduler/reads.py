@@ -13,7 +13,7 @@ from backprop.scheduler import dependencies
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
 from backprop.scheduler.lifecycle import LIVE, State
-from backprop.scheduler.models import Checkpoint, Run, Switch, Worker
+from backprop.scheduler.models import Checkpoint, Run, Worker
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord, WorkerRecord
 from backprop.scheduler.rows import (
     SELECT_CHECKPOINTS,
@@ -28,10 +28,14 @@ from backprop.scheduler.rows import (
 )
 
 SHOWN_MATCHES: Final = 6
-_ROOM_IN_GROUP: Final = f"""(group_name IS NULL OR group_name NOT IN (
-    SELECT name FROM groups WHERE max_parallel <= (
+_GROUP_ROOM: Final = f"""
+    SELECT name, max_parallel - (
         SELECT COUNT(*) FROM runs AS member
-        WHERE member.group_name = groups.name AND member.state IN {listed(LIVE)})))"""
+        WHERE member.group_name = groups.name AND member.state IN {listed(LIVE)}) AS room
+    FROM groups WHERE max_parallel IS NOT NULL"""
+_ROOM_IN_GROUP: Final = (
+    f"(group_name IS NULL OR group_name NOT IN (SELECT name FROM ({_GROUP_ROOM}) WHERE room <= 0))"
+)
 _QUEUE: Final = (
     f"{SELECT_RUNS} WHERE state = 'queued' AND not_before_s <= ? AND {_ROOM_IN_GROUP}"
     f" AND NOT EXISTS ({dependencies.UNMET}) ORDER BY priority DESC, turn_s, id LIMIT ?"
@@ -40,6 +44,7 @@ _NEXT_DUE: Final = (
     f"SELECT MIN(not_before_s) FROM runs WHERE state = 'queued' AND NOT EXISTS ({dependencies.UNMET})"
 )
 _LIVE: Final = f"{SELECT_RUNS} WHERE state IN {listed(LIVE)}"
+_LIVE_COUNT: Final = f"SELECT COUNT(*) FROM runs WHERE state IN {listed(LIVE)}"
 _ALIVE: Final = f"{SELECT_SEGMENTS} WHERE ended_at_s IS NULL ORDER BY serial"
 
 
@@ -111,13 +116,30 @@ def queue(database: Database, now_s: float, limit: int = 200) -> list[RunRecord]
 
 def drained(database: Database) -> tuple[str, float] | None:
     """(why, since when in Unix seconds) nothing is to be started; None when the queue is open."""
-    rows = database.read(lambda: list(Switch.select().where(Switch.name == "drained")))
-    return (rows[0].why, rows[0].since_s) if rows else None
+    rows = database.rows("SELECT why, since_s FROM switches WHERE name = 'drained'")
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+def serial(database: Database) -> int:
+    """The admission serial: changes with every claim, whoever makes it."""
+    newest: int | None = database.rows("SELECT MAX(serial) FROM segments")[0][0]
+    return newest or 0
+
+
+def group_room(database: Database) -> dict[str, int]:
+    """How many more members may be started of each group that has a cap."""
+    return dict(database.rows(_GROUP_ROOM))
 
 
 def live_runs(database: Database) -> list[RunRecord]:
     """Runs that may have processes: running or paused, whoever claimed them."""
     return [run_from(row) for row in database.rows(_LIVE)]
+
+
+def live_count(database: Database) -> int:
+    """How many runs are running or paused, whoever claimed them."""
+    count: int = database.rows(_LIVE_COUNT)[0][0]
+    return count
 
 
 def state_counts(database: Database) -> dict[State, int]:
@@ -156,8 +178,7 @@ def live_segments(database: Database) -> tuple[int, list[SegmentRecord]]:
 
     def query() -> tuple[int, list[SegmentRecord]]:
         # The serial first: a claim made in between then makes the proof fail, not succeed.
-        serial: int | None = database.rows("SELECT MAX(serial) FROM segments")[0][0]
-        return serial or 0, [segment_from(row) for row in database.rows(_ALIVE)]
+        return serial(database), [segment_from(row) for row in database.rows(_ALIVE)]
 
     return database.read(query)
 

@@ -29,7 +29,7 @@ def get(database: Database, run_id: str) -> RunRecord:
 def claimed(database: Database, run: RunRecord, now_s: float = 2.0, worker: str = "w1") -> RunRecord:
     """Claim a queued run; how it is then."""
     serial, _ = reads.live_segments(database)
-    claims.claim(database, claims.Claim(run=run, worker=worker, serial=serial), now_s)
+    claims.claim(database, [claims.Claim(run=run, worker=worker, serial=serial)], now_s)
     return get(database, run.id)
 
 

@@ -24,7 +24,18 @@ WRITES_SQL = {
     f"{name}.py"
     for name in (
         *("models", "database", "examine", "rebuild"),
-        *("moves", "queue", "claims", "foreign", "dependencies", "groups", "housekeeping", "bulk", "order"),
+        *(
+            "statements",
+            "moves",
+            "queue",
+            "claims",
+            "foreign",
+            "dependencies",
+            "groups",
+            "housekeeping",
+            "bulk",
+            "order",
+        ),
         *("reads", "selection", "watchbook", "metrics", "mlflow_runs"),
     )
 }

@@ -39,9 +39,8 @@ def test_a_run_comes_back_as_it_was_queued(database: Database) -> None:
 def test_a_claim_is_made_once(database: Database) -> None:
     run = add_run(database, "r1")
     wanted = Claim(run=run, worker="w1", serial=serial(database), gpu_uuids=("G1",), promised_mib=512)
-    assert claims.claim(database, wanted, 5.0) == 1
-    with pytest.raises(LostRace):
-        claims.claim(database, replace(wanted, worker="w2", serial=serial(database)), 6.0)
+    assert claims.claim(database, [wanted], 5.0) == [1]
+    assert claims.claim(database, [replace(wanted, worker="w2", serial=serial(database))], 6.0) == [None]
     now = get(database, "r1")
     assert (now.state, now.worker, now.segment, now.started_at_s) == (State.RUNNING, "w1", 1, 5.0)
     (segment,) = reads.segments(database, "r1")
@@ -52,9 +51,9 @@ def test_a_claim_on_outdated_reservations_is_refused(database: Database) -> None
     """Two workers decide on the same free VRAM: the second one's decision knew nothing of the first's promise."""
     one, two = add_run(database, "r1"), add_run(database, "r2")
     seen = serial(database)
-    claims.claim(database, Claim(run=one, worker="w1", serial=seen), 5.0)
+    claims.claim(database, [Claim(run=one, worker="w1", serial=seen)], 5.0)
     with pytest.raises(LostRace, match="another worker claimed"):
-        claims.claim(database, Claim(run=two, worker="w2", serial=seen), 5.0)
+        claims.claim(database, [Claim(run=two, worker="w2", serial=seen)], 5.0)
     assert get(database, "r2") == two
     assert len(reads.live_segments(database)[1]) == 1, "no segment row of a claim that failed"
 
@@ -63,9 +62,19 @@ def test_a_claim_on_an_older_segment_is_refused(database: Database) -> None:
     """The run was claimed, ran, and is queued again: its state is the same, the claim is not."""
     before = add_run(database, "r1")
     claims.settle(database, claimed(database, before), REQUEUED, Ending(), 3.0)
-    with pytest.raises(LostRace):
-        claims.claim(database, Claim(run=before, worker="w2", serial=serial(database)), 5.0)
+    assert claims.claim(database, [Claim(run=before, worker="w2", serial=serial(database))], 5.0) == [None]
     assert claimed(database, get(database, "r1")).segment == 2
+
+
+def test_what_was_decided_on_together_is_claimed_together(database: Database) -> None:
+    """One of them has moved on since: the others are claimed all the same, and each has its own segment."""
+    one, two, three = (add_run(database, name) for name in ("r1", "r2", "r3"))
+    seen = serial(database)
+    queue.hold(database, two, "why")
+    wanted = [Claim(run=run, worker="w1", serial=seen) for run in (one, two, three)]
+    assert claims.claim(database, wanted, 5.0) == [1, None, 1]
+    assert [get(database, name).state for name in ("r1", "r2", "r3")] == ["running", "held", "running"]
+    assert [one.run_id for one in reads.live_segments(database)[1]] == ["r1", "r3"]
 
 
 def test_an_end_is_settled_once(database: Database) -> None:
@@ -289,7 +298,8 @@ while True:
         break
     for run in waiting:
         try:
-            claims.claim(database, claims.Claim(run=run, worker=who, serial=serial), 10.0)
+            if claims.claim(database, [claims.Claim(run=run, worker=who, serial=serial)], 10.0) == [None]:
+                break
         except LostRace:
             break
         mine.append(run.id)

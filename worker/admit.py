@@ -1,31 +1,59 @@
-"""Which queued run starts now? Asks the governor for each in turn, claims the first it admits, has it started.
+"""Which queued runs start now? Asks the governor for each in turn, and claims and starts all that it admits.
 
-The order of a start is what keeps it single: the run lock, then the claim in the database with its reservation,
-then the supervisor, which inherits the lock.
+What is admitted in one round is claimed in one transaction: each is decided on as if those before it had been claimed
+already. What comes before the claim is in `ready`, what comes after it in `launch`.
 """
 
-import contextlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from backprop.scheduler import ageing, batches, claims, folders, gate, queue, reads, watchbook
+from backprop.scheduler import ageing, claims, gate, reads, watchbook
 from backprop.scheduler.errors import LostRace
-from backprop.scheduler.governor import Decision, Denial, Limits, Need, decide
+from backprop.scheduler.governor import Decision, Denial, Limits, Need, Reservation, decide
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.snapshot import Snapshot
-from backprop.worker import locks, recovery, terms
+from backprop.worker import locks, terms
 from backprop.worker.context import Context
-from backprop.worker.ending import PASSING_ERRORS
 from backprop.worker.guard import Guard, Picture, Sense
 from backprop.worker.launch import Launch, launch
-from backprop.worker.mend import consider
-from backprop.worker.resume import Resume
+from backprop.worker.ready import Preparation, Ready, hold
 from backprop.worker.supervisor import failpoint
 from backprop.worker.tend import Tender
 from backprop.worker.waiting import Aged, Waits
 
 LEARN_AGAIN_S: Final = 30.0
+HEAD: Final = 16
+ALL: Final = 200
+"""Candidates: so many are looked at where the first may do, and so many are told why they wait."""
+TELL_AGAIN_S: Final = 1.0
+"""While as many runs as may are running, what waits is looked at, and told so, this seldom: nothing can start."""
+
+
+@dataclass
+class _Round:
+    """One pass over the candidates, on one reading of the machine. `running`, `reservations`: as they will be once
+    `starts` are claimed. `room`: in groups that have a cap. `shut`: somebody was passed over for its full group."""
+
+    picture: Picture
+    running: int
+    reservations: list[Reservation]
+    room: dict[str, int]
+    judged: dict[tuple[Need, Limits], Decision] = field(default_factory=dict[tuple[Need, Limits], Decision])
+    starts: list[tuple[Ready, Decision, Need]] = field(default_factory=list[tuple[Ready, Decision, Need]])
+    waiting: list[tuple[RunRecord, Decision]] = field(default_factory=list[tuple[RunRecord, Decision]])
+    shut: bool = False
+
+    def add(self, ready: Ready, decision: Decision, need: Need, now_s: float) -> None:
+        """`ready` is to be claimed: whoever comes after it finds less room."""
+        self.starts.append((ready, decision, need))
+        self.judged.clear()
+        self.running += 1
+        self.reservations += terms.promises_of(ready.run.id, decision.gpu_uuids, need, now_s)
+        group = ready.run.group_name
+        if group is not None and group in self.room:
+            self.room[group] -= 1
 
 
 class Admitter:
@@ -35,32 +63,51 @@ class Admitter:
         self._guard = guard
         self._tender = tender
         self._admission = locks.Admission(context.home.locks)
+        self._preparation = Preparation(context, tender.outside)
         self._waits = Waits(context)
         self._closed: tuple[tuple[gate.Drained | None, int], Denial | None] | None = None
         self._learned: dict[str, tuple[int | None, float]] = {}
+        self._told_s = -TELL_AGAIN_S
 
     def admit(self) -> int:
         """Start what may start; how many. Raises DatabaseBusy."""
-        candidates = self._candidates()
+        now_s = self._context.clock.monotonic_s()
+        full = self._is_full(reads.live_count(self._context.database))
+        if full and now_s - self._told_s < TELL_AGAIN_S:
+            return 0
+        candidates = self._candidates(HEAD)
         if not candidates:
             self._waits.clear()
             self._learned.clear()
             return 0
         if (closed := self._look_closed()) is not None:
-            self._waits.tell([(run, Decision((closed,), ())) for run in candidates])
+            self._waits.tell([(run, Decision((closed,), ())) for run in self._candidates(ALL)])
+            self._told_s = now_s
             return 0
-        started = 0
         with self._admission as ours:
-            while ours and (snapshot := self._sense.snapshot()) is not None:
-                begun = self._start_first(snapshot, candidates)
-                if begun is None:
-                    break
-                started += 1
-                # Its group may be full now, which the queue knows. Anything else that has changed meanwhile is found
-                # out by the claim.
-                left = [run for run in candidates if run.id != begun.id]
-                candidates = left if begun.group_name is None else self._candidates()
+            return self._rounds(self._candidates(ALL) if full else candidates) if ours else 0
+
+    def _rounds(self, candidates: list[RunRecord]) -> int:
+        """Round after round, until nothing more can start."""
+        started = 0
+        while (snapshot := self._sense.snapshot()) is not None:
+            whole = not HEAD <= len(candidates) < ALL
+            this = self._look_at(candidates, snapshot, whole)
+            begun = self._begin(this)
+            started += begun
+            if begun < len(this.starts):
+                break  # somebody else has claimed: what was decided on is not what is there any more
+            if whole and not this.shut:
+                self._waits.tell(this.waiting)
+                self._told_s = self._context.clock.monotonic_s()
+            if self._is_full(this.running) or (whole and not (this.shut and begun)):
+                break
+            candidates = self._candidates(ALL)
         return started
+
+    def _is_full(self, running: int) -> bool:
+        """A run may only ask for fewer beside it than its worker allows, see `terms.limits_of`."""
+        return running >= self._context.settings.max_parallel
 
     def _look_closed(self) -> Denial | None:
         """Why nothing at all may start, said when it changes. Worked out once a minute: the next opening is found by
@@ -79,131 +126,110 @@ class Admitter:
             self._context.talk.say("open", more="runs are started again")
         return closed
 
-    def _candidates(self) -> list[RunRecord]:
-        ripe = reads.queue(self._context.database, self._context.clock.wall_s())
+    def _candidates(self, limit: int) -> list[RunRecord]:
+        ripe = reads.queue(self._context.database, self._context.clock.wall_s(), limit)
         return [run for run in ripe if self._context.mine(run)]
 
-    def _start_first(self, snapshot: Snapshot, candidates: Sequence[RunRecord]) -> RunRecord | None:
-        """Start the first of `candidates`, in queue order, that the governor admits; tell the others why they wait."""
+    def _look_at(self, candidates: Sequence[RunRecord], snapshot: Snapshot, whole: bool) -> _Round:
+        """Judge `candidates` in queue order, and have those ready that the governor admits. `whole`: those that can
+        not start are wanted too. Raises DatabaseBusy."""
         picture = self._guard.picture(snapshot)
-        quarantined = self._guard.quarantined() if snapshot.gpus else {}
-        waiting: list[tuple[RunRecord, Decision]] = []
-        judged: dict[tuple[Need, Limits], Decision] = {}
-        aged: Aged | None = None
         self._waits.note_alive(len(picture.alive))
-        for run in candidates:
-            need = terms.need_of(run.spec, snapshot, self._learned_mib(run, snapshot), run.need_mib)
-            limits = terms.limits_of(run.spec, self._context.settings)
-            decision = judged.get((need, limits))
-            if decision is None:
-                running = len(picture.alive)
-                decision = decide(
-                    need, limits, snapshot, picture.reservations, running, quarantined, self._guard.peaks
-                )
-                judged[need, limits] = decision
-            if decision.infeasible is not None:
-                self._hold(run, f"fits nowhere: {decision.infeasible}")
-            elif not decision.admitted:
-                waiting.append((run, decision))
-                aged = aged or self._waits.aged(run, decision)
-            elif aged is not None and ageing.keeps_back(aged.wait, need.gpus):
-                waiting.append((run, aged.behind()))
-            elif self._start(run, decision, need, picture):
-                return run
-        self._waits.tell(waiting)
-        return None
-
-    def _start(self, run: RunRecord, decision: Decision, need: Need, picture: Picture) -> bool:
-        context = self._context
-        if (why := self._tender.outside.why_not_yet(run)) is not None:
-            claims.say_waiting(context.database, {run.id: (f"waits: {why}", ())})
-            return False
-        if (rival := self._rival(run)) is not None:
-            told = f"waits: {rival.name} ({rival.id}) is running and saves where it does; give each a folder of its own"
-            if run.reason != told:
-                claims.say_waiting(context.database, {run.id: (told, ())})
-            return False
-        start = consider(context.home, context.database, run)
-        resume = start.resume
-        if (problem := resume.problem or self._tender.outside.why_never(run, start)) is not None:
-            self._hold(run, problem)
-            return False
+        room = reads.group_room(self._context.database)
+        this = _Round(picture, len(picture.alive), list(picture.reservations), room)
+        quarantined = self._guard.quarantined() if snapshot.gpus else {}
+        aged: Aged | None = None
         try:
-            batches.materialise(context.home, run)
-            lock = locks.take(context.home.run_lock(run.id))
-        except OSError as error:
-            why = f"its folder {context.home.run_folder(run.id)} cannot be used: {error.strerror}"
-            if error.errno in PASSING_ERRORS:
-                claims.say_waiting(context.database, {run.id: (f"waits: {why}", ())})
-            else:
-                self._hold(run, why)
-            return False
-        if lock is None:
-            reason = f"waits: processes of segment {run.segment} are still alive"
-            claims.say_waiting(context.database, {run.id: (reason, ())})
-            return False
-        if folders.newest_segment(context.home.run_folder(run.id)) > run.segment:
-            os.close(lock)
-            self._put_back(run)
-            return False
-        if not start.in_order:
-            self._tender.outside.mend(run, start, lock)
-            return False
-        number = self._claim(run, decision, need, picture, resume, lock)
-        if number is None:
-            return False
+            for run in candidates:
+                if this.room.get(run.group_name or "", 1) <= 0:
+                    this.shut = True
+                    continue
+                if self._is_full(this.running) and not whole:
+                    break
+                need = terms.need_of(run.spec, snapshot, self._learned_mib(run, snapshot), run.need_mib)
+                decision = self._judge(run, need, this, quarantined)
+                if decision.infeasible is not None:
+                    hold(self._context, run, f"fits nowhere: {decision.infeasible}")
+                elif not decision.admitted:
+                    this.waiting.append((run, decision))
+                    aged = aged or self._waits.aged(run, decision)
+                elif aged is not None and ageing.keeps_back(aged.wait, need.gpus):
+                    this.waiting.append((run, aged.behind()))
+                elif ready := self._preparation.prepare(run, [one.run for one, _, _ in this.starts]):
+                    this.add(ready, decision, need, self._context.clock.wall_s())
+        except BaseException:
+            _let_go(this.starts)
+            raise
+        return this
+
+    def _judge(self, run: RunRecord, need: Need, this: _Round, quarantined: dict[str, str]) -> Decision:
+        limits = terms.limits_of(run.spec, self._context.settings)
+        decision = this.judged.get((need, limits))
+        if decision is None:
+            snapshot, peaks = this.picture.snapshot, self._guard.peaks
+            decision = decide(need, limits, snapshot, this.reservations, this.running, quarantined, peaks)
+            this.judged[need, limits] = decision
+        return decision
+
+    def _begin(self, this: _Round) -> int:
+        """Claim what is ready, and start it; how many were. Raises DatabaseBusy."""
+        left = list(this.starts)
+        if not left:
+            return 0
+        started = 0
+        try:
+            for number in self._claim(this):
+                ready, decision, need = left.pop(0)
+                if number is None:
+                    os.close(ready.lock)
+                else:
+                    self._launch(this.picture.snapshot, ready, number, decision, need)
+                    started += 1
+        finally:
+            # Held on, a lock would make its run look alive for as long as this worker lives.
+            _let_go(left)
+        return started
+
+    def _claim(self, this: _Round) -> list[int | None]:
+        """Numbers of segments; none when somebody else has claimed meanwhile."""
+        wanted = [
+            claims.Claim(
+                run=ready.run,
+                worker=self._context.worker,
+                serial=this.picture.serial,
+                gpu_uuids=decision.gpu_uuids,
+                promised_mib=need.vram_mib if decision.gpu_uuids else 0,
+                need_source=need.source,
+                exclusive=need.exclusive,
+                checkpoint_used=ready.resume.checkpoint,
+            )
+            for ready, decision, need in this.starts
+        ]
+        try:
+            numbers = claims.claim(self._context.database, wanted, self._context.clock.wall_s())
+        except LostRace:
+            return []
+        failpoint.at("claimed")
+        return numbers
+
+    def _launch(self, snapshot: Snapshot, ready: Ready, number: int, decision: Decision, need: Need) -> None:
+        """Consumes the lock."""
+        spec = ready.run.spec
         launch(
-            context,
+            self._context,
             self._tender,
             Launch(
-                run_id=run.id,
+                run_id=ready.run.id,
                 number=number,
-                lock=lock,
-                checkpoint=resume.checkpoint,
-                gpus=[gpu for uuid in decision.gpu_uuids if (gpu := picture.snapshot.gpu(uuid)) is not None],
+                lock=ready.lock,
+                checkpoint=ready.resume.checkpoint,
+                gpus=[gpu for uuid in decision.gpu_uuids if (gpu := snapshot.gpu(uuid)) is not None],
                 promised_mib=need.vram_mib if decision.gpu_uuids else 0,
-                limit_mib=terms.memory_limit_mib(run.spec, picture.snapshot) if decision.gpu_uuids else None,
+                limit_mib=terms.memory_limit_mib(spec, snapshot) if decision.gpu_uuids else None,
             ),
         )
-        for broken in resume.passed_over:
-            context.talk.say("passed over", run, f"checkpoint {broken}")
-        return True
-
-    def _rival(self, run: RunRecord) -> RunRecord | None:
-        """A live run among whose checkpoints those of `run` would appear: seen from outside they cannot be told apart,
-        and whoever resumed from one would go on from another's work."""
-        globs = frozenset(run.spec.plan.globs) if run.spec.plan is not None else frozenset[str]()
-        if not globs:
-            return None
-        live = reads.live_runs(self._context.database)
-        return next(
-            (one for one in live if one.spec.plan and not globs.isdisjoint(one.spec.plan.globs)), None
-        )
-
-    def _claim(
-        self, run: RunRecord, decision: Decision, need: Need, picture: Picture, resume: Resume, lock: int
-    ) -> int | None:
-        """Claim the run; its new segment's number, or None when somebody was faster. Lets go of the lock then."""
-        claim = claims.Claim(
-            run=run,
-            worker=self._context.worker,
-            serial=picture.serial,
-            gpu_uuids=decision.gpu_uuids,
-            promised_mib=need.vram_mib if decision.gpu_uuids else 0,
-            need_source=need.source,
-            exclusive=need.exclusive,
-            checkpoint_used=resume.checkpoint,
-        )
-        try:
-            number = claims.claim(self._context.database, claim, self._context.clock.wall_s())
-            failpoint.at("claimed")
-        except LostRace:
-            os.close(lock)
-            return None
-        except BaseException:
-            os.close(lock)
-            raise
-        return number
+        for broken in ready.resume.passed_over:
+            self._context.talk.say("passed over", ready.run, f"checkpoint {broken}")
 
     def _learned_mib(self, run: RunRecord, snapshot: Snapshot) -> int | None:
         """Asked only where it can matter, and for each run only now and then."""
@@ -216,16 +242,7 @@ class Admitter:
             self._learned[run.id] = known
         return known[0]
 
-    def _put_back(self, run: RunRecord) -> None:
-        """The database is older than the run's folder: starting the segment again could repeat a finished run."""
-        if recovery.put_back(self._context.home, self._context.database, run.id):
-            self._context.talk.say("repairing", run, "put back from its folder")
-        else:
-            self._hold(
-                run, "its folder holds a later segment than the database, and its spec.json is damaged"
-            )
 
-    def _hold(self, run: RunRecord, why: str) -> None:
-        with contextlib.suppress(LostRace):
-            queue.hold(self._context.database, run, why)
-            self._context.talk.say("held", run, why)
+def _let_go(starts: Sequence[tuple[Ready, Decision, Need]]) -> None:
+    for ready, _, _ in starts:
+        os.close(ready.lock)

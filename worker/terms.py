@@ -72,6 +72,22 @@ def reservations_of(
     ]
 
 
+def promises_of(run_id: str, gpu_uuids: Sequence[str], need: Need, now_s: float) -> list[Reservation]:
+    """What a run that is about to be claimed will have been promised. `now_s`: wall clock."""
+    return [
+        Reservation(
+            run_id=run_id,
+            gpu_uuid=uuid,
+            promised_mib=need.vram_mib,
+            seen_mib=0,
+            started_s=now_s,
+            settled=False,
+            exclusive=need.exclusive,
+        )
+        for uuid in gpu_uuids
+    ]
+
+
 def memory_limit_mib(spec: RunSpec, snapshot: Snapshot) -> int | None:
     """`-g` in MiB; None when there is none, or no GPU to take a share of.
 
