@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.harness import Bench
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "digits.py"
-EPOCHS = ("--epochs", "9")
+EPOCHS = ("--epochs", "30")
 LEAST_BOX_S = 1.5
 """Loading the images must fit in, with time to spare for a batch."""
 

@@ -137,6 +137,7 @@ def test_a_dead_worker_its_run_and_its_files(bench: Bench) -> None:
     worker.wait()
     files = [old(path) for path in bench.home.glob("locks/worker-*")]
     assert len(files) == 2, files
+    bench.show(run)  # rolls back what it was killed in the middle of, which the doctor leaves to others
     _, found = doctor(bench)
     assert "is gone: the next one takes over" in found["segments"]["told"]
     assert found["segments"]["advice"] == "backprop worker"

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -67,12 +68,9 @@ class Listener:
     """
 
     def __init__(self, run: RunRecord, segment: SegmentRecord, folder: Path) -> None:
-        spec = run.spec
+        self._spec = run.spec
         self._run_id, self._number = run.id, segment.number
-        self._cwd = Path(spec.cwd)
-        extra = [Path(root) for root in spec.checkpoint_roots]
-        given = Path(spec.resume_from) if spec.resume_from else None
-        self._roots = checkpoints.roots_for(self._cwd, spec.argv, given, extra)
+        self._cwd = Path(run.spec.cwd)
         self._started_s = segment.started_at_s
         self._first_output_s = segment.first_output_s
         self.steps = Steps(first=segment.first_step)
@@ -129,6 +127,13 @@ class Listener:
     def close(self) -> None:
         self._log.close()
         self._events.close()
+
+    @cached_property
+    def _roots(self) -> tuple[Path, ...]:
+        """Where it may save. Looked for once it says that it has: many runs never do."""
+        extra = [Path(root) for root in self._spec.checkpoint_roots]
+        given = Path(self._spec.resume_from) if self._spec.resume_from else None
+        return checkpoints.roots_for(self._cwd, self._spec.argv, given, extra)
 
     def _read(self, tail: Tail, batch: _Batch, final: bool) -> None:
         while True:

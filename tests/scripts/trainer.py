@@ -41,8 +41,10 @@ except BlockingIOError:
 
 
 def save(step: int) -> None:
-    Path("ckpt.unfinished").write_text(str(step))
-    Path("ckpt.unfinished").replace(f"ckpt-{step}")
+    # Of its own: others may be saving in this folder.
+    unfinished = Path(f"ckpt.unfinished.{os.getpid()}")
+    unfinished.write_text(str(step))
+    unfinished.replace(f"ckpt-{step}")
     print(json.dumps({"event": "checkpoint_saved", "path": f"ckpt-{step}", "step": step}), flush=True)
 
 
