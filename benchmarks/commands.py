@@ -1,70 +1,49 @@
-"""How long does a person wait for a command, in multiples of an interpreter that does nothing?"""
+"""How long does a person wait for a command, beside an interpreter that imports what all of them need?"""
 
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from benchmarks.sample import Row, Sample
+from benchmarks.sample import Row, Sample, ours
 from benchmarks.workbench import COMMAND, Workbench
 
 RUNS_IN_QUEUE = 50
-FLOOR = (sys.executable, "-c", "pass")
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What one command takes. `cpu_ms`: of it and its children, which a busy machine changes least."""
-
-    wall_ms: Sample
-    cpu_ms: Sample
+FLOOR = (sys.executable, "-c", "import click, peewee")
+FLOOR_SAID = "`python -c 'import click, peewee'`"
 
 
 def measure(pairs: int) -> list[Row]:
-    """Each command in turn with the empty interpreter beside it, so that what else the machine does hits both."""
+    """`run` in turn with the floor, so that what else the machine does hits both; then the others."""
     with Workbench() as bench:
         bench.script("train.py", "print('hello')\n")
         for _ in range(RUNS_IN_QUEUE):
             bench.backprop("run", "-q", "train.py")
-        commands = {
-            "`backprop run train.py`": ("run", "train.py"),
-            f"`backprop list`, {RUNS_IN_QUEUE} runs": ("list",),
-            "`backprop status`": ("status",),
-        }
-        rows: list[Row] = []
-        floors: list[Spent] = []
-        for what, words in commands.items():
-            _paired(words, 2)
-            ours, floor = _paired(words, pairs)
-            floors.append(floor)
-            rows += _rows(what, ours, floor)
-        every = Spent(
-            Sample(tuple(value for one in floors for value in one.wall_ms.values)),
-            Sample(tuple(value for one in floors for value in one.cpu_ms.values)),
-        )
-        return _rows("`python -c pass`", every, every) + rows
+        floor: list[tuple[float, float]] = []
+        run: list[tuple[float, float]] = []
+        for _ in range(pairs):
+            floor.append(spent_by(FLOOR))
+            run.append(spent_by((str(COMMAND), "run", "train.py")))
+        ratio = median_cpu(run) / median_cpu(floor)
+        rows = [
+            ours(FLOOR_SAID, "ms", walls(floor)),
+            ours("`backprop run train.py`", "ms", walls(run)),
+            ours(f"the same, CPU time, times {FLOOR_SAID}", "", Sample((ratio,)), "1.5", digits=2),
+        ]
+        for words in ("list", "status"):
+            spent = [spent_by((str(COMMAND), words)) for _ in range(pairs // 2 + 1)]
+            rows.append(ours(f"`backprop {words}`, {RUNS_IN_QUEUE} runs", "ms", walls(spent)))
+    return rows
 
 
-def _rows(what: str, ours: Spent, floor: Spent) -> list[Row]:
-    return [
-        Row(what, "ms", ours.wall_ms, times_python=ours.wall_ms.median / floor.wall_ms.median),
-        Row(f"{what}, CPU time", "ms", ours.cpu_ms, times_python=ours.cpu_ms.median / floor.cpu_ms.median),
-    ]
+def walls(spent: Sequence[tuple[float, float]]) -> Sample:
+    return Sample(tuple(wall for wall, _ in spent))
 
 
-def _paired(words: Sequence[str], pairs: int) -> tuple[Spent, Spent]:
-    ours: list[tuple[float, float]] = []
-    floor: list[tuple[float, float]] = []
-    for _ in range(pairs):
-        floor.append(spent_by(FLOOR))
-        ours.append(spent_by((str(COMMAND), *words)))
-    return _spent(ours), _spent(floor)
-
-
-def _spent(pairs: Sequence[tuple[float, float]]) -> Spent:
-    return Spent(Sample(tuple(wall for wall, _ in pairs)), Sample(tuple(cpu for _, cpu in pairs)))
+def median_cpu(spent: Sequence[tuple[float, float]]) -> float:
+    """CPU time, which a busy machine changes less than the wall clock."""
+    return Sample(tuple(cpu for _, cpu in spent)).median
 
 
 def spent_by(command: Sequence[str]) -> tuple[float, float]:

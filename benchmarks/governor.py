@@ -30,7 +30,7 @@ from backprop.worker.local import LocalPlace
 from backprop.worker.probes.client import GpuProbe
 from backprop.worker.tend import Tender
 from benchmarks.resting import watch
-from benchmarks.sample import Row, Sample, table
+from benchmarks.sample import OURS, Row, Sample, ours, table
 from benchmarks.workbench import Workbench
 
 GPUS = 8
@@ -71,7 +71,7 @@ def _one_decision(times: int) -> Row:
         decision = decide(need, limits, PICTURE, reservations, running_count=16)
         assert len(decision.denials) == GPUS
 
-    return Row(f"one decision: {GPUS} GPUs, 16 reservations, all full", "ms", _timed(once, times), digits=3)
+    return ours(f"one decision: {GPUS} GPUs, 16 reservations, all full", "ms", _timed(once, times), digits=3)
 
 
 @dataclass
@@ -97,8 +97,8 @@ def _whole_queue(times: int, queued: int) -> Iterator[Row]:
         finally:
             database.close()
     what = f"a worker's look at a queue of {queued} that all wait"
-    yield Row(f"{what}: the first, writing down why", "ms", first)
-    yield Row(f"{what}: each later one", "ms", later)
+    yield ours(f"{what}: the first, writing down why", "ms", first)
+    yield ours(f"{what}: each later one", "ms", later)
 
 
 def _fill(home: Home, database: Database, queued: int) -> Settings:
@@ -140,8 +140,8 @@ def _reading(times: int, idle_s: float) -> Iterator[Row]:
             if not seen:
                 return
             what = f"reading {seen} GPUs through the helper, {which}"
-            yield Row(f"{what}: the first, with the helper's start", "ms", first)
-            yield Row(f"{what}: each later one", "ms", _timed(lambda: _read(probe), times), digits=2)
+            yield ours(f"{what}: the first, with the helper's start", "ms", first)
+            yield ours(f"{what}: each later one", "ms", _timed(lambda: _read(probe), times), digits=2)
             helper = _child_of_ours()
             yield from watch({"the helper, unasked": helper}, idle_s)
         finally:
@@ -189,4 +189,4 @@ def _timed(action: Callable[[], object], times: int) -> Sample:
 
 
 if __name__ == "__main__":
-    print(table(measure(100, QUEUED, 20.0)))
+    print(table(measure(100, QUEUED, 20.0), [OURS]))

@@ -19,7 +19,7 @@ from backprop.scheduler.database import Database
 from backprop.scheduler.home import Home
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.worker.wake import wake_workers
-from benchmarks.sample import Row, Sample
+from benchmarks.sample import Row, Sample, ours
 from benchmarks.workbench import Workbench, wait_until
 
 FIRST_LINE = "import time; first = time.time()\n"
@@ -52,9 +52,9 @@ def measure(starts: int, segments: int) -> list[Row]:
         finally:
             database.close()
     return [
-        Row("interpreter's own start, from spawn to the script's first line", "ms", interpreter),
-        Row("idle worker: from the queue's commit to the script's first line", "ms", started),
-        Row("chain: from a segment's last instruction to the next one's first line", "ms", gaps),
+        ours("interpreter's own start, from spawn to the script's first line", "ms", interpreter),
+        ours("idle worker: from the queue's commit to the script's first line", "ms", started, "50"),
+        ours("chain: from a segment's last instruction to the next one's first line", "ms", gaps, "150"),
     ]
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backprop.cli.session import open_home
-from backprop.scheduler import queue, reads
+from backprop.scheduler import newruns, reads
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import DatabaseBusy
 from backprop.scheduler.spec import RunSpec
-from benchmarks.run import machine
+from benchmarks.machine import machine
 from benchmarks.workbench import Workbench
 
 HOG = """
@@ -64,7 +64,7 @@ def measure(hogs: Hogs, times: int, longest_s: float) -> dict[str, list[float]]:
     """How long `times` writes and reads of ours took beside `hogs`, in ms, sorted; fewer where `longest_s` is over."""
     with Workbench():
         home, database = open_home()
-        queue.enqueue(database, "hogged", "hogged", SPEC, 1.0, "queued")
+        newruns.enqueue(database, "hogged", "hogged", SPEC, 1.0, "queued")
         taken: dict[str, list[float]] = {"write": [], "read": []}
         try:
             with _running(home.database, hogs):
@@ -95,7 +95,7 @@ def table(found: Sequence[tuple[Hogs, dict[str, list[float]]]]) -> str:
 def _write_ms(database: Database, number: int) -> float:
     begun = time.perf_counter()
     try:
-        queue.enqueue(database, f"n{number}", "x", SPEC, 1.0, "queued")
+        newruns.enqueue(database, f"n{number}", "x", SPEC, 1.0, "queued")
     except DatabaseBusy as error:
         print(f"gave up: {error}", file=sys.stderr)
     return (time.perf_counter() - begun) * 1000

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.sample import Row, Sample
+from benchmarks.sample import Row, Sample, ours
 from benchmarks.workbench import ALWAYS, Workbench, wait_until
 
 SLEEPER = "import time\nprint('asleep', flush=True)\ntime.sleep(3600)\n"
@@ -19,7 +19,7 @@ def measure(seconds: float) -> list[Row]:
         bench.script("sleep.py", SLEEPER)
         with bench.worker() as worker:
             time.sleep(3)
-            idle = watch({"worker, empty queue": worker}, seconds)
+            idle = watch({"worker, empty queue": worker}, seconds, "0.3")
             words = ("run", "-q", *ALWAYS, "--python", sys.executable, "-m", "60", "sleep.py")
             run_id = bench.backprop(*words).strip()
             known = Path(os.environ["BACKPROP_HOME"]) / "runs" / run_id / "1" / "processes.json"
@@ -32,31 +32,32 @@ def measure(seconds: float) -> list[Row]:
     return idle + busy
 
 
-def watch(processes: dict[str, int], seconds: float) -> list[Row]:
-    """CPU and memory of living processes, by name, over that time."""
-    before = {name: _cpu_ms(pid) for name, pid in processes.items()}
+def watch(processes: dict[str, int], seconds: float, target: str = "") -> list[Row]:
+    """CPU and memory of living processes, by name, over that time. `target`: of their CPU."""
+    before = {name: cpu_ms(pid) for name, pid in processes.items()}
     begun = time.monotonic()
     time.sleep(seconds)
     passed = time.monotonic() - begun
     rows: list[Row] = []
     for name, pid in processes.items():
-        share = (_cpu_ms(pid) - before[name]) / passed / 10
-        pss, rss = _memory_mib(pid)
+        share = Sample(((cpu_ms(pid) - before[name]) / passed / 10,))
+        pss, rss = memory_mib(pid)
+        most = "16 MB" if name == "its supervisor" else ""
         rows += [
-            Row(f"{name}: CPU over {passed:.0f} s", "% of a core", Sample((share,)), digits=3),
-            Row(f"{name}: memory, PSS", "MiB", Sample((pss,))),
-            Row(f"{name}: memory, RSS", "MiB", Sample((rss,))),
+            ours(f"{name}: CPU over {passed:.0f} s", "% of a core", share, target, digits=3),
+            ours(f"{name}: memory, PSS", "MiB", Sample((pss,))),
+            ours(f"{name}: memory, RSS", "MiB", Sample((rss,)), most),
         ]
     return rows
 
 
-def _cpu_ms(pid: int) -> float:
+def cpu_ms(pid: int) -> float:
     """Time on a CPU so far, of all threads: first field of schedstat, nanoseconds."""
     tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e6
 
 
-def _memory_mib(pid: int) -> tuple[float, float]:
+def memory_mib(pid: int) -> tuple[float, float]:
     """(PSS, RSS): the proportional share of pages used with others, and all pages present."""
     fields = dict(line.split()[:2] for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
     return int(fields["Pss:"]) / KIB_IN_MIB, int(fields["Rss:"]) / KIB_IN_MIB

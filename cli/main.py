@@ -5,14 +5,18 @@ Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcom
 exits 1.
 """
 
+import errno
 import importlib
+import os
 import sys
-from typing import TYPE_CHECKING, Final
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
 from backprop.cli.safe import safe
-from backprop.scheduler.errors import BackpropError
+from backprop.scheduler.errors import BackpropError, DatabaseBusy
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -50,6 +54,8 @@ Start here:
   backprop list                                see how far everything is
 """
 INTERRUPTED: Final = 130
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+"""Of an OSError without a path: an output that is redirected to a full disk."""
 
 
 class LazyGroup(click.Group):
@@ -108,7 +114,29 @@ def backprop(ctx: click.Context, config: str | None, verbose: bool, dry_run: boo
 
 def main() -> None:
     """Entry point of the installed command."""
-    sys.exit(run_command(sys.argv[1:]))
+    _open_streams()
+    _leave(run_command(sys.argv[1:]))
+
+
+def _open_streams() -> None:
+    """A standard stream that the shell has closed (`>&-`) takes what is written and gives nothing. Left closed, its
+    number would go to the next file that is opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - for the rest of our life
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit without taking the interpreter apart, object by object: 15 ms, a fifth of what `run` takes. What has to be
+    closed has been by now. Not under a debugger or profiler, which have something left to do."""
+    watched = sys.gettrace() is not None or sys.getprofile() is not None
+    if not watched and threading.active_count() == 1:
+        with suppress(OSError, ValueError):  # ValueError: closed since
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    # An output that cannot be written: Python says so, and exits 120.
+    sys.exit(code)
 
 
 def run_command(args: list[str]) -> int:
@@ -123,6 +151,10 @@ def run_command(args: list[str]) -> int:
         return _refuse(str(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        return _refuse(f"what it says cannot be written: {error.strerror}", DatabaseBusy.exit_code)
     except SystemExit:
         # Click's answer when the reader of our output has gone (`| head`). That is no failure.
         return 0

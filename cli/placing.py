@@ -1,10 +1,10 @@
 """Where in the queue: the options of `run` that say whose turn it is, after what, and with whom."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+import msgspec
 
 from backprop.scheduler.errors import BadCommand, UnknownRun
 from backprop.scheduler.spec import DependencyKind, Group, Place
@@ -54,8 +54,7 @@ def place_options(command: F) -> F:
     return command
 
 
-@dataclass(frozen=True, kw_only=True)
-class Placing:
+class Placing(msgspec.Struct, frozen=True, kw_only=True):
     """A place as it was asked for. `after`: (what was typed, kind)."""
 
     priority: int = 0
@@ -97,16 +96,15 @@ def group_of(name: str | None, parallel: int | None, at_once: int | None = None)
     return Group(name=checked("--group", name), max_parallel=at_once if parallel is None else parallel)
 
 
-@dataclass
 class Parents:
-    """Finds what `--after` names. `database` None: nothing was ever queued. `earlier`: ids by name and by id of runs
-    about to be queued together with the one that asks."""
+    """Finds what `--after` names."""
 
-    database: "Database | None"
-    earlier: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    _known: dict[tuple[Placing, bool], tuple[tuple[str, DependencyKind], ...]] = field(
-        default_factory=dict[Any, Any]
-    )
+    def __init__(self, database: "Database | None") -> None:
+        """`database` None: nothing was ever queued."""
+        self.database = database
+        self.earlier: dict[str, list[str]] = {}
+        """Ids by name and by id of runs about to be queued together with the one that asks."""
+        self._known: dict[tuple[Placing, bool], tuple[tuple[str, DependencyKind], ...]] = {}
 
     def place_of(self, placing: Placing) -> Place:
         """Raises BadCommand for what can never be met, UnknownRun, AmbiguousRun."""

@@ -1,11 +1,11 @@
 """What every command needs: the home, the database, and the options that stand before or after a command."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import msgspec
 
 from backprop.scheduler import home as homes
 from backprop.scheduler.home import Home
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Globals:
+class Globals(msgspec.Struct, frozen=True):
     config: Path | None
     verbose: bool
     dry_run: bool

@@ -25,7 +25,7 @@ from backprop.scheduler import folders
 from backprop.scheduler.folders import OutcomeFile, SpecFile
 from backprop.scheduler.home import Home
 from backprop.scheduler.lifecycle import FINAL, State
-from backprop.scheduler.queue import created_s
+from backprop.scheduler.newruns import created_s
 from backprop.scheduler.spec import Group, NewRun
 
 FORMAT: Final = 1

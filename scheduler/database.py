@@ -14,7 +14,6 @@ process's POSIX locks (sqlite.org/howtocorrupt.html §2.2).
 # pyright: reportUnknownLambdaType=false
 
 import os
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from peewee import DatabaseError, SqliteDatabase, sqlite3  # pyright: ignore[rep
 from backprop.migrations import runner
 from backprop.scheduler.errors import DatabaseBusy, DatabaseDamaged, DatabaseRefused
 from backprop.scheduler.home import Home
-from backprop.scheduler.models import proxy
+from backprop.scheduler.proxy import proxy
 
 T = TypeVar("T")
 
@@ -159,6 +158,8 @@ def patiently(path: Path, action: Callable[[], T], patience_s: float = RETRY_FOR
         except (DatabaseError, sqlite3.DatabaseError) as error:
             if _code(error) not in (SQLITE_BUSY, SQLITE_LOCKED) or time.monotonic() > begun_s + patience_s:
                 raise _translated(error, path) from error
+        import random  # here: brings hashlib, for the few that have to wait
+
         eager = time.monotonic() < begun_s + EAGER_S
         time.sleep(random.uniform(0.0, 0.0001) if eager else random.uniform(0.002, 0.05))
 

@@ -16,7 +16,8 @@ from peewee import SqliteDatabase, sqlite3  # pyright: ignore[reportAttributeAcc
 from backprop.migrations import runner
 from backprop.scheduler.database import Database, patiently
 from backprop.scheduler.home import Home
-from backprop.scheduler.models import Checkpoint, Run, Segment, Worker, proxy
+from backprop.scheduler.models import Checkpoint, Run, Segment, Worker
+from backprop.scheduler.proxy import proxy
 
 ENGINE: Final = str(sqlite3.sqlite_version)
 """The version of the SQLite that peewee chose."""

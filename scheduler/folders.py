@@ -10,7 +10,6 @@ Written under a temporary name, synced and renamed: a crash leaves the old file 
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -165,6 +164,8 @@ def read_environment(folder: Path) -> dict[str, str]:
 
 def remove(folder: Path) -> None:
     """Take back a folder whose run was never queued."""
+    import shutil  # here: brings every compressor there is, for one command in a thousand
+
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -10,7 +10,7 @@ from backprop.scheduler.claims import insert_checkpoint
 from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.models import Run
-from backprop.scheduler.queue import new_run
+from backprop.scheduler.newruns import new_run
 from backprop.scheduler.records import CheckpointRecord
 from backprop.scheduler.spec import RunSpec
 

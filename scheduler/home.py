@@ -7,9 +7,10 @@ SQLite's locks and flock are the ground everything stands on, and both are unsou
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.errors import HomeRefused
 
@@ -31,8 +32,7 @@ REMOTE_FILE_SYSTEMS: Final = {
 ADVICE: Final = "set BACKPROP_HOME to a private directory on a local disk"
 
 
-@dataclass(frozen=True)
-class Home:
+class Home(msgspec.Struct, frozen=True):
     """The folder and the names inside it."""
 
     root: Path

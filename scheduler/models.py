@@ -12,14 +12,13 @@ from peewee import (
     AutoField,
     BooleanField,
     CompositeKey,
-    DatabaseProxy,
     FloatField,
     IntegerField,
     Model,
     TextField,
 )
 
-proxy = DatabaseProxy()
+from backprop.scheduler.proxy import proxy
 
 
 class Table(Model):

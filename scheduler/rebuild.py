@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from backprop.scheduler import groups, queue
+from backprop.scheduler import groups, newruns
 from backprop.scheduler.batches import Batch, spec_file
 from backprop.scheduler.database import Database
 from backprop.scheduler.folders import OutcomeFile, SpecFile
@@ -98,8 +98,8 @@ def _behind_batch(batch: Batch) -> tuple[dict[str, None], list[str]]:
     """(members that are not there, members that have ended and are still waiting)."""
     known: dict[str, str] = {}
     ids = [one.id for one in batch.members]
-    for at in range(0, len(ids), queue.ROWS_A_STATEMENT):
-        some = ids[at : at + queue.ROWS_A_STATEMENT]
+    for at in range(0, len(ids), newruns.ROWS_A_STATEMENT):
+        some = ids[at : at + newruns.ROWS_A_STATEMENT]
         rows: Any = Run.select(Run.id, Run.state).where(Run.id.in_(some)).tuples()
         known |= dict(list(rows))
     waiting = (State.QUEUED, State.HELD)
@@ -110,13 +110,13 @@ def _behind_batch(batch: Batch) -> tuple[dict[str, None], list[str]]:
 def _insert(found: list[SpecFile]) -> None:
     """As they were queued, with what they waited for and what rules they brought."""
     new = [NewRun(id=one.id, name=one.name, spec=one.spec, place=one.place) for one in found]
-    queue.insert(
+    newruns.insert(
         [
-            queue.row_of(run, one.created_at_s, one.batch, "put back from its folder")
+            newruns.row_of(run, one.created_at_s, one.batch, "put back from its folder")
             for run, one in zip(new, found, strict=True)
         ]
     )
-    queue.insert_links(new)
+    newruns.insert_links(new)
     rules = {one.group.name: (one.group, one.created_at_s) for one in found if one.group is not None}
     for group, created_at_s in rules.values():
         _set_rules(group, created_at_s)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from backprop.scheduler.models import proxy
+from backprop.scheduler.proxy import proxy
 
 
 def insert(table: str, values: Mapping[str, object]) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from backprop.scheduler import claims, queue, reads
+from backprop.scheduler import claims, newruns, queue, reads
 from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import Event, State
 from backprop.scheduler.outcome import Ending, Verdict
@@ -37,7 +37,7 @@ def add_run(
     database: Database, run_id: str, state: State = State.QUEUED, name: str = "train", spec: RunSpec = SPEC
 ) -> RunRecord:
     """A new run, brought into `state`."""
-    queue.enqueue(database, run_id, name, spec, 1.0, "queued")
+    newruns.enqueue(database, run_id, name, spec, 1.0, "queued")
     run = get(database, run_id)
     if state is State.HELD:
         queue.hold(database, run, "why")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from backprop.scheduler import batches, dependencies, folders, groups, queue, reads
+from backprop.scheduler import batches, dependencies, folders, groups, newruns, reads
 from backprop.scheduler.batches import Member
 from backprop.scheduler.database import Database, open_database
 from backprop.scheduler.folders import OutcomeFile
@@ -53,7 +53,7 @@ def members(count: int, first: int = 0) -> list[Member]:
 def queued(database: Database, count: int = 3) -> list[Member]:
     made = members(count)
     batches.write(database.home, "b", made, ENVIRONMENT, NOW_S, RULES)
-    queue.enqueue_all(database, made, NOW_S, group=RULES, batch="b")
+    newruns.enqueue_all(database, made, NOW_S, group=RULES, batch="b")
     return made
 
 
@@ -115,7 +115,7 @@ MAKE = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from backprop.scheduler import batches
+from backprop.scheduler import batches, newruns
 from backprop.scheduler.home import Home
 sys.stdin.read(1)
 for number in range(60):
@@ -188,7 +188,7 @@ def test_all_come_back_into_a_new_database(database: Database, home: Home) -> No
                 assert getattr(now, field) == getattr(then, field), field
         assert dependencies.waits_for(new, "b-1") == [("p", "any", None)]
         assert groups.rules(new, "g") == RULES
-        queue.enqueue_all(new, made, NOW_S, group=RULES, batch="b")  # the command itself, a moment later
+        newruns.enqueue_all(new, made, NOW_S, group=RULES, batch="b")  # the command itself, a moment later
         assert len(reads.list_runs(new)) == 5
     finally:
         new.close()
@@ -201,7 +201,9 @@ def test_a_single_run_keeps_its_place_too(database: Database, home: Home) -> Non
         at_s = NOW_S if run_id == "first" else NOW_S + 1
         rules = Group(name="g", max_parallel=2 if run_id == "second" else 9)
         folders.write_spec(folder, run_id, name, SPEC, {}, at_s, place, rules)
-        queue.enqueue_all(database, [NewRun(id=run_id, name=name, spec=SPEC, place=place)], at_s, group=rules)
+        newruns.enqueue_all(
+            database, [NewRun(id=run_id, name=name, spec=SPEC, place=place)], at_s, group=rules
+        )
     new = lost(database)
     try:
         for run_id in ("second", "first"):

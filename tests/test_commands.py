@@ -258,6 +258,28 @@ def test_a_pipe_gets_whole_lines(bench: Bench) -> None:
     assert "\x1b" not in bench.backprop("list", env={"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}).stdout
 
 
+@pytest.mark.parametrize("words", [["list"], ["show", "{run}"], ["list", "--json"]])
+def test_an_output_that_takes_nothing_is_refused_in_a_line(bench: Bench, words: list[str]) -> None:
+    bench.script("train.py", "print(1)")
+    run = bench.queue("train.py")
+    command = [str(COMMAND), *(word.format(run=run) for word in words)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, env=bench.environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) in ((9, 1), (120, 2)), done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_closed_standard_streams_are_no_trouble(bench: Bench) -> None:
+    """What is opened first would get their numbers: the database, say, which a print would then write into."""
+    bench.script("train.py", "print(1)")
+    run = bench.queue("train.py")
+    for words in ("list", "status", f"show {run}", "run train.py"):
+        shell = ["sh", "-c", f"exec {COMMAND} {words} <&- >&- 2>&-"]
+        assert subprocess.run(shell, env=bench.environment, cwd=bench.project).returncode == 0
+    assert len(json.loads(bench.backprop("list", "--json").stdout)) == 2
+
+
 def test_the_reader_of_a_pipe_may_go_away(bench: Bench) -> None:
     """`| head -1` ends it quietly: no traceback, no complaint of the interpreter at its exit."""
     bench.script("train.py", "print(1)")

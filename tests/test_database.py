@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backprop.migrations import runner
-from backprop.scheduler import claims, queue, reads
+from backprop.scheduler import claims, newruns, reads
 from backprop.scheduler import database as databases
 from backprop.scheduler import home as homes
 from backprop.scheduler.database import Database, open_database
@@ -68,8 +68,8 @@ def integrity(home: Home) -> str:
 
 PRELUDE = """
 from pathlib import Path
-from backprop.scheduler import claims, home as homes
-from backprop.scheduler import claims, queue, reads
+from backprop.scheduler import claims, home as homes, newruns
+from backprop.scheduler import claims, newruns, queue, reads
 from backprop.scheduler.database import open_database
 from backprop.scheduler.errors import DatabaseBusy
 from backprop.scheduler.home import Home
@@ -249,7 +249,7 @@ def test_a_locked_database_is_waited_for(home: Home) -> None:
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     began_s = time.monotonic()
-    queue.enqueue(opened, "late", "late", SPEC, 1.0, "queued")
+    newruns.enqueue(opened, "late", "late", SPEC, 1.0, "queued")
     assert time.monotonic() - began_s > 5
     assert [run.id for run in reads.list_runs(opened)].count("late") == 1
     opened.close()
@@ -299,13 +299,13 @@ FILL_UP = """
 done = 0
 try:
     for number in range(5000):
-        queue.enqueue(opened, f"n{number}", "x" * 3000, SPEC, 1.0, "queued")
+        newruns.enqueue(opened, f"n{number}", "x" * 3000, SPEC, 1.0, "queued")
         done += 1
 except DatabaseBusy as error:
     print(error)
 """
 GO_ON = """
-queue.enqueue(opened, "after", "after", SPEC, 1.0, "queued")
+newruns.enqueue(opened, "after", "after", SPEC, 1.0, "queued")
 print(len(reads.list_runs(opened)) - done)
 opened.close()
 """
@@ -405,7 +405,7 @@ def test_two_writers_without_pauses_both_get_on(home: Home) -> None:
             f"""
             opened = open_database(home)
             for number in range(60):
-                queue.enqueue(opened, f"w{who}-{{number}}", "x", SPEC, 1.0, "queued")
+                newruns.enqueue(opened, f"w{who}-{{number}}", "x", SPEC, 1.0, "queued")
             opened.close()
             """,
             home,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler import queue
+from backprop.scheduler import newruns
 from backprop.scheduler.database import Database, open_database
 from backprop.scheduler.home import Home
 from tests import books
@@ -304,7 +304,7 @@ HOG = """
 import sys
 from pathlib import Path
 import time
-from backprop.scheduler import queue
+from backprop.scheduler import newruns, queue
 from backprop.scheduler.database import open_database
 from backprop.scheduler.home import Home
 opened = open_database(Home(Path(sys.argv[1])))
@@ -325,7 +325,7 @@ def waits_s(database: Database, count: int, pause_s: float) -> list[float]:
     taken: list[float] = []
     for number in range(count):
         began_s = time.monotonic()
-        queue.enqueue(database, f"n{number}", "x", SPEC, 1.0, "queued")
+        newruns.enqueue(database, f"n{number}", "x", SPEC, 1.0, "queued")
         taken.append(time.monotonic() - began_s)
         time.sleep(pause_s)
     return sorted(taken)
@@ -333,7 +333,7 @@ def waits_s(database: Database, count: int, pause_s: float) -> list[float]:
 
 def test_a_writer_without_pauses_starves_nobody(database: Database) -> None:
     """It leaves gaps of some microseconds: SQLite's own ten looks a second would take half a minute to hit one."""
-    queue.enqueue(database, "heard", "x", SPEC, 1.0, "queued")
+    newruns.enqueue(database, "heard", "x", SPEC, 1.0, "queued")
     words = [sys.executable, "-c", HOG, str(database.home.root), "90", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as hog:
         try:
@@ -348,7 +348,7 @@ def test_a_writer_without_pauses_starves_nobody(database: Database) -> None:
 
 def test_writers_that_pause_as_ours_do_starve_nobody(database: Database) -> None:
     """Six writers with a transaction of 5 ms each 0.2 s, five times as often as a segment's events are stored."""
-    queue.enqueue(database, "heard", "x", SPEC, 1.0, "queued")
+    newruns.enqueue(database, "heard", "x", SPEC, 1.0, "queued")
     hogs = [
         subprocess.Popen(
             [sys.executable, "-c", HOG, str(database.home.root), "6", "0.2"],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backprop.scheduler import claims, dependencies, queue, reads
+from backprop.scheduler import claims, dependencies, newruns, queue, reads
 from backprop.scheduler.database import Database
 from backprop.scheduler.dependencies import is_met
 from backprop.scheduler.lifecycle import FINAL, Event, State
@@ -24,7 +24,7 @@ def waiting(
     now_s: float = 5.0,
 ) -> None:
     new = NewRun(id=run_id, name=run_id, spec=spec, place=Place(after=after))
-    queue.enqueue_all(database, [new], now_s)
+    newruns.enqueue_all(database, [new], now_s)
 
 
 def claimable(database: Database) -> list[str]:
@@ -97,7 +97,7 @@ def test_ever_so_many_that_have_ended_do_not_matter(database: Database) -> None:
     many = [
         NewRun(id=f"m{n}", name="m", spec=SPEC, place=Place(after=(("a", "success"),))) for n in range(33_000)
     ]
-    queue.enqueue_all(database, many, 5.0)
+    newruns.enqueue_all(database, many, 5.0)
     assert len(dependencies.end_impossible(database, 9.0)) == 33_000
     waiting(database, "b", ("a", "success"))
     assert [run_id for run_id, _ in dependencies.end_impossible(database, 9.0)] == ["b"]

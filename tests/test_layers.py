@@ -23,19 +23,8 @@ FOLDERS = {*MAY_IMPORT, "tests", "benchmarks", "examples"}
 WRITES_SQL = {
     f"{name}.py"
     for name in (
-        *("models", "database", "examine", "rebuild"),
-        *(
-            "statements",
-            "moves",
-            "queue",
-            "claims",
-            "foreign",
-            "dependencies",
-            "groups",
-            "housekeeping",
-            "bulk",
-            "order",
-        ),
+        *("proxy", "models", "database", "examine", "rebuild", "statements", "moves", "newruns"),
+        *("queue", "claims", "foreign", "dependencies", "groups", "housekeeping", "bulk", "order"),
         *("reads", "selection", "watchbook", "metrics", "mlflow_runs"),
     )
 }

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from backprop.scheduler import folders, queue, reads
+from backprop.scheduler import folders, newruns, reads
 from backprop.scheduler.database import open_database
 from backprop.scheduler.home import Home
 from backprop.worker.wake import wake_workers
@@ -58,7 +58,7 @@ def queue_more_like(bench: Bench, run_id: str, count: int) -> list[str]:
         for _ in range(count):
             new, folder = folders.create(home, None)
             folders.write_spec(folder, new, model.name, model.spec, environment, time.time())
-            queue.enqueue(database, new, model.name, model.spec, time.time(), "queued")
+            newruns.enqueue(database, new, model.name, model.spec, time.time(), "queued")
             wake_workers(home.locks)
             queued.append(new)
         return queued

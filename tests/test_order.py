@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backprop.scheduler import ageing, order, queue, reads
+from backprop.scheduler import ageing, newruns, order, reads
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.governor import Decision, Denial, Rule
@@ -27,7 +27,7 @@ NOW_S = 1_800_000_000.0
 
 def line_up(database: Database, *ids: str, priority: int = 0, at_s: float = NOW_S) -> None:
     place = Place(priority=priority)
-    queue.enqueue_all(database, [NewRun(id=one, name=one, spec=SPEC, place=place) for one in ids], at_s)
+    newruns.enqueue_all(database, [NewRun(id=one, name=one, spec=SPEC, place=place) for one in ids], at_s)
 
 
 def turns(database: Database) -> str:

@@ -10,7 +10,7 @@ import msgspec
 import peewee
 import pytest
 
-from backprop.scheduler import claims, queue, reads
+from backprop.scheduler import claims, newruns, queue, reads
 from backprop.scheduler.claims import Claim, Heard
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import AmbiguousRun, BadCommand, IllegalMove, LostRace, UnknownRun
@@ -272,7 +272,7 @@ def test_a_run_is_found_by_id_then_name_then_prefix(database: Database) -> None:
 
 def test_the_queue_is_served_in_turn(database: Database) -> None:
     for number in range(3):
-        queue.enqueue(database, f"r{number}", "n", SPEC, float(number), "queued")
+        newruns.enqueue(database, f"r{number}", "n", SPEC, float(number), "queued")
     first = claimed(database, get(database, "r0"))
     claims.settle(database, first, REQUEUED, Ending(), 10.0)
     assert [run.id for run in reads.queue(database, 20.0)] == ["r1", "r2", "r0"], "to the back"
@@ -282,7 +282,7 @@ def test_the_queue_is_served_in_turn(database: Database) -> None:
 CLAIM_ALL = """
 import sys
 from pathlib import Path
-from backprop.scheduler import claims, queue, reads
+from backprop.scheduler import claims, newruns, queue, reads
 from backprop.scheduler.database import open_database
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.home import Home
@@ -311,7 +311,7 @@ print(*mine)
 
 def test_four_processes_claim_a_hundred_runs_each_exactly_once(database: Database) -> None:
     for number in range(100):
-        queue.enqueue(database, f"r{number:03}", "n", SPEC, float(number % 7), "queued")
+        newruns.enqueue(database, f"r{number:03}", "n", SPEC, float(number % 7), "queued")
     claimers = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-c", CLAIM_ALL, str(database.home.root), f"w{who}"],

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from backprop.cli import select
-from backprop.scheduler import batches, bulk, folders, queue, reads, selection
+from backprop.scheduler import batches, bulk, folders, newruns, reads, selection
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
 from backprop.scheduler.lifecycle import State
@@ -24,7 +24,7 @@ DAY_S = 86400.0
 def several(database: Database, group: str | None, *ids: str, name: str = "train", at_s: float = 1.0) -> None:
     place = Place(group=group)
     new = [NewRun(id=run_id, name=f"{name}-{run_id}", spec=SPEC, place=place) for run_id in ids]
-    queue.enqueue_all(database, new, at_s)
+    newruns.enqueue_all(database, new, at_s)
 
 
 def ids(runs: list[reads.RunRecord] | list[selection.Chosen]) -> list[str]:
@@ -93,7 +93,7 @@ def test_every_order_both_ways_with_what_is_missing_last(database: Database) -> 
 
 
 def raw(database: Database, statement: str, *values: object) -> None:
-    from backprop.scheduler.models import proxy
+    from backprop.scheduler.proxy import proxy
 
     database.write(lambda: proxy.execute_sql(statement, values))
 
@@ -344,7 +344,8 @@ def test_following_several_ends_with_the_last(bench: Bench) -> None:
 
 def test_a_list_walks_an_index(database: Database) -> None:
     """The queries of a plain list walk an index, whatever the table holds: no scan, no sort of it all."""
-    from backprop.scheduler.models import Run, proxy
+    from backprop.scheduler.models import Run
+    from backprop.scheduler.proxy import proxy
 
     asked: list[str] = []
     several(database, "g", "r1", "r2")

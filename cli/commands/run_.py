@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
-from backprop.cli import keep, options, placing
+from backprop.cli import options, placing
 from backprop.cli.safe import safe
 from backprop.cli.session import Globals, global_options, globals_of, open_existing, open_home
 from backprop.scheduler import home as homes
@@ -121,7 +121,10 @@ def command(
     wanted = make(words, values)
     wish = placing.placing_of(values, now_s)
     group = placing.group_of(values["group"], values["parallel"])
-    group = keep.with_keeping(group, values["keep_best"], values["metric"])
+    if values["keep_best"] is not None or values["metric"] is not None:
+        from backprop.cli import keep
+
+        group = keep.with_keeping(group, values["keep_best"], values["metric"])
     for note in wanted.notes:
         click.echo(f"note: {safe(note)}", err=True)
     if given.dry_run:
@@ -132,8 +135,7 @@ def command(
     return _queue(wanted, given, _Where(wish, group), now_s, follow, quiet)
 
 
-@dataclass(frozen=True)
-class _Where:
+class _Where(msgspec.Struct, frozen=True):
     placing: "placing.Placing"
     group: "Group | None"
 
@@ -165,8 +167,6 @@ def _submission(words: Sequence[str], values: Mapping[str, Any], given: Globals)
 def _queue(
     wanted: "Submission", given: Globals, where: _Where, now_s: float, follow: bool, quiet: bool
 ) -> int:
-    import msgspec
-
     from backprop.cli.submission import enqueue
     from backprop.worker.wake import wake_workers
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backprop.scheduler import folders, queue
+from backprop.scheduler import folders, newruns, queue
 from backprop.scheduler import home as homes
 from backprop.scheduler.database import open_database
 from backprop.scheduler.home import Home
@@ -69,7 +69,7 @@ class Stage:
         _, folder = folders.create(self.home, RUN)
         now_s = time.time()
         folders.write_spec(folder, RUN, "swept", spec, self.environment, now_s)
-        queue.enqueue(database, RUN, "swept", spec, now_s, "queued")
+        newruns.enqueue(database, RUN, "swept", spec, now_s, "queued")
         database.close()
 
     def files(self) -> list[Path]:

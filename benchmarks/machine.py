@@ -1,35 +1,15 @@
-"""All measurements, one after the other, as one table: `python -m benchmarks.run`, from the repository's root.
+"""The machine in a line."""
 
-Needs an installed `backprop` (not an editable one, whose finder costs every command some milliseconds) and nothing
-else. Takes about three minutes; `--quick` takes a tenth of the trouble and is for seeing that it works.
-"""
-
-import argparse
 import os
 import platform
 import sqlite3
-import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import commands, latency, resting
-from benchmarks.sample import table
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure what Backprop costs on this machine.")
-    parser.add_argument("--quick", action="store_true", help="few repetitions: to see that it works")
-    quick = parser.parse_args().quick
-    print(machine(), end="\n\n", flush=True)
-    rows = commands.measure(3 if quick else 30)
-    rows += latency.measure(3 if quick else 20, 4 if quick else 21)
-    rows += resting.measure(3.0 if quick else 30.0)
-    print(table(rows))
-
 
 def machine() -> str:
-    """The machine in a line."""
+    """Versions, processor, memory, file system and load."""
     names = [
         line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")
     ]
@@ -52,7 +32,3 @@ def _file_system(folder: str) -> str:
 
 def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

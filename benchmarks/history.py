@@ -1,0 +1,73 @@
+"""How long does `list` take beside many finished runs? And do many segments end when their timebox does?
+
+A million finished runs are written straight into a database of the current schema: queueing them one by one would take
+hours and leave the same rows.
+"""
+
+import json
+import os
+import sqlite3
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from benchmarks.commands import spent_by, walls
+from benchmarks.sample import Row, Sample, ours
+from benchmarks.workbench import ALWAYS, COMMAND, Workbench, wait_until
+
+QUIET: Final = (*ALWAYS, "--gpu-probe", "none")
+SLEEPER: Final = "import time\ntime.sleep(600)\n"
+
+
+def listing(sizes: tuple[int, ...], repeats: int) -> list[Row]:
+    """`backprop list` of the newest 50 beside so many finished runs, of each size in turn."""
+    spent: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
+    with ExitStack() as stack:
+        homes: dict[int, Path] = {}
+        for size in sizes:
+            bench = stack.enter_context(Workbench())
+            bench.script("train.py", "print('hello')\n")
+            bench.backprop("run", "-q", "--hold", "train.py")
+            _fill(bench.home, size)
+            homes[size] = bench.home
+        for _ in range(repeats):
+            for size, home in homes.items():
+                os.environ["BACKPROP_HOME"] = str(home)
+                spent[size].append(spent_by((str(COMMAND), "list")))
+    rows = [ours(f"`backprop list`, {size:,} finished runs", "ms", walls(spent[size])) for size in sizes]
+    least, most = walls(spent[sizes[0]]).median, walls(spent[sizes[-1]]).median
+    what = f"`list` of {sizes[-1]:,} beside that of {sizes[0]:,}"
+    return [*rows, ours(what, "times", Sample((most / least,)), "1.3", digits=2)]
+
+
+def _fill(home: Path, size: int) -> None:
+    database = sqlite3.connect(home / "backprop.db", isolation_level=None)
+    names: list[str] = [row[1] for row in database.execute("PRAGMA table_info(runs)")]
+    changed = {
+        "id": "printf('r%08d', n)",
+        "state": "'completed'",
+        "created_at_s": "created_at_s - n",
+        "ended_at_s": "created_at_s - n + 0.5",
+        "reason": "'exited 0'",
+    }
+    values = ", ".join(changed.get(name, name) for name in names)
+    database.execute("BEGIN IMMEDIATE")
+    database.execute(
+        f"WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {size - 1})"
+        f" INSERT INTO runs ({', '.join(names)})"
+        f" SELECT {values} FROM (SELECT * FROM runs WHERE state = 'held'), counted"
+    )
+    database.execute("COMMIT")
+    database.close()
+
+
+def timeboxes(segments: int, timebox_s: float) -> list[Row]:
+    """By how much segments of a script that ends at once when asked miss their timebox."""
+    with Workbench() as bench, bench.worker():
+        bench.script("sleep.py", SLEEPER)
+        words = ("run", "-q", *QUIET, "-m", f"{timebox_s / 60:.6f}", "--array", f"1-{segments}", "sleep.py")
+        ids = bench.backprop(*words).split()
+        ends = [bench.home / "runs" / run / "1" / "exit.json" for run in ids]
+        wait_until(lambda: all(path.exists() for path in ends), timeout_s=segments * timebox_s + 60)
+        late_ms = [(json.loads(path.read_text())["running_s"] - timebox_s) * 1000 for path in ends]
+    return [ours(f"segments of {timebox_s:g} s: later than the timebox", "ms", Sample(tuple(late_ms)))]
