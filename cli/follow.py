@@ -26,11 +26,11 @@ from backprop.worker.wake import wake_workers
 POLL_S: Final = 0.3
 
 
-def follow_run(home: Home, database: Database, run_id: str, settings: Settings) -> int:
-    """Show the run's output from its next segment on until it has ended; the exit code of its outcome."""
-    first = run_now(database, run_id)
-    stream = LogStream(home, run_id, first.segment + 1, sys.stdout.buffer, raw=False)
-    reasons = _Reasons(first.reason)
+def follow_run(home: Home, database: Database, run_id: str, before: int, settings: Settings) -> int:
+    """Show the run's output until it has ended; the exit code of its outcome. `before`: how many segments it had
+    when it was queued. A worker may have begun the next one by now."""
+    stream = LogStream(home, run_id, before + 1, sys.stdout.buffer, raw=False)
+    reasons = _Reasons(run_now(database, run_id).reason)
     if wake_workers(home.locks):
         interrupted = _watch(database, run_id, stream, reasons)
         told = f"{run_id} goes on; watch it with: backprop logs -f {run_id}"

@@ -84,8 +84,6 @@ def rehearse(user_home: Home, wanted: Submission, seconds: float, say: Callable[
 
 
 def _two_segments(wanted: Submission, seconds: float) -> Submission:
-    from dataclasses import replace
-
     plan = wanted.spec.plan
     seldom = plan is not None and bool(plan.globs) and not plan.saves_on_signal
     spec = msgspec.structs.replace(
@@ -97,7 +95,7 @@ def _two_segments(wanted: Submission, seconds: float) -> Submission:
         max_total_s=None,
         retries=0,
     )
-    return replace(wanted, spec=spec, run_id=None)
+    return msgspec.structs.replace(wanted, spec=spec, run_id=None)
 
 
 def _play(

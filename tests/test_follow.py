@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,26 @@ def test_beside_a_worker_it_only_watches(bench: Bench) -> None:
     assert done.returncode == 0, done.stderr
     assert steps(done.stdout) == list(range(1, 31))
     assert "completed" in bench.output(), "it was the worker that ran it"
+    assert bench.end_worker(worker) == 0
+
+
+def test_a_worker_that_is_quicker_than_the_watcher_hides_nothing(bench: Bench) -> None:
+    """It had begun, and even ended, before `run --follow` looked for the first time."""
+    bench.script("train.py", CHAIN)
+    run = bench.queue("train.py", "-m", "0.01")
+    worker = bench.worker()
+    bench.wait_for(run, "completed")
+    watch = f"""
+import sys
+from backprop.cli.follow import follow_run
+from backprop.cli.session import open_home
+sys.exit(follow_run(*open_home(), {run!r}, 0, None))  # settings are for whoever has to be the worker
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", watch], env=bench.environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert steps(done.stdout) == list(range(1, 31))
     assert bench.end_worker(worker) == 0
 
 

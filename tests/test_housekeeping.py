@@ -122,7 +122,7 @@ def test_a_failure_on_the_way_leaves_everything_in_place(bench: Bench) -> None:
 
 def test_prune_keeps_the_last_and_the_young(bench: Bench) -> None:
     a, b, c = finished(bench, "a", "b", "c")
-    newest = max((a, b, c), key=lambda run: str(bench.show(run)["ended_at"]))
+    newest = max((a, b, c), key=lambda run: float(str(bench.column(run, "ended_at_s"))))
     assert bench.backprop("prune").returncode == 2, "without a bound it does nothing"
     assert bench.backprop("prune", "--older-than", "1h").stdout.startswith("removed 0 runs")
     told = bench.backprop("prune", "--keep-last", "1", "--dry-run").stdout

@@ -116,7 +116,7 @@ def command(
     if follow and done:
         from backprop.cli.follow import follow_run
 
-        return follow_run(home, database, done[0].id, settings)
+        return follow_run(home, database, done[0].id, done[0].segment, settings)
     if not awake and done:
         click.echo("no worker is running; start one (in tmux, say) with: backprop worker", err=True)
     return code

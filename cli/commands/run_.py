@@ -192,7 +192,7 @@ def _queue(
     if follow:
         from backprop.cli.follow import follow_run
 
-        return follow_run(home, database, run_id, wanted.settings)
+        return follow_run(home, database, run_id, 0, wanted.settings)
     if not awake and not quiet:
         click.echo("no worker is running; start one (in tmux, say) with: backprop worker", err=True)
     return 0
