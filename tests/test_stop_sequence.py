@@ -134,7 +134,17 @@ def test_nothing_that_the_script_started_survives_its_end(bench: Bench) -> None:
     assert_only_the_worker_is_left(bench, worker)
 
 
-def test_a_program_that_forks_as_fast_as_it_can_is_ended(bench: Bench) -> None:
+def any_of(group: int) -> bool:
+    """Whether a process group has members. The kernel knows at once; a look at /proc may miss all of one that forks."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["in one group", "in new ones"])
+def test_a_program_that_forks_as_fast_as_it_can_is_ended(bench: Bench, alone: bool) -> None:
     bench.script(
         "churn.py",
         """
@@ -143,18 +153,26 @@ def test_a_program_that_forks_as_fast_as_it_can_is_ended(bench: Bench) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if os.fork() == 0:  # its pid changes every 2 ms, and it leaves its session behind each time
             os.setsid()
+            print(os.getpgrp(), file=open("groups", "a"))
             print("churns", flush=True)
+            born = 0
             while True:
                 if os.fork():
                     os._exit(0)
+                if {alone} and born % 50 == 0:
+                    os.setsid()
+                    print(os.getpgrp(), file=open("groups", "a"))
+                born += 1
                 time.sleep(0.002)
         time.sleep(600)
-        """,
+        """.replace("{alone}", str(alone)),
     )
     run = bench.queue("churn.py", *BOX, "0.2")
     worker = bench.worker()
     bench.wait_for(run, "timeboxed")
     assert "churns" in bench.log(run)
+    groups = [int(line) for line in (bench.project / "groups").read_text().splitlines()]
+    wait_until(lambda: not any(map(any_of, groups)), saw=lambda: groups)
     record = bench.exit_record(run)
     assert record["escalated"] == "kill"
     assert record["survivors"] == []

@@ -25,6 +25,8 @@ PIDFD_INFO = struct.Struct("=QQ11Ii")
 """`struct pidfd_info` of <linux/pidfd.h>, first version: mask, cgroup id, eleven ids, exit status."""
 PIDFD_GET_INFO = 3 << 30 | PIDFD_INFO.size << 16 | 0xFF << 8 | 11
 PIDFD_INFO_EXIT = 1 << 3
+CULLS = 1000
+"""Looks in a row at our own children, of some 50 µs each, before all of /proc is looked at again."""
 OOM_SCORE_ADJ = 300
 """So that the kernel, short of memory, ends training rather than the supervisor or the user's desktop."""
 
@@ -42,6 +44,13 @@ class Leader:
 
     def reap(self) -> None:
         """Collect what has died."""
+
+    def cull(self) -> None:
+        """SIGKILL to what can be reached without looking for it."""
+
+    def gone(self) -> bool:
+        """Whether nothing of the tree lives, the leader included."""
+        return not self.find()
 
     def status(self) -> int | None:
         return None
@@ -86,6 +95,18 @@ class Spawned(Leader):
             if pid == self.process.pid:
                 self._status = status
 
+    def cull(self) -> None:
+        """Whom a child leaves behind becomes our child: again, as long as there is any."""
+        for _ in range(CULLS):
+            more = proctree.kill_children()
+            self.reap()
+            if not more:
+                return
+
+    def gone(self) -> bool:
+        self.reap()
+        return _childless()
+
     def status(self) -> int | None:
         return self._status
 
@@ -93,11 +114,16 @@ class Spawned(Leader):
 def _below_if_any() -> list[proctree.Process]:
     """Living processes below this one. Without a child there is none, and /proc need not be read: whatever the tree
     left behind became ours."""
+    return [] if _childless() else proctree.below()
+
+
+def _childless() -> bool:
+    """Whether this process has no child, living or dead."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return []
-    return proctree.below()
+        return True
+    return False
 
 
 class Found(Leader):

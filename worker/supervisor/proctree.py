@@ -5,7 +5,8 @@ Standard library only, imports nothing of ours: the supervisor runs it without a
 A process is (pid, start ticks since boot), never a pid alone, and is signalled through a pidfd, so a reused pid
 is never hit. A zombie is dead. With the supervisor as subreaper every orphan of the tree stays below it: freezing
 all, looking again until nothing new appears and killing all then leaves no survivor. Both by pid and by group: a
-group alone would miss those that made their own, pids alone those that fork faster than /proc can be read.
+group alone would miss those that made their own, pids alone those that fork faster than /proc can be read. That such a
+look finds nobody proves nothing; that a subreaper has no child, living or dead, does.
 """
 
 import contextlib
@@ -159,19 +160,47 @@ def thaw(find: Finder) -> None:
         send(process, signal.SIGCONT)
 
 
-def kill_all(find: Finder, reap: Callable[[], None], patience_s: float) -> list[Process]:
-    """Freeze, look again, SIGKILL, until nothing is left or `patience_s` is over. Returns the survivors."""
+def kill_all(
+    find: Finder, cull: Callable[[], None], gone: Callable[[], bool], patience_s: float
+) -> list[Process]:
+    """Freeze, look again, SIGKILL, until all are `gone` or `patience_s` is over. Returns those that were seen to
+    survive. `cull`: ends and collects what this process knows without looking, its own children."""
     end = time.monotonic() + patience_s
     while True:
         stopped = freeze(find)
         send_to_groups(stopped, signal.SIGKILL)
         for process in stopped:
             send(process, signal.SIGKILL)
-        reap()
-        left = find()
-        if not left or time.monotonic() > end:
-            return left
+        cull()
+        if gone():
+            return []
+        if time.monotonic() > end:
+            return find() or [Process(pid, 0) for pid in children()]
         time.sleep(0.005)
+
+
+def kill_children() -> bool:
+    """SIGKILL to this process's children and their groups. False when there is none.
+
+    One read, where a look at all of /proc takes longer than some programs keep a pid. A child that has died keeps its
+    pid and its group until it is collected, so nobody else is hit; and its group still leads to those it has left.
+    """
+    found = children()
+    for pid in found:
+        with contextlib.suppress(OSError):
+            group = os.getpgid(pid)
+            os.kill(pid, signal.SIGKILL)
+            if group not in (0, 1, os.getpgrp()):
+                os.killpg(group, signal.SIGKILL)
+    return bool(found)
+
+
+def children() -> list[int]:
+    """Pids of this thread's children, living or dead; none where the kernel does not tell (CONFIG_PROC_CHILDREN)."""
+    try:
+        return [int(pid) for pid in (PROC / "thread-self/children").read_bytes().split()]
+    except OSError:
+        return []
 
 
 def below() -> list[Process]:

@@ -130,16 +130,17 @@ class Segment:
         end = self._now() + LINGER_S
         if late and self._asked_at_s is not None:
             end = self._asked_at_s + self._grace_s + LINGER_S
-        left = find()
-        for process in left:
+        for process in find():
             proctree.send(process, signal.SIGTERM)
         self._thaw()
-        while left and self._now() < end and self._wait(0.02) != signal.SIGQUIT:
-            self._leader.reap()
-            left = find()
-        if left:
+        # Not "until a look finds nobody": one at a program that forks without end may find nobody at any time.
+        while not (gone := self._leader.gone()) and self._now() < end:
+            if self._wait(0.02) == signal.SIGQUIT:
+                break
+        left: list[proctree.Process] = []
+        if not gone:
             self._escalated = "kill" if late else "none"
-            left = proctree.kill_all(find, self._leader.reap, KILL_PATIENCE_S)
+            left = proctree.kill_all(find, self._leader.cull, self._leader.gone, KILL_PATIENCE_S)
         self._leader.ended()
         return left
 
