@@ -1,8 +1,11 @@
 """Other queues for one machine: task-spooler and nq from Debian, gflow and huey from PyPI."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -93,6 +96,14 @@ class Gflow(Tool):
     def close(self) -> None:
         self.call(found("gflowd"), "down")
         subprocess.run(["tmux", "kill-server"], env=self.environment, capture_output=True, check=False)
+        # What its sessions piped their output to stays.
+        for _ in range(1000):
+            left = _process_with(f"XDG_DATA_HOME={self.environment['XDG_DATA_HOME']}")
+            if left is None:
+                return
+            with suppress(ProcessLookupError):
+                os.kill(left, signal.SIGKILL)
+            time.sleep(0.01)
 
     def server(self) -> int | None:
         return _process_with(f"XDG_DATA_HOME={self.environment['XDG_DATA_HOME']}", "gflowd")
