@@ -6,7 +6,7 @@ With a rollback journal an unfinished SELECT blocks every writer, so no cursor l
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from backprop.scheduler import dependencies
@@ -38,7 +38,7 @@ _ROOM_IN_GROUP: Final = (
 )
 _QUEUE: Final = (
     f"{SELECT_RUNS} WHERE state = 'queued' AND not_before_s <= ? AND {_ROOM_IN_GROUP}"
-    f" AND NOT EXISTS ({dependencies.UNMET}) ORDER BY priority DESC, turn_s, id LIMIT ?"
+    f" AND NOT EXISTS ({dependencies.UNMET}){{among}} ORDER BY priority DESC, turn_s, id LIMIT ?"
 )
 _NEXT_DUE: Final = (
     f"SELECT MIN(not_before_s) FROM runs WHERE state = 'queued' AND NOT EXISTS ({dependencies.UNMET})"
@@ -108,10 +108,14 @@ def list_runs(database: Database, limit: int | None = None) -> list[RunRecord]:
     return database.read(lambda: [run_of(row) for row in query])
 
 
-def queue(database: Database, now_s: float, limit: int = 200) -> list[RunRecord]:
+def queue(
+    database: Database, now_s: float, limit: int = 200, only: Collection[str] | None = None
+) -> list[RunRecord]:
     """The first `limit` queued runs that may be claimed at `now_s` (Unix seconds), in queue order: their time has
-    come, what they depend on is done, and their group may start another member."""
-    return [run_from(row) for row in database.rows(_QUEUE, now_s, limit)]
+    come, what they depend on is done, and their group may start another member. `only`: of these ids."""
+    among = f" AND id IN ({', '.join('?' * len(only))})" if only is not None else ""
+    rows = database.rows(_QUEUE.format(among=among), now_s, *(only or ()), limit)
+    return [run_from(row) for row in rows]
 
 
 def drained(database: Database) -> tuple[str, float] | None:

@@ -137,6 +137,15 @@ sys.exit(follow_run(*open_home(), {run!r}, 0, None))  # settings are for whoever
     assert bench.end_worker(worker) == 0
 
 
+def test_it_is_a_worker_for_its_run_however_many_wait_before_it(bench: Bench) -> None:
+    bench.script("train.py", CHAIN)
+    assert bench.backprop("run", "-q", *QUIET_LIMITS, "--array", "1-250", "train.py").returncode == 0
+    done = follow(bench, "train.py")
+    assert done.returncode == 0, done.stderr
+    assert steps(done.stdout) == list(range(1, 31))
+    assert bench.backprop("list", "--state", "queued", "-n", "0", "--json").stdout.count('"id"') == 250
+
+
 def test_ctrl_c_beside_a_worker_leaves_the_run_alone(bench: Bench) -> None:
     bench.script("train.py", ENDLESS)
     bench.worker()

@@ -256,6 +256,25 @@ def test_a_big_run_is_not_passed_for_ever(bench: Bench) -> None:
     assert claimed_as(bench.home, small) > claimed_as(bench.home, big)
 
 
+@pytest.mark.parametrize("slots", ["1", "2"])
+def test_everybody_in_a_longer_queue_is_told_why_it_waits(bench: Bench, slots: str) -> None:
+    """More than are looked at first, fewer than are looked at at most: with a slot left that none of them may take, and
+    without one. The worker goes on meanwhile."""
+    bench.script("train.py", "import time\nprint('up', flush=True)\ntime.sleep(600)\n")
+    done = bench.backprop("run", "-q", *QUIET_LIMITS, "-p", "1", "--array", "1-40", "train.py")
+    assert done.returncode == 0, done.stderr
+    first, second, *_, last = done.stdout.split()
+    bench.worker("-p", slots)
+    bench.wait_for_log(first, "up")
+    told = "waits: running runs 1, at most 1"
+    wait_until(lambda: bench.column(last, "reason") == told, saw=lambda: bench.column(last, "reason"))
+    assert bench.column(second, "reason") == told
+    assert bench.backprop("stop", first).returncode == 0
+    bench.wait_for_log(second, "up")
+    assert bench.column(first, "state") == "stopped"
+    assert bench.column(last, "state") == "queued"
+
+
 def claimed_as(home: Path, run_id: str) -> int:
     """The serial of its first claim. Runs that are claimed together have started at the same time."""
     import sqlite3

@@ -75,7 +75,8 @@ class Admitter:
         full = self._is_full(reads.live_count(self._context.database))
         if full and now_s - self._told_s < TELL_AGAIN_S:
             return 0
-        candidates = self._candidates(HEAD)
+        limit = ALL if full else HEAD
+        candidates = self._candidates(limit)
         if not candidates:
             self._waits.clear()
             self._learned.clear()
@@ -85,13 +86,13 @@ class Admitter:
             self._told_s = now_s
             return 0
         with self._admission as ours:
-            return self._rounds(self._candidates(ALL) if full else candidates) if ours else 0
+            return self._rounds(candidates, limit) if ours else 0
 
-    def _rounds(self, candidates: list[RunRecord]) -> int:
-        """Round after round, until nothing more can start."""
+    def _rounds(self, candidates: list[RunRecord], limit: int) -> int:
+        """Look at the first `limit`, then at all, and again as long as a group that is full now hides others."""
         started = 0
         while (snapshot := self._sense.snapshot()) is not None:
-            whole = not HEAD <= len(candidates) < ALL
+            whole = limit == ALL or len(candidates) < limit
             this = self._look_at(candidates, snapshot, whole)
             begun = self._begin(this)
             started += begun
@@ -102,7 +103,7 @@ class Admitter:
                 self._told_s = self._context.clock.monotonic_s()
             if self._is_full(this.running) or (whole and not (this.shut and begun)):
                 break
-            candidates = self._candidates(ALL)
+            limit, candidates = ALL, self._candidates(ALL)
         return started
 
     def _is_full(self, running: int) -> bool:
@@ -127,8 +128,8 @@ class Admitter:
         return closed
 
     def _candidates(self, limit: int) -> list[RunRecord]:
-        ripe = reads.queue(self._context.database, self._context.clock.wall_s(), limit)
-        return [run for run in ripe if self._context.mine(run)]
+        context = self._context
+        return reads.queue(context.database, context.clock.wall_s(), limit, context.only)
 
     def _look_at(self, candidates: Sequence[RunRecord], snapshot: Snapshot, whole: bool) -> _Round:
         """Judge `candidates` in queue order, and have those ready that the governor admits. `whole`: those that can
