@@ -154,7 +154,9 @@ def run_command(args: list[str]) -> int:
     except OSError as error:
         if error.errno not in FULL or error.filename is not None:
             raise
-        return _refuse(f"what it says cannot be written: {error.strerror}", DatabaseBusy.exit_code)
+        return _refuse(
+            f"cannot write: {error.strerror}; free some space and try again", DatabaseBusy.exit_code
+        )
     except SystemExit:
         # Click's answer when the reader of our output has gone (`| head`). That is no failure.
         return 0

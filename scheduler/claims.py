@@ -26,8 +26,7 @@ from backprop.scheduler.rows import listed
 from backprop.scheduler.triage import Fault
 
 KEPT_CHECKPOINTS: Final = 20
-_UNFINISHED: Final = f"SELECT 1 FROM runs WHERE state IN {listed(frozenset(State) - FINAL)} LIMIT 1"
-_UNFINISHED_OF_GROUP: Final = _UNFINISHED.replace(" LIMIT", " AND group_name = ? LIMIT")
+_UNFINISHED: Final = f"SELECT 1 FROM runs WHERE state IN {listed(frozenset(State) - FINAL)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,9 +180,12 @@ def _with_news(database: Database, run: RunRecord, new: State) -> Settled:
     """Inside the transaction of an end, so that of two ends at once only the later one is the last."""
     if new not in FINAL:
         return Settled(new)
-    if run.group_name is not None and not database.rows(_UNFINISHED_OF_GROUP, run.group_name):
-        return Settled(new, group_finished=True, queue_empty=not database.rows(_UNFINISHED))
-    return Settled(new, queue_empty=not database.rows(_UNFINISHED))
+    of_group = f"{_UNFINISHED} AND group_name = ? LIMIT 1"
+    return Settled(
+        new,
+        group_finished=run.group_name is not None and not database.rows(of_group, run.group_name),
+        queue_empty=not database.rows(f"{_UNFINISHED} LIMIT 1"),
+    )
 
 
 def record(database: Database, run_id: str, number: int, heard: Heard) -> bool:
@@ -251,11 +253,10 @@ def unpause(database: Database, run: RunRecord) -> State:
 def say_waiting(database: Database, news: Mapping[str, tuple[str, Sequence[Waiting]]]) -> None:
     """Set why queued runs wait, in words and rule by rule, by run id; runs no longer queued are left alone."""
 
-    told = (
+    rows = [
         (reason, msgspec.json.encode(waiting).decode() if waiting else None, run_id)
         for run_id, (reason, waiting) in news.items()
-    )
-    rows = list(told)
+    ]
     database.write(
         lambda: statements.update_each("runs", ("reason", "waiting"), rows, "id = ? AND state = 'queued'")
     )

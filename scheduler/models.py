@@ -1,5 +1,5 @@
-"""The tables, as peewee models. Only `database`, `queue` and `reads` import this module; everybody else gets
-frozen records. `migrations` creates the tables; a test holds the two against each other.
+"""The tables, as peewee models. Only the modules of this folder that write SQL import it; everybody else gets frozen
+records. `migrations` creates the tables; a test holds the two against each other.
 
 The models are bound to one database file for the life of the process (see `database.open_database`): peewee's
 models carry their database, and a Backprop process has one home.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from backprop.scheduler import ageing, claims, gate, reads, watchbook
-from backprop.scheduler.errors import LostRace
+from backprop.scheduler.errors import BackpropError, LostRace
 from backprop.scheduler.governor import Decision, Denial, Limits, Need, Reservation, decide
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.snapshot import Snapshot
@@ -177,18 +177,24 @@ class Admitter:
         left = list(this.starts)
         if not left:
             return 0
-        started = 0
+        started, trouble = 0, None
         try:
             for number in self._claim(this):
                 ready, decision, need = left.pop(0)
                 if number is None:
                     os.close(ready.lock)
-                else:
+                    continue
+                started += 1
+                try:
                     self._launch(this.picture.snapshot, ready, number, decision, need)
-                    started += 1
+                except BackpropError as error:
+                    # The others are claimed too, and would be lost with it.
+                    trouble = error
         finally:
             # Held on, a lock would make its run look alive for as long as this worker lives.
             _let_go(left)
+        if trouble is not None and not isinstance(trouble, LostRace):
+            raise trouble
         return started
 
     def _claim(self, this: _Round) -> list[int | None]:

@@ -61,6 +61,9 @@ class Hearing:
         if not due and not self._near(run):
             return Told.NOTHING
         self._heard_s[key] = now_s
+        if final and key in self._paces:
+            # It may have been paused since the last tick.
+            self._paces[key].look(run.state, Now(self._context.clock.wall_s(), now_s))
         listener = self._listener(run, segment)
         try:
             if final:

@@ -71,6 +71,8 @@ class Settling:
     def write(self, ends: Sequence[End]) -> list[Settled | Exception]:
         """Apply them in one transaction; what became of each: LostRace where somebody has settled it before or a stop
         was recorded meanwhile, another error where one cannot be written at all. Raises DatabaseBusy."""
+        if not ends:
+            return []  # most ticks: no transaction for nothing
         try:
             written = self._context.database.write(lambda: [self._written(one) for one in ends])
         except BackpropError:
@@ -78,8 +80,7 @@ class Settling:
         except Exception as error:
             # Whichever it was: the others are not to wait for it.
             return [error] if len(ends) == 1 else [self.write([one])[0] for one in ends]
-        if ends:
-            failpoint.at("settled")
+        failpoint.at("settled")
         return written
 
     def follow(self, end: End, settled: Settled) -> None:

@@ -163,17 +163,17 @@ def thaw(find: Finder) -> None:
 def kill_all(
     find: Finder, cull: Callable[[], None], gone: Callable[[], bool], patience_s: float
 ) -> list[Process]:
-    """Freeze, look again, SIGKILL, until all are `gone` or `patience_s` is over. Returns those that were seen to
-    survive. `cull`: ends and collects what this process knows without looking, its own children."""
+    """`cull`, else freeze, look again and SIGKILL, until all are `gone` or `patience_s` is over. Returns those that
+    were seen to survive. `cull`: ends and collects what this process knows without looking, its own children."""
     end = time.monotonic() + patience_s
     while True:
+        cull()
+        if gone():
+            return []
         stopped = freeze(find)
         send_to_groups(stopped, signal.SIGKILL)
         for process in stopped:
             send(process, signal.SIGKILL)
-        cull()
-        if gone():
-            return []
         if time.monotonic() > end:
             return find() or [Process(pid, 0) for pid in children()]
         time.sleep(0.005)
