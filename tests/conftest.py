@@ -11,6 +11,7 @@ from backprop.scheduler.database import Database, open_database
 from backprop.scheduler.home import Home
 from tests.fakes import FakeDriver, build_driver
 from tests.harness import Bench
+from tests.probing import Machine
 
 # Started in the background or under nohup: children would be deaf to Ctrl-C and to a closed terminal, which tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -52,3 +53,12 @@ def driver(bench: Bench, nvml_library: Path) -> FakeDriver:
     seen = made.environment()
     bench.environment |= {name: seen[name] for name in ("LD_LIBRARY_PATH", "FAKE_NVML_DIR")}
     return made
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """A folder that probes take for a machine without a GPU."""
+    (tmp_path / "machine").mkdir()
+    made = Machine(tmp_path / "machine")
+    yield made
+    made.close()
