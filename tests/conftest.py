@@ -12,6 +12,7 @@ from backprop.scheduler.home import Home
 from tests.fakes import FakeDriver, build_driver
 from tests.harness import Bench
 from tests.probing import Machine
+from tests.standing import Stand
 
 # Started in the background or under nohup: children would be deaf to Ctrl-C and to a closed terminal, which tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -62,3 +63,12 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     made = Machine(tmp_path / "machine")
     yield made
     made.close()
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[Stand]:
+    made = Stand(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()

@@ -3,13 +3,10 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,116 +16,9 @@ from backprop.scheduler.spec import RunSpec
 from backprop.worker import locks
 from backprop.worker.local import LocalPlace
 from backprop.worker.place import Life, Order
-from tests.harness import alive, processes_with, wait_until
+from tests.harness import alive, wait_until
 from tests.rows import add_run
-
-PROGRAM = Path(__file__).parent.parent / "worker" / "supervisor"
-EXIT_TAKEN = 3
-HZ = os.sysconf("SC_CLK_TCK")
-
-
-class Stand:
-    """One run folder with one segment, and supervisors started for it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.run = folder / "run"
-        self.segment = self.run / "1"
-        self.segment.mkdir(parents=True)
-        self.work = folder / "work"
-        self.work.mkdir()
-        self.cookie = f"BACKPROP_RUN_ID={folder.name}-{os.getpid()}"
-        self.environment = {"PATH": os.environ["PATH"], "HOME": "/nowhere"}
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def order(self, *argv: str, **changes: object) -> None:
-        """Write the order. `argv`: the command, its program by absolute path."""
-        (self.run / "spec.json").write_text(json.dumps({"environment": self.environment}))
-        name, _, value = self.cookie.partition("=")
-        body = {
-            "format": 1,
-            "spec": str(self.run / "spec.json"),
-            "program": argv[0],
-            "argv": argv,
-            "cwd": str(self.work),
-            "umask": 0o022,
-            "environment": {name: value, "BACKPROP_SEGMENT": "1"},
-            "cookie": [self.cookie, "BACKPROP_SEGMENT=1"],
-            "timebox_s": 600.0,
-            "grace_s": 20.0,
-            "stop_signal": int(signal.SIGINT),
-        }
-        (self.segment / "order.json").write_text(json.dumps(body | changes))
-
-    def python(self, body: str, **changes: object) -> None:
-        """Order a Python program, by its text."""
-        self.order(sys.executable, "-I", "-S", "-u", "-c", textwrap.dedent(body), **changes)
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """A supervisor that starts the leader. The lock is handed on: nobody else holds it."""
-        lock = locks.take(self.run / "run.lock")
-        assert lock is not None, "the run is locked"
-        try:
-            return self._spawn(str(lock), [lock])
-        finally:
-            os.close(lock)
-
-    def adopt(self) -> subprocess.Popen[bytes]:
-        """A supervisor that takes the place of a dead one."""
-        return self._spawn("-1", [])
-
-    def _spawn(self, lock: str, handed_down: list[int]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-I", "-S", str(PROGRAM), str(self.segment), lock]
-        process = subprocess.Popen(
-            command, pass_fds=handed_down, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        self._processes.append(process)
-        return process
-
-    def known(self) -> dict[str, Any]:
-        """`processes.json`, once it is there."""
-        path = self.segment / "processes.json"
-        wait_until(path.exists)
-        return json.loads(path.read_text())
-
-    def leader(self) -> int:
-        return int(self.known()["leader"][0])
-
-    def log(self) -> str:
-        path = self.segment / "log"
-        return path.read_text(errors="surrogateescape") if path.exists() else ""
-
-    def wait_for_log(self, text: str) -> None:
-        wait_until(lambda: text in self.log(), saw=self.log)
-
-    def ended(self) -> dict[str, Any]:
-        """`exit.json`, after every supervisor is gone."""
-        for process in self._processes:
-            process.wait(timeout=60)
-        return json.loads((self.segment / "exit.json").read_text())
-
-    def held(self) -> bool:
-        """What a worker asks: does anything of the segment live?"""
-        return locks.held(self.run / "run.lock") or locks.held(self.segment / "log")
-
-    def left(self) -> list[int]:
-        return processes_with(self.cookie)
-
-    def close(self) -> None:
-        for process in self._processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        for pid in self.left():
-            os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture
-def stand(tmp_path: Path) -> Iterator[Stand]:
-    made = Stand(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
+from tests.standing import HZ, LISTENER, Stand, state
 
 
 @pytest.mark.parametrize("code", [0, 7, 255])
@@ -261,18 +151,6 @@ def test_the_lock_on_the_log_is_held_by_whoever_has_it_as_its_output(stand: Stan
     wait_until(lambda: not stand.held())
 
 
-LISTENER = """
-    import signal, sys, time
-    heard = []
-    signal.signal(signal.SIGINT, lambda *_: heard.append(1))
-    print("ready", flush=True)
-    while not heard:
-        time.sleep(0.01)
-    time.sleep(0.3)
-    print("heard", len(heard), flush=True)
-"""
-
-
 def test_the_timebox_ends_with_the_stop_signal_and_says_so_first(stand: Stand) -> None:
     stand.python(LISTENER, timebox_s=1.5)
     stand.start()
@@ -326,10 +204,6 @@ def ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
 def test_a_pause_freezes_the_whole_tree_and_stops_the_timebox(stand: Stand) -> None:
     stand.order(
         "/bin/sh", "-c", "trap 'echo asked; exit 0' INT; (while :; do :; done) & echo $!; while :; do sleep 0.05; done",
@@ -375,162 +249,6 @@ def test_a_leader_that_somebody_else_has_stopped_is_let_run_to_save(stand: Stand
     supervisor.send_signal(signal.SIGTERM)
     assert stand.ended()["exit_code"] == 0
     assert stand.log() == "ready\nheard 1\n"
-
-
-def test_two_supervisors_never_watch_one_segment(stand: Stand) -> None:
-    stand.python(LISTENER)
-    first = stand.start()
-    stand.wait_for_log("ready")
-    known = stand.known()
-    assert stand.adopt().wait(timeout=30) == EXIT_TAKEN
-    assert first.poll() is None
-    assert stand.known() == known
-    first.send_signal(signal.SIGTERM)
-    assert stand.ended()["exit_code"] == 0
-
-
-def test_one_that_takes_over_keeps_the_deadline_and_ends_everything(stand: Stand) -> None:
-    child = 'import subprocess\nsubprocess.Popen(["/bin/sleep", "600"], start_new_session=True)\n'
-    stand.python(child + textwrap.dedent(LISTENER), timebox_s=3.0)
-    first = stand.start()
-    stand.wait_for_log("ready")
-    leader, known = stand.leader(), stand.known()
-    first.kill()
-    first.wait()
-    second = stand.adopt()
-    wait_until(lambda: stand.known()["supervisor"][0] == second.pid)
-    assert stand.known()["leader"] == known["leader"]
-    assert stand.known()["started_monotonic_s"] == known["started_monotonic_s"], (
-        "the box began with the leader"
-    )
-    assert alive(leader)
-    record = stand.ended()
-    assert record["asked"] == "timebox"
-    assert 3.0 <= record["running_s"] < 15
-    assert stand.log() == "ready\nheard 1\n"
-    assert stand.left() == []
-
-
-def test_one_that_takes_over_a_paused_leader_can_thaw_it(stand: Stand) -> None:
-    stand.python(LISTENER, timebox_s=2.0)
-    first = stand.start()
-    stand.wait_for_log("ready")
-    first.send_signal(signal.SIGUSR1)
-    leader = stand.leader()
-    wait_until(lambda: state(leader) == "T")
-    first.kill()
-    first.wait()
-    second = stand.adopt()
-    wait_until(lambda: stand.known()["supervisor"][0] == second.pid)
-    deadline_s = stand.known()["started_monotonic_s"] + 2.0
-    wait_until(lambda: time.monotonic() > deadline_s + 0.5)
-    assert state(leader) == "T"
-    assert not (stand.segment / "stop.json").exists(), "time spent paused does not count"
-    second.send_signal(signal.SIGUSR2)
-    record = stand.ended()
-    assert record["asked"] == "timebox"
-    assert stand.log() == "ready\nheard 1\n"
-
-
-def test_one_that_takes_over_does_not_ask_a_second_time(stand: Stand) -> None:
-    """To many scripts a second signal means: drop everything. This one is in the middle of its save."""
-    slow = (
-        textwrap.dedent(LISTENER)
-        .replace("0.3", "2.0")
-        .replace("heard.append(1)", "heard.append(print('asked'))")
-    )
-    stand.python(slow)
-    first = stand.start()
-    stand.wait_for_log("ready")
-    first.send_signal(signal.SIGTERM)
-    stand.wait_for_log("asked")
-    first.kill()
-    first.wait()
-    second = stand.adopt()
-    wait_until(lambda: stand.known()["supervisor"][0] == second.pid)
-    second.send_signal(signal.SIGTERM)
-    record = stand.ended()
-    assert record["asked"] == "asked", "or its exit code 0 would pass for the end of the training"
-    assert stand.log() == "ready\nasked\nheard 1\n"
-
-
-def test_one_that_takes_over_finds_a_leader_nobody_had_written_down(stand: Stand) -> None:
-    """Its supervisor was killed between the start and the note of it."""
-    stand.python(LISTENER)
-    first = stand.start()
-    stand.wait_for_log("ready")
-    leader = stand.leader()
-    first.kill()
-    first.wait()
-    (stand.segment / "processes.json").unlink()
-    second = stand.adopt()
-    assert stand.leader() == leader
-    second.send_signal(signal.SIGTERM)
-    record = stand.ended()
-    assert record["asked"] == "asked"
-    assert stand.log() == "ready\nheard 1\n"
-
-
-def test_one_that_takes_over_may_learn_the_exit_code_and_never_makes_one_up(stand: Stand) -> None:
-    """Kernels from 6.15 on tell the exit code to whoever holds a pidfd; before, it is unknown."""
-    stand.python("import sys, time\ntime.sleep(1.5)\nsys.exit(42)")
-    first = stand.start()
-    stand.leader()
-    first.kill()
-    first.wait()
-    stand.adopt()
-    record = stand.ended()
-    assert record["asked"] is None
-    assert (record["exit_code"], record["seen_to_end"]) in ((42, True), (None, False))
-
-
-def test_one_that_comes_too_late_ends_the_stragglers_and_calls_the_end_unseen(stand: Stand) -> None:
-    stand.python(
-        """
-        import subprocess, time
-        print(subprocess.Popen(["/bin/sleep", "600"]).pid, flush=True)
-        time.sleep(600)
-        """
-    )
-    first = stand.start()
-    wait_until(lambda: stand.log().endswith("\n"))
-    straggler = int(stand.log())
-    first.kill()
-    first.wait()
-    os.kill(stand.leader(), signal.SIGKILL)
-    wait_until(lambda: not alive(stand.leader()))
-    assert stand.held()
-    stand.adopt()
-    record = stand.ended()
-    assert not alive(straggler)
-    assert not stand.held()
-    assert (record["asked"], record["exit_code"], record["seen_to_end"]) == (None, None, False)
-
-
-def test_one_that_takes_over_leaves_a_finished_segment_alone(stand: Stand) -> None:
-    stand.order("/bin/sh", "-c", "exit 5")
-    stand.start().wait(timeout=30)
-    before = (stand.segment / "exit.json").read_bytes()
-    assert stand.adopt().wait(timeout=30) == 0
-    assert (stand.segment / "exit.json").read_bytes() == before
-
-
-def test_another_process_under_the_leaders_pid_is_not_touched(stand: Stand) -> None:
-    """A pid is used again; only pid and start time together name a process."""
-    stand.order("/bin/true", timebox_s=0.1)
-    with subprocess.Popen(["/bin/sleep", "600"], start_new_session=True) as innocent:
-        known = {
-            "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-            "supervisor": [innocent.pid, 1],
-            "leader": [innocent.pid, 1],
-            "started_at_s": time.time() - 100,
-            "started_monotonic_s": time.monotonic() - 100,
-        }
-        (stand.segment / "processes.json").write_text(json.dumps(known))
-        assert stand.adopt().wait(timeout=30) == 0
-        assert innocent.poll() is None
-        innocent.kill()
-    assert stand.ended()["seen_to_end"] is False
 
 
 @pytest.mark.parametrize("name", ["ask", "kill"])
