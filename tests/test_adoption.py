@@ -8,6 +8,7 @@ import textwrap
 import time
 from pathlib import Path
 
+from backprop.worker.supervisor import proctree
 from tests.harness import alive, wait_until
 from tests.standing import EXIT_TAKEN, LISTENER, Stand, state
 
@@ -65,6 +66,35 @@ def test_one_that_takes_over_a_paused_leader_can_thaw_it(stand: Stand) -> None:
     record = stand.ended()
     assert record["asked"] == "timebox"
     assert stand.log() == "ready\nheard 1\n"
+
+
+def test_a_leader_stopped_while_its_child_was_not_yet_another_program_is_paused_too(stand: Stand) -> None:
+    """The child stops between vfork and exec, here at a FIFO that nobody writes; the parent waits for it (state D)."""
+    os.mkfifo(stand.work / "fifo")
+    opened = '[(os.POSIX_SPAWN_OPEN, 0, "fifo", os.O_RDONLY, 0)]'
+    spawner = f"""
+        import os
+        print("ready", flush=True)
+        os.posix_spawn("/bin/sleep", ["sleep", "600"], {{}}, file_actions={opened})
+    """
+    stand.python(spawner, timebox_s=2.0, grace_s=0.2)
+    first = stand.start()
+    stand.wait_for_log("ready")
+    leader = stand.leader()
+    wait_until(lambda: state(leader) == "D", saw=lambda: state(leader))
+    first.send_signal(signal.SIGUSR1)
+    (child,) = proctree.children(f"{leader}/task/{leader}")
+    wait_until(lambda: state(child) == "T")
+    first.kill()
+    first.wait()
+    second = stand.adopt()
+    wait_until(lambda: stand.known()["supervisor"][0] == second.pid)
+    deadline_s = stand.known()["started_monotonic_s"] + 2.0
+    wait_until(lambda: time.monotonic() > deadline_s + 0.5)
+    assert not (stand.segment / "stop.json").exists(), "time spent paused does not count"
+    second.send_signal(signal.SIGUSR2)
+    assert stand.ended()["asked"] == "timebox"
+    assert stand.left() == []
 
 
 def test_one_that_takes_over_does_not_ask_a_second_time(stand: Stand) -> None:

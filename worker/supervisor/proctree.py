@@ -61,9 +61,15 @@ def alive(process: Process) -> bool:
 
 
 def stopped(process: Process) -> bool:
-    """Whether this very process is stopped by a signal."""
+    """Whether this very process is stopped by a signal, or waits for a child that is: one that was stopped between
+    vfork and exec holds its parent in a wait (state D) which only the child's going on ends."""
     seen = _look(process.pid)
-    return seen is not None and seen.process == process and seen.state == "T"
+    if seen is None or seen.process != process:
+        return False
+    if seen.state != "D":
+        return seen.state == "T"
+    below = (_look(pid) for pid in children(f"{process.pid}/task/{process.pid}"))
+    return any(child is not None and child.state == "T" for child in below)
 
 
 def zombie_status(process: Process) -> int | None:
@@ -195,10 +201,11 @@ def kill_children() -> bool:
     return bool(found)
 
 
-def children() -> list[int]:
-    """Pids of this thread's children, living or dead; none where the kernel does not tell (CONFIG_PROC_CHILDREN)."""
+def children(thread: str = "thread-self") -> list[int]:
+    """Pids of a thread's children, living or dead, this one's unless another is named below /proc; none where the
+    kernel does not tell (CONFIG_PROC_CHILDREN)."""
     try:
-        return [int(pid) for pid in (PROC / "thread-self/children").read_bytes().split()]
+        return [int(pid) for pid in (PROC / thread / "children").read_bytes().split()]
     except OSError:
         return []
 
