@@ -74,13 +74,13 @@ class Database:
                 return verb()
 
         try:
-            return patiently(self.home.database, transaction, self._patience_s)
+            return self._patiently(transaction)
         finally:
             self._set_busy_ms(0)
 
     def read(self, query: Callable[[], T]) -> T:
         """Run `query`, which must return finished lists, never a cursor. Waits and raises as `write`."""
-        return patiently(self.home.database, query, self._patience_s)
+        return self._patiently(query)
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """All rows of a SELECT. Waits and raises as `write`."""
@@ -111,6 +111,19 @@ class Database:
             self.read(lambda: self._db.execute_sql("VACUUM INTO ?", (str(target),)))
         finally:
             os.umask(before)
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        try:
+            return patiently(self.home.database, action, self._patience_s)
+        except (DatabaseError, sqlite3.DatabaseError):
+            # "no such table" it may be. A connection that met an empty file, for the moment of a copy put into it,
+            # keeps that for the truth and answers from memory; only the file's header tells.
+            if patiently(self.home.database, self._schema, self._patience_s) != runner.LATEST:
+                raise DatabaseDamaged(_emptied(self.home.database)) from None
+            raise
+
+    def _schema(self) -> int:
+        return int(self._db.execute_sql("PRAGMA user_version").fetchone()[0])
 
     def _set_busy_ms(self, busy_ms: int) -> None:
         self._db.execute_sql(f"PRAGMA busy_timeout={busy_ms}").fetchall()
@@ -283,6 +296,13 @@ def _translated(error: Exception, path: Path) -> Exception:
             return DatabaseRefused(f"{path} cannot be opened for writing ({error}); check its owner and mode")
         case _:
             return error
+
+
+def _emptied(path: Path) -> str:
+    return (
+        f"the tables of {path} were taken away while it was open; nothing was changed; its runs live on in"
+        f" {path.parent}/runs; put it together again with: backprop worker"
+    )
 
 
 def _may_write(path: Path) -> bool:

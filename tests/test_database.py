@@ -9,13 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+from peewee import OperationalError
 
 from backprop.migrations import runner
-from backprop.scheduler import claims, newruns, reads
+from backprop.scheduler import claims, newruns, queue, reads
 from backprop.scheduler import database as databases
 from backprop.scheduler import home as homes
 from backprop.scheduler.database import Database, open_database
-from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseRefused
+from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged, DatabaseRefused
 from backprop.scheduler.home import Home
 from tests.rows import SPEC, add_run
 
@@ -223,6 +224,31 @@ def test_quiet_damage_is_found_by_the_check_of_a_starting_worker(home: Home) -> 
         problem = str(error)
     opened.close()
     assert problem
+
+
+def test_tables_taken_away_while_it_is_open_are_damage(home: Home) -> None:
+    """A copy put into the file by another program empties it first. Whoever looked then is told "no such table" by
+    SQLite from there on, whatever comes to lie in the file."""
+    database = open_database(home)
+    run = add_run(database, "aaaa1111")
+    size = home.database.stat().st_size
+    os.truncate(home.database, 0)
+    with pytest.raises(DatabaseDamaged, match="taken away while it was open"):
+        reads.workers(database)
+    with pytest.raises(DatabaseDamaged, match="taken away while it was open"):
+        queue.ask_to_stop(database, run, 1.0)
+    with home.database.open("r+b") as file:
+        file.write(b"nothing to see here\n" * (size // 20))
+    with pytest.raises(DatabaseDamaged, match="is damaged"):
+        reads.workers(database)
+    database.close()
+
+
+def test_a_mistake_in_sql_is_no_damage(home: Home) -> None:
+    database = open_database(home)
+    with pytest.raises(OperationalError, match="no such table: absent"):
+        database.rows("SELECT 1 FROM absent")
+    database.close()
 
 
 def test_a_file_that_may_not_be_read_or_written_is_refused(home: Home) -> None:

@@ -225,6 +225,18 @@ def test_damage_while_a_segment_runs(bench: Bench, damage: Damage) -> None:
     assert books.unsound(bench.home) == []
 
 
+def test_a_worker_notices_an_emptied_database_by_itself(bench: Bench) -> None:
+    """Nobody types a command, which would put the tables back."""
+    bench.worker("-p", "1", command=(*IMPATIENT, "worker.loop.RECONCILE_EVERY_S=1", "--"))
+    running = bench.queue(TRAINER, "--", "--steps", "100")
+    bench.wait_for_log(running, SAVED)
+    emptied(bench.home / "backprop.db")
+    wait_until(lambda: "put back from its folder" in said(bench), saw=lambda: said(bench))
+    bench.wait_for(running, "completed")
+    assert (bench.project / "starts").read_text().splitlines() == ["1 0"], "nothing was run again"
+    assert "Traceback" not in said(bench)
+
+
 def test_a_killed_repair_is_done_by_the_next_worker(bench: Bench) -> None:
     run = bench.queue(TRAINER, "--", "--steps", "5")
     bench.worker("--drain").wait(timeout=60)
