@@ -1,7 +1,6 @@
 """Many runs in one command: all are queued, or none is."""
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -200,8 +199,8 @@ def _tell(home: Home, group: str, ids: Sequence[str], found: Drafts, quiet: bool
         f"queued {_counted(len(ids))}, group {group}, ids {ids[0]}{' to ' + ids[-1] if len(ids) > 1 else ''}"
     )
     begins = max(draft.placing.begin_s for draft in found.runs)
-    if begins:
-        click.echo(f"not before {time.strftime('%a %Y-%m-%d %H:%M', time.localtime(begins))}", err=True)
+    for condition in newruns.conditions(Place(begin_s=begins)):
+        click.echo(" ".join(condition), err=True)
     if not awake:
         click.echo("no worker is running; start one (in tmux, say) with: backprop worker", err=True)
     return 0

@@ -10,11 +10,11 @@ from backprop.cli.machine import look
 from backprop.cli.safe import safe
 from backprop.cli.session import open_existing
 from backprop.cli.table import print_pairs
-from backprop.scheduler import gate, reads, watchbook
+from backprop.scheduler import gate, newruns, reads, watchbook
 from backprop.scheduler.governor import Reservation, decide
 from backprop.scheduler.home import Home
 from backprop.scheduler.settings import Settings
-from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.spec import Place, RunSpec
 from backprop.worker import terms
 from backprop.worker.local import LocalPlace
 from backprop.worker.usage import Usage, usage_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backprop.scheduler.database import Database
 
 
-def describe_start(wanted: "Submission", home: Home) -> int:
+def describe_start(wanted: "Submission", home: Home, place: Place = Place()) -> int:  # noqa: B008 - frozen
     """Print what `run` would queue and what the governor says of it now, behind what is queued already."""
     _, database = open_existing()
     judge = _Judge(home, database, wanted.settings)
@@ -32,6 +32,7 @@ def describe_start(wanted: "Submission", home: Home) -> int:
     for run in ahead:
         judge.verdict(run.id, run.spec, run.need_mib)
     spec = wanted.spec
+    waits = place.held or place.begin_s or place.after
     ends = [f"{spec.max_segments} segments"] if spec.max_segments else []
     ends += [f"{spec.max_total_s / 60:g} minutes"] if spec.max_total_s else []
     chain = f"requeued until it is done{', at most ' + ' or '.join(ends) if ends else ''}"
@@ -48,11 +49,20 @@ def describe_start(wanted: "Submission", home: Home) -> int:
             ("after it", chain if spec.auto_resume else "not requeued: auto-resume is off"),
             *plan_view.pairs(spec),
             ("on a resume", plan_view.resume_text(spec)),
+            *_place(place),
             ("ahead of it", f"{len(ahead)} queued" if ahead else "nothing"),
-            ("governor", judge.verdict("", spec)),
+            ("governor", judge.verdict("", spec, when="then" if waits else "now")),
         ]
     )
     return 0
+
+
+def _place(place: Place) -> list[tuple[str, str]]:
+    """What the governor does not know of: it says what the machine has room for, not whose turn it is."""
+    found = [("group", place.group)] if place.group is not None else []
+    found += [("priority", str(place.priority))] if place.priority else []
+    found += [("held", "until: backprop release")] if place.held else []
+    return found + newruns.conditions(place)
 
 
 def describe_queue(home: Home, settings: Settings) -> int:
@@ -83,8 +93,8 @@ class _Judge:
         drained = reads.drained(database) if database is not None else None
         self._closed = gate.closed(drained, settings.active_hours or (), time.time())
 
-    def verdict(self, run_id: str, spec: RunSpec, raised_mib: int | None = None) -> str:
-        """In words. `run_id`: empty for a run that is not queued yet."""
+    def verdict(self, run_id: str, spec: RunSpec, raised_mib: int | None = None, when: str = "now") -> str:
+        """In words. `run_id`: empty for a run that is not queued yet. `when`: it would start if nothing refuses it."""
         snapshot, database = self._snapshot, self._database
         learns = database is not None and bool(snapshot.gpus)
         learned_mib = watchbook.learned_mib(database, run_id, spec) if database and learns else None
@@ -111,4 +121,4 @@ class _Judge:
             for uuid in decision.gpu_uuids
         ]
         names = [gpu.name for gpu in snapshot.gpus if gpu.uuid in decision.gpu_uuids]
-        return f"would start now{' on ' + ', '.join(names) if names else ''}"
+        return f"would start {when}{' on ' + ', '.join(names) if names else ''}"

@@ -119,10 +119,9 @@ def _id_taken(ids: Sequence[str]) -> str:
 def row_of(one: NewRun, created_at_s: float, batch: str | None, reason: str) -> dict[str, Any]:
     """Column values of a new run at its place in the queue."""
     place = one.place
-    told = "held when it was queued" if place.held else reason
     return new_run(one.id, one.name, one.spec, created_at_s) | {
         "state": State.HELD.value if place.held else State.QUEUED.value,
-        "reason": f"waits for {_parents(place)}" if place.after and not place.held else told,
+        "reason": _told(place) or reason,
         "priority": place.priority,
         "not_before_s": place.begin_s,
         "group_name": place.group,
@@ -131,10 +130,27 @@ def row_of(one: NewRun, created_at_s: float, batch: str | None, reason: str) -> 
     }
 
 
-def _parents(place: Place) -> str:
-    from backprop.scheduler.dependencies import WORDS
+def _told(place: Place) -> str:
+    """Why it does not start at once, by its own place in the queue; empty for no reason."""
+    if place.held:
+        return "held when it was queued"
+    return "; ".join(" ".join(pair) for pair in conditions(place))
 
-    return ", ".join(f"{parent} {WORDS[kind]}" for parent, kind in place.after[:3])
+
+def conditions(place: Place) -> list[tuple[str, str]]:
+    """What its place has it wait for, in words: `not before` a time, `waits for` other runs."""
+    found: list[tuple[str, str]] = []
+    if place.begin_s:
+        import time
+
+        found.append(("not before", time.strftime("%a %Y-%m-%d %H:%M", time.localtime(place.begin_s))))
+    if place.after:
+        from backprop.scheduler.dependencies import WORDS
+
+        parents = ", ".join(f"{parent} {WORDS[kind]}" for parent, kind in place.after[:3])
+        more = f" and {len(place.after) - 3} more" if len(place.after) > 3 else ""
+        found.append(("waits for", f"{parents}{more}"))
+    return found
 
 
 def new_run(run_id: str, name: str, spec: RunSpec, now_s: float) -> dict[str, Any]:

@@ -23,8 +23,8 @@ def reasons(database: Database, run: RunRecord, now_s: float, when: When) -> lis
             f"the queue is drained since {when(drained[1])} ({drained[0]}); backprop undrain opens it"
         )
     if run.not_before_s > now_s:
-        what = "its retry is due" if run.segment else "its time has come"
-        found.append(f"not before {what}, {when(run.not_before_s)}")
+        what = "its retry is due at" if run.segment else "its time comes at"
+        found.append(f"{what} {when(run.not_before_s)}")
     found += [
         dependency_text(parent, kind, state)
         for parent, kind, state in dependencies.waits_for(database, run.id)

@@ -290,7 +290,7 @@ def test_why_a_member_waits(bench: Bench) -> None:
     bench.wait_for(ids[0], "running")
     group = bench.show(ids[1])["group"]
     assert f"its group {group} has 1 running, at most 1 may" in bench.backprop("why", ids[1]).stdout
-    assert "not before its time has come" in bench.backprop("why", late).stdout
+    assert "its time comes at" in bench.backprop("why", late).stdout
     assert json.loads(bench.backprop("why", late, "--json").stdout)["waits"]
     assert bench.show(late)["not_before"] is not None
     bench.backprop("stop", *ids, late)

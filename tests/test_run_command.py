@@ -259,6 +259,30 @@ def test_a_dry_run_makes_nothing_and_says_what_would_happen(bench: Bench) -> Non
     assert not bench.home.exists()
 
 
+def pairs(said: str) -> dict[str, str]:
+    """Lines of a name, two spaces or more, and what is said of it."""
+    parts = [line.partition("  ") for line in said.splitlines()]
+    return {name: text.strip() for name, _, text in parts}
+
+
+def test_what_a_run_waits_for_is_said_at_once(bench: Bench) -> None:
+    """By `run`, by `list` and by a dry run, none of which needs a worker."""
+    bench.script("train.py", "print(1)")
+    base = bench.queue("train.py", "-n", "base")
+    words = ("run", *QUIET_LIMITS, "--begin", "2090-01-31T22:00", "--after", "base", "train.py")
+    told = "not before Tue 2090-01-31 22:00", f"waits for {base} to complete"
+    rows = pairs(bench.backprop(*words, "--dry-run").stdout)
+    assert rows["not before"] == "Tue 2090-01-31 22:00"
+    assert rows["waits for"] == f"{base} to complete"
+    assert rows["governor"] == "would start then"
+    queued = bench.backprop(*words)
+    assert [line for line in queued.stderr.splitlines() if line in told] == list(told)
+    assert "; ".join(told) in bench.backprop("list").stdout
+    held = bench.backprop("run", *QUIET_LIMITS, "--hold", "--priority", "3", "train.py", "--dry-run")
+    rows = pairs(held.stdout)
+    assert (rows["held"], rows["priority"]) == ("until: backprop release", "3")
+
+
 def test_a_dry_run_leaves_a_home_as_it_is(bench: Bench) -> None:
     bench.script("train.py", "print(1)")
     bench.script("experiments.json", '{"x": {"scriptPath": "train.py", "status": "failed", "startTime": 1}}')

@@ -130,8 +130,10 @@ def command(
     if given.dry_run:
         from backprop.cli.dry_run import describe_start
 
-        placing.Parents(open_existing()[1]).place_of(wish)
-        return describe_start(wanted, homes.locate())
+        place = placing.Parents(open_existing()[1]).place_of(wish)
+        if group is not None:
+            place = msgspec.structs.replace(place, group=group.name)
+        return describe_start(wanted, homes.locate(), place)
     return _queue(wanted, given, _Where(wish, group), now_s, follow, quiet)
 
 
@@ -180,9 +182,10 @@ def _queue(
         click.echo(run_id)
     else:
         from backprop.cli.plan_view import lines
+        from backprop.scheduler import newruns
 
         click.echo(f"queued {safe(wanted.name)}, id {run_id}")
-        for line in lines(wanted.spec):
+        for line in [*lines(wanted.spec), *map(" ".join, newruns.conditions(place))]:
             click.echo(safe(line), err=True)
     if given.verbose:
         click.echo(
