@@ -1,4 +1,4 @@
-"""What may the worker that owns a segment write? Claims, what segments say, and their ends.
+"""What may the worker that owns a segment write? Claims, pauses, and their ends.
 
 Each verb is one short transaction. Claims and the VRAM they promise are made in the same one.
 """
@@ -14,18 +14,17 @@ from typing import Any, Final
 
 import msgspec
 
-from backprop.scheduler import metrics, reads, statements
+from backprop.scheduler import reads, statements
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
-from backprop.scheduler.models import Checkpoint, Run, Segment, Worker
+from backprop.scheduler.models import Run, Worker
 from backprop.scheduler.moves import move, move_now
 from backprop.scheduler.outcome import Ending, Verdict
-from backprop.scheduler.records import CheckpointRecord, MetricRecord, RunRecord, Waiting
+from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.rows import listed
 from backprop.scheduler.triage import Fault
 
-KEPT_CHECKPOINTS: Final = 20
 _UNFINISHED: Final = f"SELECT 1 FROM runs WHERE state IN {listed(frozenset(State) - FINAL)}"
 
 
@@ -45,27 +44,6 @@ class Claim:
     need_source: str = "default"
     exclusive: bool = False
     checkpoint_used: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heard:
-    """What a segment said since the last read. Offsets are bytes into its log and its events file. `nonfinite`: that
-    its loss is NaN or infinite. `spotted`: checkpoints that were seen on disk rather than announced. `metrics`: the
-    last value of each name."""
-
-    log_from: int
-    log_to: int
-    events_from: int
-    events_to: int
-    last_step: int | None = None
-    last_loss: float | None = None
-    checkpoints: Sequence[CheckpointRecord] = ()
-    bad_events: int = 0
-    first_output_s: float | None = None
-    first_step: int | None = None
-    nonfinite: bool = False
-    spotted: Sequence[CheckpointRecord] = ()
-    metrics: Sequence[MetricRecord] = ()
 
 
 def claim(database: Database, wanted: Sequence[Claim], now_s: float) -> list[int | None]:
@@ -188,45 +166,6 @@ def _with_news(database: Database, run: RunRecord, new: State) -> Settled:
     )
 
 
-def record(database: Database, run_id: str, number: int, heard: Heard) -> bool:
-    """Store what a segment said, once: compare-and-set on the offsets read from. False if it was stored before."""
-    from peewee import fn
-
-    def verb() -> bool:
-        values: dict[str, Any] = {
-            "log_offset": heard.log_to,
-            "events_offset": heard.events_to,
-            "bad_events": Segment.bad_events + heard.bad_events,
-        }
-        if heard.first_output_s is not None:
-            values["first_output_s"] = heard.first_output_s
-        if heard.first_step is not None:
-            values["first_step"] = fn.COALESCE(Segment.first_step, heard.first_step)
-        here = (Segment.run_id == run_id) & (Segment.number == number)
-        at = (Segment.log_offset == heard.log_from) & (Segment.events_offset == heard.events_from)
-        if not Segment.update(values).where(here & at).execute():
-            return False
-        for checkpoint in heard.checkpoints:
-            if not _known(checkpoint):
-                _forget_same_file(checkpoint)
-                insert_checkpoint(checkpoint)
-        for checkpoint in heard.spotted:
-            if not Checkpoint.select().where(_same_file(checkpoint)).exists():
-                insert_checkpoint(checkpoint)
-        if heard.checkpoints or heard.spotted:
-            _forget_old_checkpoints(run_id)
-        metrics.store(run_id, number, heard.metrics)
-        said = {"last_step": heard.last_step, "last_loss": heard.last_loss}
-        news: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
-        if heard.nonfinite:
-            news["fault"] = Fault.NAN
-        if news:
-            Run.update(news).where(Run.id == run_id).execute()
-        return True
-
-    return database.write(verb)
-
-
 def ask_to_end(database: Database, run: RunRecord, intent: Intent, why: str) -> bool:
     """Record why a live segment is about to be asked to end: YIELD to make room, LIMIT for going beyond its own,
     TIMEBOX for a moment better than its timebox's end.
@@ -281,46 +220,3 @@ def worker_started(database: Database, worker: str, pid: int, max_parallel: int,
 def worker_stopped(database: Database, worker: str, now_s: float) -> None:
     """Said by a worker on its way out, or by another one for it, once its lock is free."""
     database.write(lambda: Worker.update(stopped_at_s=now_s).where(Worker.id == worker).execute())
-
-
-def _known(checkpoint: CheckpointRecord) -> bool:
-    """Heard before, from a log that was truncated since: put in again, it would look like the newest."""
-    said = (Checkpoint.segment == checkpoint.segment) & (Checkpoint.step == checkpoint.step)
-    return checkpoint.refused is None and Checkpoint.select().where(_same_file(checkpoint) & said).exists()
-
-
-def _same_file(checkpoint: CheckpointRecord) -> Any:
-    """The very same content at the same place, whichever segment it was told of."""
-    same = (Checkpoint.run_id == checkpoint.run_id) & (Checkpoint.path == checkpoint.path)
-    return (
-        same & (Checkpoint.mtime_ns == checkpoint.mtime_ns) & (Checkpoint.size_bytes == checkpoint.size_bytes)
-    )
-
-
-def _forget_same_file(checkpoint: CheckpointRecord) -> None:
-    """Seen on disk before it was announced: the script's own word says more, its step above all."""
-    mine = (Checkpoint.segment == checkpoint.segment) & Checkpoint.refused.is_null()
-    if checkpoint.refused is None:
-        Checkpoint.delete().where(_same_file(checkpoint) & mine).execute()
-
-
-def insert_checkpoint(checkpoint: CheckpointRecord) -> None:
-    Checkpoint.insert(
-        run_id=checkpoint.run_id,
-        segment=checkpoint.segment,
-        path=checkpoint.path,
-        step=checkpoint.step,
-        size_bytes=checkpoint.size_bytes,
-        mtime_ns=checkpoint.mtime_ns,
-        is_dir=checkpoint.is_dir,
-        saved_at_s=checkpoint.saved_at_s,
-        refused=checkpoint.refused,
-    ).execute()
-
-
-def _forget_old_checkpoints(run_id: str) -> None:
-    """Keep the newest good and the newest refused claims of a run. Forgets rows only: files are the user's."""
-    for kind in (Checkpoint.refused.is_null(), ~Checkpoint.refused.is_null()):
-        mine = (Checkpoint.run_id == run_id) & kind
-        newest = Checkpoint.select(Checkpoint.serial).where(mine).order_by(Checkpoint.serial.desc())
-        Checkpoint.delete().where(mine & Checkpoint.serial.not_in(newest.limit(KEPT_CHECKPOINTS))).execute()

@@ -14,9 +14,10 @@ from typing import Any, Final
 from peewee import SqliteDatabase, sqlite3  # pyright: ignore[reportAttributeAccessIssue]
 
 from backprop.migrations import runner
-from backprop.scheduler.database import Database, patiently
+from backprop.scheduler.database import Database
 from backprop.scheduler.home import Home
 from backprop.scheduler.models import Checkpoint, Run, Segment, Worker
+from backprop.scheduler.patience import patiently
 from backprop.scheduler.proxy import proxy
 
 ENGINE: Final = str(sqlite3.sqlite_version)

@@ -6,12 +6,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from backprop.scheduler.claims import insert_checkpoint
 from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.models import Run
 from backprop.scheduler.newruns import new_run
 from backprop.scheduler.records import CheckpointRecord
+from backprop.scheduler.reported import insert_checkpoint
 from backprop.scheduler.spec import RunSpec
 
 

@@ -23,9 +23,9 @@ FOLDERS = {*MAY_IMPORT, "tests", "benchmarks", "examples"}
 WRITES_SQL = {
     f"{name}.py"
     for name in (
-        *("proxy", "models", "database", "examine", "rebuild", "statements", "moves", "newruns"),
+        *("proxy", "models", "database", "patience", "examine", "rebuild", "statements", "moves", "newruns"),
         *("queue", "claims", "foreign", "dependencies", "groups", "housekeeping", "bulk", "order"),
-        *("reads", "selection", "watchbook", "metrics", "mlflow_runs"),
+        *("reads", "selection", "watchbook", "metrics", "reported", "mlflow_runs"),
     )
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backprop.scheduler import claims, reads
+from backprop.scheduler import reads, reported
 from backprop.scheduler.database import Database
 from backprop.worker import listen
 from backprop.worker.listen import CHECKPOINTS_A_BATCH, Listener
@@ -47,7 +47,7 @@ class Segment:
         heard = self.listener.hear(final)
         if heard is None:
             return False
-        assert claims.record(self.database, "r1", 1, heard)
+        assert reported.record(self.database, "r1", 1, heard)
         self.listener.stored(heard)
         return True
 
@@ -95,8 +95,8 @@ def test_two_workers_that_read_the_same_bytes_store_them_once(segment: Segment) 
     first, second = segment.listener.hear(), other.hear()
     assert first is not None
     assert second is not None
-    assert claims.record(segment.database, "r1", 1, first)
-    assert not claims.record(segment.database, "r1", 1, second)
+    assert reported.record(segment.database, "r1", 1, first)
+    assert not reported.record(segment.database, "r1", 1, second)
     assert segment.checkpoints() == ["1.pt"]
     other.close()
 

@@ -4,12 +4,12 @@ import json
 import sqlite3
 import time
 
-from backprop.scheduler import claims, metrics, reads
-from backprop.scheduler.claims import Heard
+from backprop.scheduler import claims, metrics, reads, reported
 from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome import Ending, Verdict
 from backprop.scheduler.records import MetricRecord
+from backprop.scheduler.reported import Heard
 from tests.harness import Bench
 from tests.rows import add_run, claimed, get
 
@@ -24,7 +24,7 @@ def hear(
     heard = Heard(
         log_from=row.log_offset, log_to=row.log_offset + 1, events_from=0, events_to=0, metrics=said
     )
-    assert claims.record(database, run_id, segment, heard)
+    assert reported.record(database, run_id, segment, heard)
 
 
 def kept(database: Database, run_id: str, name: str = "loss") -> list[tuple[int | None, float]]:

@@ -10,13 +10,14 @@ import msgspec
 import peewee
 import pytest
 
-from backprop.scheduler import claims, newruns, queue, reads
-from backprop.scheduler.claims import Claim, Heard
+from backprop.scheduler import claims, newruns, queue, reads, reported
+from backprop.scheduler.claims import Claim
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import AmbiguousRun, BadCommand, IllegalMove, LostRace, UnknownRun
 from backprop.scheduler.lifecycle import Event, Intent, State
 from backprop.scheduler.models import Run, Segment
 from backprop.scheduler.outcome import Ending, Verdict
+from backprop.scheduler.reported import Heard
 from tests.rows import SPEC, add_run, checkpoint, claimed, get
 
 ROOT = Path(__file__).parent.parent
@@ -144,35 +145,35 @@ def test_what_is_said_is_stored_once(database: Database) -> None:
         bad_events=2,
         first_output_s=1.0,
     )
-    assert claims.record(database, "r1", 1, first)
-    assert not claims.record(database, "r1", 1, first), "another worker that read the same bytes"
+    assert reported.record(database, "r1", 1, first)
+    assert not reported.record(database, "r1", 1, first), "another worker that read the same bytes"
     overlapping = replace(first, log_from=50, log_to=150, last_step=1)
-    assert not claims.record(database, "r1", 1, overlapping)
-    assert claims.record(database, "r1", 1, Heard(log_from=100, log_to=160, events_from=0, events_to=9))
+    assert not reported.record(database, "r1", 1, overlapping)
+    assert reported.record(database, "r1", 1, Heard(log_from=100, log_to=160, events_from=0, events_to=9))
     (segment,) = reads.segments(database, "r1")
     assert (segment.log_offset, segment.events_offset, segment.bad_events) == (160, 9, 2)
     assert segment.first_output_s == 1.0
     assert (get(database, "r1").last_step, get(database, "r1").last_loss) == (5, 0.5)
     assert [one.path for one in reads.checkpoints(database, "r1")] == ["/a"]
-    assert not claims.record(database, run.id, 2, Heard(log_from=0, log_to=1, events_from=0, events_to=0))
+    assert not reported.record(database, run.id, 2, Heard(log_from=0, log_to=1, events_from=0, events_to=0))
 
 
 def test_only_the_newest_checkpoints_are_remembered(database: Database) -> None:
     claimed(database, add_run(database, "r1"))
     claimed(database, add_run(database, "r2"))
     for run_id in ("r1", "r2"):
-        for at in range(claims.KEPT_CHECKPOINTS + 5):
+        for at in range(reported.KEPT_CHECKPOINTS + 5):
             said = (
                 checkpoint(run_id, f"/good/{at}"),
                 msgspec.structs.replace(checkpoint(run_id, f"/bad/{at}"), refused="it is empty"),
             )
             heard = Heard(log_from=at, log_to=at + 1, events_from=0, events_to=0, checkpoints=said)
-            assert claims.record(database, run_id, 1, heard)
+            assert reported.record(database, run_id, 1, heard)
     for run_id in ("r1", "r2"):
         kept = reads.checkpoints(database, run_id)
         good = [one.path for one in kept if one.refused is None]
-        assert good == [f"/good/{at}" for at in range(claims.KEPT_CHECKPOINTS + 4, 4, -1)], "newest first"
-        assert len(kept) == 2 * claims.KEPT_CHECKPOINTS
+        assert good == [f"/good/{at}" for at in range(reported.KEPT_CHECKPOINTS + 4, 4, -1)], "newest first"
+        assert len(kept) == 2 * reported.KEPT_CHECKPOINTS
     assert reads.newest_checkpoints(database, ["r1", "r2", "r3"]) == {"r1": "/good/24", "r2": "/good/24"}
 
 
@@ -235,7 +236,7 @@ def test_a_segment_row_says_how_it_ended_or_that_it_lives(database: Database) ->
         with pytest.raises(peewee.IntegrityError):
             database.write(lambda values=values: Segment.update(values).execute())
     with pytest.raises(peewee.IntegrityError):
-        database.write(lambda: claims.insert_checkpoint(checkpoint("nobody", "/x")))
+        database.write(lambda: reported.insert_checkpoint(checkpoint("nobody", "/x")))
 
 
 def test_the_owner_of_a_live_run_changes_once(database: Database) -> None:

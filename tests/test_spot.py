@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backprop.scheduler import claims, reads
+from backprop.scheduler import reads, reported
 from backprop.scheduler.database import Database
 from backprop.scheduler.spec import Plan
 from backprop.worker import globs, openfiles, spot, sweep
@@ -223,7 +223,7 @@ def test_what_was_announced_and_seen_is_on_record_once(watched: Watched) -> None
                 assert watched.rows()[-1] == ("seen.pt", None)
             heard = listener.hear(spotted=[one.record for one in found] if first == "announced" else ())
             assert heard is not None
-            assert claims.record(watched.database, "r1", 1, heard)
+            assert reported.record(watched.database, "r1", 1, heard)
             listener.stored(heard)
             watched.store(found)
     finally:

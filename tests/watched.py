@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from backprop.scheduler import claims, reads
+from backprop.scheduler import claims, reads, reported
 from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome import Ending, Verdict
@@ -51,14 +51,14 @@ class Watched:
     def store(self, found: list[Spotted]) -> None:
         segment = self.segment()
         at = (segment.log_offset, segment.events_offset)
-        heard = claims.Heard(
+        heard = reported.Heard(
             log_from=at[0],
             log_to=at[0],
             events_from=at[1],
             events_to=at[1],
             spotted=[one.record for one in found],
         )
-        assert claims.record(self.database, "r1", 1, heard)
+        assert reported.record(self.database, "r1", 1, heard)
 
     def requeue(self, outcome: str = "timeboxed") -> RunRecord:
         """Its segment has ended; the run as it waits for the next one."""

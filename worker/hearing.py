@@ -4,7 +4,7 @@ import functools
 from enum import Enum
 from typing import Final
 
-from backprop.scheduler import claims, reads
+from backprop.scheduler import claims, reads, reported
 from backprop.scheduler.lifecycle import Intent
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.worker.context import Context
@@ -73,7 +73,7 @@ class Hearing:
             heard = listener.hear(final, seen)
             if heard is None:
                 return Told.NOTHING
-            if not claims.record(self._context.database, run.id, run.segment, heard):
+            if not reported.record(self._context.database, run.id, run.segment, heard):
                 self.forget(key)
                 return Told.OVERTAKEN
         except BaseException:
@@ -128,7 +128,7 @@ class Hearing:
             self._listeners[key] = listener
         return listener
 
-    def _follow(self, run: RunRecord, heard: claims.Heard, final: bool) -> None:
+    def _follow(self, run: RunRecord, heard: reported.Heard, final: bool) -> None:
         """What was heard is stored."""
         talk, key = self._context.talk, (run.id, run.segment)
         if key in self._paces:

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from backprop.scheduler.claims import Heard
 from backprop.scheduler.records import CheckpointRecord, MetricRecord, RunRecord, SegmentRecord
+from backprop.scheduler.reported import Heard
 from backprop.worker import checkpoints, events
 from backprop.worker.startover import Steps
 from backprop.worker.tail import Tail

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from backprop.scheduler import batches, claims, folders, reads, rebuild
+from backprop.scheduler import batches, folders, reads, rebuild, reported
 from backprop.scheduler.database import Database, open_database
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged
 from backprop.scheduler.home import Home
@@ -241,7 +241,7 @@ def _hear_again(home: Home, database: Database, run_id: str, segments: list[Foun
         with contextlib.suppress(OSError):
             heard = listener.hear(final=True)
             if heard is not None:
-                claims.record(database, run_id, found.number, heard)
+                reported.record(database, run_id, found.number, heard)
         listener.close()
 
 
