@@ -152,4 +152,4 @@ def test_a_tool_is_left_behind_at_its_deadline() -> None:
     before_s = time.monotonic()
     result = run_tool([sys.executable, "-c", "import time; print('x', flush=True); time.sleep(60)"], 0.5)
     assert result.code is None
-    assert time.monotonic() - before_s < 2.0
+    assert time.monotonic() - before_s < 30, "not the minute the tool would have taken"

@@ -4,6 +4,7 @@
 (state D) does not die. Here it is killed and left behind, as is one that prints without end.
 """
 
+import contextlib
 import os
 import select
 import subprocess
@@ -17,7 +18,8 @@ TOOL_FOLDERS: Final = tuple(
     Path(one) for one in ("/usr/bin", "/usr/local/bin", "/usr/lib/wsl/lib", "/opt/rocm/bin", "/opt/bin")
 )
 MAX_OUTPUT_BYTES: Final = 1 << 20
-
+DEATH_S: Final = 0.25
+"""How long one that was killed is waited for."""
 _POLL_S: Final = 0.01
 
 
@@ -106,8 +108,9 @@ def _collect(process: subprocess.Popen[bytes], output: Mapping[int, bytearray], 
         endless = any(len(text) > MAX_OUTPUT_BYTES for text in output.values())
         if endless or time.monotonic() >= end_s:
             process.kill()
-            time.sleep(_POLL_S)
-            process.poll()  # reaped if it died at once; if not, the kernel keeps it and nobody waits
+            # If it does not die of that, the kernel keeps it and nobody waits.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(DEATH_S)
             return None
         if not open_fds:
             time.sleep(_POLL_S)
