@@ -14,7 +14,7 @@ from backprop.cli.keep import with_keeping
 from backprop.cli.placing import Parents, group_of, refuse_too_many_links
 from backprop.cli.safe import safe
 from backprop.cli.session import Globals, open_existing, open_home
-from backprop.cli.submission import NAME_LIMIT, command_text, no_room
+from backprop.cli.submission import NAME_LIMIT, command_text, no_room, was_queued
 from backprop.scheduler import batches, newruns
 from backprop.scheduler.errors import BackpropError, BadCommand
 from backprop.scheduler.home import Home
@@ -68,7 +68,6 @@ def _queue(
 ) -> tuple[str, Sequence[str]]:
     """One file, then one transaction. A crash between the two leaves the file, and the next worker's start queues all
     that is in it. Returns the group's name and the ids. Raises BadCommand, DatabaseBusy."""
-    from backprop.scheduler import reads
     from backprop.worker.supervisor import failpoint
 
     chosen = _free_ids(home, database, found)
@@ -82,7 +81,7 @@ def _queue(
         newruns.enqueue_all(database, members, now_s, group=group, batch=chosen.batch)
     except BaseException as error:
         # An interrupt may come just after the commit, and a worker that starts may have queued what the file holds.
-        if reads.run_by_id(database, chosen.ids[0]) is None:
+        if not was_queued(database, chosen.ids[0], error):
             batches.remove(home, chosen.batch)
         if isinstance(error, OSError):
             raise no_room(home, error) from error

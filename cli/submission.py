@@ -115,15 +115,24 @@ def enqueue(
         new = NewRun(id=run_id, name=wanted.name, spec=spec, place=place)
         newruns.enqueue_all(database, [new], now_s, group=group)
     except BaseException as error:
-        from backprop.scheduler import newruns, reads
-
         # An interrupt may come just after the commit: then the run is queued and needs its folder.
-        if reads.run_by_id(database, run_id) is None:
+        if not was_queued(database, run_id, error):
             folders.remove(folder)
         if isinstance(error, OSError):
             raise no_room(home, error) from error
         raise
     return run_id
+
+
+def was_queued(database: "Database", run_id: str, error: BaseException) -> bool:
+    """Whether a run got into the queue in spite of `error`. Where the database cannot be asked either, it did not if
+    the database itself was what refused it."""
+    from backprop.scheduler import reads
+
+    try:
+        return reads.run_by_id(database, run_id) is not None
+    except DatabaseBusy:
+        return not isinstance(error, DatabaseBusy)
 
 
 def _with_code(wanted: Submission, folder: Path) -> RunSpec:

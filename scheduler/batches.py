@@ -14,7 +14,7 @@ import json
 import mmap
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -162,21 +162,25 @@ def clear_outcomes(home: Home, runs: Sequence[Known]) -> None:
         if run.batch is None or (own / "spec.json").exists():
             folders.clear_outcome(own)
         else:
-            # The last line about a run counts, and a state that is not final is no end.
-            goes_on = OutcomeFile(
-                state=State.QUEUED.value, reason="resumed", segment=run.segment, ended_at_s=0.0
-            )
-            lines.setdefault(run.batch, []).append(End(id=run.id, outcome=goes_on))
+            lines.setdefault(run.batch, []).append(End(id=run.id, outcome=_goes_on(run.segment)))
     for batch, ends in lines.items():
         _add(home, batch, ends)
 
 
-def forget(home: Home, batch: str, ids: Iterable[str]) -> None:
-    """These members are removed and must not come back. To be called before their folders are deleted. Raises
-    OSError."""
-    if _path(home, batch).exists():
-        _add(home, batch, [End(id=run_id) for run_id in ids])
-        tidy(home, batch)
+def forget(home: Home, batch: str, ids: Sequence[str]) -> dict[str, OutcomeFile | None]:
+    """These members are removed and must not come back. To be called before their rows and folders are deleted, and
+    `tidy` after that. What was put down of each before, for `remember`. Raises OSError."""
+    if not _path(home, batch).exists():
+        return {}
+    known = {end.id: end.outcome for end in _ends(home, batch)}
+    _add(home, batch, [End(id=run_id) for run_id in ids])
+    return {run_id: known.get(run_id) for run_id in ids}
+
+
+def remember(home: Home, batch: str, before: Mapping[str, OutcomeFile | None]) -> None:
+    """They were not removed after all. Raises OSError."""
+    if before and _path(home, batch).exists():
+        _add(home, batch, [End(id=run_id, outcome=one or _goes_on(0)) for run_id, one in before.items()])
 
 
 def names(home: Home) -> list[str]:
@@ -268,6 +272,17 @@ def _find(path: Path, run_id: str) -> tuple[Header, Member] | None:
                 text.seek(at + 1)
                 return header, _member(text.readline())
     return None
+
+
+def _goes_on(segment: int) -> OutcomeFile:
+    """The last line about a run counts, and a state that is not final is no end."""
+    return OutcomeFile(state=State.QUEUED.value, reason="resumed", segment=segment, ended_at_s=0.0)
+
+
+def removed(home: Home, batch: str) -> set[str]:
+    """The members that were removed."""
+    last = {one.id: one.outcome for one in _ends(home, batch)}
+    return {run_id for run_id, outcome in last.items() if outcome is None}
 
 
 def _ends(home: Home, batch: str) -> Iterator[End]:

@@ -16,6 +16,10 @@ from backprop.scheduler.queue import STOPPED_WAITING, fresh_chain
 from backprop.scheduler.spec import RunSpec, encode
 
 ROWS_A_STATEMENT: Final = 500
+_GO_ON_WAITING: Final = """
+    UPDATE runs SET reason = ? WHERE state = 'queued' AND segment = 0 AND reason LIKE '%; kept: backprop resume %'
+    AND id IN (SELECT run_id FROM dependencies WHERE parent_id = ?)"""
+"""Those that were told that they wait in vain for a run, and were queued with --keep."""
 
 
 def stop_waiting(database: Database, run_ids: Sequence[str], now_s: float) -> list[str]:
@@ -49,6 +53,9 @@ def resume(
         done = [run_id for run_id in run_ids if run_id in moved]
         turns = [(now_s + number * 1e-6, run_id) for number, run_id in enumerate(done)]
         _connection().executemany("UPDATE runs SET turn_s = ? WHERE id = ?", turns)
+        _connection().executemany(
+            _GO_ON_WAITING, [(f"waits for {one}, which was resumed", one) for one in done]
+        )
         changed = [(encode(specs[run_id]), run_id) for run_id in done if run_id in specs]
         _connection().executemany("UPDATE runs SET spec = ? WHERE id = ?", changed)
         return done

@@ -17,15 +17,15 @@ import msgspec
 from backprop.scheduler import reads, statements
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import LostRace
+from backprop.scheduler.finished import NOTHING, Finished, finished
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
 from backprop.scheduler.models import Run, Worker
 from backprop.scheduler.moves import move, move_now
 from backprop.scheduler.outcome import Ending, Verdict
 from backprop.scheduler.records import RunRecord, Waiting
-from backprop.scheduler.rows import listed
 from backprop.scheduler.triage import Fault
 
-_UNFINISHED: Final = f"SELECT 1 FROM runs WHERE state IN {listed(frozenset(State) - FINAL)}"
+TURN_GAP_S: Final = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +98,12 @@ def _claim(wanted: Claim, now_s: float) -> int | None:
 
 @dataclass(frozen=True)
 class Settled:
-    """What a segment's end has led to. `group_finished`: it was the last of its group that had not ended.
-    `queue_empty`: nothing is queued, held or live any more. Exactly one end is told so, whoever settles it."""
+    """What a segment's end has led to. `at_s`: when, Unix seconds. `finished`: what it was the last end of. Exactly one
+    end is told so, whoever settles it."""
 
     state: State
-    group_finished: bool = False
-    queue_empty: bool = False
+    at_s: float
+    finished: Finished = NOTHING
 
 
 def settle(database: Database, run: RunRecord, verdict: Verdict, ending: Ending, now_s: float) -> Settled:
@@ -136,7 +136,7 @@ def settle(database: Database, run: RunRecord, verdict: Verdict, ending: Ending,
                 "not_before_s": now_s + verdict.delay_s if verdict.delay_s else 0.0,
             }
             if run.spec.order != "fifo":
-                values["turn_s"] = now_s
+                values["turn_s"] = max(now_s, _last_turn_s(database, run.priority) + TURN_GAP_S)
         # A stop recorded since the caller looked must not be lost: it decides what this end means.
         new = move(run.id, run.state, verdict.event, run.segment, values, unchanged={"intent": run.intent})
         ended = {
@@ -149,21 +149,20 @@ def settle(database: Database, run: RunRecord, verdict: Verdict, ending: Ending,
             "cut_cost_s": ending.cut_cost_s,
         }
         statements.update("segments", ended, {"run_id": run.id, "number": run.segment})
-        return _with_news(database, run, new)
+        if new not in FINAL:
+            return Settled(new, now_s)
+        groups = [run.group_name] if run.group_name is not None else []
+        return Settled(new, now_s, finished(database, groups))
 
     return database.write(verb)
 
 
-def _with_news(database: Database, run: RunRecord, new: State) -> Settled:
-    """Inside the transaction of an end, so that of two ends at once only the later one is the last."""
-    if new not in FINAL:
-        return Settled(new)
-    of_group = f"{_UNFINISHED} AND group_name = ? LIMIT 1"
-    return Settled(
-        new,
-        group_finished=run.group_name is not None and not database.rows(of_group, run.group_name),
-        queue_empty=not database.rows(f"{_UNFINISHED} LIMIT 1"),
-    )
+def _last_turn_s(database: Database, priority: int) -> float:
+    """The turn of the last in the queue, which is later than now where the clock was set back meanwhile: with a turn
+    before all others, a requeued run would be the only one to start until the clock is where it was."""
+    asked = "SELECT MAX(turn_s) FROM runs WHERE state = 'queued' AND priority = ?"
+    last_s: float | None = database.rows(asked, priority)[0][0]
+    return last_s or 0.0
 
 
 def ask_to_end(database: Database, run: RunRecord, intent: Intent, why: str) -> bool:

@@ -74,8 +74,9 @@ class Database:
         return self._patiently(query)
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """All rows of a SELECT. Waits and raises as `write`."""
-        return self.read(lambda: self._db.execute_sql(sql, values).fetchall())
+        """All rows of a SELECT. `values`: of its `?`, or one mapping, of its names. Waits and raises as `write`."""
+        given = values[0] if len(values) == 1 and isinstance(values[0], dict) else values
+        return self.read(lambda: self._db.execute_sql(sql, given).fetchall())
 
     def changes(self) -> int:
         """A number that differs after another connection has committed (PRAGMA data_version)."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from backprop.scheduler.database import Database
+from backprop.scheduler.finished import NOTHING, Finished, finished
 from backprop.scheduler.lifecycle import FINAL, Event, State, next_state
 from backprop.scheduler.models import Dependency, Run
 from backprop.scheduler.rows import listed
@@ -22,13 +23,14 @@ WORDS: Final = {"success": "to complete", "any": "to end", "fail": "to fail"}
 _OTHERWISE: Final = [state.value for state in FINAL if state is not State.COMPLETED]
 UNMET: Final = f"""
     SELECT 1 FROM dependencies AS link LEFT JOIN runs AS parent ON parent.id = link.parent_id
-    WHERE link.run_id = runs.id AND NOT COALESCE(CASE link.kind
+    WHERE link.run_id = runs.id AND runs.segment = 0 AND NOT COALESCE(CASE link.kind
         WHEN 'success' THEN parent.state = '{State.COMPLETED.value}'
         WHEN 'fail' THEN parent.state IN {listed(FINAL - {State.COMPLETED})}
         ELSE parent.id IS NULL OR parent.state IN {listed(FINAL)}
     END, FALSE)"""
 """Inside a query on `runs`: the run's dependencies that are not met yet. A parent that was removed counts as ended,
-and as nothing better."""
+and as nothing better. What was met when the run began stays so, whatever becomes of the parent: a chain is not given
+up half-way."""
 _ENDED: Final = [state.value for state in FINAL]
 
 
@@ -60,11 +62,11 @@ def is_met(kind: DependencyKind, state: State | None) -> bool | None:
     return (state is State.COMPLETED) == (kind == "success")
 
 
-def end_impossible(database: Database, now_s: float) -> list[tuple[str, str]]:
+def end_impossible(database: Database, now_s: float) -> tuple[list[tuple[str, str]], Finished]:
     """Stop waiting runs of which a dependency can never be met any more, and those that wait for them in turn; those
-    that were queued to stay are only told. (id, reason) of the stopped."""
+    that were queued to stay are only told. (id, reason) of the stopped, and what these were the last of."""
 
-    def verb() -> list[tuple[str, str]]:
+    def verb() -> tuple[list[tuple[str, str]], Finished]:
         ended: list[tuple[str, str]] = []
         while found := _hopeless():
             alike: dict[tuple[str, bool], list[_Vain]] = {}
@@ -81,12 +83,12 @@ def end_impossible(database: Database, now_s: float) -> list[tuple[str, str]]:
             if not stopped:
                 break
             ended += stopped
-        return ended
+        return ended, finished(database, _groups_of([run_id for run_id, _ in ended])) if ended else NOTHING
 
     if not database.rows("SELECT 1 FROM dependencies LIMIT 1"):
-        return []
+        return [], NOTHING
     if not database.read(_hopeless):
-        return []
+        return [], NOTHING
     return database.write(verb)
 
 
@@ -129,6 +131,19 @@ def _stop(run_ids: Sequence[str], why: str, now_s: float) -> None:
             Run.update(state=new, reason=why, ended_at_s=now_s, waiting=None).where(here).execute()
 
 
+def _groups_of(run_ids: Sequence[str]) -> set[str]:
+    found = set[str]()
+    for at in range(0, len(run_ids), IDS_A_STATEMENT):
+        rows: Any = (
+            Run.select(Run.group_name)
+            .where(Run.id.in_(run_ids[at : at + IDS_A_STATEMENT]))
+            .distinct()
+            .tuples()
+        )
+        found |= {name for (name,) in rows if name is not None}
+    return found
+
+
 def _tell(run_ids: Sequence[str], told: str) -> None:
     for at in range(0, len(run_ids), IDS_A_STATEMENT):
         here = Run.id.in_(run_ids[at : at + IDS_A_STATEMENT]) & (Run.reason != told)
@@ -160,6 +175,7 @@ def _hopeless() -> list[_Vain]:
         .join(parent, JOIN.LEFT_OUTER, on=(Dependency.parent_id == parent.id))
         .where(
             child.state.in_([state.value for state in WAITING]),
+            child.segment == 0,
             ((Dependency.kind == "success") & parent.state.in_(_OTHERWISE))
             | ((Dependency.kind == "fail") & (parent.state == State.COMPLETED.value))
             | _unknown(parent),

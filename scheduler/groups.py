@@ -9,13 +9,16 @@ from typing import Any, Final
 from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import FINAL, Event, State
 from backprop.scheduler.models import Group as Row
-from backprop.scheduler.models import Ranking, Run
+from backprop.scheduler.models import Ranking, Run, Segment
 from backprop.scheduler.moves import move
 from backprop.scheduler.ranking import Place
 from backprop.scheduler.records import RunRecord
-from backprop.scheduler.rows import run_of
+from backprop.scheduler.rows import listed, run_of
 from backprop.scheduler.spec import Group
 
+IDS_A_QUERY: Final = 500
+WITHOUT_TRAINING: Final = ("lost", "not started")
+"""Outcomes of segments in which a run could not train."""
 _RULES: Final = Group.__struct_fields__
 
 
@@ -111,6 +114,38 @@ def all_names(database: Database) -> list[tuple[str, int]]:
         return list(rows)
 
     return database.read(query)
+
+
+def is_short(database: Database, name: str, every: int) -> bool:
+    """Whether some member that has not ended has begun fewer than `every` segments: then no round is due."""
+    ended = listed(FINAL)
+    asked = f"SELECT 1 FROM runs WHERE group_name = ? AND state NOT IN {ended} AND segment < ? LIMIT 1"
+    return bool(database.rows(asked, name, every))
+
+
+def segments_had(database: Database, run_ids: Sequence[str]) -> dict[str, int]:
+    """How many segments of each of these runs have ended in which it could train: not those that were lost or could not
+    be started. Runs without any are missing."""
+
+    def query() -> dict[str, int]:
+        from peewee import chunked, fn
+
+        found: dict[str, int] = {}
+        for ids in chunked(run_ids, IDS_A_QUERY):
+            had = Segment.run_id.in_(list(ids)) & Segment.ended_at_s.is_null(False)
+            trained = Segment.outcome.is_null() | Segment.outcome.not_in(list(WITHOUT_TRAINING))
+            rows: Any = Segment.select(Segment.run_id, fn.COUNT(Segment.serial)).where(had & trained)
+            found |= dict(list(rows.group_by(Segment.run_id).tuples()))
+        return found
+
+    return database.read(query)
+
+
+def rounds_of(database: Database, name: str) -> dict[str, int]:
+    """Of how many rounds of its group each member was ranked; those of none are missing."""
+    return dict(
+        database.rows("SELECT run_id, COUNT(*) FROM rankings WHERE group_name = ? GROUP BY run_id", name)
+    )
 
 
 def rounds(database: Database, name: str) -> int:

@@ -55,9 +55,13 @@ def outlived(
 
 
 def remove(
-    database: Database, run_ids: Sequence[str], take: Callable[[Sequence[Leaving]], None] = lambda _: None
+    database: Database,
+    run_ids: Sequence[str],
+    take: Callable[[Sequence[Leaving]], None] = lambda _: None,
+    among: Collection[State] = REMOVABLE,
 ) -> Removed:
-    """Forget these runs, at most `IDS_A_QUERY`, unless they live or a waiting run outside depends on them.
+    """Forget these runs, at most `IDS_A_QUERY`, unless they live or a waiting run outside depends on them. `among`: the
+    states that are meant; one that has been resumed since it was chosen is not to go with the ended ones.
 
     `take`: called with those that go, before their rows do and in the same transaction, so that nothing can move them
     meanwhile; perhaps twice, if the transaction has to be made again. What it raises is raised, and nothing is
@@ -65,7 +69,7 @@ def remove(
     """
 
     def verb() -> Removed:
-        states = [state.value for state in REMOVABLE]
+        states = [state.value for state in among]
         mine: Any = Run.select(Run.id, Run.batch, Run.group_name).where(
             Run.id.in_(list(run_ids)), Run.state.in_(states)
         )
@@ -114,7 +118,12 @@ def _needed(run_ids: list[str]) -> dict[str, str]:
     links: Any = (
         Dependency.select(Dependency.parent_id, Dependency.run_id)
         .join(Run, on=(Dependency.run_id == Run.id))
-        .where(Dependency.parent_id.in_(run_ids), Run.state.in_(waiting), Run.id.not_in(run_ids))
+        .where(
+            Dependency.parent_id.in_(run_ids),
+            Run.state.in_(waiting),
+            Run.segment == 0,
+            Run.id.not_in(run_ids),
+        )
         .tuples()
     )
     return dict(list(links))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final
 
+from backprop.scheduler import statements
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.lifecycle import State
@@ -45,10 +46,12 @@ def move_to(
         rows: Any = query.order_by(Run.priority.desc(), Run.turn_s, Run.id).tuples()
         queue: list[Slot] = list(rows)
         mine = set(run_ids)
-        todo = [run_id for run_id in run_ids if run_id in {one[0] for one in queue}]
+        waiting = {one[0] for one in queue}
+        todo = [run_id for run_id in run_ids if run_id in waiting]
         others = [one for one in queue if one[0] not in mine]
-        for run_id, priority, turn_s in _slots(todo, others, _at(others, where, other, mine), where, now_s):
-            Run.update(priority=priority, turn_s=turn_s).where(Run.id == run_id).execute()
+        slots = _slots(todo, others, _at(others, where, other, mine), where, now_s)
+        places = [(priority, turn_s, run_id) for run_id, priority, turn_s in slots]
+        statements.update_each("runs", ("priority", "turn_s"), places, "id = ?")
         return todo
 
     return database.write(verb)

@@ -100,7 +100,7 @@ def settle(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
     if Intent.STOP in (ending.asked, ending.wanted) and not _finished_by_itself(ending):
         return Verdict(Event.STOPPED, "stopped", f"stopped by the user{_from_checkpoint(chain)}")
     if Intent.OUTRANKED in (ending.asked, ending.wanted) and not _finished_by_itself(ending):
-        return Verdict(Event.STOPPED, "outranked", f"stopped: {ending.why_asked}{_from_checkpoint(chain)}")
+        return Verdict(Event.STOPPED, "outranked", f"outranked: {ending.why_asked}{_from_checkpoint(chain)}")
     if Intent.NAN in (ending.asked, ending.wanted):
         told = f"{ending.why_asked}; look at its checkpoints before it is resumed"
         return Verdict(Event.FAILED, Fault.NAN, told, fault=Fault.NAN)
@@ -202,8 +202,8 @@ def _yielded(ending: Ending, chain: Chain) -> Verdict:
 
 def _lost(ending: Ending, chain: Chain) -> Verdict:
     lost = 1 if chain.progressed else chain.lost + 1
-    if ending.wanted is Intent.STOP:
-        return Verdict(Event.STOPPED, "lost", "stopped by the user; its processes were gone already")
+    if (over := _over_anyway(ending, "lost", "its processes were gone already")) is not None:
+        return over
     if lost > LOST_CAP:
         why = f"lost {lost} times in a row (killed from outside, or the machine went down); not started again"
         return Verdict(Event.FAILED, "lost", why, lost=lost)
@@ -220,10 +220,29 @@ def _lost(ending: Ending, chain: Chain) -> Verdict:
     )
 
 
+def _over_anyway(ending: Ending, outcome: str, how: str) -> Verdict | None:
+    """What was wanted of the segment decides over its run, even if it came to its end in another way."""
+    match ending.wanted:
+        case Intent.STOP:
+            return Verdict(Event.STOPPED, outcome, f"stopped by the user; {how}")
+        case Intent.OUTRANKED:
+            return Verdict(Event.STOPPED, "outranked", f"outranked: {ending.why_asked}; {how}")
+        case Intent.NAN:
+            told = f"{ending.why_asked}; {how}"
+            return Verdict(Event.FAILED, Fault.NAN, told, fault=Fault.NAN)
+        case Intent.STARTED_OVER:
+            told = f"started over: {ending.why_asked}; {how}"
+            return Verdict(Event.FAILED, Fault.STARTED_OVER, told, fault=Fault.STARTED_OVER)
+        case Intent.LIMIT:
+            return Verdict(Event.FAILED, "over its limit", f"ended: {ending.why_asked}; {how}")
+        case _:
+            return None
+
+
 def _not_started(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
     why = f"could not be started: {ending.could_not_start}"
-    if ending.wanted is Intent.STOP:
-        return Verdict(Event.STOPPED, "not started", f"stopped by the user; it {why}")
+    if (over := _over_anyway(ending, "not started", f"it {why}")) is not None:
+        return over
     if ending.passing and chain.lost < LOST_CAP:
         lost = chain.lost + 1
         return Verdict(

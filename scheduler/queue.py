@@ -72,6 +72,7 @@ def fresh_chain(now_s: float) -> dict[str, Any]:
         "retries_used": 0,
         "lost": 0,
         "oom_retries": 0,
+        "fault": None,
     }
 
 

@@ -36,9 +36,15 @@ _GROUP_ROOM: Final = f"""
 _ROOM_IN_GROUP: Final = (
     f"(group_name IS NULL OR group_name NOT IN (SELECT name FROM ({_GROUP_ROOM}) WHERE room <= 0))"
 )
+_IS_DUE: Final = "(not_before_s <= :now_s OR (segment > 0 AND queued_at_s > :now_s + 1))"
+"""A retry that was queued later than it is now: the clock was set back, and would have it wait for the whole jump."""
+_BEHIND: Final = (
+    " AND (priority < :priority OR (priority = :priority"
+    " AND (turn_s > :turn_s OR (turn_s = :turn_s AND id > :id))))"
+)
 _QUEUE: Final = (
-    f"{SELECT_RUNS} WHERE state = 'queued' AND not_before_s <= ? AND {_ROOM_IN_GROUP}"
-    f" AND NOT EXISTS ({dependencies.UNMET}){{among}} ORDER BY priority DESC, turn_s, id LIMIT ?"
+    f"{SELECT_RUNS} WHERE state = 'queued'{{behind}} AND {_IS_DUE} AND {_ROOM_IN_GROUP}"
+    f" AND NOT EXISTS ({dependencies.UNMET}){{among}} ORDER BY priority DESC, turn_s, id LIMIT :limit"
 )
 _NEXT_DUE: Final = (
     f"SELECT MIN(not_before_s) FROM runs WHERE state = 'queued' AND NOT EXISTS ({dependencies.UNMET})"
@@ -109,12 +115,21 @@ def list_runs(database: Database, limit: int | None = None) -> list[RunRecord]:
 
 
 def queue(
-    database: Database, now_s: float, limit: int = 200, only: Collection[str] | None = None
+    database: Database,
+    now_s: float,
+    limit: int = 200,
+    only: Collection[str] | None = None,
+    after: RunRecord | None = None,
 ) -> list[RunRecord]:
     """The first `limit` queued runs that may be claimed at `now_s` (Unix seconds), in queue order: their time has
-    come, what they depend on is done, and their group may start another member. `only`: of these ids."""
-    among = f" AND id IN ({', '.join('?' * len(only))})" if only is not None else ""
-    rows = database.rows(_QUEUE.format(among=among), now_s, *(only or ()), limit)
+    come, what they depend on is done, and their group may start another member. `only`: of these ids. `after`: of
+    those behind this one's place."""
+    values: dict[str, object] = {"now_s": now_s, "limit": limit}
+    values |= {f"only_{number}": run_id for number, run_id in enumerate(only or ())}
+    among = f" AND id IN ({', '.join(f':only_{n}' for n in range(len(only)))})" if only is not None else ""
+    if after is not None:
+        values |= {"priority": after.priority, "turn_s": after.turn_s, "id": after.id}
+    rows = database.rows(_QUEUE.format(among=among, behind=_BEHIND if after is not None else ""), values)
     return [run_from(row) for row in rows]
 
 

@@ -9,7 +9,7 @@ files what became of that segment, by the same rules as after any crash.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,8 +49,10 @@ def put_back(
     outcome: OutcomeFile | None,
     now_s: float,
     hear: Callable[[], None],
+    there: Callable[[], bool] = lambda: True,
 ) -> bool:
-    """Bring one run up to what its folder says. False when the database knew as much already.
+    """Bring one run up to what its folder says. False when the database knew as much already, or when it is not `there`
+    any more: asked in the same transaction, as that is where runs are removed.
 
     `hear`: puts in what its past segments said. In the same transaction: a crash between the two would leave a run
     that looks up to date and has no checkpoint.
@@ -60,7 +62,7 @@ def put_back(
         known = Run.get_or_none(Run.id == found.id)
         newest = segments[-1].number if segments else 0
         final = _final(outcome, newest)
-        if not _behind(known, newest, final):
+        if not _behind(known, newest, final) or not there():
             return False
         if known is None:
             _insert([found])
@@ -73,11 +75,17 @@ def put_back(
     return database.write(verb)
 
 
-def put_back_batch(database: Database, batch: Batch) -> list[str]:
-    """Bring the members that have no folder up to what their batch says; the ids of those that were behind."""
+def put_back_batch(
+    database: Database, batch: Batch, removed: Callable[[], Collection[str]] = lambda: ()
+) -> list[str]:
+    """Bring the members that have no folder up to what their batch says; the ids of those that were behind. `removed`:
+    those that were meanwhile, asked in the same transaction, as that is where runs are removed."""
 
     def verb() -> list[str]:
         missing, ended = _behind_batch(batch)
+        if missing:
+            for run_id in removed():
+                missing.pop(run_id, None)
         _insert([spec_file(batch.header, one) for one in batch.members if one.id in missing])
         for run_id in [*missing, *ended]:
             outcome = batch.outcomes.get(run_id)
@@ -96,15 +104,20 @@ def behind_batch(database: Database, batch: Batch) -> list[str]:
 
 def _behind_batch(batch: Batch) -> tuple[dict[str, None], list[str]]:
     """(members that are not there, members that have ended and are still waiting)."""
-    known: dict[str, str] = {}
+    known: dict[str, tuple[str, float]] = {}
     ids = [one.id for one in batch.members]
     for at in range(0, len(ids), newruns.ROWS_A_STATEMENT):
         some = ids[at : at + newruns.ROWS_A_STATEMENT]
-        rows: Any = Run.select(Run.id, Run.state).where(Run.id.in_(some)).tuples()
-        known |= dict(list(rows))
-    waiting = (State.QUEUED, State.HELD)
+        rows: Any = Run.select(Run.id, Run.state, Run.queued_at_s).where(Run.id.in_(some)).tuples()
+        known |= {run_id: (state, queued_at_s) for run_id, state, queued_at_s in rows}
     missing = {run_id: None for run_id in ids if run_id not in known}
-    return missing, [one for one in ids if one in batch.outcomes and known.get(one) in waiting]
+    ended: list[str] = []
+    for run_id, outcome in batch.outcomes.items():
+        state, queued_at_s = known.get(run_id, ("", 0.0))
+        # Resumed since then, and the old outcome was still there when it was read.
+        if state in (State.QUEUED, State.HELD) and queued_at_s < outcome.ended_at_s:
+            ended.append(run_id)
+    return missing, ended
 
 
 def _insert(found: list[SpecFile]) -> None:

@@ -28,7 +28,7 @@ def reasons(database: Database, run: RunRecord, now_s: float, when: When) -> lis
     found += [
         dependency_text(parent, kind, state)
         for parent, kind, state in dependencies.waits_for(database, run.id)
-        if not dependencies.is_met(kind, state)
+        if run.segment == 0 and not dependencies.is_met(kind, state)
     ]
     return found + _full_group(database, run)
 

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from backprop.scheduler import batches, dependencies, folders, groups, newruns, reads
+from backprop.scheduler import (
+    batches,
+    bulk,
+    dependencies,
+    folders,
+    groups,
+    housekeeping,
+    newruns,
+    reads,
+    rebuild,
+)
 from backprop.scheduler.batches import Member
 from backprop.scheduler.database import Database, open_database
 from backprop.scheduler.folders import OutcomeFile
@@ -261,6 +271,7 @@ def test_what_was_removed_stays_away(database: Database, home: Home) -> None:
         assert recovery.complete_batches(home, new) == {"b": 1}
         assert [run.id for run in reads.list_runs(new)] == ["b-1"]
         batches.forget(home, "b", ["b-1"])
+        batches.tidy(home, "b")
         assert list(home.batches.iterdir()) == [], "nobody needs it any more"
         batches.forget(home, "b", ["b-1"])
     finally:
@@ -303,3 +314,22 @@ def test_a_file_that_cannot_be_read_is_left_alone(database: Database, home: Home
     assert recovery.complete_batches(home, database) == {}
     batches.forget(home, "b", ["b-1"])
     assert path.read_text() == damage
+
+
+def test_a_worker_that_starts_undoes_neither_a_removal_nor_a_resume_of_this_moment(
+    database: Database, home: Home
+) -> None:
+    """The batch was read before both."""
+    queued(database, 3)
+    runs = [get(database, f"b-{number}") for number in range(3)]
+    batches.write_outcomes(home, [(run, stopped()) for run in runs])
+    bulk.stop_waiting(database, [run.id for run in runs], NOW_S + 1)
+    before = batches.read(home, "b")
+    assert before is not None
+    batches.forget(home, "b", ["b-0"])
+    housekeeping.remove(database, ["b-0"])
+    bulk.resume(database, ["b-1"], {}, None, NOW_S + 1000)
+    assert rebuild.put_back_batch(database, before, lambda: batches.removed(home, "b")) == []
+    assert reads.run_by_id(database, "b-0") is None
+    assert get(database, "b-1").state is State.QUEUED
+    assert get(database, "b-2").state is State.STOPPED

@@ -1,5 +1,6 @@
 """A damaged, deleted or locked database: found, set aside, restored, completed from folders; nothing is repeated."""
 
+import fcntl
 import json
 import os
 import random
@@ -381,3 +382,22 @@ def test_writers_that_pause_as_ours_do_starve_nobody(database: Database) -> None
     check = open_database(Home(database.home.root))
     assert check.integrity_problem() is None
     check.close()
+
+
+def test_a_repair_that_cannot_be_made_now_is_made_later(bench: Bench) -> None:
+    """An older copy lies there, and somebody else holds the right to repair for longer than a worker waits for it."""
+    first = bench.queue(TRAINER, "--", "--steps", "3")
+    bench.worker("--drain").wait(timeout=60)
+    copy = bench.project / "older.db"
+    shutil.copyfile(bench.home / "backprop.db", copy)
+    patient = ("worker.loop.RECONCILE_EVERY_S=1", "worker.recovery.PATIENCE_S=0.5")
+    bench.worker(command=(*IMPATIENT, *patient, "--"))
+    wait_until(lambda: "ready" in bench.output(1))
+    with (bench.home / "locks" / "recovery.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        overwrite(bench.home / "backprop.db", 0, copy.read_bytes())
+        wait_until(lambda: "another worker has been repairing" in bench.output(1), saw=lambda: said(bench))
+    later = bench.queue(TRAINER, "--", "--steps", "3")
+    bench.wait_for(later, "completed")
+    assert bench.state(first) == "completed"
+    assert "Traceback" not in bench.output(1)

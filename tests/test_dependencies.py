@@ -2,7 +2,7 @@
 
 import pytest
 
-from backprop.scheduler import claims, dependencies, newruns, queue, reads
+from backprop.scheduler import claims, dependencies, housekeeping, newruns, queue, reads
 from backprop.scheduler.database import Database
 from backprop.scheduler.dependencies import is_met
 from backprop.scheduler.lifecycle import FINAL, Event, State
@@ -14,6 +14,11 @@ from tests.refusals import refused
 from tests.rows import SPEC, add_run, claimed, get
 
 FAILS = "import sys; sys.exit(3)"
+
+
+def in_vain(database: Database, now_s: float) -> list[tuple[str, str]]:
+    """Those that are stopped, with why."""
+    return dependencies.end_impossible(database, now_s)[0]
 
 
 def waiting(
@@ -48,7 +53,7 @@ def test_the_queue_agrees_with_the_rule(database: Database, kind: DependencyKind
     add_run(database, "p", state)
     waiting(database, "c", ("p", kind))
     assert ("c" in claimable(database)) is (is_met(kind, state) is True)
-    ended = dependencies.end_impossible(database, 9.0)
+    ended = in_vain(database, 9.0)
     assert (ended != []) is (is_met(kind, state) is False)
     assert (get(database, "c").state is State.STOPPED) is (is_met(kind, state) is False)
 
@@ -69,13 +74,27 @@ def test_vain_waiting_goes_on_down_the_chain(database: Database) -> None:
     waiting(database, "b", ("a", "success"))
     waiting(database, "c", ("b", "success"))
     waiting(database, "d", ("b", "fail"))
-    assert dict(dependencies.end_impossible(database, 9.0)) == {
+    assert dict(in_vain(database, 9.0)) == {
         "b": "waited for a to complete, which has failed",
         "c": "waited for b to complete, which has stopped",
     }
     assert claimable(database) == ["d"]
     assert get(database, "b").ended_at_s == 9.0
-    assert dependencies.end_impossible(database, 9.0) == []
+    assert in_vain(database, 9.0) == []
+
+
+@pytest.mark.parametrize("kind", ["success", "fail"])
+def test_a_chain_that_has_begun_is_not_given_up_for_its_parent(
+    database: Database, kind: DependencyKind
+) -> None:
+    """Removed, or resumed and ended otherwise: what was met once is met."""
+    add_run(database, "p", State.COMPLETED if kind == "success" else State.FAILED)
+    waiting(database, "c", ("p", kind))
+    child = claimed(database, get(database, "c"))
+    claims.settle(database, child, Verdict(Event.REQUEUED, "timeboxed", "on"), Ending(), 3.0)
+    assert housekeeping.remove(database, ["p"]).ids == ["p"], "nor does it keep its parent from being removed"
+    assert in_vain(database, 9.0) == []
+    assert claimable(database) == ["c"]
 
 
 def test_kept_ones_stay_and_say_so(database: Database) -> None:
@@ -83,7 +102,7 @@ def test_kept_ones_stay_and_say_so(database: Database) -> None:
 
     add_run(database, "a", State.FAILED)
     waiting(database, "b", ("a", "success"), spec=msgspec.structs.replace(SPEC, keep_when_unmet=True))
-    assert dependencies.end_impossible(database, 9.0) == []
+    assert in_vain(database, 9.0) == []
     assert (get(database, "b").state, claimable(database)) == (State.QUEUED, [])
     assert "kept: backprop resume a" in get(database, "b").reason
     assert reads.next_due_s(database) is None, "a draining worker does not wait for it"
@@ -98,9 +117,9 @@ def test_ever_so_many_that_have_ended_do_not_matter(database: Database) -> None:
         NewRun(id=f"m{n}", name="m", spec=SPEC, place=Place(after=(("a", "success"),))) for n in range(33_000)
     ]
     newruns.enqueue_all(database, many, 5.0)
-    assert len(dependencies.end_impossible(database, 9.0)) == 33_000
+    assert len(in_vain(database, 9.0)) == 33_000
     waiting(database, "b", ("a", "success"))
-    assert [run_id for run_id, _ in dependencies.end_impossible(database, 9.0)] == ["b"]
+    assert [run_id for run_id, _ in in_vain(database, 9.0)] == ["b"]
 
 
 def test_words() -> None:
@@ -117,11 +136,11 @@ def test_a_retried_parent_has_not_ended(database: Database) -> None:
     waiting(database, "c", ("a", "fail"))
     crashed = Verdict(Event.REQUEUED, "failed", "exit code 1; retry 1 of 1", delay_s=10.0, retries_used=1)
     claims.settle(database, claimed(database, get(database, "a")), crashed, Ending(exit_code=1), 6.0)
-    assert dependencies.end_impossible(database, 7.0) == []
+    assert in_vain(database, 7.0) == []
     assert claimable(database) == ["a"]
     failed = Verdict(Event.FAILED, "failed", "exit code 1")
     claims.settle(database, claimed(database, get(database, "a"), 17.0), failed, Ending(exit_code=1), 18.0)
-    assert [run_id for run_id, _ in dependencies.end_impossible(database, 19.0)] == ["b"]
+    assert [run_id for run_id, _ in in_vain(database, 19.0)] == ["b"]
     assert claimable(database) == ["c"]
 
 

@@ -2,7 +2,12 @@
 
 import json
 
+from backprop.scheduler import claims, groups
+from backprop.scheduler.database import Database
+from backprop.scheduler.lifecycle import Event
+from backprop.scheduler.outcome import Ending, Verdict
 from tests.harness import QUIET_LIMITS, Bench, wait_until
+from tests.rows import add_run, claimed, get
 
 LEARNS = """
     import json, os, sys
@@ -93,3 +98,25 @@ def test_two_that_fail_alike_at_once_hold_the_rest_of_their_group(bench: Bench) 
     held = next(run for run in bench.runs() if run["state"] == "held")
     assert "the same import error" in held["reason"]
     assert "6 more of group typo" in bench.output()
+
+
+def test_a_metric_that_nobody_reports_stops_nobody(bench: Bench) -> None:
+    bench.script("learns.py", LEARNS)
+    done = bench.backprop(
+        "run", "-q", *QUIET_LIMITS, "--grid", "lr=1..3", "--group", "typo", "--keep-best", "50%/2",
+        "--metric", "lossy", "learns.py", "--", "{lr}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert bench.worker("--drain", "-p", "1").wait(timeout=90) == 0
+    assert {run["state"] for run in bench.runs()} == {"completed"}
+    told = "round 1 by lossy: 3 of 3 go on, for none has reported it; reported are: accuracy, loss"
+    assert told in bench.output()
+
+
+def test_a_lost_segment_counts_for_no_round(database: Database) -> None:
+    for run_id, outcome in (("a", "timeboxed"), ("b", "lost"), ("c", "not started")):
+        add_run(database, run_id)
+        verdict = Verdict(Event.REQUEUED, outcome, "on")
+        claims.settle(database, claimed(database, get(database, run_id)), verdict, Ending(), 3.0)
+        claimed(database, get(database, run_id))
+    assert groups.segments_had(database, ["a", "b", "c"]) == {"a": 1}

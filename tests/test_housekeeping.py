@@ -14,9 +14,9 @@ import pytest
 from backprop.scheduler import housekeeping, reads
 from backprop.scheduler.database import Database
 from backprop.scheduler.home import Home
-from backprop.scheduler.lifecycle import State
+from backprop.scheduler.lifecycle import FINAL, State
 from backprop.worker import diskuse, oldlogs
-from tests.harness import Bench
+from tests.harness import QUIET_LIMITS, Bench
 from tests.rows import add_run
 
 SAVES = """
@@ -233,3 +233,20 @@ def test_compressing_saves_or_leaves_alone(tmp_path: Path) -> None:
     oldlogs.inflate(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
     assert (tmp_path / "log").read_bytes() == b"a line\n" * 10_000
+
+
+def test_a_removal_that_fails_leaves_members_of_a_batch_able_to_start(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    done = bench.backprop("run", "-q", *QUIET_LIMITS, "--group", "g", "--array", "1-3", "train.py")
+    assert done.returncode == 0, done.stderr
+    failed = bench.backprop("rm", "--group", "g", env={"BACKPROP_FAILPOINT": "out of sight:raise"})
+    assert failed.returncode == 9
+    assert bench.worker("--drain").wait(timeout=60) == 0
+    assert {run["state"] for run in bench.runs()} == {"completed"}
+
+
+def test_what_was_resumed_since_it_was_chosen_is_not_pruned(database: Database) -> None:
+    add_run(database, "ended", State.COMPLETED)
+    add_run(database, "resumed")
+    removed = housekeeping.remove(database, ["ended", "resumed"], among=FINAL)
+    assert (removed.ids, removed.moved) == (["ended"], ["resumed"])

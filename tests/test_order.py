@@ -1,10 +1,13 @@
 """Whose turn it is: hold, release and move, and a long wait that lets nothing pass."""
 
 import os
+import shutil
+import sys
 import time
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from backprop.scheduler import ageing, newruns, order, reads
@@ -18,10 +21,11 @@ from backprop.scheduler.spec import NewRun, Place
 from backprop.worker.context import Clock, Context, Talk
 from backprop.worker.local import LocalPlace
 from backprop.worker.waiting import Waits
-from tests.harness import QUIET_LIMITS, Bench, wait_until
+from tests.harness import COMMAND, QUIET_LIMITS, Bench, wait_until
 from tests.refusals import refused
 from tests.rows import SPEC, add_run, get
 
+IMPATIENT = (sys.executable, str(Path(__file__).parent / "scripts" / "impatient.py"))
 NOW_S = 1_800_000_000.0
 
 
@@ -296,3 +300,44 @@ def set_waiting(home: Path, run_id: str, text: str) -> None:
             database.execute("UPDATE runs SET waiting = ? WHERE id = ?", (text, run_id))
     finally:
         database.close()
+
+
+def test_what_is_far_behind_the_front_of_the_queue_is_looked_at_too(bench: Bench) -> None:
+    """The front waits for more RAM than is free; what is behind it does not."""
+    short_of = (psutil.virtual_memory().total >> 20) / 1024 - 0.01
+    bench.script("train.py", "print('up', flush=True)\n")
+    words = ("--max-cpu-load", "1000", "--gpu-probe", "none", "--array", "1-20", "train.py")
+    done = bench.backprop("run", "-q", "--min-free-ram", f"{short_of:.3f}", *words)
+    assert done.returncode == 0, done.stderr
+    behind = bench.queue("train.py")
+    bench.worker(command=(*IMPATIENT, "worker.admit.HEAD=2", "worker.admit.ALL=4", "--"))
+    bench.wait_for(behind, "completed")
+    *_, last = done.stdout.split()
+    wait_until(lambda: "RAM" in str(bench.column(last, "reason")), saw=lambda: bench.column(last, "reason"))
+
+
+def test_one_that_cannot_be_looked_at_keeps_no_other_from_its_start(bench: Bench) -> None:
+    """The share with its checkpoint is away, say, so that a look fails in another way than by finding nothing."""
+    bench.script("train.py", "print('up', flush=True)\n")
+    away = bench.project / "away"
+    away.mkdir()
+    (away / "ckpt").touch()
+    lost = bench.queue("--resume-from", str(away / "ckpt"), "train.py")
+    other = bench.queue("train.py")
+    away.chmod(0)
+    try:
+        bench.worker(command=(*_without_roots_rights(), str(COMMAND)))
+        bench.wait_for(other, "completed")
+        told = f"waits: {away / 'ckpt'} cannot be looked at: Permission denied"
+        wait_until(lambda: bench.column(lost, "reason") == told, saw=lambda: bench.column(lost, "reason"))
+    finally:
+        away.chmod(0o700)
+    bench.wait_for(lost, "completed")
+
+
+def _without_roots_rights() -> tuple[str, ...]:
+    if os.geteuid() != 0:
+        return ()
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not installed: root may look at everything")
+    return ("setpriv", "--bounding-set=-dac_override,-dac_read_search")

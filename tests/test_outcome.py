@@ -289,3 +289,21 @@ def test_no_chain_goes_on_for_ever_without_progress(spec: RunSpec, ends: list[En
             oom_retries=oom,
         )
         assert segments <= bound, f"{segments} segments without progress"
+
+
+@pytest.mark.parametrize("ending", [Ending(lost=True), Ending(could_not_start="no such file")])
+@pytest.mark.parametrize(
+    ("wanted", "event"),
+    [
+        (Intent.STOP, Event.STOPPED),
+        (Intent.OUTRANKED, Event.STOPPED),
+        (Intent.NAN, Event.FAILED),
+        (Intent.STARTED_OVER, Event.FAILED),
+        (Intent.LIMIT, Event.FAILED),
+    ],
+)
+def test_what_is_to_end_does_not_go_on_because_its_segment_was_lost(
+    ending: Ending, wanted: Intent, event: Event
+) -> None:
+    verdict = settle(SPEC, replace(ending, wanted=wanted, why_asked="so it is"), GOOD)
+    assert verdict.event is event

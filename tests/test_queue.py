@@ -18,6 +18,7 @@ from backprop.scheduler.lifecycle import Event, Intent, State
 from backprop.scheduler.models import Run, Segment
 from backprop.scheduler.outcome import Ending, Verdict
 from backprop.scheduler.reported import Heard
+from backprop.scheduler.spec import Place
 from tests.rows import SPEC, add_run, checkpoint, claimed, get
 
 ROOT = Path(__file__).parent.parent
@@ -278,6 +279,24 @@ def test_the_queue_is_served_in_turn(database: Database) -> None:
     claims.settle(database, first, REQUEUED, Ending(), 10.0)
     assert [run.id for run in reads.queue(database, 20.0)] == ["r1", "r2", "r0"], "to the back"
     assert [run.id for run in reads.queue(database, 20.0, limit=1)] == ["r1"]
+
+
+def test_a_clock_that_was_set_back_gives_nobody_every_turn(database: Database) -> None:
+    for number in range(3):
+        newruns.enqueue(database, f"r{number}", "n", SPEC, 7200.0 + number, "queued")
+    first = claimed(database, get(database, "r0"))
+    claims.settle(database, first, REQUEUED, Ending(), 100.0)
+    assert [run.id for run in reads.queue(database, 200.0)] == ["r1", "r2", "r0"]
+
+
+def test_a_retry_does_not_wait_for_a_clock_that_was_set_back(database: Database) -> None:
+    newruns.enqueue(database, "r0", "n", SPEC, 7000.0, "queued")
+    retry = replace(REQUEUED, delay_s=10.0)
+    claims.settle(database, claimed(database, get(database, "r0")), retry, Ending(), 7200.0)
+    assert reads.queue(database, 7205.0) == []
+    assert [run.id for run in reads.queue(database, 100.0)] == ["r0"]
+    newruns.enqueue(database, "r1", "n", SPEC, 7200.0, place=Place(begin_s=7300.0))
+    assert [run.id for run in reads.queue(database, 100.0)] == ["r0"], "what its user wants to wait, waits"
 
 
 CLAIM_ALL = """

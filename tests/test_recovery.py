@@ -259,3 +259,17 @@ def test_a_jump_of_the_wall_clock_moves_no_timebox(bench: Bench, tmp_path: Path,
     if seconds < 0:
         assert seen["state"] == "completed", seen["reason"]
         assert seen["segments"][1]["checkpoint_used"] == str(bench.project / last_announced(bench.log(run)))
+
+
+def test_what_is_resumed_while_its_end_is_written_down_stays_queued(bench: Bench) -> None:
+    """The worker is between the database and the run's folder when the user resumes it."""
+    bench.script("bad.py", "raise SystemExit(3)")
+    run = bench.queue("bad.py")
+    worker = bench.worker("--drain", env={"BACKPROP_FAILPOINT": "settled:stop"})
+    os.waitid(os.P_PID, worker.pid, os.WSTOPPED)
+    assert bench.backprop("drain").returncode == 0
+    assert bench.backprop("resume", run).returncode == 0
+    worker.send_signal(signal.SIGCONT)
+    assert worker.wait(timeout=60) == 0
+    assert bench.worker("--drain").wait(timeout=60) == 0
+    assert bench.state(run) == "queued"

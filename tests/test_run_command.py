@@ -3,11 +3,15 @@
 import json
 import os
 import shlex
+import sqlite3
 import sys
 from pathlib import Path
 
 import pytest
 
+from backprop.cli.submission import was_queued
+from backprop.scheduler.database import Database
+from backprop.scheduler.errors import DatabaseBusy
 from tests.harness import QUIET_LIMITS, Bench
 from tests.refusals import contents, refused
 
@@ -333,3 +337,15 @@ def test_the_umask_of_the_shell_is_the_runs(bench: Bench) -> None:
         os.umask(before)
     bench.worker("--drain").wait(timeout=60)
     assert (bench.project / "made").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_a_locked_database_refused_was_not_queued(database: Database) -> None:
+    """Even if nobody can look because it is locked still; but an interrupt may have come just after the commit."""
+    locked = sqlite3.connect(database.home.database, isolation_level=None)
+    impatient = Database(database.home, database._db, patience_s=0.05)
+    try:
+        locked.execute("BEGIN EXCLUSIVE")
+        assert not was_queued(impatient, "r1", DatabaseBusy("locked"))
+        assert was_queued(impatient, "r1", KeyboardInterrupt())
+    finally:
+        locked.close()

@@ -26,7 +26,8 @@ from backprop.worker.waiting import Aged, Waits
 LEARN_AGAIN_S: Final = 30.0
 HEAD: Final = 16
 ALL: Final = 200
-"""Candidates: so many are looked at where the first may do, and so many are told why they wait."""
+"""Candidates: so many are looked at where the first may do, else so many of the front of the queue, and as many of what
+is behind it, the next ones each time: a queue of ten thousand is gone through, and no look takes long."""
 TELL_AGAIN_S: Final = 1.0
 """While as many runs as may are running, what waits is looked at, and told so, this seldom: nothing can start."""
 
@@ -34,7 +35,8 @@ TELL_AGAIN_S: Final = 1.0
 @dataclass
 class _Round:
     """One pass over the candidates, on one reading of the machine. `running`, `reservations`: as they will be once
-    `starts` are claimed. `room`: in groups that have a cap. `shut`: somebody was passed over for its full group."""
+    `starts` are claimed. `waiting`, `behind`: why the others wait, of the front of the queue and of what is behind it.
+    `room`: in groups that have a cap. `shut`: somebody was passed over for its full group."""
 
     picture: Picture
     running: int
@@ -43,6 +45,7 @@ class _Round:
     judged: dict[tuple[Need, Limits], Decision] = field(default_factory=dict[tuple[Need, Limits], Decision])
     starts: list[tuple[Ready, Decision, Need]] = field(default_factory=list[tuple[Ready, Decision, Need]])
     waiting: list[tuple[RunRecord, Decision]] = field(default_factory=list[tuple[RunRecord, Decision]])
+    behind: list[tuple[RunRecord, Decision]] = field(default_factory=list[tuple[RunRecord, Decision]])
     shut: bool = False
 
     def add(self, ready: Ready, decision: Decision, need: Need, now_s: float) -> None:
@@ -68,6 +71,7 @@ class Admitter:
         self._closed: tuple[tuple[gate.Drained | None, int], Denial | None] | None = None
         self._learned: dict[str, tuple[int | None, float]] = {}
         self._told_s = -TELL_AGAIN_S
+        self._seen_to: RunRecord | None = None
 
     def admit(self) -> int:
         """Start what may start; how many. Raises DatabaseBusy."""
@@ -82,14 +86,15 @@ class Admitter:
             self._learned.clear()
             return 0
         if (closed := self._look_closed()) is not None:
-            self._waits.tell([(run, Decision((closed,), ())) for run in self._candidates(ALL)])
+            told = [(run, Decision((closed,), ())) for run in self._candidates(ALL)]
+            self._waits.tell(told[:ALL], told[ALL:])
             self._told_s = now_s
             return 0
         with self._admission as ours:
             return self._rounds(candidates, limit) if ours else 0
 
     def _rounds(self, candidates: list[RunRecord], limit: int) -> int:
-        """Look at the first `limit`, then at all, and again as long as a group that is full now hides others."""
+        """Look at the first `limit`, then at more, and again as long as a group that is full now hides others."""
         started = 0
         while (snapshot := self._sense.snapshot()) is not None:
             whole = limit == ALL or len(candidates) < limit
@@ -99,7 +104,7 @@ class Admitter:
             if begun < len(this.starts):
                 break  # somebody else has claimed: what was decided on is not what is there any more
             if whole and not this.shut:
-                self._waits.tell(this.waiting)
+                self._waits.tell(this.waiting, this.behind)
                 self._told_s = self._context.clock.monotonic_s()
             if self._is_full(this.running) or (whole and not (this.shut and begun)):
                 break
@@ -128,8 +133,19 @@ class Admitter:
         return closed
 
     def _candidates(self, limit: int) -> list[RunRecord]:
+        """The first `limit` of the queue; where that is `ALL`, the next so many of what is behind them too."""
+        front = self._queue(limit)
+        if limit < ALL or len(front) < limit:
+            return front
+        last, seen = front[-1], self._seen_to
+        begin = seen if seen is not None and _turn(seen) > _turn(last) else last
+        behind = self._queue(ALL, begin)
+        self._seen_to = behind[-1] if len(behind) == ALL else None
+        return front + behind
+
+    def _queue(self, limit: int, after: RunRecord | None = None) -> list[RunRecord]:
         context = self._context
-        return reads.queue(context.database, context.clock.wall_s(), limit, context.only)
+        return reads.queue(context.database, context.clock.wall_s(), limit, context.only, after)
 
     def _look_at(self, candidates: Sequence[RunRecord], snapshot: Snapshot, whole: bool) -> _Round:
         """Judge `candidates` in queue order, and have those ready that the governor admits. `whole`: those that can
@@ -141,7 +157,8 @@ class Admitter:
         quarantined = self._guard.quarantined() if snapshot.gpus else {}
         aged: Aged | None = None
         try:
-            for run in candidates:
+            for number, run in enumerate(candidates):
+                waiting = this.waiting if number < ALL else this.behind
                 if this.room.get(run.group_name or "", 1) <= 0:
                     this.shut = True
                     continue
@@ -152,16 +169,22 @@ class Admitter:
                 if decision.infeasible is not None:
                     hold(self._context, run, f"fits nowhere: {decision.infeasible}")
                 elif not decision.admitted:
-                    this.waiting.append((run, decision))
-                    aged = aged or self._waits.aged(run, decision)
+                    waiting.append((run, decision))
+                    if number < ALL:
+                        aged = aged or self._waits.aged(run, decision)
                 elif aged is not None and ageing.keeps_back(aged.wait, need.gpus):
-                    this.waiting.append((run, aged.behind()))
-                elif ready := self._preparation.prepare(run, [one.run for one, _, _ in this.starts]):
+                    waiting.append((run, aged.behind()))
+                elif ready := self._prepare(run, this):
                     this.add(ready, decision, need, self._context.clock.wall_s())
         except BaseException:
             _let_go(this.starts)
             raise
         return this
+
+    def _prepare(self, run: RunRecord, this: _Round) -> Ready | None:
+        """Trouble with one run is said, and keeps no other from its start. Raises DatabaseBusy."""
+        beside = [one.run for one, _, _ in this.starts]
+        return self._tender.guarded(run, lambda: self._preparation.prepare(run, beside))
 
     def _judge(self, run: RunRecord, need: Need, this: _Round, quarantined: dict[str, str]) -> Decision:
         limits = terms.limits_of(run.spec, self._context.settings)
@@ -248,6 +271,10 @@ class Admitter:
             known = (watchbook.learned_mib(self._context.database, run.id, run.spec), now_s)
             self._learned[run.id] = known
         return known[0]
+
+
+def _turn(run: RunRecord) -> tuple[int, float, str]:
+    return -run.priority, run.turn_s, run.id
 
 
 def _let_go(starts: Sequence[tuple[Ready, Decision, Need]]) -> None:

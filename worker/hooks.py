@@ -33,13 +33,17 @@ class Hooks:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._commands = context.settings.hooks
-        self._waiting: deque[tuple[str, str, dict[str, object]]] = deque(maxlen=WAITING_LIMIT)
+        self._waiting: deque[tuple[str, str, dict[str, object]]] = deque()
+        self._left_out = 0
         self._running: list[tuple[subprocess.Popen[bytes], float, str]] = []
 
     def fire(self, event: str, told: Mapping[str, object]) -> None:
         """Have the hook of `event` run, if there is one. `told`: what JSON can hold."""
         command = self._commands.get(event)
         if command is not None:
+            if len(self._waiting) >= WAITING_LIMIT:
+                self._waiting.popleft()
+                self._left_out += 1
             self._waiting.append((event, command, {"event": event, **told}))
             self.pump()
 
@@ -61,6 +65,10 @@ class Hooks:
         self._running = still
         while self._waiting and len(self._running) < AT_ONCE:
             self._start(*self._waiting.popleft(), now_s + LIMIT_S)
+        if self._left_out and len(self._waiting) < WAITING_LIMIT:
+            told = f"{self._left_out} left out, the oldest: more than {WAITING_LIMIT:,} waited for their turn"
+            self._context.talk.say("hook", more=told)
+            self._left_out = 0
 
     def close(self) -> None:
         """A short time for those under way, then their end: nothing outlives its worker."""

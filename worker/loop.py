@@ -82,7 +82,7 @@ class Loop:
         self._sense = MachineSense(context)
         self._guard = Guard(context, self._sense)
         self._news = News(context)
-        self._tender = Tender(context, self._guard.ended, self._news.settled)
+        self._tender = Tender(context, self._guard.ended, self._news.steps)
         self._admitter = Admitter(context, self._sense, self._guard, self._tender)
         self._reconciled_s = -RECONCILE_EVERY_S
         self._unsound: str | None = None
@@ -116,6 +116,12 @@ class Loop:
         return drain and not self._left_to_run()
 
     def _left_to_run(self) -> bool:
+        try:
+            return self._may_come()
+        except BackpropError:
+            return True  # it cannot be read now; the next tick tells what is to be done about it
+
+    def _may_come(self) -> bool:
         if (drained := reads.drained(self._context.database)) is not None:
             self._context.talk.say(
                 "drained", more=f"what is queued stays so: {gate.drained_words(drained[0])}"
@@ -154,6 +160,7 @@ class Loop:
             self._reconciled_s = now_s
             self._expect_own_row()
             reconcile(self._context)
+            self._news.end_unmet()
             self._guard.confirm(self._tender.live())
             self._back_up()
         self._obey(stop)
@@ -195,6 +202,7 @@ class Loop:
 
         Where that fails (the disk is full, say), the next tick tries again."""
         context = self._context
+        self._unsound = why
         context.talk.say("repairing", more=why)
         context.database.close()
         context.database = recovery.open_sound(

@@ -1,9 +1,11 @@
 """What follows from a segment's end, besides the run's own move? The rest of its group, hooks, and a bell."""
 
+from collections.abc import Callable
 from typing import Final
 
 from backprop.scheduler import groups
 from backprop.scheduler.claims import Settled
+from backprop.scheduler.finished import Finished
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.outcome import Verdict
 from backprop.scheduler.records import RunRecord
@@ -13,6 +15,7 @@ from backprop.worker.halving import Halving
 from backprop.worker.hooks import Hooks
 from backprop.worker.unmet import end_unmet
 
+Step = Callable[[], None]
 RINGS: Final = (State.COMPLETED, State.FAILED)
 
 
@@ -24,21 +27,23 @@ class News:
         self._hooks = Hooks(context)
         self._halving = Halving(context)
 
-    def settled(self, run: RunRecord, verdict: Verdict, settled: Settled) -> None:
-        """Call after the end is in the database. Raises DatabaseBusy."""
-        context = self._context
+    def steps(self, run: RunRecord, verdict: Verdict, settled: Settled) -> list[Step]:
+        """What is to be done once the end is in the database, each once. Raise DatabaseBusy: then that one has to be
+        done again."""
+        over = settled.state in FINAL
+        steps: list[Step] = [lambda: self._tell(run, verdict, settled)] if over else []
         if verdict.fault in WOULD_FAIL_AGAIN and settled.state is State.FAILED and run.segment == 1:
-            held = groups.hold_rest(context.database, run, str(verdict.fault))
-            if held:
-                more = (
-                    f"{held} more of group {run.group_name}: two ended at once with the same {verdict.fault}"
-                )
-                context.talk.say("held", more=more)
-        if settled.state in FINAL:
-            end_unmet(context)
-        self._halving.look(run.group_name)
-        if settled.state in FINAL:
-            self._tell(run, verdict, settled)
+            steps.append(lambda: self._hold_rest(run, str(verdict.fault)))
+        if over:
+            steps.append(self.end_unmet)
+        steps.append(lambda: self._halving.look(run.group_name))
+        if over:
+            steps.append(lambda: self._over(settled.finished))
+        return steps
+
+    def end_unmet(self) -> None:
+        """End what waits in vain. Raises DatabaseBusy."""
+        self._over(end_unmet(self._context))
 
     def pump(self) -> None:
         self._hooks.pump()
@@ -46,19 +51,29 @@ class News:
     def close(self) -> None:
         self._hooks.close()
 
+    def _hold_rest(self, run: RunRecord, fault: str) -> None:
+        held = groups.hold_rest(self._context.database, run, fault)
+        if held:
+            more = f"{held} more of group {run.group_name}: two ended at once with the same {fault}"
+            self._context.talk.say("held", more=more)
+
     def _tell(self, run: RunRecord, verdict: Verdict, settled: Settled) -> None:
-        talk = self._context.talk
         told = {"run": _view(run, verdict, settled.state), "group": run.group_name}
         self._hooks.fire(settled.state.value, told)
-        if settled.group_finished:
-            counts = groups.counts(self._context.database, run.group_name or "")
-            self._hooks.fire("group_finished", {"group": run.group_name, "counts": counts})
-            talk.ring(f"group {run.group_name}: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
-        if settled.queue_empty:
+        if settled.state in RINGS and run.group_name is None and not settled.finished.queue_empty:
+            self._context.talk.ring(f"{run.name} {settled.state}")
+
+    def _over(self, finished: Finished) -> None:
+        # All is read before anything is told: a step that is done again is not to tell twice.
+        counted = [(name, groups.counts(self._context.database, name)) for name in finished.groups]
+        for name, counts in counted:
+            self._hooks.fire("group_finished", {"group": name, "counts": counts})
+            self._context.talk.ring(
+                f"group {name}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+            )
+        if finished.queue_empty:
             self._hooks.fire("queue_empty", {})
-            talk.ring("the queue is empty")
-        elif settled.state in RINGS and run.group_name is None:
-            talk.ring(f"{run.name} {settled.state}")
+            self._context.talk.ring("the queue is empty")
 
 
 def _view(run: RunRecord, verdict: Verdict, state: State) -> dict[str, object]:

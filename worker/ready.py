@@ -50,8 +50,13 @@ class Preparation:
         if (rival := self._rival(run, beside)) is not None:
             told = f"waits: {rival.name} ({rival.id}) is running and saves where it does; give each a folder of its own"
             return self._say(run, told)
-        start = consider(context.home, context.database, run)
-        problem = start.resume.problem or self._outside.why_never(run, start)
+        try:
+            start = consider(context.home, context.database, run)
+            problem = start.resume.problem or self._outside.why_never(run, start)
+        except OSError as error:
+            # The share that it lies on is away, say: it is not gone, and there is nothing for its user to repair.
+            told = f"waits: {error.filename or 'what it begins from'} cannot be looked at: {error.strerror}"
+            return self._say(run, told)
         if problem is not None:
             return hold(context, run, problem)
         try:
@@ -69,6 +74,8 @@ class Preparation:
             sound = folders.newest_segment(context.home.run_folder(run.id)) <= run.segment
             if not sound:
                 return self._put_back(run)
+        except OSError as error:
+            return self._say(run, f"waits: {error.filename} cannot be looked at: {error.strerror}")
         finally:
             if not sound:
                 os.close(lock)

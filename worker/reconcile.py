@@ -13,15 +13,13 @@ from backprop.scheduler.database import Database
 from backprop.scheduler.home import Home
 from backprop.worker import locks
 from backprop.worker.context import Context
-from backprop.worker.unmet import end_unmet
 from backprop.worker.wake import wake_path
 
 YOUNG_S: Final = 60.0
 
 
 def reconcile(context: Context) -> int:
-    """Take over what dead workers own, and end what waits in vain; how many runs were taken over. Raises
-    DatabaseBusy."""
+    """Take over what dead workers own; how many runs were taken over. Raises DatabaseBusy."""
     folder = context.home.locks
     dead: dict[str, bool] = {}
     taken = 0
@@ -36,7 +34,6 @@ def reconcile(context: Context) -> int:
             context.place.watch(run.id, run.segment)
             context.talk.say("adopted", run, f"segment {run.segment}, from worker {owner} that is gone")
     strike_off(context.home, context.database, context.clock.wall_s(), context.worker)
-    end_unmet(context)
     return taken
 
 

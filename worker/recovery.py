@@ -72,9 +72,13 @@ def complete_batches(home: Home, database: Database) -> dict[str, int]:
     back: dict[str, int] = {}
     for name in batches.names(home):
         found = batches.read(home, name)
-        if found is not None and (count := len(rebuild.put_back_batch(database, found))):
+        if found is None:
+            continue
+        if count := len(
+            rebuild.put_back_batch(database, found, lambda name=name: batches.removed(home, name))
+        ):
             back[name] = count
-        if found is not None and not found.members:
+        if not found.members:
             batches.tidy(home, name)
     return back
 
@@ -91,7 +95,8 @@ def put_back(home: Home, database: Database, run_id: str) -> bool:
     def hear() -> None:
         _hear_again(home, database, run_id, segments)
 
-    return rebuild.put_back(database, found, segments, outcome, time.time(), hear)
+    there = (folder / "spec.json").exists
+    return rebuild.put_back(database, found, segments, outcome, time.time(), hear, there)
 
 
 def behind(home: Home, database: Database) -> list[str]:

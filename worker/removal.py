@@ -23,8 +23,10 @@ from typing import Final
 from backprop.scheduler import batches, folders, housekeeping
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import DatabaseBusy
+from backprop.scheduler.folders import OutcomeFile
 from backprop.scheduler.home import Home
-from backprop.scheduler.housekeeping import Leaving, Removed
+from backprop.scheduler.housekeeping import REMOVABLE, Leaving, Removed
+from backprop.scheduler.lifecycle import FINAL, State
 from backprop.worker import locks
 from backprop.worker.supervisor import failpoint
 
@@ -53,7 +55,7 @@ def remove(home: Home, database: Database, run_ids: Sequence[str], *, waiting: b
     for at in range(0, len(run_ids), AT_ONCE):
         some = run_ids[at : at + AT_ONCE]
         with _no_starts(home) if waiting else contextlib.nullcontext():
-            gone.add(_out_of_sight(home, database, some, gone))
+            gone.add(_out_of_sight(home, database, some, gone, REMOVABLE if waiting else FINAL))
         gone.freed_bytes += sweep(home)
     return gone
 
@@ -94,14 +96,18 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def _out_of_sight(home: Home, database: Database, run_ids: Sequence[str], gone: Gone) -> Removed:
+def _out_of_sight(
+    home: Home, database: Database, run_ids: Sequence[str], gone: Gone, among: Collection[State]
+) -> Removed:
     renamed: dict[str, Path] = {}
-    together: set[str] = set()
+    together: dict[str, dict[str, OutcomeFile | None]] = {}
 
     def take(leaving: Sequence[Leaving]) -> None:
-        together.update(one.batch for one in leaving if one.batch is not None)
-        for batch in together:
-            batches.forget(home, batch, [one.id for one in leaving if one.batch == batch])
+        for batch in {one.batch for one in leaving if one.batch is not None}:
+            ids = [one.id for one in leaving if one.batch == batch]
+            # Perhaps a second time: then what it has to be put back to is known already.
+            if batch not in together:
+                together[batch] = batches.forget(home, batch, ids)
         for one in leaving:
             if one.id not in renamed:
                 _hide(home, one.id, renamed)
@@ -111,11 +117,14 @@ def _out_of_sight(home: Home, database: Database, run_ids: Sequence[str], gone: 
     with _locked(home, run_ids) as (free, alive):
         gone.alive += alive
         try:
-            removed = housekeeping.remove(database, free, take)
+            removed = housekeeping.remove(database, free, take, among)
         except BaseException as error:
             for run_id, folder in renamed.items():
                 with contextlib.suppress(OSError):
                     folder.rename(home.run_folder(run_id))
+            for batch, before in together.items():
+                with contextlib.suppress(OSError):
+                    batches.remember(home, batch, before)
             if isinstance(error, OSError):
                 raise DatabaseBusy(
                     f"folders cannot be moved in {home.runs}: {error.strerror}; nothing was removed"
@@ -133,7 +142,10 @@ def _hide(home: Home, run_id: str, renamed: dict[str, Path]) -> None:
 
 
 def _forget_shared(home: Home, database: Database, batches_of: Collection[str]) -> None:
-    """What a batch's members shared, their snapshot of the code, once none of them is left."""
+    """What a batch's members shared: what is left of its files once each has a folder or is removed, and their snapshot
+    of the code once none of them is left."""
+    for batch in batches_of:
+        batches.tidy(home, batch)
     for batch in housekeeping.batches_without_runs(database, batches_of):
         shutil.rmtree(batches.folder(home, batch), ignore_errors=True)
 

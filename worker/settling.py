@@ -5,6 +5,7 @@ Ends that are found in one tick are written in one transaction, each as its own 
 
 import contextlib
 import functools
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,8 +26,8 @@ from backprop.worker.supervisor import failpoint
 
 Ended = Callable[[str, int, bool], None]
 """Told (run id, segment, whether processes survive it) of each end."""
-Moved = Callable[[RunRecord, Verdict, Settled], None]
-"""Told of each end once its run has moved."""
+Moved = Callable[[RunRecord, Verdict, Settled], Sequence[Callable[[], None]]]
+"""What else each end leads to once its run has moved, step by step."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Settling:
         self._outside = outside
         self._ended = ended
         self._moved = moved
+        self._left: deque[tuple[RunRecord, Callable[[], None]]] = deque()
 
     def judge(self, run: RunRecord, segment: SegmentRecord, exit: Exit | None) -> End:  # noqa: A002
         """What the end of a live segment means. Everything said is heard first: a checkpoint saved while no worker
@@ -84,17 +86,33 @@ class Settling:
         return written
 
     def follow(self, end: End, settled: Settled) -> None:
-        """What an end leads to, once it is in the database. Raises DatabaseBusy."""
+        """Note what an end leads to, once it is in the database; `catch_up` does it."""
+        run, verdict = end.run, end.verdict
+        steps: list[Callable[[], None]] = [lambda: self._tell(end, settled)]
+        if self._moved is not None:
+            steps += self._moved(run, verdict, settled)
+        self._left += [(run, step) for step in steps]
+
+    def catch_up(self, guarded: Callable[[RunRecord, Callable[[], None]], object]) -> None:
+        """Do what ends have led to. Each step is done once, and one that found the database busy first the next time.
+        `guarded`: carries a step out, and keeps trouble with its run from the others. Raises DatabaseBusy."""
+        while self._left:
+            run, step = self._left.popleft()
+            try:
+                guarded(run, step)
+            except BackpropError:
+                self._left.appendleft((run, step))
+                raise
+
+    def _tell(self, end: End, settled: Settled) -> None:
         run, verdict = end.run, end.verdict
         if settled.state in FINAL:
-            self._write_outcome(run, settled.state, verdict.reason)
+            self._write_outcome(run, settled, verdict.reason)
         if settled.state is State.COMPLETED:
             self._outside.completed(run)
         what = "requeued" if settled.state is State.QUEUED else settled.state.value
         told = f"segment {run.segment}, {end.ending.running_s:.1f} s: {verdict.reason}"
         self._context.talk.say(what, run, told)
-        if self._moved is not None:
-            self._moved(run, verdict, settled)
 
     def could_not_start(self, run: RunRecord, ending: Ending) -> None:
         """Settle a claimed segment whose supervisor could not even be started. Raises LostRace, DatabaseBusy."""
@@ -121,15 +139,16 @@ class Settling:
         except LostRace as error:
             return error
 
-    def _write_outcome(self, run: RunRecord, state: State, reason: str) -> None:
+    def _write_outcome(self, run: RunRecord, settled: Settled, reason: str) -> None:
         """Into the run's folder, for a database that has to be put together again. Of one that completed, the segment's
         `exit.json` says as much, and that is synced."""
+        # The time of the end, not of this: what was resumed since then must not look as if it had ended after that.
         outcome = OutcomeFile(
-            state=state.value, reason=reason, segment=run.segment, ended_at_s=self._context.clock.wall_s()
+            state=settled.state.value, reason=reason, segment=run.segment, ended_at_s=settled.at_s
         )
         with contextlib.suppress(OSError):
             folder = self._context.home.run_folder(run.id)
-            folders.write_outcome(folder, outcome, synced=state is not State.COMPLETED)
+            folders.write_outcome(folder, outcome, synced=settled.state is not State.COMPLETED)
 
 
 def segment_of(context: Context, run: RunRecord) -> SegmentRecord:

@@ -9,6 +9,7 @@ import msgspec
 from backprop.scheduler import claims, reads
 from backprop.scheduler.errors import BackpropError, LostRace
 from backprop.scheduler.lifecycle import Intent, State
+from backprop.scheduler.outcome import Ending
 from backprop.scheduler.records import RunRecord
 from backprop.worker.context import Context
 from backprop.worker.hearing import Hearing, Key
@@ -35,14 +36,14 @@ class Tender:
         self.outside = Outside(context)
         self._hearing = Hearing(context, self.outside)
         self._settling = Settling(context, self._hearing, self.outside, ended, moved)
-        self.could_not_start = self._settling.could_not_start
 
     def tend(self) -> int:
         """One look at every live run of this worker. Returns how many still live. Raises DatabaseBusy."""
+        self._settling.catch_up(self.guarded)
         self.outside.report()
         runs, ends = self.live(), list[End]()
         for run in runs:
-            end = self._guarded(run, lambda run=run: self._tend_one(run))
+            end = self.guarded(run, lambda run=run: self._tend_one(run))
             if end is not None:
                 ends.append(end)
         return len(runs) - self._settle(ends)
@@ -62,6 +63,11 @@ class Tender:
     def kill_all(self) -> None:
         for run in self.live():
             self._context.place.kill(run.id, run.segment)
+
+    def could_not_start(self, run: RunRecord, ending: Ending) -> None:
+        """Settle a claimed segment whose supervisor could not even be started. Raises LostRace, DatabaseBusy."""
+        self._settling.could_not_start(run, ending)
+        self._settling.catch_up(self.guarded)
 
     def close(self) -> None:
         self._hearing.close()
@@ -90,16 +96,17 @@ class Tender:
         done = 0
         for end, settled in zip(ends, self._settling.write(ends), strict=True):
             if isinstance(settled, Exception):
-                self._guarded(end.run, lambda error=settled: _raise(error))
+                self.guarded(end.run, lambda error=settled: _raise(error))
                 continue
             done += 1
             key = (end.run.id, end.run.segment)
             self._forget(key)
             self._hearing.ended(key)
-            self._guarded(end.run, lambda end=end, settled=settled: self._settling.follow(end, settled))
+            self._settling.follow(end, settled)
+        self._settling.catch_up(self.guarded)
         return done
 
-    def _guarded(self, run: RunRecord, look: Callable[[], T]) -> T | None:
+    def guarded(self, run: RunRecord, look: Callable[[], T]) -> T | None:
         """What `look` comes to; None when it fails, which concerns this run alone. Raises DatabaseBusy."""
         try:
             return look()

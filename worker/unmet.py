@@ -4,6 +4,7 @@ import contextlib
 from typing import Final
 
 from backprop.scheduler import batches, dependencies, reads
+from backprop.scheduler.finished import Finished
 from backprop.scheduler.folders import OutcomeFile
 from backprop.scheduler.records import RunRecord
 from backprop.worker.context import Context
@@ -11,10 +12,10 @@ from backprop.worker.context import Context
 SAID: Final = 5
 
 
-def end_unmet(context: Context) -> int:
-    """Stop the runs whose dependencies can never be met; how many. Raises DatabaseBusy."""
+def end_unmet(context: Context) -> Finished:
+    """Stop the runs whose dependencies can never be met; what these were the last of. Raises DatabaseBusy."""
     now_s = context.clock.wall_s()
-    ended = dependencies.end_impossible(context.database, now_s)
+    ended, finished = dependencies.end_impossible(context.database, now_s)
     outcomes: list[tuple[RunRecord, OutcomeFile]] = []
     for number, (run_id, why) in enumerate(ended):
         run = reads.run_by_id(context.database, run_id)
@@ -28,4 +29,4 @@ def end_unmet(context: Context) -> int:
         context.talk.say("stopped", more=f"{len(ended) - SAID} more that wait in vain")
     with contextlib.suppress(OSError):
         batches.write_outcomes(context.home, outcomes)
-    return len(ended)
+    return finished

@@ -67,9 +67,13 @@ class Waits:
             return None
         return Aged(run, wait)
 
-    def tell(self, waiting: Sequence[tuple[RunRecord, Decision]]) -> None:
-        """Write down why these runs wait, which are all that do, rule by rule with since when, if that has changed in
-        kind, or after a while in amount."""
+    def tell(
+        self,
+        waiting: Sequence[tuple[RunRecord, Decision]],
+        behind: Sequence[tuple[RunRecord, Decision]] = (),
+    ) -> None:
+        """Write down why these runs wait, rule by rule with since when, if that has changed in kind. `waiting` are all
+        that are looked at each time: of those it is written after a while if it has changed in amount, too."""
         now_s = self._context.clock.wall_s()
         news: dict[str, tuple[str, list[Waiting]]] = {}
         said: dict[str, tuple[Since, float]] = {}
@@ -82,6 +86,10 @@ class Waits:
                 continue
             said[run.id] = (since, now_s)
             news[run.id] = (reason, _rules(decision, since))
+        for run, decision in behind:
+            since = self._since(run, decision, now_s)
+            if since.keys() != _known(run).keys():
+                news[run.id] = (f"waits: {decision.sentence()}", _rules(decision, since))
         # A run that started meanwhile begins to wait anew when it is queued again.
         self._said = said
         self._excused_s = {run_id: at_s for run_id, at_s in self._excused_s.items() if run_id in said}

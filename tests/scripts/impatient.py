@@ -2,13 +2,14 @@
 
     python impatient.py scheduler.aftermath.PATIENCE_S=1 -- worker --drain
 
-GpuProbe.NAME=S sets the default of one of its keyword arguments.
+GpuProbe.NAME=S and Database.patience_s=S set the default of one of their arguments.
 """
 
 import sys
 from importlib import import_module
 
 from backprop.cli.main import main
+from backprop.scheduler.database import Database
 from backprop.worker.probes.client import GpuProbe
 
 at = sys.argv.index("--")
@@ -18,6 +19,8 @@ for setting in sys.argv[1:at]:
     if module == "GpuProbe":
         assert constant in (GpuProbe.__init__.__kwdefaults__ or {})
         GpuProbe.__init__.__kwdefaults__[constant] = float(value)
+    elif name == "Database.patience_s":
+        Database.__init__.__defaults__ = (float(value),)
     else:
         assert hasattr(import_module(f"backprop.{module}"), constant)
         setattr(import_module(f"backprop.{module}"), constant, float(value))
