@@ -49,7 +49,7 @@ def command(ctx: click.Context, words: Sequence[str], given: Globals, make: "Mak
     rules = with_keeping(rules, values["keep_best"], values["metric"])
     named = rules if values["group"] else None
     if given.dry_run:
-        return _describe(found, named)
+        return _describe(found, named, None if given.verbose else SHOWN)
     home, database = open_home()
     group, ids = _queue(home, database, found, named, rules, now_s)
     return _tell(home, group, ids, found, values["quiet"])
@@ -165,7 +165,7 @@ def _with_code(
     ]
 
 
-def _describe(found: Drafts, named: Group | None) -> int:
+def _describe(found: Drafts, named: Group | None, shown: int | None) -> int:
     """Print what would be queued, after the same checks. Writes nothing."""
     from backprop.cli.table import print_table
 
@@ -173,12 +173,12 @@ def _describe(found: Drafts, named: Group | None) -> int:
     _places(database, found, [draft.run_id or "" for draft in found.runs])
     rows = [
         (str(number), draft.name, command_text(draft.spec), _extra(draft))
-        for number, draft in enumerate(found.runs[:SHOWN], 1)
+        for number, draft in enumerate(found.runs[:shown], 1)
     ]
     click.echo(f"would queue {_counted(len(found.runs))}, group {named.name if named else found.stem + '-…'}")
     print_table(("", "NAME", "COMMAND", "ENVIRONMENT"), rows, ("",))
-    if len(found.runs) > SHOWN:
-        click.echo(f"… and {len(found.runs) - SHOWN:,} more")
+    if shown is not None and len(found.runs) > shown:
+        click.echo(f"… and {len(found.runs) - shown:,} more; all of them with --verbose")
     return 0
 
 

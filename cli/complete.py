@@ -31,6 +31,24 @@ def complete_groups(_ctx: click.Context, _param: click.Parameter, incomplete: st
     return [CompletionItem(group) for group in groups if group.startswith(incomplete)]
 
 
+def complete_parents(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """As `complete_runs`, of what stands behind the last comma."""
+    from click.shell_completion import CompletionItem
+
+    before, comma, last = incomplete.rpartition(",")
+    return [
+        CompletionItem(f"{before}{comma}{item.value}", help=item.help)
+        for item in complete_runs(_ctx, _param, last)
+    ]
+
+
+def complete_files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """Has the shell offer its own file names."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
 def _newest() -> list[tuple[str, str, str, str | None]]:
     """(id, name, state, group)."""
     from backprop.cli.session import open_existing

@@ -1,9 +1,11 @@
 """What would happen? The same rules on the same readings, and nothing written."""
 
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from backprop.cli import plan_view
 from backprop.cli.machine import look
@@ -11,12 +13,14 @@ from backprop.cli.safe import safe
 from backprop.cli.session import open_existing
 from backprop.cli.table import print_pairs
 from backprop.scheduler import gate, newruns, reads, watchbook
+from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.governor import Reservation, decide
 from backprop.scheduler.home import Home
 from backprop.scheduler.settings import Settings
 from backprop.scheduler.spec import Place, RunSpec
 from backprop.worker import terms
 from backprop.worker.local import LocalPlace
+from backprop.worker.locks import worker_alive
 from backprop.worker.usage import Usage, usage_of
 
 if TYPE_CHECKING:
@@ -24,15 +28,21 @@ if TYPE_CHECKING:
     from backprop.scheduler.database import Database
 
 
-def describe_start(wanted: "Submission", home: Home, place: Place = Place()) -> int:  # noqa: B008 - frozen
+def describe_start(wanted: "Submission", home: Home, place: Place, met: Collection[str]) -> int:
     """Print what `run` would queue and what the governor says of it now, behind what is queued already."""
     _, database = open_existing()
+    if (
+        wanted.run_id is not None
+        and database is not None
+        and reads.run_by_id(database, wanted.run_id) is not None
+    ):
+        raise BadCommand(newruns.id_taken([wanted.run_id]))
     judge = _Judge(home, database, wanted.settings)
     ahead = reads.queue(database, time.time()) if database is not None else []
     for run in ahead:
         judge.verdict(run.id, run.spec, run.need_mib)
     spec = wanted.spec
-    waits = place.held or place.begin_s or place.after
+    waits = place.held or newruns.conditions(place, met)
     ends = [f"{spec.max_segments} segments"] if spec.max_segments else []
     ends += [f"{spec.max_total_s / 60:g} minutes"] if spec.max_total_s else []
     chain = f"requeued until it is done{', at most ' + ' or '.join(ends) if ends else ''}"
@@ -49,7 +59,7 @@ def describe_start(wanted: "Submission", home: Home, place: Place = Place()) -> 
             ("after it", chain if spec.auto_resume else "not requeued: auto-resume is off"),
             *plan_view.pairs(spec),
             ("on a resume", plan_view.resume_text(spec)),
-            *_place(place),
+            *_place(place, met),
             ("ahead of it", f"{len(ahead)} queued" if ahead else "nothing"),
             ("governor", judge.verdict("", spec, when="then" if waits else "now")),
         ]
@@ -57,12 +67,43 @@ def describe_start(wanted: "Submission", home: Home, place: Place = Place()) -> 
     return 0
 
 
-def _place(place: Place) -> list[tuple[str, str]]:
+def _at_most(home: Home, database: "Database | None") -> int | None:
+    """The most runs that one of the workers here lets run at once; None where there is none."""
+    if database is None:
+        return None
+    alive = [one for one in reads.workers(database) if worker_alive(home.locks, one.id)]
+    return max((one.max_parallel for one in alive), default=None)
+
+
+def _place(place: Place, met: Collection[str]) -> list[tuple[str, str]]:
     """What the governor does not know of: it says what the machine has room for, not whose turn it is."""
     found = [("group", place.group)] if place.group is not None else []
     found += [("priority", str(place.priority))] if place.priority else []
     found += [("held", "until: backprop release")] if place.held else []
-    return found + newruns.conditions(place)
+    return found + newruns.conditions(place, met)
+
+
+def describe_drill(wanted: "Submission", home: Home, seconds: float) -> int:
+    """Print what `drill` would do and what the governor says of it now."""
+    _, database = open_existing()
+    spec = wanted.spec
+    print_pairs(
+        [
+            ("would drill", wanted.name),
+            ("command", wanted.command),
+            ("program", spec.program),
+            ("directory", spec.cwd),
+            (
+                "segments",
+                f"two of {seconds:g} s, each then SIG{spec.stop_signal} and {spec.grace_s:g} s to save",
+            ),
+            ("after it", "nothing of it is left but what the script writes"),
+            *plan_view.pairs(spec),
+            ("on a resume", plan_view.resume_text(spec)),
+            ("governor", _Judge(home, database, wanted.settings).verdict("", spec)),
+        ]
+    )
+    return 0
 
 
 def describe_queue(home: Home, settings: Settings) -> int:
@@ -82,7 +123,11 @@ class _Judge:
     """The governor on one look at the machine. What it admits counts against what it is asked next."""
 
     def __init__(self, home: Home, database: "Database | None", settings: Settings) -> None:
-        self._database, self._settings = database, settings
+        self._database = database
+        at_most = _at_most(home, database)
+        self._settings = (
+            settings if at_most is None else msgspec.structs.replace(settings, max_parallel=at_most)
+        )
         self._snapshot = snapshot = look(home, settings)
         alive = reads.live_segments(database)[1] if database is not None else []
         usage: Usage = usage_of(alive, snapshot, LocalPlace(home)) if snapshot.gpus else {}

@@ -17,6 +17,7 @@ MOST: Final = 100_000
 """Runs that one command may queue: beyond, a typing error is likelier than a night that long."""
 INDEX: Final = "index"
 _KEY: Final = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
+_LIKE_A_RANGE: Final = re.compile(r"-?[\d.eE+-]+\.\.-?[\d.eE+-]+")
 _RANGE: Final = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.(\d{1,18}))?", re.ASCII)
 _SPAN: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9})(?::(\d{1,9}))?)?", re.ASCII)
 
@@ -143,6 +144,10 @@ def _items(text: str, told: str) -> list[str]:
 def _values(text: str, item: str) -> Sequence[str]:
     span = _RANGE.fullmatch(item)
     if span is None:
+        if _LIKE_A_RANGE.fullmatch(item):
+            raise BadCommand(
+                f"--grid {text}: {item} is no range of whole numbers; list the values, with commas between"
+            )
         return [item]
     first, last, step = int(span[1]), int(span[2]), int(span[3] or 1)
     if step == 0:

@@ -8,6 +8,7 @@ import csv
 import importlib
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -140,20 +141,25 @@ def _flat(row: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def deliver(text: str, file: Path | None, stdout: TextIO = sys.stdout) -> None:
-    """To a file, whole or not at all, or to stdout; names that could command a terminal do not reach one.
+    """To a file, whole or not at all, or to stdout (None, or `-`); names that could command a terminal do not reach
+    one. A link is followed; into a device or a FIFO it is written as it is.
 
     Raises BadCommand when the file cannot be written.
     """
-    if file is None:
+    if file is None or str(file) == "-":
         lines = text.splitlines() if is_terminal(stdout) else None
         stdout.write(text if lines is None else "".join(f"{safe(line)}\n" for line in lines))
         return
-    draft = file.with_name(f".{file.name}.part")
+    target = Path(os.path.realpath(file))
+    whole = target.is_file() or not target.exists()
+    draft = target.with_name(f".{target.name}.part") if whole else target
     try:
         draft.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
-        draft.replace(file)
+        if whole:
+            draft.replace(target)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        if whole:
+            draft.unlink(missing_ok=True)
         raise BadCommand(f"{file} cannot be written: {error.strerror}; choose another file") from error
 
 

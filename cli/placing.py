@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 import msgspec
 
+from backprop.cli.complete import complete_parents
 from backprop.scheduler.errors import BadCommand, UnknownRun
 from backprop.scheduler.spec import DependencyKind, Group, Place
 
@@ -39,9 +40,11 @@ def place_options(command: F) -> F:
         click.option("--group", metavar="NAME", help="Put it into a group, a new one or one that is there."),
         click.option("--keep", is_flag=True,
                      help="Stay queued when --after can never be met.  [default: end as stopped]"),
-        click.option("--after-fail", multiple=True, metavar="RUN,…", help="Start once these have failed or stopped."),
-        click.option("--after-any", multiple=True, metavar="RUN,…", help="Start once these have ended, however."),
-        click.option("--after", multiple=True, metavar="RUN,…",
+        click.option("--after-fail", multiple=True, metavar="RUN,…", shell_complete=complete_parents,
+                     help="Start once these have failed or stopped."),
+        click.option("--after-any", multiple=True, metavar="RUN,…", shell_complete=complete_parents,
+                     help="Start once these have ended, however."),
+        click.option("--after", multiple=True, metavar="RUN,…", shell_complete=complete_parents,
                      help="Start once these have completed; runs or groups, repeatable."),
         click.option("--hold", is_flag=True, help="Queue it held; `backprop release` lets it start."),
         click.option("--order", type=click.Choice(["round-robin", "fifo"]), default="round-robin",
@@ -104,6 +107,8 @@ class Parents:
         self.database = database
         self.earlier: dict[str, list[str]] = {}
         """Ids by name and by id of runs about to be queued together with the one that asks."""
+        self.met: set[str] = set()
+        """Ids of those found that have ended as is wanted of them."""
         self._known: dict[tuple[Placing, bool], tuple[tuple[str, DependencyKind], ...]] = {}
 
     def place_of(self, placing: Placing) -> Place:
@@ -123,12 +128,16 @@ class Parents:
             return ()
         if key in self._known and not any(text in self.earlier for text, _ in placing.after):
             return self._known[key]
+        from backprop.scheduler.dependencies import is_met
+
         links: dict[str, DependencyKind] = {}
         for text, kind in placing.after:
             for run_id, state in self._find(text):
                 if links.setdefault(run_id, kind) != kind:
                     raise BadCommand(f"run {run_id} is named by two kinds of --after; choose one")
                 self._refuse_hopeless(text, run_id, kind, state, placing.keep)
+                if state is not None and is_met(kind, state):
+                    self.met.add(run_id)
         self._known[key] = tuple(links.items())
         return self._known[key]
 

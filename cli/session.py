@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
+from backprop.cli.complete import complete_files
 from backprop.scheduler import home as homes
 from backprop.scheduler.home import Home
 
@@ -27,7 +28,9 @@ def global_options(command: F) -> F:
     for option in (
         click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing."),
         click.option("--verbose", is_flag=True, help="Say more about what is done."),
-        click.option("--config", metavar="PATH", help="Read this project file."),
+        click.option(
+            "--config", metavar="PATH", shell_complete=complete_files, help="Read this project file."
+        ),
     ):
         command = option(command)
     return command

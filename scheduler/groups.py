@@ -68,7 +68,7 @@ def hold_rest(database: Database, run: RunRecord, fault: str) -> int:
         waiting: Any = Run.select(Run.id).where(unstarted).tuples()
         for (run_id,) in list(waiting):
             who = f"others of group {run.group_name} ended at once with the same {fault}"
-            why = f"held: {who}; look: backprop show {run.id}"
+            why = f"{who}; look: backprop show {run.id}"
             move(run_id, State.QUEUED, Event.HELD, 0, {"reason": why, "waiting": None})
             held += 1
         return held

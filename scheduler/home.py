@@ -98,6 +98,8 @@ def check(home: Home) -> bool:
         raise HomeRefused(f"{root} is not a directory; {ADVICE}")
     if seen.st_uid != os.geteuid():
         raise HomeRefused(f"{root} belongs to uid {seen.st_uid}, you are {os.geteuid()}; {ADVICE}")
+    if seen.st_mode & stat.S_ISVTX:
+        raise HomeRefused(f"{root} is a folder that users share (mode {seen.st_mode & 0o7777:o}); {ADVICE}")
     if seen.st_mode & 0o022:
         raise HomeRefused(
             f"{root} can be written by others (mode {seen.st_mode & 0o777:o}); close it: chmod 700 {root}"

@@ -6,7 +6,7 @@ On the path of every `backprop run`: what few of them need is imported where it 
 # peewee is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from backprop.scheduler.database import Database
@@ -54,9 +54,16 @@ def enqueue_all(
         if others := sorted(
             row["id"] for row in rows if row["id"] in taken and taken[row["id"]] != _kept(row)
         ):
-            raise BadCommand(_id_taken(others))
+            raise BadCommand(id_taken(others))
         insert(missing)
         insert_links(runs)
+        if waiting := [
+            (one.id,) for one in runs if one.place.after and not one.place.held and not one.place.begin_s
+        ]:
+            from backprop.scheduler.dependencies import UNMET
+
+            met = f"UPDATE runs SET reason = 'queued' WHERE id = ? AND NOT EXISTS ({UNMET})"
+            _connection().executemany(met, waiting)
         if group is not None:
             from backprop.scheduler import groups
 
@@ -112,7 +119,8 @@ def _kept(row: dict[str, Any]) -> tuple[float, RunSpec]:
     return row["created_at_s"], decode(row["spec"])
 
 
-def _id_taken(ids: Sequence[str]) -> str:
+def id_taken(ids: Sequence[str]) -> str:
+    """What is said to who asks for an id that there is."""
     return f"a run with the id {ids[0]} exists; choose another --run-id, or: backprop resume {ids[0]}"
 
 
@@ -137,18 +145,19 @@ def _told(place: Place) -> str:
     return "; ".join(" ".join(pair) for pair in conditions(place))
 
 
-def conditions(place: Place) -> list[tuple[str, str]]:
-    """What its place has it wait for, in words: `not before` a time, `waits for` other runs."""
+def conditions(place: Place, met: Collection[str] = ()) -> list[tuple[str, str]]:
+    """What its place has it wait for, in words: `not before` a time, `waits for` other runs, but for those that have
+    ended as wanted already (`met`, ids)."""
     found: list[tuple[str, str]] = []
     if place.begin_s:
         import time
 
         found.append(("not before", time.strftime("%a %Y-%m-%d %H:%M", time.localtime(place.begin_s))))
-    if place.after:
+    if after := [link for link in place.after if link[0] not in met]:
         from backprop.scheduler.dependencies import WORDS
 
-        parents = ", ".join(f"{parent} {WORDS[kind]}" for parent, kind in place.after[:3])
-        more = f" and {len(place.after) - 3} more" if len(place.after) > 3 else ""
+        parents = ", ".join(f"{parent} {WORDS[kind]}" for parent, kind in after[:3])
+        more = f" and {len(after) - 3} more" if len(after) > 3 else ""
         found.append(("waits for", f"{parents}{more}"))
     return found
 

@@ -11,7 +11,7 @@ its reason in words. Three rules stand above the others:
   without progress end it. Lost segments and crash retries are counted and capped.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from backprop.scheduler.lifecycle import Event, Intent
@@ -120,6 +120,11 @@ def settle(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
     if ending.out_of_memory is not None:
         return _out_of_memory(spec, ending, chain)
     return _failed(spec, ending, chain)
+
+
+def named(verdict: Verdict, run_id: str) -> Verdict:
+    """With the run's id in what it advises, so that it can be typed as it stands."""
+    return replace(verdict, reason=verdict.reason.replace("backprop resume", f"backprop resume {run_id}"))
 
 
 def backoff_s(attempt: int) -> float:

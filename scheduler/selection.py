@@ -25,7 +25,8 @@ FEW: Final = 5000
 
 
 class Sort(StrEnum):
-    """What `list` sorts by. Each begins with what one looks for: the newest, the lowest loss, the last to end."""
+    """What `list` sorts by. Each begins with what one looks for: the newest, the lowest loss, the last to end. TURN:
+    the queue as workers go through it, which is of queued runs alone."""
 
     AGE = "age"
     NAME = "name"
@@ -34,6 +35,7 @@ class Sort(StrEnum):
     LOSS = "loss"
     SEGMENTS = "segments"
     ENDED = "ended"
+    TURN = "turn"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,11 @@ def list_runs(
     def query() -> list[RunRecord]:
         if sort is Sort.STATE:
             return _by_state(filters, reverse, limit)
+        if sort is Sort.TURN:
+            if filters.states and State.QUEUED not in filters.states:
+                return []
+            queued = Run.select().where(*_conditions(filters, State.QUEUED)).order_by(*_turns(reverse))
+            return [run_of(row) for row in queued.limit(limit)]
         order = _order(sort, reverse)
         wanted = Run.select().where(*_conditions(filters))
         if limit is not None and len(filters.states) > 1 and limit * len(filters.states) <= MERGED_AT_MOST:
@@ -236,6 +243,12 @@ def _named(pattern: str) -> list[Any]:
         return [Run.name % glob, within]
     without_index: Any = NodeList((SQL("+"), Run.name), glue="")
     return [without_index % glob]
+
+
+def _turns(reverse: bool) -> list[Any]:
+    if reverse:
+        return [Run.priority.asc(), Run.turn_s.desc(), Run.id.desc()]
+    return [Run.priority.desc(), Run.turn_s.asc(), Run.id.asc()]
 
 
 def _order(sort: Sort, reverse: bool) -> list[Any]:

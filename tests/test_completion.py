@@ -44,6 +44,9 @@ def test_commands_options_runs_names_and_groups(filled: Bench) -> None:
     assert offered(filled, "list", "--group", "s") == ["sweep"]
     assert offered(filled, "list", "--state", "queued,fa") == ["queued,failed"]
     assert offered(filled, "move", "abc1", "--before", "abd") == ["abd2"]
+    assert offered(filled, "run", "--after", "abc1,de") == ["abc1,deep"]
+    for words in (("run", "tra"), ("drill", "tra"), ("run", "--params", "t"), ("resume", "abc1", "-r", "t")):
+        assert offered(filled, *words) == [words[-1]], "the shell's own offer of files"
     assert offered(filled, "completion", "") == ["bash", "zsh", "fish"]
 
 

@@ -261,5 +261,5 @@ def test_a_dry_run_starts_nothing(bench: Bench) -> None:
     bench.script("train.py", FORGETS)
     done = bench.backprop("drill", "--dry-run", *QUIET_LIMITS, "train.py")
     assert done.returncode == 0
-    assert "would queue" in done.stdout
+    assert "would drill" in done.stdout
     assert not bench.home.exists()

@@ -16,6 +16,7 @@ relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     ("line", "event"),
     [
         (b'{"event":"checkpoint_saved","path":"out/1.pt"}', Checkpoint("out/1.pt")),
+        (b'{"event": "train step", "step": 3, "loss": 0.5, "level": "info"}', Progress(3, 0.5)),
         (b'{"event":"checkpoint_saved","path":"/a b/1.pt","step":7}', Checkpoint("/a b/1.pt", 7)),
         (b'{"step":3,"loss":0.5}', Progress(3, 0.5)),
         (b'{"step":3.0}', Progress(3)),
@@ -57,7 +58,9 @@ def test_the_shapes_of_the_protocol(line: bytes, event: object) -> None:
         b"[1, 2]",
         b"{}",
         b'{"epoch": 3}',
-        b'{"event": "other", "step": 3, "path": "x"}',
+        b'{"event": "other", "path": "x"}',
+        b'{"event": "other", "step": "three"}',
+        b'{"event": "other", "step": -3}',
         b'{"event": 5}',
         b"{'loss': 0.31, 'learning_rate': 5e-05}",
         b"{not json at all",

@@ -20,7 +20,7 @@ from backprop.scheduler.errors import BadCommand
         ("n=0..10..4,7", ["0", "4", "8", "7"]),
         ("n=3..1", ["3", "2", "1"]),
         ("n=-1..1", ["-1", "0", "1"]),
-        ("x=1.5..2", ["1.5..2"]),
+        ("x=../a..b", ["../a..b"]),
         ('layers="64,64",128', ["64,64", "128"]),
         ("cfg=a=b,c", ["a=b", "c"]),
     ],
@@ -30,7 +30,21 @@ def test_the_values_of_a_grid(text: str, values: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["lr", "=1", "lr=", "lr=1,,2", "l r=1", "n=0..5..0", "n=1,1", "n=0..200000", 'x="a', "n=1..2,2"]
+    "text",
+    [
+        "lr",
+        "=1",
+        "lr=",
+        "lr=1,,2",
+        "l r=1",
+        "n=0..5..0",
+        "n=1,1",
+        "n=0..200000",
+        'x="a',
+        "n=1..2,2",
+        "x=1.5..2",
+        "lr=1e-4..1e-3",
+    ],
 )
 def test_what_is_no_grid(text: str) -> None:
     with pytest.raises(BadCommand, match="--grid"):

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import struct
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +150,21 @@ def test_an_unknown_run_and_no_runs_at_all(bench: Bench) -> None:
     bench.queue("train.py")
     assert bench.backprop("export", "nobody").returncode == 3
     assert exported(bench, "--state", "failed") == []
+
+
+def test_what_is_no_file_is_written_into_and_a_link_is_followed(bench: Bench) -> None:
+    """Put in its place, a draft would take away a device, or a FIFO somebody reads."""
+    bench.script("train.py", "print(1)")
+    run = bench.queue("train.py")
+    fifo, link = bench.project / "fifo", bench.project / "link.json"
+    os.mkfifo(fifo)
+    with subprocess.Popen(["/bin/cat", str(fifo)], stdout=subprocess.PIPE, text=True) as reader:
+        assert bench.backprop("export", "-o", str(fifo)).returncode == 0
+        assert run in reader.communicate(timeout=30)[0]
+    assert fifo.is_fifo()
+    link.symlink_to("real.json")
+    assert bench.backprop("export", "-o", str(link)).returncode == 0
+    assert link.is_symlink()
+    assert run in (bench.project / "real.json").read_text()
+    assert run in bench.backprop("export", "-o", "-").stdout
+    assert not (bench.project / "-").exists()

@@ -44,7 +44,7 @@ def test_its_runs_are_listed_with_what_is_known_of_them(bench: Bench) -> None:
     path = experiments(bench)
     done = bench.backprop("import", str(path))
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "imported 3 of 3 runs; 0 were here already\n"
+    assert done.stdout == "imported 3 of 4 runs; 0 were here already, 1 skipped\n"
     assert done.stderr.startswith("skipped bad: ")
     assert done.stderr.count("\n") == 1
     runs = {run["name"]: run for run in bench.runs()}
@@ -65,7 +65,7 @@ def test_a_repeated_import_changes_nothing(bench: Bench) -> None:
     assert bench.backprop("import", str(path)).returncode == 0
     before = {name: seen for name, seen in contents(bench.home).items() if not name.startswith("locks")}
     again = bench.backprop("import", str(path))
-    assert again.stdout == "imported 0 of 3 runs; 3 were here already\n"
+    assert again.stdout == "imported 0 of 4 runs; 3 were here already, 1 skipped\n"
     after = {name: seen for name, seen in contents(bench.home).items() if not name.startswith("locks")}
     assert after == before
 

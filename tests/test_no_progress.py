@@ -28,7 +28,7 @@ def test_a_script_that_never_saves_is_not_started_again_and_says_what_to_do(benc
     assert "begin at zero" in seen["reason"]
     assert "SIGINT" in seen["reason"]
     assert re.search(r"first output came after \d+\.\d s", seen["reason"])
-    longer = re.search(r"backprop resume -m ([0-9.]+)$", seen["reason"])
+    longer = re.search(rf"backprop resume {run} -m ([0-9.]+)$", seen["reason"])
     assert longer
     assert float(longer[1]) >= 0.04
 
@@ -53,7 +53,7 @@ def test_two_segments_without_a_new_checkpoint_end_the_chain(bench: Bench) -> No
     used = [one["checkpoint_used"] for one in seen["segments"]]
     assert used == [None, str(bench.project / "ckpt-5"), str(bench.project / "ckpt-5")]
     assert "2 segments in a row saved no new checkpoint" in seen["reason"]
-    assert "backprop resume -m" in seen["reason"]
+    assert f"backprop resume {run} -m" in seen["reason"]
 
 
 def test_a_script_that_is_killed_before_it_has_saved_is_told_of_its_grace(bench: Bench) -> None:
@@ -162,7 +162,7 @@ def test_without_auto_resume_one_timebox_is_the_end(bench: Bench) -> None:
     bench.worker()
     seen = bench.wait_for(run, "timeboxed")
     assert len(seen["segments"]) == 1
-    assert "auto-resume is off; `backprop resume` continues it" in seen["reason"]
+    assert f"auto-resume is off; `backprop resume {run}` continues it" in seen["reason"]
     assert bench.backprop("resume", run, "-m", "5").returncode == 0
     seen = bench.wait_for(run, "completed")
     told = [json.loads(line)["step"] for line in bench.log(run).splitlines() if "checkpoint_saved" in line]

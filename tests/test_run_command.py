@@ -349,3 +349,42 @@ def test_what_a_locked_database_refused_was_not_queued(database: Database) -> No
         assert was_queued(impatient, "r1", KeyboardInterrupt())
     finally:
         locked.close()
+
+
+def test_what_is_met_already_is_not_waited_for(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    base = bench.queue("train.py")
+    assert bench.worker("--drain").wait(timeout=60) == 0
+    words = ("run", *QUIET_LIMITS, "--after", base, "train.py")
+    assert "waits for" not in bench.backprop(*words, "--dry-run").stdout
+    done = bench.backprop(*words, "--run-id", "next")
+    assert "waits for" not in done.stderr
+    assert bench.column("next", "reason") == "queued"
+
+
+def test_a_dry_run_refuses_an_id_that_is_taken(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    run = bench.queue("train.py")
+    refused(bench, 6, "--dry-run", "run", "--run-id", run, "train.py")
+
+
+def test_a_dry_run_knows_how_many_the_worker_lets_run(bench: Bench) -> None:
+    bench.script("train.py", "import time; print('up', flush=True); time.sleep(60)")
+    runs = [bench.queue("train.py") for _ in range(2)]
+    bench.worker("-p", "3")
+    for run in runs:
+        bench.wait_for_log(run, "up")
+    assert "would start now" in bench.backprop("--dry-run", "run", *QUIET_LIMITS, "train.py").stdout
+
+
+def test_the_scripts_own_options_are_shown_their_place(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    said = refused(bench, 2, "run", "train.py", "--lr", "3e-4")
+    assert "come after --: backprop run train.py -- --lr 3e-4" in said
+
+
+def test_a_drained_queue_is_said_to_who_queues(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    assert bench.backprop("drain", "--why", "night").returncode == 0
+    done = bench.backprop("run", *QUIET_LIMITS, "train.py")
+    assert "the queue is drained (night); backprop undrain opens it" in done.stderr

@@ -11,7 +11,7 @@ from backprop.scheduler import batches, bulk, folders, newruns, reads, selection
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
 from backprop.scheduler.lifecycle import State
-from backprop.scheduler.selection import NO_FILTERS, Filters, Sort
+from backprop.scheduler.selection import NO_FILTERS, Filters, Sort, list_runs
 from backprop.scheduler.spec import NewRun, Place
 from tests.harness import QUIET_LIMITS, Bench, wait_until
 from tests.refusals import refused
@@ -362,3 +362,12 @@ def test_a_list_walks_an_index(database: Database) -> None:
         "SEARCH t1 USING INDEX runs_by_group (group_name=?)",
         "USE TEMP B-TREE FOR ORDER BY",
     ]
+
+
+def test_the_queue_is_listed_in_its_own_order(database: Database) -> None:
+    for run_id, priority in (("a", 0), ("b", 5), ("c", 0)):
+        newruns.enqueue(database, run_id, "n", SPEC, 1.0 + ord(run_id), place=Place(priority=priority))
+    add_run(database, "done", State.COMPLETED)
+    assert [run.id for run in list_runs(database, sort=Sort.TURN)] == ["b", "a", "c"]
+    assert [run.id for run in list_runs(database, sort=Sort.TURN, reverse=True, limit=2)] == ["c", "a"]
+    assert list_runs(database, Filters(states=(State.COMPLETED,)), Sort.TURN) == []

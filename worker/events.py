@@ -5,6 +5,7 @@ The shapes are the npm original's; a line is whatever a script printed, so nothi
     {"event": "checkpoint_saved", "path": "out/last.pt", "step": 1200}
     {"step": 1200, "loss": 0.31, "metrics": {"accuracy": 0.87}}       either of step and loss may be missing
     {"event": "progress", "step": 1200, "loss": null, "nonfinite": true}
+    {"event": "train step", "step": 1200, "loss": 0.31}               a logger's: `event` is its message
     {"step": 1200, "loss": NaN}                                       as Python's json writes it
 
 Of ordinary output one thing is understood: a loss that is NaN, as in `loss: nan` or `{'loss': nan}`.
@@ -87,7 +88,9 @@ def parse(line: bytes) -> Checkpoint | Progress | BadEvent | None:
     try:
         if found.event == "checkpoint_saved":
             return Checkpoint(_path(found.path), _step(found.step))
-        return _progress(found) if found.event in (None, "progress") else None
+        if found.event in (None, "progress"):
+            return _progress(found)
+        return _progress_beside(found)
     except ValueError as error:
         return BadEvent(str(error))
 
@@ -121,6 +124,16 @@ def _progress(found: _Line) -> Progress | None:
     said = Progress(_step(found.step), _loss(found.loss), _metrics(found.metrics), nonfinite)
     empty = said.step is None and said.loss is None and not nonfinite and found.event is None
     return None if empty else said
+
+
+def _progress_beside(found: _Line) -> Progress | None:
+    """A logger's line, which has a word of its own for `event` (structlog: the message). It is nobody's fault if it
+    means something else by a step or a loss."""
+    try:
+        said = _progress(found)
+    except ValueError:
+        return None
+    return said if said is not None and (said.step, said.loss) != (None, None) else None
 
 
 def _path(value: object) -> str:

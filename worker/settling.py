@@ -14,7 +14,7 @@ from backprop.scheduler.claims import Settled
 from backprop.scheduler.errors import BackpropError, LostRace
 from backprop.scheduler.folders import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
-from backprop.scheduler.outcome import Ending, Verdict, settle
+from backprop.scheduler.outcome import Ending, Verdict, named, settle
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.worker import mend
 from backprop.worker.context import Context
@@ -129,7 +129,7 @@ class Settling:
     def _judged(self, run: RunRecord, segment: SegmentRecord, ending: Ending) -> End:
         chain = chain_of(run, segment, ending, mend.known(self._context.home, self._context.database, run))
         failpoint.at("heard")
-        return End(run, ending, settle(run.spec, ending, chain))
+        return End(run, ending, named(settle(run.spec, ending, chain), run.id))
 
     def _written(self, end: End) -> Settled | Exception:
         """Inside the transaction. A race that is lost has written nothing."""

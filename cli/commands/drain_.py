@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from backprop.cli.safe import safe
 from backprop.cli.select import counted
 from backprop.cli.session import global_options, globals_of, open_home
 
@@ -43,7 +44,10 @@ def command(
     told = " ".join((why or "").split())[:WHY_LIMIT]
     if known is None or (told and told != known[0]):
         queue.set_drained(database, told or "by the user", time.time() if known is None else known[1])
-    click.echo(f"{'drained' if known is None else 'drained already'}: {running}")
+    done = "drained" if known is None else "drained already"
+    if known is not None and told and told != known[0]:
+        done += f", now for: {told} (was: {known[0]})"
+    click.echo(f"{safe(done)}: {running}")
     return _wait(home, database) if wait else 0
 
 

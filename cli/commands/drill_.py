@@ -6,6 +6,7 @@ import click
 
 from backprop.cli import options
 from backprop.cli.commands.run_ import SplitAtDashes
+from backprop.cli.complete import complete_files
 from backprop.cli.main import INTERRUPTED
 from backprop.cli.outcome import DRILL_FAILED
 from backprop.cli.safe import safe
@@ -40,7 +41,7 @@ Exit codes: 0 it can be chained, 25 it cannot or that could not be seen, 130 int
 
 
 @click.command(cls=SplitAtDashes, name="drill", epilog=EPILOG)
-@click.argument("script", required=False)
+@click.argument("script", required=False, shell_complete=complete_files)
 @click.argument("surplus", nargs=-1, metavar="[-- SCRIPT ARGS]")
 @click.option(
     "--seconds",
@@ -96,9 +97,9 @@ def command(
     home = homes.locate()
     wanted = submission(words, options.flags_of(values), options.option_names(), given.config, home, asked)
     if given.dry_run:
-        from backprop.cli.dry_run import describe_start
+        from backprop.cli.dry_run import describe_drill
 
-        return describe_start(wanted, home)
+        return describe_drill(wanted, home, seconds)
     from backprop.cli.drill import Proof, judge
     from backprop.cli.rehearsal import rehearse
 

@@ -29,7 +29,7 @@ Examples:
 )  # fmt: skip
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Write it there, whole or not at all.  [default: stdout]",
+    help="Write it there, whole or not at all; -: stdout.  [default: -]",
 )  # fmt: skip
 @click.option(
     "--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",

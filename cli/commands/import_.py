@@ -55,8 +55,10 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
             spec = decode(values["spec"])
             folders.write_spec(folder, run_id, values["name"], spec, environment, values["created_at_s"])
     added = foreign.adopt_foreign(database, list(rows.values()))
+    here = len(found.runs) - len(added)
+    skipped = f", {len(found.skipped)} skipped" if found.skipped else ""
     click.echo(
-        f"imported {len(added)} of {len(found.runs)} runs; {len(found.runs) - len(added)} were here already"
+        f"imported {len(added)} of {len(found.runs) + len(found.skipped)} runs; {here} were here already{skipped}"
     )
     return 0
 

@@ -18,7 +18,7 @@ NAN = "NaN loss"
 DEFAULT_LIMIT: Final = 50
 COUNTED: Final = 10_000
 """Counting a million rows would take longer than all the rest."""
-SORTS: Final = ("age", "name", "state", "step", "loss", "segments", "ended")
+SORTS: Final = ("age", "name", "state", "step", "loss", "segments", "ended", "turn")
 
 
 @click.command(name="list")
@@ -29,7 +29,7 @@ SORTS: Final = ("age", "name", "state", "step", "loss", "segments", "ended")
     default="age",
     show_default=True,
     metavar="BY",
-    help=f"One of {', '.join(SORTS)}. Newest, highest, last first; loss the lowest.",
+    help=f"One of {', '.join(SORTS)}. Newest, highest, last first; loss the lowest; turn: what is queued, next first.",
 )
 @click.option("--reverse", is_flag=True, help="The other way round.")
 @click.option(

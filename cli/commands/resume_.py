@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backprop.cli import options, select
+from backprop.cli.complete import complete_files
 from backprop.cli.safe import safe
 from backprop.cli.session import global_options, globals_of, need_existing
 from backprop.scheduler import home as homes
@@ -52,7 +53,11 @@ WHY = "only a run that has ended or is held can be resumed"
 @select.run_arguments
 @options.setting_options(KEYS)
 @click.option(
-    "-r", "--resume-from", metavar="PATH", help="Resume from this instead of its newest good checkpoint."
+    "-r",
+    "--resume-from",
+    metavar="PATH",
+    shell_complete=complete_files,
+    help="Resume from this instead of its newest good checkpoint.",
 )
 @click.option("--from-scratch", is_flag=True, help="Start at zero.")
 @click.option("--follow", is_flag=True, help="Show the output and end with the run.")

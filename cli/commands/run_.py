@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from backprop.cli import options, placing
+from backprop.cli.complete import complete_files
 from backprop.cli.safe import safe
 from backprop.cli.session import Globals, global_options, globals_of, open_existing, open_home
 from backprop.scheduler import home as homes
@@ -37,14 +38,23 @@ class SplitAtDashes(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index("--") if "--" in args else len(args)
         ctx.meta["script_args"] = args[at + 1 :]
-        return super().parse_args(ctx, args[:at])
+        try:
+            return super().parse_args(ctx, args[:at])
+        except click.NoSuchOption as error:
+            if at < len(args) or args[0].startswith("-"):
+                raise
+            typed = f"backprop {self.name} {args[0]} -- {' '.join(args[1:])}"
+            told = f"No such option: {error.option_name}. The script's own arguments come after --: {typed}"
+            raise click.UsageError(told, ctx) from error
 
 
 @click.command(cls=SplitAtDashes, name="run", epilog=EPILOG)
-@click.argument("script", required=False)
+@click.argument("script", required=False, shell_complete=complete_files)
 @click.argument("surplus", nargs=-1, metavar="[-- SCRIPT ARGS]")
 @options.setting_options(options.all_keys())
-@click.option("-r", "--resume-from", metavar="PATH", help="Checkpoint to start from.")
+@click.option(
+    "-r", "--resume-from", metavar="PATH", shell_complete=complete_files, help="Checkpoint to start from."
+)
 @click.option("--run-id", metavar="ID", help="Choose the id; one that exists is refused.")
 @click.option("-n", "--name", help="A name for people; several runs may share it.  [default: the script's]")
 @click.option(
@@ -78,8 +88,18 @@ class SplitAtDashes(click.Command):
 @click.option(
     "--array", metavar="SPEC", help="A run for each of 1-100 or 1,3,5-7, {index} replaced; %4: four at once."
 )
-@click.option("--params", metavar="FILE", help="A run for each row of a .csv or .jsonl, {column} replaced.")
-@click.option("--batch", metavar="FILE", help="A run for each line, as typed after `backprop run`; -: stdin.")
+@click.option(
+    "--params",
+    metavar="FILE",
+    shell_complete=complete_files,
+    help="A run for each row of a .csv or .jsonl, {column} replaced.",
+)
+@click.option(
+    "--batch",
+    metavar="FILE",
+    shell_complete=complete_files,
+    help="A run for each line, as typed after `backprop run`; -: stdin.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print the id alone; of many, one a line.")
 @global_options
 @click.pass_context
@@ -130,10 +150,11 @@ def command(
     if given.dry_run:
         from backprop.cli.dry_run import describe_start
 
-        place = placing.Parents(open_existing()[1]).place_of(wish)
+        parents = placing.Parents(open_existing()[1])
+        place = parents.place_of(wish)
         if group is not None:
             place = msgspec.structs.replace(place, group=group.name)
-        return describe_start(wanted, homes.locate(), place)
+        return describe_start(wanted, homes.locate(), place, parents.met)
     return _queue(wanted, given, _Where(wish, group), now_s, follow, quiet)
 
 
@@ -170,10 +191,12 @@ def _queue(
     wanted: "Submission", given: Globals, where: _Where, now_s: float, follow: bool, quiet: bool
 ) -> int:
     from backprop.cli.submission import enqueue
+    from backprop.scheduler import reads
     from backprop.worker.wake import wake_workers
 
     home, database = open_home()
-    place = placing.Parents(database).place_of(where.placing)
+    parents = placing.Parents(database)
+    place = parents.place_of(where.placing)
     if where.group is not None:
         place = msgspec.structs.replace(place, group=where.group.name)
     run_id = enqueue(home, database, wanted, now_s, place, where.group)
@@ -185,13 +208,17 @@ def _queue(
         from backprop.scheduler import newruns
 
         click.echo(f"queued {safe(wanted.name)}, id {run_id}")
-        for line in [*lines(wanted.spec), *map(" ".join, newruns.conditions(place))]:
+        for line in [*lines(wanted.spec), *map(" ".join, newruns.conditions(place, parents.met))]:
             click.echo(safe(line), err=True)
     if given.verbose:
         click.echo(
             f"  {safe(wanted.command)}\n  in {safe(wanted.spec.cwd)}, folder {home.run_folder(run_id)}",
             err=True,
         )
+    if not quiet and (drained := reads.drained(database)) is not None:
+        from backprop.scheduler.gate import drained_words
+
+        click.echo(safe(drained_words(drained[0])), err=True)
     if follow:
         from backprop.cli.follow import follow_run
 

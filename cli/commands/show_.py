@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SHOWN_CHECKPOINTS: Final = 6
 FAR_OFF_MIB: Final = 1024
 
+NAN: Final = "NaN loss"
+
 
 @click.command(name="show")
 @click.argument("run", shell_complete=complete_runs)
@@ -70,7 +72,9 @@ def _print(
 
     spec = run.spec
     running_s = sum(one.running_s or 0.0 for one in segments)
-    progress = f"step {run.last_step if run.last_step is not None else '-'}, loss {number(run.last_loss)}"
+    finite = number(run.last_loss)
+    loss = f"nan, {finite} when it was last a number" if run.fault == NAN else finite
+    progress = f"step {run.last_step if run.last_step is not None else '-'}, loss {loss}"
     print_pairs(
         [
             ("run", f"{run.id}  {run.name}"),
