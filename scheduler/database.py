@@ -88,11 +88,14 @@ class Database:
         return None if row[0] == "ok" else str(row[0])
 
     def replaced(self) -> bool:
-        """Whether the path no longer leads to the file that is open: deleted, or another one put there."""
+        """Whether the path no longer leads to the file that is open: deleted, or another one put there. Raises
+        DatabaseBusy when that cannot be seen just now."""
         try:
             return self._identity() != self._opened
         except FileNotFoundError:
             return True
+        except OSError as error:
+            raise DatabaseBusy(f"{self.home.database} cannot be looked at: {error.strerror}") from error
 
     def copy_to(self, target: Path) -> None:
         """Write a whole, compacted copy (0600) beside concurrent writers. Raises DatabaseBusy, FileExistsError."""

@@ -7,6 +7,7 @@ process of its home is left.
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,8 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 COMMAND = Path(sys.executable).parent / "backprop"
 QUIET_LIMITS = ("--min-free-ram", "0", "--max-cpu-load", "1000", "--gpu-probe", "none")
@@ -30,6 +33,15 @@ def wait_until(
     while not true_now():
         assert time.monotonic() < end, f"still not true after {timeout_s} s; saw: {saw()}"
         time.sleep(0.02)
+
+
+def without_roots_rights() -> tuple[str, ...]:
+    """What to put before a command, so that modes of files hold for it as for everybody."""
+    if os.geteuid() != 0:
+        return ()
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not installed: root may read and write everything")
+    return ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
 
 def alive(pid: int) -> bool:

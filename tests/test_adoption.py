@@ -109,6 +109,7 @@ def test_one_that_takes_over_does_not_ask_a_second_time(stand: Stand) -> None:
     stand.wait_for_log("ready")
     first.send_signal(signal.SIGTERM)
     stand.wait_for_log("asked")
+    wait_until(lambda: json.loads((stand.segment / "stop.json").read_text())["sent"])
     first.kill()
     first.wait()
     second = stand.adopt()
@@ -117,6 +118,21 @@ def test_one_that_takes_over_does_not_ask_a_second_time(stand: Stand) -> None:
     record = stand.ended()
     assert record["asked"] == "asked", "or its exit code 0 would pass for the end of the training"
     assert stand.log() == "ready\nasked\nheard 1\n"
+
+
+def test_one_that_takes_over_asks_where_the_other_one_only_meant_to(stand: Stand) -> None:
+    """Killed between the note and the signal: with neither, the leader would not be let save."""
+    stand.python(LISTENER)
+    first = stand.start()
+    stand.wait_for_log("ready")
+    first.kill()
+    first.wait()
+    note = {"asked": "timebox", "at_s": time.time(), "sent": False}
+    (stand.segment / "stop.json").write_text(json.dumps(note))
+    stand.adopt()
+    record = stand.ended()
+    assert record["asked"] == "timebox"
+    assert stand.log() == "ready\nheard 1\n"
 
 
 def test_one_that_takes_over_finds_a_leader_nobody_had_written_down(stand: Stand) -> None:

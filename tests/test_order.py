@@ -1,7 +1,6 @@
 """Whose turn it is: hold, release and move, and a long wait that lets nothing pass."""
 
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from backprop.scheduler.spec import NewRun, Place
 from backprop.worker.context import Clock, Context, Talk
 from backprop.worker.local import LocalPlace
 from backprop.worker.waiting import Waits
-from tests.harness import COMMAND, QUIET_LIMITS, Bench, wait_until
+from tests.harness import COMMAND, QUIET_LIMITS, Bench, wait_until, without_roots_rights
 from tests.refusals import refused
 from tests.rows import SPEC, add_run, get
 
@@ -326,18 +325,10 @@ def test_one_that_cannot_be_looked_at_keeps_no_other_from_its_start(bench: Bench
     other = bench.queue("train.py")
     away.chmod(0)
     try:
-        bench.worker(command=(*_without_roots_rights(), str(COMMAND)))
+        bench.worker(command=(*without_roots_rights(), str(COMMAND)))
         bench.wait_for(other, "completed")
         told = f"waits: {away / 'ckpt'} cannot be looked at: Permission denied"
         wait_until(lambda: bench.column(lost, "reason") == told, saw=lambda: bench.column(lost, "reason"))
     finally:
         away.chmod(0o700)
     bench.wait_for(lost, "completed")
-
-
-def _without_roots_rights() -> tuple[str, ...]:
-    if os.geteuid() != 0:
-        return ()
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv is not installed: root may look at everything")
-    return ("setpriv", "--bounding-set=-dac_override,-dac_read_search")

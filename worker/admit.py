@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from backprop.scheduler import ageing, claims, gate, reads, watchbook
-from backprop.scheduler.errors import BackpropError, LostRace
+from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor import Decision, Denial, Limits, Need, Reservation, decide
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.snapshot import Snapshot
@@ -210,7 +210,7 @@ class Admitter:
                 started += 1
                 try:
                     self._launch(this.picture.snapshot, ready, number, decision, need)
-                except BackpropError as error:
+                except Exception as error:
                     # The others are claimed too, and would be lost with it.
                     trouble = error
         finally:

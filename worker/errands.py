@@ -4,6 +4,7 @@ A checkpoint of many GB takes seconds to copy, and the ticks meanwhile keep watc
 belongs to the thread of the ticks alone.
 """
 
+import contextlib
 import signal
 import threading
 import traceback
@@ -39,14 +40,13 @@ class Errands:
             for older in [one for one in self._waiting if one.key == errand.key]:
                 self._waiting.remove(older)
             self._waiting.append(errand)
-            if self._thread is None:
-                # A daemon: a disk that hangs must not keep a worker from ending.
-                self._thread = threading.Thread(target=self._work, name="errands", daemon=True)
-                self._thread.start()
             self._changed.notify_all()
+        self._have_thread()
 
     def report(self) -> None:
         """Tell of what has been done since the last time."""
+        if self._waiting:
+            self._have_thread()
         while self._finished:
             errand, result = self._finished.popleft()
             errand.done(result)
@@ -58,6 +58,16 @@ class Errands:
             self._waiting.clear()
             self._closed = True
             self._changed.notify_all()
+
+    def _have_thread(self) -> None:
+        """Where no thread is to be had just now, the next look tries again."""
+        if self._thread is not None:
+            return
+        # A daemon: a disk that hangs must not keep a worker from ending.
+        thread = threading.Thread(target=self._work, name="errands", daemon=True)
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
 
     def _work(self) -> None:
         # Signals are for the thread of the ticks.

@@ -12,9 +12,14 @@ from backprop.worker.listen import Listener
 from backprop.worker.outside import Outside
 from backprop.worker.pace import Now, Pace
 from backprop.worker.place import Exit
+from backprop.worker.tail import MAX_READ_BYTES
 
 HEAR_EVERY_S: Final = 1.0
 """At most one transaction a second for a segment's events: a writer without pauses starves the others."""
+
+FINAL_BYTES: Final = 16 * 1024 * 1024
+UNREADABLE_S: Final = 30.0
+"""After so long a file that cannot be read is left out: a run that never ends would hold its GPU, and its worker."""
 
 Key = tuple[str, int]
 
@@ -23,6 +28,9 @@ class Told(Enum):
     NOTHING = 1
     """Nothing that was worth a transaction."""
     STORED = 2
+    MORE = 4
+    """It has ended, and has said more than is to be read at once: a gigabyte takes a minute, in which nobody else would
+    be looked after."""
     OVERTAKEN = 3
     """Somebody has stored since the row was read: nothing was, and the next call begins where the row stands then."""
 
@@ -36,6 +44,7 @@ class Hearing:
         self._listeners: dict[Key, Listener] = {}
         self._heard_s: dict[Key, float] = {}
         self._paces: dict[Key, Pace] = {}
+        self._unreadable_s: dict[Key, float] = {}
 
     def look(self, run: RunRecord, segment: SegmentRecord) -> None:
         """Once a tick for each that lives. Raises DatabaseBusy."""
@@ -65,25 +74,31 @@ class Hearing:
             # It may have been paused since the last tick.
             self._paces[key].look(run.state, Now(self._context.clock.wall_s(), now_s))
         listener = self._listener(run, segment)
+        leave = now_s - self._unreadable_s.get(key, now_s) >= UNREADABLE_S
+        more = False
         try:
-            if final:
+            if final and not leave and listener.unread_bytes() > FINAL_BYTES:
+                more, seen = True, ()
+            elif final:
                 seen = self._outside.last_look(run, segment, exit)
             else:
                 seen = self._outside.look(run, segment, hurry=self._near(run))
-            heard = listener.hear(final, seen)
+            heard = listener.hear(final and not more, seen, FINAL_BYTES if more else MAX_READ_BYTES, leave)
             if heard is None:
-                return Told.NOTHING
+                return Told.MORE if more else Told.NOTHING
             if not reported.record(self._context.database, run.id, run.segment, heard):
                 self.forget(key)
                 return Told.OVERTAKEN
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError):
+                self._unreadable_s.setdefault(key, now_s)
             # It has read on, and nothing is stored: whatever was in there is to be heard again.
             self._listeners.pop(key).close()
             self._outside.forget(key)
             raise
         listener.stored(heard)
         self._follow(run, heard, final)
-        return Told.STORED
+        return Told.MORE if more else Told.STORED
 
     def wish(self, run: RunRecord) -> tuple[Intent, str] | None:
         """Why it should be asked to end now rather than at its supervisor's timebox; None to let it run."""
@@ -110,6 +125,7 @@ class Hearing:
     def ended(self, key: Key) -> None:
         self.forget(key)
         self._paces.pop(key, None)
+        self._unreadable_s.pop(key, None)
 
     def close(self) -> None:
         for key in list(self._listeners):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from backprop.scheduler.outcome import EX_TEMPFAIL
 from backprop.scheduler.records import CheckpointRecord, SegmentRecord
 from backprop.scheduler.spec import Plan, RunSpec
 from backprop.worker import checkpoints
@@ -32,7 +33,9 @@ def end_of(exit: Exit | None) -> End:  # noqa: A002
     """`exit` None: lost."""
     if exit is None or not exit.seen_to_end:
         return End(None, killed=True)
-    return End(exit.ended_at_s, killed=exit.escalated != "none" or exit.signal == signal.SIGKILL)
+    # A launcher (a shell script, torchrun) outlives the process that was killed, and exits as it likes.
+    by_itself = exit.asked is None and exit.exit_code not in (None, 0, EX_TEMPFAIL)
+    return End(exit.ended_at_s, killed=by_itself or exit.escalated != "none" or exit.signal == signal.SIGKILL)
 
 
 class Judge:

@@ -43,6 +43,7 @@ class Launch:
 
 def launch(context: Context, tender: Tender, wanted: Launch) -> None:
     """Start the segment; settle it at once if it cannot be started. Consumes the lock. Raises DatabaseBusy."""
+    order: Order | OSError
     try:
         run = _run(context, wanted.run_id)
         order = _order(context, run, wanted)
@@ -50,10 +51,12 @@ def launch(context: Context, tender: Tender, wanted: Launch) -> None:
         # Held on, the lock would make a claimed run look alive for as long as this worker lives.
         os.close(wanted.lock)
         raise
-    if order is None:
+    if isinstance(order, OSError):
         os.close(wanted.lock)
-        why = f"its code snapshot is gone or damaged: {run.spec.code}"
-        tender.could_not_start(run, Ending(could_not_start=why, wanted=run.intent))
+        passing = order.errno in PASSING_ERRORS
+        what = f"cannot be read now ({order.strerror})" if passing else "is gone or damaged"
+        why = f"its code snapshot {what}: {run.spec.code}"
+        tender.could_not_start(run, Ending(could_not_start=why, passing=passing, wanted=run.intent))
         return
     told = f" from {wanted.checkpoint}" if wanted.checkpoint else ""
     context.talk.say("started", run, f"segment {wanted.number}, {order.timebox_s / 60:g} min{told}")
@@ -71,13 +74,13 @@ def _run(context: Context, run_id: str) -> RunRecord:
     return run
 
 
-def _order(context: Context, run: RunRecord, wanted: Launch) -> Order | None:
-    """What to execute, of the code as it was when queued; None when that is gone."""
+def _order(context: Context, run: RunRecord, wanted: Launch) -> Order | OSError:
+    """What to execute, of the code as it was when queued; why not, when that cannot be read."""
     shell = folders.read_environment(context.home.run_folder(run.id))
     try:
         code = pinned(run.spec, shell)
-    except OSError:
-        return None
+    except OSError as error:
+        return error
     run = msgspec.structs.replace(run, spec=code.spec)
     folder = str(context.place.folder(run.id, wanted.number))
     return Order(

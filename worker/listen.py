@@ -12,7 +12,7 @@ from backprop.scheduler.records import CheckpointRecord, MetricRecord, RunRecord
 from backprop.scheduler.reported import Heard
 from backprop.worker import checkpoints, events
 from backprop.worker.startover import Steps
-from backprop.worker.tail import Tail
+from backprop.worker.tail import MAX_READ_BYTES, Tail
 
 QUIET_STORE_S: Final = 10.0
 """Offsets that moved past ordinary output alone are stored this seldom: reading it again would change nothing."""
@@ -80,8 +80,15 @@ class Listener:
         self._stored = (segment.log_offset, segment.events_offset)
         self._stored_at_s = time.monotonic()
 
-    def hear(self, final: bool = False, spotted: Sequence[CheckpointRecord] = ()) -> Heard | None:
-        """What was said since the last stored read; None when there is nothing worth a transaction.
+    def hear(
+        self,
+        final: bool = False,
+        spotted: Sequence[CheckpointRecord] = (),
+        max_bytes: int = MAX_READ_BYTES,
+        leave: bool = False,
+    ) -> Heard | None:
+        """What was said since the last stored read; None when there is nothing worth a transaction. `max_bytes`: to be
+        read of each file, unless it is `final`. `leave`: go on without a file that cannot be read.
 
         `spotted`: what was seen on disk meanwhile, to be stored together with it.
 
@@ -89,8 +96,12 @@ class Listener:
         OSError when a file exists and cannot be read.
         """
         batch = _Batch(self.steps)
-        self._read(self._events, batch, final)
-        self._read(self._log, batch, final)
+        for tail in (self._events, self._log):
+            try:
+                self._read(tail, batch, final, max_bytes)
+            except OSError as error:
+                if not leave or error.errno in checkpoints.CANNOT_LOOK:
+                    raise
         self.announces = self.announces or bool(batch.claims)
         first_s = self._first_sign()
         moved = (self._log.offset, self._events.offset) != self._stored
@@ -114,6 +125,10 @@ class Listener:
             metrics=self._measured(batch),
         )
 
+    def unread_bytes(self) -> int:
+        """Raises OSError when a file exists and cannot be read."""
+        return self._log.unread_bytes() + self._events.unread_bytes()
+
     def stands_at(self, segment: SegmentRecord) -> bool:
         """Whether the row has been read as far as we have stored. Where it has not, what we heard is not in it."""
         return self._stored == (segment.log_offset, segment.events_offset)
@@ -135,9 +150,9 @@ class Listener:
         given = Path(self._spec.resume_from) if self._spec.resume_from else None
         return checkpoints.roots_for(self._cwd, self._spec.argv, given, extra)
 
-    def _read(self, tail: Tail, batch: _Batch, final: bool) -> None:
+    def _read(self, tail: Tail, batch: _Batch, final: bool, max_bytes: int) -> None:
         while True:
-            for line in tail.read():
+            for line in tail.read(max_bytes):
                 batch.take(line)
             if not final:
                 return

@@ -74,7 +74,8 @@ class LocalPlace:
         if record is not None:
             return Life.ENDED, record
         if not held:
-            return Life.LOST, None
+            # Lock files may have been deleted under those that hold them. A second copy would be worse than a look.
+            return (Life.UNSUPERVISED if self._is_seen(run_id, number) else Life.LOST), None
         return (Life.ALIVE if self._supervisor_alive(run_id, number) else Life.UNSUPERVISED), None
 
     def ask(self, run_id: str, number: int) -> None:
@@ -116,7 +117,7 @@ class LocalPlace:
             if child.poll() is not None:
                 self._forget(key)
         for key, handle in list(self._pidfds.items()):
-            if key not in self._children and select.select([handle], [], [], 0)[0]:
+            if key not in self._children and _is_readable(handle):
                 self._forget(key)
 
     def leader(self, run_id: str, number: int) -> proctree.Process | None:
@@ -124,6 +125,13 @@ class LocalPlace:
         known = self._processes(run_id, number)
         leader = proctree.Process(*known.leader) if known is not None else None
         return leader if leader is not None and proctree.alive(leader) else None
+
+    def is_recording(self, run_id: str, number: int) -> bool:
+        known = self._processes(run_id, number)
+        if known is None or proctree.alive(proctree.Process(*known.leader)):
+            return False
+        supervisor = proctree.Process(*known.supervisor)
+        return proctree.alive(supervisor) and not proctree.stopped(supervisor)
 
     def pids(self, run_id: str, number: int) -> frozenset[int]:
         known = self._processes(run_id, number)
@@ -150,7 +158,7 @@ class LocalPlace:
             "cwd": spec.cwd,
             "umask": spec.umask,
             "environment": order.environment,
-            "cookie": [f"BACKPROP_RUN_ID={order.run.id}", f"BACKPROP_SEGMENT={order.number}"],
+            "cookie": _cookie(order.run.id, order.number),
             "timebox_s": order.timebox_s,
             "promised_mib": order.promised_mib,
             "grace_s": spec.grace_s,
@@ -206,6 +214,12 @@ class LocalPlace:
             return time.time() - self.folder(run_id, number).stat().st_mtime < INTRODUCTION_S
         return False
 
+    def _is_seen(self, run_id: str, number: int) -> bool:
+        """Whether some process says that it belongs to the segment: its leader, or one with its environment."""
+        if self.leader(run_id, number) is not None:
+            return True
+        return bool(proctree.carriers(tuple(entry.encode() for entry in _cookie(run_id, number))))
+
     def _processes(self, run_id: str, number: int) -> _Processes | None:
         known = _read(self.folder(run_id, number) / "processes.json", _Processes)
         return known if known is not None and known.boot_id == self._boot_id else None
@@ -218,6 +232,18 @@ class LocalPlace:
         handed = self._handed.pop(key, None)
         if handed is not None:
             handed.channel.close()
+
+
+def _is_readable(handle: int) -> bool:
+    """Not by `select`, which refuses descriptors from 1,024 on."""
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _cookie(run_id: str, number: int) -> list[str]:
+    """What every process of a segment has in its environment, unless it took it out."""
+    return [f"BACKPROP_RUN_ID={run_id}", f"BACKPROP_SEGMENT={number}"]
 
 
 def _supervisor(

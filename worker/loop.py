@@ -109,6 +109,8 @@ class Loop:
         if self._trouble_s:
             # Nothing can be settled now. The segments end without us; who insists may go.
             return stop.asked >= 2
+        if stop.asked >= 3:
+            return True
         if alive:
             return False
         if stop.asked or (self._until is not None and self._until()):
@@ -148,11 +150,12 @@ class Loop:
 
     def _tick(self, stop: Stop) -> int:
         """Finish what ended before starting anything."""
+        # First of all: what has ended wakes us up as long as it is not collected.
+        self._context.place.reap()
         if self._unsound is None and self._context.database.replaced():
             self._unsound = f"{self._context.home.database} was deleted or replaced"
         if self._unsound is not None:
             self._repair(self._unsound)
-        self._context.place.reap()
         self._sense.pump()
         self._news.pump()
         now_s = self._context.clock.monotonic_s()
@@ -192,7 +195,8 @@ class Loop:
             )
             self._context.talk.say("stopping", more=told)
         elif stop.asked >= 2 and self._asked_seen == 1:
-            self._context.talk.say("killing", more="what has not ended yet")
+            told = "what has not ended yet; once more leaves it to the next worker"
+            self._context.talk.say("killing", more=told)
         if stop.asked >= 2:
             self._tender.kill_all()
         self._asked_seen = min(stop.asked, 2)
@@ -230,12 +234,9 @@ class Loop:
         if not stop.asked and not stop.hung_up:
             self._context.place.prepare()
         poll = select.poll()
-        for handle in (
-            stop.fileno(),
-            self._wake.fileno(),
-            *self._context.place.wake_fds(),
-            *self._sense.wake_fds(),
-        ):
+        others = (self._wake.fileno(), *self._context.place.wake_fds(), *self._sense.wake_fds())
+        # In trouble it is time that is to pass: what ends meanwhile cannot be settled.
+        for handle in (stop.fileno(), *(others if not self._trouble_s else ())):
             poll.register(handle, select.POLLIN)
         asked = bool(
             self._sense.wake_fds()

@@ -2,7 +2,8 @@
 
 Counts the running time it has itself seen, on the monotonic clock, so that neither a jump of the wall clock nor a
 pause makes a segment look late; what ran before it looked is not counted. A supervisor that somebody stopped
-(SIGSTOP) is told to run on and does the rest itself; one that still does nothing is replaced.
+(SIGSTOP) is told to run on and does the rest itself; one that still does nothing is replaced. Not one that records the
+end of its leader: it may have to wait until a disk has room again, and nobody else knows what it would record.
 """
 
 from typing import Final
@@ -36,7 +37,7 @@ class Overdue:
         self._seen_s[key] = self._seen_s.get(key, 0.0) + now_s - before_s
         box_s = run.spec.timebox_s * (1 + run.spec.overrun_pct / 100)
         late_s = self._seen_s[key] - (box_s + run.spec.grace_s + LINGER_S + MARGIN_S)
-        if late_s > REPLACE_AFTER_S:
+        if late_s > REPLACE_AFTER_S and not self._context.place.is_recording(*key):
             self._context.talk.say(
                 "overdue", run, f"segment {run.segment}: its supervisor does nothing: replaced"
             )

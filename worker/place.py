@@ -72,6 +72,10 @@ class Place(Protocol):
         """How a segment is; the Exit comes with ENDED only."""
         ...
 
+    def is_recording(self, run_id: str, number: int) -> bool:
+        """Whether the process that the user's command became has ended, and its supervisor is at work on that."""
+        ...
+
     def ask(self, run_id: str, number: int) -> None:
         """Let it checkpoint and end."""
         ...

@@ -50,12 +50,15 @@ class Settling:
         self._moved = moved
         self._left: deque[tuple[RunRecord, Callable[[], None]]] = deque()
 
-    def judge(self, run: RunRecord, segment: SegmentRecord, exit: Exit | None) -> End:  # noqa: A002
-        """What the end of a live segment means. Everything said is heard first: a checkpoint saved while no worker
-        lived counts. Raises LostRace, OSError, DatabaseBusy."""
+    def judge(self, run: RunRecord, segment: SegmentRecord, exit: Exit | None) -> End | None:  # noqa: A002
+        """What the end of a live segment means; None while there is more to hear of it than fits into one look.
+        Everything said is heard first: a checkpoint saved while no worker lived counts. Raises LostRace, OSError,
+        DatabaseBusy."""
         database = self._context.database
         while (told := self._hearing.hear(run, segment, final=True, exit=exit)) is Told.OVERTAKEN:
             segment = segment_of(self._context, run)
+        if told is Told.MORE:
+            return None
         if told is Told.STORED:
             run = reads.run_by_id(database, run.id) or run
             segment = segment_of(self._context, run)

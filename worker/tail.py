@@ -87,6 +87,10 @@ class Tail:
             self._take(chunk, lines)
         return lines
 
+    def unread_bytes(self) -> int:
+        """How much of the file has not been read; 0 while there is none. Raises OSError as `read`."""
+        return max(os.fstat(self._fd).st_size - self._at, 0) if self._ready() else 0
+
     def rest(self) -> bytes:
         """The text after the last newline, taken as a line; empty if none, or over 64 KiB.
 

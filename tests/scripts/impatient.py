@@ -22,7 +22,7 @@ for setting in sys.argv[1:at]:
     elif name == "Database.patience_s":
         Database.__init__.__defaults__ = (float(value),)
     else:
-        assert hasattr(import_module(f"backprop.{module}"), constant)
-        setattr(import_module(f"backprop.{module}"), constant, float(value))
+        there = import_module(f"backprop.{module}")
+        setattr(there, constant, type(getattr(there, constant))(float(value)))
 sys.argv[1 : at + 1] = []
 sys.exit(main())

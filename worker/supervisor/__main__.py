@@ -108,7 +108,9 @@ def _see_through(
     )
     asked = files.read(folder / "stop.json")
     if asked is not None:
-        segment.take_over(str(asked["asked"]), time.time() - _number(asked["at_s"]))
+        segment.take_over(
+            str(asked["asked"]), time.time() - _number(asked["at_s"]), asked.get("sent") is not False
+        )
     record = segment.run()
     failpoint.at("ended")
     files.write_when_possible(folder / "exit.json", record)

@@ -5,7 +5,7 @@ that decide what a run becomes are synced, file and folder, first.
 
     order.json      read      what to run and for how long
     processes.json  written   who supervisor and leader are, for a worker that finds them later
-    stop.json       written   why the leader is about to be signalled: before the signal
+    stop.json       written   why the leader is about to be signalled: before the signal, and once more after it
     exit.json       written   how it ended: the last thing a supervisor does
 """
 
@@ -53,16 +53,28 @@ def write_if_possible(path: Path, content: dict[str, object], durable: bool = Fa
 
 
 def write_when_possible(path: Path, content: dict[str, object]) -> None:
-    """As `write`, durable, waiting for room on a full disk as long as it takes. Raises OSError for anything else."""
+    """As `write`, durable, trying again as long as it takes: until a full disk has room, or a share is back. What is to
+    be written nobody else knows. Raises OSError when the folder has been removed, or
+    a link put in the way."""
     while True:
         try:
             write(path, content, durable=True)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno == errno.ELOOP or _is_gone(path.parent):
                 raise
             time.sleep(RETRY_EVERY_S)
         else:
             return
+
+
+def _is_gone(folder: Path) -> bool:
+    try:
+        folder.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _sync_folder(folder: Path) -> None:

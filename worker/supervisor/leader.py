@@ -16,11 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import proctree
 
-RESET = tuple(
-    getattr(signal, name)
-    for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGALRM",
-                 "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGXFSZ", "SIGCONT", "SIGWINCH")
-)  # fmt: skip
+RESET = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 PIDFD_INFO = struct.Struct("=QQ11Ii")
 """`struct pidfd_info` of <linux/pidfd.h>, first version: mask, cgroup id, eleven ids, exit status."""
 PIDFD_GET_INFO = 3 << 30 | PIDFD_INFO.size << 16 | 0xFF << 8 | 11

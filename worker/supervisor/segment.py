@@ -53,10 +53,15 @@ class Segment:
         self._asked_at_s: float | None = None
         self._escalated = "none"
 
-    def take_over(self, asked: str, ago_s: float) -> None:
-        """The stop signal was sent `ago_s` seconds ago by a supervisor that died since. It is not sent twice: to many
-        scripts a second one means "drop everything", in the middle of their save."""
-        self._asked, self._asked_at_s = asked, self._now() - ago_s
+    def take_over(self, asked: str, ago_s: float, sent: bool) -> None:
+        """A supervisor that died since wrote down `ago_s` seconds ago that it was about to send the stop signal, and
+        perhaps that it had (`sent`). It is not sent twice: to many scripts a second one means "drop everything", in the
+        middle of their save. Where that is unknown, the signal was most likely not sent, as the note takes a disk's
+        time and the signal none; a leader that has ended counts as asked all the same."""
+        if sent or self._leader.ended():
+            self._asked, self._asked_at_s = asked, self._now() - ago_s
+        else:
+            self._ask(asked)
 
     def run(self) -> dict[str, object]:
         """Until nothing of the segment is alive. Returns the body of `exit.json`."""
@@ -107,13 +112,15 @@ class Segment:
 
     def _ask(self, why: str) -> None:
         """Record why, then the stop signal to the leader alone. A leader that has just ended was not asked."""
-        files.write_if_possible(self._folder / "stop.json", {"asked": why, "at_s": time.time()}, durable=True)
+        note: dict[str, object] = {"asked": why, "at_s": time.time(), "sent": False}
+        files.write_if_possible(self._folder / "stop.json", note, durable=True)
         failpoint.at("asking")
         if self._leader.ended():
             return
         # A leader we may not signal (it became another user) is asked all the same: its time is over.
         if proctree.send(self._leader.process, self._stop_signal) or not self._leader.ended():
             self._asked, self._asked_at_s = why, self._now()
+            files.write_if_possible(self._folder / "stop.json", note | {"sent": True})
         # A stopped process takes a signal only when it runs again, whoever stopped it.
         self._thaw()
 

@@ -21,6 +21,8 @@ class Channel:
     """The supervisor's end."""
 
     def __init__(self, descriptor: int) -> None:
+        # A leader that inherited it could speak in our name.
+        os.set_inheritable(descriptor, False)
         self._socket = _socket.socket(fileno=descriptor)
 
     def next_segment(self) -> tuple[Path, int] | None:
