@@ -12,7 +12,7 @@ from backprop.cli.machine import look
 from backprop.cli.safe import safe
 from backprop.cli.session import open_existing
 from backprop.cli.table import print_pairs
-from backprop.scheduler import gate, newruns, reads, watchbook
+from backprop.scheduler import gate, newruns, reads, switches, watchbook
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.governor import Reservation, decide
 from backprop.scheduler.home import Home
@@ -135,7 +135,7 @@ class _Judge:
         self._running = len(alive)
         kept_aside = watchbook.quarantined(database) if database is not None and snapshot.gpus else []
         self._quarantined = {one.gpu_uuid: one.reason for one in kept_aside}
-        drained = reads.drained(database) if database is not None else None
+        drained = switches.drained(database) if database is not None else None
         self._closed = gate.closed(drained, settings.active_hours or (), time.time())
 
     def verdict(self, run_id: str, spec: RunSpec, raised_mib: int | None = None, when: str = "now") -> str:

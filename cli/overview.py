@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from backprop.cli.views import iso
-from backprop.scheduler import gate, reads, watchbook
+from backprop.scheduler import gate, reads, switches, watchbook
 from backprop.scheduler.database import Database
 from backprop.scheduler.home import Home
 from backprop.scheduler.lifecycle import State
@@ -80,7 +80,7 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
     ]
     counts = reads.state_counts(database)
     warnings = diskuse.look(home, LOOK_S).sentences()
-    drained, active_hours = reads.drained(database), settings.active_hours or ()
+    drained, active_hours = switches.drained(database), settings.active_hours or ()
     return Overview(
         home,
         snapshot,

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from backprop.scheduler import reads, statements
+from backprop.scheduler import reads, statements, switches
 from backprop.scheduler.database import Database
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.finished import NOTHING, Finished, finished
@@ -57,7 +57,7 @@ def claim(database: Database, wanted: Sequence[Claim], now_s: float) -> list[int
     def verb() -> list[int | None]:
         if wanted and wanted[0].serial != reads.serial(database):
             raise LostRace("another worker claimed a run meanwhile")
-        if reads.drained(database) is not None:
+        if switches.drained(database) is not None:
             raise LostRace("the queue was drained meanwhile")
         return [_claim(one, now_s) for one in wanted]
 

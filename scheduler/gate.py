@@ -14,7 +14,7 @@ from backprop.scheduler.rules import Denial, Rule
 DRAINED: Final = "the queue is drained"
 
 Drained = tuple[str, float]
-"""(why, since when): what `reads.drained` says."""
+"""(why, since when): what `switches.drained` says."""
 
 
 def closed(

@@ -133,12 +133,6 @@ def queue(
     return [run_from(row) for row in rows]
 
 
-def drained(database: Database) -> tuple[str, float] | None:
-    """(why, since when in Unix seconds) nothing is to be started; None when the queue is open."""
-    rows = database.rows("SELECT why, since_s FROM switches WHERE name = 'drained'")
-    return (rows[0][0], rows[0][1]) if rows else None
-
-
 def serial(database: Database) -> int:
     """The admission serial: changes with every claim, whoever makes it."""
     newest: int | None = database.rows("SELECT MAX(serial) FROM segments")[0][0]

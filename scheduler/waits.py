@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from backprop.scheduler import dependencies, groups, reads
+from backprop.scheduler import dependencies, groups, switches
 from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import LIVE, State
 from backprop.scheduler.records import RunRecord
@@ -17,7 +17,7 @@ def reasons(database: Database, run: RunRecord, now_s: float, when: When) -> lis
     if run.state is not State.QUEUED:
         return []
     found: list[str] = []
-    drained = reads.drained(database)
+    drained = switches.drained(database)
     if drained is not None:
         found.append(
             f"the queue is drained since {when(drained[1])} ({drained[0]}); backprop undrain opens it"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from backprop.scheduler import ageing, claims, gate, reads, watchbook
+from backprop.scheduler import ageing, claims, gate, reads, switches, watchbook
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor import Decision, Denial, Limits, Need, Reservation, decide
 from backprop.scheduler.records import RunRecord
@@ -119,7 +119,7 @@ class Admitter:
         """Why nothing at all may start, said when it changes. Worked out once a minute: the next opening is found by
         going through the week."""
         now_s = self._context.clock.wall_s()
-        seen = (reads.drained(self._context.database), int(now_s // 60))
+        seen = (switches.drained(self._context.database), int(now_s // 60))
         before = self._closed
         if before is not None and before[0] == seen:
             return before[1]

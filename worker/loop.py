@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-from backprop.scheduler import claims, gate, reads
+from backprop.scheduler import claims, gate, reads, switches
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged, DatabaseRefused
 from backprop.scheduler.lifecycle import State
 from backprop.worker import recovery
@@ -124,7 +124,7 @@ class Loop:
             return True  # it cannot be read now; the next tick tells what is to be done about it
 
     def _may_come(self) -> bool:
-        if (drained := reads.drained(self._context.database)) is not None:
+        if (drained := switches.drained(self._context.database)) is not None:
             self._context.talk.say(
                 "drained", more=f"what is queued stays so: {gate.drained_words(drained[0])}"
             )

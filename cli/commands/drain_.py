@@ -32,7 +32,7 @@ def command(
     Running segments go on to their end; a run that is queued again waits. Workers stay; `backprop worker --drain` is
     another thing: a worker that exits once it has nothing left to run.
     """
-    from backprop.scheduler import queue, reads
+    from backprop.scheduler import queue, switches
 
     home, database = open_home()
     alive = _alive(home, database)
@@ -40,7 +40,7 @@ def command(
     if globals_of(ctx, config, verbose, dry_run).dry_run:
         click.echo(f"would drain the queue; {running}")
         return 0
-    known = reads.drained(database)
+    known = switches.drained(database)
     told = " ".join((why or "").split())[:WHY_LIMIT]
     if known is None or (told and told != known[0]):
         queue.set_drained(database, told or "by the user", time.time() if known is None else known[1])

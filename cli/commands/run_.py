@@ -191,7 +191,7 @@ def _queue(
     wanted: "Submission", given: Globals, where: _Where, now_s: float, follow: bool, quiet: bool
 ) -> int:
     from backprop.cli.submission import enqueue
-    from backprop.scheduler import reads
+    from backprop.scheduler import switches
     from backprop.worker.wake import wake_workers
 
     home, database = open_home()
@@ -215,7 +215,7 @@ def _queue(
             f"  {safe(wanted.command)}\n  in {safe(wanted.spec.cwd)}, folder {home.run_folder(run_id)}",
             err=True,
         )
-    if not quiet and (drained := reads.drained(database)) is not None:
+    if not quiet and (drained := switches.drained(database)) is not None:
         from backprop.scheduler.gate import drained_words
 
         click.echo(safe(drained_words(drained[0])), err=True)

@@ -12,11 +12,11 @@ from backprop.cli.session import global_options, globals_of, open_existing
 @click.pass_context
 def command(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool) -> int:
     """Let workers start runs again, after `backprop drain`."""
-    from backprop.scheduler import queue, reads
+    from backprop.scheduler import queue, switches
     from backprop.worker.wake import wake_workers
 
     home, database = open_existing()
-    if database is None or reads.drained(database) is None:
+    if database is None or switches.drained(database) is None:
         click.echo("the queue is not drained", err=True)
         return 0
     if globals_of(ctx, config, verbose, dry_run).dry_run:
