@@ -49,9 +49,7 @@ def describe_start(wanted: "Submission", home: Home, place: Place, met: Collecti
     print_pairs(
         [
             ("would queue", wanted.name),
-            ("command", wanted.command),
-            ("program", spec.program),
-            ("directory", spec.cwd),
+            *_command(wanted),
             (
                 "timebox",
                 f"{spec.timebox_s / 60:g} min, then SIG{spec.stop_signal} and {spec.grace_s:g} s to save",
@@ -65,6 +63,10 @@ def describe_start(wanted: "Submission", home: Home, place: Place, met: Collecti
         ]
     )
     return 0
+
+
+def _command(wanted: "Submission") -> list[tuple[str, str]]:
+    return [("command", wanted.command), ("program", wanted.spec.program), ("directory", wanted.spec.cwd)]
 
 
 def _at_most(home: Home, database: "Database | None") -> int | None:
@@ -90,9 +92,7 @@ def describe_drill(wanted: "Submission", home: Home, seconds: float) -> int:
     print_pairs(
         [
             ("would drill", wanted.name),
-            ("command", wanted.command),
-            ("program", spec.program),
-            ("directory", spec.cwd),
+            *_command(wanted),
             (
                 "segments",
                 f"two of {seconds:g} s, each then SIG{spec.stop_signal} and {spec.grace_s:g} s to save",

@@ -3,10 +3,13 @@
 import json
 import time
 from datetime import datetime
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from backprop.cli.submission import command_text
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+
+NAN: Final = "NaN loss"
+"""`triage.Fault.NAN`, for what has no use for the rest of triage."""
 
 
 def print_json(value: object) -> None:

@@ -70,6 +70,14 @@ class Stand:
         """A supervisor that takes the place of a dead one."""
         return self._spawn("-1", [])
 
+    def replace(self, first: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        """Kill a supervisor; another one that has taken its place."""
+        first.kill()
+        first.wait()
+        second = self.adopt()
+        wait_until(lambda: self.known()["supervisor"][0] == second.pid)
+        return second
+
     def _spawn(self, lock: str, handed_down: list[int]) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-I", "-S", str(PROGRAM), str(self.segment), lock]
         process = subprocess.Popen(

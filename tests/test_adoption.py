@@ -31,10 +31,7 @@ def test_one_that_takes_over_keeps_the_deadline_and_ends_everything(stand: Stand
     first = stand.start()
     stand.wait_for_log("ready")
     leader, known = stand.leader(), stand.known()
-    first.kill()
-    first.wait()
-    second = stand.adopt()
-    wait_until(lambda: stand.known()["supervisor"][0] == second.pid)
+    stand.replace(first)
     assert stand.known()["leader"] == known["leader"]
     assert stand.known()["started_monotonic_s"] == known["started_monotonic_s"], (
         "the box began with the leader"
@@ -54,10 +51,7 @@ def test_one_that_takes_over_a_paused_leader_can_thaw_it(stand: Stand) -> None:
     first.send_signal(signal.SIGUSR1)
     leader = stand.leader()
     wait_until(lambda: state(leader) == "T")
-    first.kill()
-    first.wait()
-    second = stand.adopt()
-    wait_until(lambda: stand.known()["supervisor"][0] == second.pid)
+    second = stand.replace(first)
     deadline_s = stand.known()["started_monotonic_s"] + 2.0
     wait_until(lambda: time.monotonic() > deadline_s + 0.5)
     assert state(leader) == "T"
@@ -85,10 +79,7 @@ def test_a_leader_stopped_while_its_child_was_not_yet_another_program_is_paused_
     first.send_signal(signal.SIGUSR1)
     (child,) = proctree.children(f"{leader}/task/{leader}")
     wait_until(lambda: state(child) == "T")
-    first.kill()
-    first.wait()
-    second = stand.adopt()
-    wait_until(lambda: stand.known()["supervisor"][0] == second.pid)
+    second = stand.replace(first)
     deadline_s = stand.known()["started_monotonic_s"] + 2.0
     wait_until(lambda: time.monotonic() > deadline_s + 0.5)
     assert not (stand.segment / "stop.json").exists(), "time spent paused does not count"
@@ -110,10 +101,7 @@ def test_one_that_takes_over_does_not_ask_a_second_time(stand: Stand) -> None:
     first.send_signal(signal.SIGTERM)
     stand.wait_for_log("asked")
     wait_until(lambda: json.loads((stand.segment / "stop.json").read_text())["sent"])
-    first.kill()
-    first.wait()
-    second = stand.adopt()
-    wait_until(lambda: stand.known()["supervisor"][0] == second.pid)
+    second = stand.replace(first)
     second.send_signal(signal.SIGTERM)
     record = stand.ended()
     assert record["asked"] == "asked", "or its exit code 0 would pass for the end of the training"

@@ -75,6 +75,8 @@ def test_an_events_file_that_cannot_be_read_does_not_keep_a_run_alive(bench: Ben
     command = (*without_roots_rights(), *impatient("worker.hearing.UNREADABLE_S=0.5"))
     assert bench.worker("--drain", command=command).wait(timeout=60) == 0
     assert bench.state(run) == "completed"
+    assert "goes on without what cannot be read" in bench.output()
+    assert "events.jsonl (Permission denied)" in bench.output()
 
 
 def test_a_third_ctrl_c_leaves_what_cannot_be_settled_to_the_next_worker(bench: Bench) -> None:

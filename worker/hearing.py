@@ -84,6 +84,11 @@ class Hearing:
             else:
                 seen = self._outside.look(run, segment, hurry=self._near(run))
             heard = listener.hear(final and not more, seen, FINAL_BYTES if more else MAX_READ_BYTES, leave)
+            if not leave:
+                self._unreadable_s.pop(key, None)
+            elif final and listener.left_out:
+                told = f"goes on without what cannot be read: {', '.join(listener.left_out)}"
+                self._context.talk.say("trouble", run, told)
             if heard is None:
                 return Told.MORE if more else Told.NOTHING
             if not reported.record(self._context.database, run.id, run.segment, heard):

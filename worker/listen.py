@@ -63,8 +63,8 @@ class _Batch:
 class Listener:
     """Follows one segment. `hear` is idempotent across workers: the store takes each span of bytes once.
 
-    `steps`: those it has reported; but for the first, since this listener began. `announces`: it has said since then
-    that it saved.
+    `left_out`: files that could not be read, with why. `steps`: those it has reported; but for the first, since this
+    listener began. `announces`: it has said since then that it saved.
     """
 
     def __init__(self, run: RunRecord, segment: SegmentRecord, folder: Path) -> None:
@@ -75,6 +75,7 @@ class Listener:
         self._first_output_s = segment.first_output_s
         self.steps = Steps(first=segment.first_step)
         self.announces = False
+        self.left_out: list[str] = []
         self._log = Tail(folder / "log", segment.log_offset)
         self._events = Tail(folder / "events.jsonl", segment.events_offset)
         self._stored = (segment.log_offset, segment.events_offset)
@@ -102,6 +103,7 @@ class Listener:
             except OSError as error:
                 if not leave or error.errno in checkpoints.CANNOT_LOOK:
                     raise
+                self.left_out.append(f"{tail.path} ({error.strerror})")
         self.announces = self.announces or bool(batch.claims)
         first_s = self._first_sign()
         moved = (self._log.offset, self._events.offset) != self._stored

@@ -7,14 +7,13 @@ import click
 
 from backprop.cli import select
 from backprop.cli.session import open_existing
-from backprop.cli.views import duration, number, print_json, run_view
+from backprop.cli.views import NAN, duration, number, print_json, run_view
 
 if TYPE_CHECKING:
     from backprop.scheduler.database import Database
     from backprop.scheduler.records import RunRecord
     from backprop.scheduler.selection import Filters
 
-NAN = "NaN loss"
 DEFAULT_LIMIT: Final = 50
 COUNTED: Final = 10_000
 """Counting a million rows would take longer than all the rest."""

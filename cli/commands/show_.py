@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 SHOWN_CHECKPOINTS: Final = 6
 FAR_OFF_MIB: Final = 1024
 
-NAN: Final = "NaN loss"
-
 
 @click.command(name="show")
 @click.argument("run", shell_complete=complete_runs)
@@ -68,7 +66,7 @@ def _print(
     from backprop.cli.plan_view import pairs, resume_text
     from backprop.cli.submission import command_text
     from backprop.cli.table import print_pairs, print_table
-    from backprop.cli.views import clock, duration, number, size
+    from backprop.cli.views import NAN, clock, duration, number, size
 
     spec = run.spec
     running_s = sum(one.running_s or 0.0 for one in segments)

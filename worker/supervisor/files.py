@@ -54,8 +54,7 @@ def write_if_possible(path: Path, content: dict[str, object], durable: bool = Fa
 
 def write_when_possible(path: Path, content: dict[str, object]) -> None:
     """As `write`, durable, trying again as long as it takes: until a full disk has room, or a share is back. What is to
-    be written nobody else knows. Raises OSError when the folder has been removed, or
-    a link put in the way."""
+    be written nobody else knows. Raises OSError when the folder has been removed, or a link put in the way."""
     while True:
         try:
             write(path, content, durable=True)
@@ -70,10 +69,8 @@ def write_when_possible(path: Path, content: dict[str, object]) -> None:
 def _is_gone(folder: Path) -> bool:
     try:
         folder.lstat()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno == errno.ENOENT
     return False
 
 
