@@ -16,19 +16,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from backprop.cli.session import open_home
-from backprop.cli.submission import Asked, enqueue, submission
-from backprop.scheduler.database import Database
-from backprop.scheduler.governor import Limits, Need, Reservation, decide
-from backprop.scheduler.home import Home
-from backprop.scheduler.settings import Settings
-from backprop.scheduler.snapshot import Gpu, Host, Snapshot
-from backprop.worker.admit import Admitter
+from backprop.cli.context import open_home
+from backprop.cli.submit.submission import Asked, enqueue, submission
+from backprop.scheduler.config.settings import Settings
+from backprop.scheduler.governor.decide import Limits, Need, Reservation, decide
+from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.store.connection import Database
+from backprop.worker.admission.admission import Admitter
 from backprop.worker.context import Clock, Context, Talk
-from backprop.worker.guard import Guard
-from backprop.worker.local import LocalPlace
+from backprop.worker.executor.local import LocalPlace
+from backprop.worker.machine.monitor import Guard
 from backprop.worker.probes.client import GpuProbe
-from backprop.worker.tend import Tender
+from backprop.worker.segments.tracker import Tender
 from benchmarks.resting import watch
 from benchmarks.sample import OURS, Row, Sample, ours, table
 from benchmarks.workbench import Workbench

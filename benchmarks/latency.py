@@ -12,13 +12,13 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from backprop.cli.session import open_home
-from backprop.cli.submission import Asked, enqueue, submission
-from backprop.scheduler import reads
-from backprop.scheduler.database import Database
-from backprop.scheduler.home import Home
+from backprop.cli.context import open_home
+from backprop.cli.submit.submission import Asked, enqueue, submission
+from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import FINAL, State
-from backprop.worker.wake import wake_workers
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.worker.wakeup import wake_workers
 from benchmarks.sample import Row, Sample, ours
 from benchmarks.workbench import Workbench, wait_until
 
@@ -91,11 +91,11 @@ def _run_to_its_end(home: Home, database: Database, *words: str) -> float:
     wake_workers(home.locks)
 
     def ended() -> bool:
-        run = reads.run_by_id(database, run_id)
+        run = queries.run_by_id(database, run_id)
         return run is not None and run.state in FINAL
 
     wait_until(ended, timeout_s=300)
-    run = reads.run_by_id(database, run_id)
+    run = queries.run_by_id(database, run_id)
     if run is None or run.state is not State.COMPLETED:
         raise RuntimeError(f"the benchmark's own run did not complete: {run}")
     time.sleep(0.2)  # the worker goes back to sleep

@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from backprop.cli.session import open_home
-from backprop.scheduler import newruns, reads
-from backprop.scheduler.database import Database
+from backprop.cli.context import open_home
 from backprop.scheduler.errors import DatabaseBusy
 from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import enqueue
 from benchmarks.machine import machine
 from benchmarks.workbench import Workbench
 
@@ -64,7 +65,7 @@ def measure(hogs: Hogs, times: int, longest_s: float) -> dict[str, list[float]]:
     """How long `times` writes and reads of ours took beside `hogs`, in ms, sorted; fewer where `longest_s` is over."""
     with Workbench():
         home, database = open_home()
-        newruns.enqueue(database, "hogged", "hogged", SPEC, 1.0, "queued")
+        enqueue.enqueue(database, "hogged", "hogged", SPEC, 1.0, "queued")
         taken: dict[str, list[float]] = {"write": [], "read": []}
         try:
             with _running(home.database, hogs):
@@ -95,7 +96,7 @@ def table(found: Sequence[tuple[Hogs, dict[str, list[float]]]]) -> str:
 def _write_ms(database: Database, number: int) -> float:
     begun = time.perf_counter()
     try:
-        newruns.enqueue(database, f"n{number}", "x", SPEC, 1.0, "queued")
+        enqueue.enqueue(database, f"n{number}", "x", SPEC, 1.0, "queued")
     except DatabaseBusy as error:
         print(f"gave up: {error}", file=sys.stderr)
     return (time.perf_counter() - begun) * 1000
@@ -103,7 +104,7 @@ def _write_ms(database: Database, number: int) -> float:
 
 def _read_ms(database: Database) -> float:
     begun = time.perf_counter()
-    reads.run_by_id(database, "hogged")
+    queries.run_by_id(database, "hogged")
     return (time.perf_counter() - begun) * 1000
 
 

@@ -10,18 +10,18 @@ from typing import Final
 
 import click
 
+from backprop.cli.exit_codes import EXIT_CODE
 from backprop.cli.main import INTERRUPTED
-from backprop.cli.outcome import EXIT_CODE
-from backprop.cli.safe import safe
-from backprop.cli.stream import LogStream
-from backprop.scheduler import reads
-from backprop.scheduler.database import Database
+from backprop.cli.render.log_stream import LogStream
+from backprop.cli.render.terminal_text import safe
+from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.errors import UnknownRun
-from backprop.scheduler.home import Home
+from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.records import RunRecord
-from backprop.scheduler.settings import Settings
-from backprop.worker.wake import wake_workers
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.worker.wakeup import wake_workers
 
 POLL_S: Final = 0.3
 
@@ -74,7 +74,7 @@ def _work(
     home: Home, database: Database, run_id: str, settings: Settings, stream: LogStream, reasons: _Reasons
 ) -> bool:
     """Be the worker of this run. The database stays with this thread; the other one only reads the logs."""
-    from backprop.worker.session import work
+    from backprop.worker.daemon import work
 
     done = threading.Event()
 
@@ -105,7 +105,7 @@ def has_ended(run: RunRecord) -> bool:
 
 
 def run_now(database: Database, run_id: str) -> RunRecord:
-    run = reads.run_by_id(database, run_id)
+    run = queries.run_by_id(database, run_id)
     if run is None:
         raise UnknownRun(f"run {run_id} has been removed meanwhile")
     return run

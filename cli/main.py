@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
-from backprop.cli.safe import safe
+from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.errors import BackpropError, DatabaseBusy
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ COMMANDS: Final = {
     "completion": "Print a completion script for bash, zsh or fish.",
     "import": "Bring in experiments.json of the npm tool.",
 }
+MODULES: Final = {"import": "import_"}
+"""Of commands whose name Python keeps for itself."""
 EPILOG: Final = """\b
 Start here:
   backprop run train.py -m 10 -- --lr 3e-4     queue it, ten minutes a segment
@@ -67,7 +69,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"backprop.cli.commands.{cmd_name}_")
+        module = importlib.import_module(f"backprop.cli.commands.{MODULES.get(cmd_name, cmd_name)}")
         command = module.command
         if not isinstance(command, click.Command):
             raise TypeError(f"{module.__name__}.command is no click command")

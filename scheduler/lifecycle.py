@@ -94,19 +94,3 @@ LIVE: frozenset[State] = frozenset(state for state in State if (state, Event.REQ
 def next_state(state: State, event: Event) -> State | None:
     """The state that `event` leads to from `state`; None when the table has no such row."""
     return TRANSITIONS.get((state, event))
-
-
-def mermaid() -> str:
-    """The table as a Mermaid state diagram, one line a move, grouped by (from, to). Drawn into the docs."""
-    grouped: dict[tuple[State, State], list[str]] = {}
-    for (source, event), target in TRANSITIONS.items():
-        grouped.setdefault((source, target), []).append(event.value)
-    lines = ["stateDiagram-v2", "    [*] --> queued: enqueued"]
-    lines += [
-        f"    {source} --> {target}: {', '.join(events)}" for (source, target), events in grouped.items()
-    ]
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(mermaid())

@@ -14,9 +14,9 @@ its reason in words. Three rules stand above the others:
 from dataclasses import dataclass, replace
 from typing import Final
 
+from backprop.scheduler.faults import WOULD_FAIL_AGAIN, Fault, fault_of
 from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.spec import RunSpec
-from backprop.scheduler.triage import WOULD_FAIL_AGAIN, Fault, fault_of
 
 EX_TEMPFAIL: Final = 75
 STALLED_CAP: Final = 2

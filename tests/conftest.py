@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler import home as homes
-from backprop.scheduler.database import Database, open_database
-from backprop.scheduler.home import Home
+from backprop.scheduler.home import layout
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.store.connection import Database, open_database
 from tests.fakes import FakeDriver, build_driver
 from tests.harness import Bench
 from tests.probing import Machine
@@ -34,7 +34,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     """A new database, a real file, opened by this process."""
-    opened = open_database(homes.ensure(Home(tmp_path / "home")))
+    opened = open_database(layout.ensure(Home(tmp_path / "home")))
     try:
         yield opened
     finally:

@@ -1,7 +1,7 @@
 """Machines, cards and promises for tests of the rules."""
 
-from backprop.scheduler.governor import Decision, Limits, Need, Reservation, Rule, decide
-from backprop.scheduler.snapshot import Gpu, Host, Snapshot
+from backprop.scheduler.governor.decide import Decision, Limits, Need, Reservation, Rule, decide
+from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
 
 GIB = 1024
 HOST = Host(ram_free_mib=32 * GIB, ram_total_mib=64 * GIB, load_1m=2.0, cores=8, disk_free_mib=100 * GIB)

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from backprop.scheduler import claims, newruns, queue, reads
-from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import Event, State
 from backprop.scheduler.outcome import Ending, Verdict
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import claims, enqueue, user_requests
 
 SPEC = RunSpec(
     argv=("python", "train.py"), program="/usr/bin/python", cwd="/project", script="/project/train.py"
@@ -21,14 +22,14 @@ SETTLED = {
 
 
 def get(database: Database, run_id: str) -> RunRecord:
-    run = reads.run_by_id(database, run_id)
+    run = queries.run_by_id(database, run_id)
     assert run is not None
     return run
 
 
 def claimed(database: Database, run: RunRecord, now_s: float = 2.0, worker: str = "w1") -> RunRecord:
     """Claim a queued run; how it is then."""
-    serial, _ = reads.live_segments(database)
+    serial, _ = queries.live_segments(database)
     claims.claim(database, [claims.Claim(run=run, worker=worker, serial=serial)], now_s)
     return get(database, run.id)
 
@@ -37,10 +38,10 @@ def add_run(
     database: Database, run_id: str, state: State = State.QUEUED, name: str = "train", spec: RunSpec = SPEC
 ) -> RunRecord:
     """A new run, brought into `state`."""
-    newruns.enqueue(database, run_id, name, spec, 1.0, "queued")
+    enqueue.enqueue(database, run_id, name, spec, 1.0, "queued")
     run = get(database, run_id)
     if state is State.HELD:
-        queue.hold(database, run, "why")
+        user_requests.hold_run(database, run, "why")
     elif state is not State.QUEUED:
         run = claimed(database, run)
         if state is State.PAUSED:

@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from backprop.worker import locks
+from backprop.worker.executor import locks
 from tests.harness import processes_with, wait_until
 
 PROGRAM = Path(__file__).parent.parent / "worker" / "supervisor"

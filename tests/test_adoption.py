@@ -8,7 +8,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from backprop.worker.supervisor import proctree
+from backprop.worker.supervisor import process_tree
 from tests.harness import alive, wait_until
 from tests.standing import EXIT_TAKEN, LISTENER, Stand, state
 
@@ -77,7 +77,7 @@ def test_a_leader_stopped_while_its_child_was_not_yet_another_program_is_paused_
     leader = stand.leader()
     wait_until(lambda: state(leader) == "D", saw=lambda: state(leader))
     first.send_signal(signal.SIGUSR1)
-    (child,) = proctree.children(f"{leader}/task/{leader}")
+    (child,) = process_tree.children(f"{leader}/task/{leader}")
     wait_until(lambda: state(child) == "T")
     second = stand.replace(first)
     deadline_s = stand.known()["started_monotonic_s"] + 2.0

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from backprop.scheduler.aftermath import (
+from backprop.scheduler.governor.gpu_quarantine import (
     FORGOTTEN_S,
     PATIENCE_S,
     Aftermath,
@@ -12,7 +12,7 @@ from backprop.scheduler.aftermath import (
     merged,
     unexplained_mib,
 )
-from backprop.scheduler.snapshot import Gpu, Host, Snapshot
+from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
 
 GIB = 1024
 HOST = Host(ram_free_mib=32 * GIB, ram_total_mib=64 * GIB, load_1m=2.0, cores=8, disk_free_mib=100 * GIB)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from backprop.scheduler import ageing
-from backprop.scheduler.ageing import AGED_S, CLEARS_S, Wait
-from backprop.scheduler.rules import Denial, Rule
+from backprop.scheduler.governor import starvation
+from backprop.scheduler.governor.model import Denial, Rule
+from backprop.scheduler.governor.starvation import AGED_S, CLEARS_S, Wait
 
 
 def denials(*rules: Rule) -> list[Denial]:
@@ -12,9 +12,13 @@ def denials(*rules: Rule) -> list[Denial]:
 
 
 def test_only_what_runs_of_ours_take_counts() -> None:
-    assert ageing.amounts(denials(Rule.VRAM, Rule.TEMPERATURE)) == {Rule.VRAM}
-    assert not ageing.amounts(denials(Rule.TEMPERATURE, Rule.DISK, Rule.QUARANTINE, Rule.GPU_READABLE))
-    assert ageing.amounts(denials(Rule.PARALLEL, Rule.RAM, Rule.LOAD)) == {Rule.PARALLEL, Rule.RAM, Rule.LOAD}
+    assert starvation.amounts(denials(Rule.VRAM, Rule.TEMPERATURE)) == {Rule.VRAM}
+    assert not starvation.amounts(denials(Rule.TEMPERATURE, Rule.DISK, Rule.QUARANTINE, Rule.GPU_READABLE))
+    assert starvation.amounts(denials(Rule.PARALLEL, Rule.RAM, Rule.LOAD)) == {
+        Rule.PARALLEL,
+        Rule.RAM,
+        Rule.LOAD,
+    }
 
 
 @pytest.mark.parametrize(
@@ -29,17 +33,17 @@ def test_only_what_runs_of_ours_take_counts() -> None:
     ],
 )
 def test_when_a_run_has_aged(wait: Wait, now_s: float, expected: bool) -> None:
-    assert ageing.is_aged(wait, now_s) is expected
+    assert starvation.is_aged(wait, now_s) is expected
 
 
 def test_others_wait_in_vain_once_nothing_of_ours_runs() -> None:
-    assert not ageing.is_in_vain(None)
-    assert not ageing.is_in_vain(CLEARS_S - 1)
-    assert ageing.is_in_vain(CLEARS_S)
+    assert not starvation.is_in_vain(None)
+    assert not starvation.is_in_vain(CLEARS_S - 1)
+    assert starvation.is_in_vain(CLEARS_S)
 
 
 def test_a_run_without_a_gpu_passes_one_that_waits_for_gpus_alone() -> None:
     for_vram, for_both = Wait(frozenset({Rule.VRAM}), 0.0), Wait(frozenset({Rule.VRAM, Rule.RAM}), 0.0)
-    assert ageing.keeps_back(for_vram, gpus=1)
-    assert not ageing.keeps_back(for_vram, gpus=0)
-    assert ageing.keeps_back(for_both, gpus=0)
+    assert starvation.keeps_back(for_vram, gpus=1)
+    assert not starvation.keeps_back(for_vram, gpus=0)
+    assert starvation.keeps_back(for_both, gpus=0)

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.records import CheckpointRecord, SegmentRecord
 from backprop.scheduler.spec import Plan
-from backprop.worker import align
-from backprop.worker.align import Habit
-from backprop.worker.ending import ending_of
-from backprop.worker.pace import Now, Pace
-from backprop.worker.place import Exit
-from backprop.worker.startover import Steps
+from backprop.worker.executor.base import Exit
+from backprop.worker.segments import timebox
+from backprop.worker.segments.cadence import Now, Pace
+from backprop.worker.segments.result import ending_of
+from backprop.worker.segments.resume_check import Steps
+from backprop.worker.segments.timebox import Habit
 from tests.harness import Bench, wait_until
 from tests.rows import SPEC, add_run, checkpoint
 
@@ -54,7 +54,7 @@ EVERY_4_MIN = Habit(gaps_s=(240.0, 238.0, 241.0))
 def test_the_cut_comes_after_the_last_save_that_fits(
     habit: Habit, saves_s: tuple[float, ...], elapsed_s: float, cut: bool
 ) -> None:
-    why = align.why_cut(habit, 600, saves_s, elapsed_s)
+    why = timebox.why_cut(habit, 600, saves_s, elapsed_s)
     assert (why is not None) == cut
     assert why is None or why == "cut right after a checkpoint: the next would land after the timebox's end"
 
@@ -74,16 +74,16 @@ def test_no_cut_ever_costs_more_than_it_saves(
 ) -> None:
     saves = tuple(sorted(saves_s))
     habit = Habit(gaps_s=tuple(gaps_s), saves_when_asked=asked)
-    if align.why_cut(habit, timebox_s, saves, elapsed_s) is None:
+    if timebox.why_cut(habit, timebox_s, saves, elapsed_s) is None:
         return
-    gap_s = align.expected_gap_s(habit, saves)
+    gap_s = timebox.expected_gap_s(habit, saves)
     assert not asked
     assert gap_s is not None
     assert timebox_s / 2 <= saves[-1] <= elapsed_s < timebox_s, (
         "after a save, within the box, past half of it"
     )
     assert saves[-1] + gap_s * 1.06 > timebox_s, "and no other save was to come"
-    assert align.is_near(habit, timebox_s, saves, elapsed_s), "it was listened to closely by then"
+    assert timebox.is_near(habit, timebox_s, saves, elapsed_s), "it was listened to closely by then"
 
 
 @given(st.floats(0.02, 2), st.floats(0, 0.1), st.floats(10, 1000))
@@ -93,12 +93,12 @@ def test_a_steady_script_loses_next_to_nothing(gap: float, startup: float, timeb
     habit, saves_s, ended_s = Habit(gaps_s=(gap_s,)), list[float](), timebox_s
     while (next_s := startup_s + gap_s * (len(saves_s) + 1)) < timebox_s:
         saves_s.append(next_s)
-        seen_s = next_s + min(align.SETTLE_S, align.JITTER * gap_s) + 1e-6
-        if align.why_cut(habit, timebox_s, saves_s, seen_s) is not None:
+        seen_s = next_s + min(timebox.SETTLE_S, timebox.JITTER * gap_s) + 1e-6
+        if timebox.why_cut(habit, timebox_s, saves_s, seen_s) is not None:
             ended_s = seen_s
             break
     if saves_s and saves_s[-1] >= timebox_s / 2:
-        assert ended_s - saves_s[-1] <= align.JITTER * gap_s + 1e-5
+        assert ended_s - saves_s[-1] <= timebox.JITTER * gap_s + 1e-5
         assert saves_s[-1] + gap_s >= timebox_s * 0.9, "it was not cut while another one fitted well"
 
 
@@ -114,7 +114,7 @@ def test_a_steady_script_loses_next_to_nothing(gap: float, startup: float, timeb
     ],
 )
 def test_files_that_land_together_are_one_save(times_s: tuple[float, ...], gaps_s: tuple[float, ...]) -> None:
-    assert align.gaps_of(times_s) == pytest.approx(gaps_s)
+    assert timebox.gaps_of(times_s) == pytest.approx(gaps_s)
 
 
 def segment(number: int = 1, **changes: Any) -> SegmentRecord:
@@ -163,22 +163,22 @@ def test_who_saves_when_asked(
 ) -> None:
     earlier = [segment(number, cut_cost_s=cost) for number, cost in enumerate(costs_s, 1)]
     spec = msgspec.structs.replace(SPEC, plan=plan)
-    assert align.habit_of(spec, earlier, [], announces).saves_when_asked == expected
+    assert timebox.habit_of(spec, earlier, [], announces).saves_when_asked == expected
 
 
 def test_the_cadence_is_that_of_the_newest_segment_that_shows_one() -> None:
     earlier = [segment(1, cut_cost_s=90.0), segment(2, cut_cost_s=60.0), segment(3, cut_cost_s=300.0)]
     known = [*saved(1, 50, 100), *saved(2, 200, 400), *saved(3, 300)]
-    habit = align.habit_of(SPEC, earlier, known, announces=False)
+    habit = timebox.habit_of(SPEC, earlier, known, announces=False)
     assert habit == Habit(gaps_s=(200,), silent_s=300)
 
 
 def test_a_save_made_because_it_was_asked_tells_nothing_of_the_cadence() -> None:
     known = saved(1, 100, 200, 213)
-    habit = align.habit_of(SPEC, [segment(1, cut_cost_s=0.0)], known, announces=False)
+    habit = timebox.habit_of(SPEC, [segment(1, cut_cost_s=0.0)], known, announces=False)
     assert habit.gaps_s == (100,)
     refused = [msgspec.structs.replace(one, refused="torn") for one in saved(1, 250)]
-    assert align.habit_of(SPEC, [segment(1)], [*saved(1, 100), *refused], announces=False).gaps_s == ()
+    assert timebox.habit_of(SPEC, [segment(1)], [*saved(1, 100), *refused], announces=False).gaps_s == ()
 
 
 @pytest.mark.parametrize(
@@ -194,18 +194,18 @@ def test_a_save_made_because_it_was_asked_tells_nothing_of_the_cadence() -> None
 def test_only_a_first_checkpoint_may_land_late(
     saves_s: tuple[float, ...], elapsed_s: float, said: str | None
 ) -> None:
-    why = align.why_over(10, saves_s, elapsed_s)
+    why = timebox.why_over(10, saves_s, elapsed_s)
     assert (why is None) == (said is None)
     assert said is None or said in str(why)
 
 
 def test_the_supervisors_box_is_as_long_as_it_may_overrun(database: Any) -> None:
     run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, timebox_s=100.0, overrun_pct=50.0))
-    assert align.longest_s(run, Habit()) == 150
-    assert align.longest_s(run, Habit(saves_when_asked=True)) == 100
+    assert timebox.longest_s(run, Habit()) == 150
+    assert timebox.longest_s(run, Habit(saves_when_asked=True)) == 100
     bounded = msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, max_total_s=120.0))
-    assert align.longest_s(bounded, Habit()) == 120
-    assert align.timebox_s(msgspec.structs.replace(bounded, chain_total_s=119.9)) == 1, "never nothing"
+    assert timebox.longest_s(bounded, Habit()) == 120
+    assert timebox.timebox_s(msgspec.structs.replace(bounded, chain_total_s=119.9)) == 1, "never nothing"
 
 
 @pytest.mark.parametrize(

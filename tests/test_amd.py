@@ -7,7 +7,7 @@ import pytest
 
 from backprop.worker.probes.amd import read_amd
 from backprop.worker.probes.reader import Kind, Reader
-from backprop.worker.probes.tools import ToolError
+from backprop.worker.probes.vendor_tool import ToolError
 from tests.fakes import fake_files, fake_tool
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.worker.checkpoints import (
+from backprop.worker.checkpoints.validation import (
     Known,
     Refused,
     claim,

@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from backprop.cli.main import COMMANDS, backprop
-from backprop.cli.manual import manual
+from tools.docs.commands import manual
 
 PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 
 
 def test_the_page_is_current() -> None:
-    assert PAGE.read_text() == manual(), "run: python -m backprop.cli.manual > docs/cli.md"
+    assert PAGE.read_text() == manual(), "run: python -m tools.docs.commands > docs/cli.md"
 
 
 def test_it_has_every_command_and_every_option() -> None:
@@ -30,6 +30,6 @@ def test_it_has_every_command_and_every_option() -> None:
 
 def test_the_module_prints_it() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "backprop.cli.manual"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "tools.docs.commands"], capture_output=True, text=True, check=True
     )
     assert done.stdout == manual()

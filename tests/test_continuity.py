@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler import mlflow_runs
+from backprop.worker.environment import mlflow
 from tests.harness import Bench
 
 OURS = ("WANDB_", "MLFLOW_", "TENSORBOARD_", "TORCHINDUCTOR_", "BACKPROP_TRACKING", "BACKPROP_TENSORBOARD")
@@ -135,29 +135,28 @@ def test_which_of_mlflows_runs_is_meant(
     store.executescript(SCHEMA)
     for name, stage, child in runs:
         store.execute("INSERT INTO runs VALUES (?, ?)", (name, stage))
-        store.execute("INSERT INTO tags VALUES (?, 'me', ?)", (mlflow_runs.TAG, name))
+        store.execute("INSERT INTO tags VALUES (?, 'me', ?)", (mlflow.TAG, name))
         if child:
-            store.execute("INSERT INTO tags VALUES (?, 'a', ?)", (mlflow_runs.PARENT_TAG, name))
+            store.execute("INSERT INTO tags VALUES (?, 'a', ?)", (mlflow.PARENT_TAG, name))
         tags = tmp_path / "files" / "0" / name / "tags"
         tags.mkdir(parents=True)
         (tags.parent / "meta.yaml").write_text(f"lifecycle_stage: {stage}\n")
-        (tags / mlflow_runs.TAG).write_text("me")
+        (tags / mlflow.TAG).write_text("me")
         if child:
-            (tags / mlflow_runs.PARENT_TAG).write_text("a")
+            (tags / mlflow.PARENT_TAG).write_text("a")
     store.execute("INSERT INTO runs VALUES ('other', 'active')")
-    store.execute("INSERT INTO tags VALUES (?, 'somebody else', 'other')", (mlflow_runs.TAG,))
+    store.execute("INSERT INTO tags VALUES (?, 'somebody else', 'other')", (mlflow.TAG,))
     store.commit()
     store.close()
-    assert mlflow_runs.run_of("me", tmp_path, {}) == expected
+    assert mlflow.run_of("me", tmp_path, {}) == expected
     assert (
-        mlflow_runs.run_of("me", Path("/"), {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"})
-        == expected
+        mlflow.run_of("me", Path("/"), {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}) == expected
     )
-    assert mlflow_runs.run_of("me", tmp_path, {"MLFLOW_TRACKING_URI": "file:files"}) == expected
-    assert mlflow_runs.run_of("me", tmp_path, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}) is None
+    assert mlflow.run_of("me", tmp_path, {"MLFLOW_TRACKING_URI": "file:files"}) == expected
+    assert mlflow.run_of("me", tmp_path, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}) is None
 
 
 def test_a_store_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database")
-    assert mlflow_runs.run_of("me", tmp_path, {}, known="before") == "before"
-    assert mlflow_runs.run_of("me", tmp_path, {}) is None
+    assert mlflow.run_of("me", tmp_path, {}, known="before") == "before"
+    assert mlflow.run_of("me", tmp_path, {}) is None

@@ -12,12 +12,13 @@ import pytest
 from peewee import OperationalError
 
 from backprop.migrations import runner
-from backprop.scheduler import claims, newruns, queue, reads
-from backprop.scheduler import database as databases
-from backprop.scheduler import home as homes
-from backprop.scheduler.database import Database, open_database
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged, DatabaseRefused
-from backprop.scheduler.home import Home
+from backprop.scheduler.home import layout
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.store import connection as databases
+from backprop.scheduler.store.connection import Database, open_database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import claims, enqueue, user_requests
 from tests.rows import SPEC, add_run
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    return homes.ensure(Home(tmp_path / "home"))
+    return layout.ensure(Home(tmp_path / "home"))
 
 
 def fill(home: Home, sql: str) -> bytes:
@@ -69,11 +70,13 @@ def integrity(home: Home) -> str:
 
 PRELUDE = """
 from pathlib import Path
-from backprop.scheduler import claims, home as homes, newruns
-from backprop.scheduler import claims, newruns, queue, reads
-from backprop.scheduler.database import open_database
+from backprop.scheduler.store.writes import claims, enqueue as newruns
+from backprop.scheduler.home import layout as homes
+from backprop.scheduler.store.writes import claims, enqueue as newruns, user_requests as queue
+from backprop.scheduler.store.reads import queries as reads
+from backprop.scheduler.store.connection import open_database
 from backprop.scheduler.errors import DatabaseBusy
-from backprop.scheduler.home import Home
+from backprop.scheduler.home.layout import Home
 from tests.rows import SPEC, add_run
 """
 
@@ -201,7 +204,7 @@ def refusal_on_use(home: Home) -> str:
     with pytest.raises(DatabaseRefused) as caught:
         opened = open_database(home)
         try:
-            reads.list_runs(opened)
+            queries.list_runs(opened)
         finally:
             opened.close()
     assert "\n" not in str(caught.value)
@@ -234,13 +237,13 @@ def test_tables_taken_away_while_it_is_open_are_damage(home: Home) -> None:
     size = home.database.stat().st_size
     os.truncate(home.database, 0)
     with pytest.raises(DatabaseDamaged, match="taken away while it was open"):
-        reads.workers(database)
+        queries.workers(database)
     with pytest.raises(DatabaseDamaged, match="taken away while it was open"):
-        queue.ask_to_stop(database, run, 1.0)
+        user_requests.ask_to_stop(database, run, 1.0)
     with home.database.open("r+b") as file:
         file.write(b"nothing to see here\n" * (size // 20))
     with pytest.raises(DatabaseDamaged, match="is damaged"):
-        reads.workers(database)
+        queries.workers(database)
     database.close()
 
 
@@ -275,9 +278,9 @@ def test_a_locked_database_is_waited_for(home: Home) -> None:
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     began_s = time.monotonic()
-    newruns.enqueue(opened, "late", "late", SPEC, 1.0, "queued")
+    enqueue.enqueue(opened, "late", "late", SPEC, 1.0, "queued")
     assert time.monotonic() - began_s > 5
-    assert [run.id for run in reads.list_runs(opened)].count("late") == 1
+    assert [run.id for run in queries.list_runs(opened)].count("late") == 1
     opened.close()
     said(holder)
 
@@ -299,7 +302,7 @@ def test_opening_waits_for_the_lock_too(home: Home) -> None:
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     opened = open_database(home)
-    assert len(reads.list_runs(opened)) == 1
+    assert len(queries.list_runs(opened)) == 1
     opened.close()
     said(holder)
 
@@ -313,7 +316,7 @@ def test_one_that_stays_locked_is_refused_with_advice(home: Home) -> None:
     try:
         with pytest.raises(DatabaseBusy, match="fuser"):
             add_run(opened, "x")
-        assert len(reads.list_runs(opened)) == 1, "reading goes on beside a writer"
+        assert len(queries.list_runs(opened)) == 1, "reading goes on beside a writer"
     finally:
         other.execute("ROLLBACK")
         other.close()
@@ -441,7 +444,7 @@ def test_two_writers_without_pauses_both_get_on(home: Home) -> None:
     for writer in writers:
         said(writer)
     opened = open_database(home)
-    assert len(reads.list_runs(opened)) == 121
+    assert len(queries.list_runs(opened)) == 121
     assert opened.integrity_problem() is None
     opened.close()
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler import newruns
-from backprop.scheduler.database import Database, open_database
-from backprop.scheduler.home import Home
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.store.connection import Database, open_database
+from backprop.scheduler.store.writes import enqueue
 from tests import books
 from tests.harness import Bench, alive, wait_until
 from tests.rows import SPEC
@@ -317,9 +317,9 @@ HOG = """
 import sys
 from pathlib import Path
 import time
-from backprop.scheduler import newruns, queue
-from backprop.scheduler.database import open_database
-from backprop.scheduler.home import Home
+from backprop.scheduler.store.writes import enqueue as newruns, user_requests as queue
+from backprop.scheduler.store.connection import open_database
+from backprop.scheduler.home.layout import Home
 opened = open_database(Home(Path(sys.argv[1])))
 print("ready", flush=True)
 end_s = time.monotonic() + float(sys.argv[2])
@@ -338,7 +338,7 @@ def waits_s(database: Database, count: int, pause_s: float) -> list[float]:
     taken: list[float] = []
     for number in range(count):
         began_s = time.monotonic()
-        newruns.enqueue(database, f"n{number}", "x", SPEC, 1.0, "queued")
+        enqueue.enqueue(database, f"n{number}", "x", SPEC, 1.0, "queued")
         taken.append(time.monotonic() - began_s)
         time.sleep(pause_s)
     return sorted(taken)
@@ -346,7 +346,7 @@ def waits_s(database: Database, count: int, pause_s: float) -> list[float]:
 
 def test_a_writer_without_pauses_starves_nobody(database: Database) -> None:
     """It leaves gaps of some microseconds: SQLite's own ten looks a second would take half a minute to hit one."""
-    newruns.enqueue(database, "heard", "x", SPEC, 1.0, "queued")
+    enqueue.enqueue(database, "heard", "x", SPEC, 1.0, "queued")
     words = [sys.executable, "-c", HOG, str(database.home.root), "90", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as hog:
         try:
@@ -361,7 +361,7 @@ def test_a_writer_without_pauses_starves_nobody(database: Database) -> None:
 
 def test_writers_that_pause_as_ours_do_starve_nobody(database: Database) -> None:
     """Six writers with a transaction of 5 ms each 0.2 s, five times as often as a segment's events are stored."""
-    newruns.enqueue(database, "heard", "x", SPEC, 1.0, "queued")
+    enqueue.enqueue(database, "heard", "x", SPEC, 1.0, "queued")
     hogs = [
         subprocess.Popen(
             [sys.executable, "-c", HOG, str(database.home.root), "6", "0.2"],
@@ -390,7 +390,7 @@ def test_a_repair_that_cannot_be_made_now_is_made_later(bench: Bench) -> None:
     bench.worker("--drain").wait(timeout=60)
     copy = bench.project / "older.db"
     shutil.copyfile(bench.home / "backprop.db", copy)
-    patient = ("worker.loop.RECONCILE_EVERY_S=1", "worker.recovery.PATIENCE_S=0.5")
+    patient = ("worker.loop.RECONCILE_EVERY_S=1", "worker.maintenance.recovery.PATIENCE_S=0.5")
     bench.worker(command=(*IMPATIENT, *patient, "--"))
     wait_until(lambda: "ready" in bench.output(1))
     with (bench.home / "locks" / "recovery.lock").open("a") as lock:

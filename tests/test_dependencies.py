@@ -2,13 +2,15 @@
 
 import pytest
 
-from backprop.scheduler import claims, dependencies, housekeeping, newruns, queue, reads
-from backprop.scheduler.database import Database
-from backprop.scheduler.dependencies import is_met
 from backprop.scheduler.lifecycle import FINAL, Event, State
 from backprop.scheduler.outcome import Ending, Verdict
 from backprop.scheduler.spec import DependencyKind, NewRun, Place, RunSpec
-from backprop.scheduler.waits import dependency_text
+from backprop.scheduler.store import dependencies
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.dependencies import is_met
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.reads.start_conditions import dependency_text
+from backprop.scheduler.store.writes import claims, deletion, enqueue, user_requests
 from tests.harness import QUIET_LIMITS, Bench
 from tests.refusals import refused
 from tests.rows import SPEC, add_run, claimed, get
@@ -29,11 +31,11 @@ def waiting(
     now_s: float = 5.0,
 ) -> None:
     new = NewRun(id=run_id, name=run_id, spec=spec, place=Place(after=after))
-    newruns.enqueue_all(database, [new], now_s)
+    enqueue.enqueue_all(database, [new], now_s)
 
 
 def claimable(database: Database) -> list[str]:
-    return [run.id for run in reads.queue(database, 100.0)]
+    return [run.id for run in queries.queue(database, 100.0)]
 
 
 @pytest.mark.parametrize("state", [None, *State])
@@ -92,7 +94,7 @@ def test_a_chain_that_has_begun_is_not_given_up_for_its_parent(
     waiting(database, "c", ("p", kind))
     child = claimed(database, get(database, "c"))
     claims.settle(database, child, Verdict(Event.REQUEUED, "timeboxed", "on"), Ending(), 3.0)
-    assert housekeeping.remove(database, ["p"]).ids == ["p"], "nor does it keep its parent from being removed"
+    assert deletion.remove(database, ["p"]).ids == ["p"], "nor does it keep its parent from being removed"
     assert in_vain(database, 9.0) == []
     assert claimable(database) == ["c"]
 
@@ -105,8 +107,8 @@ def test_kept_ones_stay_and_say_so(database: Database) -> None:
     assert in_vain(database, 9.0) == []
     assert (get(database, "b").state, claimable(database)) == (State.QUEUED, [])
     assert "kept: backprop resume a" in get(database, "b").reason
-    assert reads.next_due_s(database) is None, "a draining worker does not wait for it"
-    queue.resume(database, get(database, "a"), SPEC, None, 10.0)
+    assert queries.next_due_s(database) is None, "a draining worker does not wait for it"
+    user_requests.resume(database, ["a"], {}, None, 10.0)
     assert claimable(database) == ["a"]
 
 
@@ -116,7 +118,7 @@ def test_ever_so_many_that_have_ended_do_not_matter(database: Database) -> None:
     many = [
         NewRun(id=f"m{n}", name="m", spec=SPEC, place=Place(after=(("a", "success"),))) for n in range(33_000)
     ]
-    newruns.enqueue_all(database, many, 5.0)
+    enqueue.enqueue_all(database, many, 5.0)
     assert len(in_vain(database, 9.0)) == 33_000
     waiting(database, "b", ("a", "success"))
     assert [run_id for run_id, _ in in_vain(database, 9.0)] == ["b"]

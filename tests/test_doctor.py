@@ -12,22 +12,25 @@ from typing import Any
 
 import pytest
 
-from backprop.cli import checks_home, checks_login, checks_machine, checks_queue
-from backprop.cli.checks import Finding, Level
-from backprop.cli.checks_login import Login
-from backprop.cli.checks_machine import Deafness
-from backprop.cli.outcome import DOCTOR_FOUND
+from backprop.cli.doctor import database as checks_queue
+from backprop.cli.doctor import home as checks_home
+from backprop.cli.doctor import login as checks_login
+from backprop.cli.doctor import machine
+from backprop.cli.doctor.finding import Finding, Level
+from backprop.cli.doctor.login import Login
+from backprop.cli.doctor.machine import Deafness
+from backprop.cli.exit_codes import DOCTOR_FOUND
 from backprop.migrations import runner
-from backprop.scheduler import database as databases
-from backprop.scheduler import examine
-from backprop.scheduler import home as homes
-from backprop.scheduler.database import Database, open_database
-from backprop.scheduler.home import Home
-from backprop.worker import locks
-from backprop.worker.probes import client, tools
+from backprop.scheduler.home import layout
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.store import connection as databases
+from backprop.scheduler.store import integrity
+from backprop.scheduler.store.connection import Database, open_database
+from backprop.worker.executor import locks
+from backprop.worker.probes import client, vendor_tool
 from backprop.worker.probes.reading import Reading
-from backprop.worker.probes.tools import ToolResult
-from backprop.worker.wake import wake_path
+from backprop.worker.probes.vendor_tool import ToolResult
+from backprop.worker.wakeup import wake_path
 from tests.harness import COMMAND, Bench, alive, wait_until
 from tests.rows import add_run
 
@@ -45,7 +48,7 @@ SAVES_AND_WAITS = """
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    return homes.ensure(Home(tmp_path / "home"))
+    return layout.ensure(Home(tmp_path / "home"))
 
 
 def calm(bench: Bench) -> Bench:
@@ -298,8 +301,8 @@ def test_a_database_that_somebody_holds_does_not_hold_the_doctor(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_database(home).close()
-    monkeypatch.setattr(examine, "PRAGMAS", {**examine.PRAGMAS, "busy_timeout": 100})
-    monkeypatch.setattr(examine, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(integrity, "PRAGMAS", {**integrity.PRAGMAS, "busy_timeout": 100})
+    monkeypatch.setattr(integrity, "PATIENCE_S", 0.1)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", HOLD, str(home.database)], **pipes) as holder:
         assert holder.stdout.readline() == "held\n"
@@ -360,7 +363,7 @@ def test_the_file_system_by_name(
     home: Home, monkeypatch: pytest.MonkeyPatch, kind: int, level: Level, word: str
 ) -> None:
     monkeypatch.delenv("BACKPROP_ALLOW_REMOTE_HOME", raising=False)
-    monkeypatch.setattr(homes, "file_system_type", lambda _: kind)
+    monkeypatch.setattr(layout, "file_system_type", lambda _: kind)
     told = checks_home.file_system(home)
     assert (told.level, word in told.told) == (level, True), told
 
@@ -437,12 +440,12 @@ def test_signals_that_a_process_was_born_deaf_to() -> None:
     child = subprocess.Popen([sys.executable, "-c", DEAF, "/bin/sleep", "600"])
     try:
         wanted = Deafness(frozenset({signal.SIGHUP}), frozenset({signal.SIGTERM}))
-        wait_until(lambda: checks_machine.deafness_of(child.pid) == wanted,
-                   saw=lambda: checks_machine.deafness_of(child.pid))  # fmt: skip
+        wait_until(lambda: machine.deafness_of(child.pid) == wanted,
+                   saw=lambda: machine.deafness_of(child.pid))  # fmt: skip
     finally:
         child.kill()
         child.wait()
-    assert checks_machine.deafness_of(child.pid) is None
+    assert machine.deafness_of(child.pid) is None
 
 
 HEARS = Deafness(frozenset(), frozenset())
@@ -461,7 +464,7 @@ HEARS = Deafness(frozenset(), frozenset())
     ],
 )
 def test_who_hears_what(ours: Deafness | None, worker: Deafness | None, level: Level, word: str) -> None:
-    told = checks_machine.signals(ours, {"w1": worker})
+    told = machine.signals(ours, {"w1": worker})
     assert (told.level, word in told.told) == (level, True), told
 
 
@@ -494,13 +497,15 @@ def test_loginctl_is_asked_and_not_waited_for(tmp_path: Path, monkeypatch: pytes
         "echo KillUserProcesses=yes; echo KillExcludeUsers=root ann\n"
     )
     fake.chmod(0o755)
-    monkeypatch.setattr(tools, "find_tool", lambda _: fake)
+    monkeypatch.setattr(vendor_tool, "find_tool", lambda _: fake)
     login = checks_login.read_login(SESSION)
     assert login is not None
     assert (login.lingers, login.kills, login.spares) == (True, True, ("root", "ann"))
     fake.write_text("#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n")
     assert checks_login.read_login(SESSION) is None
-    monkeypatch.setattr(tools, "run_tool", lambda _, deadline_s: ToolResult(None, f"{deadline_s:g}", ""))
+    monkeypatch.setattr(
+        vendor_tool, "run_tool", lambda _, deadline_s: ToolResult(None, f"{deadline_s:g}", "")
+    )
     assert checks_login.read_login(SESSION) is None, "it had to be killed"
 
 
@@ -521,10 +526,10 @@ def test_gpus_as_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         client, "read_once", lambda _: Reading((), "none", "the driver has not answered for 10 s")
     )
-    told = checks_machine.gpus("auto")
+    told = machine.gpus("auto")
     assert (told.level, "has not answered" in told.told) == (Level.BAD, True)
     monkeypatch.undo()
-    assert checks_machine.gpus("none").level is Level.OK
+    assert machine.gpus("none").level is Level.OK
 
 
 def test_a_worker_deaf_to_term_few_descriptors_and_a_bad_setting(bench: Bench) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler import claims, queue, switches
-from backprop.scheduler.database import Database
+from backprop.scheduler.config.settings import load
 from backprop.scheduler.errors import BadConfig, LostRace
-from backprop.scheduler.settings import load
+from backprop.scheduler.store import drain
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.writes import claims
 from tests.harness import COMMAND, QUIET_LIMITS, Bench, wait_until
 from tests.rows import add_run, claimed, get
 
@@ -31,16 +32,16 @@ def closed_now() -> str:
 
 
 def test_the_switch(database: Database) -> None:
-    assert switches.drained(database) is None
-    queue.set_drained(database, "a new driver", 5.0)
-    queue.set_drained(database, "another", 6.0)
-    assert switches.drained(database) == ("another", 6.0)
+    assert drain.drained(database) is None
+    drain.set_drained(database, "a new driver", 5.0)
+    drain.set_drained(database, "another", 6.0)
+    assert drain.drained(database) == ("another", 6.0)
     run = add_run(database, "r1")
     with pytest.raises(LostRace, match="the queue was drained meanwhile"):
         claimed(database, run)
     claims.say_waiting(database, {"r1": ("waits: the queue is drained (another); …", ())})
-    queue.set_drained(database, None, 7.0)
-    assert switches.drained(database) is None
+    drain.set_drained(database, None, 7.0)
+    assert drain.drained(database) is None
     assert get(database, "r1").reason == "queued"
     assert claimed(database, get(database, "r1")).segment == 1
 

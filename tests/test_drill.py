@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop.cli.drill import (
+from backprop.cli.drill.verdict import (
     BOXES_MIN,
     FINE_SHARE,
     Costs,
@@ -22,7 +22,7 @@ from backprop.cli.drill import (
     lost_share,
     recommended_min,
 )
-from backprop.worker.startover import Steps
+from backprop.worker.segments.resume_check import Steps
 from tests.harness import COMMAND, QUIET_LIMITS, Bench, wait_until
 
 DIGITS = str(Path(__file__).parent.parent / "examples" / "digits.py")

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from backprop.cli import spec_text
-from backprop.scheduler import queue
-from backprop.scheduler.database import Database
+from backprop.cli.submit import edit_text
 from backprop.scheduler.errors import BadCommand, LostRace
+from backprop.scheduler.recipes.plan import plan_for
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import RunSpec
-from backprop.worker.recipes.plan import plan_for
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.writes import user_requests
 from tests.harness import QUIET_LIMITS, Bench
 from tests.refusals import refused
 from tests.rows import add_run, get
@@ -36,17 +36,17 @@ def run(database: Database, tmp_path: Path) -> RunRecord:
     return add_run(database, "r1", spec=spec)
 
 
-def edited(run: RunRecord, old: str, new: str) -> spec_text.Edited:
-    text = spec_text.to_text(run)
+def edited(run: RunRecord, old: str, new: str) -> edit_text.Edited:
+    text = edit_text.to_text(run)
     assert old in text
-    return spec_text.from_text(text.replace(old, new), run, "/usr/bin:/bin")
+    return edit_text.from_text(text.replace(old, new), run, "/usr/bin:/bin")
 
 
 def test_a_text_that_nobody_touched_says_what_the_run_is(run: RunRecord) -> None:
-    text = spec_text.to_text(run)
-    again = spec_text.from_text(text, run, "")
+    text = edit_text.to_text(run)
+    again = edit_text.from_text(text, run, "")
     assert (again.name, again.priority, again.spec, again.environment) == (run.name, 0, run.spec, {})
-    assert spec_text.from_text("", run, "").spec == run.spec, "what is missing stays"
+    assert edit_text.from_text("", run, "").spec == run.spec, "what is missing stays"
     assert tomllib.loads(text)["command"] == list(run.spec.argv)
     assert "maxRunMinutes = 1.666667" in text
     assert 'maxSegments = "none"' in text
@@ -125,11 +125,11 @@ def test_what_is_refused(run: RunRecord, old: str, new: str, said: str) -> None:
 
 def test_a_change_is_made_only_to_the_run_that_was_read(database: Database) -> None:
     run = add_run(database, "r1")
-    queue.change_place(database, run, "one", run.spec, 3)
+    user_requests.change_place(database, run, "one", run.spec, 3)
     assert (get(database, "r1").name, get(database, "r1").priority) == ("one", 3)
     for stale in (run, replace(get(database, "r1"), spec=replace(run.spec, retries=9))):
         with pytest.raises(LostRace, match="has just moved on"):
-            queue.change_place(database, stale, "two", run.spec, 0)
+            user_requests.change_place(database, stale, "two", run.spec, 0)
     assert get(database, "r1").name == "one"
 
 

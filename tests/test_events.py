@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backprop.worker.events import MAX_LINE, BadEvent, Checkpoint, Progress, parse
+from backprop.worker.segments.events import MAX_LINE, BadEvent, Checkpoint, Progress, parse
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

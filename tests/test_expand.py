@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from backprop.cli.batch_file import read_lines, without_comment
-from backprop.cli.begin import read_begin
-from backprop.cli.expand import Sweep, Template, read_array, read_grid, read_params
+from backprop.cli.submit.batch_file import read_lines, without_comment
+from backprop.cli.submit.sweep import Sweep, Template, read_array, read_grid, read_params
+from backprop.cli.submit.times import read_begin
 from backprop.scheduler.errors import BadCommand
 
 

@@ -126,7 +126,7 @@ def test_a_worker_that_is_quicker_than_the_watcher_hides_nothing(bench: Bench) -
     watch = f"""
 import sys
 from backprop.cli.follow import follow_run
-from backprop.cli.session import open_home
+from backprop.cli.context import open_home
 sys.exit(follow_run(*open_home(), {run!r}, 0, None))  # settings are for whoever has to be the worker
 """
     done = subprocess.run(

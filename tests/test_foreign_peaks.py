@@ -1,7 +1,7 @@
 """Other people's memory on a card: for how long does the most they had still count?"""
 
-from backprop.scheduler.governor import Need, Reservation, decide
-from backprop.scheduler.vram import PEAK_HOLD_S, ForeignPeak, hold_peaks
+from backprop.scheduler.governor.decide import Need, Reservation, decide
+from backprop.scheduler.governor.vram import PEAK_HOLD_S, ForeignPeak, hold_peaks
 from tests.judged import GIB, LIMITS, NEED, gpu, machine, promise
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from backprop.worker.frameworks import (
+from backprop.worker.environment.installed_packages import UNREADABLE, versions_of
+from backprop.worker.environment.memory_limit import (
     MAX_SCRIPT_BYTES,
     Framework,
     frameworks_of,
     limit_environment,
     takes_fraction,
 )
-from backprop.worker.installed import UNREADABLE, versions_of
 
 PYTORCH, TENSORFLOW, JAX = Framework.PYTORCH, Framework.TENSORFLOW, Framework.JAX
 KNOWS, KNOWS_NOT = "2.10.0+cu128", "2.9.1+cu128"

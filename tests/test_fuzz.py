@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from backprop.scheduler.snapshot import Gpu
+from backprop.scheduler.governor.snapshot import Gpu
+from backprop.worker.checkpoints.formats import looks_torn, looks_whole, shows_its_end
 from backprop.worker.probes import amd_tools, nvidia_smi
-from backprop.worker.probes.tools import ToolError, ToolResult
-from backprop.worker.wholeness import looks_torn, looks_whole, shows_its_end
+from backprop.worker.probes.vendor_tool import ToolError, ToolResult
 
 relaxed = settings(
     deadline=None,

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from backprop.scheduler.governor import Decision, Need, Reservation, Rule, decide
-from backprop.scheduler.snapshot import Host
-from backprop.scheduler.vram import is_settled, room
+from backprop.scheduler.governor.decide import Decision, Need, Reservation, Rule, decide
+from backprop.scheduler.governor.snapshot import Host
+from backprop.scheduler.governor.vram import is_settled, room
 from tests.judged import GIB, HOST, LIMITS, NEED, ask, gpu, machine, promise, rules
 
 # Starts: the host

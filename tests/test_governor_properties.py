@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from backprop.scheduler.governor import Limits, Need, Reservation, Rule, decide
-from backprop.scheduler.snapshot import Gpu, Host, Snapshot
-from backprop.scheduler.vram import ForeignPeak, hold_peaks, is_settled, room
+from backprop.scheduler.governor.decide import Limits, Need, Reservation, Rule, decide
+from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
+from backprop.scheduler.governor.vram import ForeignPeak, hold_peaks, is_settled, room
 
 LIMITS = Limits(
     max_parallel=1000,

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from backprop.worker.sense import FRESH_S
+from backprop.worker.machine.reader import FRESH_S
 from tests.fakes import FakeDriver, FakeGpu, FakeMig, fake_tool
 from tests.gpus import (
     QUICK,
@@ -127,7 +127,7 @@ def test_several_gpus_and_too_long_a_pause_yield_and_resume_when_cool(
     driver.show(A, B, FULL)
     both = queue(bench, "--gpus", "2", "--grace-seconds", "20", *HOLD)
     single = queue(bench, "--grace-seconds", "20", *HOLD)
-    bench.worker("-p", "4", command=impatient(*QUICK, "scheduler.watch.PAUSE_LIMIT_S=1"))
+    bench.worker("-p", "4", command=impatient(*QUICK, "scheduler.governor.runtime.PAUSE_LIMIT_S=1"))
     bench.wait_for_log(both, "beat 3")
     bench.wait_for_log(single, "beat 3")
     assert sorted(given(bench, both)) == ["GPU-aaaa", "GPU-bbbb"]
@@ -159,7 +159,7 @@ def test_a_strangers_pause_is_no_free_space_but_its_end_is(bench: Bench, driver:
     with stranger() as pid:
         driver.occupy("GPU-aaaa", 20_000, pid)
         run = queue(bench, "--gpu-min-vram", "6000", *HOLD)
-        bench.worker(command=impatient(*QUICK, "scheduler.vram.PEAK_CONFIRM_S=0.5"))
+        bench.worker(command=impatient(*QUICK, "scheduler.governor.vram.PEAK_CONFIRM_S=0.5"))
         told = wait_for_reason(bench, run, "VRAM left 4.5 GiB of 24.0 GiB")
         assert "(19.5 GiB used by others now or lately), needs 5.9 GiB (declared)" in told
         assert status(bench)["gpus"][0]["foreign_mib"] == 20_000
@@ -428,7 +428,9 @@ def test_memory_that_does_not_come_back_after_a_kill_puts_its_gpu_aside(
 ) -> None:
     driver.show(A, FULL)
     run = queue(bench, "--", "--mib", "8000")
-    worker = bench.worker("-p", "4", command=impatient(*QUICK, "scheduler.aftermath.PATIENCE_S=1"))
+    worker = bench.worker(
+        "-p", "4", command=impatient(*QUICK, "scheduler.governor.gpu_quarantine.PATIENCE_S=1")
+    )
     bench.wait_for_log(run, "allocated")
     wait_until(lambda: peak_mib(bench, run) == 8000)
     # At the very moment of the kill: the worker must not see the memory come back in between.

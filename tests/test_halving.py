@@ -2,10 +2,11 @@
 
 import json
 
-from backprop.scheduler import claims, groups
-from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome import Ending, Verdict
+from backprop.scheduler.store import groups
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.writes import claims
 from tests.harness import QUIET_LIMITS, Bench, wait_until
 from tests.rows import add_run, claimed, get
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler import home as homes
 from backprop.scheduler.errors import HomeRefused
-from backprop.scheduler.home import Home, check, ensure, file_system_type, locate, refuse_remote
+from backprop.scheduler.home import layout
+from backprop.scheduler.home.layout import Home, check, ensure, file_system_type, locate, refuse_remote
 
 NFS = 0x6969
 
@@ -110,7 +110,7 @@ def test_a_network_file_system_is_refused_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("BACKPROP_ALLOW_REMOTE_HOME", raising=False)
-    monkeypatch.setattr(homes, "file_system_type", lambda _: NFS)
+    monkeypatch.setattr(layout, "file_system_type", lambda _: NFS)
     assert "is on NFS" in refusal(Home(tmp_path / "home"), tmp_path)
     there = tmp_path / "there"
     there.mkdir(mode=0o700)

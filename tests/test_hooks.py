@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from backprop.scheduler.home import Home, ensure
+from backprop.scheduler.home.layout import Home, ensure
 from tests.harness import Bench, alive, wait_until
 
 IMPATIENT = (sys.executable, str(Path(__file__).parent / "scripts" / "impatient.py"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.worker.spare import KEPT
+from backprop.worker.executor.standby import KEPT
 from tests import books
 from tests.harness import COMMAND, QUIET_LIMITS, Bench, wait_until
 from tests.sweep import faults

@@ -8,8 +8,9 @@ from time import localtime
 
 import pytest
 
-from backprop.scheduler import gate, hours
-from backprop.scheduler.rules import Rule
+from backprop.scheduler.config import active_hours
+from backprop.scheduler.governor import opening
+from backprop.scheduler.governor.model import Rule
 
 pytestmark = pytest.mark.usefixtures("berlin")
 
@@ -33,7 +34,7 @@ def at(text: str, fold: int = 0) -> float:
 
 
 def is_open(text: str, *windows: str, fold: int = 0) -> bool:
-    return hours.is_open(hours.parse_all(windows), at(text, fold), localtime)
+    return active_hours.is_open(active_hours.parse_all(windows), at(text, fold), localtime)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_whether_it_is_open(windows: list[str], when: str, expected: bool) -> No
 )
 def test_what_is_no_window(text: str) -> None:
     with pytest.raises(ValueError, match="no "):
-        hours.parse_all(["22:00-08:00", text])
+        active_hours.parse_all(["22:00-08:00", text])
 
 
 @pytest.mark.parametrize(
@@ -87,39 +88,39 @@ def test_what_is_no_window(text: str) -> None:
     ],
 )
 def test_when_it_changes(windows: list[str], now: str, then: str) -> None:
-    assert hours.changes_at_s(hours.parse_all(windows), at(now)) == at(then)
+    assert active_hours.changes_at_s(active_hours.parse_all(windows), at(now)) == at(then)
 
 
 def test_daylight_saving() -> None:
     assert not is_open("2026-03-29T03:15", "02:15-02:45"), "02:15 was skipped"
-    assert hours.changes_at_s(hours.parse_all(["02:15-02:45"]), at("2026-03-29T00:00")) == at(
+    assert active_hours.changes_at_s(active_hours.parse_all(["02:15-02:45"]), at("2026-03-29T00:00")) == at(
         "2026-03-30T02:15"
     )
     assert is_open("2026-10-25T02:20", "02:15-02:45", fold=0)
     assert is_open("2026-10-25T02:20", "02:15-02:45", fold=1), "02:15 came twice"
     assert at("2026-10-25T08:00") - at("2026-10-24T22:00") == 11 * 3600
-    assert hours.changes_at_s(hours.parse_all(["22:00-08:00"]), at("2026-10-24T22:00")) == at(
+    assert active_hours.changes_at_s(active_hours.parse_all(["22:00-08:00"]), at("2026-10-24T22:00")) == at(
         "2026-10-25T08:00"
     )
 
 
 def test_what_never_changes() -> None:
-    assert hours.changes_at_s(hours.parse_all(["00:00-24:00"]), at("2026-11-23T12:00")) is None
-    assert hours.changes_at_s((), at("2026-11-23T12:00")) is None
+    assert active_hours.changes_at_s(active_hours.parse_all(["00:00-24:00"]), at("2026-11-23T12:00")) is None
+    assert active_hours.changes_at_s((), at("2026-11-23T12:00")) is None
 
 
 def test_the_gate() -> None:
     noon = at("2026-11-23T12:00")
-    assert gate.closed(None, (), noon) is None
-    assert gate.closed(None, ("09:00-17:00",), noon) is None
-    drained = gate.closed(("a new driver", noon), ("09:00-17:00",), noon)
+    assert opening.closed(None, (), noon) is None
+    assert opening.closed(None, ("09:00-17:00",), noon) is None
+    drained = opening.closed(("a new driver", noon), ("09:00-17:00",), noon)
     assert drained is not None
     assert (drained.rule, "a new driver" in drained.text) == (Rule.DRAINED, True)
-    closed = gate.closed(None, ("22:00-08:00", "Sat 9:00-10:00"), noon)
+    closed = opening.closed(None, ("22:00-08:00", "Sat 9:00-10:00"), noon)
     assert closed is not None
     assert closed.rule is Rule.HOURS
     assert closed.text == "outside activeHours (22:00-08:00; Sat 9:00-10:00), opens at 22:00"
-    later = gate.closed(None, ("Sat 9:00-10:00",), noon)
+    later = opening.closed(None, ("Sat 9:00-10:00",), noon)
     assert later is not None
     assert later.text.endswith("opens at Sat 09:00")
-    assert gate.opens_words(hours.parse_all(["09:00-17:00"]), noon) == "closes at 17:00"
+    assert opening.opens_words(active_hours.parse_all(["09:00-17:00"]), noon) == "closes at 17:00"

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from backprop.scheduler import housekeeping, reads
-from backprop.scheduler.database import Database
-from backprop.scheduler.home import Home
+from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import FINAL, State
-from backprop.worker import diskuse, oldlogs
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import deletion
+from backprop.worker.maintenance import disk_usage, log_archive
 from tests.harness import QUIET_LIMITS, Bench
 from tests.rows import add_run
 
@@ -189,48 +190,48 @@ def test_deciding_what_is_old_is_about_ends(database: Database) -> None:
         add_run(database, f"r{number}", State.COMPLETED)
     add_run(database, "queued")
     everything = {f"r{number}" for number in range(5)} | {"queued"}
-    assert housekeeping.outlived(database, everything, None, 0) == ["r0", "r1", "r2", "r3", "r4"]
-    assert housekeeping.outlived(database, everything, None, 3) == ["r3", "r4"]
-    assert housekeeping.outlived(database, everything, 3.0, 0) == [], "all of them ended at 3"
-    assert len(housekeeping.outlived(database, everything, 3.1, 0)) == 5
-    assert housekeeping.outlived(database, {"r1"}, None, 0) == ["r1"]
+    assert deletion.outlived(database, everything, None, 0) == ["r0", "r1", "r2", "r3", "r4"]
+    assert deletion.outlived(database, everything, None, 3) == ["r3", "r4"]
+    assert deletion.outlived(database, everything, 3.0, 0) == [], "all of them ended at 3"
+    assert len(deletion.outlived(database, everything, 3.1, 0)) == 5
+    assert deletion.outlived(database, {"r1"}, None, 0) == ["r1"]
 
 
 def test_with_a_run_go_all_rows_of_it_and_a_group_that_is_empty(database: Database) -> None:
     add_run(database, "r1", State.COMPLETED)
     add_run(database, "live", State.RUNNING)
-    removed = housekeeping.remove(database, ["r1", "live", "nobody"])
+    removed = deletion.remove(database, ["r1", "live", "nobody"])
     assert (removed.ids, removed.moved) == (["r1"], ["live", "nobody"])
-    assert reads.run_by_id(database, "r1") is None
-    assert reads.segments(database, "r1") == []
-    assert reads.run_by_id(database, "live") is not None
+    assert queries.run_by_id(database, "r1") is None
+    assert queries.segments(database, "r1") == []
+    assert queries.run_by_id(database, "live") is not None
 
 
 def test_logs_and_homes_that_grow_are_pointed_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     (run,) = finished(bench, "a")
     home = Home(bench.home)
-    assert diskuse.look(home, 5.0).sentences() == []
+    assert disk_usage.look(home, 5.0).sentences() == []
     assert json.loads(bench.backprop("status", "--json").stdout)["warnings"] == []
     with (bench.folder(run) / "log").open("ab") as log:
-        log.truncate(2 * diskuse.GB)  # a hole: no disk is used
+        log.truncate(2 * disk_usage.GB)  # a hole: no disk is used
     shown: dict[str, Any] = json.loads(bench.backprop("status", "--json").stdout)
     assert f"the log of {run}, segment 1, has 2.0 GB" in shown["warnings"][0]
     assert f"the log of {run}" in bench.backprop("status").stdout
     assert f"the log of {run}" in bench.backprop("doctor").stdout
-    monkeypatch.setattr(diskuse, "LARGE_HOME_BYTES", 1000)
-    assert "backprop prune --older-than" in diskuse.look(home, 5.0).sentences()[-1]
-    assert not diskuse.look(home, -1.0).whole
+    monkeypatch.setattr(disk_usage, "LARGE_HOME_BYTES", 1000)
+    assert "backprop prune --older-than" in disk_usage.look(home, 5.0).sentences()[-1]
+    assert not disk_usage.look(home, -1.0).whole
 
 
 def test_compressing_saves_or_leaves_alone(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"short")
-    assert oldlogs.compress(tmp_path) == 0
-    assert oldlogs.log_of(tmp_path).name == "log"
+    assert log_archive.compress(tmp_path) == 0
+    assert log_archive.log_of(tmp_path).name == "log"
     (tmp_path / "log").write_bytes(b"a line\n" * 10_000)
-    assert oldlogs.compress(tmp_path) > 60_000
-    with oldlogs.open_log(tmp_path) as log:
+    assert log_archive.compress(tmp_path) > 60_000
+    with log_archive.open_log(tmp_path) as log:
         assert log.read() == b"a line\n" * 10_000
-    oldlogs.inflate(tmp_path)
+    log_archive.inflate(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
     assert (tmp_path / "log").read_bytes() == b"a line\n" * 10_000
 
@@ -248,5 +249,5 @@ def test_a_removal_that_fails_leaves_members_of_a_batch_able_to_start(bench: Ben
 def test_what_was_resumed_since_it_was_chosen_is_not_pruned(database: Database) -> None:
     add_run(database, "ended", State.COMPLETED)
     add_run(database, "resumed")
-    removed = housekeeping.remove(database, ["ended", "resumed"], among=FINAL)
+    removed = deletion.remove(database, ["ended", "resumed"], among=FINAL)
     assert (removed.ids, removed.moved) == (["ended"], ["resumed"])

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler.database import Database
-from backprop.scheduler.home import Home
+from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import CheckpointRecord, RunRecord
-from backprop.worker import filecopy, keep, mend
-from backprop.worker.errands import Errand, Errands
-from backprop.worker.keep import Kept, NotKept, copies
+from backprop.scheduler.store.connection import Database
+from backprop.worker.background import Errand, Errands
+from backprop.worker.checkpoints import backups as keep
+from backprop.worker.checkpoints import copying, repair
+from backprop.worker.checkpoints.backups import Kept, NotKept, copies
 from tests.harness import Bench, wait_until
 from tests.rows import checkpoint
 from tests.watched import CLEAN, Watched, zip_bytes
@@ -142,7 +143,7 @@ def test_folders_are_copied_whole(tmp_path: Path) -> None:
     (folder / "a.npz").write_bytes(zip_bytes())
     (folder / "deeper" / "b").write_text("b")
     (folder / "link").symlink_to("a.npz")
-    filecopy.copy(folder, tmp_path / "copy")
+    copying.copy(folder, tmp_path / "copy")
     assert (tmp_path / "copy" / "deeper" / "b").read_text() == "b"
     assert (tmp_path / "copy" / "link").readlink() == Path("a.npz")
     assert (tmp_path / "copy" / "a.npz").read_bytes() == zip_bytes()
@@ -214,8 +215,8 @@ class Ended:
         folder.mkdir(parents=True, exist_ok=True)
         return good(folder, path)
 
-    def consider(self, run: RunRecord) -> mend.Start:
-        return mend.consider(self.home, self.watched.database, run)
+    def consider(self, run: RunRecord) -> repair.Start:
+        return repair.consider(self.home, self.watched.database, run)
 
 
 @pytest.fixture
@@ -249,7 +250,7 @@ def test_where_the_script_chooses_itself_a_broken_newest_is_set_aside(
     ended.saves("3.pt", zip_bytes()[:300], 60)
     start = ended.consider(run)
     assert start.set_aside == (str(ended.out / "2.pt"),), "3 is somebody else's: our segments had ended"
-    (told,) = mend.put_in_order(start, run.spec, run.segment)
+    (told,) = repair.put_in_order(start, run.spec, run.segment)
     assert "renamed 2.pt.torn-1" in told
     assert ended.consider(run).in_order
     assert ended.consider(run).resume.checkpoint == str(ended.out / "1.pt")
@@ -262,7 +263,7 @@ def test_what_has_become_whole_meanwhile_stays(ended: Ended) -> None:
     start = ended.consider(run)
     assert start.set_aside
     ended.saves("2.pt", zip_bytes())
-    assert mend.put_in_order(start, run.spec, run.segment) == []
+    assert repair.put_in_order(start, run.spec, run.segment) == []
     assert (ended.out / "2.pt").exists()
 
 
@@ -271,7 +272,7 @@ def test_torn_in_place_the_copy_goes_back(ended: Ended) -> None:
     path = ended.saves("ckpt.pt", zip_bytes())
     ended.watched.store(ended.watched.spotter().last_look(CLEAN))
     copy = ended.keep(path)
-    assert [Path(one.path) for one in mend.known(ended.home, ended.watched.database, run_of(ended))] == [
+    assert [Path(one.path) for one in repair.known(ended.home, ended.watched.database, run_of(ended))] == [
         path,
         copy.path,
     ], "the original comes first"
@@ -280,7 +281,7 @@ def test_torn_in_place_the_copy_goes_back(ended: Ended) -> None:
     start = ended.consider(run)
     assert (start.resume.checkpoint, start.put_back) == (str(path), copy)
     assert "cut off" in start.resume.passed_over[0]
-    (told,) = mend.put_in_order(start, run.spec, run.segment)
+    (told,) = repair.put_in_order(start, run.spec, run.segment)
     assert "a copy of segment 1 is put back; what was there is renamed .torn-1-ckpt.pt" in told
     again = ended.consider(run)
     assert again.in_order
@@ -316,7 +317,7 @@ def test_a_run_whose_rows_are_gone_is_found_again_on_disk(ended: Ended, tmp_path
     database.execute("DELETE FROM checkpoints")
     database.commit()
     database.close()
-    found = mend.known(ended.home, ended.watched.database, run)
+    found = repair.known(ended.home, ended.watched.database, run)
     assert [(one.step, one.segment) for one in found] == [(2, 1), (1, 1)]
     assert ended.consider(run).resume.checkpoint == str(ended.out / "2.pt")
 
@@ -450,7 +451,7 @@ def test_a_lost_database_does_not_send_a_silent_script_back_to_zero(bench: Bench
     bench.end_worker(first, signal.SIGTERM)
     for name in ("backprop.db", "backups"):
         path = bench.home / name
-        filecopy.remove(path)
+        copying.remove(path)
     last = max(int(one.name) for one in (bench.home / "runs" / run).iterdir() if one.name.isdecimal())
     bench.worker()
     wait_until(lambda: "begins at" in bench.log(run, last + 1), saw=lambda: bench.output(1))

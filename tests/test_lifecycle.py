@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler import claims, lifecycle, queue, reads
-from backprop.scheduler.database import Database
+from backprop.scheduler import lifecycle
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.lifecycle import DESCRIPTION, FINAL, LIVE, TRANSITIONS, Event, State, next_state
 from backprop.scheduler.outcome import Ending, Verdict
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import claims, user_requests
+from tools.docs.lifecycle import mermaid
 from tests.rows import add_run
 
 PAIRS = [(state, event) for state in State for event in Event]
@@ -31,7 +34,7 @@ def test_a_move_that_is_no_row_is_refused_and_changes_nothing(
     run = add_run(database, "r1", state)
     with pytest.raises(IllegalMove, match=f"r1 is {state}: it cannot be {event}"):
         claims.settle(database, run, Verdict(event, "x", "y"), Ending(), 5.0)
-    assert reads.run_by_id(database, "r1") == run
+    assert queries.run_by_id(database, "r1") == run
 
 
 @pytest.mark.parametrize(
@@ -40,7 +43,6 @@ def test_a_move_that_is_no_row_is_refused_and_changes_nothing(
         ("hold", {State.QUEUED}),
         ("pause", {State.RUNNING}),
         ("unpause", {State.PAUSED}),
-        ("resume", {State.HELD, *FINAL}),
         ("stop", {State.QUEUED, State.HELD, *LIVE}),
     ],
 )
@@ -48,11 +50,10 @@ def test_every_verb_does_what_the_table_says_and_no_more(
     database: Database, verb: str, legal: set[State]
 ) -> None:
     verbs = {
-        "hold": lambda run: queue.hold(database, run, "why"),
+        "hold": lambda run: user_requests.hold_run(database, run, "why"),
         "pause": lambda run: claims.pause(database, run, "heat", "why"),
         "unpause": lambda run: claims.unpause(database, run),
-        "resume": lambda run: queue.resume(database, run, run.spec, None, 9.0),
-        "stop": lambda run: queue.ask_to_stop(database, run, 9.0),
+        "stop": lambda run: user_requests.ask_to_stop(database, run, 9.0),
     }
     for state in State:
         run = add_run(database, state.value, state)
@@ -61,7 +62,7 @@ def test_every_verb_does_what_the_table_says_and_no_more(
         else:
             with pytest.raises(IllegalMove):
                 verbs[verb](run)
-            assert reads.run_by_id(database, run.id) == run
+            assert queries.run_by_id(database, run.id) == run
 
 
 def test_what_is_derived_from_the_table() -> None:
@@ -82,6 +83,6 @@ def test_every_state_is_reached_and_left_again() -> None:
 
 def test_the_docs_hold_the_diagram_drawn_from_the_table() -> None:
     drawn = re.findall(r"^```mermaid\n(.*?)^```$", ARCHITECTURE.read_text(), re.M | re.S)
-    assert lifecycle.mermaid() + "\n" in drawn, (
-        f"docs/architecture.md differs from the table; put this in:\n{lifecycle.mermaid()}"
+    assert mermaid() + "\n" in drawn, (
+        f"docs/architecture.md differs from the table; put this in:\n{mermaid()}"
     )

@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backprop.scheduler import reads, reported
-from backprop.scheduler.database import Database
-from backprop.worker import listen
-from backprop.worker.listen import CHECKPOINTS_A_BATCH, Listener
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import progress
+from backprop.worker.segments import log_reader
+from backprop.worker.segments.log_reader import CHECKPOINTS_A_BATCH, Listener
 from tests.rows import SPEC, add_run, claimed, get
 
 
@@ -29,7 +30,7 @@ class Segment:
 
     def another(self) -> Listener:
         """A listener that starts where the stored offsets stand, as a next worker's does."""
-        segment = reads.segment(self.database, "r1", 1)
+        segment = queries.segment(self.database, "r1", 1)
         assert segment is not None
         return Listener(get(self.database, "r1"), segment, self.folder)
 
@@ -47,7 +48,7 @@ class Segment:
         heard = self.listener.hear(final)
         if heard is None:
             return False
-        assert reported.record(self.database, "r1", 1, heard)
+        assert progress.record(self.database, "r1", 1, heard)
         self.listener.stored(heard)
         return True
 
@@ -57,7 +58,7 @@ class Segment:
 
     def checkpoints(self) -> list[str]:
         """Good ones, oldest first."""
-        saved = reads.checkpoints(self.database, "r1")
+        saved = queries.checkpoints(self.database, "r1")
         return [Path(one.path).name for one in reversed(saved) if one.refused is None]
 
 
@@ -95,8 +96,8 @@ def test_two_workers_that_read_the_same_bytes_store_them_once(segment: Segment) 
     first, second = segment.listener.hear(), other.hear()
     assert first is not None
     assert second is not None
-    assert reported.record(segment.database, "r1", 1, first)
-    assert not reported.record(segment.database, "r1", 1, second)
+    assert progress.record(segment.database, "r1", 1, first)
+    assert not progress.record(segment.database, "r1", 1, second)
     assert segment.checkpoints() == ["1.pt"]
     other.close()
 
@@ -124,7 +125,7 @@ def test_at_the_end_everything_is_read_however_much_it_is(segment: Segment) -> N
     segment.saves("last.pt", 9)
     assert segment.hear(final=True)
     assert segment.checkpoints() == ["last.pt"]
-    row = reads.segment(segment.database, "r1", 1)
+    row = queries.segment(segment.database, "r1", 1)
     assert row is not None
     assert row.log_offset == (segment.folder / "log").stat().st_size
 
@@ -132,7 +133,7 @@ def test_at_the_end_everything_is_read_however_much_it_is(segment: Segment) -> N
 def test_bad_events_are_counted_and_harm_nothing(segment: Segment) -> None:
     segment.prints({"step": "many"}, {"event": "checkpoint_saved"}, '{"step": 3', {"step": 3})
     assert segment.hear()
-    row = reads.segment(segment.database, "r1", 1)
+    row = queries.segment(segment.database, "r1", 1)
     assert row is not None
     assert row.bad_events == 3
     assert segment.steps() == (3, None)
@@ -147,7 +148,7 @@ def test_a_claim_that_does_not_hold_is_kept_with_the_reason(segment: Segment) ->
     for name in ("empty.pt", str(outside), "../outside.pt", "old.pt", "missing.pt"):
         segment.prints({"event": "checkpoint_saved", "path": name})
     assert segment.hear()
-    saved = {one.path: one.refused or "" for one in reads.checkpoints(segment.database, "r1")}
+    saved = {one.path: one.refused or "" for one in queries.checkpoints(segment.database, "r1")}
     assert segment.checkpoints() == []
     assert "it is empty" in saved["empty.pt"]
     assert "outside the run's folders" in saved["../outside.pt"]
@@ -170,14 +171,14 @@ def test_ordinary_output_alone_is_seldom_worth_a_transaction(
 ) -> None:
     segment.prints("starting")
     assert segment.hear(), "the first sign of life is"
-    row = reads.segment(segment.database, "r1", 1)
+    row = queries.segment(segment.database, "r1", 1)
     assert row is not None
     assert row.first_output_s is not None
     segment.prints("chatter")
     assert not segment.hear()
-    monkeypatch.setattr(listen, "QUIET_STORE_S", 0.0)
+    monkeypatch.setattr(log_reader, "QUIET_STORE_S", 0.0)
     assert segment.hear()
-    again = reads.segment(segment.database, "r1", 1)
+    again = queries.segment(segment.database, "r1", 1)
     assert again is not None
     assert again.first_output_s == row.first_output_s, "only the first"
 

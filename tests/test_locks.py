@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.worker import locks
+from backprop.worker.executor import locks
 from tests.harness import wait_until
 
 

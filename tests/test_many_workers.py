@@ -7,10 +7,12 @@ import time
 
 import pytest
 
-from backprop.scheduler import folders, newruns, reads
-from backprop.scheduler.database import open_database
-from backprop.scheduler.home import Home
-from backprop.worker.wake import wake_workers
+from backprop.scheduler.home import run_folder
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.store.connection import open_database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import enqueue
+from backprop.worker.wakeup import wake_workers
 from tests.harness import Bench, wait_until
 
 RUNS = 200
@@ -51,14 +53,14 @@ def queue_more_like(bench: Bench, run_id: str, count: int) -> list[str]:
     home = Home(bench.home)
     database = open_database(home)
     try:
-        model = reads.run_by_id(database, run_id)
+        model = queries.run_by_id(database, run_id)
         assert model is not None
         environment = json.loads((home.run_folder(run_id) / "spec.json").read_text())["environment"]
         queued: list[str] = []
         for _ in range(count):
-            new, folder = folders.create(home, None)
-            folders.write_spec(folder, new, model.name, model.spec, environment, time.time())
-            newruns.enqueue(database, new, model.name, model.spec, time.time(), "queued")
+            new, folder = run_folder.create(home, None)
+            run_folder.write_spec(folder, new, model.name, model.spec, environment, time.time())
+            enqueue.enqueue(database, new, model.name, model.spec, time.time(), "queued")
             wake_workers(home.locks)
             queued.append(new)
         return queued

@@ -4,12 +4,13 @@ import json
 import sqlite3
 import time
 
-from backprop.scheduler import claims, metrics, reads, reported
-from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome import Ending, Verdict
 from backprop.scheduler.records import MetricRecord
-from backprop.scheduler.reported import Heard
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import metrics, queries
+from backprop.scheduler.store.writes import claims, progress
+from backprop.scheduler.store.writes.progress import Heard
 from tests.harness import Bench
 from tests.rows import add_run, claimed, get
 
@@ -18,13 +19,13 @@ def hear(
     database: Database, run_id: str, segment: int, at_s: float, step: int | None, **values: float
 ) -> None:
     """One batch, as the worker stores it."""
-    row = reads.segment(database, run_id, segment)
+    row = queries.segment(database, run_id, segment)
     assert row is not None
     said = [MetricRecord(run_id, segment, at_s, step, name, value) for name, value in values.items()]
     heard = Heard(
         log_from=row.log_offset, log_to=row.log_offset + 1, events_from=0, events_to=0, metrics=said
     )
-    assert reported.record(database, run_id, segment, heard)
+    assert progress.record(database, run_id, segment, heard)
 
 
 def kept(database: Database, run_id: str, name: str = "loss") -> list[tuple[int | None, float]]:

@@ -9,10 +9,11 @@ import peewee
 import pytest
 
 from backprop.migrations import runner
-from backprop.scheduler import home as homes
-from backprop.scheduler import models, reads
-from backprop.scheduler.database import Database, open_database
-from backprop.scheduler.home import Home
+from backprop.scheduler.home import layout
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.store import schema
+from backprop.scheduler.store.connection import Database, open_database
+from backprop.scheduler.store.reads import queries
 from tests.rows import add_run
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +24,7 @@ TYPES = {
     peewee.FloatField: "REAL",
     peewee.AutoField: "INTEGER",
 }
-TABLES = models.Table.__subclasses__()
+TABLES = schema.Table.__subclasses__()
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -110,7 +111,7 @@ def test_a_backup_is_taken_before_a_step_changes_what_is_there(tmp_path: Path) -
 def test_an_older_home_is_brought_up_to_date_when_it_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = homes.ensure(Home(tmp_path / "home"))
+    home = layout.ensure(Home(tmp_path / "home"))
     opened = open_database(home)
     add_run(opened, "old")
     opened.close()
@@ -118,7 +119,7 @@ def test_an_older_home_is_brought_up_to_date_when_it_is_opened(
     monkeypatch.setattr(runner, "LATEST", runner.LATEST + 1)
     monkeypatch.setattr(runner.migrate, "__defaults__", (runner.STEPS,))
     opened = open_database(home)
-    assert [run.id for run in reads.list_runs(opened)] == ["old"]
+    assert [run.id for run in queries.list_runs(opened)] == ["old"]
     opened.close()
     assert (home.root / f"backprop.db.v{runner.LATEST - 1}.bak").exists()
     connection = connect(home.database)
@@ -129,9 +130,9 @@ def test_an_older_home_is_brought_up_to_date_when_it_is_opened(
 RACE = """
 import sys
 from pathlib import Path
-from backprop.scheduler import home as homes
-from backprop.scheduler.database import open_database
-from backprop.scheduler.home import Home
+from backprop.scheduler.home import layout as homes
+from backprop.scheduler.store.connection import open_database
+from backprop.scheduler.home.layout import Home
 from tests.rows import add_run
 who, root = sys.argv[1:]
 for number in range(20):
@@ -169,7 +170,7 @@ def test_two_processes_open_a_new_home_at_once(tmp_path: Path) -> None:
         assert (racer.returncode, errors) == (0, "")
     for number in range(20):
         opened = open_database(Home(tmp_path / str(number)))
-        assert {run.id for run in reads.list_runs(opened)} == {"a", "b"}
+        assert {run.id for run in queries.list_runs(opened)} == {"a", "b"}
         opened.close()
 
 

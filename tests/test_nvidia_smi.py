@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backprop.worker.probes.nvidia_smi import read_nvidia_smi
-from backprop.worker.probes.tools import ToolError, find_tool, run_tool
+from backprop.worker.probes.vendor_tool import ToolError, find_tool, run_tool
 from tests.fakes import FakeDriver, fake_tool
 from tests.probing import A, Machine, has_ended, read
 

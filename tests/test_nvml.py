@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler.snapshot import Gpu
+from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.reading import Reading
 from tests.fakes import ALLOCATE, FakeDriver, FakeGpu, FakeMig, build_driver, fake_files
 from tests.probing import A, B, Machine, read, read_until

@@ -9,17 +9,19 @@ import msgspec
 import psutil
 import pytest
 
-from backprop.scheduler import ageing, newruns, order, reads
-from backprop.scheduler.database import Database
+from backprop.scheduler.config.settings import DEFAULTS
 from backprop.scheduler.errors import IllegalMove
-from backprop.scheduler.governor import Decision, Denial, Rule
-from backprop.scheduler.home import Home
-from backprop.scheduler.order import Where
-from backprop.scheduler.settings import DEFAULTS
+from backprop.scheduler.governor import starvation
+from backprop.scheduler.governor.decide import Decision, Denial, Rule
+from backprop.scheduler.home.layout import Home
 from backprop.scheduler.spec import NewRun, Place
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import enqueue, ordering
+from backprop.scheduler.store.writes.ordering import Where
+from backprop.worker.admission.waiting_reasons import Waits
 from backprop.worker.context import Clock, Context, Talk
-from backprop.worker.local import LocalPlace
-from backprop.worker.waiting import Waits
+from backprop.worker.executor.local import LocalPlace
 from tests.harness import COMMAND, QUIET_LIMITS, Bench, wait_until, without_roots_rights
 from tests.refusals import refused
 from tests.rows import SPEC, add_run, get
@@ -30,11 +32,11 @@ NOW_S = 1_800_000_000.0
 
 def line_up(database: Database, *ids: str, priority: int = 0, at_s: float = NOW_S) -> None:
     place = Place(priority=priority)
-    newruns.enqueue_all(database, [NewRun(id=one, name=one, spec=SPEC, place=place) for one in ids], at_s)
+    enqueue.enqueue_all(database, [NewRun(id=one, name=one, spec=SPEC, place=place) for one in ids], at_s)
 
 
 def turns(database: Database) -> str:
-    return " ".join(run.id for run in reads.queue(database, NOW_S + 1000))
+    return " ".join(run.id for run in queries.queue(database, NOW_S + 1000))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_a_move_puts_runs_exactly_there(
 ) -> None:
     line_up(database, "p", "q", priority=5)
     line_up(database, "a", "b", "c", "d", "e")
-    assert order.move_to(database, moved.split(), where, other, NOW_S + 1) == moved.split()
+    assert ordering.move_to(database, moved.split(), where, other, NOW_S + 1) == moved.split()
     assert turns(database) == expected
     line_up(database, "new", priority=get(database, expected.split()[-1]).priority, at_s=NOW_S + 2)
     assert turns(database) == f"{expected} new", "what comes later stands behind"
@@ -68,10 +70,10 @@ def test_members_of_a_batch_are_so_close_that_others_make_room(database: Databas
     """A microsecond apart, which at today's seconds is four steps of a float."""
     line_up(database, *"abcdefgh")
     line_up(database, *"uvwxyz", at_s=NOW_S + 1)
-    assert order.move_to(database, list("zyxwvu"), Where.BEFORE, "c", NOW_S + 2) == list("zyxwvu")
+    assert ordering.move_to(database, list("zyxwvu"), Where.BEFORE, "c", NOW_S + 2) == list("zyxwvu")
     assert turns(database) == "a b z y x w v u c d e f g h"
     for other in "hgfed":
-        order.move_to(database, ["a"], Where.AFTER, other, NOW_S + 2)
+        ordering.move_to(database, ["a"], Where.AFTER, other, NOW_S + 2)
     assert turns(database) == "b z y x w v u c d a e f g h"
     assert all(get(database, one).turn_s <= NOW_S + 2 for one in "abcdefghuvwxyz")
 
@@ -82,11 +84,11 @@ def test_what_cannot_be_moved(database: Database) -> None:
     from tests.rows import claimed
 
     claimed(database, running)
-    assert order.move_to(database, ["r", "b", "gone"], Where.FIRST, None, NOW_S) == ["b"]
+    assert ordering.move_to(database, ["r", "b", "gone"], Where.FIRST, None, NOW_S) == ["b"]
     with pytest.raises(IllegalMove, match="run r is not waiting in the queue"):
-        order.move_to(database, ["a"], Where.BEFORE, "r", NOW_S)
+        ordering.move_to(database, ["a"], Where.BEFORE, "r", NOW_S)
     with pytest.raises(IllegalMove, match="run a cannot be moved before itself"):
-        order.move_to(database, ["a"], Where.BEFORE, "a", NOW_S)
+        ordering.move_to(database, ["a"], Where.BEFORE, "a", NOW_S)
     assert turns(database) == "b a"
 
 
@@ -154,7 +156,7 @@ def test_a_long_wait_lets_nothing_pass_until_it_is_in_vain(
     vram = refusal(Rule.VRAM)
     waits.note_alive(1)
     assert not aged(vram)
-    watch.now_s += ageing.AGED_S - 60
+    watch.now_s += starvation.AGED_S - 60
     waits.note_alive(1)
     assert not aged(vram)
     watch.now_s += 60
@@ -166,13 +168,13 @@ def test_a_long_wait_lets_nothing_pass_until_it_is_in_vain(
     assert found.behind().sentence() == (
         f"lets big (big) go first, which has waited for free VRAM since {began}"
     )
-    watch.now_s += ageing.CLEARS_S - 1
+    watch.now_s += starvation.CLEARS_S - 1
     waits.note_alive(0)
     assert aged(vram), "memory takes a moment to come back"
     watch.now_s += 1
     waits.note_alive(0)
     assert not aged(vram), "somebody else has it"
-    watch.now_s += ageing.AGED_S - 1
+    watch.now_s += starvation.AGED_S - 1
     waits.note_alive(2)
     assert not aged(vram), "half an hour of its own for everybody else"
     watch.now_s += 1
@@ -187,7 +189,7 @@ def test_a_wait_is_remembered_by_the_next_worker_and_forgotten_by_a_start(
     line_up(database, "big")
     waits.tell([(get(database, "big"), refusal(Rule.PARALLEL))])
     assert get(database, "big").reason == "waits: too little running runs"
-    watch.now_s += ageing.AGED_S
+    watch.now_s += starvation.AGED_S
     other = Waits(waits._context)
     other.note_alive(1)
     assert other.aged(get(database, "big"), refusal(Rule.PARALLEL)) is not None
@@ -201,9 +203,9 @@ def test_a_wait_is_remembered_by_the_next_worker_and_forgotten_by_a_start(
 
 
 def queue_again(database: Database) -> None:
-    from backprop.scheduler import claims
     from backprop.scheduler.lifecycle import Event
     from backprop.scheduler.outcome import Ending, Verdict
+    from backprop.scheduler.store.writes import claims
 
     claims.settle(
         database, get(database, "big"), Verdict(Event.REQUEUED, "timeboxed", "timebox"), Ending(), NOW_S
@@ -309,7 +311,9 @@ def test_what_is_far_behind_the_front_of_the_queue_is_looked_at_too(bench: Bench
     done = bench.backprop("run", "-q", "--min-free-ram", f"{short_of:.3f}", *words)
     assert done.returncode == 0, done.stderr
     behind = bench.queue("train.py")
-    bench.worker(command=(*IMPATIENT, "worker.admit.HEAD=2", "worker.admit.ALL=4", "--"))
+    bench.worker(
+        command=(*IMPATIENT, "worker.admission.admission.HEAD=2", "worker.admission.admission.ALL=4", "--")
+    )
     bench.wait_for(behind, "completed")
     *_, last = done.stdout.split()
     wait_until(lambda: "RAM" in str(bench.column(last, "reason")), saw=lambda: bench.column(last, "reason"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backprop.scheduler.errors import BadConfig
-from backprop.scheduler.original import OriginalRun, OriginalRuns, read_original, safe_id
+from backprop.scheduler.npm_import import OriginalRun, OriginalRuns, read_original, safe_id
 
 RECORD: dict[str, object] = {
     "scriptPath": "/w/train.py",

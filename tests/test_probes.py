@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler.snapshot import Gpu
+from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes import client
 from backprop.worker.probes.client import read_once
 from backprop.worker.probes.host import read_host
 from backprop.worker.probes.reader import Kind
 from backprop.worker.probes.reading import Reading
-from backprop.worker.probes.visible import only_visible
+from backprop.worker.probes.visible_devices import only_visible
 from tests.fakes import FakeDriver, fake_files
 from tests.probing import A, B, Machine, has_ended, read, read_until
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop.scheduler.ranking import Candidate, is_due, rank
+from backprop.scheduler.successive_halving import Candidate, is_due, rank
 
 
 def of(*values: float | None, segments: int = 3) -> list[Candidate]:

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.scheduler.errors import BadCommand
+from backprop.scheduler.recipes.command_line import ENTRIES, options_in, read_command
+from backprop.scheduler.recipes.declared_options import options_of
+from backprop.scheduler.recipes.plan import plan_for
+from backprop.scheduler.recipes.registry import BY_NAME, RECIPES
+from backprop.scheduler.recipes.script_parser import PARSE_LIMIT_BYTES, understand
 from backprop.scheduler.spec import Plan, RunSpec
-from backprop.worker.recipes.command import ENTRIES, options_in, read_command
-from backprop.worker.recipes.declared import options_of
-from backprop.worker.recipes.page import page
-from backprop.worker.recipes.plan import plan_for
-from backprop.worker.recipes.source import PARSE_LIMIT_BYTES, understand
-from backprop.worker.recipes.table import BY_NAME, RECIPES
-from backprop.worker.resume import command_line
+from backprop.worker.checkpoints.resume import command_line
 from tests import trainers
+from tools.docs.recipes import page
 
 ROOT = Path(__file__).parent.parent
 
@@ -603,7 +603,7 @@ def test_where_ultralytics_was_told_to_put_its_runs(tmp_path: Path, monkeypatch:
 
 def test_the_document_is_what_the_entries_say() -> None:
     assert (ROOT / "docs" / "recipes.md").read_text() == page(), (
-        "python -m backprop.worker.recipes > docs/recipes.md"
+        "python -m tools.docs.recipes > docs/recipes.md"
     )
 
 

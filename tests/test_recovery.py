@@ -71,7 +71,7 @@ def test_a_worker_frozen_after_its_claim_keeps_the_run_from_every_other(bench: B
     run = bench.queue(TRAINER, "--", "--steps", "20")
     frozen = bench.worker(env={"BACKPROP_FAILPOINT": "claimed:stop"})
     wait_until(lambda: state(frozen.pid) == "T")
-    hurry = ("worker.loop.RECONCILE_EVERY_S=0.2", "worker.locks.ADMISSION_RESPECT_S=0.5")
+    hurry = ("worker.loop.RECONCILE_EVERY_S=0.2", "worker.executor.locks.ADMISSION_RESPECT_S=0.5")
     bench.worker(command=(*IMPATIENT, *hurry, "--"))
     other = bench.queue(TRAINER, "--", "--steps", "20")
     try:
@@ -128,8 +128,18 @@ def test_a_dead_worker_that_nobody_collects_is_dead(bench: Bench) -> None:
 
 
 def overdue_worker(bench: Bench, replace_after_s: float) -> None:
-    margins = ("worker.overdue.LINGER_S=0.2", "worker.overdue.MARGIN_S=0.3")
-    bench.worker(command=(*IMPATIENT, *margins, f"worker.overdue.REPLACE_AFTER_S={replace_after_s}", "--"))
+    margins = (
+        "worker.segments.supervisor_watchdog.LINGER_S=0.2",
+        "worker.segments.supervisor_watchdog.MARGIN_S=0.3",
+    )
+    bench.worker(
+        command=(
+            *IMPATIENT,
+            *margins,
+            f"worker.segments.supervisor_watchdog.REPLACE_AFTER_S={replace_after_s}",
+            "--",
+        )
+    )
 
 
 def test_a_supervisor_frozen_past_its_deadline_is_let_run_and_ends_its_segment(bench: Bench) -> None:

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from backprop.scheduler.database import Database
 from backprop.scheduler.outcome import Ending
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
-from backprop.worker.ending import chain_of
-from backprop.worker.resume import Resume, choose, command_line, takes_resume_from
+from backprop.scheduler.store.connection import Database
+from backprop.worker.checkpoints.resume import Resume, choose, command_line, takes_resume_from
+from backprop.worker.segments.result import chain_of
 from tests.harness import QUIET_LIMITS, Bench
 from tests.rows import SPEC, add_run, checkpoint
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from backprop.cli.submission import was_queued
-from backprop.scheduler.database import Database
+from backprop.cli.submit.submission import was_queued
 from backprop.scheduler.errors import DatabaseBusy
+from backprop.scheduler.store.connection import Database
 from tests.harness import QUIET_LIMITS, Bench
 from tests.refusals import contents, refused
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backprop.cli.safe import Colours, colours_only, safe
+from backprop.cli.render.terminal_text import Colours, colours_only, safe
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 INERT = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.worker.sameness import contents, holds_the_same
+from backprop.worker.checkpoints.fingerprint import contents, holds_the_same
 from tests.harness import Bench
 
 NANOGPT = """

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from backprop.cli.submission import environment_of_shell
-from backprop.scheduler import folders
-from backprop.scheduler import home as homes
-from backprop.scheduler.home import Home
-from backprop.worker import locks
-from backprop.worker.wake import WakePipe, wake_path, wake_workers
+from backprop.cli.submit.submission import environment_of_shell
+from backprop.scheduler.home import layout, run_folder
+from backprop.scheduler.home.layout import Home
+from backprop.worker.executor import locks
+from backprop.worker.wakeup import WakePipe, wake_path, wake_workers
 from tests.harness import Bench, alive, wait_until
 from tests.rows import SPEC
 
@@ -261,7 +260,7 @@ def test_links_planted_in_runs_are_never_followed_and_harm_their_run_alone(bench
 
 
 def test_links_planted_among_locks_are_not_followed(tmp_path: Path) -> None:
-    home, victim = homes.ensure(Home(tmp_path / "home")), tmp_path / "victim"
+    home, victim = layout.ensure(Home(tmp_path / "home")), tmp_path / "victim"
     for path in (locks.worker_lock_path(home.locks, "w1"), wake_path(home.locks, "w1"),
                  home.locks / "admission.lock", home.locks / "run"):  # fmt: skip
         path.symlink_to(victim)
@@ -282,7 +281,7 @@ def test_links_planted_among_locks_are_not_followed(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "spec.json.tmp").symlink_to(victim)
     with pytest.raises(OSError, match="symbolic link"):
-        folders.write_spec(folder, "r1", "train", SPEC, {}, 1.0)
+        run_folder.write_spec(folder, "r1", "train", SPEC, {}, 1.0)
     assert not victim.exists()
 
 

@@ -6,13 +6,15 @@ from datetime import datetime
 import click
 import pytest
 
-from backprop.cli import select
-from backprop.scheduler import batches, bulk, folders, newruns, reads, selection
-from backprop.scheduler.database import Database
+from backprop.cli import run_selection
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
+from backprop.scheduler.home import batch_file, run_folder
 from backprop.scheduler.lifecycle import State
-from backprop.scheduler.selection import NO_FILTERS, Filters, Sort, list_runs
 from backprop.scheduler.spec import NewRun, Place
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries, selection
+from backprop.scheduler.store.reads.selection import NO_FILTERS, Filters, Sort, list_runs
+from backprop.scheduler.store.writes import enqueue, user_requests
 from tests.harness import QUIET_LIMITS, Bench, wait_until
 from tests.refusals import refused
 from tests.rows import SPEC, add_run, get
@@ -24,10 +26,10 @@ DAY_S = 86400.0
 def several(database: Database, group: str | None, *ids: str, name: str = "train", at_s: float = 1.0) -> None:
     place = Place(group=group)
     new = [NewRun(id=run_id, name=f"{name}-{run_id}", spec=SPEC, place=place) for run_id in ids]
-    newruns.enqueue_all(database, new, at_s)
+    enqueue.enqueue_all(database, new, at_s)
 
 
-def ids(runs: list[reads.RunRecord] | list[selection.Chosen]) -> list[str]:
+def ids(runs: list[queries.RunRecord] | list[selection.Chosen]) -> list[str]:
     return [run.id for run in runs]
 
 
@@ -39,7 +41,7 @@ def test_filters_hold_together(database: Database) -> None:
     several(database, "g", "a1", "a2", at_s=100.0)
     several(database, "h", "b1", name="wide", at_s=200.0)
     several(database, None, "c1", at_s=300.0)
-    bulk.hold(database, ["a1", "b1"], "why")
+    user_requests.hold(database, ["a1", "b1"], "why")
     assert listed(database) == ["c1", "b1", "a2", "a1"]
     assert listed(database, states=(State.HELD,)) == ["b1", "a1"]
     assert listed(database, states=(State.HELD, State.QUEUED), group="g") == ["a2", "a1"]
@@ -93,7 +95,7 @@ def test_every_order_both_ways_with_what_is_missing_last(database: Database) -> 
 
 
 def raw(database: Database, statement: str, *values: object) -> None:
-    from backprop.scheduler.proxy import proxy
+    from backprop.scheduler.store.connection import proxy
 
     database.write(lambda: proxy.execute_sql(statement, values))
 
@@ -101,7 +103,7 @@ def raw(database: Database, statement: str, *values: object) -> None:
 def test_the_newest_of_several_states_are_the_newest_of_all(database: Database) -> None:
     for number in range(6):
         several(database, None, f"r{number}", at_s=float(number))
-    bulk.stop_waiting(database, ["r0", "r3", "r5"], 10.0)
+    user_requests.stop_waiting(database, ["r0", "r3", "r5"], 10.0)
     both = Filters(states=(State.STOPPED, State.QUEUED))
     assert ids(selection.list_runs(database, both, limit=3)) == ["r5", "r4", "r3"]
     assert ids(selection.list_runs(database, both, Sort.AGE, True, 3)) == ["r0", "r1", "r2"]
@@ -137,13 +139,15 @@ def test_a_bulk_verb_leaves_alone_what_has_moved_on(database: Database) -> None:
     ):
         add_run(database, run_id, state)
     every = ["q", "h", "r", "c", "gone"]
-    assert bulk.hold(database, every, "why") == ["q"]
-    assert bulk.release(database, every) == ["q", "h"]
-    assert bulk.stop_waiting(database, every, 9.0) == ["q", "h"]
+    assert user_requests.hold(database, every, "why") == ["q"]
+    assert user_requests.release(database, every) == ["q", "h"]
+    assert user_requests.stop_waiting(database, every, 9.0) == ["q", "h"]
     assert (get(database, "q").state, get(database, "q").ended_at_s) == (State.STOPPED, 9.0)
-    assert bulk.resume(database, every, {}, None, 20.0) == ["q", "h", "c"]
+    assert user_requests.resume(database, every, {}, None, 20.0) == ["q", "h", "c"]
     assert get(database, "r").state is State.RUNNING
-    assert [run.id for run in reads.queue(database, 30.0)] == ["q", "h", "c"], "in the order they were given"
+    assert [run.id for run in queries.queue(database, 30.0)] == ["q", "h", "c"], (
+        "in the order they were given"
+    )
     again = get(database, "c")
     assert (again.chain_start, again.ended_at_s, again.queued_at_s) == (1, None, 20.0)
 
@@ -154,8 +158,8 @@ def test_thousands_are_stopped_in_one_transaction(database: Database) -> None:
     chosen = selection.choose(database, ["g"], NO_FILTERS)
     assert ids(chosen) == many
     before = database.changes()
-    assert bulk.stop_waiting(database, ids(chosen), 5.0) == many
-    assert reads.state_counts(database) == {State.STOPPED: 3000}
+    assert user_requests.stop_waiting(database, ids(chosen), 5.0) == many
+    assert queries.state_counts(database) == {State.STOPPED: 3000}
     assert database.changes() == before, "counts other connections' commits, of which there were none"
 
 
@@ -177,13 +181,13 @@ NOON = datetime(2026, 11, 23, 12, 0).timestamp()
     ],
 )
 def test_since(text: str, expected: float) -> None:
-    assert select.since_s(text, NOON) == expected
+    assert run_selection.since_s(text, NOON) == expected
 
 
 @pytest.mark.parametrize("text", ["", "2", "2 hours", "-2h", "25:00", "2026-13-01", "yesterday", "9999999d"])
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises((click.BadParameter, UnknownRun)):
-        select.since_s(text, NOON)
+        run_selection.since_s(text, NOON)
         raise UnknownRun("nine million days are a time, if a useless one")
 
 
@@ -301,13 +305,13 @@ def test_a_stopped_member_stays_stopped_when_the_database_is_lost(bench: Bench) 
 
 def test_the_outcomes_of_many_are_written_without_waiting_for_the_disk(database: Database) -> None:
     home = database.home
-    several(database, None, *(f"r{number}" for number in range(batches.MANY + 1)))
+    several(database, None, *(f"r{number}" for number in range(batch_file.MANY + 1)))
     chosen = selection.choose(database, [], Filters(name="*"))
     for one in chosen:
         home.run_folder(one.id).mkdir()
-    outcome = folders.OutcomeFile(state="stopped", reason="why", segment=0, ended_at_s=2.0)
-    batches.write_outcomes(home, [(one, outcome) for one in chosen])
-    assert all(folders.read_outcome(home.run_folder(one.id)) == outcome for one in chosen)
+    outcome = run_folder.OutcomeFile(state="stopped", reason="why", segment=0, ended_at_s=2.0)
+    batch_file.write_outcomes(home, [(one, outcome) for one in chosen])
+    assert all(run_folder.read_outcome(home.run_folder(one.id)) == outcome for one in chosen)
 
 
 def test_logs_of_several_have_the_name_before_each_line(bench: Bench) -> None:
@@ -344,8 +348,8 @@ def test_following_several_ends_with_the_last(bench: Bench) -> None:
 
 def test_a_list_walks_an_index(database: Database) -> None:
     """The queries of a plain list walk an index, whatever the table holds: no scan, no sort of it all."""
-    from backprop.scheduler.models import Run
-    from backprop.scheduler.proxy import proxy
+    from backprop.scheduler.store.connection import proxy
+    from backprop.scheduler.store.schema import Run
 
     asked: list[str] = []
     several(database, "g", "r1", "r2")
@@ -366,7 +370,7 @@ def test_a_list_walks_an_index(database: Database) -> None:
 
 def test_the_queue_is_listed_in_its_own_order(database: Database) -> None:
     for run_id, priority in (("a", 0), ("b", 5), ("c", 0)):
-        newruns.enqueue(database, run_id, "n", SPEC, 1.0 + ord(run_id), place=Place(priority=priority))
+        enqueue.enqueue(database, run_id, "n", SPEC, 1.0 + ord(run_id), place=Place(priority=priority))
     add_run(database, "done", State.COMPLETED)
     assert [run.id for run in list_runs(database, sort=Sort.TURN)] == ["b", "a", "c"]
     assert [run.id for run in list_runs(database, sort=Sort.TURN, reverse=True, limit=2)] == ["c", "a"]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backprop.scheduler.errors import BadConfig
-from backprop.scheduler.settings import (
+from backprop.scheduler.config.keys import KEYS
+from backprop.scheduler.config.settings import (
     DEFAULTS,
     Effective,
     GpuMemoryLimit,
@@ -17,7 +17,7 @@ from backprop.scheduler.settings import (
     option_of,
     parse_gpu_memory_limit,
 )
-from backprop.scheduler.settings_keys import KEYS
+from backprop.scheduler.errors import BadConfig
 
 
 class Place:

@@ -12,15 +12,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backprop.scheduler import reads, reported
-from backprop.scheduler.database import Database
 from backprop.scheduler.spec import Plan
-from backprop.worker import globs, openfiles, spot, sweep
-from backprop.worker.judge import End, step_in
-from backprop.worker.listen import Listener
-from backprop.worker.resume import picks_itself
-from backprop.worker.spot import Spotter
-from backprop.worker.wholeness import looks_torn, looks_whole
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import progress
+from backprop.worker.checkpoints import directory_scan, glob_walk, open_files, scanner
+from backprop.worker.checkpoints.candidate import End, step_in
+from backprop.worker.checkpoints.formats import looks_torn, looks_whole
+from backprop.worker.checkpoints.resume import picks_itself
+from backprop.worker.checkpoints.scanner import Spotter
+from backprop.worker.segments.log_reader import Listener
 from tests.harness import Bench, wait_until
 from tests.rows import SPEC, get
 from tests.watched import CLEAN, Watched, names, zip_bytes
@@ -39,9 +40,9 @@ with open(sys.argv[1], "wb") as file:
 @pytest.fixture
 def watched(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
     """Looks as often as it is asked to, and is content with a tenth of a second."""
-    monkeypatch.setattr(spot, "LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(spot, "COST_SHARE", 1e9)
-    monkeypatch.setattr(spot, "SETTLED_S", 0.1)
+    monkeypatch.setattr(scanner, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(scanner, "COST_SHARE", 1e9)
+    monkeypatch.setattr(scanner, "SETTLED_S", 0.1)
     return Watched(database, tmp_path)
 
 
@@ -55,8 +56,8 @@ def looks(spotter: Spotter, for_s: float = 0.5) -> list[str]:
     return found
 
 
-def until_found(spotter: Spotter) -> list[spot.Spotted]:
-    found: list[spot.Spotted] = []
+def until_found(spotter: Spotter) -> list[scanner.Spotted]:
+    found: list[scanner.Spotted] = []
     wait_until(lambda: found.extend(spotter.look()) or found)
     return found
 
@@ -129,11 +130,11 @@ def test_what_is_open_for_reading_alone_is_complete(watched: Watched) -> None:
     path = watched.out / "a.pt"
     path.write_text("weights")
     with path.open("rb"):
-        assert openfiles.open_for_writing([str(path)], [os.getpid()]) == frozenset()
+        assert open_files.open_for_writing([str(path)], [os.getpid()]) == frozenset()
         with path.open("ab"):
-            written = openfiles.open_for_writing([str(path), str(watched.out), "/nothing"], [os.getpid()])
+            written = open_files.open_for_writing([str(path), str(watched.out), "/nothing"], [os.getpid()])
             assert written == {str(path), str(watched.out)}
-    assert os.getpid() in set(openfiles.own_processes())
+    assert os.getpid() in set(open_files.own_processes())
 
 
 def test_half_of_a_zip_is_not_taken_even_where_nothing_holds_it(watched: Watched) -> None:
@@ -223,7 +224,7 @@ def test_what_was_announced_and_seen_is_on_record_once(watched: Watched) -> None
                 assert watched.rows()[-1] == ("seen.pt", None)
             heard = listener.hear(spotted=[one.record for one in found] if first == "announced" else ())
             assert heard is not None
-            assert reported.record(watched.database, "r1", 1, heard)
+            assert progress.record(watched.database, "r1", 1, heard)
             listener.stored(heard)
             watched.store(found)
     finally:
@@ -261,7 +262,7 @@ def test_outside_of_what_was_named_nothing_is_taken(watched: Watched, tmp_path: 
     assert "outside the run's folders" in str(found.record.refused)
     watched.store([found])
     watched.store(watched.spotter().last_look(CLEAN))
-    assert len(reads.checkpoints(watched.database, "r1")) == 1, "said once"
+    assert len(queries.checkpoints(watched.database, "r1")) == 1, "said once"
 
 
 def test_the_folder_of_a_pattern_may_be_anywhere(watched: Watched, tmp_path: Path) -> None:
@@ -299,7 +300,7 @@ def test_twenty_thousand_files_are_looked_at_in_bounded_steps(
         time.sleep(0.01)
     assert found == ["new.pt"]
     assert longest_s < 2.0, "its own bound is a quarter of a second; a loaded machine adds to it"
-    one = sweep.Sweep((f"{watched.out}/*",), time.time() - 60, watched.home)
+    one = directory_scan.Sweep((f"{watched.out}/*",), time.time() - 60, watched.home)
     began_s = time.monotonic()
     assert not one.step(entries=1000, within_s=60)
     cost_s = time.monotonic() - began_s
@@ -309,7 +310,7 @@ def test_twenty_thousand_files_are_looked_at_in_bounded_steps(
 
 
 def test_a_slow_look_is_followed_by_a_long_pause(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spot, "COST_SHARE", 1e-6)
+    monkeypatch.setattr(scanner, "COST_SHARE", 1e-6)
     watched.start()
     (watched.out / "a.pt").write_text("weights")
     assert looks(watched.spotter(), 0.4) == [], "the second look is far away"
@@ -335,13 +336,13 @@ def test_patterns_mean_what_they_mean_to_glob(tmp_path: Path, pattern: str) -> N
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     full = os.path.normpath(f"{glob.escape(str(tmp_path))}/{pattern}")
-    found = {path for path in globs.walk(full) if path is not None}
+    found = {path for path in glob_walk.walk(full) if path is not None}
     expected = {os.path.normpath(path) for path in glob.glob(full, recursive=True)}  # noqa: PTH207
     assert found - {str(tmp_path)} == expected - {str(tmp_path)}
-    assert all(globs.matches(path, full) for path in found)
-    assert not globs.matches(f"{tmp_path}/zzz/zzz/zzz", full) or pattern == "**"
-    assert globs.fixed_folder("/x/y/a-*/b.pt") == Path("/x/y")
-    assert globs.fixed_folder("/x/y/b.pt") == Path("/x/y")
+    assert all(glob_walk.matches(path, full) for path in found)
+    assert not glob_walk.matches(f"{tmp_path}/zzz/zzz/zzz", full) or pattern == "**"
+    assert glob_walk.fixed_folder("/x/y/a-*/b.pt") == Path("/x/y")
+    assert glob_walk.fixed_folder("/x/y/b.pt") == Path("/x/y")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.outcome import Chain, Ending, settle
 from backprop.scheduler.spec import Plan
-from backprop.worker.startover import Before, Steps, read_back, why_over
+from backprop.worker.segments.resume_check import Before, Steps, read_back, why_over
 from tests.harness import Bench, wait_until
 from tests.rows import SPEC
 

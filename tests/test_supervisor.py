@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler import folders
-from backprop.scheduler.database import Database
+from backprop.scheduler.home import run_folder
 from backprop.scheduler.spec import RunSpec
-from backprop.worker import locks
-from backprop.worker.local import LocalPlace
-from backprop.worker.place import Life, Order
+from backprop.scheduler.store.connection import Database
+from backprop.worker.executor import locks
+from backprop.worker.executor.base import Life, Order
+from backprop.worker.executor.local import LocalPlace
 from tests.harness import alive, wait_until
 from tests.rows import add_run
 from tests.standing import HZ, LISTENER, Stand, state
@@ -258,7 +258,7 @@ def test_what_is_sent_before_it_is_up_waits_for_it(database: Database, tmp_path:
     spec = RunSpec(argv=("sleep", "600"), program="/bin/sleep", cwd=str(tmp_path))
     run = add_run(database, "r1", spec=spec)
     home.run_folder(run.id).mkdir()
-    folders.write_spec(home.run_folder(run.id), run.id, run.name, spec, {}, 1.0)
+    run_folder.write_spec(home.run_folder(run.id), run.id, run.name, spec, {}, 1.0)
     lock = locks.take(home.run_lock(run.id))
     assert lock is not None
     place = LocalPlace(home)

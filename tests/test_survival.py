@@ -273,8 +273,15 @@ def test_a_supervisor_that_stays_frozen_is_roused_or_replaced_by_the_worker(
 ) -> None:
     """Replaced at once where its patience is taken away altogether."""
     run = bench.queue(TRAINER, "-m", "0.03", "--grace-seconds", "1", "--max-segments", "1")
-    patience = ("worker.overdue.LINGER_S=0", "worker.overdue.MARGIN_S=0")
-    bench.worker(command=impatient(*patience, f"worker.overdue.REPLACE_AFTER_S={-1 if replaced else 60}"))
+    patience = (
+        "worker.segments.supervisor_watchdog.LINGER_S=0",
+        "worker.segments.supervisor_watchdog.MARGIN_S=0",
+    )
+    bench.worker(
+        command=impatient(
+            *patience, f"worker.segments.supervisor_watchdog.REPLACE_AFTER_S={-1 if replaced else 60}"
+        )
+    )
     bench.wait_for_log(run, SAVED)
     supervisor = bench.supervisor(run)
     os.kill(supervisor, signal.SIGSTOP)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backprop.worker.tail import MAX_LINE, Tail, failure_line, last_text_line
+from backprop.worker.segments.tail import MAX_LINE, Tail, failure_line, last_text_line
 
 
 def append(path: Path, data: bytes) -> None:

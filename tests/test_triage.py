@@ -2,10 +2,10 @@
 
 import pytest
 
+from backprop.scheduler.faults import Fault, fault_of
 from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.outcome import Chain, Ending, settle
 from backprop.scheduler.spec import RunSpec
-from backprop.scheduler.triage import Fault, fault_of
 from tests.harness import Bench
 
 SPEC = RunSpec(argv=("train",), program="/bin/true", cwd="/", retries=2)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from backprop.worker.errands import Errand, Errands
-from backprop.worker.judge import end_of
-from backprop.worker.place import Exit
+from backprop.worker.background import Errand, Errands
+from backprop.worker.checkpoints.candidate import end_of
+from backprop.worker.executor.base import Exit
 from tests.gpus import impatient
 from tests.harness import COMMAND, Bench, wait_until, without_roots_rights
 
@@ -53,7 +53,7 @@ def test_an_end_that_cannot_be_recorded_yet_is_waited_for(bench: Bench) -> None:
     bench.script("once.py", ONCE)
     run = bench.queue("once.py", "-m", "0.05", "--grace-seconds", "1")
     quick = ("LINGER_S=0.1", "MARGIN_S=0.1", "REPLACE_AFTER_S=0.5")
-    bench.worker(command=impatient(*(f"worker.overdue.{one}" for one in quick)))
+    bench.worker(command=impatient(*(f"worker.segments.supervisor_watchdog.{one}" for one in quick)))
     bench.wait_for_log(run, "up")
     in_the_way = bench.folder(run) / "exit.json.tmp"
     in_the_way.mkdir()
@@ -72,7 +72,7 @@ def test_an_events_file_that_cannot_be_read_does_not_keep_a_run_alive(bench: Ben
     body = "import os\nos.close(os.open(os.environ['BACKPROP_EVENTS'], os.O_CREAT | os.O_WRONLY, 0))\nprint('up')\n"
     bench.script("train.py", body)
     run = bench.queue("train.py")
-    command = (*without_roots_rights(), *impatient("worker.hearing.UNREADABLE_S=0.5"))
+    command = (*without_roots_rights(), *impatient("worker.segments.event_recorder.UNREADABLE_S=0.5"))
     assert bench.worker("--drain", command=command).wait(timeout=60) == 0
     assert bench.state(run) == "completed"
     assert "goes on without what cannot be read" in bench.output()
@@ -121,7 +121,9 @@ def test_a_log_that_is_long_at_the_end_is_heard_to_its_end_in_parts(bench: Bench
     """
     bench.script("train.py", body)
     run = bench.queue("train.py")
-    command = impatient("worker.hearing.FINAL_BYTES=20000", "worker.hearing.HEAR_EVERY_S=60")
+    command = impatient(
+        "worker.segments.event_recorder.FINAL_BYTES=20000", "worker.segments.event_recorder.HEAR_EVERY_S=60"
+    )
     assert bench.worker("--drain", command=command).wait(timeout=60) == 0
     seen = bench.show(run)
     assert (seen["state"], seen["last_step"]) == ("completed", 1999)

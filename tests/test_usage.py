@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
 from backprop.scheduler.records import SegmentRecord
-from backprop.scheduler.snapshot import Gpu, Host, Snapshot
-from backprop.worker.usage import trees_of, usage_of
+from backprop.worker.machine.gpu_usage import trees_of, usage_of
 
 HERE = os.getpid()
 PARENT = os.getppid()

@@ -4,8 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from backprop.scheduler.snapshot import Host
-from backprop.scheduler.watch import Action, ActionKind, Cause, Watched, ram_floor_mib, watch, watch_all
+from backprop.scheduler.governor.runtime import (
+    Action,
+    ActionKind,
+    Cause,
+    Watched,
+    ram_floor_mib,
+    watch,
+    watch_all,
+)
+from backprop.scheduler.governor.snapshot import Host
 from tests.judged import GIB, HOST, LIMITS, gpu, machine
 
 RUN = Watched(run_id="r1", gpu_uuids=("GPU-0",), started_s=0.0)

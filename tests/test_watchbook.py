@@ -5,13 +5,15 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from backprop.scheduler import claims, reads, watchbook
-from backprop.scheduler.database import Database
+from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome import Ending, Verdict
-from backprop.scheduler.snapshot import Gpu, Host, Snapshot
 from backprop.scheduler.spec import RunSpec
-from backprop.scheduler.watchbook import LEARNED_FROM, SAMPLE_EVERY_S, SAMPLES_KEPT_S
+from backprop.scheduler.store import gpu_history
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.gpu_history import LEARNED_FROM, SAMPLE_EVERY_S, SAMPLES_KEPT_S
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import claims
 from tests.rows import SPEC, add_run, claimed, get
 
 HOST = Host(ram_free_mib=32_000, ram_total_mib=64_000, load_1m=1.5, cores=8, disk_free_mib=100_000)
@@ -28,7 +30,7 @@ def peaked(database: Database, run_id: str, *peaks: int | None, script: str = "/
     for peak in peaks:
         run = claimed(database, get(database, run_id))
         if peak is not None:
-            watchbook.record_peak(database, run_id, run.segment, peak)
+            gpu_history.record_peak(database, run_id, run.segment, peak)
         claims.settle(database, run, Verdict(Event.REQUEUED, "timeboxed", "why"), Ending(), 3.0)
 
 
@@ -37,7 +39,7 @@ def spec_of(script: str) -> RunSpec:
 
 
 def learned(database: Database, run_id: str) -> int | None:
-    return watchbook.learned_mib(database, run_id, get(database, run_id).spec)
+    return gpu_history.learned_mib(database, run_id, get(database, run_id).spec)
 
 
 # Peaks
@@ -46,15 +48,15 @@ def learned(database: Database, run_id: str) -> int | None:
 def test_a_peak_only_rises(database: Database) -> None:
     run = claimed(database, add_run(database, "a"))
     for mib, kept in ((3000, 3000), (2000, 3000), (5000, 5000)):
-        watchbook.record_peak(database, "a", run.segment, mib)
-        segment = reads.segment(database, "a", run.segment)
+        gpu_history.record_peak(database, "a", run.segment, mib)
+        segment = queries.segment(database, "a", run.segment)
         assert segment is not None
         assert segment.peak_mib == kept
 
 
 def test_a_peak_of_a_segment_that_is_gone_is_nothing(database: Database) -> None:
     add_run(database, "a")
-    watchbook.record_peak(database, "a", 7, 3000)
+    gpu_history.record_peak(database, "a", 7, 3000)
     assert learned(database, "a") is None
 
 
@@ -88,7 +90,7 @@ def test_only_a_scripts_newest_segments_tell(database: Database) -> None:
 
 
 def kept_aside(database: Database) -> dict[str, str]:
-    return {one.gpu_uuid: one.reason for one in watchbook.quarantined(database)}
+    return {one.gpu_uuid: one.reason for one in gpu_history.quarantined(database)}
 
 
 @pytest.fixture
@@ -100,22 +102,22 @@ def workers(database: Database) -> Database:
 
 
 def test_a_worker_says_which_gpus_it_keeps_aside(workers: Database) -> None:
-    watchbook.set_quarantine(workers, "w1", {"GPU-0": "stuck", "GPU-1": "stuck too"}, 5.0)
-    watchbook.set_quarantine(workers, "w2", {"GPU-2": "other"}, 6.0)
+    gpu_history.set_quarantine(workers, "w1", {"GPU-0": "stuck", "GPU-1": "stuck too"}, 5.0)
+    gpu_history.set_quarantine(workers, "w2", {"GPU-2": "other"}, 6.0)
     assert kept_aside(workers) == {"GPU-0": "stuck", "GPU-1": "stuck too", "GPU-2": "other"}
-    watchbook.set_quarantine(workers, "w1", {"GPU-1": "half of it"}, 7.0)
+    gpu_history.set_quarantine(workers, "w1", {"GPU-1": "half of it"}, 7.0)
     assert kept_aside(workers) == {"GPU-1": "half of it", "GPU-2": "other"}
-    (one,) = (one for one in watchbook.quarantined(workers) if one.gpu_uuid == "GPU-1")
+    (one,) = (one for one in gpu_history.quarantined(workers) if one.gpu_uuid == "GPU-1")
     assert one.since_s == 5.0
-    watchbook.set_quarantine(workers, "w1", {}, 8.0)
+    gpu_history.set_quarantine(workers, "w1", {}, 8.0)
     assert kept_aside(workers) == {"GPU-2": "other"}
 
 
 def test_a_worker_that_has_gone_keeps_nothing_aside(workers: Database) -> None:
-    watchbook.set_quarantine(workers, "w1", {"GPU-0": "stuck"}, 5.0)
+    gpu_history.set_quarantine(workers, "w1", {"GPU-0": "stuck"}, 5.0)
     claims.worker_stopped(workers, "w1", 6.0)
     assert kept_aside(workers) == {}
-    watchbook.set_quarantine(workers, "w2", {"GPU-0": "seen again"}, 7.0)
+    gpu_history.set_quarantine(workers, "w2", {"GPU-0": "seen again"}, 7.0)
     assert kept_aside(workers) == {"GPU-0": "seen again"}
 
 
@@ -125,8 +127,8 @@ def test_a_worker_that_has_gone_keeps_nothing_aside(workers: Database) -> None:
 def test_a_sample_holds_host_and_gpus(database: Database) -> None:
     lost = replace(machine("GPU-0", "GPU-1").gpus[1], free_mib=None, temp_c=None, utilisation_pct=None)
     seen = replace(machine("GPU-0"), gpus=(*machine("GPU-0").gpus, lost))
-    assert watchbook.keep_sample(database, seen, 100.0)
-    host, first, second = watchbook.samples(database, 0.0)
+    assert gpu_history.keep_sample(database, seen, 100.0)
+    host, first, second = gpu_history.samples(database, 0.0)
     assert (host.gpu_uuid, host.free_mib, host.load_1m) == (None, 32_000, 1.5)
     assert (first.gpu_uuid, first.free_mib, first.temp_c, first.utilisation_pct) == ("GPU-0", 20_000, 50, 7)
     assert (second.gpu_uuid, second.free_mib, second.temp_c, second.utilisation_pct) == (
@@ -138,9 +140,9 @@ def test_a_sample_holds_host_and_gpus(database: Database) -> None:
 
 
 def test_samples_keep_their_distance_whoever_writes_them(database: Database) -> None:
-    kept = [watchbook.keep_sample(database, machine("GPU-0"), 1000.0 + at) for at in (0, 1, 29, 30, 31, 60)]
+    kept = [gpu_history.keep_sample(database, machine("GPU-0"), 1000.0 + at) for at in (0, 1, 29, 30, 31, 60)]
     assert kept == [True, False, False, True, False, True]
-    assert [one.at_s for one in watchbook.samples(database, 0.0) if one.gpu_uuid is None] == [
+    assert [one.at_s for one in gpu_history.samples(database, 0.0) if one.gpu_uuid is None] == [
         1000.0,
         1030.0,
         1060.0,
@@ -149,13 +151,13 @@ def test_samples_keep_their_distance_whoever_writes_them(database: Database) -> 
 
 def test_samples_are_bounded(database: Database) -> None:
     for at in range(40):
-        watchbook.keep_sample(database, machine("GPU-0"), at * SAMPLES_KEPT_S / 10)
-    assert len(watchbook.samples(database, 0.0)) == 2 * 11
-    assert min(one.at_s for one in watchbook.samples(database, 0.0)) >= 29 * SAMPLES_KEPT_S / 10
+        gpu_history.keep_sample(database, machine("GPU-0"), at * SAMPLES_KEPT_S / 10)
+    assert len(gpu_history.samples(database, 0.0)) == 2 * 11
+    assert min(one.at_s for one in gpu_history.samples(database, 0.0)) >= 29 * SAMPLES_KEPT_S / 10
     # Two days of them, one of the host and one a GPU each time, on a machine with eight: a few megabytes.
     assert SAMPLES_KEPT_S / SAMPLE_EVERY_S * 9 < 100_000
 
 
 def test_a_clock_set_back_does_not_stop_them(database: Database) -> None:
-    assert watchbook.keep_sample(database, machine("GPU-0"), 5000.0)
-    assert watchbook.keep_sample(database, machine("GPU-0"), 1000.0)
+    assert gpu_history.keep_sample(database, machine("GPU-0"), 5000.0)
+    assert gpu_history.keep_sample(database, machine("GPU-0"), 1000.0)

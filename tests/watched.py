@@ -7,14 +7,15 @@ from pathlib import Path
 
 import msgspec
 
-from backprop.scheduler import claims, reads, reported
-from backprop.scheduler.database import Database
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome import Ending, Verdict
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.spec import Plan
-from backprop.worker.judge import End
-from backprop.worker.spot import Spotted, Spotter
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import claims, progress
+from backprop.worker.checkpoints.candidate import End
+from backprop.worker.checkpoints.scanner import Spotted, Spotter
 from tests.rows import SPEC, add_run, claimed, get
 
 CLEAN = End(None, killed=False)
@@ -38,12 +39,12 @@ class Watched:
         claimed(self.database, add_run(self.database, "r1", spec=spec), now_s=time.time())
 
     def segment(self) -> SegmentRecord:
-        segment = reads.segment(self.database, "r1", 1)
+        segment = queries.segment(self.database, "r1", 1)
         assert segment is not None
         return segment
 
     def spotter(self) -> Spotter:
-        known = reads.checkpoints(self.database, "r1")
+        known = queries.checkpoints(self.database, "r1")
         return Spotter(
             get(self.database, "r1"), self.segment(), avoid=self.home, known=known, pids=lambda: self.pids
         )
@@ -51,14 +52,14 @@ class Watched:
     def store(self, found: list[Spotted]) -> None:
         segment = self.segment()
         at = (segment.log_offset, segment.events_offset)
-        heard = reported.Heard(
+        heard = progress.Heard(
             log_from=at[0],
             log_to=at[0],
             events_from=at[1],
             events_to=at[1],
             spotted=[one.record for one in found],
         )
-        assert reported.record(self.database, "r1", 1, heard)
+        assert progress.record(self.database, "r1", 1, heard)
 
     def requeue(self, outcome: str = "timeboxed") -> RunRecord:
         """Its segment has ended; the run as it waits for the next one."""
@@ -68,7 +69,7 @@ class Watched:
 
     def rows(self) -> list[tuple[str, int | None]]:
         """Good checkpoints on record, oldest first."""
-        saved = reads.checkpoints(self.database, "r1")
+        saved = queries.checkpoints(self.database, "r1")
         return [(Path(one.path).name, one.step) for one in reversed(saved) if one.refused is None]
 
 

@@ -7,11 +7,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from backprop.scheduler.database import Database
-from backprop.scheduler.home import Home
+from backprop.scheduler.config.settings import Settings
+from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
-from backprop.scheduler.settings import Settings
-from backprop.worker.place import Place
+from backprop.scheduler.store.connection import Database
+from backprop.worker.executor.base import Place
 
 
 class Clock:

@@ -12,18 +12,21 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-from backprop.scheduler import claims, gate, reads, switches
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged, DatabaseRefused
+from backprop.scheduler.governor import opening
 from backprop.scheduler.lifecycle import State
-from backprop.worker import recovery
-from backprop.worker.admit import Admitter
+from backprop.scheduler.store import drain as switches
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import claims
+from backprop.worker.admission.admission import Admitter
 from backprop.worker.context import Context
-from backprop.worker.guard import Guard
-from backprop.worker.news import News
-from backprop.worker.reconcile import reconcile
-from backprop.worker.sense import MachineSense
-from backprop.worker.tend import Tender
-from backprop.worker.wake import WakePipe
+from backprop.worker.machine.monitor import Guard
+from backprop.worker.machine.reader import MachineSense
+from backprop.worker.maintenance import recovery
+from backprop.worker.reactions.reactions import News
+from backprop.worker.segments.tracker import Tender
+from backprop.worker.takeover import reconcile
+from backprop.worker.wakeup import WakePipe
 
 TICK_LIVE_S: Final = 0.5
 TICK_IDLE_S: Final = 2.0
@@ -126,10 +129,10 @@ class Loop:
     def _may_come(self) -> bool:
         if (drained := switches.drained(self._context.database)) is not None:
             self._context.talk.say(
-                "drained", more=f"what is queued stays so: {gate.drained_words(drained[0])}"
+                "drained", more=f"what is queued stays so: {opening.drained_words(drained[0])}"
             )
             return False
-        return reads.next_due_s(self._context.database) is not None
+        return queries.next_due_s(self._context.database) is not None
 
     def _guarded_tick(self, stop: Stop) -> int:
         """A tick that no trouble ends: a full disk, a locked database or a bug is said, and tried again later."""
@@ -175,7 +178,7 @@ class Loop:
 
     def _expect_own_row(self) -> None:
         """An older copy may be put into the very file that is open, by `cp` say."""
-        if all(one.id != self._context.worker for one in reads.workers(self._context.database)):
+        if all(one.id != self._context.worker for one in queries.workers(self._context.database)):
             self._repair(f"{self._context.home.database} does not know this worker any more")
 
     def _back_up(self) -> None:
@@ -250,7 +253,7 @@ class Loop:
 def counts_line(context: Context) -> str:
     """What the queue holds now, for a last line."""
     try:
-        counts = reads.state_counts(context.database)
+        counts = queries.state_counts(context.database)
     except Exception:  # closed while it was being repaired
         return "the queue cannot be read"
     return ", ".join(f"{counts[state]} {state}" for state in State if state in counts) or "the queue is empty"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from backprop.scheduler.snapshot import Gpu
+from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.client import read_once
 from benchmarks.gpu import device, runs
 from benchmarks.gpu.finding import CannotCheck, Check, Finding

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 
-from backprop.scheduler.snapshot import Gpu
+from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.client import GpuProbe
 from backprop.worker.probes.nvml import Nvml
 from benchmarks.gpu.child import holder

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from backprop.scheduler.snapshot import Gpu
+from backprop.scheduler.governor.snapshot import Gpu
 from benchmarks.gpu import finding
 from benchmarks.gpu.child import TRAINER
 from benchmarks.gpu.finding import CannotCheck, Check, Finding

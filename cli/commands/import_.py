@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backprop.cli.safe import safe
-from backprop.cli.session import global_options, globals_of, open_existing, open_home
-from backprop.cli.submission import Asked, environment_of_shell, name_of, python_of_shell, spec_of
-from backprop.scheduler import home as homes
+from backprop.cli.context import global_options, globals_of, open_existing, open_home
+from backprop.cli.render.terminal_text import safe
+from backprop.cli.submit.submission import Asked, environment_of_shell, name_of, python_of_shell, spec_of
+from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
-    from backprop.scheduler.original import OriginalRun
+    from backprop.scheduler.config.settings import Effective
+    from backprop.scheduler.npm_import import OriginalRun
     from backprop.scheduler.records import CheckpointRecord
-    from backprop.scheduler.settings import Effective
 
 
 @click.command(name="import")
@@ -28,21 +28,24 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
     config`). Ids that are here already are left alone, so it can be repeated. `backprop resume ID` then continues a
     run from its last checkpoint.
     """
-    from backprop.scheduler import folders, foreign, original, reads
+    from backprop.scheduler import npm_import
+    from backprop.scheduler.config.settings import load
     from backprop.scheduler.errors import BadConfig
-    from backprop.scheduler.settings import load
+    from backprop.scheduler.home import run_folder
     from backprop.scheduler.spec import decode
+    from backprop.scheduler.store.reads import queries
+    from backprop.scheduler.store.writes import enqueue
 
-    found = original.read_original(file)
+    found = npm_import.read_original(file)
     if found is None:
         raise BadConfig(f"{file} does not exist; the npm tool keeps its runs in ~/.backprop/experiments.json")
     for one in found.skipped:
         click.echo(f"skipped {safe(one.id)}: {safe(one.why)}", err=True)
     given = globals_of(ctx, config, verbose, dry_run)
-    effective = load(Path.cwd(), homes.locate().root, given.config, {})
+    effective = load(Path.cwd(), layout.locate().root, given.config, {})
     if given.dry_run:
         _, existing = open_existing()
-        known = {run.id for run in reads.list_runs(existing)} if existing is not None else set[str]()
+        known = {run.id for run in queries.list_runs(existing)} if existing is not None else set[str]()
         for run in found.runs:
             click.echo(f"would {'leave alone' if run.id in known else 'import'} {run.id} ({run.state})")
         return 0
@@ -51,10 +54,10 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
     rows = {run.id: _row(run, cwd, effective) for run in found.runs}
     for run_id, (values, _) in rows.items():
         if not home.run_folder(run_id).exists():
-            _, folder = folders.create(home, run_id)
+            _, folder = run_folder.create(home, run_id)
             spec = decode(values["spec"])
-            folders.write_spec(folder, run_id, values["name"], spec, environment, values["created_at_s"])
-    added = foreign.adopt_foreign(database, list(rows.values()))
+            run_folder.write_spec(folder, run_id, values["name"], spec, environment, values["created_at_s"])
+    added = enqueue.adopt_foreign(database, list(rows.values()))
     here = len(found.runs) - len(added)
     skipped = f", {len(found.skipped)} skipped" if found.skipped else ""
     click.echo(
@@ -67,13 +70,13 @@ def _row(
     run: "OriginalRun", cwd: Path, effective: "Effective"
 ) -> "tuple[dict[str, Any], list[CheckpointRecord]]":
     """A finished run's column values and its checkpoints; those that are not good any more are kept as refused."""
-    from backprop.scheduler import foreign
     from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.store.writes import enqueue
 
     script = cwd / run.script_path
     python = python_of_shell(effective.settings.python, cwd)
     spec = spec_of((python, run.script_path), python, script, cwd, effective, Asked())
-    values = foreign.finished_run(
+    values = enqueue.finished_run(
         run.id,
         run.name or name_of(script),
         spec,
@@ -87,7 +90,7 @@ def _row(
 
 def _checkpoint(run: "OriginalRun", path: str, cwd: Path) -> "CheckpointRecord":
     from backprop.scheduler.records import CheckpointRecord
-    from backprop.worker.checkpoints import Refused, claim
+    from backprop.worker.checkpoints.validation import Refused, claim
 
     known = claim(path, cwd, (cwd, (cwd / path).parent), 0.0, time.time())
     return CheckpointRecord(

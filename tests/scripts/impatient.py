@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 
 from backprop.cli.main import main
-from backprop.scheduler.database import Database
+from backprop.scheduler.store.connection import Database
 from backprop.worker.probes.client import GpuProbe
 
 at = sys.argv.index("--")

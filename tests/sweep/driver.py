@@ -11,7 +11,8 @@ from typing import Any
 
 from backprop.cli.main import main
 from backprop.scheduler import outcome
-from backprop.worker import local, loop
+from backprop.worker import loop
+from backprop.worker.executor import local
 
 started = 0
 

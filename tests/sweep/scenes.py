@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backprop.scheduler import folders, newruns, queue
-from backprop.scheduler import home as homes
-from backprop.scheduler.database import open_database
-from backprop.scheduler.home import Home
+from backprop.scheduler.home import layout, run_folder
+from backprop.scheduler.home.layout import Home
 from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.store.connection import open_database
+from backprop.scheduler.store.writes import enqueue
+from backprop.scheduler.store.writes import user_requests as queue
 from tests import books
 from tests.harness import COMMAND, processes_with, wait_until
 from tests.sweep import faults
@@ -61,15 +62,15 @@ class Stage:
 
     def queue(self, *words: str, timebox_s: float = 60.0) -> None:
         """Queue a run of the ledger script, without a process for it."""
-        database = open_database(homes.ensure(self.home))
+        database = open_database(layout.ensure(self.home))
         argv = (sys.executable, "-ISu", str(LEDGER), *words)
         spec = RunSpec(argv=argv, program=sys.executable, cwd=str(self.project), script=str(LEDGER), gpus=0,
                        timebox_s=timebox_s, grace_s=10.0, min_free_ram_mib=0, max_cpu_load=1000.0,
                        gpu_probe="none")  # fmt: skip
-        _, folder = folders.create(self.home, RUN)
+        _, folder = run_folder.create(self.home, RUN)
         now_s = time.time()
-        folders.write_spec(folder, RUN, "swept", spec, self.environment, now_s)
-        newruns.enqueue(database, RUN, "swept", spec, now_s, "queued")
+        run_folder.write_spec(folder, RUN, "swept", spec, self.environment, now_s)
+        enqueue.enqueue(database, RUN, "swept", spec, now_s, "queued")
         database.close()
 
     def files(self) -> list[Path]:
@@ -183,17 +184,17 @@ def _ended(stage: Stage) -> None:
     """A run that has ended, not well: its script wants to go on, and was told not to."""
     stage.queue("--steps", "4", "--first", "2")
     database = open_database(stage.home)
-    spec = folders.read_spec(stage.home.run_folder(RUN))
+    spec = run_folder.read_spec(stage.home.run_folder(RUN))
     assert spec is not None
-    from backprop.scheduler import reads
-    from backprop.scheduler.folders import OutcomeFile
+    from backprop.scheduler.home.run_folder import OutcomeFile
+    from backprop.scheduler.store.reads import queries
 
-    run = reads.run_by_id(database, RUN)
+    run = queries.run_by_id(database, RUN)
     assert run is not None
     state = queue.ask_to_stop(database, run, time.time())
     database.close()
     told = OutcomeFile(state=state.value, reason="stopped", segment=0, ended_at_s=time.time())
-    folders.write_outcome(stage.home.run_folder(RUN), told)
+    run_folder.write_outcome(stage.home.run_folder(RUN), told)
 
 
 LEDGER_RUN = ("run", "--run-id", RUN, "--min-free-ram", "0", "--max-cpu-load", "1000", "--gpu-probe", "none",

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from backprop.scheduler.snapshot import Gpu
+from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.amd_card import amd_gpu
 from backprop.worker.probes.amd_tools import read_amd_smi, read_rocm_smi
 from backprop.worker.probes.hardware import ROOT, read_text
 from backprop.worker.probes.host import MIB
 from backprop.worker.probes.reading import Reading
-from backprop.worker.probes.tools import ToolError, find_tool
+from backprop.worker.probes.vendor_tool import ToolError, find_tool
 
 _AMD: Final = "0x1002"
 _CARD: Final = re.compile(r"card\d+$")

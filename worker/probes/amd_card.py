@@ -1,6 +1,6 @@
 """One AMD GPU, from the numbers that its kernel files or a tool gave."""
 
-from backprop.scheduler.snapshot import Gpu
+from backprop.scheduler.governor.snapshot import Gpu
 
 
 def amd_gpu(

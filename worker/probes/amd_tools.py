@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
-from backprop.scheduler.snapshot import Gpu
+from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.amd_card import amd_gpu
 from backprop.worker.probes.host import MIB
-from backprop.worker.probes.tools import ToolError, ask_tool
+from backprop.worker.probes.vendor_tool import ToolError, ask_tool
 
 _CARD: Final = re.compile(r"card[0-9]{1,9}$")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")

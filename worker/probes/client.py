@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from backprop.scheduler.snapshot import Gpu
+from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.helper_process import HelperProcess
 from backprop.worker.probes.nvml_device import UNKNOWN_UUID
 from backprop.worker.probes.reader import Kind

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from backprop.scheduler.snapshot import NO_SOURCE
+from backprop.scheduler.governor.snapshot import NO_SOURCE
 from backprop.worker.probes.hardware import ROOT
 from backprop.worker.probes.reader import Kind, Reader
 from backprop.worker.probes.reading import Reading

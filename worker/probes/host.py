@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from backprop.scheduler.snapshot import Host
+from backprop.scheduler.governor.snapshot import Host
 
 MIB: Final = 1024 * 1024
 

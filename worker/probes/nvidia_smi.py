@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from backprop.scheduler.snapshot import Gpu
+from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.nvml_device import INTEGRATED, UNKNOWN_UUID
 from backprop.worker.probes.reading import Reading
-from backprop.worker.probes.tools import ToolError, ToolResult, ask_tool
+from backprop.worker.probes.vendor_tool import ToolError, ToolResult, ask_tool
 
 SOURCE: Final = "nvidia-smi"
 

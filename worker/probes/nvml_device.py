@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Final
 
-from backprop.scheduler.snapshot import Gpu
+from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.host import MIB
 from backprop.worker.probes.nvml_codes import DRIVER_GONE, GPU_GONE, error_code, nvml_errors
 

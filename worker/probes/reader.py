@@ -10,14 +10,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from backprop.scheduler.snapshot import NO_SOURCE
+from backprop.scheduler.governor.snapshot import NO_SOURCE
 from backprop.worker.probes.amd import read_amd
 from backprop.worker.probes.hardware import ROOT, nvidia_seems_present
 from backprop.worker.probes.nvidia_smi import read_nvidia_smi
 from backprop.worker.probes.nvml import NoNvmlError, Nvml
 from backprop.worker.probes.reading import NO_GPU, Reading
-from backprop.worker.probes.tools import ToolError, find_tool
-from backprop.worker.probes.visible import CUDA, ROCM, only_visible
+from backprop.worker.probes.vendor_tool import ToolError, find_tool
+from backprop.worker.probes.visible_devices import CUDA, ROCM, only_visible
 
 MIN_AUTO_AMD_MIB: Final = 2048
 """A display controller inside a CPU owns less. Unless AMD is asked for, it is no GPU to train on."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from backprop.scheduler.snapshot import NO_SOURCE, Gpu, Host, Snapshot
+from backprop.scheduler.governor.snapshot import NO_SOURCE, Gpu, Host, Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import failpoint
 import files
-import proctree
-import spare
+import process_tree
+import standby
 from leader import Found, Gone, Leader, Spawned
 from segment import CONTROL, DEAF, Segment
 
@@ -75,7 +75,7 @@ def _start(folder: Path, order: dict[str, object], lock: int) -> int:
 def _adopt(folder: Path, order: dict[str, object]) -> int:
     known = files.read(folder / "processes.json") or {}
     cookie = tuple(str(entry).encode() for entry in _items(order["cookie"]))
-    process = _known_leader(known) or next(iter(proctree.carriers(cookie)), None)
+    process = _known_leader(known) or next(iter(process_tree.carriers(cookie)), None)
     if process is None or (folder / "exit.json").exists():
         return 0
     leader = _found(process, cookie)
@@ -84,10 +84,10 @@ def _adopt(folder: Path, order: dict[str, object]) -> int:
         started_s = process.start_ticks / os.sysconf("SC_CLK_TCK")
     started_at_s = known.get("started_at_s")
     _introduce(folder, leader, started_at_s if isinstance(started_at_s, float) else time.time(), started_s)
-    return _see_through(folder, order, leader, started_s, paused=proctree.stopped(process))
+    return _see_through(folder, order, leader, started_s, paused=process_tree.stopped(process))
 
 
-def _found(process: proctree.Process, cookie: tuple[bytes, ...]) -> Leader:
+def _found(process: process_tree.Process, cookie: tuple[bytes, ...]) -> Leader:
     try:
         return Found(process, cookie)
     except OSError:
@@ -155,11 +155,11 @@ def _lock(path: Path) -> int | None:
 
 
 def _introduce(folder: Path, leader: Leader, started_at_s: float, started_s: float) -> None:
-    me = proctree.identify(os.getpid())
+    me = process_tree.identify(os.getpid())
     files.write_if_possible(
         folder / "processes.json",
         {
-            "boot_id": proctree.boot_id(),
+            "boot_id": process_tree.boot_id(),
             "supervisor": [os.getpid(), me.start_ticks if me else 0],
             "leader": [leader.process.pid, leader.process.start_ticks],
             "started_at_s": started_at_s,
@@ -168,11 +168,11 @@ def _introduce(folder: Path, leader: Leader, started_at_s: float, started_s: flo
     )
 
 
-def _known_leader(known: dict[str, object]) -> proctree.Process | None:
-    if known.get("boot_id") != proctree.boot_id():
+def _known_leader(known: dict[str, object]) -> process_tree.Process | None:
+    if known.get("boot_id") != process_tree.boot_id():
         return None
     pid, ticks = _items(known["leader"])
-    return proctree.Process(int(_number(pid)), int(_number(ticks)))
+    return process_tree.Process(int(_number(pid)), int(_number(ticks)))
 
 
 def _not_started(error: OSError | ValueError) -> dict[str, object]:
@@ -203,11 +203,11 @@ def _pairs(value: object) -> dict[object, object]:
 def serve(descriptor: int) -> int:
     """See segments through as the worker hands them over, until it is gone. After an end that left anything behind
     this process goes too: what it knows of that segment must not reach the next one."""
-    worker = spare.Channel(descriptor)
+    worker = standby.Channel(descriptor)
     while (handed := worker.next_segment()) is not None:
         folder, lock = handed
         code = main(folder, lock)
-        if code or not spare.is_clean(CONTROL):
+        if code or not standby.is_clean(CONTROL):
             return code
         os.close(lock)
         if not worker.say_ended():

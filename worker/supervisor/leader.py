@@ -14,7 +14,7 @@ import signal
 import struct
 from collections.abc import Mapping, Sequence
 
-import proctree
+import process_tree
 
 RESET = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 PIDFD_INFO = struct.Struct("=QQ11Ii")
@@ -30,8 +30,8 @@ OOM_SCORE_ADJ = 300
 class Leader:
     """A living or ended leader. `status`: the wait status once known; None while alive, or when nobody can say."""
 
-    process: proctree.Process
-    find: proctree.Finder
+    process: process_tree.Process
+    find: process_tree.Finder
     poll_s: float | None = None
     """How often to look whether it has ended; None where SIGCHLD tells."""
 
@@ -71,7 +71,7 @@ class Spawned(Leader):
             setsigmask=[],
             setsigdef=RESET,
         )
-        self.process = proctree.identify(pid) or proctree.Process(pid, 0)
+        self.process = process_tree.identify(pid) or process_tree.Process(pid, 0)
         self.find = _below_if_any
         with contextlib.suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w") as file:  # noqa: PTH123
             file.write(str(OOM_SCORE_ADJ))
@@ -94,7 +94,7 @@ class Spawned(Leader):
     def cull(self) -> None:
         """Whom a child leaves behind becomes our child: again, as long as there is any."""
         for _ in range(CULLS):
-            more = proctree.kill_children()
+            more = process_tree.kill_children()
             self.reap()
             if not more:
                 return
@@ -107,10 +107,10 @@ class Spawned(Leader):
         return self._status
 
 
-def _below_if_any() -> list[proctree.Process]:
+def _below_if_any() -> list[process_tree.Process]:
     """Living processes below this one. Without a child there is none, and /proc need not be read: whatever the tree
     left behind became ours."""
-    return [] if _childless() else proctree.below()
+    return [] if _childless() else process_tree.below()
 
 
 def _childless() -> bool:
@@ -127,29 +127,29 @@ class Found(Leader):
 
     poll_s = 0.2
 
-    def __init__(self, process: proctree.Process, cookie: tuple[bytes, ...]) -> None:
+    def __init__(self, process: process_tree.Process, cookie: tuple[bytes, ...]) -> None:
         self._pidfd = os.pidfd_open(process.pid)
-        if proctree.identify(process.pid) != process:
+        if process_tree.identify(process.pid) != process:
             os.close(self._pidfd)
             raise ProcessLookupError(process.pid)
         self.process = process
-        self.find = functools.partial(proctree.members, process, cookie)
+        self.find = functools.partial(process_tree.members, process, cookie)
 
     def ended(self) -> bool:
         readable, _, _ = select.select([self._pidfd], [], [], 0)
         return bool(readable)
 
     def status(self) -> int | None:
-        zombie = proctree.zombie_status(self.process)
+        zombie = process_tree.zombie_status(self.process)
         return zombie if zombie is not None else _reaped_status(self._pidfd)
 
 
 class Gone(Leader):
     """Somebody else's child that nobody saw end. What it left behind is still to be ended."""
 
-    def __init__(self, process: proctree.Process, cookie: tuple[bytes, ...]) -> None:
+    def __init__(self, process: process_tree.Process, cookie: tuple[bytes, ...]) -> None:
         self.process = process
-        self.find = functools.partial(proctree.members, process, cookie)
+        self.find = functools.partial(process_tree.members, process, cookie)
 
     def ended(self) -> bool:
         return True

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import failpoint
 import files
-import proctree
+import process_tree
 from leader import Leader
 
 LINGER_S = 5.0
@@ -106,7 +106,7 @@ class Segment:
             self._asked_at_s = self._now() - self._grace_s - LINGER_S
         elif number == signal.SIGUSR1 and self._asked is None and self._paused_at_s is None:
             self._paused_at_s = self._now()
-            proctree.freeze(self._leader.find)
+            process_tree.freeze(self._leader.find)
         elif number == signal.SIGUSR2 and self._paused_at_s is not None:
             self._thaw()
 
@@ -118,19 +118,19 @@ class Segment:
         if self._leader.ended():
             return
         # A leader we may not signal (it became another user) is asked all the same: its time is over.
-        if proctree.send(self._leader.process, self._stop_signal) or not self._leader.ended():
+        if process_tree.send(self._leader.process, self._stop_signal) or not self._leader.ended():
             self._asked, self._asked_at_s = why, self._now()
             files.write_if_possible(self._folder / "stop.json", note | {"sent": True})
         # A stopped process takes a signal only when it runs again, whoever stopped it.
         self._thaw()
 
     def _thaw(self) -> None:
-        proctree.thaw(self._leader.find)
+        process_tree.thaw(self._leader.find)
         if self._paused_at_s is not None:
             self._paused_s += self._now() - self._paused_at_s
             self._paused_at_s = None
 
-    def _finish(self) -> list[proctree.Process]:
+    def _finish(self) -> list[process_tree.Process]:
         """End whatever is still alive: TERM, a moment, then kill until nothing is left. Returns the survivors."""
         find, late = self._leader.find, not self._leader.ended()
         self._escalated = "term" if late else "none"
@@ -138,20 +138,20 @@ class Segment:
         if late and self._asked_at_s is not None:
             end = self._asked_at_s + self._grace_s + LINGER_S
         for process in find():
-            proctree.send(process, signal.SIGTERM)
+            process_tree.send(process, signal.SIGTERM)
         self._thaw()
         # Not "until a look finds nobody": one at a program that forks without end may find nobody at any time.
         while not (gone := self._leader.gone()) and self._now() < end:
             if self._wait(0.02) == signal.SIGQUIT:
                 break
-        left: list[proctree.Process] = []
+        left: list[process_tree.Process] = []
         if not gone:
             self._escalated = "kill" if late else "none"
-            left = proctree.kill_all(find, self._leader.cull, self._leader.gone, KILL_PATIENCE_S)
+            left = process_tree.kill_all(find, self._leader.cull, self._leader.gone, KILL_PATIENCE_S)
         self._leader.ended()
         return left
 
-    def _record(self, ended_s: float, survivors: list[proctree.Process]) -> dict[str, object]:
+    def _record(self, ended_s: float, survivors: list[process_tree.Process]) -> dict[str, object]:
         status = self._leader.status()
         running_s = ended_s - self._started_s - self._paused_s
         return {

@@ -1,0 +1,108 @@
+"""`backprop doctor`: is this installation sound? With `--repair`, what recovery can do by itself is done."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from backprop.cli.context import global_options, globals_of
+from backprop.scheduler.home import layout
+
+if TYPE_CHECKING:
+    from backprop.cli.doctor.finding import Finding
+
+EPILOG = """\b
+Each line is ok, note (worth knowing) or BAD; what to do stands below it.
+Exit codes: 0 nothing is bad, 24 something is.
+"""
+
+
+@click.command(name="doctor", epilog=EPILOG)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="First repair what needs no decision. Nothing is deleted but locks of the dead.",
+)
+@global_options
+@click.pass_context
+def command(
+    ctx: click.Context, as_json: bool, repair: bool, config: str | None, verbose: bool, dry_run: bool
+) -> int:
+    """Check this installation and explain what is wrong. Changes nothing without --repair."""
+    from backprop.cli.doctor.checkup import examine
+    from backprop.cli.doctor.finding import Level
+    from backprop.cli.exit_codes import DOCTOR_FOUND
+    from backprop.cli.render.json_views import print_json
+    from backprop.cli.render.terminal_text import safe
+
+    given = globals_of(ctx, config, verbose, dry_run)
+    done: list[str] = []
+
+    def say(line: str) -> None:
+        done.append(line)
+        if not as_json:
+            click.echo(f"repair  {safe(line)}")
+
+    if repair and given.dry_run:
+        click.echo("nothing is repaired in a dry run", err=True)
+    elif repair:
+        _repair(say)
+    findings = examine(given.config)
+    sound = all(one.level is not Level.BAD for one in findings)
+    if as_json:
+        told = [
+            {"name": one.name, "level": one.level.value, "told": one.told, "advice": one.advice}
+            for one in findings
+        ]
+        print_json({"sound": sound, "repaired": done, "findings": told})
+    else:
+        _print(findings)
+    return 0 if sound else DOCTOR_FOUND
+
+
+def _repair(say: Callable[[str], None]) -> None:
+    """Close the home, make the database sound and complete, strike off the dead. Workers may be alive meanwhile: the
+    database is set aside under recovery's lock, and a live worker notices that and goes on with the new one."""
+    from backprop.scheduler.errors import BackpropError
+    from backprop.worker import takeover
+    from backprop.worker.maintenance import recovery
+
+    try:
+        home = layout.locate()
+        if not layout.check(home):
+            say(f"{home.root} does not exist yet: nothing to repair")
+            return
+        mode = home.root.stat().st_mode & 0o777
+        layout.ensure(home)
+        if mode & 0o077:
+            say(f"closed {home.root} to others (it had mode {mode:o})")
+        layout.refuse_remote(home.root)
+        database = recovery.open_sound(home, say)
+        try:
+            for worker in takeover.strike_off(home, database, time.time()):
+                say(f"worker {worker} is dead: struck off")
+        finally:
+            database.close()
+        for path in takeover.leftovers(home, time.time()):
+            with contextlib.suppress(OSError):
+                path.unlink()
+                say(f"removed {path}, of a dead worker")
+    except BackpropError as error:
+        say(f"not repaired: {error}")
+    except OSError as error:
+        say(f"not repaired: {error.filename}: {error.strerror}")
+
+
+def _print(findings: "list[Finding]") -> None:
+    from backprop.cli.doctor.finding import Level
+    from backprop.cli.render.terminal_text import safe
+
+    width = max(len(one.name) for one in findings)
+    for one in findings:
+        level = "BAD" if one.level is Level.BAD else one.level.value
+        click.echo(f"{level:<4}  {one.name:<{width}}  {safe(one.told)}")
+        if one.advice is not None:
+            click.echo(f"{'':<{width + 8}}{safe(one.advice)}")

@@ -1,0 +1,205 @@
+"""`backprop drill SCRIPT`: run, stop, resume; say whether it can be chained, and what a restart costs."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from backprop.cli import options
+from backprop.cli.commands.run import SplitAtDashes
+from backprop.cli.completion import complete_files
+from backprop.cli.context import global_options, globals_of
+from backprop.cli.exit_codes import DRILL_FAILED
+from backprop.cli.main import INTERRUPTED
+from backprop.cli.render.terminal_text import safe
+from backprop.scheduler.home import layout
+
+if TYPE_CHECKING:
+    from backprop.cli.drill.rehearsal import Rehearsal
+    from backprop.cli.drill.verdict import Costs, Verdict
+
+KEYS: Final = (
+    "framework",
+    "gpuMemoryLimit",
+    "gpu.probe",
+    "gpu.minFreeVramMB",
+    "minFreeRamGB",
+    "maxCpuLoad",
+    "graceSeconds",
+    "stopSignal",
+    "resumeArg",
+    "python",
+    "checkpointEveryMinutes",
+)
+EPILOG: Final = """\b
+Examples:
+  backprop drill train.py -- --out /tmp/drill     its own arguments keep its outputs apart
+  backprop drill --seconds 60 train.py            for a script that starts slowly or saves seldom
+
+It takes two segments and writes where it always writes. Nothing is queued.
+Exit codes: 0 it can be chained, 25 it cannot or that could not be seen, 130 interrupted.
+"""
+
+
+@click.command(cls=SplitAtDashes, name="drill", epilog=EPILOG)
+@click.argument("script", required=False, shell_complete=complete_files)
+@click.argument("surplus", nargs=-1, metavar="[-- SCRIPT ARGS]")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True, max=86400),
+    default=20.0,
+    metavar="N",
+    help="How long each of the two segments runs.  [default: 20]",
+)
+@options.setting_options(KEYS)
+@click.option(
+    "--gpus", type=click.IntRange(min=0), default=1, metavar="N", help="GPUs it needs; 0: none.  [default: 1]"
+)
+@click.option("--recipe", metavar="NAME", help="How it saves and resumes, if it does not tell.")
+@click.option(
+    "--checkpoint-glob", multiple=True, metavar="PATTERN", help="Where its checkpoints appear; repeatable."
+)
+@click.option(
+    "--env", multiple=True, metavar="KEY=VALUE", help="Set in the script's environment; repeatable."
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
+@global_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    script: str | None,
+    surplus: tuple[str, ...],
+    seconds: float,
+    gpus: int,
+    recipe: str | None,
+    checkpoint_glob: tuple[str, ...],
+    env: tuple[str, ...],
+    as_json: bool,
+    config: str | None,
+    verbose: bool,
+    dry_run: bool,
+    **values: Any,
+) -> int:
+    """Rehearse SCRIPT, in about a minute: run it, stop it, resume it, and see whether it goes on.
+
+    Says what it takes to start and to save, its peak memory, and which timebox loses little to restarts.
+    """
+    from backprop.cli.submit.submission import Asked, submission
+
+    if surplus:
+        raise click.UsageError(
+            f"the script's own arguments come after --: backprop drill {script} -- {surplus[0]}", ctx
+        )
+    words: list[str] = [*([script] if script else []), *ctx.meta["script_args"]]
+    if not words:
+        raise click.UsageError("SCRIPT is missing", ctx)
+    given = globals_of(ctx, config, verbose, dry_run)
+    asked = Asked(env=env, gpus=gpus, recipe=recipe, globs=checkpoint_glob)
+    home = layout.locate()
+    wanted = submission(words, options.flags_of(values), options.option_names(), given.config, home, asked)
+    if given.dry_run:
+        from backprop.cli.submit.dry_run import describe_drill
+
+        return describe_drill(wanted, home, seconds)
+    from backprop.cli.drill.rehearsal import rehearse
+    from backprop.cli.drill.verdict import Proof, judge
+
+    def say(text: str) -> None:
+        click.echo(safe(text), err=True)
+
+    for note in wanted.notes:
+        say(f"note: {note}")
+    say(f"two segments of {seconds:g} s; it writes where it always writes")
+    done = rehearse(layout.ensure(home), wanted, seconds, say)
+    if done.interrupted:
+        say("interrupted; nothing of it is left")
+        return INTERRUPTED
+    verdict = judge(done.parts, done.run.reason, done.broken, seconds)
+    costs = _costs(done)
+    if as_json:
+        from backprop.cli.render.json_views import print_json
+
+        print_json(_view(done, verdict, costs))
+    else:
+        _print(done, verdict, costs)
+    if verdict.proof is not Proof.CHAINABLE:
+        for line in done.tail:
+            say(f"| {line}")
+    return 0 if verdict.proof is Proof.CHAINABLE else DRILL_FAILED
+
+
+def _costs(done: "Rehearsal") -> "Costs | None":
+    """None where it never became ready."""
+    from statistics import median
+
+    from backprop.cli.drill.verdict import Costs
+
+    ready_s = [one.ready_s for one in done.parts if one.ready_s is not None]
+    gaps_s = [gap_s for one in done.parts for gap_s in one.gaps_s]
+    if not ready_s:
+        return None
+    return Costs(
+        ready_s=max(ready_s),
+        save_s=max((one.save_s for one in done.parts if one.save_s is not None), default=0.0),
+        saves_when_asked=any(one.cut_cost_s == 0 for one in done.parts),
+        gap_s=median(gaps_s) if gaps_s else None,
+    )
+
+
+def _print(done: "Rehearsal", verdict: "Verdict", costs: "Costs | None") -> None:
+    from backprop.cli.drill.verdict import Proof, lost_share, recommended_min
+    from backprop.cli.render.json_views import duration, size
+    from backprop.cli.render.tables import print_pairs
+    from backprop.scheduler.governor.model import amount
+
+    pairs = [("verdict", f"{verdict.proof}: {verdict.why}")]
+    pairs += [("advice", line) for line in verdict.advice]
+    if costs is not None:
+        pairs.append(("start-up", f"{duration(costs.ready_s)} to its first step or line"))
+    if costs is not None and any(one.save_s is not None for one in done.parts):
+        when = "it saves when asked" if costs.saves_when_asked else "it saves nothing when asked"
+        pairs.append(("stop", f"{duration(costs.save_s)} from the signal to its end; {when}"))
+    if done.checkpoint is not None:
+        every = f", one each {duration(costs.gap_s)}" if costs is not None and costs.gap_s is not None else ""
+        pairs.append(("checkpoint", f"{size(done.checkpoint.size_bytes)}{every}: {done.checkpoint.path}"))
+    pairs.append(("peak RAM", amount(done.ram_peak_mib) if done.ram_peak_mib is not None else "not seen"))
+    pairs.append(("peak VRAM", amount(done.vram_peak_mib) if done.vram_peak_mib is not None else "not seen"))
+    if costs is not None and verdict.proof is Proof.CHAINABLE:
+        box, least = recommended_min(costs)
+        more = f"; below 5 % from {least} min on" if least < box else ""
+        pairs.append(("timebox", f"-m {box}: {lost_share(costs, box * 60):.1%} lost to restarts{more}"))
+    print_pairs(pairs)
+
+
+def _view(done: "Rehearsal", verdict: "Verdict", costs: "Costs | None") -> dict[str, object]:
+    from backprop.cli.drill.verdict import Proof, lost_share, recommended_min
+
+    chainable = costs is not None and verdict.proof is Proof.CHAINABLE
+    box, least = recommended_min(costs) if costs is not None and chainable else (None, None)
+    return {
+        "verdict": verdict.proof.value,
+        "reason": verdict.why,
+        "advice": list(verdict.advice),
+        "segments": [
+            {
+                "outcome": one.outcome,
+                "reason": one.reason,
+                "ready_s": one.ready_s,
+                "save_s": one.save_s,
+                "cut_cost_s": one.cut_cost_s,
+                "checkpoint_used": one.used,
+                "checkpoints": one.saved,
+            }
+            for one in done.parts
+        ],
+        "ready_s": costs.ready_s if costs is not None else None,
+        "save_s": costs.save_s if costs is not None else None,
+        "saves_when_asked": costs.saves_when_asked if costs is not None else None,
+        "checkpoint": done.checkpoint.path if done.checkpoint is not None else None,
+        "checkpoint_size_bytes": done.checkpoint.size_bytes if done.checkpoint is not None else None,
+        "checkpoint_every_s": costs.gap_s if costs is not None else None,
+        "ram_peak_mib": done.ram_peak_mib,
+        "vram_peak_mib": done.vram_peak_mib,
+        "timebox_min": box,
+        "least_timebox_min": least,
+        "lost_share": lost_share(costs, box * 60) if costs is not None and box is not None else None,
+    }

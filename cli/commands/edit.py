@@ -1,0 +1,150 @@
+"""`backprop edit RUN`: change what a waiting run is going to do, in an editor."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from backprop.cli.completion import complete_runs
+from backprop.cli.context import global_options, globals_of, need_existing
+from backprop.cli.render.terminal_text import safe
+
+if TYPE_CHECKING:
+    from backprop.cli.submit.edit_text import Edited
+    from backprop.scheduler.home.layout import Home
+    from backprop.scheduler.records import RunRecord
+    from backprop.scheduler.store.connection import Database
+
+EDITORS: Final = ("editor", "nano", "vi")
+
+
+@click.command(name="edit")
+@click.argument("run", shell_complete=complete_runs)
+@global_options
+@click.pass_context
+def command(ctx: click.Context, run: str, config: str | None, verbose: bool, dry_run: bool) -> int:
+    """Change a queued or held RUN in $VISUAL or $EDITOR: name, priority, command, limits, environment.
+
+    It opens as commented TOML and is checked as `run` checks. A text that is refused is kept, and opened the next time.
+    """
+    from backprop.cli.submit import edit_text
+    from backprop.scheduler.errors import BackpropError, IllegalMove
+    from backprop.scheduler.home import run_folder
+    from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.store.reads import queries
+    from backprop.worker.wakeup import wake_workers
+
+    home, database = need_existing()
+    found = queries.find_run(database, run)
+    if found.state not in (State.QUEUED, State.HELD):
+        raise IllegalMove(f"run {found.id} is {found.state}; only a queued or held run can be edited")
+    fresh = edit_text.to_text(found)
+    if globals_of(ctx, config, verbose, dry_run).dry_run:
+        click.echo(fresh, nl=False)
+        return 0
+    kept = home.root / "edits" / f"{found.id}.toml"
+    text = _edit(kept, fresh)
+    if text == fresh:
+        return _nothing(kept, found)
+    try:
+        path = run_folder.read_environment(home.run_folder(found.id)).get("PATH", os.defpath)
+        wanted = edit_text.from_text(text, found, path)
+        if (wanted.name, wanted.priority, wanted.spec, wanted.environment) == (
+            found.name,
+            found.priority,
+            found.spec,
+            {},
+        ):
+            return _nothing(kept, found)
+        _apply(home, database, found, wanted)
+    except BackpropError as error:
+        raise type(error)(
+            f"{error}; nothing was changed; your text is kept in {kept} for the next edit"
+        ) from error
+    _drop(kept)
+    wake_workers(home.locks)
+    click.echo(f"changed {safe(wanted.name)} ({found.id})")
+    return 0
+
+
+def _nothing(kept: Path, run: "RunRecord") -> int:
+    _drop(kept)
+    click.echo(f"nothing changed in {safe(run.name)} ({run.id})")
+    return 0
+
+
+def _edit(kept: Path, fresh: str) -> str:
+    """Open a text that was kept, else a fresh one; what it is afterwards. Raises BadCommand."""
+    from backprop.scheduler.errors import BadCommand
+
+    editor = next((text for name in ("VISUAL", "EDITOR") if (text := os.environ.get(name))), None)
+    words = shlex.split(editor) if editor is not None else _installed()
+    if not words:
+        raise BadCommand("no editor is known; set EDITOR")
+    kept.parent.mkdir(mode=0o700, exist_ok=True)
+    if kept.exists():
+        click.echo(f"going on with the text that was kept in {kept}; delete it to begin anew", err=True)
+    else:
+        handle = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(fresh)
+    try:
+        code = subprocess.run([*words, str(kept)], check=False).returncode
+    except OSError as error:
+        raise BadCommand(f"the editor {words[0]} cannot be started: {error.strerror}; set EDITOR") from error
+    if code:
+        raise BadCommand(f"the editor {words[0]} ended with {code}; nothing was changed; the text is {kept}")
+    try:
+        return kept.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadCommand(f"{kept} cannot be read: {error}; nothing was changed") from error
+
+
+def _installed() -> list[str]:
+    return [found for name in EDITORS if (found := shutil.which(name)) is not None][:1]
+
+
+def _drop(kept: Path) -> None:
+    kept.unlink(missing_ok=True)
+    try:
+        kept.parent.rmdir()
+    except OSError:
+        return  # other texts are kept there
+
+
+def _apply(home: "Home", database: "Database", run: "RunRecord", wanted: "Edited") -> None:
+    """The row and the folder, with the run's lock held: a worker that wants to start it waits, and finds both changed
+    or neither. Raises LostRace, BadCommand."""
+    from backprop.scheduler.errors import BadCommand, LostRace
+    from backprop.scheduler.home import batch_file, run_folder
+    from backprop.scheduler.store.writes import user_requests
+    from backprop.worker.executor import locks
+
+    folder = home.run_folder(run.id)
+    try:
+        batch_file.materialise(home, run)
+        lock = locks.take(home.run_lock(run.id))
+    except OSError as error:
+        raise BadCommand(f"its folder {folder} cannot be written: {error.strerror}") from error
+    if lock is None:
+        raise LostRace(f"run {run.id} is being started")
+    try:
+        user_requests.change_place(database, run, wanted.name, wanted.spec, wanted.priority)
+        try:
+            run_folder.change_spec(folder, wanted.spec, wanted.name, wanted.priority, wanted.environment)
+        except (OSError, ValueError, KeyError) as error:
+            changed = _changed(run, wanted)
+            user_requests.change_place(database, changed, run.name, run.spec, run.priority)
+            raise BadCommand(f"{folder}/spec.json cannot be written: {error}") from error
+    finally:
+        os.close(lock)
+
+
+def _changed(run: "RunRecord", wanted: "Edited") -> "RunRecord":
+    import msgspec
+
+    return msgspec.structs.replace(run, name=wanted.name, spec=wanted.spec, priority=wanted.priority)

@@ -1,0 +1,108 @@
+"""`backprop groups [NAME]`: how far groups are, their rules, and who was stopped for its rank."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from backprop.cli.context import open_existing
+from backprop.cli.render.json_views import number, print_json
+
+if TYPE_CHECKING:
+    from backprop.scheduler.spec import Group
+    from backprop.scheduler.store.connection import Database
+
+
+@click.command(name="groups")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
+def command(name: str | None, as_json: bool) -> None:
+    """List groups, the newest first; with NAME, one group's rules and rankings."""
+    from backprop.scheduler.errors import UnknownRun
+    from backprop.scheduler.store import groups
+
+    _, database = open_existing()
+    known = dict(groups.all_names(database)) if database is not None else {}
+    if name is not None and name not in known:
+        raise UnknownRun(f"no group is named {name}; see: backprop groups")
+    if database is None or not known:
+        if as_json:
+            print_json([])
+        else:
+            click.echo("no groups yet; make one with: backprop run SCRIPT --grid lr=1e-3,1e-4", err=True)
+        return
+    rules = groups.all_rules(database)
+    wanted = [name] if name is not None else list(known)
+    views = [
+        _View(
+            name=one,
+            members=known[one],
+            counts=groups.counts(database, one),
+            max_parallel=rules[one].max_parallel if one in rules else None,
+            keep_best=_keep(rules.get(one)),
+            rankings=_rankings(database, one) if name is not None else None,
+        )
+        for one in wanted
+    ]
+    if as_json:
+        print_json([asdict(view) for view in views] if name is None else asdict(views[0]))
+    else:
+        _print(views)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ranked:
+    round: int
+    id: str
+    place: int
+    value: float | None
+    kept: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    name: str
+    members: int
+    counts: dict[str, int]
+    max_parallel: int | None
+    keep_best: str | None
+    rankings: list[_Ranked] | None
+
+
+def _rankings(database: "Database", name: str) -> list[_Ranked]:
+    from backprop.scheduler.store import groups
+
+    return [
+        _Ranked(round=number, id=one.run_id, place=one.place, value=one.value, kept=one.kept)
+        for number, one in groups.rankings(database, name)
+    ]
+
+
+def _keep(rules: "Group | None") -> str | None:
+    if rules is None or rules.keep_share is None:
+        return None
+    which = "highest" if rules.keep_highest else "lowest"
+    return f"{rules.keep_share * 100:g}%/{rules.keep_every} by the {which} {rules.keep_metric}"
+
+
+def _print(views: list[_View]) -> None:
+    from backprop.cli.render.tables import print_table
+
+    rows = [
+        (
+            view.name,
+            str(view.members),
+            ", ".join(f"{count} {state}" for state, count in view.counts.items()),
+            str(view.max_parallel or "-"),
+            view.keep_best or "-",
+        )
+        for view in views
+    ]
+    print_table(("GROUP", "RUNS", "STATES", "AT ONCE", "KEEPS"), rows, ("RUNS", "AT ONCE"))
+    if views[0].rankings:
+        click.echo()
+        places = [
+            (str(one.round), str(one.place), one.id, number(one.value), "goes on" if one.kept else "stopped")
+            for one in views[0].rankings
+        ]
+        print_table(("ROUND", "PLACE", "ID", "VALUE", ""), places, ("ROUND", "PLACE", "VALUE"))

@@ -1,0 +1,43 @@
+"""`backprop hold RUN…`: keep waiting runs from starting."""
+
+from typing import Any, Final
+
+import click
+
+from backprop.cli import run_selection
+from backprop.cli.context import global_options, globals_of, need_existing
+
+WHY: Final = "only a queued run can be held"
+
+
+@click.command(name="hold")
+@run_selection.run_arguments
+@global_options
+@click.pass_context
+def command(
+    ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
+) -> int:
+    """Hold queued RUNs: nothing starts them until `backprop release`."""
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.store.writes import user_requests
+
+    _, database = need_existing()
+    given = globals_of(ctx, config, verbose, dry_run)
+    picked = run_selection.pick(ctx, database, runs, run_selection.filters_of(values), {State.QUEUED}, "held")
+    if given.dry_run:
+        return run_selection.rehearse(picked, "hold", WHY, IllegalMove.exit_code)
+    held = set(user_requests.hold(database, [one.id for one in picked.able], "held by the user"))
+    done = [one for one in picked.able if one.id in held]
+    run_selection.report(
+        done,
+        f"held {run_selection.counted(len(done))}",
+        lambda one: f"held {run_selection.who(one)}",
+        bulk=picked.bulk,
+        every=given.verbose,
+    )
+    return run_selection.refuse(
+        [*picked.refused, *(one for one in picked.able if one.id not in held)],
+        WHY,
+        IllegalMove.exit_code,
+    )

@@ -1,0 +1,103 @@
+"""`backprop logs RUN…`: what the scripts printed."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from backprop.cli import run_selection
+from backprop.cli.context import need_existing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from backprop.cli.render.log_stream import LogStream
+    from backprop.scheduler.home.layout import Home
+    from backprop.scheduler.store.connection import Database
+    from backprop.scheduler.store.reads.selection import Chosen
+
+POLL_S: Final = 0.3
+
+
+@click.command(name="logs")
+@run_selection.run_arguments
+@click.option(
+    "-f", "--follow", is_flag=True, help="Go on as it grows, through every segment, until the run has ended."
+)
+@click.option("--segment", type=click.IntRange(min=1), metavar="N", help="Segment N alone.  [default: all]")
+@click.option(
+    "--raw", is_flag=True, help="Every byte as it is; a terminal gets text and colours only otherwise."
+)
+@click.pass_context
+def command(
+    ctx: click.Context, runs: tuple[str, ...], follow: bool, segment: int | None, raw: bool, **values: Any
+) -> int:
+    """Print the output of RUN: all its segments, or one. Of several RUNs, each line with the run's name before it."""
+    from backprop.scheduler.errors import UnknownRun
+    from backprop.scheduler.lifecycle import State
+
+    home, database = need_existing()
+    picked = run_selection.pick(ctx, database, runs, run_selection.filters_of(values), set(State), "shown")
+    found = picked.able
+    if len(found) == 1 and segment is not None and segment > found[0].segment:
+        raise UnknownRun(f"run {found[0].id} has {found[0].segment} segments, no segment {segment}")
+    if len(found) == 1 and not found[0].segment and not follow:
+        click.echo(f"run {found[0].id} has not started yet ({_reason(database, found[0].id)})", err=True)
+        return 0
+    if follow:
+        shown = [(one, _stream(home, one, found, segment, raw, follow)) for one in found]
+        return _follow(database, shown, segment)
+    for one in found:
+        if one.segment >= (segment or 1):
+            _stream(home, one, found, segment, raw, follow).finish(segment)
+    return 0
+
+
+def _stream(
+    home: "Home", one: "Chosen", among: "Sequence[Chosen]", segment: int | None, raw: bool, follow: bool
+) -> "LogStream":
+    from backprop.cli.render.log_stream import LogStream
+
+    marks = segment is None and one.segment != 1
+    first = segment or 1
+    return LogStream(
+        home, one.id, first, sys.stdout.buffer, raw=raw, marks=marks or follow, prefix=_prefix(one, among)
+    )
+
+
+def _prefix(one: "Chosen", among: "Sequence[Chosen]") -> str | None:
+    """Its name says whose a line is, and its id too where another has that name."""
+    if len(among) == 1:
+        return None
+    return f"{one.name}/{one.id}" if sum(other.name == one.name for other in among) > 1 else one.name
+
+
+def _reason(database: "Database", run_id: str) -> str:
+    from backprop.scheduler.store.reads import queries
+
+    run = queries.run_by_id(database, run_id)
+    return run.reason if run is not None else "it has been removed"
+
+
+def _follow(database: "Database", shown: "list[tuple[Chosen, LogStream]]", segment: int | None) -> int:
+    from backprop.cli.follow import has_ended, run_now
+    from backprop.scheduler.store.reads import queries
+
+    left = list(shown)
+    try:
+        while left:
+            for one, stream in tuple(left):
+                ended = has_ended(run_now(database, one.id))
+                if segment is not None and not ended:
+                    row = queries.segment(database, one.id, segment)
+                    ended = row is not None and row.outcome is not None
+                stream.pump(segment)
+                if ended:
+                    stream.finish(segment)
+                    left.remove((one, stream))
+            if left:
+                time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        return 130
+    return 0

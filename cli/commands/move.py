@@ -1,0 +1,96 @@
+"""`backprop move RUN…`: another place in the queue."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from backprop.cli import run_selection
+from backprop.cli.completion import complete_runs
+from backprop.cli.context import global_options, globals_of, need_existing
+
+if TYPE_CHECKING:
+    from backprop.scheduler.store.connection import Database
+
+WHY: Final = "only a waiting run can be moved"
+
+
+@click.command(name="move")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=complete_runs)
+@click.option("--first", is_flag=True, help="To the very front, whatever the priorities.")
+@click.option("--last", is_flag=True, help="To the very back.")
+@click.option(
+    "--before", metavar="OTHER", shell_complete=complete_runs, help="Right before this waiting run."
+)
+@click.option("--after", metavar="OTHER", shell_complete=complete_runs, help="Right after it.")
+@global_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    runs: tuple[str, ...],
+    first: bool,
+    last: bool,
+    before: str | None,
+    after: str | None,
+    config: str | None,
+    verbose: bool,
+    dry_run: bool,
+) -> int:
+    """Give waiting RUNs (ids, names, groups) another place in the queue, in the order given, and the priority there.
+
+    It is the place of the next segment: afterwards a run takes turns with the others as before.
+    """
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.store.reads import queries, selection
+    from backprop.scheduler.store.writes import ordering as order
+    from backprop.scheduler.store.writes.ordering import Where
+    from backprop.worker.wakeup import wake_workers
+
+    asked = [
+        (where, other)
+        for where, given, other in (
+            (Where.FIRST, first, None),
+            (Where.LAST, last, None),
+            (Where.BEFORE, before is not None, before),
+            (Where.AFTER, after is not None, after),
+        )
+        if given
+    ]
+    if len(asked) != 1:
+        raise click.UsageError("say where: one of --first, --last, --before OTHER, --after OTHER", ctx)
+    where, other = asked[0]
+    home, database = need_existing()
+    states = {State.QUEUED, State.HELD}
+    picked = run_selection.pick(ctx, database, runs, selection.NO_FILTERS, states, "moved")
+    given = globals_of(ctx, config, verbose, dry_run)
+    if given.dry_run:
+        return run_selection.rehearse(picked, "move", WHY, IllegalMove.exit_code)
+    other_id = queries.find_run(database, other).id if other is not None else None
+    ids = _in_order(database, runs, [one.id for one in picked.able])
+    moved = set(order.move_to(database, ids, where, other_id, time.time()))
+    wake_workers(home.locks)
+    done = {one.id: one for one in picked.able if one.id in moved}
+    run_selection.report(
+        [done[run_id] for run_id in ids if run_id in done],
+        f"moved {run_selection.counted(len(done))}",
+        lambda one: f"moved {run_selection.who(one)}",
+        bulk=picked.bulk,
+        every=given.verbose,
+    )
+    late = [one for one in picked.able if one.id not in moved]
+    return run_selection.refuse([*picked.refused, *late], WHY, IllegalMove.exit_code)
+
+
+def _in_order(database: "Database", words: Sequence[str], ids: Sequence[str]) -> list[str]:
+    """As they were given; members of a group as they stand in the queue."""
+    from backprop.scheduler.store.reads import selection
+
+    order: dict[str, None] = {}
+    for word in words:
+        mine = {one.id for one in selection.choose(database, [word], selection.NO_FILTERS)}
+        order |= dict.fromkeys(
+            selection.in_queue_order(database, [run_id for run_id in ids if run_id in mine])
+        )
+    return list(order)

@@ -1,0 +1,47 @@
+"""`backprop release RUN…`: let held runs start again."""
+
+from typing import Any, Final
+
+import click
+
+from backprop.cli import run_selection
+from backprop.cli.context import global_options, globals_of, need_existing
+
+WHY: Final = "only a held run can be released"
+
+
+@click.command(name="release")
+@run_selection.run_arguments
+@global_options
+@click.pass_context
+def command(
+    ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
+) -> int:
+    """Put held RUNs back into the queue, at the places they had."""
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.store.writes import user_requests
+    from backprop.worker.wakeup import wake_workers
+
+    home, database = need_existing()
+    given = globals_of(ctx, config, verbose, dry_run)
+    picked = run_selection.pick(
+        ctx, database, runs, run_selection.filters_of(values), {State.HELD}, "released"
+    )
+    if given.dry_run:
+        return run_selection.rehearse(picked, "release", WHY, IllegalMove.exit_code)
+    released = set(user_requests.release(database, [one.id for one in picked.able]))
+    wake_workers(home.locks)
+    done = [one for one in picked.able if one.id in released]
+    run_selection.report(
+        done,
+        f"released {run_selection.counted(len(done))}",
+        lambda one: f"released {run_selection.who(one)}",
+        bulk=picked.bulk,
+        every=given.verbose,
+    )
+    return run_selection.refuse(
+        [*picked.refused, *(one for one in picked.able if one.id not in released)],
+        WHY,
+        IllegalMove.exit_code,
+    )

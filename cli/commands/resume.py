@@ -1,0 +1,210 @@
+"""`backprop resume RUN…`: back into the queue, from the last checkpoint, the chain's history kept."""
+
+import contextlib
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backprop.cli import options, run_selection
+from backprop.cli.completion import complete_files
+from backprop.cli.context import global_options, globals_of, need_existing
+from backprop.cli.render.terminal_text import safe
+from backprop.scheduler.home import layout
+from backprop.scheduler.home.layout import Home
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from backprop.scheduler.config.settings import Settings
+    from backprop.scheduler.records import RunRecord
+    from backprop.scheduler.spec import RunSpec
+    from backprop.scheduler.store.connection import Database
+    from backprop.scheduler.store.reads.selection import Chosen
+
+KEYS = (
+    "maxRunMinutes",
+    "graceSeconds",
+    "maxSegments",
+    "maxTotalMinutes",
+    "overrunPercent",
+    "retries",
+    "autoResume",
+    "gpuMemoryLimit",
+    "snapshotCode",
+)
+FIELDS = {
+    "maxRunMinutes": "timebox_s",
+    "graceSeconds": "grace_s",
+    "maxSegments": "max_segments",
+    "maxTotalMinutes": "max_total_s",
+    "overrunPercent": "overrun_pct",
+    "retries": "retries",
+    "autoResume": "auto_resume",
+    "gpuMemoryLimit": "gpu_memory_limit",
+}
+
+WHY = "only a run that has ended or is held can be resumed"
+
+
+@click.command(name="resume")
+@run_selection.run_arguments
+@options.setting_options(KEYS)
+@click.option(
+    "-r",
+    "--resume-from",
+    metavar="PATH",
+    shell_complete=complete_files,
+    help="Resume from this instead of its newest good checkpoint.",
+)
+@click.option("--from-scratch", is_flag=True, help="Start at zero.")
+@click.option("--follow", is_flag=True, help="Show the output and end with the run.")
+@global_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    runs: tuple[str, ...],
+    resume_from: str | None,
+    from_scratch: bool,
+    follow: bool,
+    config: str | None,
+    verbose: bool,
+    dry_run: bool,
+    **values: Any,
+) -> int:
+    """Queue RUNs again, whatever their final state, or release held ones. Options given here replace their own.
+
+    Of groups and filters the completed ones stay as they are, unless --state asks for them.
+    """
+    from backprop.scheduler.config.settings import load
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.home import batch_file
+    from backprop.scheduler.lifecycle import FINAL, State
+    from backprop.scheduler.store.writes import user_requests
+    from backprop.worker.wakeup import wake_workers
+
+    if resume_from is not None and from_scratch:
+        raise click.UsageError("--resume-from and --from-scratch exclude each other", ctx)
+    home, database = need_existing()
+    filters, able = run_selection.filters_of(values), FINAL | {State.HELD}
+    unnamed = able if filters.states else able - {State.COMPLETED}
+    picked = run_selection.pick(ctx, database, runs, filters, unnamed, "resumed", named=able)
+    if len(picked.able) > 1 and (resume_from is not None or follow):
+        what = "--follow" if follow else "--resume-from"
+        raise click.UsageError(f"{what} is for one run; these are {len(picked.able)}", ctx)
+    pin = "" if from_scratch else _pin(resume_from)
+    given = globals_of(ctx, config, verbose, dry_run)
+    flags = options.flags_of(values)
+    settings = load(Path.cwd(), layout.locate().root, given.config, flags, options.option_names()).settings
+    only = picked.able[0] if len(picked.able) == 1 and not picked.bulk else None
+    how = _how(database, only.id, pin) if only is not None else ""
+    if given.dry_run:
+        return _rehearse(picked, only, how)
+    specs = _specs(home, database, picked.able, flags, settings)
+    with contextlib.suppress(OSError):
+        # Before the rows: an outcome that outlives this command's death would end the run again.
+        batch_file.clear_outcomes(home, picked.able)
+    resumed = set(user_requests.resume(database, [one.id for one in picked.able], specs, pin, time.time()))
+    _change_folders(home, [one for one in picked.able if one.id in resumed], specs)
+    awake = wake_workers(home.locks)
+    done = [one for one in picked.able if one.id in resumed]
+    run_selection.report(
+        done,
+        f"queued {run_selection.counted(len(done))} again",
+        lambda one: f"queued {run_selection.who(one)} again{', ' + safe(how) if how else ''}",
+        bulk=picked.bulk,
+        every=given.verbose,
+    )
+    late = [one for one in picked.able if one.id not in resumed]
+    code = run_selection.refuse([*picked.refused, *late], WHY, IllegalMove.exit_code)
+    if follow and done:
+        from backprop.cli.follow import follow_run
+
+        return follow_run(home, database, done[0].id, done[0].segment, settings)
+    if not awake and done:
+        click.echo("no worker is running; start one (in tmux, say) with: backprop worker", err=True)
+    return code
+
+
+def _pin(path: str | None) -> str | None:
+    from backprop.scheduler.errors import BadCommand
+
+    if path is None:
+        return None
+    if not (Path.cwd() / path).exists():
+        raise BadCommand(f"--resume-from {path} does not exist in {Path.cwd()}")
+    return str(Path.cwd() / path)
+
+
+def _rehearse(picked: "run_selection.Picked", only: "Chosen | None", how: str) -> int:
+    from backprop.scheduler.errors import IllegalMove
+
+    if only is None:
+        return run_selection.rehearse(picked, "queue again", WHY, IllegalMove.exit_code)
+    click.echo(f"would queue {run_selection.who(only)} again, {safe(how)}")
+    return run_selection.refuse(picked.refused, WHY, IllegalMove.exit_code)
+
+
+def _specs(
+    home: Home,
+    database: "Database",
+    runs: "Sequence[Chosen]",
+    flags: "Mapping[str, object]",
+    settings: "Settings",
+) -> "dict[str, RunSpec]":
+    """The specifications that change, by run; empty where no option says so."""
+    import msgspec
+
+    from backprop.scheduler.store.reads import queries
+
+    changed: dict[str, RunSpec] = {}
+    changes = {FIELDS[key]: getattr(settings, FIELDS[key]) for key in flags if key in FIELDS}
+    for one in runs if flags else ():
+        run = queries.run_by_id(database, one.id)
+        if run is None:
+            continue
+        code = {"code": _code(home, run, settings.snapshot_code)} if "snapshotCode" in flags else {}
+        changed[run.id] = msgspec.structs.replace(run.spec, **changes, **code)
+    return changed
+
+
+def _change_folders(home: Home, runs: "Sequence[Chosen]", specs: "Mapping[str, RunSpec]") -> None:
+    from backprop.scheduler.home import batch_file, run_folder
+
+    for one in runs:
+        if one.id in specs:
+            with contextlib.suppress(OSError, ValueError):
+                batch_file.materialise(home, one)
+                run_folder.change_spec(home.run_folder(one.id), specs[one.id])
+
+
+def _code(home: Home, run: "RunRecord", wanted: bool) -> str | None:
+    """The code as it is now, in a copy of its own beside the old one; None: whatever it is at each start."""
+    from backprop.scheduler.errors import DatabaseBusy
+    from backprop.worker.environment import code_snapshot
+
+    if not wanted:
+        return None
+    folder = home.run_folder(run.id) / f"code-after-{run.segment}"
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        return str(code_snapshot.take(code_snapshot.find(run.spec, home.root), folder))
+    except OSError as error:
+        raise DatabaseBusy(
+            f"the code cannot be copied into {folder}: {error.strerror}; nothing was changed"
+        ) from error
+
+
+def _how(database: "Database", run_id: str, pin: str | None) -> str:
+    """From where it goes on, in words."""
+    from backprop.scheduler.store.reads import queries
+
+    if pin == "":
+        return "from the beginning"
+    run = queries.run_by_id(database, run_id)
+    saved = (one.path for one in queries.checkpoints(database, run_id) if one.refused is None)
+    newest = pin or next(saved, run.spec.resume_from if run is not None else None)
+    return f"from {newest}" if newest else "from the beginning: it saved no checkpoint"

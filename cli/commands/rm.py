@@ -1,0 +1,64 @@
+"""`backprop rm RUN…`: remove runs, with everything that Backprop keeps of them."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from backprop.cli import run_selection
+from backprop.cli.context import global_options, globals_of, need_existing
+
+if TYPE_CHECKING:
+    from backprop.worker.maintenance.removal import Gone
+
+WHY: Final = "it is alive; stop it first: backprop stop"
+
+
+@click.command(name="rm")
+@run_selection.run_arguments
+@global_options
+@click.pass_context
+def command(
+    ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
+) -> int:
+    """Remove RUNs that have ended, are held or queued: their logs, folders, copies and rows.
+
+    Checkpoints and all else that the scripts wrote stay where they are.
+    """
+    from backprop.cli.render.json_views import size
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.store.writes.deletion import REMOVABLE, WAITING
+    from backprop.worker.maintenance import removal
+
+    home, database = need_existing()
+    given = globals_of(ctx, config, verbose, dry_run)
+    picked = run_selection.pick(ctx, database, runs, run_selection.filters_of(values), REMOVABLE, "removed")
+    if given.dry_run:
+        return run_selection.rehearse(picked, "remove", WHY, IllegalMove.exit_code)
+    waiting = any(one.state in WAITING for one in picked.able)
+    gone = removal.remove(home, database, [one.id for one in picked.able], waiting=waiting)
+    ids = set(gone.ids)
+    done = [one for one in picked.able if one.id in ids]
+    run_selection.report(
+        done,
+        f"removed {run_selection.counted(len(done))}, {size(gone.freed_bytes)} freed",
+        lambda one: f"removed {run_selection.who(one)}",
+        bulk=picked.bulk,
+        every=given.verbose,
+    )
+    refused = run_selection.refuse(picked.refused, WHY, IllegalMove.exit_code)
+    return tell_kept(gone) or refused
+
+
+def tell_kept(gone: "Gone") -> int:
+    """Say what was left alone, and why; the exit code, 0 when there is none."""
+    from backprop.scheduler.errors import IllegalMove
+
+    for run_id, by in gone.needed.items():
+        click.echo(f"backprop: run {run_id} is what {by} waits for; remove {by} first", err=True)
+    for run_id in gone.alive:
+        click.echo(
+            f"backprop: processes of run {run_id} are still alive; see: backprop show {run_id}", err=True
+        )
+    for run_id in gone.moved:
+        click.echo(f"backprop: run {run_id} has just moved on; look again: backprop show {run_id}", err=True)
+    return IllegalMove.exit_code if gone.needed or gone.alive or gone.moved else 0

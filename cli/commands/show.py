@@ -1,0 +1,190 @@
+"""`backprop show RUN`: one run with its chain of segments, its checkpoints, and why it is where it is."""
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from backprop.cli.completion import complete_runs
+from backprop.cli.context import need_existing
+
+if TYPE_CHECKING:
+    from backprop.scheduler.home.layout import Home
+    from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+    from backprop.scheduler.spec import DependencyKind, RunSpec
+    from backprop.scheduler.store.connection import Database
+
+    Link = tuple[str, DependencyKind, State | None]
+
+SHOWN_CHECKPOINTS: Final = 6
+FAR_OFF_MIB: Final = 1024
+
+
+@click.command(name="show")
+@click.argument("run", shell_complete=complete_runs)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
+def command(run: str, as_json: bool) -> None:
+    """Show RUN, named by id, a unique beginning of its id, or its name."""
+    home, database = need_existing()
+    show(home, database, run, as_json)
+
+
+def show(home: "Home", database: "Database", name: str, as_json: bool) -> None:
+    """Print one run. Raises UnknownRun, AmbiguousRun."""
+    from backprop.cli.render.json_views import checkpoint_view, iso, print_json, run_view, segment_view
+    from backprop.scheduler.store import dependencies
+    from backprop.scheduler.store.reads import queries
+    from backprop.worker.maintenance.log_archive import log_of
+
+    run = queries.find_run(database, name)
+    segments = queries.segments(database, run.id)
+    saved = queries.checkpoints(database, run.id)
+    after = dependencies.waits_for(database, run.id)
+    if as_json:
+        from backprop.cli.submit.recipe_view import plan_json
+
+        newest = next((one.path for one in saved if one.refused is None), None)
+        logs = {one.number: str(log_of(home.segment_folder(run.id, one.number))) for one in segments}
+        chain = [segment_view(one, logs[one.number]) for one in segments]
+        print_json(
+            run_view(run, last_checkpoint=newest)
+            | {"segments": chain, "checkpoints": [checkpoint_view(one) for one in saved]}
+            | {"not_before": iso(run.not_before_s or None), "after": [_link_view(one) for one in after]}
+            | {"plan": plan_json(run.spec.plan)}
+        )
+        return
+    _print(home, run, segments, saved, after)
+
+
+def _print(
+    home: "Home",
+    run: "RunRecord",
+    segments: "list[SegmentRecord]",
+    saved: "list[CheckpointRecord]",
+    after: "list[Link]",
+) -> None:
+    from backprop.cli.render.json_views import NAN, clock, duration, number, size
+    from backprop.cli.render.tables import print_pairs, print_table
+    from backprop.cli.submit.recipe_view import pairs, resume_text
+    from backprop.cli.submit.submission import command_text
+
+    spec = run.spec
+    running_s = sum(one.running_s or 0.0 for one in segments)
+    finite = number(run.last_loss)
+    loss = f"nan, {finite} when it was last a number" if run.fault == NAN else finite
+    progress = f"step {run.last_step if run.last_step is not None else '-'}, loss {loss}"
+    print_pairs(
+        [
+            ("run", f"{run.id}  {run.name}"),
+            ("state", f"{run.state}: {run.reason}"),
+            ("command", command_text(spec)),
+            ("directory", spec.cwd),
+            ("progress", progress),
+            ("segments", f"{run.segment}, {duration(running_s)} of running time"),
+            (
+                "timebox",
+                f"{spec.timebox_s / 60:g} min{_overrun(spec)}, then SIG{spec.stop_signal} and {spec.grace_s:g} s"
+                " to save",
+            ),
+            *pairs(spec),
+            ("resumes", resume_text(spec)),
+            *_vram(spec, segments),
+            *_place(run, after),
+            ("queued", clock(run.created_at_s)),
+            ("started", clock(run.started_at_s)),
+            ("ended", clock(run.ended_at_s)),
+            ("folder", str(home.run_folder(run.id))),
+        ]
+    )
+    if segments:
+        click.echo()
+        rows = [
+            (
+                str(one.number),
+                clock(one.started_at_s),
+                duration(one.running_s),
+                duration(one.cut_cost_s),
+                one.outcome or "alive",
+                _code(one),
+                one.checkpoint_used or "from the beginning",
+            )
+            for one in segments
+        ]
+        print_table(
+            ("SEGMENT", "STARTED", "RAN", "LOST", "OUTCOME", "EXIT", "RESUMED FROM"),
+            rows,
+            ("SEGMENT", "RAN", "LOST"),
+        )
+    if saved:
+        click.echo()
+        rows = [
+            (
+                "-" if one.step is None else str(one.step),
+                str(one.segment),
+                clock(one.saved_at_s),
+                size(one.size_bytes) if one.refused is None else "refused",
+                one.path if one.refused is None else f"{one.path}: {one.refused}",
+            )
+            for one in saved[:SHOWN_CHECKPOINTS]
+        ]
+        print_table(("STEP", "SEGMENT", "SAVED", "SIZE", "CHECKPOINT"), rows, ("STEP", "SEGMENT", "SIZE"))
+        if len(saved) > SHOWN_CHECKPOINTS:
+            click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
+
+
+def _link_view(link: "Link") -> dict[str, str | None]:
+    parent, kind, state = link
+    return {"run": parent, "kind": kind, "state": state.value if state is not None else None}
+
+
+def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
+    """Where it stands in the queue, as far as that is not the same for every run."""
+    from backprop.cli.render.json_views import clock
+    from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.store.reads.start_conditions import dependency_text
+
+    found: list[tuple[str, str]] = []
+    if run.group_name is not None:
+        index = "" if run.array_index is None else f", array index {run.array_index}"
+        found.append(("group", f"{run.group_name}{index}"))
+    if run.priority:
+        found.append(("priority", str(run.priority)))
+    if run.state is State.QUEUED and run.not_before_s > time.time():
+        found.append(("not before", clock(run.not_before_s)))
+    return found + [("after", dependency_text(*one).removeprefix("waits for ")) for one in after]
+
+
+def _vram(spec: "RunSpec", segments: "list[SegmentRecord]") -> list[tuple[str, str]]:
+    """What was reserved, who said so, what was used, and whether the declaration was far off."""
+    from backprop.scheduler.governor.model import amount
+
+    given = [one for one in segments if one.gpu_uuids]
+    if not given:
+        if spec.gpus == 0 or spec.gpu_probe == "none":
+            return []
+        if spec.gpu_memory_limit is not None:
+            return [("VRAM", f"needs {spec.gpu_memory_limit} of a GPU (declared)")]
+        source = "declared" if spec.gpu_min_vram_declared else "default, until its use is known"
+        return [("VRAM", f"needs {amount(spec.gpu_min_vram_mib)} of a GPU ({source})")]
+    promised_mib, source = given[-1].promised_mib, given[-1].need_source
+    peak_mib = max((one.peak_mib for one in given if one.peak_mib is not None), default=None)
+    told = f"{amount(promised_mib)} reserved ({source})"
+    if peak_mib is None:
+        return [("VRAM", f"{told}; its own use could not be seen")]
+    far_off = ""
+    if source == "declared" and peak_mib > promised_mib:
+        far_off = ": more than declared; declare more"
+    elif source == "declared" and promised_mib > 2 * peak_mib and promised_mib - peak_mib > FAR_OFF_MIB:
+        far_off = ": far less than declared; declaring less lets more runs share a GPU"
+    return [("VRAM", f"{told}; used at most {amount(peak_mib)}{far_off}")]
+
+
+def _overrun(spec: "RunSpec") -> str:
+    return f", {spec.overrun_pct:g} % more for a first checkpoint" if spec.overrun_pct else ""
+
+
+def _code(segment: "SegmentRecord") -> str:
+    if segment.signal_name is not None:
+        return segment.signal_name
+    return "-" if segment.exit_code is None else str(segment.exit_code)

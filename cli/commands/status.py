@@ -1,0 +1,156 @@
+"""`backprop status`: the machine, the workers and the queue at a glance; with RUN, the same as `show`."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from backprop.cli.completion import complete_runs
+from backprop.cli.context import need_existing, open_existing
+
+if TYPE_CHECKING:
+    from backprop.cli.render.machine_view import GpuView, Overview
+
+REFRESH_S: Final = 2.0
+
+
+@click.command(name="status")
+@click.argument("run", required=False, shell_complete=complete_runs)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
+@click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
+def command(run: str | None, as_json: bool, watch: bool) -> None:
+    """Show host, GPUs, workers and queue; or one RUN."""
+    if run is not None:
+        from backprop.cli.commands.show import show
+
+        show(*need_existing(), run, as_json)
+        return
+    from backprop.cli.render.json_views import is_terminal, print_json
+    from backprop.cli.render.machine_view import overview, view
+    from backprop.worker.machine.reader import Machine
+
+    home, database = open_existing()
+    machine = Machine(home)
+    try:
+        while True:
+            shown = overview(home, database, machine.look(), machine.settings)
+            if watch and is_terminal(sys.stdout):
+                click.clear()
+            if as_json:
+                print_json(view(shown))
+            else:
+                _print(shown)
+            if not watch:
+                return
+            sys.stdout.flush()
+            time.sleep(REFRESH_S)
+    finally:
+        machine.close()
+
+
+def _print(shown: "Overview") -> None:
+    from backprop.cli.render.json_views import clock
+    from backprop.cli.render.tables import print_pairs, print_table
+    from backprop.scheduler.governor.model import amount
+    from backprop.scheduler.lifecycle import State
+
+    host, snapshot = shown.snapshot.host, shown.snapshot
+    load = "cannot be read" if host.load_1m is None else f"{host.load_1m:.2f} on {host.cores} cores"
+    queue = ", ".join(f"{shown.counts[state]} {state}" for state in State if state in shown.counts) or "empty"
+    no_gpu = (
+        f"none can be read: {snapshot.problem}" if snapshot.problem else "none here: GPU rules do not apply"
+    )
+    workers = [
+        f"{one.id}, pid {one.pid}, at most {one.max_parallel} runs, since {clock(one.started_at_s)}"
+        for one in shown.workers
+    ] or ["none is running; start one with: backprop worker"]
+    print_pairs(
+        [
+            ("RAM", f"{_mib(host.ram_free_mib)} free of {_mib(host.ram_total_mib)}"),
+            ("load", load),
+            ("disk", f"{_mib(host.disk_free_mib)} free at {shown.home.root}"),
+            ("GPUs", f"{len(snapshot.gpus)}, read by {snapshot.source}" if snapshot.gpus else no_gpu),
+            *(("worker" if not at else "", line) for at, line in enumerate(workers)),
+            ("queue", queue),
+            *_starts(shown),
+            *(("warning" if not at else "", line) for at, line in enumerate(shown.warnings)),
+        ]
+    )
+    if shown.gpus:
+        click.echo()
+        columns = ("GPU", "FREE", "TOTAL", "PROMISED", "FOREIGN", "TEMP", "LIMIT", "UTIL", "NAME")
+        print_table(columns, [_gpu_row(one) for one in shown.gpus], columns[:-1])
+        for one in shown.gpus:
+            for line in _gpu_notes(one):
+                click.echo(f"  GPU {one.gpu.index}: {line}")
+    if shown.live:
+        click.echo()
+        promised = {one.run_id: one.promised_mib for one in shown.alive}
+        rows = [
+            (
+                run.id,
+                run.name,
+                run.state.value,
+                str(run.segment),
+                amount(promised[run.id]) if promised.get(run.id) else "-",
+                run.reason,
+            )
+            for run in shown.live
+        ]
+        print_table(("RUN", "NAME", "STATE", "SEG", "PROMISED", "REASON"), rows, ("SEG", "PROMISED"))
+
+
+def _starts(shown: "Overview") -> list[tuple[str, str]]:
+    """Why nothing is started now, or until when runs are, where hours are set."""
+    from backprop.scheduler.config import active_hours
+    from backprop.scheduler.governor import opening
+
+    if shown.closed is not None:
+        return [("starts", f"none: {shown.closed}")]
+    if not shown.active_hours:
+        return []
+    windows = active_hours.parse_all(shown.active_hours)
+    return [
+        (
+            "starts",
+            f"in activeHours ({'; '.join(shown.active_hours)}), {opening.opens_words(windows, time.time())}",
+        )
+    ]
+
+
+def _gpu_row(one: "GpuView") -> tuple[str, ...]:
+    gpu = one.gpu
+    return (
+        str(gpu.index),
+        _mib(gpu.free_mib),
+        _mib(gpu.total_mib),
+        _mib(sum(one.promised.values())) if one.promised else "-",
+        "-" if one.room is None or not one.room.foreign_mib else _mib(one.room.foreign_mib),
+        "-" if gpu.temp_c is None else f"{gpu.temp_c} °C",
+        f"{one.limit_c} °C",
+        "-" if gpu.utilisation_pct is None else f"{gpu.utilisation_pct} %",
+        gpu.name,
+    )
+
+
+def _gpu_notes(one: "GpuView") -> list[str]:
+    from backprop.cli.render.terminal_text import safe
+    from backprop.scheduler.governor.model import amount
+
+    notes = [f"{amount(mib)} promised to {run_id}" for run_id, mib in one.promised.items()]
+    if one.gpu.error is not None:
+        notes.append(f"not used: {safe(one.gpu.error)}")
+    if one.quarantine is not None:
+        notes.append(f"kept aside: {safe(one.quarantine)}")
+    if one.gpu.throttled:
+        notes.append("slowed down by its driver because of heat")
+    if one.idle_because is not None:
+        notes.append(f"idle: {safe(one.idle_because)}")
+    return notes
+
+
+def _mib(value: int | None) -> str:
+    from backprop.scheduler.governor.model import amount
+
+    return "-" if value is None else amount(value)

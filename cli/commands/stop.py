@@ -1,0 +1,121 @@
+"""`backprop stop RUN…`: ask runs to checkpoint and end."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backprop.cli import run_selection
+from backprop.cli.context import global_options, globals_of, need_existing
+
+if TYPE_CHECKING:
+    from backprop.scheduler.home.layout import Home
+    from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.records import RunRecord
+    from backprop.scheduler.store.connection import Database
+    from backprop.scheduler.store.reads.selection import Chosen
+
+
+@click.command(name="stop")
+@run_selection.run_arguments
+@global_options
+@click.pass_context
+def command(
+    ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
+) -> int:
+    """Stop RUNs: a waiting one at once, a running one after it has had its grace to save. `resume` continues them."""
+    from backprop.scheduler.errors import BackpropError, IllegalMove
+    from backprop.scheduler.lifecycle import FINAL, LIVE, State
+    from backprop.scheduler.store.writes import user_requests
+    from backprop.worker.wakeup import wake_workers
+
+    home, database = need_existing()
+    given = globals_of(ctx, config, verbose, dry_run)
+    # Every name is understood before anything is stopped.
+    picked = run_selection.pick(
+        ctx, database, runs, run_selection.filters_of(values), set(State) - FINAL, "stopped"
+    )
+    if given.dry_run:
+        return run_selection.rehearse(picked, "stop", "it has ended already", IllegalMove.exit_code)
+    now_s = time.time()
+    waiting = [one.id for one in picked.able if one.state not in LIVE]
+    stopped = set(user_requests.stop_waiting(database, waiting, now_s))
+    asked: dict[str, RunRecord] = {}
+    late: list[str] = []
+    for one in picked.able:
+        if one.id not in stopped:
+            try:
+                run, state = _ask(database, one.id, now_s)
+            except BackpropError as error:
+                late.append(str(error))
+                continue
+            if state is State.STOPPED:
+                stopped.add(one.id)
+            else:
+                asked[one.id] = run
+    wake_workers(home.locks)
+    _ask_orphans(home, asked)
+    ended = [one for one in picked.able if one.id in stopped]
+    _put_down(home, ended, now_s)
+    told = [f"stopped {run_selection.counted(len(stopped))}"] if stopped or not asked else []
+    told += [f"asked {run_selection.counted(len(asked))} to save and end"] if asked else []
+    run_selection.report(
+        [one for one in picked.able if one.id in stopped or one.id in asked],
+        ", ".join(told),
+        lambda one: _line(one, asked.get(one.id)),
+        bulk=picked.bulk,
+        every=given.verbose,
+    )
+    late += [f"run {one.id} has ended already ({one.state})" for one in picked.refused]
+    for refusal in late:
+        click.echo(f"backprop: {refusal}", err=True)
+    return IllegalMove.exit_code if late else 0
+
+
+def _line(one: "Chosen", asked: "RunRecord | None") -> str:
+    if asked is None:
+        return f"stopped {run_selection.who(one)}"
+    return f"stopping {run_selection.who(one)}: it has {asked.spec.grace_s:g} s to save"
+
+
+def _ask(database: "Database", run_id: str, now_s: float) -> "tuple[RunRecord, State]":
+    """Ask a live run to end; what it is then. It may have been queued or started a moment ago. Raises IllegalMove,
+    UnknownRun."""
+    from backprop.scheduler.errors import LostRace, UnknownRun
+    from backprop.scheduler.store.reads import queries
+    from backprop.scheduler.store.writes import user_requests
+
+    while True:
+        run = queries.run_by_id(database, run_id)
+        if run is None:
+            raise UnknownRun(f"run {run_id} has been removed meanwhile")
+        with contextlib.suppress(LostRace):
+            return run, user_requests.ask_to_stop(database, run, now_s)
+
+
+def _ask_orphans(home: "Home", asked: "dict[str, RunRecord]") -> None:
+    """Those whose worker is dead: another one, if there is any, may take a while to notice."""
+    from backprop.worker.executor import locks
+    from backprop.worker.executor.local import LocalPlace
+
+    for run in asked.values():
+        if run.worker is None or not locks.worker_alive(home.locks, run.worker):
+            LocalPlace(home).ask(run.id, run.segment)
+
+
+def _put_down(home: "Home", ended: "Sequence[Chosen]", now_s: float) -> None:
+    """On disk too, where it outlives the database. Nothing is undone where that fails."""
+    from backprop.scheduler.home import batch_file
+    from backprop.scheduler.home.run_folder import OutcomeFile
+    from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.store.writes.user_requests import STOPPED_WAITING
+
+    def outcome(one: "Chosen") -> OutcomeFile:
+        return OutcomeFile(
+            state=State.STOPPED.value, reason=STOPPED_WAITING, segment=one.segment, ended_at_s=now_s
+        )
+
+    with contextlib.suppress(OSError):
+        batch_file.write_outcomes(home, [(one, outcome(one)) for one in ended])

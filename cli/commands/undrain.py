@@ -1,0 +1,30 @@
+"""`backprop undrain`: let workers start runs again."""
+
+import time
+
+import click
+
+from backprop.cli.context import global_options, globals_of, open_existing
+
+
+@click.command(name="undrain")
+@global_options
+@click.pass_context
+def command(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool) -> int:
+    """Let workers start runs again, after `backprop drain`."""
+    from backprop.scheduler.store import drain
+    from backprop.worker.wakeup import wake_workers
+
+    home, database = open_existing()
+    if database is None or drain.drained(database) is None:
+        click.echo("the queue is not drained", err=True)
+        return 0
+    if globals_of(ctx, config, verbose, dry_run).dry_run:
+        click.echo("would let runs be started again")
+        return 0
+    drain.set_drained(database, None, time.time())
+    awake = wake_workers(home.locks)
+    click.echo("runs are started again")
+    if not awake:
+        click.echo("no worker is running; start one (in tmux, say) with: backprop worker", err=True)
+    return 0

@@ -1,0 +1,61 @@
+"""`backprop worker`: start what is queued, one segment after another, until told to stop."""
+
+import sys
+from typing import Any
+
+import click
+
+from backprop.cli import options
+from backprop.cli.context import global_options, globals_of
+from backprop.cli.main import INTERRUPTED
+from backprop.scheduler.config.settings import load
+from backprop.scheduler.home import layout
+
+EPILOG = """\b
+First Ctrl-C (or SIGTERM): claim nothing more, ask running segments to checkpoint, requeue them, exit.
+Second Ctrl-C: end them now. Closing tmux or the terminal: the worker exits, segments go on, and the next
+worker takes them over. Several workers may run at once; the limit of --max-parallel counts all their runs.
+"""
+
+
+@click.command(name="worker", epilog=EPILOG)
+@options.setting_options(["maxParallel", "activeHours", "gpu.probe"])
+@click.option(
+    "--drain",
+    is_flag=True,
+    help="Exit once nothing is left that can run. (`backprop drain` is another thing: it keeps all workers from"
+    " starting anything.)",
+)
+@global_options
+@click.pass_context
+def command(
+    ctx: click.Context, drain: bool, config: str | None, verbose: bool, dry_run: bool, **values: Any
+) -> int:
+    """Start queued runs whenever the governor sees room for them."""
+    from importlib.metadata import version
+    from pathlib import Path
+
+    given = globals_of(ctx, config, verbose, dry_run)
+    flags, names = options.flags_of(values), options.option_names()
+    effective = load(Path.cwd(), layout.locate().root, given.config, flags, names)
+    for note in effective.notes:
+        click.echo(f"note: {note}", err=True)
+    if given.dry_run:
+        from backprop.cli.submit.dry_run import describe_queue
+
+        return describe_queue(layout.locate(), effective.settings)
+    home = layout.ensure(layout.locate())
+    layout.refuse_remote(home.root)
+    from backprop.worker.daemon import work
+    from backprop.worker.maintenance.recovery import open_sound
+
+    database = open_sound(home, lambda line: click.echo(line, err=True))
+    greeting = (
+        f"backprop {version('backprop-scheduler')}, home {home.root};"
+        " Ctrl-C asks running segments to checkpoint, then exits"
+    )
+    interrupted = work(
+        home, database, effective.settings, drain=drain, verbose=given.verbose, greeting=greeting
+    )
+    sys.stdout.flush()
+    return INTERRUPTED if interrupted and drain else 0

@@ -1,0 +1,177 @@
+"""Is the database sound, does it know what the runs' folders know, and does anybody work?"""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from backprop.cli.doctor.finding import Finding, bad, counted, note, ok, some
+from backprop.cli.doctor.home import REPAIR
+from backprop.scheduler.errors import BackpropError, DatabaseDamaged, DatabaseRefused
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.lifecycle import State
+
+if TYPE_CHECKING:
+    from backprop.scheduler.store.connection import Database
+    from backprop.scheduler.store.integrity import Header
+
+WHOLE: Final = f"{REPAIR}   (a worker's start does the same)"
+CLOCK_SLACK_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Opened:
+    """`database`: open for reading; None where there is none, or none that can be read."""
+
+    finding: Finding
+    database: "Database | None" = None
+
+
+def database(home: Home) -> Opened:
+    """Opens it for reading and checks all of it. Close what comes back. Raises OSError."""
+    from backprop.scheduler.store import integrity
+
+    header = integrity.read_header(home)
+    if header is None:
+        return Opened(_missing(home))
+    if (refused := _refused(home, header)) is not None:
+        return Opened(refused)
+    engine = f"SQLite {integrity.ENGINE}, {'WAL' if header.wal else 'rollback'} journal"
+    opened = None
+    try:
+        opened = integrity.open_to_look(home)
+        problem = opened.integrity_problem()
+        if problem is not None:
+            raise DatabaseDamaged(f"{home.database} is damaged: {problem}")
+    except BackpropError as error:
+        if opened is not None:
+            opened.close()
+        return Opened(_trouble(home, error))
+    size = home.database.stat().st_size
+    return Opened(ok("database", f"sound, {size / 1e6:.1f} MB, schema {header.schema}; {engine}"), opened)
+
+
+def _trouble(home: Home, error: BackpropError) -> Finding:
+    if isinstance(error, DatabaseDamaged):
+        return bad("database", str(error), WHOLE)
+    journal = home.database.with_name(f"{home.database.name}-journal")
+    if isinstance(error, DatabaseRefused) and journal.exists():
+        told = "a crash left its journal; whatever opens it next rolls the unfinished change back"
+        return note("database", told, "backprop list")
+    return bad("database", str(error))
+
+
+def _missing(home: Home) -> Finding:
+    from backprop.scheduler.home import batch_file
+
+    together = [
+        found for name in batch_file.names(home) if (found := batch_file.read(home, name)) is not None
+    ]
+    lost = sum(len(found.members) for found in together)
+    if home.runs.is_dir():
+        lost += sum(1 for one in home.runs.iterdir() if (one / "spec.json").exists())
+    if lost:
+        told = f"{home.database} is gone; {home.runs} holds {counted(lost, 'run')}"
+        return bad("database", told, WHOLE)
+    return ok("database", "none yet; the first `backprop run` makes it")
+
+
+def _refused(home: Home, header: "Header") -> Finding | None:
+    """What its first bytes alone forbid."""
+    from backprop.scheduler.store.connection import corrupts_wal
+    from backprop.scheduler.store.integrity import ENGINE, LATEST
+
+    if not header.sound:
+        return bad("database", f"{home.database} is damaged: it does not begin like a database", WHOLE)
+    if header.wal and corrupts_wal():
+        return bad(
+            "database",
+            f"{home.database} was put into WAL mode, which SQLite {ENGINE} can corrupt",
+            f"with no Backprop process running: sqlite3 {home.database} 'PRAGMA journal_mode=DELETE'",
+        )
+    if not header.ours:
+        return bad("database", f"{home.database} is some other program's SQLite database", "move it away")
+    if header.newer:
+        told = f"{home.database} has schema {header.schema}, this backprop knows up to {LATEST}"
+        return bad("database", told, "pip install -U backprop-scheduler")
+    if header.schema < LATEST:
+        told = f"schema {header.schema} of {LATEST}: the next command brings it up to date, after a backup"
+        return note("database", told)
+    return None
+
+
+def run_folders(home: Home, opened: "Database") -> Finding:
+    """Which runs their folders know better. Raises OSError, DatabaseBusy."""
+    from backprop.worker.maintenance import recovery
+
+    behind = recovery.behind(home, opened)
+    if behind:
+        told = f"{counted(len(behind), 'run')} the database does not know, or not up to date: {some(behind)}"
+        return note("folders", told, WHOLE)
+    return ok("folders", "the database knows every run in them")
+
+
+def workers(home: Home, opened: "Database") -> tuple[Finding, dict[str, int]]:
+    """Who works, and whether anybody should; the pids of the living by their ids. Raises OSError, DatabaseBusy."""
+    from backprop.scheduler.store.reads import queries
+    from backprop.worker.executor.locks import worker_alive
+    from backprop.worker.wakeup import FOLLOWER
+
+    alive = {one.id: one.pid for one in queries.workers(opened) if worker_alive(home.locks, one.id)}
+    counts = queries.state_counts(opened)
+    queued = counted(counts.get(State.QUEUED, 0), "run")
+    names = [f"{worker} (pid {pid})" for worker, pid in alive.items()]
+    if all(worker.startswith(FOLLOWER) for worker in alive):
+        served = f"; {some(names)} serves one run alone" if alive else ""
+        if counts.get(State.QUEUED):
+            told = f"none is running, while {queued} wait in the queue{served}"
+            return note("workers", told, "backprop worker   (in tmux, say)"), alive
+        return ok("workers", f"none is running, and nothing is queued{served}"), alive
+    return ok("workers", f"{len(alive)} alive: {some(names)}; {queued} queued"), alive
+
+
+def segments(home: Home, opened: "Database", alive: dict[str, int]) -> Finding:
+    """How those are that the database takes for running. Raises OSError, DatabaseBusy."""
+    from backprop.scheduler.store.reads import queries
+    from backprop.worker.executor.base import Life
+    from backprop.worker.executor.local import LocalPlace
+
+    place = LocalPlace(home)
+    live = queries.live_runs(opened)
+    lives = {run.id: place.look(run.id, run.segment)[0] for run in live}
+    orphans = [run for run in live if run.worker not in alive]
+    odd = [f"{run.id} is {lives[run.id]}" for run in live if lives[run.id] is not Life.ALIVE]
+    told = f"{len(live)} running" + (f"; {some(odd)}" if odd else "")
+    if orphans:
+        told += f"; the worker of {some([run.id for run in orphans])} is gone: the next one takes over"
+        return note("segments", told, None if alive else "backprop worker")
+    if any(life is Life.UNSUPERVISED for life in lives.values()):
+        return note("segments", f"{told}; its worker puts a new supervisor beside it")
+    return ok("segments", told)
+
+
+def leftovers(home: Home, now_s: float) -> Finding:
+    """Files of dead workers in `locks/`. Raises OSError."""
+    from backprop.worker import takeover
+
+    left = [path.name for path in takeover.leftovers(home, now_s)] if home.locks.is_dir() else []
+    if left:
+        return note("leftovers", f"in {home.locks}, of dead workers: {some(left)}", REPAIR)
+    return ok("leftovers", "none of dead workers")
+
+
+def clock(opened: "Database | None", now_s: float) -> Finding:
+    """Was the wall clock set back, or the machine asleep? Durations are monotonic, so neither hurts a timebox."""
+    from backprop.scheduler.store.integrity import newest_time_s
+
+    newest_s = newest_time_s(opened) if opened is not None else None
+    if newest_s is not None and newest_s > now_s + CLOCK_SLACK_S:
+        told = f"it is {newest_s - now_s:.0f} s behind the newest time in the database: it was set back"
+        return note(
+            "clock", f"{told}; ages look wrong and retries wait that much longer", "timedatectl status"
+        )
+    asleep_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    if asleep_s > 1.0:
+        return note(
+            "clock", f"this machine has slept {asleep_s:.0f} s since it was booted; no timebox counts that"
+        )
+    return ok("clock", "not behind what is stored; the machine has not slept since it was booted")

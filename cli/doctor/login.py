@@ -1,0 +1,95 @@
+"""Would a worker started here outlive its terminal, and a logout?"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from backprop.cli.doctor.finding import Finding, note, ok
+
+LOGINCTL_PATIENCE_S: Final = 2.0
+LINGERING: Final = Path("/var/lib/systemd/linger")
+"""A file for each user who lingers; loginctl tells of users alone that are logged in."""
+
+
+def terminal(environment: Mapping[str, str], cgroup: str) -> Finding:
+    """Would a worker started here outlive this terminal? `cgroup`: the text of /proc/self/cgroup."""
+    if "TMUX" in environment:
+        return ok("terminal", "inside tmux: a worker started here stays when you detach")
+    if "STY" in environment:
+        return ok("terminal", "inside screen: a worker started here stays when you detach")
+    # INVOCATION_ID alone says nothing: desktops hand it down to every terminal.
+    if "TERM" not in environment and cgroup.rstrip().endswith(".service"):
+        return ok("terminal", f"inside the systemd unit {cgroup.rstrip().rpartition('/')[2]}")
+    told = (
+        "neither tmux, screen nor systemd: a worker started here ends with the terminal; its segments go on"
+    )
+    return note("terminal", told, "tmux new -d -s backprop 'backprop worker'")
+
+
+@dataclass(frozen=True)
+class Login:
+    """What systemd-logind does to `user` at logout. `cgroup`: as for `terminal`."""
+
+    user: str
+    lingers: bool
+    kills: bool
+    kills_only: tuple[str, ...] = ()
+    spares: tuple[str, ...] = ()
+    cgroup: str = ""
+
+    @property
+    def is_killed(self) -> bool:
+        listed = not self.kills_only or self.user in self.kills_only
+        return self.kills and listed and self.user not in self.spares
+
+
+def logout(login: Login | None) -> Finding:
+    """Do processes started here survive a logout? (logind.conf(5), KillUserProcesses=; loginctl(1), enable-linger)
+
+    Sessions of their own do not help: logind kills by cgroup.
+    """
+    if login is None:
+        return ok("logout", "systemd-logind is not here or does not answer: it ends nothing")
+    if "/user@" in login.cgroup:
+        if login.lingers:
+            return ok("logout", "below the user's own systemd, which lingers: everything stays")
+        told = "below the user's own systemd, which ends with the last logout, and all runs with it"
+        return note("logout", told, "loginctl enable-linger")
+    if login.is_killed:
+        told = "KillUserProcesses=yes: a logout kills workers and runs of this session, tmux or not"
+        return note("logout", told, "loginctl enable-linger && systemd-run --user --scope tmux")
+    return ok("logout", "KillUserProcesses=no: what runs in tmux, and every segment, survives it")
+
+
+def read_login(cgroup: str) -> Login | None:
+    """Ask loginctl, 2 s at most a question; None where it does not exist or does not answer."""
+    manager = _loginctl("show-user")
+    if manager is None or "KillUserProcesses" not in manager:
+        return None
+    mine = _loginctl("show-user", str(os.geteuid())) or {}
+    user = mine.get("Name") or os.environ.get("USER", "")
+    return Login(
+        user,
+        lingers=mine.get("Linger") == "yes" or (user != "" and (LINGERING / user).exists()),
+        kills=manager["KillUserProcesses"] == "yes",
+        kills_only=tuple(manager.get("KillOnlyUsers", "").split()),
+        spares=tuple(manager.get("KillExcludeUsers", "").split()),
+        cgroup=cgroup,
+    )
+
+
+def _loginctl(*words: str) -> dict[str, str] | None:
+    from backprop.worker.probes.vendor_tool import find_tool, run_tool
+
+    tool = find_tool("loginctl")
+    if tool is None:
+        return None
+    try:
+        result = run_tool([tool, *words], LOGINCTL_PATIENCE_S)
+    except OSError:
+        return None
+    if result.code != 0:
+        return None
+    return {key: value for key, _, value in (line.partition("=") for line in result.out.splitlines())}

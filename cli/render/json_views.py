@@ -1,0 +1,126 @@
+"""What leaves the program as JSON, and times and durations for people. The JSON is a contract: docs/json.md."""
+
+import json
+import time
+from datetime import datetime
+from typing import Any, Final, TextIO
+
+from backprop.cli.submit.submission import command_text
+from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+
+NAN: Final = "NaN loss"
+"""`triage.Fault.NAN`, for what has no use for the rest of triage."""
+
+
+def print_json(value: object) -> None:
+    """To stdout, indented, ASCII: no control character of a name or path reaches a terminal."""
+    import click
+
+    click.echo(json.dumps(value, indent=2))
+
+
+def run_view(
+    run: RunRecord, segment_count: int | None = None, last_checkpoint: str | None = None
+) -> dict[str, Any]:
+    """One run, as in `list --json`."""
+    return {
+        "id": run.id,
+        "name": run.name,
+        "state": run.state.value,
+        "reason": run.reason,
+        "command": command_text(run.spec),
+        "cwd": run.spec.cwd,
+        "segment_count": run.segment if segment_count is None else segment_count,
+        "last_step": run.last_step,
+        "last_loss": run.last_loss,
+        "last_checkpoint": last_checkpoint,
+        "created_at": iso(run.created_at_s),
+        "started_at": iso(run.started_at_s),
+        "ended_at": iso(run.ended_at_s),
+        "exit_code": run.exit_code,
+        "fault": run.fault,
+        "group": run.group_name,
+        "array_index": run.array_index,
+        "priority": run.priority,
+    }
+
+
+def segment_view(segment: SegmentRecord, log: str) -> dict[str, Any]:
+    return {
+        "number": segment.number,
+        "started_at": iso(segment.started_at_s),
+        "ended_at": iso(segment.ended_at_s),
+        "outcome": segment.outcome,
+        "reason": segment.reason,
+        "exit_code": segment.exit_code,
+        "signal": segment.signal_name,
+        "running_s": segment.running_s,
+        "cut_cost_s": segment.cut_cost_s,
+        "first_step": segment.first_step,
+        "checkpoint_used": segment.checkpoint_used,
+        "gpus": list(segment.gpu_uuids),
+        "promised_mib": segment.promised_mib,
+        "need_source": segment.need_source,
+        "peak_mib": segment.peak_mib,
+        "bad_events": segment.bad_events,
+        "log": log,
+    }
+
+
+def checkpoint_view(checkpoint: CheckpointRecord) -> dict[str, Any]:
+    return {
+        "path": checkpoint.path,
+        "segment": checkpoint.segment,
+        "step": checkpoint.step,
+        "size_bytes": checkpoint.size_bytes,
+        "saved_at": iso(checkpoint.saved_at_s),
+        "refused": checkpoint.refused,
+    }
+
+
+def iso(at_s: float | None) -> str | None:
+    """Unix seconds as ISO 8601 with the local zone; None stays None."""
+    return (
+        None if at_s is None else datetime.fromtimestamp(at_s).astimezone().isoformat(timespec="milliseconds")
+    )
+
+
+def clock(at_s: float | None) -> str:
+    """For people: the time today, else the date too."""
+    if at_s is None:
+        return "-"
+    local = time.localtime(at_s)
+    same_day = local[:3] == time.localtime()[:3]
+    return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M", local)
+
+
+def duration(seconds: float | None) -> str:
+    """For people: 4.2s, 12m05s, 3h07m, 2d04h."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours < 24 else f"{hours // 24}d{hours % 24:02}h"
+
+
+def size(count: int) -> str:
+    """Bytes for people: 512 B, 1.2 kB, 3.4 MB, 5.6 GB."""
+    for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= power:
+            return f"{count / power:.1f} {unit}"
+    return f"{count} B"
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (OSError, ValueError):
+        return False

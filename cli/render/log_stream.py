@@ -1,0 +1,108 @@
+"""A run's logs as one stream of bytes, segment after segment, safe for a terminal."""
+
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from backprop.cli.render.terminal_text import Colours, safe
+from backprop.scheduler.home.layout import Home
+from backprop.worker.maintenance.log_archive import log_of, open_log
+
+CHUNK_BYTES: Final = 1 << 16
+LINE_BYTES: Final = 1 << 16
+"""A line of several runs' logs that is longer is cut."""
+
+
+class Lines:
+    """Passes whole lines on to `out`, each with a name before it. What has no end yet waits for it."""
+
+    def __init__(self, out: BinaryIO, prefix: str) -> None:
+        self._out = out
+        self._prefix = f"{safe(prefix)}: ".encode()
+        self._rest = b""
+
+    def isatty(self) -> bool:
+        return self._out.isatty()
+
+    def write(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LINE_BYTES:
+            lines.append(self._rest)
+            self._rest = b""
+        if lines:
+            self._out.write(b"".join(self._prefix + line + b"\n" for line in lines))
+
+    def flush(self) -> None:
+        self._out.flush()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        if self._rest:
+            self.write(b"\n")
+            self._out.flush()
+
+
+class LogStream:
+    """Copies logs to `out` as they grow, from segment `first` on. `raw`: every byte passes; otherwise a terminal
+    gets text and colours only. `marks`: a line before each segment. `prefix`: before each line, where the logs of
+    several runs go to one place."""
+
+    def __init__(
+        self,
+        home: Home,
+        run_id: str,
+        first: int,
+        out: BinaryIO,
+        *,
+        raw: bool,
+        marks: bool = True,
+        prefix: str | None = None,
+    ) -> None:
+        self._home, self._run_id = home, run_id
+        self._number = first
+        self._lines = Lines(out, prefix) if prefix is not None else None
+        self._out = self._lines or out
+        self._log: BinaryIO | None = None
+        self._filter = None if raw or not out.isatty() else Colours()
+        self._marks = marks
+
+    def pump(self, newest: int | None) -> None:
+        """Copy what is there. `newest`: the segment that is live; None to find out from the folders."""
+        while True:
+            self._copy()
+            following = self._number + 1
+            if not log_of(self._segment(following)).exists() or (newest is not None and following > newest):
+                return
+            # The next one began only after this one had ended: nothing more can come.
+            self._copy()
+            self._close()
+            self._number = following
+
+    def finish(self, newest: int | None) -> None:
+        """Copy the rest."""
+        self.pump(newest)
+        self._close()
+        if self._filter is not None:
+            self._out.write(self._filter.close())
+            self._out.flush()
+        if self._lines is not None:
+            self._lines.end()
+
+    def _copy(self) -> None:
+        if self._log is None:
+            try:
+                self._log = open_log(self._segment(self._number))
+            except OSError:
+                return
+            if self._marks:
+                self._out.write(f"==> segment {self._number} <==\n".encode())
+        while chunk := self._log.read(CHUNK_BYTES):
+            self._out.write(chunk if self._filter is None else self._filter.feed(chunk))
+        self._out.flush()
+
+    def _close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _segment(self, number: int) -> Path:
+        return self._home.segment_folder(self._run_id, number)

@@ -1,0 +1,74 @@
+"""Tables that line up: cut to the width of a terminal, whole in a pipe, without colour where none is wanted."""
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from backprop.cli.render.json_views import is_terminal
+from backprop.cli.render.terminal_text import safe
+
+PIPE_WIDTH: Final = 10_000
+GAP: Final = 2
+LAST_LEAST: Final = 16
+TEXT_LEAST: Final = 12
+"""Columns of text are cut down to this before the last one, a sentence mostly, is cut to nothing."""
+STATE_STYLE: Final = {
+    "running": "cyan",
+    "paused": "yellow",
+    "held": "yellow",
+    "completed": "green",
+    "failed": "red",
+    "timeboxed": "magenta",
+    "stopped": "dim",
+}
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Print rows under their columns. `right`: columns of numbers, never cut.
+
+    Cells go through `safe`; a cell that is the name of a state gets its colour.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    tty = is_terminal(sys.stdout)
+    console = Console(width=None if tty else PIPE_WIDTH, highlight=False, soft_wrap=False)
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    cells = [[safe(cell) for cell in row] for row in rows]
+    widths = _widths(columns, cells, [column not in right for column in columns], console.width)
+    for column, width in zip(columns, widths, strict=True):
+        justify = "right" if column in right else "left"
+        table.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis", width=width)
+    for row in cells:
+        table.add_row(*(Text(cell, style=STATE_STYLE.get(cell, "")) for cell in row))
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def _widths(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[bool], room: int
+) -> list[int]:
+    """As wide as their cells, if there is room. Else the last column gives way first, then the widest of text."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+    over = sum(widths) + GAP * (len(widths) - 1) - room
+    last = len(widths) - 1
+    others = sorted((at for at in range(last) if text[at]), key=lambda at: -widths[at])
+    for at, least in ((last, LAST_LEAST), *((at, TEXT_LEAST) for at in others), (last, 1)):
+        cut = min(max(over, 0), max(widths[at] - least, 0))
+        widths[at] -= cut
+        over -= cut
+    return widths
+
+
+def print_pairs(pairs: Sequence[tuple[str, str]], indent: str = "") -> None:
+    """Label and value, lined up, values whole."""
+    width = max((len(label) for label, _ in pairs), default=0)
+    for label, value in pairs:
+        click.echo(f"{indent}{label:<{width}}  {safe(value)}".rstrip())

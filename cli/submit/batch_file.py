@@ -1,0 +1,100 @@
+"""`--batch`: a file of command lines, as one would type them after `backprop run`."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from backprop.cli.submit.sweep import MOST
+from backprop.scheduler.errors import BadCommand
+
+OWN: Final = {"-n": "--name", "--name": "--name", "--run-id": "--run-id", "--env": "--env"}
+"""Options that make a line a run of its own. All others are parsed once for all lines that have the same."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One command. `shared`: its words before the script's own arguments, less those in `own`. `own`: (option, value).
+    `arguments`: what stands after `--`."""
+
+    number: int
+    shared: tuple[str, ...]
+    own: tuple[tuple[str, str], ...]
+    arguments: tuple[str, ...]
+
+    def value(self, option: str) -> str | None:
+        """The last one given."""
+        return next((value for name, value in reversed(self.own) if name == option), None)
+
+    @property
+    def env(self) -> tuple[str, ...]:
+        return tuple(value for name, value in self.own if name == "--env")
+
+
+def read_lines(source: str, takes_value: frozenset[str]) -> list[Line]:
+    """The commands in a file, `-` for stdin. Empty lines and comments are passed over. `takes_value`: every option of
+    `run` that has one. Raises BadCommand, naming the line."""
+    lines: list[Line] = []
+    for number, text in enumerate(_text(source).split("\n"), 1):
+        try:
+            words = shlex.split(without_comment(text))
+        except ValueError as error:
+            raise BadCommand(f"--batch {source}, line {number}: {str(error).lower()}") from error
+        if words[:2] == ["backprop", "run"]:
+            words = words[2:]
+        if words:
+            lines.append(_line(number, words, takes_value))
+        if len(lines) > MOST:
+            raise BadCommand(
+                f"--batch {source} has more than {MOST:,} runs, which is the most for one command"
+            )
+    if not lines:
+        raise BadCommand(f"--batch {source} holds no command")
+    return lines
+
+
+def without_comment(text: str) -> str:
+    """The line up to an unquoted # that begins a word: `shlex` would also cut `out#1` in two."""
+    quote, begins, skip = "", True, False
+    for at, char in enumerate(text):
+        if skip:
+            skip = False
+        elif char == "\\" and quote != "'":
+            skip = True
+        elif quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char == "#" and begins:
+            return text[:at]
+        begins = not quote and not skip and char.isspace()
+    return text
+
+
+def _line(number: int, words: Sequence[str], takes_value: frozenset[str]) -> Line:
+    at = words.index("--") if "--" in words else len(words)
+    head, shared, own = list(words[:at]), list[str](), list[tuple[str, str]]()
+    while head:
+        word = head.pop(0)
+        name, equals, value = word.partition("=")
+        if name in OWN and equals and name.startswith("--"):
+            own.append((OWN[name], value))
+        elif word in OWN and head:
+            own.append((OWN[word], head.pop(0)))
+        else:
+            shared.append(word)
+            if word in takes_value and head:
+                shared.append(head.pop(0))
+    return Line(number, tuple(shared), tuple(own), tuple(words[at + 1 :]))
+
+
+def _text(source: str) -> str:
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadCommand(f"--batch {source} is not UTF-8") from error
+    except OSError as error:
+        raise BadCommand(f"--batch {source} cannot be read: {error.strerror}") from error

@@ -1,0 +1,111 @@
+"""The words of the governor: what is asked, what may be, which rule says no.
+
+Memory is in MiB, temperatures in °C. Data only; the rules themselves are in `governor`, `placement`, `watch`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal
+
+from backprop.scheduler.governor.snapshot import Gpu
+
+GIB_IN_MIB: Final = 1024
+
+NeedSource = Literal["declared", "learned", "default"]
+
+
+class Rule(StrEnum):
+    """What can refuse a start. The values are stable: `--json` shows them."""
+
+    PARALLEL = "running runs"
+    RAM = "free RAM"
+    LOAD = "CPU load"
+    DISK = "free disk"
+    GPU_COUNT = "GPUs"
+    GPU_READABLE = "GPU readable"
+    QUARANTINE = "quarantine"
+    VRAM = "free VRAM"
+    EXCLUSIVE = "exclusive"
+    TEMPERATURE = "temperature"
+    SLOWDOWN = "thermal slowdown"
+    AGED = "a longer wait"
+    DRAINED = "drained"
+    HOURS = "active hours"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What must hold for one run: the worker's limits and the run's own, the stricter of each.
+
+    `max_parallel`: running runs, this one included. `max_cpu_load`: one-minute load per core.
+    `gpu_max_temp_c`: where a running run is paused; a start and a continuation need `temp_headroom_c`
+    less. `allow_unknown_temp`: a GPU whose temperature cannot be read may be used (vGPUs, some laptops).
+    """
+
+    max_parallel: int
+    min_free_ram_mib: int
+    max_cpu_load: float
+    min_free_disk_mib: int
+    gpu_max_temp_c: int
+    temp_headroom_c: int = 5
+    allow_unknown_temp: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What a run asks for. `vram_mib`: on each of its `gpus`. `source`: who said so.
+
+    `gpus` 0: a CPU run, which no rule about GPUs holds back. `exclusive`: no other run of ours beside it.
+    """
+
+    vram_mib: int
+    gpus: int = 1
+    source: NeedSource = "default"
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """One rule that fails. `needed` and `present` are in the rule's unit: MiB, °C, runs, GPUs, load per
+    core; None where there is no amount, or it cannot be read. `gpu_uuid`, `gpu_index`: None for a rule
+    of the host."""
+
+    rule: Rule
+    needed: float | None
+    present: float | None
+    text: str
+    gpu_uuid: str | None = None
+    gpu_index: int | None = None
+
+    def sentence(self) -> str:
+        """One line for people, such as "free RAM 3.1 GiB, needs 4.0 GiB"."""
+        return self.text if self.gpu_index is None else f"GPU {self.gpu_index}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`gpu_uuids`: where to start, best first; empty for a CPU run, on a machine without GPUs, and when
+    refused. `infeasible`: why the run would not fit even on this machine left empty, with the numbers;
+    None if it would, or if that cannot be told now."""
+
+    denials: tuple[Denial, ...]
+    gpu_uuids: tuple[str, ...]
+    infeasible: str | None = None
+
+    @property
+    def admitted(self) -> bool:
+        return not self.denials and self.infeasible is None
+
+    def sentence(self) -> str:
+        """Every reason in one line; empty when admitted."""
+        return self.infeasible or "; ".join(one.sentence() for one in self.denials)
+
+
+def amount(mib: float) -> str:
+    """MiB for people: "3.1 GiB", "512 MiB"."""
+    return f"{mib / GIB_IN_MIB:.1f} GiB" if abs(mib) >= GIB_IN_MIB else f"{mib:.0f} MiB"
+
+
+def heat_limit_c(limits: Limits, gpu: Gpu) -> int:
+    """Where this GPU is too hot: the user's limit, or the driver's slowdown if that comes first."""
+    return limits.gpu_max_temp_c if gpu.slowdown_c is None else min(limits.gpu_max_temp_c, gpu.slowdown_c)

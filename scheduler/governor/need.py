@@ -1,0 +1,111 @@
+"""What does the governor have to know of a run? Its need, its limits, and what the live ones were promised."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from backprop.scheduler.config.settings import Settings, parse_gpu_memory_limit
+from backprop.scheduler.governor.decide import Limits, Need, NeedSource, Reservation
+from backprop.scheduler.governor.snapshot import Snapshot
+from backprop.scheduler.governor.vram import is_settled, usable_mib
+from backprop.scheduler.records import SegmentRecord
+from backprop.scheduler.spec import RunSpec
+
+LEARNED_MARGIN: Final = 1.1
+"""On top of the most that was seen: readings come every two seconds, and allocators round up."""
+NOMINAL_SIZE: Final = 1.1
+"""A GPU's size on its box is at most this much above what its driver hands out."""
+
+
+def need_of(
+    spec: RunSpec, snapshot: Snapshot, learned_mib: int | None = None, raised_mib: int | None = None
+) -> Need:
+    """What to reserve on each GPU: declared (`-g`, else `--gpu-min-vram`), else learned, else the default.
+
+    `--gpu-probe none` and `--gpus 0` make it a CPU run for the governor. A share of a GPU is taken of the largest
+    one here, so that it is not promised less on the others. `learned_mib`: the most that earlier segments were
+    seen to use. `raised_mib`: after it ran out of GPU memory; at most the largest GPU, so that it can be tried.
+    """
+    if spec.gpu_probe == "none" or spec.gpus == 0:
+        return Need(vram_mib=0, gpus=0)
+    limit_mib = memory_limit_mib(spec, snapshot)
+    if limit_mib is not None:
+        return Need(vram_mib=limit_mib, gpus=spec.gpus, source="declared", exclusive=spec.exclusive)
+    vram_mib, source = spec.gpu_min_vram_mib, _default_or_declared(spec)
+    if source == "default" and learned_mib:
+        vram_mib, source = math.ceil(learned_mib * LEARNED_MARGIN), "learned"
+    if raised_mib is not None and raised_mib > vram_mib:
+        vram_mib, source = raised_mib, "learned"
+    if source == "learned":
+        vram_mib = min(vram_mib, _largest_mib(snapshot) or vram_mib)
+    return Need(vram_mib=vram_mib, gpus=spec.gpus, source=source, exclusive=spec.exclusive)
+
+
+def limits_of(spec: RunSpec, worker: Settings) -> Limits:
+    """The run's own limits; running runs and free disk are the worker's, which a run may only tighten."""
+    return Limits(
+        max_parallel=min(worker.max_parallel, spec.max_parallel or worker.max_parallel),
+        min_free_ram_mib=spec.min_free_ram_mib,
+        max_cpu_load=spec.max_cpu_load,
+        min_free_disk_mib=worker.min_free_disk_mib,
+        gpu_max_temp_c=spec.gpu_max_temp_c,
+    )
+
+
+def reservations_of(
+    alive: Sequence[SegmentRecord], usage: Mapping[tuple[str, str], int | None], now_s: float
+) -> list[Reservation]:
+    """What was promised to the segments that live, one a GPU. `usage`: what they use, by (run id, GPU UUID), in
+    the reading that is decided on. `now_s`: wall clock, as their starts."""
+    return [
+        Reservation(
+            run_id=segment.run_id,
+            gpu_uuid=uuid,
+            promised_mib=segment.promised_mib,
+            seen_mib=usage.get((segment.run_id, uuid)),
+            started_s=segment.started_at_s,
+            settled=is_settled(usage.get((segment.run_id, uuid)), segment.started_at_s, now_s),
+            exclusive=segment.exclusive,
+        )
+        for segment in alive
+        for uuid in segment.gpu_uuids
+    ]
+
+
+def promises_of(run_id: str, gpu_uuids: Sequence[str], need: Need, now_s: float) -> list[Reservation]:
+    """What a run that is about to be claimed will have been promised. `now_s`: wall clock."""
+    return [
+        Reservation(
+            run_id=run_id,
+            gpu_uuid=uuid,
+            promised_mib=need.vram_mib,
+            seen_mib=0,
+            started_s=now_s,
+            settled=False,
+            exclusive=need.exclusive,
+        )
+        for uuid in gpu_uuids
+    ]
+
+
+def memory_limit_mib(spec: RunSpec, snapshot: Snapshot) -> int | None:
+    """`-g` in MiB; None when there is none, or no GPU to take a share of.
+
+    A size barely above what the largest GPU hands out means all of it: "24" on a card sold as one of 24 GB.
+    """
+    total_mib = _largest_mib(snapshot)
+    if spec.gpu_memory_limit is None or total_mib is None:
+        return None
+    limit = parse_gpu_memory_limit(spec.gpu_memory_limit)
+    if limit.mib is not None and limit.mib > total_mib * NOMINAL_SIZE:
+        return limit.mib
+    return limit.of(total_mib)
+
+
+def _largest_mib(snapshot: Snapshot) -> int | None:
+    sizes = (usable_mib(gpu, snapshot) for gpu in snapshot.gpus)
+    return max((size for size in sizes if size is not None), default=None)
+
+
+def _default_or_declared(spec: RunSpec) -> NeedSource:
+    return "declared" if spec.gpu_min_vram_declared else "default"

@@ -1,0 +1,194 @@
+"""How much of a GPU may still be promised?
+
+    available = usable - what was promised to runs - what others use
+
+A run counts with its promise, or with its use if that is more; so nothing promised is promised again. Whatever
+the reading shows beyond our runs is others'; so what is available never exceeds what is free now less the parts
+of promises not yet taken, and nothing that somebody uses is promised at all.
+
+Foreign use is what neither our runs nor the driver's own reserve account for; its recent peak counts on for
+a while, since a pause in somebody else's job is not free space. Where the driver does not say which process
+uses what (containers, WSL2), a run's use is bounded by its promise: it counts as foreign until the run has
+settled, and as the run's own after that.
+
+A unified GPU shares the host's RAM: its memory is what RAM has beyond the floor kept free, and all unified
+GPUs draw on that one pool.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from backprop.scheduler.governor.snapshot import Gpu, Snapshot
+
+SETTLE_S: Final = 120.0
+"""A run that has not touched the GPU by then is taken as settled. Importing torch and building a data set
+can take most of a minute on a cold disk; judged, not measured."""
+
+PEAK_HOLD_S: Final = 300.0
+"""How long a foreign peak counts after it was last seen, while the process that made it may still live."""
+
+PEAK_CONFIRM_S: Final = 10.0
+"""Foreign use must last this long to be held as a peak. Without it, the seconds between a run's end and the
+driver's taking its memory back would look like a foreign process, after every segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What one running run was promised on one GPU; a run on several GPUs has one for each.
+
+    `seen_mib`: the run's own use there in the *same* reading as the snapshot; None if it cannot be told.
+    `started_s`: on the clock the caller uses for `is_settled`. `exclusive`: nobody may join it on the GPU.
+    """
+
+    run_id: str
+    gpu_uuid: str
+    promised_mib: int
+    seen_mib: int | None
+    started_s: float
+    settled: bool
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignPeak:
+    """What is remembered of foreign use on one GPU (see `hold_peaks`).
+
+    `held_mib` was last reached at `held_s` by a process among `pids` (empty: the driver names none).
+    `lowest_mib` is the least seen since `window_s`: what lasts through a window is confirmed.
+    """
+
+    held_mib: int
+    held_s: float
+    pids: frozenset[int]
+    lowest_mib: int
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A GPU's memory in MiB, as the governor counts it.
+
+    `usable_mib`: what it could ever hand out. `free_mib`: free now. `promised_mib`: to all runs on it, each
+    at least what it uses. `untaken_mib`: promised, but not allocated yet. `foreign_mib`: other people's,
+    the held peak included. `available_mib`: what may be promised now; may be negative.
+    """
+
+    usable_mib: int
+    free_mib: int
+    promised_mib: int
+    untaken_mib: int
+    foreign_mib: int
+    available_mib: int
+
+
+def is_settled(seen_mib: int | None, started_s: float, now_s: float, settle_s: float = SETTLE_S) -> bool:
+    """Whether a run's promise has begun to show on the device, or has had its time to."""
+    return bool(seen_mib) or now_s - started_s >= settle_s
+
+
+def usable_mib(gpu: Gpu, snapshot: Snapshot, ram_floor_mib: int = 0) -> int | None:
+    """What the GPU could hand out if nobody used it; None if that cannot be told."""
+    if gpu.unified:
+        total_mib = snapshot.host.ram_total_mib
+        return None if total_mib is None else max(0, total_mib - ram_floor_mib)
+    return None if gpu.total_mib is None else gpu.total_mib - (gpu.reserved_mib or 0)
+
+
+def room(
+    gpu: Gpu,
+    snapshot: Snapshot,
+    reservations: Iterable[Reservation],
+    peaks: Mapping[str, ForeignPeak] | None = None,
+    ram_floor_mib: int = 0,
+) -> Room | None:
+    """Count one GPU's memory; None if it cannot be read. `reservations`: of all runs on the machine."""
+    memory = _usable_and_free(gpu, snapshot, ram_floor_mib)
+    if memory is None:
+        return None
+    usable, free = memory
+    held = (peaks or {}).get(gpu.uuid)
+    return _count(usable, free, sharing(gpu, snapshot, reservations), held.held_mib if held else 0)
+
+
+def sharing(gpu: Gpu, snapshot: Snapshot, reservations: Iterable[Reservation]) -> tuple[Reservation, ...]:
+    """The reservations that draw on the same memory as `gpu`."""
+    if not gpu.unified:
+        return tuple(one for one in reservations if one.gpu_uuid == gpu.uuid)
+    pool = {other.uuid for other in snapshot.gpus if other.unified}
+    return tuple(one for one in reservations if one.gpu_uuid in pool)
+
+
+def hold_peaks(
+    peaks: Mapping[str, ForeignPeak],
+    snapshot: Snapshot,
+    reservations: Sequence[Reservation],
+    now_s: float,
+    hold_s: float = PEAK_HOLD_S,
+) -> dict[str, ForeignPeak]:
+    """Carry the foreign peaks over one more reading; call it for every reading, with the same clock.
+
+    A peak falls at once when every process that was there at its time is gone, else `hold_s` after it was
+    last possible. A GPU that cannot be read keeps what is remembered of it.
+    """
+    held = dict(peaks)
+    for gpu in snapshot.gpus:
+        memory = _usable_and_free(gpu, snapshot, 0)
+        if memory is None:
+            continue
+        least, most = _foreign_bounds(memory[0] - memory[1], sharing(gpu, snapshot, reservations))
+        pids = frozenset(pid for pid, _ in gpu.used_by_pid)
+        old = peaks.get(gpu.uuid)
+        held[gpu.uuid] = _carry(old, least, most, pids, now_s, hold_s) if old else _first(least, pids, now_s)
+    return held
+
+
+def _usable_and_free(gpu: Gpu, snapshot: Snapshot, ram_floor_mib: int) -> tuple[int, int] | None:
+    usable = usable_mib(gpu, snapshot, ram_floor_mib)
+    free = snapshot.host.ram_free_mib if gpu.unified else gpu.free_mib
+    if usable is None or free is None or gpu.error is not None:
+        return None
+    return usable, min(usable, free - ram_floor_mib if gpu.unified else free)
+
+
+def _count(usable: int, free: int, ours: Sequence[Reservation], peak_mib: int) -> Room:
+    promised = sum(max(one.promised_mib, one.seen_mib or 0) for one in ours)
+    used = usable - free
+    # A run whose use is not told may not have allocated yet: until it settles, what is used is foreign.
+    known = sum(one.seen_mib for one in ours if one.seen_mib is not None)
+    silent = sum(one.promised_mib for one in ours if one.seen_mib is None and one.settled)
+    foreign = max(peak_mib, used - known - silent, 0)
+    untaken = sum(_untaken(one) for one in ours) - max(0, used - known - foreign)
+    return Room(usable, free, promised, untaken, foreign, usable - promised - foreign)
+
+
+def _untaken(one: Reservation) -> int:
+    return max(0, one.promised_mib - (one.seen_mib or 0))
+
+
+def _foreign_bounds(used: int, ours: Sequence[Reservation]) -> tuple[int, int]:
+    """The least and the most that others may be using, given runs whose own use is not told."""
+    known = sum(one.seen_mib for one in ours if one.seen_mib is not None)
+    silent = sum(one.promised_mib for one in ours if one.seen_mib is None)
+    return max(0, used - known - silent), max(0, used - known)
+
+
+def _first(least: int, pids: frozenset[int], now_s: float) -> ForeignPeak:
+    return ForeignPeak(held_mib=0, held_s=now_s, pids=pids, lowest_mib=least, window_s=now_s)
+
+
+def _carry(
+    old: ForeignPeak, least: int, most: int, pids: frozenset[int], now_s: float, hold_s: float
+) -> ForeignPeak:
+    lowest, window_s = min(old.lowest_mib, least), old.window_s
+    held_mib, held_s, makers = old.held_mib, old.held_s, old.pids
+    gone = bool(makers) and not (makers & pids)
+    if most >= held_mib and not gone:
+        held_s = now_s
+    if gone or now_s - held_s >= hold_s:
+        held_mib, held_s, makers = min(lowest, held_mib), now_s, pids
+    if now_s - window_s >= PEAK_CONFIRM_S:
+        if lowest >= held_mib:
+            held_mib, held_s, makers = lowest, now_s, pids
+        lowest, window_s = least, now_s
+    return ForeignPeak(held_mib, held_s, makers, lowest, window_s)

@@ -1,0 +1,203 @@
+"""A run's folder: `runs/<id>/`, enough to put the run back into an empty database and to start it.
+
+    spec.json       what to run, with the environment of the shell that queued it (0600)
+    outcome.json    its final state; missing while it is not final
+    <segment>/      order.json, log, events.jsonl, processes.json, stop.json, exit.json of each segment
+
+Written under a temporary name, synced and renamed: a crash leaves the old file or the new one.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from backprop.scheduler.errors import BadCommand
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.spec import Group, Place, RunSpec
+
+ID_TRIES: Final = 20
+FORMAT: Final = 1
+
+
+class SpecFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`spec.json`, without its environment. `place`: where it stood in the queue at first. `group`: the rules it
+    brought for its group. `batch`: with which others it was queued, see `batches`."""
+
+    id: str
+    name: str
+    created_at_s: float
+    spec: RunSpec
+    place: Place = Place()
+    group: Group | None = None
+    batch: str | None = None
+
+
+class OutcomeFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`outcome.json`: the final state a run had after its segment number `segment`."""
+
+    state: str
+    reason: str
+    segment: int
+    ended_at_s: float
+
+
+def create(home: Home, wanted: str | None) -> tuple[str, Path]:
+    """A new run's id and its empty folder. `wanted`: the id asked for. Raises BadCommand when it is taken."""
+    for _ in range(ID_TRIES):
+        run_id = wanted or os.urandom(4).hex()
+        folder = home.run_folder(run_id)
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError as error:
+            if wanted is not None:
+                raise BadCommand(
+                    f"a run with the id {wanted} exists; choose another --run-id, or: backprop resume {wanted}"
+                ) from error
+        else:
+            return run_id, folder
+    raise BadCommand(f"no free id found in {home.runs}")
+
+
+def write_spec(
+    folder: Path,
+    run_id: str,
+    name: str,
+    spec: RunSpec,
+    environment: Mapping[str, str],
+    now_s: float,
+    place: Place = Place(),  # noqa: B008 - frozen
+    group: Group | None = None,
+) -> None:
+    """Write `spec.json`. Raises OSError."""
+    kept = SpecFile(id=run_id, name=name, created_at_s=now_s, spec=spec, place=place, group=group)
+    _write(folder / "spec.json", _body(kept, environment))
+
+
+def write_first(folder: Path, kept: SpecFile, environment: Mapping[str, str]) -> None:
+    """Write `spec.json` unless it is there: of several processes that do so at once one wins, and what was changed
+    in it since is not undone. Raises OSError."""
+    draft = folder / f"spec.json.{os.getpid()}"
+    write_synced(draft, (_json(_body(kept, environment)),))
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, folder / "spec.json", follow_symlinks=False)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync(folder)
+
+
+def _body(kept: SpecFile, environment: Mapping[str, str]) -> dict[str, Any]:
+    return {"format": FORMAT, **msgspec.to_builtins(kept), "environment": dict(environment)}
+
+
+def change_spec(
+    folder: Path,
+    spec: RunSpec,
+    name: str | None = None,
+    priority: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Put a changed specification beside the environment that is there, and another name and priority where they are
+    given. `environment`: put into that one. Raises OSError, ValueError."""
+    body = json.loads((folder / "spec.json").read_bytes())
+    changed: dict[str, Any] = {"spec": msgspec.to_builtins(spec)}
+    if name is not None:
+        changed["name"] = name
+    if priority is not None:
+        place = msgspec.convert(body.get("place", {}), Place)
+        changed["place"] = msgspec.to_builtins(msgspec.structs.replace(place, priority=priority))
+    if environment:
+        changed["environment"] = body["environment"] | dict(environment)
+    _write(folder / "spec.json", body | changed)
+
+
+def read_spec(folder: Path) -> SpecFile | None:
+    """What the folder says of its run; None when it is damaged."""
+    try:
+        return msgspec.convert(json.loads((folder / "spec.json").read_bytes()), SpecFile)
+    except (OSError, ValueError):
+        return None
+
+
+def write_outcome(folder: Path, outcome: OutcomeFile, *, synced: bool = True) -> None:
+    """Write `outcome.json`. `synced`: have it on disk on return. Raises OSError."""
+    _write(folder / "outcome.json", msgspec.to_builtins(outcome), synced=synced)
+
+
+def read_outcome(folder: Path) -> OutcomeFile | None:
+    try:
+        return msgspec.json.decode((folder / "outcome.json").read_bytes(), type=OutcomeFile)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def clear_outcome(folder: Path) -> None:
+    """The run goes on."""
+    (folder / "outcome.json").unlink(missing_ok=True)
+
+
+def segment_numbers(folder: Path) -> list[int]:
+    """The segments that were ordered, in order."""
+    return sorted(
+        int(one.name) for one in folder.iterdir() if one.name.isdecimal() and (one / "order.json").exists()
+    )
+
+
+def newest_segment(folder: Path) -> int:
+    """The last segment that was ordered; 0 for none. Raises OSError."""
+    return max(segment_numbers(folder), default=0)
+
+
+def read_environment(folder: Path) -> dict[str, str]:
+    """The environment of the shell that queued the run; empty when its folder is damaged."""
+    try:
+        found = json.loads((folder / "spec.json").read_bytes())["environment"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {str(name): str(value) for name, value in found.items()}
+
+
+def remove(folder: Path) -> None:
+    """Take back a folder whose run was never queued."""
+    import shutil  # here: brings every compressor there is, for one command in a thousand
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_synced(path: Path, chunks: Iterable[bytes], *, synced: bool = True) -> None:
+    """Write a file of one's own and have it on disk, if `synced`. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    handle = os.open(path, flags, 0o600)
+    with open(handle, "wb") as file:  # noqa: PTH123
+        file.writelines(chunks)
+        file.flush()
+        if synced:
+            os.fsync(handle)
+
+
+def sync(folder: Path) -> None:
+    """Have the names in a folder on disk. Raises OSError."""
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _write(path: Path, body: Mapping[str, Any], *, synced: bool = True) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    write_synced(temporary, (_json(body),), synced=synced)
+    temporary.replace(path)
+    if synced:
+        sync(path.parent)
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    """The standard library writes what is not UTF-8 in an environment as escapes and reads it back the same; msgspec
+    refuses it."""
+    return json.dumps(body).encode("ascii")

@@ -1,0 +1,137 @@
+"""The entries of scripts around a loop of their own: Accelerate's and diffusers' examples, and plain PyTorch."""
+
+import ast
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+from backprop.scheduler.recipes.path_expressions import step_in
+from backprop.scheduler.recipes.predicates import Facts, Mark, imports, mentions, uses
+from backprop.scheduler.recipes.recipe import Found, Place, Recipe, Way
+from backprop.scheduler.recipes.script_facts import Call
+
+MAX_SAVES: Final = 16
+_FOLDERS: Final = (
+    "checkpoint_dir",
+    "ckpt_dir",
+    "checkpoints_dir",
+    "save_dir",
+    "save_path",
+    "output_dir",
+    "out_dir",
+)
+_SUFFIXES: Final = ("*.pt", "*.pth", "*.ckpt", "*.pth.tar", "*/*.pt", "*/*.pth", "*/*.ckpt")
+
+
+def _unasked() -> Mark:
+    def evidence(facts: Facts) -> str:
+        option = facts.declared.get("checkpointing_steps")
+        if option is None or facts.command.value("checkpointing_steps") is not None:
+            return ""
+        empty = option.default is None or (
+            isinstance(option.default, ast.Constant) and option.default.value is None
+        )
+        return option.flag if empty else ""
+
+    return Mark("`--checkpointing_steps` declared without a default and not given", evidence)
+
+
+ACCELERATE: Final = Recipe(
+    name="accelerate",
+    title="Accelerate and diffusers examples",
+    known_by=uses("accelerate.Accelerator", "accelerate.*.Accelerator") & mentions("save_state"),
+    places=(
+        Place(
+            ("checkpoint-*", "step_*", "epoch_*", "checkpoints/checkpoint_*"), ("output_dir", "project_dir")
+        ),
+    ),
+    anywhere=("checkpoint-*", "step_*", "epoch_*", "checkpoints/checkpoint_*"),
+    # Written last, one for each process (accelerate/checkpointing.py).
+    needs=("random_states_0.pkl",),
+    folders=True,
+    ways=(Way("option", names=("resume_from_checkpoint",)),),
+    step=r"(?:checkpoint[-_]|step_|epoch_)(\d+)$",
+    advice=((_unasked(), "--checkpointing_steps is not given: it will save none"),),
+    cannot="its text declares no --resume_from_checkpoint",
+    limits="With `--checkpointing_steps` left out most of these examples save none.",
+)
+
+
+def find_saves(facts: Facts) -> Found:
+    """Where its `torch.save` calls write; weights alone (`model.state_dict()`) only if it saves nothing else."""
+    saves = list(_saves(facts))
+    whole = [(patterns, node) for patterns, node, is_whole in saves if is_whole]
+    chosen = whole or [(patterns, node) for patterns, node, _ in saves]
+    patterns = tuple(dict.fromkeys(each for several, _ in chosen for each in several))
+    if not patterns:
+        folders = [each for name in _FOLDERS for each in facts.paths.named(name) if facts.command.value(name)]
+        return Found(
+            tuple(f"{folder.rstrip('/')}/{suffix}" for folder in folders[:2] for suffix in _SUFFIXES)
+        )
+    steps = [step for several, node in chosen for each in several if (step := step_in(node, each))]
+    fixed = any("*" not in each.rpartition("/")[2] for each in patterns)
+    own = {each for several, _ in whole for each in several}
+    again = own & _loaded(facts) & _looked_for(facts)
+    return Found(patterns, fixed, steps[0] if len(set(steps)) == 1 else None, min(again, default=""))
+
+
+def _saves(facts: Facts) -> Iterator[tuple[list[str], ast.expr | None, bool]]:
+    """(patterns, path's expression, whether more than one state_dict is saved) of each save."""
+    for call in _few(facts, "torch.save"):
+        node = _argument(call, 1, "f")
+        what = _argument(call, 0, "obj")
+        weights = (
+            isinstance(what, ast.Call)
+            and isinstance(what.func, ast.Attribute)
+            and what.func.attr == "state_dict"
+        )
+        found = [pattern for each in facts.paths.all_of(node, call.within) for pattern in _narrowed(each)]
+        if found:
+            yield found, node, not weights
+
+
+def _narrowed(pattern: str) -> tuple[str, ...]:
+    """A name of which nothing is known would fit logs and data too: then only what looks like a checkpoint."""
+    folder, slash, name = pattern.rpartition("/")
+    if name.strip("*."):
+        return (pattern,)
+    return tuple(f"{folder}{slash}{suffix}" for suffix in _SUFFIXES[:4]) if folder.strip("*/.") else ()
+
+
+def _loaded(facts: Facts) -> set[str]:
+    calls = _few(facts, "torch.load")
+    return {each for call in calls for each in facts.paths.all_of(_argument(call, 0, "f"), call.within)}
+
+
+def _looked_for(facts: Facts) -> set[str]:
+    """What it asks to exist before it loads it: else the first segment would fail."""
+    found: set[str] = set()
+    for call in islice(facts.script.calls_of("exists", "isfile", "is_file"), MAX_SAVES):
+        func = call.node.func
+        node = (
+            call.node.args[0] if call.node.args else func.value if isinstance(func, ast.Attribute) else None
+        )
+        found.update(facts.paths.all_of(node, call.within))
+    return found
+
+
+def _few(facts: Facts, name: str) -> Iterator[Call]:
+    return islice((call for call in facts.script.calls if call.name == name), MAX_SAVES)
+
+
+def _argument(call: Call, at: int, name: str) -> ast.expr | None:
+    if len(call.node.args) > at:
+        return call.node.args[at]
+    return next((one.value for one in call.node.keywords if one.arg == name), None)
+
+
+PYTORCH: Final = Recipe(
+    name="pytorch",
+    title="Plain PyTorch",
+    known_by=imports("torch"),
+    finds=find_saves,
+    only_if_resumable=True,
+    ways=(Way("option"),),
+    limits="Recognised only when it can be resumed: by an option that its text declares, or because it loads what it"
+    " saves when that is there.",
+)

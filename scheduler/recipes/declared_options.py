@@ -1,0 +1,184 @@
+"""Which options does a script's own text declare, and what does it say of them?
+
+Read from argparse and click calls, absl flags, and the fields or parameters that tyro, fire, typer, simple_parsing,
+draccus and HfArgumentParser make options of.
+"""
+
+import ast
+from collections.abc import Iterator
+from typing import Final, Literal
+
+import msgspec
+
+from backprop.scheduler.recipes.command_line import normal
+from backprop.scheduler.recipes.script_facts import Call, Parameter, Script
+
+Takes = Literal["value", "flag", "bool", "other"]
+_FLAGS: Final = {"store_true", "store_const", "BooleanOptionalAction"}
+_BOOLS: Final = {"bool", "str2bool", "strtobool", "string_to_bool", "str_to_bool", "boolean"}
+_TEXTS: Final = {"str", "Path", "PathLike", "FilePath"}
+_FROM_CLASSES: Final = {
+    "tyro.cli",
+    "transformers.HfArgumentParser",
+    "trl.TrlParser",
+    "simple_parsing.parse",
+    "draccus.parse",
+    "draccus.wrap",
+    "pyrallis.parse",
+    "pyrallis.wrap",
+}
+_FROM_FUNCTIONS: Final = {"tyro.cli", "fire.Fire", "typer.run", "draccus.wrap", "pyrallis.wrap"}
+
+
+class Option(msgspec.Struct, frozen=True):
+    """`flag`: as it is typed. `takes`: a value that may be a path, nothing, a truth value, or something else (a number,
+    one of some choices, several). `joined`: it wants `--flag=value`. `default`: its expression."""
+
+    name: str
+    flag: str
+    takes: Takes
+    help: str = ""
+    default: ast.expr | None = None
+    joined: bool = False
+
+
+def options_of(script: Script) -> dict[str, Option]:
+    """The declared options by name, dashes as underscores; of two with one name the first."""
+    found: dict[str, Option] = {}
+    for call in script.calls:
+        for option in _declared(script, call):
+            found.setdefault(option.name, option)
+    return found
+
+
+def _declared(script: Script, call: Call) -> Iterator[Option]:
+    if call.last == "add_argument":
+        yield from _argparse(call.node)
+    elif call.last == "option":
+        yield from _click(call.node)
+    elif call.last.startswith("DEFINE_"):
+        yield from _absl(call)
+    if call.name in _FROM_CLASSES:
+        for name in _names(call.node.args):
+            yield from (_field(one, call.name) for one in script.fields.get(name, ()))
+    if call.name in _FROM_FUNCTIONS:
+        for name in _names(call.node.args):
+            yield from (_field(one, call.name) for one in script.parameters.get(name, ()))
+
+
+def _argparse(node: ast.Call) -> Iterator[Option]:
+    flag = _flag(node)
+    if flag is None:
+        return
+    given = _keywords(node)
+    action = _word(given.get("action"))
+    kind = _word(given.get("type"))
+    takes: Takes = "value"
+    if action in _FLAGS:
+        takes = "flag"
+    elif kind in _BOOLS or isinstance(given.get("type"), ast.Lambda):
+        takes = "bool"
+    elif (
+        "choices" in given
+        or action not in ("", "store")
+        or kind not in ("", *_TEXTS)
+        or _word(given.get("nargs")) in ("+", "*", "REMAINDER")
+    ):
+        takes = "other"
+    name = _word(given.get("dest")) or normal(flag)
+    yield Option(name, flag, takes, _text(given.get("help")), given.get("default"))
+
+
+def _click(node: ast.Call) -> Iterator[Option]:
+    flag = _flag(node)
+    if flag is None:
+        return
+    given = _keywords(node)
+    kind = given.get("type")
+    word = _word(kind.func if isinstance(kind, ast.Call) else kind)
+    takes: Takes = "value"
+    if "/" in flag or _is_true(given.get("is_flag")):
+        takes = "flag"
+    elif word in _BOOLS or word == "BOOL":
+        takes = "bool"
+    elif word not in ("", *_TEXTS, "STRING", "File") or _is_true(given.get("multiple")):
+        takes = "other"
+    flag = flag.partition("/")[0]
+    yield Option(normal(flag), flag, takes, _text(given.get("help")), given.get("default"))
+
+
+def _absl(call: Call) -> Iterator[Option]:
+    words = [_text(each) for each in call.node.args]
+    if not words or not words[0]:
+        return
+    kind = call.last.removeprefix("DEFINE_")
+    takes: Takes = "value" if kind == "string" else "flag" if kind in ("bool", "boolean") else "other"
+    default = call.node.args[1] if len(call.node.args) > 1 else None
+    told = words[2] if len(words) > 2 else _text(_keywords(call.node).get("help"))
+    yield Option(words[0], f"--{words[0]}", takes, told, default, joined=True)
+
+
+def _field(one: Parameter, maker: str) -> Option:
+    default, told = one.default, ""
+    if isinstance(default, ast.Call):  # dataclasses.field(default=…, metadata={"help": …})
+        told = " ".join(_text(each) for each in ast.walk(default) if isinstance(each, ast.Constant))
+        default = _keywords(default).get("default")
+    kinds = _types(one.annotation)
+    if kinds:
+        takes: Takes = "value" if kinds & _TEXTS else "flag" if "bool" in kinds else "other"
+    elif isinstance(default, ast.Constant) and isinstance(default.value, bool):
+        takes = "flag"
+    else:
+        takes = "value" if default is None or _text(default) or _is_none(default) else "other"
+    if takes == "flag" and maker == "transformers.HfArgumentParser":
+        takes = "bool"
+    dashed = one.name.replace("_", "-") if maker == "typer.run" else one.name
+    return Option(one.name, f"--{dashed}", takes, told, default, joined=maker == "fire.Fire")
+
+
+def _types(node: ast.expr | None) -> set[str]:
+    if node is None:
+        return set()
+    text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+    if text:
+        return {part.strip() for part in text.replace("[", "|").replace("]", "|").split("|")}
+    return {_word(each) for each in ast.walk(node) if isinstance(each, ast.Name | ast.Attribute)}
+
+
+def _flag(node: ast.Call) -> str | None:
+    """The longest spelling of an option; None for a positional argument."""
+    words = [_text(each) for each in node.args]
+    return max((word for word in words if word.startswith("-") and len(word) > 1), key=len, default=None)
+
+
+def _keywords(node: ast.Call) -> dict[str, ast.expr]:
+    return {one.arg: one.value for one in node.keywords if one.arg is not None}
+
+
+def _names(nodes: list[ast.expr]) -> list[str]:
+    return [each.id for node in nodes[:1] for each in ast.walk(node) if isinstance(each, ast.Name)]
+
+
+def _word(node: ast.expr | None) -> str:
+    """A name's, an attribute's last, or a string's text; "" for nothing, "?" for anything else."""
+    match node:
+        case None:
+            return ""
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case _:
+            return "?"
+
+
+def _text(node: ast.expr | None) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _is_true(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and node.value is True
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None

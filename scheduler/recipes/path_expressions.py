@@ -1,0 +1,164 @@
+"""Which path does an expression of the script stand for? As a glob pattern: what only running would tell is a `*`."""
+
+import ast
+import glob
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from backprop.scheduler.recipes.command_line import Command
+from backprop.scheduler.recipes.declared_options import Option
+from backprop.scheduler.recipes.script_facts import Call, Script
+
+MAX_EXPRESSIONS: Final = 5000
+"""Looked at for one script: names that refer to one another could be followed without end."""
+MAX_DEPTH: Final = 16
+_PERCENT: Final = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[a-zA-Z]")
+_BRACES: Final = re.compile(r"\{[^{}/]*\}")
+_KEEPS: Final = {"abspath", "expanduser", "realpath", "normpath", "Path", "PurePath", "str", "fspath"}
+_METHODS_KEEP: Final = {"resolve", "absolute", "expanduser", "as_posix", "__str__"}
+_COUNTERS: Final = re.compile(r"step|epoch|iter", re.IGNORECASE)
+
+
+class Paths:
+    """Reads expressions of one script as it would run with one command line."""
+
+    def __init__(self, script: Script, command: Command, declared: Mapping[str, Option]) -> None:
+        self._script, self._command, self._declared = script, command, declared
+        self._left = MAX_EXPRESSIONS
+        self._following: set[str] = set()
+
+    def of(self, node: ast.expr | None, depth: int = 0) -> str | None:
+        """The pattern; None when nothing at all is known of it."""
+        self._left -= 1
+        if node is None or depth > MAX_DEPTH or self._left < 0:
+            return None
+        match node:
+            case ast.Constant(value=str(text)):
+                return glob.escape(text) if "\0" not in text else None
+            case ast.Constant(value=int(number)) if not isinstance(number, bool) and abs(number) < 10**9:
+                return str(number)
+            case ast.JoinedStr():
+                return "".join(self._part(each, depth) for each in node.values)
+            case ast.BinOp(op=ast.Add()):
+                left, right = self.of(node.left, depth + 1), self.of(node.right, depth + 1)
+                return None if left is None and right is None else f"{left or '*'}{right or '*'}"
+            case ast.BinOp(op=ast.Div()):
+                return self._join([node.left, node.right], depth)
+            case ast.BinOp(op=ast.Mod(), left=ast.Constant(value=str(text))):
+                return _PERCENT.sub("*", glob.escape(text))
+            case ast.BoolOp(op=ast.Or()):
+                return next((one for each in node.values if (one := self.of(each, depth + 1))), None)
+            case ast.Call():
+                return self._call(node, depth)
+            case ast.Name():
+                return self._name(node.id, depth)
+            case ast.Attribute():
+                return self._name(node.attr, depth)
+            case _:
+                return None
+
+    def all_of(self, node: ast.expr | None, within: str | None) -> list[str]:
+        """As `of`, for what may be a parameter of the function around it: one pattern for each call of it."""
+        if isinstance(node, ast.Name) and within is not None and node.id not in self._script.values:
+            found: list[str | None] = []
+            for one in self._script.parameters.get(within, ()):
+                if one.name == node.id:
+                    handed = [_argument(call, one.at, one.name) for call in self._script.calls_of(within)]
+                    found = [self.of(each) for each in (*handed, one.default) if each is not None]
+            if known := [each for each in found if each]:
+                return known
+        one = self.of(node)
+        return [one] if one else []
+
+    def named(self, name: str) -> list[str]:
+        """What an option, a keyword or a variable of this name holds: of the command line, else of the option's
+        default, else of the text."""
+        given = self._command.value(name)
+        if given:
+            return [glob.escape(given)] if "\0" not in given else []
+        option = self._declared.get(name)
+        if option is not None and (default := self.of(option.default)):
+            return [default]
+        found = [self.of(each) for each in self._script.values.get(name, ())[:8]]
+        found += [
+            self.of(one.default)
+            for several in self._script.fields.values()
+            for one in several
+            if one.name == name
+        ]
+        return list(dict.fromkeys(each for each in found if each))
+
+    def _part(self, node: ast.expr, depth: int) -> str:
+        if isinstance(node, ast.FormattedValue):
+            return (None if node.format_spec else self.of(node.value, depth + 1)) or "*"
+        return self.of(node, depth + 1) or "*"
+
+    def _join(self, nodes: list[ast.expr], depth: int) -> str | None:
+        parts = [self.of(each, depth + 1) for each in nodes]
+        if not any(parts):
+            return None
+        joined = ""
+        for part in parts:
+            text = "*" if part is None else part
+            joined = text if text.startswith("/") or not joined else f"{joined.rstrip('/')}/{text}"
+        return joined
+
+    def _call(self, node: ast.Call, depth: int) -> str | None:
+        func = node.func
+        last = func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
+        if last == "join" and node.args and not isinstance(node.args[0], ast.List | ast.ListComp):
+            return self._join(list(node.args), depth)
+        if last == "joinpath" and isinstance(func, ast.Attribute):
+            return self._join([func.value, *node.args], depth)
+        if last == "format" and isinstance(func, ast.Attribute) and isinstance(func.value, ast.Constant):
+            text = func.value.value
+            return _BRACES.sub("*", glob.escape(text)) if isinstance(text, str) else None
+        if last in _KEEPS and node.args:
+            return self._join(list(node.args), depth)
+        if last in _METHODS_KEEP and isinstance(func, ast.Attribute):
+            return self.of(func.value, depth + 1)
+        return None
+
+    def _name(self, name: str, depth: int) -> str | None:
+        if (given := self._command.value(name)) and "\0" not in given:
+            return glob.escape(given)
+        # A counter's default is only where it starts. A name met again on its own path stands for itself.
+        if _COUNTERS.search(name) or name in self._following:
+            return None
+        option = self._declared.get(name)
+        values = self._script.values.get(name, ())[:8]
+        defaults = [
+            one.default
+            for several in (*self._script.parameters.values(), *self._script.fields.values())
+            for one in several
+            if one.name == name and one.default is not None
+        ]
+        self._following.add(name)
+        try:
+            if option is not None and (default := self.of(option.default, depth + 1)):
+                return default
+            known = {one for each in (*values, *defaults[:8]) if (one := self.of(each, depth + 1))}
+        finally:
+            self._following.discard(name)
+        return known.pop() if len(known) == 1 else None
+
+
+def step_in(node: ast.expr | None, pattern: str) -> str | None:
+    """A regular expression for the step in such a file's name: when its last part has one `*`, made of a counter."""
+    name = pattern.rpartition("/")[2]
+    if node is None or name.count("*") != 1:
+        return None
+    words = (each for each in ast.walk(node) if isinstance(each, ast.Name | ast.Attribute))
+    if not any(_COUNTERS.search(each.id if isinstance(each, ast.Name) else each.attr) for each in words):
+        return None
+    before, _, after = re.sub(r"\[(.)\]", r"\1", name).partition("*")
+    return rf"(?:^|/){re.escape(before)}(\d+){re.escape(after)}$"
+
+
+def _argument(call: Call, at: int, name: str) -> ast.expr | None:
+    """What a call hands over for a parameter."""
+    for keyword in call.node.keywords:
+        if keyword.arg == name:
+            return keyword.value
+    return call.node.args[at] if 0 <= at < len(call.node.args) else None

@@ -1,0 +1,34 @@
+"""Which recipes are there? In the order in which they are tried: a script around a framework uses PyTorch too."""
+
+from typing import Final
+
+from backprop.scheduler.recipes.catalog import (
+    COMPOSER,
+    DETECTRON2,
+    FAIRSEQ,
+    HUGGINGFACE,
+    KERAS,
+    LIGHTNING,
+    MMENGINE,
+    NANOGPT,
+    TIMM,
+    ULTRALYTICS,
+)
+from backprop.scheduler.recipes.catalog_plain import ACCELERATE, PYTORCH
+from backprop.scheduler.recipes.recipe import Recipe
+
+RECIPES: Final[tuple[Recipe, ...]] = (
+    ULTRALYTICS,
+    FAIRSEQ,
+    NANOGPT,
+    MMENGINE,
+    DETECTRON2,
+    COMPOSER,
+    LIGHTNING,
+    KERAS,
+    HUGGINGFACE,
+    ACCELERATE,
+    TIMM,
+    PYTORCH,
+)
+BY_NAME: Final = {recipe.name: recipe for recipe in RECIPES}

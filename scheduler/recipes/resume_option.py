@@ -1,0 +1,161 @@
+"""Which of a script's own options makes it resume from a checkpoint? Only one of which that is sure.
+
+`--checkpoint` may name an output, weights to fine-tune from, or what to evaluate; `--resume` may want an id. In doubt
+the answer is none: the chain then ends after one box with advice, which costs less than a night of starting over.
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from backprop.scheduler.recipes.declared_options import Option
+from backprop.scheduler.recipes.script_facts import Call, Script
+
+RESUMING: Final = (
+    "resume_from_checkpoint",
+    "resume_from",
+    "resume_checkpoint",
+    "resume_ckpt",
+    "resume_checkpoint_path",
+    "resume_path",
+    "resume_file",
+    "resume_model",
+    "resume",
+    "continue_from",
+    "restore_from",
+)
+LOADING: Final = (
+    "ckpt_path",
+    "checkpoint_path",
+    "load_checkpoint",
+    "load_ckpt",
+    "checkpoint",
+    "ckpt",
+    "restore",
+    "load",
+)
+SWITCHES: Final = ("resume", "auto_resume", "resume_training", "continue_training")
+_OTHER_THING: Final = re.compile(
+    r"\b(id|ids|epoch number|start epoch|wandb|w&b|neptune|mlflow|comet)\b", re.I
+)
+_FOLDER: Final = re.compile(r"\b(dir|directory|folder)\b", re.I)
+_FILE: Final = re.compile(
+    r"\bfiles?\b|checkpoint path|path (?:to|of) (?:\w+ ){0,3}(?:checkpoint|ckpt)|\.pth?\b", re.I
+)
+_LOADS: Final = re.compile(r"resum|restor|continu|(?:start|load|init\w*)\w* (?:\w+ ){0,3}from|to load", re.I)
+_NOT_RESUMING: Final = re.compile(
+    r"sav(?:e|ing|ed)\b|output|write|\bstore|evaluat|\btest|inference|predict|fine-?tun|pre-?train|weights only"
+    r"|initiali[sz]",
+    re.I,
+)
+_LOADER: Final = re.compile(r"load|resume|restore", re.I)
+_SAVER: Final = re.compile(r"save|dump|write", re.I)
+
+
+class Loading(msgspec.Struct, frozen=True):
+    """`words`: to append, with {checkpoint} where the path goes. `why`: the option and what it was told by."""
+
+    words: tuple[str, ...]
+    why: str
+
+
+def loading_option(
+    script: Script, declared: Mapping[str, Option], folders: bool, names: tuple[str, ...] = ()
+) -> Loading | None:
+    """The option to resume with, or None. `folders`: its checkpoints are directories. `names`: those that this
+    framework's scripts are known for, besides the usual ones."""
+    uses = _uses(script)
+    for name in (*names, *RESUMING):
+        option = declared.get(name)
+        if option is not None and option.takes == "value" and _names_checkpoint(option, folders):
+            return _with_path(option)
+    for name in LOADING:
+        option = declared.get(name)
+        if option is not None and option.takes == "value" and _resumes(option, uses.get(name, set()), script):
+            return _with_path(option)
+    for name in (*names, *SWITCHES):
+        option = declared.get(name)
+        if option is not None and option.takes in ("flag", "bool") and not _is_on(option):
+            words = (option.flag,) if option.takes == "flag" else (option.flag, "True")
+            words = (f"{option.flag}=true",) if option.joined else words
+            return Loading(words, f"its own option {option.flag}")
+    return None
+
+
+def _with_path(option: Option) -> Loading:
+    words = (f"{option.flag}={{checkpoint}}",) if option.joined else (option.flag, "{checkpoint}")
+    return Loading(words, f"its own option {option.flag}")
+
+
+def _names_checkpoint(option: Option, folders: bool) -> bool:
+    """Whether an option that is called resume wants a path to one of its checkpoints."""
+    if _OTHER_THING.search(option.help):
+        return False
+    return folders or not _FOLDER.search(option.help) or _FILE.search(option.help) is not None
+
+
+def _resumes(option: Option, uses: set[str], script: Script) -> bool:
+    """Whether an option that may mean several things means a resume, by its help and by what is done with it."""
+    if "save" in uses or _NOT_RESUMING.search(option.help) or _OTHER_THING.search(option.help):
+        return False
+    if "fit" in uses:
+        return True
+    if _LOADS.search(option.help):
+        return True
+    return "load" in uses and _restores_optimizer(script)
+
+
+def _restores_optimizer(script: Script) -> bool:
+    """Weights alone are loaded to evaluate or to fine-tune; who resumes loads the optimizer's state too."""
+    for call in script.calls_of("load_state_dict", "load_state"):
+        func = call.node.func
+        owner = func.value if isinstance(func, ast.Attribute) else None
+        name = (
+            owner.id
+            if isinstance(owner, ast.Name)
+            else owner.attr
+            if isinstance(owner, ast.Attribute)
+            else ""
+        )
+        if call.last == "load_state" or name.startswith("opt"):
+            return True
+    return False
+
+
+def _uses(script: Script) -> dict[str, set[str]]:
+    """What is done with each name that may be an option: load, save, fit (a trainer is given it to resume from)."""
+    found: dict[str, set[str]] = {}
+    for call in script.calls:
+        for kind, node in _handed(call):
+            for each in ast.walk(node):
+                name = (
+                    each.attr
+                    if isinstance(each, ast.Attribute)
+                    else each.id
+                    if isinstance(each, ast.Name)
+                    else None
+                )
+                if name in LOADING:
+                    found.setdefault(name, set()).add(kind)
+                elif isinstance(each, ast.Name):  # path = args.checkpoint, then torch.load(path)
+                    for value in script.values.get(each.id, ())[:4]:
+                        if isinstance(value, ast.Attribute) and value.attr in LOADING:
+                            found.setdefault(value.attr, set()).add(kind)
+    return found
+
+
+def _handed(call: Call) -> Iterator[tuple[str, ast.expr]]:
+    for keyword in call.node.keywords:
+        if call.last in ("fit", "train") and keyword.arg in ("ckpt_path", "resume_from_checkpoint"):
+            yield "fit", keyword.value
+    kind = "save" if _SAVER.search(call.last) else "load" if _LOADER.search(call.last) else None
+    if kind is not None:
+        yield from ((kind, each) for each in call.node.args[:4])
+        yield from ((kind, each.value) for each in call.node.keywords)
+
+
+def _is_on(option: Option) -> bool:
+    return isinstance(option.default, ast.Constant) and option.default.value is True

@@ -1,0 +1,183 @@
+"""What does a script's text say? Its imports, calls, names and literal values, from the syntax tree; nothing is run."""
+
+import ast
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Final
+
+from backprop.scheduler.recipes.script_facts import LONGEST_STRING, Call, Parameter, Script
+
+PARSE_LIMIT_BYTES: Final = 256 << 10
+"""Beyond any script written by hand; parsing 1 MiB takes over a second."""
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@lru_cache(maxsize=4)
+def understand(source: bytes) -> Script:
+    """The text taken apart. What cannot be parsed (too long, another Python's syntax) is searched instead."""
+    if len(source) > PARSE_LIMIT_BYTES:
+        return _searched(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an invalid escape in the user's string is not ours to report
+            return _Index().of(ast.parse(source))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the parser's ways to refuse deep nesting
+        return _searched(source)
+
+
+def _searched(source: bytes) -> Script:
+    from backprop.scheduler.recipes.loose import search
+
+    return search(source.decode(errors="replace"))
+
+
+def dotted(node: ast.expr, origins: Mapping[str, str]) -> str:
+    """Where a name or attribute comes from; "." and its last part when it is not imported; "" for anything else."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if isinstance(node, ast.Name):
+        if (origin := origins.get(node.id)) is not None:
+            return ".".join((origin, *reversed(parts)))
+        return f".{parts[0]}" if parts else f".{node.id}"
+    return f".{parts[0]}" if parts else ""
+
+
+class _Index:
+    """One walk over the tree. The imports first: a name may be used above the function that imports it."""
+
+    def __init__(self) -> None:
+        self.origins: dict[str, str] = {}
+        self.modules: set[str] = set()
+        self.uses: set[str] = set()
+        self.words: set[str] = set()
+        self.strings: set[str] = set()
+        self.calls: list[Call] = []
+        self.values: defaultdict[str, list[ast.expr]] = defaultdict(list)
+        self.parameters: defaultdict[str, list[Parameter]] = defaultdict(list)
+        self.fields: defaultdict[str, list[Parameter]] = defaultdict(list)
+        self.on_interrupt: set[str] = set()
+
+    def of(self, tree: ast.Module) -> Script:
+        nodes = list(_walk(tree))
+        for node, _ in nodes:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                self._import(node)
+        for node, within in nodes:
+            self._take(node, within)
+        return Script(
+            True,
+            frozenset(self.modules),
+            frozenset(self.uses),
+            frozenset(self.words),
+            frozenset(self.strings),
+            tuple(self.calls),
+            self.values,
+            self.parameters,
+            self.fields,
+            frozenset(self.on_interrupt),
+        )
+
+    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                self.modules.add(alias.name)
+                name = alias.asname or alias.name.partition(".")[0]
+                self.origins[name] = alias.name if alias.asname else name
+        elif node.module and not node.level:
+            self.modules.add(node.module)
+            for alias in node.names:
+                self.origins[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+
+    def _take(self, node: ast.AST, within: str | None) -> None:
+        match node:
+            case ast.Name():
+                self.words.add(node.id)
+                if isinstance(node.ctx, ast.Load) and node.id in self.origins:
+                    self.uses.add(self.origins[node.id])
+            case ast.Attribute():
+                self.words.add(node.attr)
+                if (origin := dotted(node, self.origins)) and not origin.startswith("."):
+                    self.uses.add(origin)
+            case ast.Constant(value=str(text)) if len(text) <= LONGEST_STRING:
+                self.strings.add(text)
+            case ast.Call():
+                self._call(node, within)
+            case ast.Assign():
+                for target in node.targets:
+                    self._assign(target, node.value)
+            case ast.AnnAssign(value=ast.expr() as value):
+                self._assign(node.target, value)
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                self._function(node)
+            case ast.ClassDef():
+                self._class(node)
+            case ast.ExceptHandler():
+                self._handler(node)
+            case _:
+                pass
+
+    def _call(self, node: ast.Call, within: str | None) -> None:
+        name = dotted(node.func, self.origins)
+        call = Call(name, node, within)
+        self.calls.append(call)
+        if node.args and name:
+            self.values[f"{call.last}()"].append(node.args[0])
+        for keyword in node.keywords:
+            # What an option's declaration says of its default is not what the option's namesake holds.
+            if keyword.arg is not None and call.last not in ("add_argument", "option", "field"):
+                self.words.add(keyword.arg)
+                self.values[keyword.arg].append(keyword.value)
+
+    def _assign(self, target: ast.expr, value: ast.expr) -> None:
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            for each, part in zip(target.elts, value.elts, strict=False):
+                self._assign(each, part)
+        elif isinstance(target, ast.Name):
+            self.values[target.id].append(value)
+        elif isinstance(target, ast.Attribute):
+            self.values[target.attr].append(value)
+
+    def _function(self, node: Function) -> None:
+        named = [*node.args.posonlyargs, *node.args.args]
+        bare = len(named) - len(node.args.defaults)
+        for at, one in enumerate(named):
+            default = node.args.defaults[at - bare] if at >= bare else None
+            self.parameters[node.name].append(Parameter(node.name, at, one.arg, default, one.annotation))
+        for one, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+            self.parameters[node.name].append(Parameter(node.name, -1, one.arg, default, one.annotation))
+
+    def _class(self, node: ast.ClassDef) -> None:
+        for at, line in enumerate(node.body):
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                self.fields[node.name].append(
+                    Parameter(node.name, at, line.target.id, line.value, line.annotation)
+                )
+
+    def _handler(self, node: ast.ExceptHandler) -> None:
+        """What is called where KeyboardInterrupt is caught."""
+        caught = (
+            [] if node.type is None else [one for one in ast.walk(node.type) if isinstance(one, ast.Name)]
+        )
+        if any(one.id == "KeyboardInterrupt" for one in caught):
+            inner = (one for line in node.body for one in ast.walk(line) if isinstance(one, ast.Call))
+            self.on_interrupt |= {dotted(one.func, self.origins) for one in inner}
+
+
+def _walk(tree: ast.Module) -> Iterator[tuple[ast.AST, str | None]]:
+    """Every node in the order of the text, with the name of the function around it; docstrings left out."""
+    pending: list[tuple[ast.AST, str | None]] = [(tree, None)]
+    while pending:
+        node, within = pending.pop()
+        yield node, within
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            within = node.name
+        children = [
+            child
+            for child in ast.iter_child_nodes(node)
+            if not (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant))
+        ]
+        pending.extend((child, within) for child in reversed(children))

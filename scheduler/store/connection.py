@@ -1,0 +1,227 @@
+"""How is the database opened, written and refused?
+
+Rollback journal, never WAL: every SQLite from 3.7.0 to 3.51.2 can corrupt a WAL database that several processes
+write (sqlite.org/wal.html#walresetbug; fixed in 3.51.3, 3.50.7, 3.44.6), and most Pythons in use carry such a
+version. Durable (`synchronous=EXTRA` also syncs the folder after the journal is gone). The price, about 400 commits a
+second, is a hundred times what the queue needs.
+
+Never open the database file by any other means while it is open here: closing a second descriptor drops the
+process's POSIX locks (sqlite.org/howtocorrupt.html §2.2).
+
+The one database of this process, before and after it is opened: peewee's models carry theirs, and a Backprop process
+has one home. Beside the models, so that who writes plain SQL need not make eleven classes first.
+"""
+
+# peewee's query builder is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from peewee import DatabaseError, DatabaseProxy, SqliteDatabase, sqlite3  # pyright: ignore[reportAttributeAccessIssue]
+
+from backprop.migrations import runner
+from backprop.scheduler.errors import DatabaseBusy, DatabaseDamaged, DatabaseRefused
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.store.sqlite_errors import RETRY_FOR_S, patiently
+
+T = TypeVar("T")
+
+PRAGMAS: Final = {
+    "busy_timeout": 0,
+    "foreign_keys": 1,
+    "synchronous": "EXTRA",
+    "mmap_size": 0,
+    "trusted_schema": 0,
+    "cell_size_check": 1,
+}
+COMMIT_MS: Final = 5000
+"""How long a commit waits, inside SQLite, for readers to end: new ones cannot begin meanwhile."""
+SAFE_WAL_VERSIONS: Final = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
+
+
+class Database:
+    """The open database. One per process; not usable in a forked child."""
+
+    def __init__(self, home: Home, peewee_database: SqliteDatabase, patience_s: float = RETRY_FOR_S) -> None:
+        self.home = home
+        self._db = peewee_database
+        self._patience_s = patience_s
+        self._opened = self._identity()
+
+    def write(self, verb: Callable[[], T]) -> T:
+        """Run `verb` in one short IMMEDIATE transaction and return its result.
+
+        Tries again, with jitter, for up to 60 s while another process holds the lock. Raises DatabaseBusy after
+        that or when the disk is full (nothing was changed), DatabaseRefused when the file is damaged.
+        """
+        if self._db.in_transaction():
+            return verb()
+
+        def transaction() -> T:
+            with self._db.atomic("IMMEDIATE"):
+                self._set_busy_ms(COMMIT_MS)
+                return verb()
+
+        try:
+            return self._patiently(transaction)
+        finally:
+            self._set_busy_ms(0)
+
+    def read(self, query: Callable[[], T]) -> T:
+        """Run `query`, which must return finished lists, never a cursor. Waits and raises as `write`."""
+        return self._patiently(query)
+
+    def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT. `values`: of its `?`, or one mapping, of its names. Waits and raises as `write`."""
+        given = values[0] if len(values) == 1 and isinstance(values[0], dict) else values
+        return self.read(lambda: self._db.execute_sql(sql, given).fetchall())
+
+    def changes(self) -> int:
+        """A number that differs after another connection has committed (PRAGMA data_version)."""
+        return self.read(lambda: int(self._db.execute_sql("PRAGMA data_version").fetchone()[0]))
+
+    def integrity_problem(self) -> str | None:
+        """First finding of a full integrity check; None when sound. About 16 ms a MiB."""
+        row = self.read(lambda: self._db.execute_sql("PRAGMA integrity_check(1)").fetchone())
+        return None if row[0] == "ok" else str(row[0])
+
+    def replaced(self) -> bool:
+        """Whether the path no longer leads to the file that is open: deleted, or another one put there. Raises
+        DatabaseBusy when that cannot be seen just now."""
+        try:
+            return self._identity() != self._opened
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise DatabaseBusy(f"{self.home.database} cannot be looked at: {error.strerror}") from error
+
+    def copy_to(self, target: Path) -> None:
+        """Write a whole, compacted copy (0600) beside concurrent writers. Raises DatabaseBusy, FileExistsError."""
+        if target.exists():
+            raise FileExistsError(target)
+        before = os.umask(0o077)
+        try:
+            self.read(lambda: self._db.execute_sql("VACUUM INTO ?", (str(target),)))
+        finally:
+            os.umask(before)
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        try:
+            return patiently(self.home.database, action, self._patience_s)
+        except (DatabaseError, sqlite3.DatabaseError):
+            # "no such table" it may be. A connection that met an empty file, for the moment of a copy put into it,
+            # keeps that for the truth and answers from memory; only the file's header tells.
+            if patiently(self.home.database, self._schema, self._patience_s) != runner.LATEST:
+                raise DatabaseDamaged(_emptied(self.home.database)) from None
+            raise
+
+    def _schema(self) -> int:
+        return int(self._db.execute_sql("PRAGMA user_version").fetchone()[0])
+
+    def _set_busy_ms(self, busy_ms: int) -> None:
+        self._db.execute_sql(f"PRAGMA busy_timeout={busy_ms}").fetchall()
+
+    def _identity(self) -> tuple[int, int]:
+        found = self.home.database.stat()
+        return found.st_dev, found.st_ino
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def open_database(home: Home) -> Database:
+    """Open the home's database, creating or migrating it as needed.
+
+    Raises DatabaseRefused (newer schema, not ours, damaged, WAL on an engine that can corrupt it), DatabaseBusy.
+    """
+    database = SqliteDatabase(str(home.database), pragmas=PRAGMAS, autoconnect=False, timeout=0)
+    proxy.initialize(database)
+    os.register_at_fork(after_in_child=lambda: _abandon(database))
+
+    def prepare() -> None:
+        database.connect(reuse_if_open=True)
+        _refuse_unsafe_journal(database, home.database)
+        _bring_up_to_date(database, home)
+
+    before = os.umask(0o077)
+    try:
+        patiently(home.database, prepare)
+    except BaseException:
+        database.close()
+        raise
+    finally:
+        os.umask(before)
+    return Database(home, database)
+
+
+def _abandon(database: SqliteDatabase) -> None:
+    """In a forked child: forget the connection without closing it. A child that closes an inherited connection
+    corrupts the file (sqlite.org/howtocorrupt.html §2.6). Python closes one when its last reference goes, so one
+    reference is leaked."""
+    import ctypes
+
+    if not database.is_closed():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(database.connection()))
+    database.dispose()
+    proxy.initialize(None)
+
+
+def corrupts_wal() -> bool:
+    """Whether this process's SQLite can corrupt a database in WAL mode."""
+    version = sqlite3.sqlite_version_info
+    own_branch = (safe for safe in SAFE_WAL_VERSIONS if safe[:2] == version[:2])
+    return version < SAFE_WAL_VERSIONS[0] and not any(version >= safe for safe in own_branch)
+
+
+def _refuse_unsafe_journal(database: SqliteDatabase, path: Path) -> None:
+    mode = str(database.execute_sql("PRAGMA journal_mode").fetchone()[0])
+    if mode == "wal" and corrupts_wal():
+        raise DatabaseRefused(
+            f"{path} was put into WAL mode, which SQLite {sqlite3.sqlite_version} can corrupt; with no Backprop "
+            f"process running: sqlite3 {path} 'PRAGMA journal_mode=DELETE'"
+        )
+
+
+def _bring_up_to_date(database: SqliteDatabase, home: Home) -> None:
+    connection = database.connection()
+    if _refuse_foreign(connection, home.database) == runner.LATEST:
+        return
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(home.locks / "migration.lock", timeout=RETRY_FOR_S, mode=0o600, fallback_to_soft=False):
+            if _refuse_foreign(connection, home.database) < runner.LATEST:
+                runner.migrate(connection, home.database)
+    except Timeout as error:
+        raise DatabaseBusy(
+            f"another process has been migrating {home.database} for {RETRY_FOR_S:g} s"
+        ) from error
+
+
+def _refuse_foreign(connection: Any, path: Path) -> int:
+    """The schema version, once the file is known to be ours and not newer than this program."""
+    # Emptiness first: a database that another process creates meanwhile must not look like a foreign one.
+    empty = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+    application, schema = runner.version(connection)
+    if application != runner.APPLICATION_ID and (application or schema or not empty):
+        raise DatabaseRefused(f"{path} is some other program's SQLite database; move it away")
+    if schema > runner.LATEST:
+        raise DatabaseRefused(
+            f"{path} has schema {schema}, this backprop knows up to {runner.LATEST}: upgrade with"
+            " pip install -U backprop-scheduler"
+        )
+    return schema
+
+
+def _emptied(path: Path) -> str:
+    return (
+        f"the tables of {path} were taken away while it was open; nothing was changed; its runs live on in"
+        f" {path.parent}/runs; put it together again with: backprop worker"
+    )
+
+
+proxy: Final = DatabaseProxy()

@@ -1,0 +1,120 @@
+"""What is remembered of the machine: VRAM peaks of segments, GPUs kept aside, and samples for reports.
+
+SQL, like `queue` and `reads`: verbs in, frozen records out. Samples are bounded: one a GPU and one of the host every
+half minute at most, whoever writes them, and two days of them.
+"""
+
+# peewee's query builder is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from backprop.scheduler.governor.snapshot import Snapshot
+from backprop.scheduler.records import QuarantineRecord, SampleRecord
+from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.schema import Quarantine, Run, Sample, Segment, Worker
+
+SAMPLE_EVERY_S: Final = 30.0
+SAMPLES_KEPT_S: Final = 2 * 86400.0
+LEARNED_FROM: Final = 20
+"""So many of the newest segments of the same script tell what it needs."""
+
+
+def record_peak(database: Database, run_id: str, number: int, peak_mib: int) -> None:
+    """A segment was seen to use `peak_mib` on a GPU; kept if it is the most so far."""
+    more = Segment.peak_mib.is_null() | (Segment.peak_mib < peak_mib)
+    here = (Segment.run_id == run_id) & (Segment.number == number)
+    database.write(lambda: Segment.update(peak_mib=peak_mib).where(here & more).execute())
+
+
+def learned_mib(database: Database, run_id: str, spec: RunSpec) -> int | None:
+    """The most VRAM this run's earlier segments were seen to use, else those of the same script; None if unknown."""
+
+    def query() -> int | None:
+        from peewee import fn
+
+        own = Segment.select(fn.MAX(Segment.peak_mib)).where(Segment.run_id == run_id).scalar()
+        if own is not None:
+            return own
+        script = spec.script or spec.program
+        recent: Any = (
+            Segment.select(Segment.peak_mib)
+            .join(Run, on=(Run.id == Segment.run_id))
+            .where((Run.script == script) & ~Segment.peak_mib.is_null())
+            .order_by(Segment.serial.desc())
+            .limit(LEARNED_FROM)
+            .tuples()
+        )
+        return max((peak for (peak,) in recent), default=None)
+
+    return database.read(query)
+
+
+def set_quarantine(database: Database, worker: str, reasons: Mapping[str, str], now_s: float) -> None:
+    """This worker keeps aside exactly these GPUs, by UUID with the reason; it takes back the others it had."""
+
+    def verb() -> None:
+        mine = Quarantine.worker == worker
+        Quarantine.delete().where(mine & Quarantine.gpu_uuid.not_in(list(reasons))).execute()
+        for uuid, reason in reasons.items():
+            row = {"gpu_uuid": uuid, "worker": worker, "reason": reason, "since_s": now_s}
+            keep = {Quarantine.reason: reason, Quarantine.worker: worker}
+            Quarantine.insert(row).on_conflict(conflict_target=[Quarantine.gpu_uuid], update=keep).execute()
+
+    database.write(verb)
+
+
+def quarantined(database: Database) -> list[QuarantineRecord]:
+    """The GPUs kept aside, by whichever worker is there: one that has gone cannot take anything back."""
+
+    def query() -> list[QuarantineRecord]:
+        there = Worker.select(Worker.id).where(Worker.stopped_at_s.is_null())
+        rows = Quarantine.select().where(Quarantine.worker.in_(there))
+        return [QuarantineRecord(**row.__data__) for row in rows]
+
+    return database.read(query)
+
+
+def keep_sample(database: Database, snapshot: Snapshot, now_s: float) -> bool:
+    """Keep a reading of host and GPUs, unless a recent one is there. False if it is."""
+    host = snapshot.host
+    rows: list[dict[str, Any]] = [
+        {"at_s": now_s, "free_mib": host.ram_free_mib, "load_1m": host.load_1m},
+        *(
+            {
+                "at_s": now_s,
+                "gpu_uuid": gpu.uuid,
+                "free_mib": gpu.free_mib,
+                "temp_c": gpu.temp_c,
+                "utilisation_pct": gpu.utilisation_pct,
+            }
+            for gpu in snapshot.gpus
+        ),
+    ]
+
+    def verb() -> bool:
+        if Sample.select().where((Sample.at_s > now_s - SAMPLE_EVERY_S) & (Sample.at_s <= now_s)).exists():
+            return False
+        for row in rows:
+            Sample.insert(row).execute()
+        Sample.delete().where(Sample.at_s < now_s - SAMPLES_KEPT_S).execute()
+        return True
+
+    return database.write(verb)
+
+
+def samples(database: Database, since_s: float) -> list[SampleRecord]:
+    """Kept readings since `since_s` (Unix seconds), oldest first."""
+
+    def query() -> list[SampleRecord]:
+        rows = Sample.select().where(Sample.at_s >= since_s).order_by(Sample.serial)
+        return [_sample(row.__data__) for row in rows]
+
+    return database.read(query)
+
+
+def _sample(values: dict[str, Any]) -> SampleRecord:
+    return SampleRecord(**{key: value for key, value in values.items() if key != "serial"})

@@ -1,0 +1,221 @@
+"""What rules does a group of runs keep to, and which groups may start nothing now?
+
+Was that the last one? Of a group, or of the whole queue, as seen inside the transaction of an end.
+"""
+
+# peewee's query builder is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from backprop.scheduler.lifecycle import FINAL, Event, State
+from backprop.scheduler.records import RunRecord
+from backprop.scheduler.spec import Group
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.rows import listed, run_of
+from backprop.scheduler.store.schema import Group as Row
+from backprop.scheduler.store.schema import Ranking, Run, Segment
+from backprop.scheduler.store.writes.transitions import move
+from backprop.scheduler.successive_halving import Place
+
+IDS_A_QUERY: Final = 500
+WITHOUT_TRAINING: Final = ("lost", "not started")
+"""Outcomes of segments in which a run could not train."""
+_RULES: Final = Group.__struct_fields__
+
+
+def set_rules(group: Group, now_s: float) -> None:
+    """Inside a transaction: create the group, or set those rules that are given."""
+    values: dict[str, Any] = {
+        "max_parallel": group.max_parallel,
+        "keep_share": group.keep_share,
+        "keep_every": group.keep_every,
+        "keep_metric": group.keep_metric,
+    }
+    given = {name: value for name, value in values.items() if value is not None}
+    if group.keep_metric is not None:
+        given["keep_highest"] = group.keep_highest
+    fresh = {"name": group.name, "created_at_s": now_s, "keep_highest": group.keep_highest} | values
+    Row.insert(fresh).on_conflict_ignore().execute()
+    if given:
+        Row.update(given).where(Row.name == group.name).execute()
+
+
+def rules(database: Database, name: str) -> Group | None:
+    """The rules of a group; None when none were ever given."""
+
+    rows = database.rows(f"SELECT {', '.join(_RULES)} FROM groups WHERE name = ?", name)
+    return _group(rows[0]) if rows else None
+
+
+def all_rules(database: Database) -> dict[str, Group]:
+    """The rules of every group that has any, by name."""
+    rows = database.rows(f"SELECT {', '.join(_RULES)} FROM groups")
+    return {group.name: group for group in map(_group, rows)}
+
+
+def hold_rest(database: Database, run: RunRecord, fault: str) -> int:
+    """The poison guard: once two members of a group have failed at their first start in the same way, its members
+    that have not started yet are held. `run`: the one that has just failed so. Returns how many were held."""
+
+    def verb() -> int:
+        alike = (Run.group_name == run.group_name) & (Run.state == State.FAILED.value)
+        same = alike & (Run.fault == fault) & (Run.segment == 1)
+        if Run.select(Run.id).where(same).limit(2).count() < 2:
+            return 0
+        unstarted = (
+            (Run.group_name == run.group_name) & (Run.state == State.QUEUED.value) & (Run.segment == 0)
+        )
+        held = 0
+        waiting: Any = Run.select(Run.id).where(unstarted).tuples()
+        for (run_id,) in list(waiting):
+            who = f"others of group {run.group_name} ended at once with the same {fault}"
+            why = f"{who}; look: backprop show {run.id}"
+            move(run_id, State.QUEUED, Event.HELD, 0, {"reason": why, "waiting": None})
+            held += 1
+        return held
+
+    return database.write(verb) if run.group_name is not None else 0
+
+
+def unfinished(database: Database, name: str) -> list[RunRecord]:
+    """The members that have not ended, in the order of the queue."""
+    ended = [state.value for state in FINAL]
+    query = Run.select().where(Run.group_name == name, Run.state.not_in(ended)).order_by(Run.turn_s, Run.id)
+    return database.read(lambda: [run_of(row) for row in query])
+
+
+def counts(database: Database, name: str) -> dict[str, int]:
+    """How many members are in each state; states without any are missing."""
+
+    def query() -> dict[str, int]:
+        from peewee import fn
+
+        rows: Any = (
+            Run.select(Run.state, fn.COUNT(Run.id)).where(Run.group_name == name).group_by(Run.state).tuples()
+        )
+        return dict(list(rows))
+
+    return database.read(query)
+
+
+def all_names(database: Database) -> list[tuple[str, int]]:
+    """(name, members) of every group, the newest first."""
+
+    def query() -> list[tuple[str, int]]:
+        from peewee import fn
+
+        newest = fn.MAX(Run.created_at_s)
+        rows: Any = (
+            Run.select(Run.group_name, fn.COUNT(Run.id))
+            .where(Run.group_name.is_null(False))
+            .group_by(Run.group_name)
+            .order_by(newest.desc())
+            .tuples()
+        )
+        return list(rows)
+
+    return database.read(query)
+
+
+def is_short(database: Database, name: str, every: int) -> bool:
+    """Whether some member that has not ended has begun fewer than `every` segments: then no round is due."""
+    ended = listed(FINAL)
+    asked = f"SELECT 1 FROM runs WHERE group_name = ? AND state NOT IN {ended} AND segment < ? LIMIT 1"
+    return bool(database.rows(asked, name, every))
+
+
+def segments_had(database: Database, run_ids: Sequence[str]) -> dict[str, int]:
+    """How many segments of each of these runs have ended in which it could train: not those that were lost or could not
+    be started. Runs without any are missing."""
+
+    def query() -> dict[str, int]:
+        from peewee import chunked, fn
+
+        found: dict[str, int] = {}
+        for ids in chunked(run_ids, IDS_A_QUERY):
+            had = Segment.run_id.in_(list(ids)) & Segment.ended_at_s.is_null(False)
+            trained = Segment.outcome.is_null() | Segment.outcome.not_in(list(WITHOUT_TRAINING))
+            rows: Any = Segment.select(Segment.run_id, fn.COUNT(Segment.serial)).where(had & trained)
+            found |= dict(list(rows.group_by(Segment.run_id).tuples()))
+        return found
+
+    return database.read(query)
+
+
+def rounds_of(database: Database, name: str) -> dict[str, int]:
+    """Of how many rounds of its group each member was ranked; those of none are missing."""
+    return dict(
+        database.rows("SELECT run_id, COUNT(*) FROM rankings WHERE group_name = ? GROUP BY run_id", name)
+    )
+
+
+def rounds(database: Database, name: str) -> int:
+    """How many rounds have been decided."""
+
+    def query() -> int:
+        from peewee import fn
+
+        last: Any = Ranking.select(fn.MAX(Ranking.round)).where(Ranking.group_name == name).scalar()
+        return last or 0
+
+    return database.read(query)
+
+
+def decide_round(database: Database, name: str, number: int, places: Sequence[Place], now_s: float) -> bool:
+    """Write a round's ranking down; False when another worker has."""
+
+    def verb() -> bool:
+        if Ranking.select().where(Ranking.group_name == name, Ranking.round >= number).exists():
+            return False
+        for one in places:
+            Ranking.insert(
+                group_name=name,
+                round=number,
+                run_id=one.run_id,
+                place=one.place,
+                value=one.value,
+                kept=one.kept,
+                at_s=now_s,
+            ).execute()
+        return True
+
+    return database.write(verb)
+
+
+def rankings(database: Database, name: str) -> list[tuple[int, Place]]:
+    """(round, place) of every decision of a group, in order."""
+    query = Ranking.select().where(Ranking.group_name == name).order_by(Ranking.round, Ranking.place)
+    return database.read(
+        lambda: [(row.round, Place(row.run_id, row.place, row.value, row.kept)) for row in query]
+    )
+
+
+def _group(row: Sequence[Any]) -> Group:
+    """From the columns `_RULES`."""
+    values: dict[str, Any] = dict(zip(_RULES, row, strict=True))
+    values["keep_highest"] = bool(values["keep_highest"])
+    return Group(**values)
+
+
+_UNFINISHED: Final = f"SELECT 1 FROM runs WHERE state IN {listed(frozenset(State) - FINAL)}"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """`groups`: those of which every member has ended now. `queue_empty`: nothing is queued, held or live any more."""
+
+    groups: tuple[str, ...] = ()
+    queue_empty: bool = False
+
+
+NOTHING: Final = Finished()
+
+
+def finished(database: Database, groups: Collection[str]) -> Finished:
+    """What the ends of members of `groups` have finished. Call inside their transaction: of two ends at once only the
+    later one is the last then, and exactly one is told so."""
+    over = (one for one in groups if not database.rows(f"{_UNFINISHED} AND group_name = ? LIMIT 1", one))
+    return Finished(tuple(over), not database.rows(f"{_UNFINISHED} LIMIT 1"))

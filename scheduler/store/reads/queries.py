@@ -1,0 +1,242 @@
+"""What does the database say? Queries that change nothing; rows leave as frozen records, in finished lists.
+
+With a rollback journal an unfinished SELECT blocks every writer, so no cursor leaves a function here.
+"""
+
+# peewee's query builder is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+from backprop.scheduler.errors import AmbiguousRun, UnknownRun
+from backprop.scheduler.lifecycle import LIVE, State
+from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord, WorkerRecord
+from backprop.scheduler.store import dependencies
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.rows import (
+    SELECT_CHECKPOINTS,
+    SELECT_RUNS,
+    SELECT_SEGMENTS,
+    checkpoint_from,
+    listed,
+    run_from,
+    run_of,
+    segment_from,
+    worker_of,
+)
+from backprop.scheduler.store.schema import Checkpoint, Run, Worker
+
+SHOWN_MATCHES: Final = 6
+_GROUP_ROOM: Final = f"""
+    SELECT name, max_parallel - (
+        SELECT COUNT(*) FROM runs AS member
+        WHERE member.group_name = groups.name AND member.state IN {listed(LIVE)}) AS room
+    FROM groups WHERE max_parallel IS NOT NULL"""
+_ROOM_IN_GROUP: Final = (
+    f"(group_name IS NULL OR group_name NOT IN (SELECT name FROM ({_GROUP_ROOM}) WHERE room <= 0))"
+)
+_IS_DUE: Final = "(not_before_s <= :now_s OR (segment > 0 AND queued_at_s > :now_s + 1))"
+"""A retry that was queued later than it is now: the clock was set back, and would have it wait for the whole jump."""
+_BEHIND: Final = (
+    " AND (priority < :priority OR (priority = :priority"
+    " AND (turn_s > :turn_s OR (turn_s = :turn_s AND id > :id))))"
+)
+_QUEUE: Final = (
+    f"{SELECT_RUNS} WHERE state = 'queued'{{behind}} AND {_IS_DUE} AND {_ROOM_IN_GROUP}"
+    f" AND NOT EXISTS ({dependencies.UNMET}){{among}} ORDER BY priority DESC, turn_s, id LIMIT :limit"
+)
+_NEXT_DUE: Final = (
+    f"SELECT MIN(not_before_s) FROM runs WHERE state = 'queued' AND NOT EXISTS ({dependencies.UNMET})"
+)
+_LIVE: Final = f"{SELECT_RUNS} WHERE state IN {listed(LIVE)}"
+_LIVE_COUNT: Final = f"SELECT COUNT(*) FROM runs WHERE state IN {listed(LIVE)}"
+_ALIVE: Final = f"{SELECT_SEGMENTS} WHERE ended_at_s IS NULL ORDER BY serial"
+
+
+def run_by_id(database: Database, run_id: str) -> RunRecord | None:
+    rows = database.rows(f"{SELECT_RUNS} WHERE id = ?", run_id)
+    return run_from(rows[0]) if rows else None
+
+
+def runs_by_id(database: Database, run_ids: Sequence[str]) -> list[RunRecord]:
+    """Those of these runs that are there, in the order given."""
+
+    def query() -> dict[str, RunRecord]:
+        from peewee import chunked
+
+        return {
+            row.id: run_of(row)
+            for ids in chunked(run_ids, 500)
+            for row in Run.select().where(Run.id.in_(list(ids)))
+        }
+
+    found = database.read(query)
+    return [found[run_id] for run_id in run_ids if run_id in found]
+
+
+def find_run(database: Database, text: str) -> RunRecord:
+    """The run that `text` names: its id, else its name, else a prefix of its id.
+
+    Raises AmbiguousRun listing the ids it could mean, UnknownRun.
+    """
+    exact = run_by_id(database, text)
+    if exact is not None:
+        return exact
+    by_name = _matches(database, Run.name == text)
+    if len(by_name) == 1:
+        return by_name[0]
+    if by_name:
+        raise AmbiguousRun(
+            f"{len(by_name)}{_more(by_name)} runs are named {text}: {_ids(by_name)}; say which by id"
+        )
+    # A range, which the index answers: LIKE, deaf to case, reads every row.
+    begins = (Run.id >= text) & (Run.id < text + "\U0010ffff")
+    by_prefix = _matches(database, begins) if text else []
+    if len(by_prefix) == 1:
+        return by_prefix[0]
+    if by_prefix:
+        raise AmbiguousRun(
+            f"{len(by_prefix)}{_more(by_prefix)} ids begin with {text}: {_ids(by_prefix)}; give more of it"
+        )
+    raise UnknownRun(f"no run has the id or name {text}; see: backprop list")
+
+
+def any_id_begins(database: Database, prefix: str) -> bool:
+    """Whether a run's id begins so. By the range of ids: LIKE would look at every row."""
+    beyond = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    return database.read(lambda: Run.select().where(Run.id >= prefix, Run.id < beyond).limit(1).exists())
+
+
+def list_runs(database: Database, limit: int | None = None) -> list[RunRecord]:
+    """Runs, newest first; all of them when `limit` is None."""
+    query = Run.select().order_by(Run.created_at_s.desc(), Run.id).limit(limit)
+    return database.read(lambda: [run_of(row) for row in query])
+
+
+def queue(
+    database: Database,
+    now_s: float,
+    limit: int = 200,
+    only: Collection[str] | None = None,
+    after: RunRecord | None = None,
+) -> list[RunRecord]:
+    """The first `limit` queued runs that may be claimed at `now_s` (Unix seconds), in queue order: their time has
+    come, what they depend on is done, and their group may start another member. `only`: of these ids. `after`: of
+    those behind this one's place."""
+    values: dict[str, object] = {"now_s": now_s, "limit": limit}
+    values |= {f"only_{number}": run_id for number, run_id in enumerate(only or ())}
+    among = f" AND id IN ({', '.join(f':only_{n}' for n in range(len(only)))})" if only is not None else ""
+    if after is not None:
+        values |= {"priority": after.priority, "turn_s": after.turn_s, "id": after.id}
+    rows = database.rows(_QUEUE.format(among=among, behind=_BEHIND if after is not None else ""), values)
+    return [run_from(row) for row in rows]
+
+
+def serial(database: Database) -> int:
+    """The admission serial: changes with every claim, whoever makes it."""
+    newest: int | None = database.rows("SELECT MAX(serial) FROM segments")[0][0]
+    return newest or 0
+
+
+def group_room(database: Database) -> dict[str, int]:
+    """How many more members may be started of each group that has a cap."""
+    return dict(database.rows(_GROUP_ROOM))
+
+
+def live_runs(database: Database) -> list[RunRecord]:
+    """Runs that may have processes: running or paused, whoever claimed them."""
+    return [run_from(row) for row in database.rows(_LIVE)]
+
+
+def live_count(database: Database) -> int:
+    """How many runs are running or paused, whoever claimed them."""
+    count: int = database.rows(_LIVE_COUNT)[0][0]
+    return count
+
+
+def state_counts(database: Database) -> dict[State, int]:
+    """How many runs are in each state; states without a run are missing."""
+
+    def query() -> dict[State, int]:
+        from peewee import SQL, fn
+
+        # Not of the ids: a smaller index answers it.
+        rows: Any = Run.select(Run.state, fn.COUNT(SQL("*"))).group_by(Run.state).tuples()
+        return {State(state): count for state, count in rows}
+
+    return database.read(query)
+
+
+def next_due_s(database: Database) -> float | None:
+    """When the first queued run may be claimed (Unix seconds); None when nothing is queued that may start by itself:
+    what waits for a run that is held, or in vain, does not."""
+    due_s: float | None = database.rows(_NEXT_DUE)[0][0]
+    return due_s
+
+
+def segments(database: Database, run_id: str) -> list[SegmentRecord]:
+    rows = database.rows(f"{SELECT_SEGMENTS} WHERE run_id = ? ORDER BY number", run_id)
+    return [segment_from(row) for row in rows]
+
+
+def segment(database: Database, run_id: str, number: int) -> SegmentRecord | None:
+    rows = database.rows(f"{SELECT_SEGMENTS} WHERE run_id = ? AND number = ?", run_id, number)
+    return segment_from(rows[0]) if rows else None
+
+
+def live_segments(database: Database) -> tuple[int, list[SegmentRecord]]:
+    """(admission serial, unfinished segments). The serial changes with every claim: `claims.claim` takes it back
+    to prove that the decision was made on the current reservations."""
+
+    def query() -> tuple[int, list[SegmentRecord]]:
+        # The serial first: a claim made in between then makes the proof fail, not succeed.
+        return serial(database), [segment_from(row) for row in database.rows(_ALIVE)]
+
+    return database.read(query)
+
+
+def checkpoints(database: Database, run_id: str) -> list[CheckpointRecord]:
+    """Announced checkpoints of a run, newest first, refused ones included."""
+    rows = database.rows(f"{SELECT_CHECKPOINTS} WHERE run_id = ? ORDER BY serial DESC", run_id)
+    return [checkpoint_from(row) for row in rows]
+
+
+def newest_checkpoints(database: Database, run_ids: list[str]) -> dict[str, str]:
+    """The path of the newest checkpoint that was not refused, by run id; runs without one are missing."""
+
+    def query() -> dict[str, str]:
+        from peewee import chunked, fn
+
+        found: dict[str, str] = {}
+        for ids in chunked(run_ids, 500):
+            mine = Checkpoint.run_id.in_(list(ids)) & Checkpoint.refused.is_null()
+            newest: Any = Checkpoint.select(fn.MAX(Checkpoint.serial)).where(mine).group_by(Checkpoint.run_id)
+            rows: Any = (
+                Checkpoint.select(Checkpoint.run_id, Checkpoint.path)
+                .where(Checkpoint.serial.in_(newest))
+                .tuples()
+            )
+            found |= dict(list(rows))
+        return found
+
+    return database.read(query)
+
+
+def workers(database: Database) -> list[WorkerRecord]:
+    """Workers that have not said goodbye. Whether one is alive, its lock tells."""
+    query = Worker.select().where(Worker.stopped_at_s.is_null()).order_by(Worker.started_at_s)
+    return database.read(lambda: [worker_of(row) for row in query])
+
+
+def _matches(database: Database, condition: Any) -> list[RunRecord]:
+    query = Run.select().where(condition).order_by(Run.created_at_s.desc()).limit(SHOWN_MATCHES + 1)
+    return database.read(lambda: [run_of(row) for row in query])
+
+
+def _more(found: list[RunRecord]) -> str:
+    return "+" if len(found) > SHOWN_MATCHES else ""
+
+
+def _ids(found: list[RunRecord]) -> str:
+    return ", ".join(f"{run.id} ({run.state})" for run in found[:SHOWN_MATCHES])

@@ -1,0 +1,205 @@
+"""The tables, as peewee models. Only the modules of this folder that write SQL import it; everybody else gets frozen
+records. `migrations` creates the tables; a test holds the two against each other.
+
+The models are bound to one database file for the life of the process (see `database.open_database`): peewee's
+models carry their database, and a Backprop process has one home.
+"""
+
+# Each table has a Meta of its own: peewee reads it when the class is made, and inherits by copying.
+# pyright: reportIncompatibleVariableOverride=false
+
+from peewee import (
+    AutoField,
+    BooleanField,
+    CompositeKey,
+    FloatField,
+    IntegerField,
+    Model,
+    TextField,
+)
+
+from backprop.scheduler.store.connection import proxy
+
+
+class Table(Model):
+    class Meta:
+        database = proxy
+
+
+class Run(Table):
+    id = TextField(primary_key=True)
+    name = TextField()
+    state = TextField()
+    reason = TextField()
+    spec = TextField()
+    script = TextField(null=True)
+    created_at_s = FloatField()
+    queued_at_s = FloatField()
+    priority = IntegerField()
+    turn_s = FloatField()
+    group_name = TextField(null=True)
+    array_index = IntegerField(null=True)
+    batch = TextField(null=True)
+    started_at_s = FloatField(null=True)
+    ended_at_s = FloatField(null=True)
+    not_before_s = FloatField()
+    segment = IntegerField()
+    worker = TextField(null=True)
+    intent = TextField(null=True)
+    intent_why = TextField(null=True)
+    chain_start = IntegerField()
+    chain_total_s = FloatField()
+    stalled = IntegerField()
+    retries_used = IntegerField()
+    lost = IntegerField()
+    resume_pin = TextField(null=True)
+    last_step = IntegerField(null=True)
+    last_loss = FloatField(null=True)
+    exit_code = IntegerField(null=True)
+    waiting = TextField(null=True)
+    need_mib = IntegerField(null=True)
+    oom_retries = IntegerField()
+    paused_for = TextField(null=True)
+    fault = TextField(null=True)
+
+    class Meta:
+        table_name = "runs"
+
+
+class Segment(Table):
+    serial = AutoField()
+    run_id = TextField()
+    number = IntegerField()
+    worker = TextField()
+    started_at_s = FloatField()
+    ended_at_s = FloatField(null=True)
+    outcome = TextField(null=True)
+    reason = TextField(null=True)
+    exit_code = IntegerField(null=True)
+    signal_name = TextField(null=True)
+    running_s = FloatField(null=True)
+    checkpoint_used = TextField(null=True)
+    gpu_uuids = TextField()
+    promised_mib = IntegerField()
+    need_source = TextField()
+    exclusive = BooleanField()
+    peak_mib = IntegerField(null=True)
+    steps_from = IntegerField(null=True)
+    first_output_s = FloatField(null=True)
+    first_step = IntegerField(null=True)
+    cut_cost_s = FloatField(null=True)
+    log_offset = IntegerField()
+    events_offset = IntegerField()
+    bad_events = IntegerField()
+
+    class Meta:
+        table_name = "segments"
+
+
+class Checkpoint(Table):
+    serial = AutoField()
+    run_id = TextField()
+    segment = IntegerField()
+    path = TextField()
+    step = IntegerField(null=True)
+    size_bytes = IntegerField()
+    mtime_ns = IntegerField()
+    is_dir = BooleanField()
+    saved_at_s = FloatField()
+    refused = TextField(null=True)
+
+    class Meta:
+        table_name = "checkpoints"
+
+
+class Group(Table):
+    name = TextField(primary_key=True)
+    created_at_s = FloatField()
+    max_parallel = IntegerField(null=True)
+    keep_share = FloatField(null=True)
+    keep_every = IntegerField(null=True)
+    keep_metric = TextField(null=True)
+    keep_highest = BooleanField()
+
+    class Meta:
+        table_name = "groups"
+
+
+class Ranking(Table):
+    serial = AutoField()
+    group_name = TextField()
+    round = IntegerField()
+    run_id = TextField()
+    place = IntegerField()
+    value = FloatField(null=True)
+    kept = BooleanField()
+    at_s = FloatField()
+
+    class Meta:
+        table_name = "rankings"
+
+
+class Dependency(Table):
+    run_id = TextField()
+    parent_id = TextField()
+    kind = TextField()
+
+    class Meta:
+        table_name = "dependencies"
+        primary_key = CompositeKey("run_id", "parent_id")
+
+
+class Metric(Table):
+    serial = AutoField()
+    run_id = TextField()
+    segment = IntegerField()
+    at_s = FloatField()
+    step = IntegerField(null=True)
+    name = TextField()
+    value = FloatField()
+
+    class Meta:
+        table_name = "metrics"
+
+
+class Switch(Table):
+    name = TextField(primary_key=True)
+    why = TextField()
+    since_s = FloatField()
+
+    class Meta:
+        table_name = "switches"
+
+
+class Worker(Table):
+    id = TextField(primary_key=True)
+    pid = IntegerField()
+    max_parallel = IntegerField()
+    started_at_s = FloatField()
+    stopped_at_s = FloatField(null=True)
+
+    class Meta:
+        table_name = "workers"
+
+
+class Quarantine(Table):
+    gpu_uuid = TextField(primary_key=True)
+    worker = TextField()
+    reason = TextField()
+    since_s = FloatField()
+
+    class Meta:
+        table_name = "quarantine"
+
+
+class Sample(Table):
+    serial = AutoField()
+    at_s = FloatField()
+    gpu_uuid = TextField(null=True)
+    free_mib = IntegerField(null=True)
+    temp_c = IntegerField(null=True)
+    utilisation_pct = IntegerField(null=True)
+    load_1m = FloatField(null=True)
+
+    class Meta:
+        table_name = "samples"

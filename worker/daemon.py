@@ -1,0 +1,61 @@
+"""One worker from its first line to its last: identity, locks, loop, goodbye."""
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from backprop.scheduler.config.settings import Settings
+from backprop.scheduler.errors import HomeRefused
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.writes import claims
+from backprop.worker.context import Clock, Context, Talk
+from backprop.worker.executor import locks
+from backprop.worker.executor.local import LocalPlace
+from backprop.worker.loop import Loop, counts_line
+from backprop.worker.wakeup import FOLLOWER, WakePipe
+
+
+def work(
+    home: Home,
+    database: Database,
+    settings: Settings,
+    *,
+    drain: bool = False,
+    only: frozenset[str] | None = None,
+    until: Callable[[], bool] | None = None,
+    quiet: bool = False,
+    verbose: bool = False,
+    greeting: str = "",
+) -> bool:
+    """Be a worker until told to stop, or done (`drain`, `until`). True if a signal ended it.
+
+    Raises DatabaseRefused, HomeRefused. `only`: the runs it may touch; None for all. `quiet`: says nothing;
+    `verbose`: every checkpoint too.
+    """
+    worker = (FOLLOWER if only else "") + os.urandom(4).hex()
+    talk = Talk(quiet=quiet, verbose=verbose)
+    context = Context(home, database, LocalPlace(home), worker, settings, Clock(), talk, only)
+    # The lock before the row: a row whose lock is free is a dead worker's.
+    try:
+        lock = locks.hold_worker_lock(home.locks, worker)
+        wake = WakePipe(home.locks, worker)
+    except OSError as error:
+        raise HomeRefused(f"{home.locks} cannot be used: {error.strerror}; is its disk full?") from error
+    try:
+        claims.worker_started(database, worker, os.getpid(), settings.max_parallel, context.clock.wall_s())
+        if greeting:
+            talk.line(greeting)
+        talk.say(
+            "ready", more=f"worker {worker}, pid {os.getpid()}, at most {settings.max_parallel} runs at once"
+        )
+        interrupted = Loop(context, wake, until).run(drain)
+        talk.say("bye", more=counts_line(context))
+        return interrupted
+    finally:
+        with contextlib.suppress(Exception):
+            claims.worker_stopped(context.database, worker, context.clock.wall_s())
+        wake.close()
+        lock.release()
+        with contextlib.suppress(OSError):
+            locks.worker_lock_path(home.locks, worker).unlink()

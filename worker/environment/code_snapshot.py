@@ -1,0 +1,266 @@
+"""A run's code as it is when the run is queued: what belongs to it, and a copy of that in the run's folder.
+
+    runs/ID/code/       the copy, laid out as the original
+    runs/ID/code.json   where the original is
+
+With git: every file that git tracks or would track, as it stands in the working tree. Without: what looks like source
+by its suffix. All else beside it (data, outputs, ignored files) is linked, so that a script which looks for it beside
+its own file finds it. What uses the copy is `pinned`.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from backprop.scheduler.errors import BadCommand
+from backprop.scheduler.spec import RunSpec
+from backprop.worker.environment.installed_packages import editable_inside
+from backprop.worker.supervisor import failpoint
+
+SOURCE_SUFFIXES: Final = (
+    *(".py", ".pyi", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hh", ".hpp"),
+    *(".sh", ".bash", ".json", ".jsonc", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".gin", ".ipynb"),
+    *(".jsonnet", ".libsonnet", ".j2", ".jinja", ".proto", ".jl", ".lua", ".r", ".rs", ".go", ".txt", ".md"),
+)
+"""What counts as source where no git says so."""
+MAX_FILES: Final = 10_000
+MAX_BYTES: Final = 256 * 1000 * 1000
+MAX_SEEN: Final = 200_000
+"""Names looked at, at most, where no git says what belongs to the code."""
+MAX_LINKS: Final = 10_000
+NEVER: Final = frozenset((".git", "__pycache__"))
+GIT_S: Final = 30.0
+FICLONE: Final = 0x40049409
+"""ioctl of linux/fs.h: share the blocks until one of the two is written to (Btrfs, XFS, bcachefs, ZFS)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """What belongs to a run's code. `root`: absolute. `files`: relative to it, links among them. `told_by`: "git" or
+    "suffix"."""
+
+    root: Path
+    files: tuple[str, ...]
+    told_by: str
+    size_bytes: int
+
+
+def find(spec: RunSpec, home: Path) -> Code:
+    """The code of a run that is about to be queued. `home`: ours, never part of it. Raises BadCommand when it is too
+    much to be code, or when none is there."""
+    cwd = Path(spec.cwd)
+    base = Path(spec.script).parent if spec.script else cwd
+    top = _git(base, "rev-parse", "--show-toplevel")
+    root = Path(os.fsdecode(top).rstrip("\n")) if top else _folder_of(base, cwd)
+    if top and _too_broad(root):
+        root = _folder_of(base, cwd)
+    listed = _tracked(root) if top else _sources(root, home)
+    files, size_bytes = _measured(root, sorted(listed), home, bool(top))
+    if not files:
+        raise BadCommand(f"--snapshot-code found no code in {root}; queue the run without it")
+    return Code(root=root, files=files, told_by="git" if top else "suffix", size_bytes=size_bytes)
+
+
+def take(code: Code, folder: Path) -> Path:
+    """Copy it into `folder`, which is there: a run's, or one that several runs share. Returns the copy's place, for
+    `RunSpec.code`. On disk when it returns: what is queued survives a power cut.
+
+    Files that vanish meanwhile are left out. Raises OSError.
+    """
+    target = folder / "code"
+    target.mkdir(mode=0o700)
+    folders = {"", *(str(parent) for name in code.files for parent in Path(name).parents)} - {"."}
+    for name in sorted(folders):
+        (target / name).mkdir(mode=0o700, exist_ok=True)
+    for name in code.files:
+        _copy(code.root, target, name)
+    failpoint.at("code copied")
+    _link_the_rest(code, target, sorted(folders))
+    (folder / "code.json").write_text(
+        json.dumps({"format": 1, "root": str(code.root), "told_by": code.told_by, "files": len(code.files)})
+    )
+    _sync(folder)
+    return target
+
+
+def warnings(code: Code, spec: RunSpec, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """What of this run the snapshot cannot hold still, as far as that can be seen cheaply; one line each."""
+    told: list[str] = []
+    script, root = spec.script, code.root
+    copied = {str(root / name) for name in code.files}
+    if script is not None and copied.isdisjoint((script, os.path.realpath(script))):
+        told.append(f"{script} is not part of the snapshot of {root}: it runs as it is then")
+    if script is not None and script.endswith((".sh", ".bash")):
+        told.append(
+            f"{Path(script).name} reaches the snapshot's files by $BACKPROP_CODE; other paths in it are live"
+        )
+    if live := ", ".join(sorted(editable_inside(root, spec.program, environment))):
+        told.append(f"{live} is installed in editable mode from {root}: what is imported through it is live")
+    return tuple(told)
+
+
+def _git(folder: Path, *words: str) -> bytes | None:
+    """What git answers; None without git, outside a repository, or in one that git does not trust."""
+    try:
+        done = subprocess.run(
+            ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *words],
+            capture_output=True,
+            check=False,
+            timeout=GIT_S,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _tracked(root: Path) -> set[str]:
+    """What git tracks or would track below `root`, submodules and nested repositories included.
+
+    Raises BadCommand when git does not answer in time.
+    """
+    told = _git(root, "ls-files", "-z", "-co", "--exclude-standard")
+    if told is None:
+        raise BadCommand(
+            f"git ls-files failed in {root}; see what it says there, or leave --snapshot-code out"
+        )
+    found: set[str] = set()
+    for name in (os.fsdecode(one) for one in told.split(b"\0") if one):
+        path = root / name
+        if not path.is_dir() or path.is_symlink():
+            found.add(name)
+        elif (path / ".git").exists():
+            found |= {f"{name.rstrip('/')}/{inner}" for inner in _tracked(path)}
+    return found
+
+
+def _sources(root: Path, home: Path) -> set[str]:
+    found: set[str] = set()
+    seen = 0
+    for folder, inside, names in os.walk(root):
+        at = Path(folder)
+        inside[:] = [
+            one
+            for one in inside
+            if not one.startswith(".")
+            and one not in NEVER
+            and at / one != home
+            and not (at / one / "pyvenv.cfg").exists()
+        ]
+        seen += len(names) + len(inside)
+        if seen > MAX_SEEN:
+            raise BadCommand(
+                f"--snapshot-code gave up in {root}: more than {MAX_SEEN} files; keep the code in a folder of its own,"
+                " make it a git repository with the data in .gitignore, or queue without it"
+            )
+        found |= {
+            str((at / one).relative_to(root))
+            for one in names
+            if Path(one).suffix.lower() in SOURCE_SUFFIXES and not one.startswith(".")
+        }
+    return found
+
+
+def _folder_of(base: Path, cwd: Path) -> Path:
+    """Without git: the whole directory it is started in, if the script is in it and it is no home directory."""
+    return cwd if base.is_relative_to(cwd) and not _too_broad(cwd) else base
+
+
+def _too_broad(folder: Path) -> bool:
+    """A home directory under git (for its dot files), or anything above one."""
+    return Path.home().is_relative_to(folder)
+
+
+def _measured(root: Path, listed: Sequence[str], home: Path, by_git: bool) -> tuple[tuple[str, ...], int]:
+    """Those that are there and ours to copy, and their size. Raises BadCommand beyond the limits."""
+    environments = {str(Path(name).parent) + "/" for name in listed if Path(name).name == "pyvenv.cfg"}
+    sizes: dict[str, int] = {}
+    for name in listed:
+        path = root / name
+        if any(name.startswith(one) for one in environments) or path.is_relative_to(home):
+            continue
+        try:
+            seen = path.lstat()
+        except FileNotFoundError:
+            continue  # tracked, and deleted from the working tree
+        if stat.S_ISREG(seen.st_mode) or stat.S_ISLNK(seen.st_mode):
+            sizes[name] = seen.st_size
+    total = sum(sizes.values())
+    if len(sizes) > MAX_FILES or total > MAX_BYTES:
+        largest = max(sizes, key=sizes.__getitem__)
+        how = "put data and outputs into .gitignore" if by_git else "keep data out of this folder, or use git"
+        raise BadCommand(
+            f"--snapshot-code would copy {len(sizes)} files of {total / 1e6:.0f} MB from {root}, more than"
+            f" {MAX_FILES} or {MAX_BYTES / 1e6:.0f} MB; the largest is {largest} ({sizes[largest] / 1e6:.1f} MB);"
+            f" {how}, or queue without it"
+        )
+    return tuple(sizes), total
+
+
+def _copy(root: Path, target: Path, name: str) -> None:
+    source, copy = root / name, target / name
+    try:
+        if source.is_symlink():
+            _copy_link(root, source, copy)
+        else:
+            _copy_file(source, copy)
+    except FileNotFoundError:
+        copy.unlink(missing_ok=True)
+
+
+def _copy_link(root: Path, link: Path, copy: Path) -> None:
+    """To a place inside the code: the same place in the copy. Otherwise: to where it leads now."""
+    leads = Path(os.path.normpath(link.parent / link.readlink()))
+    inside = leads.is_relative_to(root)
+    copy.symlink_to(os.path.relpath(leads, link.parent) if inside else leads)
+
+
+def _copy_file(source: Path, copy: Path) -> None:
+    with source.open("rb") as old, copy.open("xb") as new:
+        try:
+            fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
+        except OSError:
+            shutil.copyfileobj(old, new)
+        seen = os.fstat(old.fileno())
+        # Owner's rights only: it lies in our home. Writable, since scripts copy their config with its mode.
+        os.fchmod(new.fileno(), 0o600 | (seen.st_mode & 0o100))
+        os.utime(new.fileno(), ns=(seen.st_atime_ns, seen.st_mtime_ns))
+
+
+def _link_the_rest(code: Code, target: Path, folders: Iterable[str]) -> None:
+    """A link to the original for whatever else lies in a copied folder; best effort beyond the first thousands."""
+    copied, made = {*code.files, *folders}, 0
+    for folder in folders:
+        try:
+            names = sorted(path.name for path in (code.root / folder).iterdir())
+        except OSError:
+            continue
+        for name in names:
+            inside = f"{folder}/{name}" if folder else name
+            if inside in copied or name in NEVER or target.is_relative_to(code.root / inside):
+                continue
+            (target / inside).symlink_to(code.root / inside)
+            made += 1
+            if made == MAX_LINKS:
+                return
+
+
+def _sync(folder: Path) -> None:
+    """One syncfs for all of it: an fsync a file would take seconds. Raises OSError."""
+    import ctypes
+
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(handle) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(handle)

@@ -1,0 +1,286 @@
+"""Segments on this machine: one supervisor program beside each, found again by its locks and files."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from backprop.scheduler.home.layout import Home
+from backprop.worker.executor import locks
+from backprop.worker.executor.base import Exit, Life, Order
+from backprop.worker.executor.standby import Handed, Spares
+from backprop.worker.supervisor import failpoint, process_tree
+
+T = TypeVar("T")
+
+SUPERVISOR: Final = Path(__file__).parent.parent / "supervisor"
+CONTROL_SIGNALS: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+INTRODUCTION_S: Final = 5.0
+"""How long a new supervisor may take to say who it is before it is taken for dead."""
+
+
+class _Processes(msgspec.Struct):
+    """`processes.json`: (pid, start ticks) of supervisor and leader, valid for one boot."""
+
+    boot_id: str
+    supervisor: tuple[int, int]
+    leader: tuple[int, int]
+    started_at_s: float
+
+
+class LocalPlace:
+    """Implements `place.Place` for this machine."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._boot_id = process_tree.boot_id()
+        self._children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
+        self._pidfds: dict[tuple[str, int], int] = {}
+        self._handed: dict[tuple[str, int], Handed] = {}
+        self._spares = Spares(self._spawn_spare)
+
+    def start(self, order: Order) -> None:
+        folder = self.folder(order.run.id, order.number)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            self._write_order(folder, order)
+            self._spawn((order.run.id, order.number), folder, order.lock)
+            failpoint.at("launched")
+        finally:
+            # Closed, never unlocked: the supervisor holds the lock through its copy.
+            os.close(order.lock)
+
+    def prepare(self) -> None:
+        self._spares.prepare()
+
+    def close(self) -> None:
+        self._spares.close()
+
+    def look(self, run_id: str, number: int) -> tuple[Life, Exit | None]:
+        folder = self.folder(run_id, number)
+        # Locks first: a supervisor writes its record before it lets go of them. One that took over has none but its
+        # own, which is looked at last: whoever starts up finds it free.
+        named = (self._home.run_lock(run_id), folder / "log", folder / "supervisor.lock")
+        held = any(locks.held(path) for path in named)
+        record = _read(folder / "exit.json", Exit)
+        if record is not None:
+            return Life.ENDED, record
+        if not held:
+            # Lock files may have been deleted under those that hold them. A second copy would be worse than a look.
+            return (Life.UNSUPERVISED if self._is_seen(run_id, number) else Life.LOST), None
+        return (Life.ALIVE if self._supervisor_alive(run_id, number) else Life.UNSUPERVISED), None
+
+    def ask(self, run_id: str, number: int) -> None:
+        self._signal(run_id, number, signal.SIGTERM)
+
+    def kill(self, run_id: str, number: int) -> None:
+        self._signal(run_id, number, signal.SIGQUIT)
+
+    def pause(self, run_id: str, number: int) -> None:
+        self._signal(run_id, number, signal.SIGUSR1)
+
+    def unpause(self, run_id: str, number: int) -> None:
+        self._signal(run_id, number, signal.SIGUSR2)
+
+    def rouse(self, run_id: str, number: int) -> None:
+        self._signal(run_id, number, signal.SIGCONT)
+
+    def replace(self, run_id: str, number: int) -> None:
+        self._signal(run_id, number, signal.SIGKILL)
+
+    def supervise(self, run_id: str, number: int) -> None:
+        with contextlib.suppress(OSError):
+            self._spawn((run_id, number), self.folder(run_id, number), None)
+
+    def folder(self, run_id: str, number: int) -> Path:
+        return self._home.segment_folder(run_id, number)
+
+    def wake_fds(self) -> list[int]:
+        channels = (one.channel.fileno() for one in self._handed.values())
+        return [*self._pidfds.values(), *channels]
+
+    def reap(self) -> None:
+        for key, one in list(self._handed.items()):
+            if one.is_free():
+                del self._handed[key]
+                self._forget(key)
+                self._spares.give_back(one)
+        for key, child in list(self._children.items()):
+            if child.poll() is not None:
+                self._forget(key)
+        for key, handle in list(self._pidfds.items()):
+            if key not in self._children and _is_readable(handle):
+                self._forget(key)
+
+    def leader(self, run_id: str, number: int) -> process_tree.Process | None:
+        """The leader's process, if it is known and lives."""
+        known = self._processes(run_id, number)
+        leader = process_tree.Process(*known.leader) if known is not None else None
+        return leader if leader is not None and process_tree.alive(leader) else None
+
+    def is_recording(self, run_id: str, number: int) -> bool:
+        known = self._processes(run_id, number)
+        if known is None or process_tree.alive(process_tree.Process(*known.leader)):
+            return False
+        supervisor = process_tree.Process(*known.supervisor)
+        return process_tree.alive(supervisor) and not process_tree.stopped(supervisor)
+
+    def pids(self, run_id: str, number: int) -> frozenset[int]:
+        known = self._processes(run_id, number)
+        if known is None:
+            return frozenset()
+        supervisor, leader = known.supervisor[0], known.leader[0]
+        below = process_tree.descendants(supervisor) or process_tree.descendants(leader)
+        return frozenset({leader, *(process.pid for process in below)})
+
+    def watch(self, run_id: str, number: int) -> None:
+        """Wake up at the end of a supervisor that is not our child."""
+        known = self._processes(run_id, number)
+        if known is not None and (run_id, number) not in self._pidfds:
+            with contextlib.suppress(OSError):
+                self._pidfds[run_id, number] = os.pidfd_open(known.supervisor[0])
+
+    def _write_order(self, folder: Path, order: Order) -> None:
+        spec = order.run.spec
+        body = {
+            "format": 1,
+            "spec": str(self._home.run_folder(order.run.id) / "spec.json"),
+            "program": spec.program,
+            "argv": order.argv,
+            "cwd": spec.cwd,
+            "umask": spec.umask,
+            "environment": order.environment,
+            "cookie": _cookie(order.run.id, order.number),
+            "timebox_s": order.timebox_s,
+            "promised_mib": order.promised_mib,
+            "grace_s": spec.grace_s,
+            "stop_signal": int(signal.Signals[f"SIG{spec.stop_signal}"]),
+        }
+        handle = os.open(
+            folder / "order.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+        with open(handle, "wb") as file:  # noqa: PTH123
+            file.write(msgspec.json.encode(body))
+
+    def _spawn(self, key: tuple[str, int], folder: Path, lock: int | None) -> None:
+        """Start a supervisor by exec; never by bare fork, which would share the database connection."""
+        handed = self._spares.take(folder, lock) if lock is not None else None
+        if handed is not None:
+            child = handed.child
+        else:
+            words, handed_down = (
+                (str(folder), str(-1 if lock is None else lock)),
+                () if lock is None else (lock,),
+            )
+            with open(folder / "supervisor.log", "ab", opener=_private) as errors:
+                child = _supervisor(words, handed_down, errors.fileno())
+        self._forget(key)
+        self._children[key] = child
+        if handed is not None:
+            self._handed[key] = handed
+        with contextlib.suppress(OSError):
+            self._pidfds[key] = os.pidfd_open(child.pid)
+
+    def _spawn_spare(self, channel: int) -> "subprocess.Popen[bytes]":
+        return _supervisor(("--spare", str(channel)), (channel,), subprocess.DEVNULL)
+
+    def _signal(self, run_id: str, number: int, what: signal.Signals) -> None:
+        child = self._children.get((run_id, number))
+        if child is not None and child.poll() is None:
+            child.send_signal(what)
+            return
+        known = self._processes(run_id, number)
+        if known is not None:
+            process_tree.send(process_tree.Process(*known.supervisor), what)
+
+    def _supervisor_alive(self, run_id: str, number: int) -> bool:
+        child = self._children.get((run_id, number))
+        if child is not None:
+            return child.poll() is None
+        known = self._processes(run_id, number)
+        if known is not None:
+            return process_tree.alive(process_tree.Process(*known.supervisor))
+        if locks.held(self.folder(run_id, number) / "supervisor.lock"):
+            return True  # the disk was too full for it to say who it is
+        with contextlib.suppress(OSError):
+            return time.time() - self.folder(run_id, number).stat().st_mtime < INTRODUCTION_S
+        return False
+
+    def _is_seen(self, run_id: str, number: int) -> bool:
+        """Whether some process says that it belongs to the segment: its leader, or one with its environment."""
+        if self.leader(run_id, number) is not None:
+            return True
+        return bool(process_tree.carriers(tuple(entry.encode() for entry in _cookie(run_id, number))))
+
+    def _processes(self, run_id: str, number: int) -> _Processes | None:
+        known = _read(self.folder(run_id, number) / "processes.json", _Processes)
+        return known if known is not None and known.boot_id == self._boot_id else None
+
+    def _forget(self, key: tuple[str, int]) -> None:
+        self._children.pop(key, None)
+        handle = self._pidfds.pop(key, None)
+        if handle is not None:
+            os.close(handle)
+        handed = self._handed.pop(key, None)
+        if handed is not None:
+            handed.channel.close()
+
+
+def _is_readable(handle: int) -> bool:
+    """Not by `select`, which refuses descriptors from 1,024 on."""
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _cookie(run_id: str, number: int) -> list[str]:
+    """What every process of a segment has in its environment, unless it took it out."""
+    return [f"BACKPROP_RUN_ID={run_id}", f"BACKPROP_SEGMENT={number}"]
+
+
+def _supervisor(
+    words: tuple[str, ...], handed_down: tuple[int, ...], errors: int
+) -> "subprocess.Popen[bytes]":
+    """Start the program of `supervisor/`. Raises OSError."""
+    with _blocked(CONTROL_SIGNALS):
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", str(SUPERVISOR), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            pass_fds=handed_down,
+            start_new_session=True,
+            cwd="/",
+        )
+
+
+@contextlib.contextmanager
+def _blocked(signals: tuple[signal.Signals, ...]) -> Generator[None]:
+    """Whoever is started meanwhile begins with these signals blocked: what is sent to a supervisor that is still
+    starting waits for it instead of ending it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _private(path: str, flags: int) -> int:
+    """For `open`: ours alone whatever the umask, and no link is followed."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    """A file of the supervisor's; None when it is missing or not whole."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError):
+        return None

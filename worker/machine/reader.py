@@ -1,0 +1,122 @@
+"""The machine as the governor is to see it: the host read now, the GPUs as their helper last told.
+
+One look at the machine, for commands that need no worker.
+"""
+
+import re
+import select
+import time
+from pathlib import Path
+from typing import Final
+
+from backprop.scheduler.config.settings import Settings, load
+from backprop.scheduler.governor.snapshot import Snapshot
+from backprop.scheduler.home import layout
+from backprop.scheduler.home.layout import Home
+from backprop.worker.context import Context
+from backprop.worker.probes.client import GpuProbe
+from backprop.worker.probes.host import read_host
+from backprop.worker.probes.reading import Reading, unknown
+
+FRESH_S: Final = 3.0
+"""A reading older than this is not decided on: memory is taken and given back within seconds."""
+PATIENCE_S: Final = 0.5
+"""An answer is awaited this long. A driver needs milliseconds, a sick one for ever; meanwhile the GPUs count as
+unknown, which keeps back only the runs that need one."""
+
+_NUMBER: Final = re.compile(r"\d+")
+
+
+class MachineSense:
+    """Reads GPUs only while somebody asks. The first reading is asked for at once, so that it is there by then."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._probe = GpuProbe(context.settings.gpu_probe.value)
+        self._told_s: float | None = None
+        self._awaited_s: float | None = None
+        self._trouble: dict[str, str] = {}
+        self._probe.request(context.clock.monotonic_s())
+
+    def pump(self) -> None:
+        """Take an answer that has come. Call once a tick; never waits."""
+        now_s = self._context.clock.monotonic_s()
+        if (reading := self._probe.poll(now_s)) is not None:
+            self._told_s = now_s
+            self._say_trouble(reading)
+        if self._probe.fileno() is None:
+            self._awaited_s = None
+        elif self._awaited_s is None:
+            self._awaited_s = now_s
+
+    def snapshot(self) -> Snapshot | None:
+        """The machine now; None while a reading of its GPUs is awaited, but not for long."""
+        self.pump()
+        now_s = self._context.clock.monotonic_s()
+        old = self._told_s is None or (bool(self._probe.latest.gpus) and now_s - self._told_s > FRESH_S)
+        if old or self._probe.stale:
+            self._probe.request(now_s)
+            self.pump()
+        reading = self._probe.latest
+        if self._awaited_s is not None and (self._told_s is None or old):
+            awaited_s = now_s - self._awaited_s
+            if awaited_s < PATIENCE_S:
+                return None
+            reading = unknown(reading.gpus, f"the GPU driver has not answered for {awaited_s:.1f} s")
+        taken_s = now_s if self._told_s is None else self._told_s
+        return reading.with_host(read_host(self._context.home.root), taken_s)
+
+    def wake_fds(self) -> list[int]:
+        handle = self._probe.fileno()
+        return [] if handle is None else [handle]
+
+    def close(self) -> None:
+        self._probe.close()
+
+    def _say_trouble(self, reading: Reading) -> None:
+        """Say once what is wrong with which GPU, and that it no longer is."""
+        now = {f"GPU {gpu.index} ({gpu.name})": gpu.error for gpu in reading.gpus if gpu.error is not None}
+        if reading.problem is not None:
+            now = {"the GPUs": reading.problem}
+        for which, why in now.items():
+            if _NUMBER.sub("", why) != _NUMBER.sub("", self._trouble.get(which, "")):
+                self._context.talk.say("trouble", more=f"{which} cannot be used: {why}")
+        for which in self._trouble.keys() - now.keys():
+            if reading.problem is None:
+                self._context.talk.say("recovered", more=f"{which} can be used again")
+        self._trouble = now
+
+
+class Machine:
+    """Reads host and GPUs as often as asked, through one helper. Close it."""
+
+    def __init__(self, home: Home, settings: Settings | None = None) -> None:
+        self.settings = settings or load(Path.cwd(), layout.locate().root, None, {}).settings
+        self._probe = GpuProbe(self.settings.gpu_probe.value)
+        # Disk space is that of the home, or of the folder it will be created in.
+        self._place = home.root if home.root.exists() else home.root.parent
+
+    def look(self) -> Snapshot:
+        """The machine now; waits for a GPU driver 10 s at most."""
+        while True:
+            now_s = time.monotonic()
+            self._probe.request(now_s)
+            if (reading := self._probe.poll(now_s)) is not None:
+                break
+            if (handle := self._probe.fileno()) is None:
+                reading = self._probe.latest
+                break
+            select.select([handle], [], [], 0.1)
+        return reading.with_host(read_host(self._place), time.monotonic())
+
+    def close(self) -> None:
+        self._probe.close()
+
+
+def look(home: Home, settings: Settings | None = None) -> Snapshot:
+    """One look. `settings`: None for those of this directory."""
+    machine = Machine(home, settings)
+    try:
+        return machine.look()
+    finally:
+        machine.close()

@@ -1,0 +1,72 @@
+"""How much disk does our home take, and which logs are out of hand? One bounded look, at names and sizes only."""
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from backprop.scheduler.home.layout import Home
+
+GB: Final = 10**9
+LARGE_LOG_BYTES: Final = GB
+LARGE_HOME_BYTES: Final = 10 * GB
+
+
+@dataclass
+class DiskUse:
+    """`total_bytes`: on disk; of what was seen, if `whole` is False, because time ran out. `large_logs`: run, segment,
+    bytes, largest first."""
+
+    total_bytes: int = 0
+    whole: bool = True
+    large_logs: list[tuple[str, str, int]] = field(default_factory=list[tuple[str, str, int]])
+
+    @property
+    def large_home(self) -> bool:
+        return self.total_bytes > LARGE_HOME_BYTES
+
+    def sentences(self) -> list[str]:
+        """What a person should know, with what to do about it; nothing when all is well."""
+        told = [
+            f"the log of {run_id}, segment {segment}, has {size / GB:.1f} GB; let the script print less, or once it"
+            " has ended: backprop prune --compress-logs --keep-last 0"
+            for run_id, segment, size in self.large_logs[:3]
+        ]
+        if self.large_home:
+            least = "" if self.whole else "at least "
+            told.append(
+                f"Backprop's home takes {least}{self.total_bytes / GB:.1f} GB; see what may go:"
+                " backprop prune --older-than 30d --dry-run"
+            )
+        return told
+
+
+def look(home: Home, budget_s: float) -> DiskUse:
+    """Look at all files of the home for at most `budget_s`, the logs of runs first. Links are not followed. Raises
+    nothing."""
+    use, end = DiskUse(), time.monotonic() + budget_s
+    left = [home.root, home.runs]
+    while left:
+        if time.monotonic() > end:
+            use.whole = False
+            break
+        folder = left.pop()
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        if Path(entry.path) != home.runs:
+                            left.append(Path(entry.path))
+                    else:
+                        _count(use, folder, entry)
+    use.large_logs.sort(key=lambda one: -one[2])
+    return use
+
+
+def _count(use: DiskUse, folder: Path, entry: "os.DirEntry[str]") -> None:
+    info = entry.stat(follow_symlinks=False)
+    use.total_bytes += info.st_blocks * 512
+    if entry.name == "log" and info.st_size > LARGE_LOG_BYTES:
+        use.large_logs.append((folder.parent.name, folder.name, info.st_size))

@@ -1,0 +1,118 @@
+"""Logs of segments that are over, kept as `log.gz`: made, read and opened again.
+
+Only of segments of which nothing lives any more: who compresses holds the run's lock.
+"""
+
+import gzip
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from backprop.scheduler.errors import DatabaseBusy
+from backprop.scheduler.home import run_folder
+from backprop.scheduler.home.layout import Home
+from backprop.worker.executor import locks
+
+LEAST_BYTES: Final = 4096
+"""Below a block nothing is gained."""
+
+
+def log_of(segment: Path) -> Path:
+    """Where the log of a segment's folder is, compressed or not; `log` when there is none."""
+    packed = segment / "log.gz"
+    return packed if not (segment / "log").exists() and packed.exists() else segment / "log"
+
+
+def open_log(segment: Path) -> BinaryIO:
+    """The log's bytes from their beginning, as they were written. Raises OSError."""
+    path = log_of(segment)
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    if path.suffix != ".gz":
+        return os.fdopen(handle, "rb")
+    file = os.fdopen(handle, "rb", buffering=0)
+    packed = gzip.GzipFile(fileobj=file, mode="rb")
+    packed.myfileobj = file  # closes it with itself
+    return cast("BinaryIO", packed)
+
+
+def compress(segment: Path) -> int:
+    """Turn `log` into `log.gz`; how many bytes that saved, 0 when there is nothing to gain. On disk before the log
+    goes. Raises OSError."""
+    log, packed, draft = segment / "log", segment / "log.gz", segment / "log.gz.part"
+    try:
+        before = log.lstat().st_size
+    except FileNotFoundError:
+        return 0
+    if before < LEAST_BYTES or log.is_symlink():
+        return 0
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with log.open("rb") as plain, os.fdopen(os.open(draft, flags, 0o600), "wb") as into:
+            with gzip.GzipFile(filename="log", fileobj=into, mode="wb", compresslevel=6, mtime=0) as packer:
+                shutil.copyfileobj(plain, packer, 1 << 20)
+            into.flush()
+            os.fsync(into.fileno())
+            after = into.tell()
+        os.utime(draft, (log.stat().st_atime, log.stat().st_mtime))
+        draft.replace(packed)
+        run_folder.sync(segment)
+        log.unlink()
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    return before - after
+
+
+def plain_logs(run: Path) -> list[Path]:
+    """The logs in a run's folder that are worth compressing."""
+    found = [one / "log" for one in run.glob("[0-9]*") if one.name.isdecimal()]
+    return [log for log in found if log.is_file() and log.stat().st_size >= LEAST_BYTES]
+
+
+def compress_all(home: Home, run_ids: Iterable[str]) -> tuple[int, int]:
+    """Compress the logs of these runs, but for those of which something lives; how many, and the bytes saved.
+
+    Raises DatabaseBusy when the disk is full.
+    """
+    count = saved = 0
+    for run_id in run_ids:
+        logs = plain_logs(home.run_folder(run_id))
+        try:
+            lock = locks.take(home.run_lock(run_id)) if logs else None
+        except OSError:
+            continue
+        if lock is None:
+            continue
+        try:
+            for log in logs:
+                # Whatever has its stdout there holds the log locked: a process that outlived its run.
+                if not locks.held(log):
+                    saved += compress(log.parent)
+                    count += 1
+        except OSError as error:
+            raise DatabaseBusy(
+                f"{home.run_folder(run_id)}: {error}; free some space and try again"
+            ) from error
+        finally:
+            os.close(lock)
+    return count, saved
+
+
+def inflate(segment: Path) -> None:
+    """Put a plain `log` back, for whoever has to read it by offsets. Raises OSError."""
+    packed, draft = segment / "log.gz", segment / "log.part"
+    if (segment / "log").exists() or not packed.exists():
+        return
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with gzip.open(packed, "rb") as packer, os.fdopen(os.open(draft, flags, 0o600), "wb") as into:
+            shutil.copyfileobj(packer, into, 1 << 20)
+        os.utime(draft, (packed.stat().st_atime, packed.stat().st_mtime))
+        draft.replace(segment / "log")
+        packed.unlink()
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise OSError(f"{packed} is damaged: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,191 @@
+"""Runs leave: their folders, their copies, their rows; never a file outside their folders.
+
+    lock     the run's own, so that no worker starts it and nothing of it lives
+    rename   runs/ID to runs/.removed-ID-…, synced
+    forget   the row, in the transaction in which the rename is made
+    delete   the renamed folder
+
+A folder without a row is put back by the next worker's start, so the folder goes out of sight first. A crash in
+between leaves a row without a folder, which can be removed again, or a folder of that name, which the next `rm` or
+`prune` deletes.
+"""
+
+import contextlib
+import os
+import shutil
+import stat
+import time
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from backprop.scheduler.errors import DatabaseBusy
+from backprop.scheduler.home import batch_file, run_folder
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.home.run_folder import OutcomeFile
+from backprop.scheduler.lifecycle import FINAL, State
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.writes import deletion
+from backprop.scheduler.store.writes.deletion import REMOVABLE, Leaving, Removed
+from backprop.worker.executor import locks
+from backprop.worker.supervisor import failpoint
+
+AT_ONCE: Final = 100
+"""Run locks held at a time: each takes a descriptor, and a shell allows 1,024."""
+PREFIX: Final = ".removed-"
+PATIENCE_S: Final = 15.0
+"""How long for the workers to end a round of decisions; it takes them well under a second."""
+NEVER_QUEUED_S: Final = 86400.0
+
+
+@dataclass
+class Gone(Removed):
+    """`alive`: what stays because its processes live on. `freed_bytes`: of disk."""
+
+    alive: list[str] = field(default_factory=list[str])
+    freed_bytes: int = 0
+
+
+def remove(home: Home, database: Database, run_ids: Sequence[str], *, waiting: bool) -> Gone:
+    """Remove these runs. `waiting`: queued or held ones may be among them, so no worker may be about to start one.
+
+    Raises DatabaseBusy: nothing, or a part of them, is removed then, each whole or not at all.
+    """
+    gone = Gone()
+    for at in range(0, len(run_ids), AT_ONCE):
+        some = run_ids[at : at + AT_ONCE]
+        with _no_starts(home) if waiting else contextlib.nullcontext():
+            gone.add(_out_of_sight(home, database, some, gone, REMOVABLE if waiting else FINAL))
+        gone.freed_bytes += sweep(home)
+    return gone
+
+
+def sweep(home: Home) -> int:
+    """Delete what was put out of sight, now or before a crash; the bytes that were freed. Raises nothing."""
+    freed = 0
+    with contextlib.suppress(OSError):
+        for folder in home.runs.glob(f"{PREFIX}*"):
+            if locks.held(folder / "run.lock"):
+                continue  # somebody is at it, and may have to put it back
+            freed += size_of(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+    return freed
+
+
+def never_queued(home: Home, database: Database, now_s: float) -> list[Path]:
+    """Folders that a `run` left which was killed before it had queued anything. Raises OSError."""
+    old = [
+        folder
+        for folder in sorted(home.runs.iterdir())
+        if not folder.name.startswith(".")
+        and not (folder / "spec.json").exists()
+        and now_s - folder.lstat().st_mtime > NEVER_QUEUED_S
+    ]
+    unknown = deletion.unknown(database, [folder.name for folder in old])
+    return [folder for folder in old if folder.name in unknown]
+
+
+def size_of(folder: Path) -> int:
+    """Bytes on disk, links not followed. Copies that share their blocks with an original count in full."""
+    total = 0
+    for at, _, names in os.walk(folder, onerror=None):
+        for name in names:
+            with contextlib.suppress(OSError):
+                seen = (Path(at) / name).lstat()
+                total += seen.st_blocks * 512 if stat.S_ISREG(seen.st_mode) else 0
+    return total
+
+
+def _out_of_sight(
+    home: Home, database: Database, run_ids: Sequence[str], gone: Gone, among: Collection[State]
+) -> Removed:
+    renamed: dict[str, Path] = {}
+    together: dict[str, dict[str, OutcomeFile | None]] = {}
+
+    def take(leaving: Sequence[Leaving]) -> None:
+        for batch in {one.batch for one in leaving if one.batch is not None}:
+            ids = [one.id for one in leaving if one.batch == batch]
+            # Perhaps a second time: then what it has to be put back to is known already.
+            if batch not in together:
+                together[batch] = batch_file.forget(home, batch, ids)
+        for one in leaving:
+            if one.id not in renamed:
+                _hide(home, one.id, renamed)
+        run_folder.sync(home.runs)
+        failpoint.at("out of sight")
+
+    with _locked(home, run_ids) as (free, alive):
+        gone.alive += alive
+        try:
+            removed = deletion.remove(database, free, take, among)
+        except BaseException as error:
+            for run_id, folder in renamed.items():
+                with contextlib.suppress(OSError):
+                    folder.rename(home.run_folder(run_id))
+            for batch, before in together.items():
+                with contextlib.suppress(OSError):
+                    batch_file.remember(home, batch, before)
+            if isinstance(error, OSError):
+                raise DatabaseBusy(
+                    f"folders cannot be moved in {home.runs}: {error.strerror}; nothing was removed"
+                ) from error
+            raise
+    _forget_shared(home, database, together)
+    return removed
+
+
+def _hide(home: Home, run_id: str, renamed: dict[str, Path]) -> None:
+    folder = home.runs / f"{PREFIX}{run_id}-{os.urandom(4).hex()}"
+    with contextlib.suppress(FileNotFoundError):
+        home.run_folder(run_id).rename(folder)
+        renamed[run_id] = folder
+
+
+def _forget_shared(home: Home, database: Database, batches_of: Collection[str]) -> None:
+    """What a batch's members shared: what is left of its files once each has a folder or is removed, and their snapshot
+    of the code once none of them is left."""
+    for batch in batches_of:
+        batch_file.tidy(home, batch)
+    for batch in deletion.batches_without_runs(database, batches_of):
+        shutil.rmtree(batch_file.folder(home, batch), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(home: Home, run_ids: Sequence[str]) -> Generator[tuple[list[str], list[str]]]:
+    """(those of which nothing lives, the others). A run without a folder has nothing that could live."""
+    held: list[int] = []
+    free: list[str] = []
+    alive: list[str] = []
+    try:
+        for run_id in run_ids:
+            try:
+                lock = locks.take(home.run_lock(run_id))
+            except FileNotFoundError:
+                free.append(run_id)
+                continue
+            except OSError:
+                lock = None
+            if lock is None:
+                alive.append(run_id)
+            else:
+                held.append(lock)
+                free.append(run_id)
+        yield free, alive
+    finally:
+        for lock in held:
+            os.close(lock)
+
+
+@contextlib.contextmanager
+def _no_starts(home: Home) -> Generator[None]:
+    """While this is held no worker decides. Raises DatabaseBusy."""
+    admission = locks.Admission(home.locks)
+    end = time.monotonic() + PATIENCE_S
+    while not admission.__enter__():
+        if time.monotonic() > end:
+            raise DatabaseBusy(f"a worker has been deciding for {PATIENCE_S:g} s; stop it or try again")
+    try:
+        yield
+    finally:
+        admission.__exit__()

@@ -1,0 +1,95 @@
+"""Is a group's next round decided? After every few segments of each member the worse part of it is stopped."""
+
+import contextlib
+
+from backprop.scheduler.home import batch_file
+from backprop.scheduler.home.run_folder import OutcomeFile
+from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State
+from backprop.scheduler.records import RunRecord
+from backprop.scheduler.spec import Group
+from backprop.scheduler.store import groups
+from backprop.scheduler.store.reads import metrics, queries
+from backprop.scheduler.store.writes import claims
+from backprop.scheduler.store.writes.transitions import move
+from backprop.scheduler.successive_halving import Candidate, Place, is_due, rank
+from backprop.worker.context import Context
+
+
+class Halving:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def look(self, name: str | None) -> None:
+        """After a segment of a member of group `name` has ended. Raises DatabaseBusy."""
+        database = self._context.database
+        rules = groups.rules(database, name) if name is not None else None
+        if rules is None or rules.keep_share is None or rules.keep_every is None or rules.keep_metric is None:
+            return
+        if groups.is_short(database, rules.name, rules.keep_every):
+            return
+        decided = groups.rounds(database, rules.name)
+        members = groups.unfinished(database, rules.name)
+        ids = [run.id for run in members]
+        values = metrics.latest(database, ids, rules.keep_metric)
+        had, rounds = groups.segments_had(database, ids), groups.rounds_of(database, rules.name)
+        candidates = [
+            Candidate(run_id, had.get(run_id, 0), values.get(run_id), rounds.get(run_id, 0)) for run_id in ids
+        ]
+        if is_due(candidates, rules.keep_every):
+            places = rank(candidates, rules.keep_share, rules.keep_highest)
+            self._decide(rules, decided + 1, places, {run.id: run for run in members})
+
+    def _decide(self, rules: Group, number: int, places: list[Place], members: dict[str, RunRecord]) -> None:
+        """In one transaction with the stops: a crash must not leave a round that is decided and stops nobody."""
+        database, now_s = self._context.database, self._context.clock.wall_s()
+        said = self._said(rules, number, places)
+        out = [(members[one.run_id], f"{_place(one, places)} in {said}") for one in places if not one.kept]
+
+        def verb() -> list[tuple[RunRecord, str]] | None:
+            # Of two workers that see the same round due, one writes it down.
+            if not groups.decide_round(database, rules.name, number, places, now_s):
+                return None
+            return [(run, why) for run, why in out if self._stop_waiting(run.id, why, now_s)]
+
+        stopped = database.write(verb)
+        if stopped is None:
+            return
+        self._context.talk.say("ranked", more=f"group {rules.name}, {said}")
+        outcomes = [(run, _stopped(run, why, now_s)) for run, why in stopped]
+        with contextlib.suppress(OSError):
+            batch_file.write_outcomes(self._context.home, outcomes)
+
+    def _said(self, rules: Group, number: int, places: list[Place]) -> str:
+        kept = sum(one.kept for one in places)
+        told = f"round {number} by {rules.keep_metric}: {kept} of {len(places)} go on"
+        if any(one.value is not None for one in places):
+            return told
+        first = places[0].run_id
+        reported = metrics.latest_of_each(self._context.database, [first])[first]
+        return f"{told}, for none has reported it; reported are: {', '.join(reported) or 'no metrics at all'}"
+
+    def _stop_waiting(self, run_id: str, why: str, now_s: float) -> bool:
+        """Inside the transaction: whether it was stopped at once; a live one is asked to end, as its user's stop
+        would."""
+        database = self._context.database
+        now = queries.run_by_id(database, run_id)
+        if now is None:
+            return False
+        if now.state in LIVE:
+            claims.ask_to_end(database, now, Intent.OUTRANKED, why)
+            return False
+        if now.state in FINAL:
+            return False
+        values = {"reason": f"outranked: {why}", "ended_at_s": now_s, "waiting": None}
+        move(run_id, now.state, Event.STOPPED, now.segment, values)
+        return True
+
+
+def _stopped(run: RunRecord, why: str, now_s: float) -> OutcomeFile:
+    reason = f"outranked: {why}"
+    return OutcomeFile(state=State.STOPPED.value, reason=reason, segment=run.segment, ended_at_s=now_s)
+
+
+def _place(one: Place, places: list[Place]) -> str:
+    value = "no value" if one.value is None else f"{one.value:g}"
+    return f"place {one.place} of {len(places)} ({value})"

@@ -1,0 +1,173 @@
+"""Did a failed segment run out of memory, the GPU's or the machine's? Judged by the end of its log.
+
+Scripts catch "CUDA out of memory", say so, go on with a smaller batch, and may fail hours later of something else. So
+the words count only where the program's end is told: in the exception that ended it (of any rank) or in its direct
+cause, else in what a native program or a crash prints last, after any traceback. "During handling of the above
+exception" makes nothing count: a script that tries again inside `except` has that above whatever goes wrong later.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backprop.worker.segments.tail import LAST_BYTES, Tail
+
+NATIVE_LINES = 20
+"""How near the end a native program's last words must be, stack frames not counted."""
+TRACEBACK_LINES = 80
+"""How near the end an exception must be, to be the end: a summary (wandb) or the launcher's report may follow. A rank's
+own ("[rank0]: ") is printed by its dying interpreter and counts wherever it is."""
+MAX_CHARACTERS = 500
+
+
+@dataclass(frozen=True)
+class _Shortage:
+    words: re.Pattern[str]
+    otherwise: re.Pattern[str]
+    """Makes a line with the words mean something else."""
+
+    def said_in(self, line: str) -> bool:
+        return self.words.search(line) is not None and self.otherwise.search(line) is None
+
+
+_DEVICE = _Shortage(
+    re.compile(
+        r"\b(?:CUDA|HIP|XPU|GPU)\w*\b.{0,200}?\bout of memory\b"  # PyTorch, NCCL, the CUDA runtime, ggml
+        r"|\bOutOfMemoryError\b"  # torch., torch.cuda., c10::, cupy
+        r"|cudaErrorMemoryAllocation|hipErrorOutOfMemory|CUDA_ERROR_OUT_OF_MEMORY"
+        r"|_STATUS_ALLOC_FAILED\b|CUDNN_STATUS\w*_DEVICE_ALLOCATION_FAILED|CUFFT_ALLOC_FAILED"
+        r"|RESOURCE[_ ]EXHAUSTED: (?:out of memory|failed to allocate request)"  # XLA
+        r"|OOM when allocating tensor|ResourceExhaustedError:.*failed to allocate memory",  # TensorFlow
+        re.IGNORECASE,
+    ),
+    # "more than 1EB": a broken size, not a full GPU (NVIDIA/nccl#1284).
+    re.compile(r"more than 1EB memory|is not a failure|java\.lang|device:CPU|allocator cpu"),
+)
+_HOST = _Shortage(
+    re.compile(
+        r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|enforce fail at (?:CPUAllocator|alloc_cpu)"
+        r"|\b(?:_Array)?MemoryError\b|std::bad_alloc|\bCannot allocate memory\b"
+        r"|OOM when allocating tensor.*(?:device:CPU|allocator cpu)"
+        r"|DataLoader worker .*killed by signal: Killed"  # by the kernel: nobody else does
+    ),
+    re.compile(r"CUDA|cudaError"),  # RAPIDS raises MemoryError for the GPU's
+)
+
+_HEADER = re.compile(r"(?P<prefix>.*?)(?:Exception Group )?Traceback \(most recent call last\):")
+_RANK = re.compile(r"\[rank\d+\]: $")
+_CAUSED = "The above exception was the direct cause of the following exception:"
+# Raised because the training process has failed, by what started it: torchrun, `accelerate launch`, a wrapper script.
+_LAUNCHER = re.compile(r"(?:[\w.]+\.)?(?:ChildFailedError|CalledProcessError)\b")
+# Exceptions that say what happened only further down their message.
+_LONG = re.compile(r"Graph execution error|root error\(s\)|ResourceExhaustedError|NCCL error")
+_LONG_LINES = 60
+# Beginnings of lines that programs print for themselves, not scripts for their users.
+_NATIVE = re.compile(
+    r"\s*what\(\):|terminate called after"
+    r"|(?:[\w.]+\.)?\w*(?:Error|Exception): "  # rich prints a traceback under a header of its own
+    r"|[\W\d]*(?:[EF] )?(?:CUDA (?:runtime )?error|Cuda failure|cuda failed|HIP error|GPUassert|cudaMalloc)\b"
+    r"|.*\.(?:cc|cpp|cu|h):\d+\] "
+    r"|(?:[\w./-]+: )+Cannot allocate memory$",  # a shell
+    re.IGNORECASE,
+)
+# What `print(error); sys.exit(1)` leaves as the very last line.
+_LAST_WORDS = re.compile(r"(?:CUDA|HIP) out of memory\. Tried to allocate|CUDA error: out of memory")
+_FRAME = re.compile(
+    r"frame #\d+: |<omitting python frames>|Exception raised from |\s+File \"|\*\*\* |Aborted"
+)
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+
+
+def out_of_memory(log: Path) -> str | None:
+    """The line that says the GPU's memory ran out and ended the program; None if the log does not say so.
+
+    `log`: of a segment that failed by itself. At most 500 characters, colours removed. Raises nothing.
+    """
+    return _found(_end_of(log), _DEVICE)
+
+
+def host_out_of_memory(log: Path) -> str | None:
+    """The same for the machine's memory: CPU tensors, numpy, fork, a data loader killed by the kernel. Not the kernel
+    killing the script itself: that leaves no words, only signal KILL."""
+    return _found(_end_of(log), _HOST)
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """A traceback: `header` and `at` are the lines of its header and of its exception."""
+
+    prefix: str
+    header: int
+    at: int
+    is_launcher: bool
+
+
+def _found(lines: Sequence[str], shortage: _Shortage) -> str | None:
+    raised = list(_tracebacks(lines))
+    for prefix in dict.fromkeys(one.prefix for one in raised):
+        for message in _messages(lines, [one for one in raised if one.prefix == prefix]):
+            if shortage.said_in(message):
+                return message.strip()[:MAX_CHARACTERS]
+    return _native(lines, raised, shortage)
+
+
+def _tracebacks(lines: Sequence[str]) -> Iterator[_Raised]:
+    """`prefix` is what torchrun ("[rank0]: ") or an exception group ("  | ") puts before each line."""
+    for header, line in enumerate(lines):
+        match = _HEADER.fullmatch(line)
+        if match is None:
+            continue
+        prefix = match["prefix"].replace("+", "|")
+        for at in range(header + 1, len(lines)):
+            text = lines[at].removeprefix(prefix)
+            if lines[at].startswith(prefix) and text[:1].strip() and not text.startswith(("+-", "| ")):
+                yield _Raised(prefix, header, at, _LAUNCHER.match(text) is not None)
+                break
+
+
+def _messages(lines: Sequence[str], raised: Sequence[_Raised]) -> Iterator[str]:
+    """What the last exception says that is not a launcher's, and those it was raised from. `raised`: of one prefix."""
+    own = [one for one in raised if not one.is_launcher]
+    if not own or (not _RANK.search(own[-1].prefix) and len(lines) - own[-1].at > TRACEBACK_LINES):
+        return
+    while own:
+        last = own.pop()
+        yield lines[last.at]
+        if _LONG.search(lines[last.at]):
+            following = (one.header for one in raised if one.header > last.at)
+            yield from lines[last.at + 1 : min(last.at + _LONG_LINES, next(following, len(lines)))]
+        if _line_above(lines, last) != _CAUSED:
+            return
+
+
+def _line_above(lines: Sequence[str], raised: _Raised) -> str:
+    for line in reversed(lines[: raised.header]):
+        text = line.removeprefix(raised.prefix).strip()
+        if text and text != raised.prefix.strip():
+            return text
+    return ""
+
+
+def _native(lines: Sequence[str], raised: Sequence[_Raised], shortage: _Shortage) -> str | None:
+    """A program's last words: after the last exception, before a launcher reports that it has failed."""
+    start = max((one.at + 1 for one in raised if not one.is_launcher), default=0)
+    end = min((one.header for one in raised if one.is_launcher and one.header >= start), default=len(lines))
+    last = [line for line in lines[start:end] if not _FRAME.match(line)][-NATIVE_LINES:]
+    if last and _LAST_WORDS.match(last[-1]) and shortage.said_in(last[-1]):
+        return last[-1].strip()[:MAX_CHARACTERS]
+    said = (line for line in reversed(last) if _NATIVE.match(line) and shortage.said_in(line))
+    return next((line.strip()[:MAX_CHARACTERS] for line in said), None)
+
+
+def _end_of(log: Path) -> list[str]:
+    """The lines that are not blank in the last 64 KiB, but for a first one that was cut. A carriage return ends one."""
+    try:
+        start = max(0, log.stat().st_size - LAST_BYTES)
+        with Tail(log, start) as tail:
+            data = b"\n".join((*tail.read(LAST_BYTES), tail.rest()))
+    except OSError:
+        return []
+    text = _COLOUR.sub("", data.decode(errors="replace"))
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    return lines[1:] if start else lines

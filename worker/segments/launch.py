@@ -1,0 +1,170 @@
+"""A claimed run becomes a running leader: its arguments, its environment, its place."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from backprop.scheduler.errors import UnknownRun
+from backprop.scheduler.governor.snapshot import Gpu
+from backprop.scheduler.home import run_folder
+from backprop.scheduler.outcome import Ending
+from backprop.scheduler.records import RunRecord
+from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.store.reads import queries
+from backprop.worker.checkpoints.resume import command_line
+from backprop.worker.context import Context
+from backprop.worker.environment.snapshot_paths import pinned
+from backprop.worker.environment.tracking import continuity
+from backprop.worker.executor.base import Order
+from backprop.worker.segments import timebox
+from backprop.worker.segments.result import PASSING_ERRORS
+from backprop.worker.segments.tracker import Tender
+
+AMD_PREFIX: Final = "amd-"
+CONTEXT_MIB: Final = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One claimed segment. `lock`: descriptor of the taken run lock. `gpus`: those it was given. `limit_mib`: the
+    VRAM it may use on each, None for no limit."""
+
+    run_id: str
+    number: int
+    lock: int
+    checkpoint: str | None
+    gpus: Sequence[Gpu] = ()
+    promised_mib: int = 0
+    limit_mib: int | None = None
+
+
+def launch(context: Context, tender: Tender, wanted: Launch) -> None:
+    """Start the segment; settle it at once if it cannot be started. Consumes the lock. Raises DatabaseBusy."""
+    order: Order | OSError
+    try:
+        run = _run(context, wanted.run_id)
+        order = _order(context, run, wanted)
+    except BaseException:
+        # Held on, the lock would make a claimed run look alive for as long as this worker lives.
+        os.close(wanted.lock)
+        raise
+    if isinstance(order, OSError):
+        os.close(wanted.lock)
+        passing = order.errno in PASSING_ERRORS
+        what = f"cannot be read now ({order.strerror})" if passing else "is gone or damaged"
+        why = f"its code snapshot {what}: {run.spec.code}"
+        tender.could_not_start(run, Ending(could_not_start=why, passing=passing, wanted=run.intent))
+        return
+    told = f" from {wanted.checkpoint}" if wanted.checkpoint else ""
+    context.talk.say("started", run, f"segment {wanted.number}, {order.timebox_s / 60:g} min{told}")
+    try:
+        context.place.start(order)
+    except OSError as error:
+        ending = Ending(could_not_start=str(error), passing=error.errno in PASSING_ERRORS, wanted=run.intent)
+        tender.could_not_start(run, ending)
+
+
+def _run(context: Context, run_id: str) -> RunRecord:
+    run = queries.run_by_id(context.database, run_id)
+    if run is None:
+        raise UnknownRun(f"run {run_id} has been removed meanwhile")
+    return run
+
+
+def _order(context: Context, run: RunRecord, wanted: Launch) -> Order | OSError:
+    """What to execute, of the code as it was when queued; why not, when that cannot be read."""
+    shell = run_folder.read_environment(context.home.run_folder(run.id))
+    try:
+        code = pinned(run.spec, shell)
+    except OSError as error:
+        return error
+    run = msgspec.structs.replace(run, spec=code.spec)
+    folder = str(context.place.folder(run.id, wanted.number))
+    return Order(
+        run=run,
+        number=wanted.number,
+        argv=command_line(run.spec, wanted.checkpoint),
+        environment={
+            **continuity(context.home, run, wanted.number, shell),
+            **environment_of(run, folder, wanted),
+            **code.environment,
+            **_limit_environment(run, wanted, shell),
+        },
+        timebox_s=box_s(context, run),
+        promised_mib=wanted.promised_mib,
+        lock=wanted.lock,
+    )
+
+
+def environment_of(run: RunRecord, folder: str, wanted: Launch) -> dict[str, str]:
+    """What the leader gets besides the environment of the shell that queued it. See docs/protocol.md."""
+    spec = run.spec
+    optional = {
+        "BACKPROP_RESUME_FROM": wanted.checkpoint,
+        "BACKPROP_GROUP": run.group_name,
+        "BACKPROP_ARRAY_INDEX": None if run.array_index is None else str(run.array_index),
+        "BACKPROP_CHECKPOINT_EVERY_SECONDS": _text(spec.checkpoint_every_s),
+        "BACKPROP_GPU_MEMORY_LIMIT_MB": _text(wanted.limit_mib),
+        **visible_gpus(spec, wanted.gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
+    }
+    return {
+        "BACKPROP_RUN_ID": run.id,
+        "BACKPROP_RUN_NAME": run.name,
+        "BACKPROP_SEGMENT": str(wanted.number),
+        "BACKPROP_EVENTS": f"{folder}/events.jsonl",
+        "BACKPROP_MAX_MINUTES": f"{spec.timebox_s / 60:g}",
+        "BACKPROP_STOP_SIGNAL": spec.stop_signal,
+        "BACKPROP_FRAMEWORK": spec.framework,
+        "PYTHONUNBUFFERED": "1",
+    } | {name: value for name, value in optional.items() if value is not None}
+
+
+def visible_gpus(spec: RunSpec, gpus: Sequence[Gpu], allowed: str | None) -> dict[str, str | None]:
+    """The variables that show a leader its GPUs and no others; None for those to leave as they are.
+
+    By UUID, which unlike an index means the same to the driver and to CUDA. AMD's tools give us no name that
+    HIP takes, so those go by index. A CPU run sees none. Where no rule applied (`--gpu-probe none`, no GPU
+    found), the run still gets no more than the worker was allowed (`allowed`: its CUDA_VISIBLE_DEVICES).
+    """
+    if gpus and gpus[0].uuid.startswith(AMD_PREFIX):
+        return {"HIP_VISIBLE_DEVICES": ",".join(str(gpu.index) for gpu in gpus)}
+    if gpus:
+        uuids = ",".join(gpu.uuid for gpu in gpus)
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": uuids}
+    return {"CUDA_VISIBLE_DEVICES": "" if spec.gpus == 0 else allowed}
+
+
+def _limit_environment(run: RunRecord, wanted: Launch, shell: Mapping[str, str]) -> dict[str, str]:
+    """What makes the run's framework keep to its own limit (`-g`)."""
+    totals = [gpu.total_mib for gpu in wanted.gpus if gpu.total_mib]
+    if wanted.limit_mib is None or not totals or wanted.limit_mib >= min(totals):
+        return {}
+    from backprop.worker.environment.memory_limit import Framework, frameworks_of, limit_environment
+
+    script = Path(run.spec.script) if run.spec.script else None
+    # Where nothing is recognised, all: each variable is without effect where its framework is not used.
+    found = frameworks_of(run.spec.framework, script) or frozenset(Framework)
+    return limit_environment(found, allocator_mib(wanted.limit_mib), min(totals), shell, run.spec.program)
+
+
+def allocator_mib(limit_mib: int) -> int:
+    """What a framework's allocator may hand out so that the process keeps to `limit_mib`: a CUDA context takes 300 to
+    600 MiB beside it (nvidia-smi on an idle PyTorch process). The same rule stands in `sdk/_limit.py`."""
+    return limit_mib - min(CONTEXT_MIB, limit_mib // 4)
+
+
+def box_s(context: Context, run: RunRecord) -> float:
+    """For how long the supervisor lets this segment run, with or without a worker."""
+    if not run.spec.overrun_pct:
+        return timebox.timebox_s(run)
+    earlier = [one for one in queries.segments(context.database, run.id) if one.number < run.segment]
+    saved = queries.checkpoints(context.database, run.id)
+    return timebox.longest_s(run, timebox.habit_of(run.spec, earlier, saved, announces=False))
+
+
+def _text(value: float | None) -> str | None:
+    return None if value is None else f"{value:g}"

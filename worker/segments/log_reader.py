@@ -1,0 +1,199 @@
+"""What has a live segment said? Reads its log and its events file on from the stored offsets."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from backprop.scheduler.records import CheckpointRecord, MetricRecord, RunRecord, SegmentRecord
+from backprop.scheduler.store.writes.progress import Heard
+from backprop.worker.checkpoints import validation
+from backprop.worker.segments import events
+from backprop.worker.segments.resume_check import Steps
+from backprop.worker.segments.tail import MAX_READ_BYTES, Tail
+
+QUIET_STORE_S: Final = 10.0
+"""Offsets that moved past ordinary output alone are stored this seldom: reading it again would change nothing."""
+CHECKPOINTS_A_BATCH: Final = 8
+"""A script that announces faster than it is read is heard for its last few checkpoints; they are what a resume
+needs."""
+
+
+@dataclass
+class _Batch:
+    steps: Steps
+    step: int | None = None
+    loss: float | None = None
+    claims: dict[str, events.Checkpoint] = field(default_factory=dict[str, events.Checkpoint])
+    bad: int = 0
+    nonfinite: bool = False
+    news: bool = False
+    values: dict[str, tuple[int | None, float]] = field(default_factory=dict[str, tuple[int | None, float]])
+    """The last value of each name, with the step it was told at."""
+
+    def take(self, line: bytes) -> None:
+        match events.parse(line):
+            case events.Checkpoint() as said:
+                self.claims.pop(said.path, None)
+                self.claims[said.path] = said
+                self.step = said.step if said.step is not None else self.step
+                self.news = True
+            case events.Progress() as said:
+                self.step = said.step if said.step is not None else self.step
+                if said.step is not None:
+                    self.steps.take(said.step)
+                self.loss = said.loss if said.loss is not None else self.loss
+                self.measure(said.metrics if said.loss is None else said.metrics | {"loss": said.loss})
+                self.nonfinite = self.nonfinite or said.nonfinite
+                self.news = True
+            case events.BadEvent():
+                self.bad += 1
+                self.news = True
+            case None:
+                pass
+
+    def measure(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if name in self.values or len(self.values) < events.MAX_METRICS:
+                self.values[name] = (self.step, value)
+
+
+class Listener:
+    """Follows one segment. `hear` is idempotent across workers: the store takes each span of bytes once.
+
+    `left_out`: files that could not be read, with why. `steps`: those it has reported; but for the first, since this
+    listener began. `announces`: it has said since then that it saved.
+    """
+
+    def __init__(self, run: RunRecord, segment: SegmentRecord, folder: Path) -> None:
+        self._spec = run.spec
+        self._run_id, self._number = run.id, segment.number
+        self._cwd = Path(run.spec.cwd)
+        self._started_s = segment.started_at_s
+        self._first_output_s = segment.first_output_s
+        self.steps = Steps(first=segment.first_step)
+        self.announces = False
+        self.left_out: list[str] = []
+        self._log = Tail(folder / "log", segment.log_offset)
+        self._events = Tail(folder / "events.jsonl", segment.events_offset)
+        self._stored = (segment.log_offset, segment.events_offset)
+        self._stored_at_s = time.monotonic()
+
+    def hear(
+        self,
+        final: bool = False,
+        spotted: Sequence[CheckpointRecord] = (),
+        max_bytes: int = MAX_READ_BYTES,
+        leave: bool = False,
+    ) -> Heard | None:
+        """What was said since the last stored read; None when there is nothing worth a transaction. `max_bytes`: to be
+        read of each file, unless it is `final`. `leave`: go on without a file that cannot be read.
+
+        `spotted`: what was seen on disk meanwhile, to be stored together with it.
+
+        `final`: nothing can write any more: read to the end, and take a last line without its newline. Raises
+        OSError when a file exists and cannot be read.
+        """
+        batch = _Batch(self.steps)
+        for tail in (self._events, self._log):
+            try:
+                self._read(tail, batch, final, max_bytes)
+            except OSError as error:
+                if not leave or error.errno in validation.CANNOT_LOOK:
+                    raise
+                self.left_out.append(f"{tail.path} ({error.strerror})")
+        self.announces = self.announces or bool(batch.claims)
+        first_s = self._first_sign()
+        moved = (self._log.offset, self._events.offset) != self._stored
+        quiet = not batch.news and first_s is None
+        waits = quiet and not final and time.monotonic() - self._stored_at_s < QUIET_STORE_S
+        if not spotted and (not moved or waits):
+            return None
+        return Heard(
+            log_from=self._stored[0],
+            log_to=self._log.offset,
+            events_from=self._stored[1],
+            events_to=self._events.offset,
+            last_step=batch.step,
+            last_loss=batch.loss,
+            checkpoints=self._claims(list(batch.claims.values())[-CHECKPOINTS_A_BATCH:]),
+            bad_events=batch.bad,
+            nonfinite=batch.nonfinite,
+            first_output_s=first_s,
+            first_step=self.steps.first,
+            spotted=spotted,
+            metrics=self._measured(batch),
+        )
+
+    def unread_bytes(self) -> int:
+        """Raises OSError when a file exists and cannot be read."""
+        return self._log.unread_bytes() + self._events.unread_bytes()
+
+    def stands_at(self, segment: SegmentRecord) -> bool:
+        """Whether the row has been read as far as we have stored. Where it has not, what we heard is not in it."""
+        return self._stored == (segment.log_offset, segment.events_offset)
+
+    def stored(self, heard: Heard) -> None:
+        """The transaction went through."""
+        self._stored = (heard.log_to, heard.events_to)
+        self._stored_at_s = time.monotonic()
+        self._first_output_s = self._first_output_s or heard.first_output_s
+
+    def close(self) -> None:
+        self._log.close()
+        self._events.close()
+
+    @cached_property
+    def _roots(self) -> tuple[Path, ...]:
+        """Where it may save. Looked for once it says that it has: many runs never do."""
+        extra = [Path(root) for root in self._spec.checkpoint_roots]
+        given = Path(self._spec.resume_from) if self._spec.resume_from else None
+        return validation.roots_for(self._cwd, self._spec.argv, given, extra)
+
+    def _read(self, tail: Tail, batch: _Batch, final: bool, max_bytes: int) -> None:
+        while True:
+            for line in tail.read(max_bytes):
+                batch.take(line)
+            if not final:
+                return
+            if tail.at_end:
+                batch.take(tail.rest())
+                return
+
+    def _first_sign(self) -> float | None:
+        """Seconds from the start to the first complete line, once."""
+        if self._first_output_s is not None or self._log.offset + self._events.offset == 0:
+            return None
+        return max(time.time() - self._started_s, 0.0)
+
+    def _measured(self, batch: _Batch) -> list[MetricRecord]:
+        """What is read long after it was written belongs where it was written."""
+        written_s = (tail.written_s() for tail in (self._log, self._events))
+        at_s = min(time.time(), max((at_s for at_s in written_s if at_s is not None), default=math.inf))
+        return [
+            MetricRecord(self._run_id, self._number, at_s, step, name, value)
+            for name, (step, value) in batch.values.items()
+        ]
+
+    def _claims(self, said: Sequence[events.Checkpoint]) -> tuple[CheckpointRecord, ...]:
+        now_s = time.time()
+        return tuple(self._judged(one, now_s) for one in said)
+
+    def _judged(self, said: events.Checkpoint, now_s: float) -> CheckpointRecord:
+        known = validation.claim(said.path, self._cwd, self._roots, self._started_s, now_s)
+        refused = known.why if isinstance(known, validation.Refused) else None
+        good = known if isinstance(known, validation.Known) else None
+        return CheckpointRecord(
+            run_id=self._run_id,
+            segment=self._number,
+            path=str(good.path) if good else said.path,
+            step=said.step,
+            size_bytes=good.size_bytes if good else 0,
+            mtime_ns=good.mtime_ns if good else 0,
+            is_dir=good.is_dir if good else False,
+            saved_at_s=now_s,
+            refused=refused,
+        )

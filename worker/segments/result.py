@@ -1,0 +1,154 @@
+"""How did a segment end, and what had the chain done by then? Facts for `scheduler.outcome.settle`."""
+
+import errno
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from backprop.scheduler.lifecycle import Intent
+from backprop.scheduler.outcome import Chain, Ending
+from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+from backprop.worker.checkpoints.resume import known_of, start_of, usable
+from backprop.worker.checkpoints.validation import newest_good
+from backprop.worker.executor.base import Exit
+from backprop.worker.segments.gpu_oom import out_of_memory
+from backprop.worker.segments.tail import failure_line
+from backprop.worker.segments.timebox import landed_s
+
+TOLD_TO_END = "its supervisor was told to end it"
+PASSING_ERRORS = frozenset(
+    {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY}
+)
+"""Errors of a start that pass by themselves: no process, memory, descriptor or disk to be had just now."""
+
+
+class _Stop(msgspec.Struct):
+    """`stop.json`, as far as it is read here."""
+
+    at_s: float
+
+
+def ending_of(
+    run: RunRecord,
+    segment: SegmentRecord,
+    exit: Exit | None,  # noqa: A002
+    folder: Path,
+    saved: Sequence[CheckpointRecord] = (),
+    paused_s: Callable[[float, float], float] | None = None,
+) -> Ending:
+    """The end of `run`'s live segment; `exit` None means lost, and so does an end that nobody asked for and nobody
+    saw: it may have been a good one. Reads the end of its log when it failed.
+
+    `saved`: the run's checkpoints. `paused_s`: for how much of a span of the wall clock (Unix seconds) it was paused.
+    """
+    wanted, why = run.intent, run.intent_why
+    if exit is None or (exit.asked is None and not exit.seen_to_end):
+        running_s = exit.running_s if exit is not None else 0.0
+        return Ending(
+            wanted=wanted, lost=True, why_asked=why, running_s=running_s, first_sign_s=segment.first_output_s
+        )
+    asked = _asked(exit, run)
+    boxed = exit.asked == "timebox"
+    log, failed = folder / "log", asked is None and exit.exit_code != 0
+    return Ending(
+        asked=asked,
+        wanted=wanted,
+        why_asked=None if boxed else why or (TOLD_TO_END if asked is Intent.YIELD else None),
+        exit_code=exit.exit_code,
+        signal_name=_signal_name(exit.signal),
+        could_not_start=exit.could_not_start,
+        passing=exit.errno in PASSING_ERRORS,
+        killed=exit.escalated != "none",
+        last_line=failure_line(log) if failed else None,
+        out_of_memory=out_of_memory(log) if failed else None,
+        running_s=exit.running_s,
+        first_sign_s=segment.first_output_s,
+        cut_cost_s=_cut_cost_s(segment, exit, folder, saved, paused_s),
+    )
+
+
+def _cut_cost_s(
+    segment: SegmentRecord,
+    exit: Exit,  # noqa: A002
+    folder: Path,
+    saved: Sequence[CheckpointRecord],
+    paused_s: Callable[[float, float], float] | None,
+) -> float | None:
+    """Running time whose work is lost because the segment was asked to end: since its newest good checkpoint, all of it
+    where there is none. 0 for one that saved when it was asked; None for one that was not asked."""
+    if exit.asked is None:
+        return None
+    mine = [landed_s(one) for one in saved if one.segment == segment.number and one.refused is None]
+    if not mine:
+        return exit.running_s
+    ended_s = exit.ended_at_s if exit.ended_at_s is not None else max(mine)
+    # One that had to be killed went on as if it had not been asked.
+    end_s = ended_s if exit.escalated != "none" else _asked_at_s(folder) or ended_s
+    if max(mine) >= end_s:
+        return 0.0
+    paused = paused_s(max(mine), end_s) if paused_s is not None else 0.0
+    return min(end_s - max(mine) - paused, exit.running_s)
+
+
+def _asked_at_s(folder: Path) -> float | None:
+    """When the stop signal was sent, Unix seconds; None where the disk was too full to note it."""
+    try:
+        return msgspec.json.decode((folder / "stop.json").read_bytes(), type=_Stop).at_s
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def chain_of(
+    run: RunRecord, segment: SegmentRecord, ending: Ending, saved: Sequence[CheckpointRecord]
+) -> Chain:
+    """What the chain has done, judged by the checkpoints that are good now. `saved`: newest first."""
+    good = usable(run, saved)
+    used = (
+        record.step
+        for record in saved
+        if record.path == segment.checkpoint_used and record.segment < segment.number
+    )
+    resumed_step = next(used, None)
+    fresh = [
+        record for record in good if record.segment == segment.number and _later(record.step, resumed_step)
+    ]
+    return Chain(
+        segments=segment.number - run.chain_start,
+        total_s=run.chain_total_s + ending.running_s,
+        stalled=run.stalled,
+        retries_used=run.retries_used,
+        lost=run.lost,
+        progressed=newest_good([known_of(record) for record in fresh])[0] is not None,
+        promised_mib=segment.promised_mib,
+        peak_mib=segment.peak_mib,
+        oom_retries=run.oom_retries,
+        resumable=newest_good([known_of(record) for record in good])[0] is not None
+        or start_of(run) is not None,
+        advanced=run.last_step is not None
+        and run.last_step > (-1 if segment.steps_from is None else segment.steps_from),
+    )
+
+
+def _later(step: int | None, resumed_step: int | None) -> bool:
+    """Saving again the very step one resumed from is no progress; without both steps, a newer file is."""
+    return step is None or resumed_step is None or step > resumed_step
+
+
+def _asked(exit: Exit, run: RunRecord) -> Intent | None:  # noqa: A002
+    """Whose wish the stop signal carried. A signal that no row explains came from outside: make room for it."""
+    if exit.asked == "timebox":
+        return Intent.TIMEBOX
+    if exit.asked is not None:
+        return run.intent or Intent.YIELD
+    return None
+
+
+def _signal_name(number: int | None) -> str | None:
+    if number is None:
+        return None
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,140 @@
+"""Did a resumed segment really resume? If its steps begin again, the whole night would be spent on the same hour.
+
+An alarm ends the run, so it is raised only where nothing else explains what is seen:
+
+- The segment was given a checkpoint of an earlier one, and its step is known.
+- The very first step it reports lies where the run's first one lay, and well before the checkpoint's.
+- Steps never went back within a segment: those that begin again with each epoch say nothing. And they are known to go
+  on past a save; where each segment so far has ended at one, this segment first has to pass it.
+
+Without reported steps: its first checkpoint carries the step of the run's first one, well before the one resumed from.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from backprop.scheduler.spec import RunSpec
+from backprop.worker.segments import events
+from backprop.worker.segments.tail import Tail
+
+NEAR: Final = 0.05
+"""Of the way from the first step to the checkpoint's: as near to the beginning counts as the beginning."""
+CLEARLY: Final = 2
+"""By so many steps the checkpoint lies beyond. By one it may: it counts steps done, the script prints which it does."""
+SCAN_BYTES: Final = 4 << 20
+"""Of the beginning and of the end of a long log. Steps that go back with each epoch do so in either part."""
+
+
+@dataclass
+class Steps:
+    """The steps a segment has reported. `fell`: one was lower than the one before it."""
+
+    first: int | None = None
+    last: int | None = None
+    highest: int | None = None
+    fell: bool = False
+
+    def take(self, step: int) -> None:
+        self.first = step if self.first is None else self.first
+        self.fell = self.fell or (self.last is not None and step < self.last)
+        self.highest = step if self.highest is None else max(step, self.highest)
+        self.last = step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """What the segments before have shown. `origin`: the first step ever reported. `resumed_step`: the checkpoint's.
+    `fell`: steps went back within one. `passed`: in one they went on after a save. `saved_steps`: of their
+    checkpoints, in the order of saving."""
+
+    origin: int | None
+    resumed_step: int | None
+    fell: bool = False
+    passed: bool = False
+    saved_steps: tuple[int, ...] = ()
+
+
+def is_fine(before: Before, steps: Steps, reached: int | None = None) -> bool:
+    """Whether its first step shows that it went on, or that nothing can be told. `reached`: the last step before it
+    began, for where the checkpoint's is not known."""
+    resumed = before.resumed_step if before.resumed_step is not None else reached
+    if resumed is None or before.fell or steps.fell:
+        return True
+    if before.origin is None or steps.first is None:
+        return False
+    near = steps.first <= before.origin + NEAR * (resumed - before.origin)
+    return not near or resumed - steps.first < CLEARLY
+
+
+def why_over(before: Before, steps: Steps, new_saved: Sequence[int]) -> str | None:
+    """What shows that a resumed segment began again; None while nothing does. `new_saved`: the steps of the checkpoints
+    it has saved, in order."""
+    resumed = before.resumed_step
+    if resumed is None or is_fine(before, steps):
+        return None
+    if before.origin is not None:
+        on = before.passed or (steps.highest is not None and steps.highest > resumed)
+        if steps.first is None or not on:
+            return None
+        return f"its steps began again at {steps.first}, though it was given a checkpoint of step {resumed}"
+    saved = before.saved_steps
+    if not new_saved or len(saved) < CLEARLY or any(one >= two for one, two in pairwise(saved)):
+        return None
+    if new_saved[0] > saved[0] or resumed - new_saved[0] < CLEARLY:
+        return None
+    return f"it saved step {new_saved[0]} again, though it was given a checkpoint of step {resumed}"
+
+
+def advice(spec: RunSpec, run_id: str) -> str:
+    """What to do about it."""
+    said = spec.resume_arg not in ("auto", "none")
+    told = f"in BACKPROP_RESUME_FROM, and passed as {spec.resume_arg}" if said else "in BACKPROP_RESUME_FROM"
+    return (
+        f"so it did not take it up. The path is {told}: let the script load it, or queue it with the --resume-arg that"
+        f" it takes (docs/protocol.md); if its steps mean something else: backprop resume {run_id}"
+    )
+
+
+@dataclass
+class Told:
+    """What the events of one segment's files tell: its steps, whether they went on after a save, and the step told
+    last before each announced path."""
+
+    steps: Steps
+    passed: bool
+    step_at: dict[str, int]
+
+
+def read_back(folder: Path, cwd: Path) -> Told:
+    """Read the events of a segment that has ended; of long files their beginning and their end. Raises OSError,
+    also where its log is gone or compressed: what cannot be read proves nothing."""
+    (folder / "log").stat()
+    told = Told(Steps(), False, {})
+    for path in (folder / "events.jsonl", folder / "log"):
+        steps, at_save = Steps(), None
+        for said in _events_in(path):
+            if isinstance(said, events.Progress) and said.step is not None:
+                steps.take(said.step)
+                told.passed = told.passed or (at_save is not None and said.step > at_save)
+            elif isinstance(said, events.Checkpoint) and steps.last is not None:
+                at_save = steps.last
+                told.step_at[os.path.realpath(cwd / said.path)] = steps.last
+        if steps.first is not None:
+            steps.fell = steps.fell or told.steps.fell
+            told.steps = steps
+    return told
+
+
+def _events_in(path: Path) -> Iterator[object]:
+    size = path.stat().st_size if path.exists() else 0
+    parts = [(0, SCAN_BYTES), (size - SCAN_BYTES, size)] if size > 2 * SCAN_BYTES else [(0, size)]
+    for begin, end in parts:
+        with Tail(path, begin) as tail:
+            while tail.offset < end:
+                yield from map(events.parse, tail.read())
+                if tail.at_end:
+                    break

@@ -1,0 +1,68 @@
+"""What did the last crash leave? Live runs of dead workers are taken over; dead workers are struck off.
+
+Nothing is decided from a pid or a time stamp: a worker is dead when its lock is free, and what its runs have
+become, `tend` reads from their locks and files.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import claims
+from backprop.worker.context import Context
+from backprop.worker.executor import locks
+from backprop.worker.wakeup import wake_path
+
+YOUNG_S: Final = 60.0
+
+
+def reconcile(context: Context) -> int:
+    """Take over what dead workers own; how many runs were taken over. Raises DatabaseBusy."""
+    folder = context.home.locks
+    dead: dict[str, bool] = {}
+    taken = 0
+    for run in queries.live_runs(context.database):
+        owner = run.worker
+        if owner is None or owner == context.worker or not context.mine(run):
+            continue
+        if owner not in dead:
+            dead[owner] = not locks.worker_alive(folder, owner)
+        if dead[owner] and claims.change_owner(context.database, run, context.worker):
+            taken += 1
+            context.place.watch(run.id, run.segment)
+            context.talk.say("adopted", run, f"segment {run.segment}, from worker {owner} that is gone")
+    strike_off(context.home, context.database, context.clock.wall_s(), context.worker)
+    return taken
+
+
+def strike_off(home: Home, database: Database, now_s: float, but: str | None = None) -> list[str]:
+    """Mark dead workers as stopped and remove their lock and FIFO: their ids are never used again. Returns the ids.
+
+    Raises DatabaseBusy. `but`: the worker that asks.
+    """
+    dead = [
+        worker.id
+        for worker in queries.workers(database)
+        if worker.id != but and not locks.worker_alive(home.locks, worker.id)
+    ]
+    for worker in dead:
+        claims.worker_stopped(database, worker, now_s)
+        for path in (locks.worker_lock_path(home.locks, worker), wake_path(home.locks, worker)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+    return dead
+
+
+def leftovers(home: Home, now_s: float) -> list[Path]:
+    """Lock files and FIFOs of workers that are dead. Young ones do not count: a worker makes its file and then locks
+    it. Raises OSError."""
+    found: list[Path] = []
+    for path in sorted(home.locks.glob("worker-*")):
+        worker = path.stem.removeprefix("worker-")
+        old = now_s - path.lstat().st_mtime > YOUNG_S
+        if path.suffix in (".lock", ".wake") and old and not locks.worker_alive(home.locks, worker):
+            found.append(path)
+    return found
