@@ -17,18 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backprop.cli.context import open_home
-from backprop.cli.submit.submission import Asked, enqueue, submission
+from backprop.cli.submit.submission import SubmissionRequest, enqueue, submission
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.governor.decide import Limits, Need, Reservation, decide
 from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store.connection import Database
 from backprop.worker.admission.admission import Admitter
-from backprop.worker.context import Clock, Context, Talk
-from backprop.worker.executor.local import LocalPlace
-from backprop.worker.machine.monitor import Guard
+from backprop.worker.clock import Clock
+from backprop.worker.console import Console
+from backprop.worker.context import Context
+from backprop.worker.executor.local import LocalExecutor
+from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.probes.client import GpuProbe
-from backprop.worker.segments.tracker import Tender
+from backprop.worker.segments.tracker import SegmentTracker
 from benchmarks.resting import watch
 from benchmarks.sample import OURS, Row, Sample, ours, table
 from benchmarks.workbench import Workbench
@@ -88,10 +90,12 @@ def _whole_queue(times: int, queued: int) -> Iterator[Row]:
         home, database = open_home()
         try:
             settings = _fill(home, database, queued)
-            context = Context(home, database, LocalPlace(home), "bench", settings, Clock(), Talk(quiet=True))
+            context = Context(
+                home, database, LocalExecutor(home), "bench", settings, Clock(), Console(quiet=True)
+            )
             sense = StillPicture()
-            guard = Guard(context, sense)
-            admitter = Admitter(context, sense, guard, Tender(context, guard.ended))
+            guard = RuntimeMonitor(context, sense)
+            admitter = Admitter(context, sense, guard, SegmentTracker(context, guard.ended))
             first = _timed(lambda: _refused(admitter), 1)
             later = _timed(lambda: _refused(admitter), times)
         finally:
@@ -109,7 +113,7 @@ def _fill(home: Home, database: Database, queued: int) -> Settings:
         {},
         None,
         home,
-        Asked(),
+        SubmissionRequest(),
     )
     run_id = enqueue(home, database, wanted, time.time())
     with contextlib.closing(sqlite3.connect(home.database)) as connection, connection:

@@ -85,7 +85,7 @@ def since_s(text: str, now_s: float, option: str = "--since") -> float:
 
 
 @dataclass(frozen=True)
-class Picked:
+class Selection:
     """`able`: those the verb applies to. `refused`: named one by one, but their state does not allow it. `bulk`: a
     group or a filter chose them, so that a count comes first."""
 
@@ -102,7 +102,7 @@ def pick(
     states: Collection[State],
     done: str,
     named: Collection[State] | None = None,
-) -> Picked:
+) -> Selection:
     """The runs a verb is about. `states`: those it applies to; runs in others are passed over, but refused when they
     were named themselves. `named`: the states it applies to in those, if others. `done`: the verb as in "can be
     stopped".
@@ -125,7 +125,7 @@ def pick(
             f"{count} {state}" for state in STATES if (count := sum(one.state == state for one in found))
         )
         raise UnknownRun(f"no run that matches {_told(words, filters)} can be {done}: {counts}")
-    return Picked(able, refused, filters.given or any(not one.named for one in found))
+    return Selection(able, refused, filters.given or any(not one.named for one in found))
 
 
 def report(
@@ -141,7 +141,7 @@ def report(
         click.echo(f"  … and {len(done) - len(shown)} more")
 
 
-def rehearse(picked: Picked, verb: str, why: str, code: int) -> int:
+def rehearse(picked: Selection, verb: str, why: str, code: int) -> int:
     """`--dry-run`: all that would be done, one line a run, and what would be refused; the exit code."""
     report(
         picked.able,

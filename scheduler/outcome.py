@@ -26,7 +26,7 @@ BACKOFF_CAP_S: Final = 600.0
 
 
 @dataclass(frozen=True)
-class Ending:
+class SegmentResult:
     """How one segment ended.
 
     `asked`: what the leader had been signalled for before it exited; None if it exited by itself.
@@ -76,7 +76,7 @@ class Chain:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class NextMove:
     """One move, with the run's new counters. `outcome` names the segment's end; `delay_s`: not claimed before.
     `need_mib`: the VRAM to reserve from now on, when it has to be raised. `fault`: the kind of trouble."""
 
@@ -91,30 +91,30 @@ class Verdict:
     fault: Fault | None = None
 
 
-def settle(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
+def next_move(spec: RunSpec, ending: SegmentResult, chain: Chain) -> NextMove:
     """Decide the move that a segment's end causes. Raises nothing."""
     if ending.lost:
         return _lost(ending, chain)
     if ending.could_not_start is not None:
         return _not_started(spec, ending, chain)
     if Intent.STOP in (ending.asked, ending.wanted) and not _finished_by_itself(ending):
-        return Verdict(Event.STOPPED, "stopped", f"stopped by the user{_from_checkpoint(chain)}")
+        return NextMove(Event.STOPPED, "stopped", f"stopped by the user{_from_checkpoint(chain)}")
     if Intent.OUTRANKED in (ending.asked, ending.wanted) and not _finished_by_itself(ending):
-        return Verdict(Event.STOPPED, "outranked", f"outranked: {ending.why_asked}{_from_checkpoint(chain)}")
+        return NextMove(Event.STOPPED, "outranked", f"outranked: {ending.why_asked}{_from_checkpoint(chain)}")
     if Intent.NAN in (ending.asked, ending.wanted):
         told = f"{ending.why_asked}; look at its checkpoints before it is resumed"
-        return Verdict(Event.FAILED, Fault.NAN, told, fault=Fault.NAN)
+        return NextMove(Event.FAILED, Fault.NAN, told, fault=Fault.NAN)
     if ending.asked is Intent.LIMIT:
-        return Verdict(Event.FAILED, "over its limit", f"ended: {ending.why_asked}")
+        return NextMove(Event.FAILED, "over its limit", f"ended: {ending.why_asked}")
     if ending.asked is Intent.YIELD:
         return _yielded(ending, chain)
     if ending.asked is Intent.TIMEBOX:
         return _chained(spec, ending, chain, "timeboxed", ending.why_asked or "timebox reached")
     if ending.asked is Intent.STARTED_OVER:
         told = f"started over: {ending.why_asked}"
-        return Verdict(Event.FAILED, Fault.STARTED_OVER, told, fault=Fault.STARTED_OVER)
+        return NextMove(Event.FAILED, Fault.STARTED_OVER, told, fault=Fault.STARTED_OVER)
     if ending.exit_code == 0:
-        return Verdict(Event.COMPLETED, "completed", "exited 0")
+        return NextMove(Event.COMPLETED, "completed", "exited 0")
     if ending.exit_code == EX_TEMPFAIL:
         return _chained(spec, ending, chain, "tempfail", "exited 75 (run me again)")
     if ending.out_of_memory is not None:
@@ -122,7 +122,7 @@ def settle(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
     return _failed(spec, ending, chain)
 
 
-def named(verdict: Verdict, run_id: str) -> Verdict:
+def named(verdict: NextMove, run_id: str) -> NextMove:
     """With the run's id in what it advises, so that it can be typed as it stands."""
     return replace(verdict, reason=verdict.reason.replace("backprop resume", f"backprop resume {run_id}"))
 
@@ -132,26 +132,28 @@ def backoff_s(attempt: int) -> float:
     return min(BACKOFF_BASE_S * 2 ** (attempt - 1), BACKOFF_CAP_S)
 
 
-def _finished_by_itself(ending: Ending) -> bool:
+def _finished_by_itself(ending: SegmentResult) -> bool:
     """It exited 0 before any signal reached it. A user's stop that came later has nothing left to stop."""
     return ending.asked is None and ending.exit_code == 0
 
 
-def _chained(spec: RunSpec, ending: Ending, chain: Chain, outcome: str, what: str) -> Verdict:
+def _chained(spec: RunSpec, ending: SegmentResult, chain: Chain, outcome: str, what: str) -> NextMove:
     progressed = chain.progressed or (outcome == "tempfail" and chain.advanced)
     stalled = 0 if progressed else chain.stalled + 1
     stop = _why_not_chained(spec, ending, chain, stalled, outcome)
     if stop:
-        return Verdict(Event.TIMEBOXED, outcome, f"{what}; {stop}", stalled, chain.retries_used)
+        return NextMove(Event.TIMEBOXED, outcome, f"{what}; {stop}", stalled, chain.retries_used)
     if progressed:
-        return Verdict(Event.REQUEUED, outcome, f"{what}; resumes from its newest checkpoint", 0)
+        return NextMove(Event.REQUEUED, outcome, f"{what}; resumes from its newest checkpoint", 0)
     told = "resumes from an older checkpoint" if chain.resumable else "starts again: no checkpoint is known"
-    return Verdict(
+    return NextMove(
         Event.REQUEUED, outcome, f"{what} without a new checkpoint; {told}", stalled, chain.retries_used
     )
 
 
-def _why_not_chained(spec: RunSpec, ending: Ending, chain: Chain, stalled: int, outcome: str) -> str | None:
+def _why_not_chained(
+    spec: RunSpec, ending: SegmentResult, chain: Chain, stalled: int, outcome: str
+) -> str | None:
     """Why the chain ends here, with what to do about it; None when it goes on."""
     if not spec.auto_resume:
         return "auto-resume is off; `backprop resume` continues it"
@@ -175,7 +177,7 @@ def _used_up(spec: RunSpec, chain: Chain) -> str | None:
     return None
 
 
-def _advice(spec: RunSpec, ending: Ending) -> str:
+def _advice(spec: RunSpec, ending: SegmentResult) -> str:
     began = (
         f"Its first output came after {ending.first_sign_s:.1f} s. "
         if ending.first_sign_s is not None
@@ -188,12 +190,12 @@ def _advice(spec: RunSpec, ending: Ending) -> str:
     )
 
 
-def _longer(spec: RunSpec, ending: Ending) -> str:
+def _longer(spec: RunSpec, ending: SegmentResult) -> str:
     longer_s = max(2 * spec.timebox_s, 2 * (ending.first_sign_s or 0.0))
     return f"give it a longer box: backprop resume -m {longer_s / 60:g}"
 
 
-def _yielded(ending: Ending, chain: Chain) -> Verdict:
+def _yielded(ending: SegmentResult, chain: Chain) -> NextMove:
     why = ending.why_asked or "asked to make room"
     told = (
         "resumes from its last checkpoint"
@@ -202,20 +204,20 @@ def _yielded(ending: Ending, chain: Chain) -> Verdict:
     )
     # A yield is nobody's strike, nor does it wipe one out: a run that is lost again and again stays counted.
     stalled, lost = (0, 0) if chain.progressed else (chain.stalled, chain.lost)
-    return Verdict(Event.REQUEUED, "yielded", f"yielded: {why}; {told}", stalled, chain.retries_used, lost)
+    return NextMove(Event.REQUEUED, "yielded", f"yielded: {why}; {told}", stalled, chain.retries_used, lost)
 
 
-def _lost(ending: Ending, chain: Chain) -> Verdict:
+def _lost(ending: SegmentResult, chain: Chain) -> NextMove:
     lost = 1 if chain.progressed else chain.lost + 1
     if (over := _over_anyway(ending, "lost", "its processes were gone already")) is not None:
         return over
     if lost > LOST_CAP:
         why = f"lost {lost} times in a row (killed from outside, or the machine went down); not started again"
-        return Verdict(Event.FAILED, "lost", why, lost=lost)
+        return NextMove(Event.FAILED, "lost", why, lost=lost)
     told = (
         "resumes from its last checkpoint" if chain.resumable else "starts again: it had saved no checkpoint"
     )
-    return Verdict(
+    return NextMove(
         Event.REQUEUED,
         "lost",
         f"segment {chain.segments} was lost (killed from outside, or the machine went down); {told}",
@@ -225,45 +227,45 @@ def _lost(ending: Ending, chain: Chain) -> Verdict:
     )
 
 
-def _over_anyway(ending: Ending, outcome: str, how: str) -> Verdict | None:
+def _over_anyway(ending: SegmentResult, outcome: str, how: str) -> NextMove | None:
     """What was wanted of the segment decides over its run, even if it came to its end in another way."""
     match ending.wanted:
         case Intent.STOP:
-            return Verdict(Event.STOPPED, outcome, f"stopped by the user; {how}")
+            return NextMove(Event.STOPPED, outcome, f"stopped by the user; {how}")
         case Intent.OUTRANKED:
-            return Verdict(Event.STOPPED, "outranked", f"outranked: {ending.why_asked}; {how}")
+            return NextMove(Event.STOPPED, "outranked", f"outranked: {ending.why_asked}; {how}")
         case Intent.NAN:
             told = f"{ending.why_asked}; {how}"
-            return Verdict(Event.FAILED, Fault.NAN, told, fault=Fault.NAN)
+            return NextMove(Event.FAILED, Fault.NAN, told, fault=Fault.NAN)
         case Intent.STARTED_OVER:
             told = f"started over: {ending.why_asked}; {how}"
-            return Verdict(Event.FAILED, Fault.STARTED_OVER, told, fault=Fault.STARTED_OVER)
+            return NextMove(Event.FAILED, Fault.STARTED_OVER, told, fault=Fault.STARTED_OVER)
         case Intent.LIMIT:
-            return Verdict(Event.FAILED, "over its limit", f"ended: {ending.why_asked}; {how}")
+            return NextMove(Event.FAILED, "over its limit", f"ended: {ending.why_asked}; {how}")
         case _:
             return None
 
 
-def _not_started(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
+def _not_started(spec: RunSpec, ending: SegmentResult, chain: Chain) -> NextMove:
     why = f"could not be started: {ending.could_not_start}"
     if (over := _over_anyway(ending, "not started", f"it {why}")) is not None:
         return over
     if ending.passing and chain.lost < LOST_CAP:
         lost = chain.lost + 1
-        return Verdict(
+        return NextMove(
             Event.REQUEUED, "not started", why, chain.stalled, chain.retries_used, lost, backoff_s(lost)
         )
     return _failed(spec, ending, chain)
 
 
-def _out_of_memory(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
+def _out_of_memory(spec: RunSpec, ending: SegmentResult, chain: Chain) -> NextMove:
     """Once more with a larger need. Not when it ran into the very limit its user set: that would happen again."""
     said = f"out of GPU memory: {ending.out_of_memory}"
     own_limit = spec.gpu_memory_limit is not None
     neighbours = chain.peak_mib is not None and chain.peak_mib < 0.9 * chain.promised_mib
     if chain.oom_retries or not chain.promised_mib or (own_limit and not neighbours):
         advice = "; raise its limit: backprop resume -g" if own_limit else ""
-        return Verdict(
+        return NextMove(
             Event.FAILED,
             Fault.GPU_MEMORY,
             said + advice,
@@ -275,7 +277,7 @@ def _out_of_memory(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
     )
     told = "its last checkpoint" if chain.resumable else "the beginning"
     reason = f"{said}; once more from {told}, with {need_mib} MiB reserved"
-    return Verdict(
+    return NextMove(
         Event.REQUEUED,
         Fault.GPU_MEMORY,
         reason,
@@ -288,7 +290,7 @@ def _out_of_memory(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
     )
 
 
-def _failed(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
+def _failed(spec: RunSpec, ending: SegmentResult, chain: Chain) -> NextMove:
     fault = fault_of(ending.exit_code, ending.last_line)
     why = f"{fault}: {_why_failed(ending)}" if fault else _why_failed(ending)
     outcome = "not started" if ending.could_not_start else "failed"
@@ -300,15 +302,15 @@ def _failed(spec: RunSpec, ending: Ending, chain: Chain) -> Verdict:
     elif used_up := _used_up(spec, chain):
         end = f"; {used_up}"
     if end is not None:
-        return Verdict(Event.FAILED, outcome, why + end, retries_used=chain.retries_used, fault=fault)
+        return NextMove(Event.FAILED, outcome, why + end, retries_used=chain.retries_used, fault=fault)
     attempt = chain.retries_used + 1
     told = "its last checkpoint" if chain.resumable else "the beginning"
     delay_s = backoff_s(attempt)
     reason = f"{why}; retry {attempt} of {spec.retries} from {told} in {delay_s:g} s"
-    return Verdict(Event.REQUEUED, outcome, reason, chain.stalled, attempt, 0, delay_s, fault=fault)
+    return NextMove(Event.REQUEUED, outcome, reason, chain.stalled, attempt, 0, delay_s, fault=fault)
 
 
-def _why_failed(ending: Ending) -> str:
+def _why_failed(ending: SegmentResult) -> str:
     if ending.could_not_start is not None:
         return f"could not be started: {ending.could_not_start}"
     if ending.signal_name is not None:

@@ -89,7 +89,7 @@ DependencyKind = Literal["success", "any", "fail"]
 """The parent has to complete, to end, or to end in any other way than completed."""
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class QueuePosition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a run stands in the queue when it is queued.
 
     `priority`: higher first. `begin_s`: Unix seconds before which it is not started. `after`: (parent's id, kind).
@@ -110,10 +110,10 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     spec: RunSpec
-    place: Place = Place()
+    place: QueuePosition = QueuePosition()
 
 
-class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class GroupRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Rules for the members of a group. None: no such rule.
 
     `max_parallel`: members that may run at once. `keep_share` (0 to 1), `keep_every` (segments), `keep_metric`,
@@ -136,3 +136,8 @@ def encode(spec: RunSpec) -> str:
 def decode(text: str | bytes) -> RunSpec:
     """Read `encode`'s text. Raises msgspec.DecodeError on anything else."""
     return msgspec.json.decode(text, type=RunSpec)
+
+
+def created_s(now_s: float, number: int) -> float:
+    """When the run with this number among those queued together was created: so that they keep their order."""
+    return now_s + number * 1e-6

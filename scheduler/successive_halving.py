@@ -21,7 +21,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Place:
+class Rank:
     """`place`: 1 for the best. `kept`: it goes on."""
 
     run_id: str
@@ -36,7 +36,7 @@ def is_due(candidates: Sequence[Candidate], every: int) -> bool:
     return len(candidates) > 1 and all(one.segments // every > one.rounds for one in candidates)
 
 
-def rank(candidates: Sequence[Candidate], share: float, highest: bool) -> list[Place]:
+def rank(candidates: Sequence[Candidate], share: float, highest: bool) -> list[Rank]:
     """All candidates, best first; the best `share` of them (rounded up, at least one) are kept.
 
     Without a value a candidate comes last: nobody can say that it is good. Where none has one, all are kept: the name
@@ -49,4 +49,4 @@ def rank(candidates: Sequence[Candidate], share: float, highest: bool) -> list[P
     kept = max(math.ceil(round(len(order) * share, 9)), 1)
     if all(one.value is None for one in candidates):
         kept = len(order)
-    return [Place(one.run_id, number, one.value, number <= kept) for number, one in enumerate(order, 1)]
+    return [Rank(one.run_id, number, one.value, number <= kept) for number, one in enumerate(order, 1)]

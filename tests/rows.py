@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from backprop.scheduler.lifecycle import Event, State
-from backprop.scheduler.outcome import Ending, Verdict
+from backprop.scheduler.outcome import NextMove, SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store.connection import Database
@@ -47,7 +47,9 @@ def add_run(
         if state is State.PAUSED:
             claims.pause(database, run, "heat", "why")
         elif state in SETTLED:
-            claims.settle(database, run, Verdict(SETTLED[state], state.value, "why"), Ending(), 3.0)
+            claims.apply_result(
+                database, run, NextMove(SETTLED[state], state.value, "why"), SegmentResult(), 3.0
+            )
     return get(database, run_id)
 
 

@@ -7,7 +7,7 @@ import pytest
 from backprop.scheduler.governor.gpu_quarantine import (
     FORGOTTEN_S,
     PATIENCE_S,
-    Aftermath,
+    UnreturnedMemory,
     judge,
     merged,
     unexplained_mib,
@@ -17,7 +17,9 @@ from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
 GIB = 1024
 HOST = Host(ram_free_mib=32 * GIB, ram_total_mib=64 * GIB, load_1m=2.0, cores=8, disk_free_mib=100 * GIB)
 OURS, NEIGHBOUR, NEWCOMER = 100, 200, 300
-LEFT = Aftermath("a", "GPU-0", used_mib=8 * GIB, unexplained_mib=300, pids=frozenset({OURS}), ended_s=50.0)
+LEFT = UnreturnedMemory(
+    "a", "GPU-0", used_mib=8 * GIB, unexplained_mib=300, pids=frozenset({OURS}), ended_s=50.0
+)
 LATE_S = LEFT.ended_s + PATIENCE_S
 
 
@@ -43,12 +45,12 @@ def machine(*gpus: Gpu) -> Snapshot:
     return Snapshot(HOST, gpus, "nvml", None, 0.0)
 
 
-def reason_for(seen: Gpu, one: Aftermath = LEFT, now_s: float = LATE_S) -> str | None:
+def reason_for(seen: Gpu, one: UnreturnedMemory = LEFT, now_s: float = LATE_S) -> str | None:
     """Why the GPU is kept aside; None if it is not."""
     return judge([one], machine(seen), now_s)[1].get("GPU-0")
 
 
-def still_open(seen: Gpu, one: Aftermath = LEFT, now_s: float = LATE_S) -> bool:
+def still_open(seen: Gpu, one: UnreturnedMemory = LEFT, now_s: float = LATE_S) -> bool:
     return bool(judge([one], machine(seen), now_s)[0])
 
 

@@ -33,13 +33,13 @@ def test_only_what_runs_of_ours_take_counts() -> None:
     ],
 )
 def test_when_a_run_has_aged(wait: Wait, now_s: float, expected: bool) -> None:
-    assert starvation.is_aged(wait, now_s) is expected
+    assert starvation.is_starving(wait, now_s) is expected
 
 
 def test_others_wait_in_vain_once_nothing_of_ours_runs() -> None:
-    assert not starvation.is_in_vain(None)
-    assert not starvation.is_in_vain(CLEARS_S - 1)
-    assert starvation.is_in_vain(CLEARS_S)
+    assert not starvation.is_unsatisfiable(None)
+    assert not starvation.is_unsatisfiable(CLEARS_S - 1)
+    assert starvation.is_unsatisfiable(CLEARS_S)
 
 
 def test_a_run_without_a_gpu_passes_one_that_waits_for_gpus_alone() -> None:

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.records import CheckpointRecord, SegmentRecord
 from backprop.scheduler.spec import Plan
-from backprop.worker.executor.base import Exit
+from backprop.worker.executor.base import ExitRecord
 from backprop.worker.segments import timebox
-from backprop.worker.segments.cadence import Now, Pace
-from backprop.worker.segments.result import ending_of
-from backprop.worker.segments.resume_check import Steps
-from backprop.worker.segments.timebox import Habit
+from backprop.worker.segments.cadence import Cadence, ClockReading
+from backprop.worker.segments.result import result_of
+from backprop.worker.segments.resume_check import StepTrace
+from backprop.worker.segments.timebox import SaveHistory
 from tests.harness import Bench, wait_until
 from tests.rows import SPEC, add_run, checkpoint
 
-EVERY_4_MIN = Habit(gaps_s=(240.0, 238.0, 241.0))
+EVERY_4_MIN = SaveHistory(gaps_s=(240.0, 238.0, 241.0))
 
 
 @pytest.mark.parametrize(
@@ -36,23 +36,28 @@ EVERY_4_MIN = Habit(gaps_s=(240.0, 238.0, 241.0))
         (EVERY_4_MIN, (240, 480), 480.5, False),  # a second file of the same save may follow
         (EVERY_4_MIN, (), 500, False),  # nothing is saved: the end may still bring something
         (EVERY_4_MIN, (240, 480), 600, False),  # the supervisor's own moment has come
-        (Habit(), (480,), 490, False),  # no cadence is known yet
-        (Habit(), (240, 480), 490, True),  # this segment shows it itself
-        (Habit(silent_s=200), (375,), 400, False),  # of an earlier one: nothing came for 200 s after its last
-        (Habit(silent_s=240), (375,), 400, True),
-        (Habit(gaps_s=(400,)), (1,), 5, False),  # what is saved at a start is no work
-        (Habit(gaps_s=(400,)), (299,), 310, False),
-        (Habit(gaps_s=(400,)), (301,), 310, True),
+        (SaveHistory(), (480,), 490, False),  # no cadence is known yet
+        (SaveHistory(), (240, 480), 490, True),  # this segment shows it itself
+        (
+            SaveHistory(silent_s=200),
+            (375,),
+            400,
+            False,
+        ),  # of an earlier one: nothing came for 200 s after its last
+        (SaveHistory(silent_s=240), (375,), 400, True),
+        (SaveHistory(gaps_s=(400,)), (1,), 5, False),  # what is saved at a start is no work
+        (SaveHistory(gaps_s=(400,)), (299,), 310, False),
+        (SaveHistory(gaps_s=(400,)), (301,), 310, True),
         (replace(EVERY_4_MIN, saves_when_asked=True), (240, 480), 483, False),
-        (Habit(gaps_s=(30.0,)), (200, 400), 410, True),  # slower now than it was
-        (Habit(gaps_s=(118.0,)), (240, 480), 483, True),
+        (SaveHistory(gaps_s=(30.0,)), (200, 400), 410, True),  # slower now than it was
+        (SaveHistory(gaps_s=(118.0,)), (240, 480), 483, True),
         (EVERY_4_MIN, (240, 241, 480), 483, True),  # two files of one save are one
-        (Habit(gaps_s=(118.0,)), (476,), 480, False),  # 594: it just fits
-        (Habit(gaps_s=(118.0,)), (479,), 483, True),  # 597, give or take
+        (SaveHistory(gaps_s=(118.0,)), (476,), 480, False),  # 594: it just fits
+        (SaveHistory(gaps_s=(118.0,)), (479,), 483, True),  # 597, give or take
     ],
 )
 def test_the_cut_comes_after_the_last_save_that_fits(
-    habit: Habit, saves_s: tuple[float, ...], elapsed_s: float, cut: bool
+    habit: SaveHistory, saves_s: tuple[float, ...], elapsed_s: float, cut: bool
 ) -> None:
     why = timebox.why_cut(habit, 600, saves_s, elapsed_s)
     assert (why is not None) == cut
@@ -73,7 +78,7 @@ def test_no_cut_ever_costs_more_than_it_saves(
     saves_s: list[float], elapsed_s: float, timebox_s: float, gaps_s: list[float], asked: bool
 ) -> None:
     saves = tuple(sorted(saves_s))
-    habit = Habit(gaps_s=tuple(gaps_s), saves_when_asked=asked)
+    habit = SaveHistory(gaps_s=tuple(gaps_s), saves_when_asked=asked)
     if timebox.why_cut(habit, timebox_s, saves, elapsed_s) is None:
         return
     gap_s = timebox.expected_gap_s(habit, saves)
@@ -90,7 +95,7 @@ def test_no_cut_ever_costs_more_than_it_saves(
 def test_a_steady_script_loses_next_to_nothing(gap: float, startup: float, timebox_s: float) -> None:
     """A start-up and then a save each `gap`, both as shares of the box."""
     gap_s, startup_s = gap * timebox_s, startup * timebox_s
-    habit, saves_s, ended_s = Habit(gaps_s=(gap_s,)), list[float](), timebox_s
+    habit, saves_s, ended_s = SaveHistory(gaps_s=(gap_s,)), list[float](), timebox_s
     while (next_s := startup_s + gap_s * (len(saves_s) + 1)) < timebox_s:
         saves_s.append(next_s)
         seen_s = next_s + min(timebox.SETTLE_S, timebox.JITTER * gap_s) + 1e-6
@@ -163,22 +168,22 @@ def test_who_saves_when_asked(
 ) -> None:
     earlier = [segment(number, cut_cost_s=cost) for number, cost in enumerate(costs_s, 1)]
     spec = msgspec.structs.replace(SPEC, plan=plan)
-    assert timebox.habit_of(spec, earlier, [], announces).saves_when_asked == expected
+    assert timebox.save_history(spec, earlier, [], announces).saves_when_asked == expected
 
 
 def test_the_cadence_is_that_of_the_newest_segment_that_shows_one() -> None:
     earlier = [segment(1, cut_cost_s=90.0), segment(2, cut_cost_s=60.0), segment(3, cut_cost_s=300.0)]
     known = [*saved(1, 50, 100), *saved(2, 200, 400), *saved(3, 300)]
-    habit = timebox.habit_of(SPEC, earlier, known, announces=False)
-    assert habit == Habit(gaps_s=(200,), silent_s=300)
+    habit = timebox.save_history(SPEC, earlier, known, announces=False)
+    assert habit == SaveHistory(gaps_s=(200,), silent_s=300)
 
 
 def test_a_save_made_because_it_was_asked_tells_nothing_of_the_cadence() -> None:
     known = saved(1, 100, 200, 213)
-    habit = timebox.habit_of(SPEC, [segment(1, cut_cost_s=0.0)], known, announces=False)
+    habit = timebox.save_history(SPEC, [segment(1, cut_cost_s=0.0)], known, announces=False)
     assert habit.gaps_s == (100,)
     refused = [msgspec.structs.replace(one, refused="torn") for one in saved(1, 250)]
-    assert timebox.habit_of(SPEC, [segment(1)], [*saved(1, 100), *refused], announces=False).gaps_s == ()
+    assert timebox.save_history(SPEC, [segment(1)], [*saved(1, 100), *refused], announces=False).gaps_s == ()
 
 
 @pytest.mark.parametrize(
@@ -201,10 +206,10 @@ def test_only_a_first_checkpoint_may_land_late(
 
 def test_the_supervisors_box_is_as_long_as_it_may_overrun(database: Any) -> None:
     run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, timebox_s=100.0, overrun_pct=50.0))
-    assert timebox.longest_s(run, Habit()) == 150
-    assert timebox.longest_s(run, Habit(saves_when_asked=True)) == 100
+    assert timebox.longest_s(run, SaveHistory()) == 150
+    assert timebox.longest_s(run, SaveHistory(saves_when_asked=True)) == 100
     bounded = msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, max_total_s=120.0))
-    assert timebox.longest_s(bounded, Habit()) == 120
+    assert timebox.longest_s(bounded, SaveHistory()) == 120
     assert timebox.timebox_s(msgspec.structs.replace(bounded, chain_total_s=119.9)) == 1, "never nothing"
 
 
@@ -222,31 +227,31 @@ def test_what_a_cut_has_cost(
 ) -> None:
     run, began = add_run(database, "r"), segment(1, first_output_s=0.1)
     (tmp_path / "stop.json").write_text(json.dumps({"asked": "timebox", "at_s": 1000 + stopped_s}))
-    end = Exit(asked="timebox", exit_code=0, running_s=605.0, ended_at_s=1605.0, escalated=escalated)
-    assert ending_of(run, began, end, tmp_path, saved(1, *at_s)).cut_cost_s == pytest.approx(cost_s)
-    paused = ending_of(run, began, end, tmp_path, saved(1, *at_s), lambda _from, _to: 30.0).cut_cost_s
+    end = ExitRecord(asked="timebox", exit_code=0, running_s=605.0, ended_at_s=1605.0, escalated=escalated)
+    assert result_of(run, began, end, tmp_path, saved(1, *at_s)).cut_cost_s == pytest.approx(cost_s)
+    paused = result_of(run, began, end, tmp_path, saved(1, *at_s), lambda _from, _to: 30.0).cut_cost_s
     assert paused == pytest.approx(cost_s - 30 if at_s and cost_s else cost_s)
     unasked = replace(end, asked=None)
-    assert ending_of(run, began, unasked, tmp_path, saved(1, *at_s)).cut_cost_s is None
+    assert result_of(run, began, unasked, tmp_path, saved(1, *at_s)).cut_cost_s is None
 
 
 def test_paused_time_counts_neither_towards_the_box_nor_as_lost(database: Any) -> None:
     """A box of 600 s, a save each 240 s, and a pause of 100 s in between."""
     run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, timebox_s=600.0))
     earlier = [segment(1, cut_cost_s=120.0)]
-    pace = Pace(run, segment(2), earlier, saved(1, 240, 480), Now(2000.0, 50.0))
+    pace = Cadence(run, segment(2), earlier, saved(1, 240, 480), ClockReading(2000.0, 50.0))
 
     def wish() -> tuple[Intent, str] | None:
-        return pace.wish(False, Steps(), lambda _: Path("/none"))
+        return pace.wish(False, StepTrace(), lambda _: Path("/none"))
 
-    pace.look(State.RUNNING, Now(2240.0, 290.0))
+    pace.look(State.RUNNING, ClockReading(2240.0, 290.0))
     pace.heard(saved(2, 240), 2240.0)
-    pace.look(State.PAUSED, Now(2340.0, 390.0))
+    pace.look(State.PAUSED, ClockReading(2340.0, 390.0))
     assert pace.paused_between_s(2000, 3000) == 100
     assert pace.paused_between_s(2300, 3000) == 40
-    pace.look(State.RUNNING, Now(2575.0, 625.0))
+    pace.look(State.RUNNING, ClockReading(2575.0, 625.0))
     assert wish() is None, "475 s of running time: the next save is due at 480"
-    pace.look(State.RUNNING, Now(2583.0, 633.0))
+    pace.look(State.RUNNING, ClockReading(2583.0, 633.0))
     pace.heard(saved(2, 580), 2583.0)
     found = wish()
     assert found is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from backprop.worker.probes.amd import read_amd
-from backprop.worker.probes.reader import Kind, Reader
+from backprop.worker.probes.reader import ProbeKind, Reader
 from backprop.worker.probes.vendor_tool import ToolError
 from tests.fakes import fake_files, fake_tool
 
@@ -55,9 +55,9 @@ def test_amd_from_the_kernels_files(tmp_path: Path) -> None:
 def test_a_display_controller_inside_a_cpu_is_no_training_gpu(tmp_path: Path) -> None:
     amd_card(tmp_path, "card0", "0000:05:00.0", mem_info_vram_total=str(512 << 20), mem_info_vram_used="0")
     environment: dict[str, str] = {}
-    auto = Reader(Kind.AUTO, root=tmp_path, folders=[], environment=environment)
+    auto = Reader(ProbeKind.AUTO, root=tmp_path, folders=[], environment=environment)
     assert auto._amd(least_mib=2048).empty_machine
-    assert len(Reader(Kind.ROCM, root=tmp_path, folders=[], environment=environment).read().gpus) == 1
+    assert len(Reader(ProbeKind.ROCM, root=tmp_path, folders=[], environment=environment).read().gpus) == 1
 
 
 AMD_LIST = [{"gpu": 0, "bdf": "0000:03:00.0", "uuid": "4aff74a0-0000-1000-80b1-000000000000"}]

@@ -12,7 +12,7 @@ from backprop.scheduler.home.batch_file import Member
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import State
-from backprop.scheduler.spec import Group, NewRun, Place
+from backprop.scheduler.spec import GroupRules, NewRun, QueuePosition
 from backprop.scheduler.store import dependencies, groups, rebuild
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
@@ -22,7 +22,7 @@ from tests.rows import SPEC, get
 
 NOW_S = 1_700_000_000.25
 ENVIRONMENT = {"PATH": "/bin", "BYTES": "\udcff", "A": "shell"}
-RULES = Group(name="g", max_parallel=4)
+RULES = GroupRules(name="g", max_parallel=4)
 KEPT = (
     *("name", "spec", "priority", "turn_s", "group_name", "array_index"),
     *("batch", "created_at_s", "not_before_s", "state"),
@@ -41,7 +41,7 @@ def members(count: int, first: int = 0) -> list[Member]:
             name=f"n{number}",
             number=number,
             spec=msgspec.structs.replace(SPEC, argv=("python", "train.py", f"ü{number}\n")),
-            place=Place(
+            place=QueuePosition(
                 group="g",
                 array_index=number,
                 priority=number % 3,
@@ -199,11 +199,11 @@ def test_all_come_back_into_a_new_database(database: Database, home: Home) -> No
 
 
 def test_a_single_run_keeps_its_place_too(database: Database, home: Home) -> None:
-    place = Place(priority=7, begin_s=NOW_S + 5, group="g", after=(("x", "fail"),), held=True)
+    place = QueuePosition(priority=7, begin_s=NOW_S + 5, group="g", after=(("x", "fail"),), held=True)
     for run_id, name in (("first", "a"), ("second", "b")):
         _, folder = run_folder.create(home, run_id)
         at_s = NOW_S if run_id == "first" else NOW_S + 1
-        rules = Group(name="g", max_parallel=2 if run_id == "second" else 9)
+        rules = GroupRules(name="g", max_parallel=2 if run_id == "second" else 9)
         run_folder.write_spec(folder, run_id, name, SPEC, {}, at_s, place, rules)
         enqueue.enqueue_all(
             database, [NewRun(id=run_id, name=name, spec=SPEC, place=place)], at_s, group=rules
@@ -216,7 +216,7 @@ def test_a_single_run_keeps_its_place_too(database: Database, home: Home) -> Non
         assert (run.state, run.priority, run.not_before_s, run.group_name) == (State.HELD, 7, NOW_S + 5, "g")
         assert run.turn_s < get(new, "second").turn_s
         assert dependencies.waits_for(new, "first") == [("x", "fail", None)]
-        assert groups.rules(new, "g") == Group(name="g", max_parallel=2), "the last ones given"
+        assert groups.rules(new, "g") == GroupRules(name="g", max_parallel=2), "the last ones given"
     finally:
         new.close()
 

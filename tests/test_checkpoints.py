@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from backprop.worker.checkpoints.validation import (
-    Known,
-    Refused,
-    claim,
+    CheckpointFile,
+    Rejected,
     looks_whole,
     newest_good,
     roots_for,
     still_good,
+    validate_announced,
 )
 
 
@@ -48,20 +48,20 @@ def cwd(tmp_path: Path) -> Path:
     return folder
 
 
-def claimed(path: str, cwd: Path, *roots: Path) -> Known | Refused:
+def claimed(path: str, cwd: Path, *roots: Path) -> CheckpointFile | Rejected:
     now_s = time.time()
-    return claim(path, cwd, roots or (cwd,), now_s, now_s)
+    return validate_announced(path, cwd, roots or (cwd,), now_s, now_s)
 
 
-def known(path: Path) -> Known:
+def known(path: Path) -> CheckpointFile:
     found = claimed(str(path), path.parent)
-    assert isinstance(found, Known), found
+    assert isinstance(found, CheckpointFile), found
     return found
 
 
 def refusal(path: str, cwd: Path, *roots: Path) -> str:
     found = claimed(path, cwd, *roots)
-    assert isinstance(found, Refused), found
+    assert isinstance(found, Rejected), found
     return found.why
 
 
@@ -71,7 +71,7 @@ def test_a_file_saved_during_the_segment_is_known(cwd: Path) -> None:
     saved.write_bytes(b"weights")
     for path in ("out/1.bin", "./out/../out/1.bin", str(saved)):
         found = claimed(path, cwd)
-        assert found == Known(saved, 7, saved.stat().st_mtime_ns, is_dir=False)
+        assert found == CheckpointFile(saved, 7, saved.stat().st_mtime_ns, is_dir=False)
 
 
 def test_a_directory_is_measured_by_its_files(cwd: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_directory_is_measured_by_its_files(cwd: Path) -> None:
     os.utime(folder / "index", ns=(1, 1))
     newest_ns = (folder / "shards" / "0").stat().st_mtime_ns
     (folder / "empty").unlink()
-    assert claimed("checkpoint-100", cwd) == Known(folder, 8, newest_ns, is_dir=True)
+    assert claimed("checkpoint-100", cwd) == CheckpointFile(folder, 8, newest_ns, is_dir=True)
 
 
 def test_a_path_out_of_the_roots_is_refused(cwd: Path, tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_a_path_out_of_the_roots_is_refused(cwd: Path, tmp_path: Path) -> None:
     (cwd / "folder").symlink_to(outside.parent)
     for path in ("../work2/1.bin", str(outside), "link", "folder/1.bin"):
         assert "outside the run's folders" in refusal(path, cwd)
-        assert isinstance(claimed(path, cwd, outside.parent), Known)
-        assert isinstance(claimed(path, cwd, outside), Known), "a root may be a single file"
+        assert isinstance(claimed(path, cwd, outside.parent), CheckpointFile)
+        assert isinstance(claimed(path, cwd, outside), CheckpointFile), "a root may be a single file"
     assert "outside" in refusal("../work2/1.bin", cwd, tmp_path / "wor"), "a root is no prefix"
 
 
@@ -106,7 +106,7 @@ def test_a_link_that_stays_inside_is_followed(cwd: Path) -> None:
     (cwd / "1.bin").write_bytes(b"x")
     (cwd / "last").symlink_to("1.bin")
     found = claimed("last", cwd)
-    assert isinstance(found, Known)
+    assert isinstance(found, CheckpointFile)
     assert found.path == cwd / "1.bin", "what the link named then, not what it names later"
 
 
@@ -136,13 +136,13 @@ def test_what_is_no_checkpoint(cwd: Path, path: str, why: str) -> None:
 def test_a_checkpoint_of_before_the_segment_is_no_progress(cwd: Path) -> None:
     (cwd / "old.bin").write_bytes(b"x")
     saved_s = (cwd / "old.bin").stat().st_mtime
-    late = claim("old.bin", cwd, (cwd,), segment_started_s=saved_s + 2.5, now_s=saved_s + 60)
-    assert isinstance(late, Refused)
+    late = validate_announced("old.bin", cwd, (cwd,), segment_started_s=saved_s + 2.5, now_s=saved_s + 60)
+    assert isinstance(late, Rejected)
     assert "before this segment started" in late.why
-    in_time = claim("old.bin", cwd, (cwd,), segment_started_s=saved_s + 1.5, now_s=saved_s + 60)
-    assert isinstance(in_time, Known), "clocks are coarse"
-    set_back = claim("old.bin", cwd, (cwd,), segment_started_s=saved_s + 3600, now_s=saved_s + 1)
-    assert isinstance(set_back, Known), "the clock was set back an hour during the segment"
+    in_time = validate_announced("old.bin", cwd, (cwd,), segment_started_s=saved_s + 1.5, now_s=saved_s + 60)
+    assert isinstance(in_time, CheckpointFile), "clocks are coarse"
+    set_back = validate_announced("old.bin", cwd, (cwd,), segment_started_s=saved_s + 3600, now_s=saved_s + 1)
+    assert isinstance(set_back, CheckpointFile), "the clock was set back an hour during the segment"
 
 
 def test_somebody_elses_file_is_refused(cwd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_a_torn_file_is_not_good_even_if_announced_so(cwd: Path) -> None:
 
 def test_the_newest_good_one_is_taken_and_the_others_named(cwd: Path) -> None:
     """By the order in which they were announced: after a jump of the wall clock the file times mislead."""
-    saved: list[Known] = []
+    saved: list[CheckpointFile] = []
     now_ns = time.time_ns()
     for number, jump in ((4, -1), (3, -1), (2, 0), (1, 0)):
         path = cwd / f"{number}.pt"

@@ -240,7 +240,7 @@ def test_arguments_that_name_code_are_turned_and_others_are_not(tmp_path: Path) 
     spec = spec_of(root, "python3", *words, script="train.py")
     code = code_snapshot.take(code_snapshot.find(spec, tmp_path / "home"), folder)
     shell = {"PYTHONPATH": f"{root}/conf:/elsewhere"}
-    told = snapshot_paths.pinned(msgspec.structs.replace(spec, code=str(code)), shell)
+    told = snapshot_paths.snapshot_command(msgspec.structs.replace(spec, code=str(code)), shell)
     assert told.spec.argv == (
         *("python3", f"{code}/train.py", "--config", f"{code}/conf/a.yaml", f"--over={code}/conf/a.yaml"),
         *("--out", "out.json", "--out=out.json", "model.pt", "missing.yaml", "conf", "lr=1e-3", "/etc/hosts"),

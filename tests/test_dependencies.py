@@ -3,8 +3,8 @@
 import pytest
 
 from backprop.scheduler.lifecycle import FINAL, Event, State
-from backprop.scheduler.outcome import Ending, Verdict
-from backprop.scheduler.spec import DependencyKind, NewRun, Place, RunSpec
+from backprop.scheduler.outcome import NextMove, SegmentResult
+from backprop.scheduler.spec import DependencyKind, NewRun, QueuePosition, RunSpec
 from backprop.scheduler.store import dependencies
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.dependencies import is_met
@@ -20,7 +20,7 @@ FAILS = "import sys; sys.exit(3)"
 
 def in_vain(database: Database, now_s: float) -> list[tuple[str, str]]:
     """Those that are stopped, with why."""
-    return dependencies.end_impossible(database, now_s)[0]
+    return dependencies.end_unsatisfiable(database, now_s)[0]
 
 
 def waiting(
@@ -30,7 +30,7 @@ def waiting(
     spec: RunSpec = SPEC,
     now_s: float = 5.0,
 ) -> None:
-    new = NewRun(id=run_id, name=run_id, spec=spec, place=Place(after=after))
+    new = NewRun(id=run_id, name=run_id, spec=spec, place=QueuePosition(after=after))
     enqueue.enqueue_all(database, [new], now_s)
 
 
@@ -93,7 +93,7 @@ def test_a_chain_that_has_begun_is_not_given_up_for_its_parent(
     add_run(database, "p", State.COMPLETED if kind == "success" else State.FAILED)
     waiting(database, "c", ("p", kind))
     child = claimed(database, get(database, "c"))
-    claims.settle(database, child, Verdict(Event.REQUEUED, "timeboxed", "on"), Ending(), 3.0)
+    claims.apply_result(database, child, NextMove(Event.REQUEUED, "timeboxed", "on"), SegmentResult(), 3.0)
     assert deletion.remove(database, ["p"]).ids == ["p"], "nor does it keep its parent from being removed"
     assert in_vain(database, 9.0) == []
     assert claimable(database) == ["c"]
@@ -116,7 +116,8 @@ def test_ever_so_many_that_have_ended_do_not_matter(database: Database) -> None:
     """More than SQLite takes values in one statement."""
     add_run(database, "a", State.FAILED)
     many = [
-        NewRun(id=f"m{n}", name="m", spec=SPEC, place=Place(after=(("a", "success"),))) for n in range(33_000)
+        NewRun(id=f"m{n}", name="m", spec=SPEC, place=QueuePosition(after=(("a", "success"),)))
+        for n in range(33_000)
     ]
     enqueue.enqueue_all(database, many, 5.0)
     assert len(in_vain(database, 9.0)) == 33_000
@@ -136,12 +137,16 @@ def test_a_retried_parent_has_not_ended(database: Database) -> None:
     add_run(database, "a")
     waiting(database, "b", ("a", "success"))
     waiting(database, "c", ("a", "fail"))
-    crashed = Verdict(Event.REQUEUED, "failed", "exit code 1; retry 1 of 1", delay_s=10.0, retries_used=1)
-    claims.settle(database, claimed(database, get(database, "a")), crashed, Ending(exit_code=1), 6.0)
+    crashed = NextMove(Event.REQUEUED, "failed", "exit code 1; retry 1 of 1", delay_s=10.0, retries_used=1)
+    claims.apply_result(
+        database, claimed(database, get(database, "a")), crashed, SegmentResult(exit_code=1), 6.0
+    )
     assert in_vain(database, 7.0) == []
     assert claimable(database) == ["a"]
-    failed = Verdict(Event.FAILED, "failed", "exit code 1")
-    claims.settle(database, claimed(database, get(database, "a"), 17.0), failed, Ending(exit_code=1), 18.0)
+    failed = NextMove(Event.FAILED, "failed", "exit code 1")
+    claims.apply_result(
+        database, claimed(database, get(database, "a"), 17.0), failed, SegmentResult(exit_code=1), 18.0
+    )
     assert [run_id for run_id, _ in in_vain(database, 19.0)] == ["b"]
     assert claimable(database) == ["c"]
 

@@ -22,14 +22,14 @@ from backprop.cli.drill.verdict import (
     lost_share,
     recommended_min,
 )
-from backprop.worker.segments.resume_check import Steps
+from backprop.worker.segments.resume_check import StepTrace
 from tests.harness import COMMAND, QUIET_LIMITS, Bench, wait_until
 
 DIGITS = str(Path(__file__).parent.parent / "examples" / "digits.py")
 
 
-def steps(*reported: int) -> Steps:
-    told = Steps()
+def steps(*reported: int) -> StepTrace:
+    told = StepTrace()
     for step in reported:
         told.take(step)
     return told
@@ -90,7 +90,7 @@ def test_a_checkpoint_that_is_not_whole_is_no_checkpoint() -> None:
     ],
 )
 def test_ordinary_output_tells_too(
-    first: dict[str, Steps], second: dict[str, Steps], used_step: int | None, proof: Proof
+    first: dict[str, StepTrace], second: dict[str, StepTrace], used_step: int | None, proof: Proof
 ) -> None:
     parts = (replace(FIRST, steps=first), replace(SECOND, steps=second, used_step=used_step))
     assert judge(parts, "", (), 20).proof is proof

@@ -125,11 +125,11 @@ def test_what_is_refused(run: RunRecord, old: str, new: str, said: str) -> None:
 
 def test_a_change_is_made_only_to_the_run_that_was_read(database: Database) -> None:
     run = add_run(database, "r1")
-    user_requests.change_place(database, run, "one", run.spec, 3)
+    user_requests.apply_edit(database, run, "one", run.spec, 3)
     assert (get(database, "r1").name, get(database, "r1").priority) == ("one", 3)
     for stale in (run, replace(get(database, "r1"), spec=replace(run.spec, retries=9))):
         with pytest.raises(LostRace, match="has just moved on"):
-            user_requests.change_place(database, stale, "two", run.spec, 0)
+            user_requests.apply_edit(database, stale, "two", run.spec, 0)
     assert get(database, "r1").name == "one"
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backprop.worker.segments.events import MAX_LINE, BadEvent, Checkpoint, Progress, parse
+from backprop.worker.segments.events import MAX_LINE, BadEvent, CheckpointEvent, ProgressEvent, parse
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -15,31 +15,34 @@ relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @pytest.mark.parametrize(
     ("line", "event"),
     [
-        (b'{"event":"checkpoint_saved","path":"out/1.pt"}', Checkpoint("out/1.pt")),
-        (b'{"event": "train step", "step": 3, "loss": 0.5, "level": "info"}', Progress(3, 0.5)),
-        (b'{"event":"checkpoint_saved","path":"/a b/1.pt","step":7}', Checkpoint("/a b/1.pt", 7)),
-        (b'{"step":3,"loss":0.5}', Progress(3, 0.5)),
-        (b'{"step":3.0}', Progress(3)),
-        (b'{"loss":1}', Progress(None, 1.0)),
-        (b'{"step":null,"loss":2e-3}', Progress(None, 0.002)),
-        (b'  \t{"step":3}\r', Progress(3)),
-        (b'{"event":"progress","step":1,"loss":null,"nonfinite":true}', Progress(1, nonfinite=True)),
-        (b'{"event":"progress"}', Progress()),
-        (b'{"step": 1, "loss": Infinity}', Progress(1, nonfinite=True)),
-        (b'{"step": 1, "loss": NaN, "metrics": {"a": -Infinity, "b": 2}}', Progress(1, None, {"b": 2}, True)),
-        (b'{"step": 1, "loss": 0.5, "lr": NaN}', Progress(1, 0.5)),
-        (b"{'loss': nan, 'grad_norm': 3.1}", Progress(nonfinite=True)),
-        (b"epoch 3  loss: NaN  acc: 0.1", Progress(nonfinite=True)),
-        (b"loss=tensor(nan, device='cuda:0')", Progress(nonfinite=True)),
-        (b'{"step":1,"epoch":[{"deep":{}}],"lr":"x"}', Progress(1)),
+        (b'{"event":"checkpoint_saved","path":"out/1.pt"}', CheckpointEvent("out/1.pt")),
+        (b'{"event": "train step", "step": 3, "loss": 0.5, "level": "info"}', ProgressEvent(3, 0.5)),
+        (b'{"event":"checkpoint_saved","path":"/a b/1.pt","step":7}', CheckpointEvent("/a b/1.pt", 7)),
+        (b'{"step":3,"loss":0.5}', ProgressEvent(3, 0.5)),
+        (b'{"step":3.0}', ProgressEvent(3)),
+        (b'{"loss":1}', ProgressEvent(None, 1.0)),
+        (b'{"step":null,"loss":2e-3}', ProgressEvent(None, 0.002)),
+        (b'  \t{"step":3}\r', ProgressEvent(3)),
+        (b'{"event":"progress","step":1,"loss":null,"nonfinite":true}', ProgressEvent(1, nonfinite=True)),
+        (b'{"event":"progress"}', ProgressEvent()),
+        (b'{"step": 1, "loss": Infinity}', ProgressEvent(1, nonfinite=True)),
+        (
+            b'{"step": 1, "loss": NaN, "metrics": {"a": -Infinity, "b": 2}}',
+            ProgressEvent(1, None, {"b": 2}, True),
+        ),
+        (b'{"step": 1, "loss": 0.5, "lr": NaN}', ProgressEvent(1, 0.5)),
+        (b"{'loss': nan, 'grad_norm': 3.1}", ProgressEvent(nonfinite=True)),
+        (b"epoch 3  loss: NaN  acc: 0.1", ProgressEvent(nonfinite=True)),
+        (b"loss=tensor(nan, device='cuda:0')", ProgressEvent(nonfinite=True)),
+        (b'{"step":1,"epoch":[{"deep":{}}],"lr":"x"}', ProgressEvent(1)),
         (
             b'{"step":1,"metrics":{"acc":0.5,"n":3,"s":"x","t":true,"l":[1]}}',
-            Progress(1, None, {"acc": 0.5, "n": 3}),
+            ProgressEvent(1, None, {"acc": 0.5, "n": 3}),
         ),
-        (b'{"step":1,"metrics":[1]}', Progress(1)),
-        ('{"event":"checkpoint_saved","path":"ö/✓.pt"}'.encode(), Checkpoint("ö/✓.pt")),
-        (b'{"event":"checkpoint_saved","path":"\\ud83d\\ude00"}', Checkpoint("😀")),
-        (b'{"step":9223372036854775807}', Progress(2**63 - 1)),
+        (b'{"step":1,"metrics":[1]}', ProgressEvent(1)),
+        ('{"event":"checkpoint_saved","path":"ö/✓.pt"}'.encode(), CheckpointEvent("ö/✓.pt")),
+        (b'{"event":"checkpoint_saved","path":"\\ud83d\\ude00"}', CheckpointEvent("😀")),
+        (b'{"step":9223372036854775807}', ProgressEvent(2**63 - 1)),
     ],
 )
 def test_the_shapes_of_the_protocol(line: bytes, event: object) -> None:
@@ -116,33 +119,33 @@ def test_a_bad_event_says_why(line: bytes | str, why: str) -> None:
 def test_a_line_at_the_limit_is_still_read() -> None:
     head, tail = b'{"step":1,"x":"', b'"}'
     line = head + b"a" * (MAX_LINE - len(head) - len(tail)) + tail
-    assert parse(line) == Progress(1)
+    assert parse(line) == ProgressEvent(1)
 
 
 def test_an_event_behind_a_progress_bar_is_not_lost() -> None:
     """tqdm's last state has no newline, so what the script prints next is on the same line of the log."""
     bar = "\r 40%|████      | 2/5 [00:01<00:02]\r 60%|██████    | 3/5 [00:01<00:01,  1.9it/s]"
     said = '{"event":"checkpoint_saved","path":"out/3.pt","step":3}'
-    assert parse((bar + said).encode()) == Checkpoint("out/3.pt", 3)
-    assert parse((bar + said + "\r").encode()) == Checkpoint("out/3.pt", 3)
+    assert parse((bar + said).encode()) == CheckpointEvent("out/3.pt", 3)
+    assert parse((bar + said + "\r").encode()) == CheckpointEvent("out/3.pt", 3)
     assert parse(("said: " + said).encode()) is None, "prose about an event is not one"
 
 
 def test_metrics_are_bounded() -> None:
     many = {f"m{n}": n for n in range(1000)} | {"x" * 500: 1}
     found = parse(json.dumps({"step": 1, "metrics": many}).encode())
-    assert isinstance(found, Progress)
+    assert isinstance(found, ProgressEvent)
     assert len(found.metrics) == 64
 
 
 def storable(found: object) -> None:
     """What SQLite and a terminal may be given: finite, in range, encodable."""
     match found:
-        case Checkpoint(path, step):
+        case CheckpointEvent(path, step):
             assert 0 < len(path.encode()) <= 4096
             assert "\0" not in path
             assert step is None or 0 <= step < 2**63
-        case Progress(step, loss, metrics, _):
+        case ProgressEvent(step, loss, metrics, _):
             assert step is None or (type(step) is int and 0 <= step < 2**63)
             assert all(math.isfinite(number) for number in (loss or 0.0, *metrics.values()))
         case BadEvent(why):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backprop.cli.submit.batch_file import read_lines, without_comment
-from backprop.cli.submit.sweep import Sweep, Template, read_array, read_grid, read_params
+from backprop.cli.submit.sweep import SweepSpec, Template, read_array, read_grid, read_params
 from backprop.cli.submit.times import read_begin
 from backprop.scheduler.errors import BadCommand
 
@@ -111,16 +111,16 @@ def test_bad_rows_are_named(tmp_path: Path, name: str, text: str, says: str) -> 
 
 
 def test_the_last_varies_fastest() -> None:
-    sweep = Sweep(rows=[{"d": "x"}, {"d": "y"}], grid={"lr": ["1", "2"], "s": ["a"]}, indices=[5, 6])
+    sweep = SweepSpec(rows=[{"d": "x"}, {"d": "y"}], grid={"lr": ["1", "2"], "s": ["a"]}, indices=[5, 6])
     assert len(sweep) == 8
     assert [(one.label, one.index) for one in sweep.variants()] == [
         ("1-1-a-5", 5), ("1-1-a-6", 6), ("1-2-a-5", 5), ("1-2-a-6", 6),
         ("2-1-a-5", 5), ("2-1-a-6", 6), ("2-2-a-5", 5), ("2-2-a-6", 6),
     ]  # fmt: skip
     with pytest.raises(BadCommand, match="at most 100,000"):
-        Sweep(grid={"a": [str(n) for n in range(400)], "b": [str(n) for n in range(251)]})
+        SweepSpec(grid={"a": [str(n) for n in range(400)], "b": [str(n) for n in range(251)]})
     with pytest.raises(BadCommand, match="two sources"):
-        Sweep(rows=[{"a": "1"}], grid={"a": ["1"]})
+        SweepSpec(rows=[{"a": "1"}], grid={"a": ["1"]})
 
 
 @pytest.mark.parametrize(

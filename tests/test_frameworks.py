@@ -12,13 +12,13 @@ import pytest
 from backprop.worker.environment.installed_packages import UNREADABLE, versions_of
 from backprop.worker.environment.memory_limit import (
     MAX_SCRIPT_BYTES,
-    Framework,
+    AllocatorFramework,
     frameworks_of,
     limit_environment,
     takes_fraction,
 )
 
-PYTORCH, TENSORFLOW, JAX = Framework.PYTORCH, Framework.TENSORFLOW, Framework.JAX
+PYTORCH, TENSORFLOW, JAX = AllocatorFramework.PYTORCH, AllocatorFramework.TENSORFLOW, AllocatorFramework.JAX
 KNOWS, KNOWS_NOT = "2.10.0+cu128", "2.9.1+cu128"
 
 
@@ -92,7 +92,7 @@ def venv_of(prefix: Path, base: Path, *, system: bool = False) -> Path:
         ("", set()),
     ],
 )
-def test_auto_reads_the_imports(source: str, found: set[Framework], tmp_path: Path) -> None:
+def test_auto_reads_the_imports(source: str, found: set[AllocatorFramework], tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(source)
     assert frameworks_of("auto", script) == found
@@ -338,7 +338,7 @@ def test_jax_and_tensorflow(tmp_path: Path) -> None:
 
 def test_nothing_to_limit(knowing: str) -> None:
     assert limit_environment(frozenset(), 8000, 24_000, {}, knowing) == {}
-    assert limit_environment(frozenset(Framework), 24_000, 24_000, {}, knowing) == {}
+    assert limit_environment(frozenset(AllocatorFramework), 24_000, 24_000, {}, knowing) == {}
 
 
 @pytest.mark.parametrize(("limit_mib", "share"), [(1, "0.0001"), (12_000, "0.5000"), (23_999, "0.9999")])

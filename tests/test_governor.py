@@ -6,7 +6,7 @@ import pytest
 
 from backprop.scheduler.governor.decide import Decision, Need, Reservation, Rule, decide
 from backprop.scheduler.governor.snapshot import Host
-from backprop.scheduler.governor.vram import is_settled, room
+from backprop.scheduler.governor.vram import allocation_has_shown, room
 from tests.judged import GIB, HOST, LIMITS, NEED, ask, gpu, machine, promise, rules
 
 # Starts: the host
@@ -144,10 +144,10 @@ def test_what_a_promise_counts(free_gib: int, seen_gib: int | None, settled: boo
 
 
 def test_settling() -> None:
-    assert not is_settled(None, started_s=100, now_s=219)
-    assert not is_settled(0, started_s=100, now_s=219)
-    assert is_settled(300, started_s=100, now_s=101)
-    assert is_settled(None, started_s=100, now_s=220)
+    assert not allocation_has_shown(None, started_s=100, now_s=219)
+    assert not allocation_has_shown(0, started_s=100, now_s=219)
+    assert allocation_has_shown(300, started_s=100, now_s=101)
+    assert allocation_has_shown(None, started_s=100, now_s=220)
 
 
 def test_the_drivers_reserve_is_nobodys() -> None:

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from backprop.scheduler.governor.decide import Limits, Need, Reservation, Rule, decide
 from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
-from backprop.scheduler.governor.vram import ForeignPeak, hold_peaks, is_settled, room
+from backprop.scheduler.governor.vram import ForeignPeak, allocation_has_shown, hold_peaks, room
 
 LIMITS = Limits(
     max_parallel=1000,
@@ -89,7 +89,7 @@ class Night(RuleBasedStateMachine):
                 run.promised,
                 run.seen,
                 run.started_s,
-                is_settled(run.seen, run.started_s, self.now_s),
+                allocation_has_shown(run.seen, run.started_s, self.now_s),
                 run.exclusive,
             )
             for run in self.runs

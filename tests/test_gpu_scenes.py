@@ -76,15 +76,15 @@ def stranger() -> Iterator[int]:
 def test_heat_pauses_the_whole_tree_and_its_timebox(bench: Bench, driver: FakeDriver) -> None:
     driver.show(A)
     run = queue(bench, "--", "--mib", "5000", "--child", "--until", "go")
-    tender = queue(bench, "--gpu-max-temp", "60", *HOLD)
+    tracker = queue(bench, "--gpu-max-temp", "60", *HOLD)
     bench.worker("-p", "4", command=impatient(*QUICK))
-    for one in (run, tender):
+    for one in (run, tracker):
         bench.wait_for_log(one, "beat 3")
     processes = tree(bench.leader(run))
     assert len(processes) == 2
 
     driver.show(replace(A, temp=66))
-    wait_for_state(bench, tender, "paused")
+    wait_for_state(bench, tracker, "paused")
     assert bench.state(run) == "running"
     driver.show(replace(A, temp=90))
     begun_s = time.monotonic()
@@ -93,7 +93,7 @@ def test_heat_pauses_the_whole_tree_and_its_timebox(bench: Bench, driver: FakeDr
     wait_until(lambda: states(processes) == {"T"}, saw=lambda: states(processes))
     stopped_at = beats(bench, run)
     assert reason(bench, run) == "paused: GPU 0 at 90 °C, limit 85 °C"
-    assert reason(bench, tender) == "paused: GPU 0 at 66 °C, limit 60 °C"
+    assert reason(bench, tracker) == "paused: GPU 0 at 66 °C, limit 60 °C"
     late = queue(bench, *HOLD)
     assert "GPU 0: temperature 90 °C, starts at 80 °C or less" in wait_for_reason(bench, late, "temperature")
     shown = bench.backprop("status").stdout
@@ -110,9 +110,9 @@ def test_heat_pauses_the_whole_tree_and_its_timebox(bench: Bench, driver: FakeDr
     wait_for_state(bench, run, "running")
     wait_until(lambda: beats(bench, run) > stopped_at)
     most_paused_s = time.monotonic() - begun_s
-    assert bench.state(tender) == "paused"
+    assert bench.state(tracker) == "paused"
     driver.show(replace(A, temp=50))
-    wait_for_state(bench, tender, "running")
+    wait_for_state(bench, tracker, "running")
     (bench.project / "go").touch()
     wait_for_state(bench, run, "completed")
     assert not bench.folder(run, 2).exists()

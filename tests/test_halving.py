@@ -3,7 +3,7 @@
 import json
 
 from backprop.scheduler.lifecycle import Event
-from backprop.scheduler.outcome import Ending, Verdict
+from backprop.scheduler.outcome import NextMove, SegmentResult
 from backprop.scheduler.store import groups
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.writes import claims
@@ -117,7 +117,7 @@ def test_a_metric_that_nobody_reports_stops_nobody(bench: Bench) -> None:
 def test_a_lost_segment_counts_for_no_round(database: Database) -> None:
     for run_id, outcome in (("a", "timeboxed"), ("b", "lost"), ("c", "not started")):
         add_run(database, run_id)
-        verdict = Verdict(Event.REQUEUED, outcome, "on")
-        claims.settle(database, claimed(database, get(database, run_id)), verdict, Ending(), 3.0)
+        verdict = NextMove(Event.REQUEUED, outcome, "on")
+        claims.apply_result(database, claimed(database, get(database, run_id)), verdict, SegmentResult(), 3.0)
         claimed(database, get(database, run_id))
     assert groups.segments_had(database, ["a", "b", "c"]) == {"a": 1}

@@ -12,10 +12,10 @@ import pytest
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.store.connection import Database
-from backprop.worker.background import Errand, Errands
+from backprop.worker.background import BackgroundJob, BackgroundJobs
 from backprop.worker.checkpoints import backups as keep
 from backprop.worker.checkpoints import copying, repair
-from backprop.worker.checkpoints.backups import Kept, NotKept, copies
+from backprop.worker.checkpoints.backups import Backup, BackupRefused, copies
 from tests.harness import Bench, wait_until
 from tests.rows import checkpoint
 from tests.watched import CLEAN, Watched, zip_bytes
@@ -25,14 +25,14 @@ def never() -> bool:
     return False
 
 
-def kept(run_folder: Path, path: Path, segment: int = 1) -> Kept | NotKept:
+def kept(run_folder: Path, path: Path, segment: int = 1) -> Backup | BackupRefused:
     record = checkpoint("r1", path, segment=segment)
-    return keep.keep(run_folder, record, 0, never)
+    return keep.back_up(run_folder, record, 0, never)
 
 
-def good(run_folder: Path, path: Path, segment: int = 1) -> Kept:
+def good(run_folder: Path, path: Path, segment: int = 1) -> Backup:
     found = kept(run_folder, path, segment)
-    assert isinstance(found, Kept), found
+    assert isinstance(found, Backup), found
     return found
 
 
@@ -88,8 +88,8 @@ def test_what_changes_meanwhile_is_not_kept(original: Path, tmp_path: Path) -> N
     record = checkpoint("r1", original)
     with original.open("ab") as file:
         file.write(b"more")
-    found = keep.keep(tmp_path, record, 0, never)
-    assert isinstance(found, NotKept)
+    found = keep.back_up(tmp_path, record, 0, never)
+    assert isinstance(found, BackupRefused)
     assert found.again
     changes = iter([True])
 
@@ -100,8 +100,8 @@ def test_what_changes_meanwhile_is_not_kept(original: Path, tmp_path: Path) -> N
                 file.write(b"more")
         return False
 
-    found = keep.keep(tmp_path, checkpoint("r1", original), 0, change)
-    assert isinstance(found, NotKept)
+    found = keep.back_up(tmp_path, checkpoint("r1", original), 0, change)
+    assert isinstance(found, BackupRefused)
     assert "changed while it was copied" in found.why
     assert copies(tmp_path) == []
     assert list((tmp_path / "kept").iterdir()) == [], "nothing half-done is left"
@@ -110,7 +110,7 @@ def test_what_changes_meanwhile_is_not_kept(original: Path, tmp_path: Path) -> N
 def test_half_of_a_checkpoint_is_not_kept(original: Path, tmp_path: Path) -> None:
     original.write_bytes(original.read_bytes()[:200])
     found = kept(tmp_path, original)
-    assert isinstance(found, NotKept)
+    assert isinstance(found, BackupRefused)
     assert "not whole" in found.why
 
 
@@ -118,15 +118,15 @@ def test_a_full_disk_is_left_as_it_is(original: Path, tmp_path: Path) -> None:
     """But for a reflink, which takes nothing."""
     room = os.statvfs(tmp_path)
     floor_mib = room.f_bavail * room.f_frsize // 2**20 + 1024
-    found = keep.keep(tmp_path, checkpoint("r1", original), floor_mib, never)
-    if isinstance(found, NotKept):
+    found = keep.back_up(tmp_path, checkpoint("r1", original), floor_mib, never)
+    if isinstance(found, BackupRefused):
         assert "would be left free" in found.why
         assert list((tmp_path / "kept").iterdir()) == []
 
 
 def test_told_to_stop_it_stops(original: Path, tmp_path: Path) -> None:
-    found = keep.keep(tmp_path, checkpoint("r1", original), 0, lambda: True)
-    assert isinstance(found, NotKept) or copies(tmp_path)[0].path.read_bytes() == original.read_bytes()
+    found = keep.back_up(tmp_path, checkpoint("r1", original), 0, lambda: True)
+    assert isinstance(found, BackupRefused) or copies(tmp_path)[0].path.read_bytes() == original.read_bytes()
 
 
 def test_what_a_dead_worker_left_half_done_is_cleared(original: Path, tmp_path: Path) -> None:
@@ -210,13 +210,13 @@ class Ended:
         self.watched.store(self.watched.spotter().last_look(CLEAN))
         return self.watched.requeue(outcome)
 
-    def keep(self, path: Path) -> Kept:
+    def keep(self, path: Path) -> Backup:
         folder = self.home.run_folder("r1")
         folder.mkdir(parents=True, exist_ok=True)
         return good(folder, path)
 
-    def consider(self, run: RunRecord) -> repair.Start:
-        return repair.consider(self.home, self.watched.database, run)
+    def consider(self, run: RunRecord) -> repair.StartPoint:
+        return repair.choose_start(self.home, self.watched.database, run)
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_where_the_script_chooses_itself_a_broken_newest_is_set_aside(
     ended.saves("3.pt", zip_bytes()[:300], 60)
     start = ended.consider(run)
     assert start.set_aside == (str(ended.out / "2.pt"),), "3 is somebody else's: our segments had ended"
-    (told,) = repair.put_in_order(start, run.spec, run.segment)
+    (told,) = repair.repair(start, run.spec, run.segment)
     assert "renamed 2.pt.torn-1" in told
     assert ended.consider(run).in_order
     assert ended.consider(run).resume.checkpoint == str(ended.out / "1.pt")
@@ -263,7 +263,7 @@ def test_what_has_become_whole_meanwhile_stays(ended: Ended) -> None:
     start = ended.consider(run)
     assert start.set_aside
     ended.saves("2.pt", zip_bytes())
-    assert repair.put_in_order(start, run.spec, run.segment) == []
+    assert repair.repair(start, run.spec, run.segment) == []
     assert (ended.out / "2.pt").exists()
 
 
@@ -281,7 +281,7 @@ def test_torn_in_place_the_copy_goes_back(ended: Ended) -> None:
     start = ended.consider(run)
     assert (start.resume.checkpoint, start.put_back) == (str(path), copy)
     assert "cut off" in start.resume.passed_over[0]
-    (told,) = repair.put_in_order(start, run.spec, run.segment)
+    (told,) = repair.repair(start, run.spec, run.segment)
     assert "a copy of segment 1 is put back; what was there is renamed .torn-1-ckpt.pt" in told
     again = ended.consider(run)
     assert again.in_order
@@ -323,7 +323,7 @@ def test_a_run_whose_rows_are_gone_is_found_again_on_disk(ended: Ended, tmp_path
 
 
 def test_errands_are_done_in_order_and_told_by_who_asks(tmp_path: Path) -> None:
-    errands, told = Errands(), list[object]()
+    errands, told = BackgroundJobs(), list[object]()
 
     def work(_: object) -> str:
         (tmp_path / "done").touch()
@@ -332,8 +332,8 @@ def test_errands_are_done_in_order_and_told_by_who_asks(tmp_path: Path) -> None:
     def fails(_: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    errands.send(Errand(("r1", "a"), work, told.append))
-    errands.send(Errand(("r1", "b"), fails, told.append))
+    errands.send(BackgroundJob(("r1", "a"), work, told.append))
+    errands.send(BackgroundJob(("r1", "b"), fails, told.append))
     wait_until(lambda: (errands.report(), len(told) == 2)[1])
     assert told[0] == "result"
     assert isinstance(told[1], OSError)

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from backprop.scheduler import lifecycle
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.lifecycle import DESCRIPTION, FINAL, LIVE, TRANSITIONS, Event, State, next_state
-from backprop.scheduler.outcome import Ending, Verdict
+from backprop.scheduler.outcome import NextMove, SegmentResult
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, user_requests
-from tools.docs.lifecycle import mermaid
 from tests.rows import add_run
+from tools.docs.lifecycle import mermaid
 
 PAIRS = [(state, event) for state in State for event in Event]
 SETTLING = (Event.REQUEUED, Event.COMPLETED, Event.FAILED, Event.TIMEBOXED, Event.STOPPED)
@@ -33,7 +32,7 @@ def test_a_move_that_is_no_row_is_refused_and_changes_nothing(
 ) -> None:
     run = add_run(database, "r1", state)
     with pytest.raises(IllegalMove, match=f"r1 is {state}: it cannot be {event}"):
-        claims.settle(database, run, Verdict(event, "x", "y"), Ending(), 5.0)
+        claims.apply_result(database, run, NextMove(event, "x", "y"), SegmentResult(), 5.0)
     assert queries.run_by_id(database, "r1") == run
 
 

@@ -12,7 +12,7 @@ from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import progress
 from backprop.worker.segments import log_reader
-from backprop.worker.segments.log_reader import CHECKPOINTS_A_BATCH, Listener
+from backprop.worker.segments.log_reader import CHECKPOINTS_A_BATCH, LogReader
 from tests.rows import SPEC, add_run, claimed, get
 
 
@@ -28,11 +28,11 @@ class Segment:
         claimed(database, add_run(database, "r1", spec=spec), now_s=time.time())
         self.listener = self.another()
 
-    def another(self) -> Listener:
+    def another(self) -> LogReader:
         """A listener that starts where the stored offsets stand, as a next worker's does."""
         segment = queries.segment(self.database, "r1", 1)
         assert segment is not None
-        return Listener(get(self.database, "r1"), segment, self.folder)
+        return LogReader(get(self.database, "r1"), segment, self.folder)
 
     def prints(self, *lines: object, to: str = "log", end: str = "\n") -> None:
         with (self.folder / to).open("a") as file:

@@ -5,12 +5,12 @@ import sqlite3
 import time
 
 from backprop.scheduler.lifecycle import Event
-from backprop.scheduler.outcome import Ending, Verdict
+from backprop.scheduler.outcome import NextMove, SegmentResult
 from backprop.scheduler.records import MetricRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import metrics, queries
 from backprop.scheduler.store.writes import claims, progress
-from backprop.scheduler.store.writes.progress import Heard
+from backprop.scheduler.store.writes.progress import SegmentReport
 from tests.harness import Bench
 from tests.rows import add_run, claimed, get
 
@@ -22,7 +22,7 @@ def hear(
     row = queries.segment(database, run_id, segment)
     assert row is not None
     said = [MetricRecord(run_id, segment, at_s, step, name, value) for name, value in values.items()]
-    heard = Heard(
+    heard = SegmentReport(
         log_from=row.log_offset, log_to=row.log_offset + 1, events_from=0, events_to=0, metrics=said
     )
     assert progress.record(database, run_id, segment, heard)
@@ -51,7 +51,7 @@ def test_one_value_a_name_and_five_seconds_the_last_one(database: Database) -> N
 def test_a_new_segment_keeps_the_last_word_of_the_one_before(database: Database) -> None:
     run = claimed(database, add_run(database, "r1"))
     hear(database, "r1", 1, 1000.0, 7, loss=0.5)
-    claims.settle(database, run, Verdict(Event.REQUEUED, "tempfail", "again"), Ending(), 1000.5)
+    claims.apply_result(database, run, NextMove(Event.REQUEUED, "tempfail", "again"), SegmentResult(), 1000.5)
     claimed(database, get(database, "r1"))
     hear(database, "r1", 2, 1001.0, 8, loss=0.4)
     assert kept(database, "r1") == [(7, 0.5), (8, 0.4)]

@@ -14,14 +14,16 @@ from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.governor import starvation
 from backprop.scheduler.governor.decide import Decision, Denial, Rule
 from backprop.scheduler.home.layout import Home
-from backprop.scheduler.spec import NewRun, Place
+from backprop.scheduler.spec import NewRun, QueuePosition
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import enqueue, ordering
-from backprop.scheduler.store.writes.ordering import Where
-from backprop.worker.admission.waiting_reasons import Waits
-from backprop.worker.context import Clock, Context, Talk
-from backprop.worker.executor.local import LocalPlace
+from backprop.scheduler.store.writes.ordering import TargetSlot
+from backprop.worker.admission.waiting_reasons import WaitingReasons
+from backprop.worker.clock import Clock
+from backprop.worker.console import Console
+from backprop.worker.context import Context
+from backprop.worker.executor.local import LocalExecutor
 from tests.harness import COMMAND, QUIET_LIMITS, Bench, wait_until, without_roots_rights
 from tests.refusals import refused
 from tests.rows import SPEC, add_run, get
@@ -31,7 +33,7 @@ NOW_S = 1_800_000_000.0
 
 
 def line_up(database: Database, *ids: str, priority: int = 0, at_s: float = NOW_S) -> None:
-    place = Place(priority=priority)
+    place = QueuePosition(priority=priority)
     enqueue.enqueue_all(database, [NewRun(id=one, name=one, spec=SPEC, place=place) for one in ids], at_s)
 
 
@@ -42,21 +44,21 @@ def turns(database: Database) -> str:
 @pytest.mark.parametrize(
     ("moved", "where", "other", "expected"),
     [
-        ("d", Where.FIRST, None, "d p q a b c e"),
-        ("e c", Where.FIRST, None, "e c p q a b d"),
-        ("p", Where.LAST, None, "q a b c d e p"),
-        ("c a", Where.LAST, None, "p q b d e c a"),
-        ("e d", Where.BEFORE, "b", "p q a e d b c"),
-        ("a", Where.AFTER, "c", "p q b c a d e"),
-        ("a", Where.AFTER, "q", "p q a b c d e"),
-        ("e", Where.BEFORE, "p", "e p q a b c d"),
-        ("a", Where.AFTER, "e", "p q b c d e a"),
-        ("a b c d e", Where.AFTER, "p", "p a b c d e q"),
-        ("b", Where.BEFORE, "c", "p q a b c d e"),
+        ("d", TargetSlot.FIRST, None, "d p q a b c e"),
+        ("e c", TargetSlot.FIRST, None, "e c p q a b d"),
+        ("p", TargetSlot.LAST, None, "q a b c d e p"),
+        ("c a", TargetSlot.LAST, None, "p q b d e c a"),
+        ("e d", TargetSlot.BEFORE, "b", "p q a e d b c"),
+        ("a", TargetSlot.AFTER, "c", "p q b c a d e"),
+        ("a", TargetSlot.AFTER, "q", "p q a b c d e"),
+        ("e", TargetSlot.BEFORE, "p", "e p q a b c d"),
+        ("a", TargetSlot.AFTER, "e", "p q b c d e a"),
+        ("a b c d e", TargetSlot.AFTER, "p", "p a b c d e q"),
+        ("b", TargetSlot.BEFORE, "c", "p q a b c d e"),
     ],
 )
 def test_a_move_puts_runs_exactly_there(
-    database: Database, moved: str, where: Where, other: str | None, expected: str
+    database: Database, moved: str, where: TargetSlot, other: str | None, expected: str
 ) -> None:
     line_up(database, "p", "q", priority=5)
     line_up(database, "a", "b", "c", "d", "e")
@@ -70,10 +72,10 @@ def test_members_of_a_batch_are_so_close_that_others_make_room(database: Databas
     """A microsecond apart, which at today's seconds is four steps of a float."""
     line_up(database, *"abcdefgh")
     line_up(database, *"uvwxyz", at_s=NOW_S + 1)
-    assert ordering.move_to(database, list("zyxwvu"), Where.BEFORE, "c", NOW_S + 2) == list("zyxwvu")
+    assert ordering.move_to(database, list("zyxwvu"), TargetSlot.BEFORE, "c", NOW_S + 2) == list("zyxwvu")
     assert turns(database) == "a b z y x w v u c d e f g h"
     for other in "hgfed":
-        ordering.move_to(database, ["a"], Where.AFTER, other, NOW_S + 2)
+        ordering.move_to(database, ["a"], TargetSlot.AFTER, other, NOW_S + 2)
     assert turns(database) == "b z y x w v u c d a e f g h"
     assert all(get(database, one).turn_s <= NOW_S + 2 for one in "abcdefghuvwxyz")
 
@@ -84,11 +86,11 @@ def test_what_cannot_be_moved(database: Database) -> None:
     from tests.rows import claimed
 
     claimed(database, running)
-    assert ordering.move_to(database, ["r", "b", "gone"], Where.FIRST, None, NOW_S) == ["b"]
+    assert ordering.move_to(database, ["r", "b", "gone"], TargetSlot.FIRST, None, NOW_S) == ["b"]
     with pytest.raises(IllegalMove, match="run r is not waiting in the queue"):
-        ordering.move_to(database, ["a"], Where.BEFORE, "r", NOW_S)
+        ordering.move_to(database, ["a"], TargetSlot.BEFORE, "r", NOW_S)
     with pytest.raises(IllegalMove, match="run a cannot be moved before itself"):
-        ordering.move_to(database, ["a"], Where.BEFORE, "a", NOW_S)
+        ordering.move_to(database, ["a"], TargetSlot.BEFORE, "a", NOW_S)
     assert turns(database) == "b a"
 
 
@@ -134,10 +136,10 @@ def watch() -> Watch:
 
 
 @pytest.fixture
-def waits(database: Database, watch: Watch) -> Waits:
+def waits(database: Database, watch: Watch) -> WaitingReasons:
     home: Home = database.home
-    context = Context(home, database, LocalPlace(home), "w1", DEFAULTS, watch, Talk(quiet=True))
-    return Waits(context)
+    context = Context(home, database, LocalExecutor(home), "w1", DEFAULTS, watch, Console(quiet=True))
+    return WaitingReasons(context)
 
 
 def refusal(*rules: Rule) -> Decision:
@@ -145,7 +147,7 @@ def refusal(*rules: Rule) -> Decision:
 
 
 def test_a_long_wait_lets_nothing_pass_until_it_is_in_vain(
-    database: Database, watch: Watch, waits: Waits
+    database: Database, watch: Watch, waits: WaitingReasons
 ) -> None:
     line_up(database, "big", "small")
 
@@ -184,13 +186,13 @@ def test_a_long_wait_lets_nothing_pass_until_it_is_in_vain(
 
 
 def test_a_wait_is_remembered_by_the_next_worker_and_forgotten_by_a_start(
-    database: Database, watch: Watch, waits: Waits
+    database: Database, watch: Watch, waits: WaitingReasons
 ) -> None:
     line_up(database, "big")
     waits.tell([(get(database, "big"), refusal(Rule.PARALLEL))])
     assert get(database, "big").reason == "waits: too little running runs"
     watch.now_s += starvation.AGED_S
-    other = Waits(waits._context)
+    other = WaitingReasons(waits._context)
     other.note_alive(1)
     assert other.aged(get(database, "big"), refusal(Rule.PARALLEL)) is not None
     from tests.rows import claimed
@@ -204,16 +206,20 @@ def test_a_wait_is_remembered_by_the_next_worker_and_forgotten_by_a_start(
 
 def queue_again(database: Database) -> None:
     from backprop.scheduler.lifecycle import Event
-    from backprop.scheduler.outcome import Ending, Verdict
+    from backprop.scheduler.outcome import NextMove, SegmentResult
     from backprop.scheduler.store.writes import claims
 
-    claims.settle(
-        database, get(database, "big"), Verdict(Event.REQUEUED, "timeboxed", "timebox"), Ending(), NOW_S
+    claims.apply_result(
+        database,
+        get(database, "big"),
+        NextMove(Event.REQUEUED, "timeboxed", "timebox"),
+        SegmentResult(),
+        NOW_S,
     )
 
 
 def test_reasons_are_written_when_they_change_and_not_every_tick(
-    database: Database, watch: Watch, waits: Waits
+    database: Database, watch: Watch, waits: WaitingReasons
 ) -> None:
     line_up(database, "big")
     waits.tell([(get(database, "big"), refusal(Rule.RAM))])

@@ -12,11 +12,11 @@ from backprop.scheduler.outcome import (
     LOST_CAP,
     STALLED_CAP,
     Chain,
-    Ending,
     Intent,
-    Verdict,
+    NextMove,
+    SegmentResult,
     backoff_s,
-    settle,
+    next_move,
 )
 from backprop.scheduler.spec import RunSpec
 
@@ -43,7 +43,9 @@ def spec(**changes: object) -> RunSpec:
 )
 def test_intent_wins_over_exit_status(code: int | None, asked: Intent, event: Event, outcome: str) -> None:
     signal_name = "SIGKILL" if code is None else None
-    verdict = settle(SPEC, Ending(asked=asked, exit_code=code, signal_name=signal_name, why_asked="x"), GOOD)
+    verdict = next_move(
+        SPEC, SegmentResult(asked=asked, exit_code=code, signal_name=signal_name, why_asked="x"), GOOD
+    )
     assert (verdict.event, verdict.outcome) == (event, outcome)
     assert (verdict.stalled, verdict.retries_used, verdict.lost) == (0, 0, 0)
 
@@ -52,64 +54,68 @@ def test_intent_wins_over_exit_status(code: int | None, asked: Intent, event: Ev
 @pytest.mark.parametrize("code", [0, 1, 75])
 def test_a_stop_by_the_user_is_never_lost_to_another_reason(asked: Intent, code: int) -> None:
     """The timebox rang, and while the script saved, the user said stop. It must not be started again."""
-    verdict = settle(SPEC, Ending(asked=asked, wanted=Intent.STOP, exit_code=code), GOOD)
+    verdict = next_move(SPEC, SegmentResult(asked=asked, wanted=Intent.STOP, exit_code=code), GOOD)
     assert verdict.event is Event.STOPPED
 
 
 @pytest.mark.parametrize(
     "ending",
     [
-        Ending(wanted=Intent.STOP, exit_code=1),
-        Ending(wanted=Intent.STOP, exit_code=75),
-        Ending(wanted=Intent.STOP, signal_name="SIGINT"),
-        Ending(wanted=Intent.STOP, lost=True),
-        Ending(wanted=Intent.STOP, could_not_start="no memory", passing=True),
+        SegmentResult(wanted=Intent.STOP, exit_code=1),
+        SegmentResult(wanted=Intent.STOP, exit_code=75),
+        SegmentResult(wanted=Intent.STOP, signal_name="SIGINT"),
+        SegmentResult(wanted=Intent.STOP, lost=True),
+        SegmentResult(wanted=Intent.STOP, could_not_start="no memory", passing=True),
     ],
 )
-def test_a_stop_that_was_never_delivered_still_counts(ending: Ending) -> None:
-    assert settle(spec(retries=5), ending, GOOD).event is Event.STOPPED
+def test_a_stop_that_was_never_delivered_still_counts(ending: SegmentResult) -> None:
+    assert next_move(spec(retries=5), ending, GOOD).event is Event.STOPPED
 
 
 def test_a_run_that_finished_before_the_stop_reached_it_is_completed() -> None:
-    assert settle(SPEC, Ending(wanted=Intent.STOP, exit_code=0), GOOD).event is Event.COMPLETED
+    assert next_move(SPEC, SegmentResult(wanted=Intent.STOP, exit_code=0), GOOD).event is Event.COMPLETED
 
 
 def test_exit_0_of_its_own_is_completed_whatever_was_saved() -> None:
     for chain in (FRESH, OLD, GOOD):
-        assert settle(SPEC, Ending(exit_code=0), chain) == Verdict(Event.COMPLETED, "completed", "exited 0")
+        assert next_move(SPEC, SegmentResult(exit_code=0), chain) == NextMove(
+            Event.COMPLETED, "completed", "exited 0"
+        )
 
 
 def test_75_is_run_me_again_without_a_strike() -> None:
     crashed_before = replace(GOOD, retries_used=1)
-    verdict = settle(spec(retries=1), Ending(exit_code=75), crashed_before)
+    verdict = next_move(spec(retries=1), SegmentResult(exit_code=75), crashed_before)
     assert (verdict.event, verdict.outcome, verdict.retries_used) == (Event.REQUEUED, "tempfail", 0)
-    assert settle(SPEC, Ending(exit_code=75), replace(FRESH, advanced=True)).stalled == 0, "its step rose"
-    first = settle(SPEC, Ending(exit_code=75), FRESH)
+    assert next_move(SPEC, SegmentResult(exit_code=75), replace(FRESH, advanced=True)).stalled == 0, (
+        "its step rose"
+    )
+    first = next_move(SPEC, SegmentResult(exit_code=75), FRESH)
     assert (first.event, first.stalled) == (Event.REQUEUED, 1), "it asked for it, once"
-    second = settle(SPEC, Ending(exit_code=75), replace(FRESH, stalled=first.stalled))
+    second = next_move(SPEC, SegmentResult(exit_code=75), replace(FRESH, stalled=first.stalled))
     assert second.event is Event.TIMEBOXED
 
 
 def test_without_any_checkpoint_the_chain_ends_at_once_with_advice() -> None:
-    ending = Ending(asked=Intent.TIMEBOX, exit_code=0, first_sign_s=400.0)
-    verdict = settle(SPEC, ending, FRESH)
+    ending = SegmentResult(asked=Intent.TIMEBOX, exit_code=0, first_sign_s=400.0)
+    verdict = next_move(SPEC, ending, FRESH)
     assert verdict.event is Event.TIMEBOXED
     assert "saved no checkpoint" in verdict.reason
     assert "first output came after 400.0 s" in verdict.reason
     assert "backprop resume -m 20" in verdict.reason, "twice the box"
-    slow = settle(SPEC, replace(ending, first_sign_s=900.0), FRESH)
+    slow = next_move(SPEC, replace(ending, first_sign_s=900.0), FRESH)
     assert "backprop resume -m 30" in slow.reason, "twice the start-up"
-    assert "--grace-seconds" in settle(SPEC, replace(ending, killed=True), FRESH).reason
+    assert "--grace-seconds" in next_move(SPEC, replace(ending, killed=True), FRESH).reason
 
 
 def test_two_segments_in_a_row_without_a_new_checkpoint_end_the_chain() -> None:
-    ending = Ending(asked=Intent.TIMEBOX, exit_code=0)
-    first = settle(SPEC, ending, OLD)
+    ending = SegmentResult(asked=Intent.TIMEBOX, exit_code=0)
+    first = next_move(SPEC, ending, OLD)
     assert (first.event, first.stalled) == (Event.REQUEUED, 1)
-    second = settle(SPEC, ending, replace(OLD, stalled=1))
+    second = next_move(SPEC, ending, replace(OLD, stalled=1))
     assert (second.event, second.stalled) == (Event.TIMEBOXED, 2)
     assert "2 segments in a row saved no new checkpoint" in second.reason
-    between = settle(SPEC, ending, replace(GOOD, stalled=1))
+    between = next_move(SPEC, ending, replace(GOOD, stalled=1))
     assert (between.event, between.stalled) == (Event.REQUEUED, 0)
 
 
@@ -121,11 +127,11 @@ def test_two_segments_in_a_row_without_a_new_checkpoint_end_the_chain() -> None:
         ({"max_total_s": 90.0}, replace(GOOD, total_s=90.0), "--max-total-minutes 1.5 is used up"),
     ],
 )
-@pytest.mark.parametrize("ending", [Ending(asked=Intent.TIMEBOX), Ending(exit_code=75)])
+@pytest.mark.parametrize("ending", [SegmentResult(asked=Intent.TIMEBOX), SegmentResult(exit_code=75)])
 def test_a_bound_ends_the_chain_and_says_how_to_go_on(
-    changes: dict[str, object], chain: Chain, said: str, ending: Ending
+    changes: dict[str, object], chain: Chain, said: str, ending: SegmentResult
 ) -> None:
-    verdict = settle(spec(**changes), ending, chain)
+    verdict = next_move(spec(**changes), ending, chain)
     assert verdict.event is Event.TIMEBOXED
     assert said in verdict.reason
     assert "backprop resume" in verdict.reason
@@ -133,28 +139,32 @@ def test_a_bound_ends_the_chain_and_says_how_to_go_on(
 
 def test_below_its_bounds_a_chain_goes_on() -> None:
     bounded = spec(max_segments=3, max_total_s=1200.0)
-    verdict = settle(bounded, Ending(asked=Intent.TIMEBOX), replace(GOOD, segments=2, total_s=1199.0))
+    verdict = next_move(
+        bounded, SegmentResult(asked=Intent.TIMEBOX), replace(GOOD, segments=2, total_s=1199.0)
+    )
     assert verdict.event is Event.REQUEUED
 
 
 def test_a_crash_is_retried_with_growing_patience_and_then_failed() -> None:
-    crash = Ending(exit_code=1, last_line="ValueError: nan")
+    crash = SegmentResult(exit_code=1, last_line="ValueError: nan")
     chain = OLD
     for attempt in (1, 2, 3):
-        verdict = settle(spec(retries=3), crash, chain)
+        verdict = next_move(spec(retries=3), crash, chain)
         assert verdict.event is Event.REQUEUED
         assert verdict.retries_used == attempt
         assert verdict.delay_s == backoff_s(attempt)
         assert f"retry {attempt} of 3 from its last checkpoint" in verdict.reason
         chain = replace(chain, retries_used=verdict.retries_used)
-    last = settle(spec(retries=3), crash, chain)
+    last = next_move(spec(retries=3), crash, chain)
     assert last.event is Event.FAILED
     assert last.reason == "exited 1: ValueError: nan (after 3 retries)"
-    assert settle(SPEC, crash, OLD).event is Event.FAILED, "none unless asked for"
+    assert next_move(SPEC, crash, OLD).event is Event.FAILED, "none unless asked for"
 
 
 def test_a_retry_does_not_go_beyond_the_bounds_of_the_chain() -> None:
-    verdict = settle(spec(retries=5, max_segments=2), Ending(exit_code=1), replace(GOOD, segments=2))
+    verdict = next_move(
+        spec(retries=5, max_segments=2), SegmentResult(exit_code=1), replace(GOOD, segments=2)
+    )
     assert verdict.event is Event.FAILED
     assert "--max-segments 2 is used up" in verdict.reason
 
@@ -166,54 +176,58 @@ def test_the_patience_doubles_up_to_ten_minutes() -> None:
 @pytest.mark.parametrize(
     ("ending", "said"),
     [
-        (Ending(exit_code=2), "exited 2"),
-        (Ending(signal_name="SIGSEGV"), "ended by SIGSEGV"),
-        (Ending(signal_name="SIGKILL"), "out of memory?"),
-        (Ending(), "ended unseen"),
-        (Ending(could_not_start="no such file"), "could not be started: no such file"),
+        (SegmentResult(exit_code=2), "exited 2"),
+        (SegmentResult(signal_name="SIGSEGV"), "ended by SIGSEGV"),
+        (SegmentResult(signal_name="SIGKILL"), "out of memory?"),
+        (SegmentResult(), "ended unseen"),
+        (SegmentResult(could_not_start="no such file"), "could not be started: no such file"),
     ],
 )
-def test_a_failure_says_how_it_ended(ending: Ending, said: str) -> None:
-    verdict = settle(SPEC, ending, FRESH)
+def test_a_failure_says_how_it_ended(ending: SegmentResult, said: str) -> None:
+    verdict = next_move(SPEC, ending, FRESH)
     assert verdict.event is Event.FAILED
     assert said in verdict.reason
 
 
 def test_a_lost_segment_is_started_again_and_counted() -> None:
-    lost = Ending(lost=True)
+    lost = SegmentResult(lost=True)
     chain = OLD
     for count in range(1, LOST_CAP + 1):
-        verdict = settle(SPEC, lost, chain)
+        verdict = next_move(SPEC, lost, chain)
         assert (verdict.event, verdict.lost) == (Event.REQUEUED, count)
         chain = replace(chain, lost=verdict.lost)
-    assert settle(SPEC, lost, chain).event is Event.FAILED
-    assert settle(SPEC, lost, replace(chain, progressed=True)).lost == 1, "progress wipes the count out"
-    assert settle(SPEC, lost, replace(OLD, stalled=1)).stalled == 1, "and it is no alibi for a stalled chain"
+    assert next_move(SPEC, lost, chain).event is Event.FAILED
+    assert next_move(SPEC, lost, replace(chain, progressed=True)).lost == 1, "progress wipes the count out"
+    assert next_move(SPEC, lost, replace(OLD, stalled=1)).stalled == 1, (
+        "and it is no alibi for a stalled chain"
+    )
 
 
 def test_a_yield_costs_nothing_and_wipes_nothing_out() -> None:
     before = replace(OLD, stalled=1, retries_used=2, lost=3)
-    verdict = settle(SPEC, Ending(asked=Intent.YIELD, why_asked="GPU 0 is too hot"), before)
+    verdict = next_move(SPEC, SegmentResult(asked=Intent.YIELD, why_asked="GPU 0 is too hot"), before)
     assert (verdict.event, verdict.delay_s) == (Event.REQUEUED, 0.0)
     assert (verdict.stalled, verdict.retries_used, verdict.lost) == (1, 2, 3)
     assert verdict.reason == "yielded: GPU 0 is too hot; resumes from its last checkpoint"
-    after = settle(SPEC, Ending(asked=Intent.YIELD), replace(before, progressed=True))
+    after = next_move(SPEC, SegmentResult(asked=Intent.YIELD), replace(before, progressed=True))
     assert (after.stalled, after.lost) == (0, 0)
     bounded = spec(max_segments=1, auto_resume=False)
-    assert settle(bounded, Ending(asked=Intent.YIELD), FRESH).event is Event.REQUEUED, "it was not its end"
+    assert next_move(bounded, SegmentResult(asked=Intent.YIELD), FRESH).event is Event.REQUEUED, (
+        "it was not its end"
+    )
 
 
 def test_what_could_not_be_started_waits_if_the_cause_passes() -> None:
-    ending = Ending(could_not_start="Resource temporarily unavailable", passing=True)
-    first = settle(SPEC, ending, FRESH)
+    ending = SegmentResult(could_not_start="Resource temporarily unavailable", passing=True)
+    first = next_move(SPEC, ending, FRESH)
     assert (first.event, first.lost, first.delay_s) == (Event.REQUEUED, 1, 10.0)
-    assert settle(SPEC, ending, replace(FRESH, lost=LOST_CAP)).event is Event.FAILED
-    assert settle(SPEC, replace(ending, passing=False), FRESH).event is Event.FAILED
+    assert next_move(SPEC, ending, replace(FRESH, lost=LOST_CAP)).event is Event.FAILED
+    assert next_move(SPEC, replace(ending, passing=False), FRESH).event is Event.FAILED
 
 
 intents = st.none() | st.sampled_from(Intent)
 endings = st.builds(
-    Ending,
+    SegmentResult,
     asked=intents,
     wanted=intents,
     exit_code=st.none() | st.sampled_from([0, 1, 2, 75, 255]),
@@ -252,8 +266,10 @@ specs = st.builds(
 
 @settings(deadline=None, max_examples=100)
 @given(specs, endings, chains)
-def test_every_verdict_is_a_legal_move_with_a_reason(spec: RunSpec, ending: Ending, chain: Chain) -> None:
-    verdict = settle(spec, ending, chain)
+def test_every_verdict_is_a_legal_move_with_a_reason(
+    spec: RunSpec, ending: SegmentResult, chain: Chain
+) -> None:
+    verdict = next_move(spec, ending, chain)
     for state in LIVE:
         assert next_state(state, verdict.event) is not None
     assert verdict.reason
@@ -264,19 +280,21 @@ def test_every_verdict_is_a_legal_move_with_a_reason(spec: RunSpec, ending: Endi
 
 @settings(deadline=None, max_examples=100)
 @given(specs, endings, chains)
-def test_what_the_user_stopped_is_not_started_again(spec: RunSpec, ending: Ending, chain: Chain) -> None:
-    verdict = settle(spec, replace(ending, wanted=Intent.STOP), chain)
+def test_what_the_user_stopped_is_not_started_again(
+    spec: RunSpec, ending: SegmentResult, chain: Chain
+) -> None:
+    verdict = next_move(spec, replace(ending, wanted=Intent.STOP), chain)
     assert verdict.event in (Event.STOPPED, Event.COMPLETED)
 
 
 @settings(deadline=None, max_examples=50)
 @given(specs, st.lists(endings, min_size=40, max_size=40))
-def test_no_chain_goes_on_for_ever_without_progress(spec: RunSpec, ends: list[Ending]) -> None:
+def test_no_chain_goes_on_for_ever_without_progress(spec: RunSpec, ends: list[SegmentResult]) -> None:
     """Whatever happens to it, in any order, a run that saves nothing new comes to rest; only yields are free."""
     bound = (STALLED_CAP + spec.retries + 2) * (LOST_CAP + 1)
     chain, segments, oom = OLD, 0, 0
     for ending in ends:
-        verdict = settle(spec, replace(ending, wanted=None), replace(chain, segments=segments + 1))
+        verdict = next_move(spec, replace(ending, wanted=None), replace(chain, segments=segments + 1))
         if verdict.event is not Event.REQUEUED:
             return
         segments += verdict.outcome != "yielded"
@@ -291,7 +309,7 @@ def test_no_chain_goes_on_for_ever_without_progress(spec: RunSpec, ends: list[En
         assert segments <= bound, f"{segments} segments without progress"
 
 
-@pytest.mark.parametrize("ending", [Ending(lost=True), Ending(could_not_start="no such file")])
+@pytest.mark.parametrize("ending", [SegmentResult(lost=True), SegmentResult(could_not_start="no such file")])
 @pytest.mark.parametrize(
     ("wanted", "event"),
     [
@@ -303,7 +321,7 @@ def test_no_chain_goes_on_for_ever_without_progress(spec: RunSpec, ends: list[En
     ],
 )
 def test_what_is_to_end_does_not_go_on_because_its_segment_was_lost(
-    ending: Ending, wanted: Intent, event: Event
+    ending: SegmentResult, wanted: Intent, event: Event
 ) -> None:
-    verdict = settle(SPEC, replace(ending, wanted=wanted, why_asked="so it is"), GOOD)
+    verdict = next_move(SPEC, replace(ending, wanted=wanted, why_asked="so it is"), GOOD)
     assert verdict.event is event

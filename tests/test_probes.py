@@ -12,7 +12,7 @@ from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes import client
 from backprop.worker.probes.client import read_once
 from backprop.worker.probes.host import read_host
-from backprop.worker.probes.reader import Kind
+from backprop.worker.probes.reader import ProbeKind
 from backprop.worker.probes.reading import Reading
 from backprop.worker.probes.visible_devices import only_visible
 from tests.fakes import FakeDriver, fake_files
@@ -163,9 +163,9 @@ def test_read_once(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver) -> None:
     driver.show(A)
     for name, value in driver.environment().items():
         monkeypatch.setenv(name, value)
-    assert read_once(Kind.AUTO).gpus[0].uuid == "GPU-aaaa"
+    assert read_once(ProbeKind.AUTO).gpus[0].uuid == "GPU-aaaa"
     driver.show(replace(A, hang_ms=60_000))
-    problem = read_once(Kind.AUTO, deadline_s=1.5).problem
+    problem = read_once(ProbeKind.AUTO, deadline_s=1.5).problem
     assert problem is not None
     assert "has not answered" in problem
 

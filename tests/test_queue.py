@@ -12,18 +12,18 @@ import pytest
 
 from backprop.scheduler.errors import AmbiguousRun, BadCommand, LostRace, UnknownRun
 from backprop.scheduler.lifecycle import Event, Intent, State
-from backprop.scheduler.outcome import Ending, Verdict
-from backprop.scheduler.spec import Place
+from backprop.scheduler.outcome import NextMove, SegmentResult
+from backprop.scheduler.spec import QueuePosition
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.schema import Run, Segment
 from backprop.scheduler.store.writes import claims, enqueue, progress, user_requests
 from backprop.scheduler.store.writes.claims import Claim
-from backprop.scheduler.store.writes.progress import Heard
+from backprop.scheduler.store.writes.progress import SegmentReport
 from tests.rows import SPEC, add_run, checkpoint, claimed, get
 
 ROOT = Path(__file__).parent.parent
-REQUEUED = Verdict(Event.REQUEUED, "timeboxed", "timebox reached")
+REQUEUED = NextMove(Event.REQUEUED, "timeboxed", "timebox reached")
 
 
 def serial(database: Database) -> int:
@@ -64,7 +64,7 @@ def test_a_claim_on_outdated_reservations_is_refused(database: Database) -> None
 def test_a_claim_on_an_older_segment_is_refused(database: Database) -> None:
     """The run was claimed, ran, and is queued again: its state is the same, the claim is not."""
     before = add_run(database, "r1")
-    claims.settle(database, claimed(database, before), REQUEUED, Ending(), 3.0)
+    claims.apply_result(database, claimed(database, before), REQUEUED, SegmentResult(), 3.0)
     assert claims.claim(database, [Claim(run=before, worker="w2", serial=serial(database))], 5.0) == [None]
     assert claimed(database, get(database, "r1")).segment == 2
 
@@ -82,11 +82,11 @@ def test_what_was_decided_on_together_is_claimed_together(database: Database) ->
 
 def test_an_end_is_settled_once(database: Database) -> None:
     run = claimed(database, add_run(database, "r1"))
-    verdict = Verdict(Event.REQUEUED, "failed", "exited 1", stalled=1, retries_used=2, lost=3, delay_s=10.0)
-    ending = Ending(exit_code=1, signal_name=None, running_s=4.5)
-    assert claims.settle(database, run, verdict, ending, 100.0).state is State.QUEUED
+    verdict = NextMove(Event.REQUEUED, "failed", "exited 1", stalled=1, retries_used=2, lost=3, delay_s=10.0)
+    ending = SegmentResult(exit_code=1, signal_name=None, running_s=4.5)
+    assert claims.apply_result(database, run, verdict, ending, 100.0).state is State.QUEUED
     with pytest.raises(LostRace):
-        claims.settle(database, run, verdict, ending, 100.0)
+        claims.apply_result(database, run, verdict, ending, 100.0)
     now = get(database, "r1")
     assert (now.stalled, now.retries_used, now.lost, now.chain_total_s) == (1, 2, 3, 4.5)
     assert (now.queued_at_s, now.not_before_s, now.worker, now.exit_code) == (100.0, 110.0, None, 1)
@@ -102,12 +102,14 @@ def test_a_stop_between_reading_and_settling_is_not_lost(database: Database, eve
     seen = claimed(database, add_run(database, "r1"))
     assert user_requests.ask_to_stop(database, seen, 3.0) is State.RUNNING
     with pytest.raises(LostRace):
-        claims.settle(database, seen, Verdict(event, "x", "y"), Ending(), 4.0)
+        claims.apply_result(database, seen, NextMove(event, "x", "y"), SegmentResult(), 4.0)
     now = get(database, "r1")
     assert (now.state, now.intent) == (State.RUNNING, Intent.STOP)
     assert queries.segments(database, "r1")[0].outcome is None
     assert (
-        claims.settle(database, now, Verdict(Event.STOPPED, "stopped", "y"), Ending(), 4.0).state
+        claims.apply_result(
+            database, now, NextMove(Event.STOPPED, "stopped", "y"), SegmentResult(), 4.0
+        ).state
         is State.STOPPED
     )
     assert get(database, "r1").intent is None
@@ -128,7 +130,7 @@ def test_a_stop_of_a_run_that_has_just_moved_on_says_so(database: Database) -> N
     running = claimed(database, waiting)
     with pytest.raises(LostRace, match="look again: backprop show r1"):
         user_requests.ask_to_stop(database, waiting, 3.0)
-    claims.settle(database, running, REQUEUED, Ending(), 3.0)
+    claims.apply_result(database, running, REQUEUED, SegmentResult(), 3.0)
     with pytest.raises(LostRace):
         user_requests.ask_to_stop(database, running, 3.0)
     assert user_requests.ask_to_stop(database, get(database, "r1"), 3.0) is State.STOPPED
@@ -136,7 +138,7 @@ def test_a_stop_of_a_run_that_has_just_moved_on_says_so(database: Database) -> N
 
 def test_what_is_said_is_stored_once(database: Database) -> None:
     run = claimed(database, add_run(database, "r1"))
-    first = Heard(
+    first = SegmentReport(
         log_from=0,
         log_to=100,
         events_from=0,
@@ -151,13 +153,17 @@ def test_what_is_said_is_stored_once(database: Database) -> None:
     assert not progress.record(database, "r1", 1, first), "another worker that read the same bytes"
     overlapping = replace(first, log_from=50, log_to=150, last_step=1)
     assert not progress.record(database, "r1", 1, overlapping)
-    assert progress.record(database, "r1", 1, Heard(log_from=100, log_to=160, events_from=0, events_to=9))
+    assert progress.record(
+        database, "r1", 1, SegmentReport(log_from=100, log_to=160, events_from=0, events_to=9)
+    )
     (segment,) = queries.segments(database, "r1")
     assert (segment.log_offset, segment.events_offset, segment.bad_events) == (160, 9, 2)
     assert segment.first_output_s == 1.0
     assert (get(database, "r1").last_step, get(database, "r1").last_loss) == (5, 0.5)
     assert [one.path for one in queries.checkpoints(database, "r1")] == ["/a"]
-    assert not progress.record(database, run.id, 2, Heard(log_from=0, log_to=1, events_from=0, events_to=0))
+    assert not progress.record(
+        database, run.id, 2, SegmentReport(log_from=0, log_to=1, events_from=0, events_to=0)
+    )
 
 
 def test_only_the_newest_checkpoints_are_remembered(database: Database) -> None:
@@ -169,7 +175,7 @@ def test_only_the_newest_checkpoints_are_remembered(database: Database) -> None:
                 checkpoint(run_id, f"/good/{at}"),
                 msgspec.structs.replace(checkpoint(run_id, f"/bad/{at}"), refused="it is empty"),
             )
-            heard = Heard(log_from=at, log_to=at + 1, events_from=0, events_to=0, checkpoints=said)
+            heard = SegmentReport(log_from=at, log_to=at + 1, events_from=0, events_to=0, checkpoints=said)
             assert progress.record(database, run_id, 1, heard)
     for run_id in ("r1", "r2"):
         kept = queries.checkpoints(database, run_id)
@@ -182,14 +188,14 @@ def test_only_the_newest_checkpoints_are_remembered(database: Database) -> None:
 @pytest.mark.parametrize("state", [State.COMPLETED, State.FAILED, State.TIMEBOXED, State.STOPPED, State.HELD])
 def test_resume_starts_a_new_chain_and_keeps_the_history(database: Database, state: State) -> None:
     run = add_run(database, "r1")
-    worn = Verdict(Event.REQUEUED, "x", "y", stalled=1, retries_used=2, lost=3, delay_s=500.0, need_mib=9)
-    claims.settle(database, claimed(database, run), worn, Ending(running_s=60.0), 3.0)
+    worn = NextMove(Event.REQUEUED, "x", "y", stalled=1, retries_used=2, lost=3, delay_s=500.0, need_mib=9)
+    claims.apply_result(database, claimed(database, run), worn, SegmentResult(running_s=60.0), 3.0)
     if state is State.HELD:
         user_requests.hold_run(database, get(database, "r1"), "why")
     else:
         ends = {"completed": Event.COMPLETED, "failed": Event.FAILED, "timeboxed": Event.TIMEBOXED}
         verdict = replace(worn, event=ends.get(state.value, Event.STOPPED), need_mib=None)
-        claims.settle(database, claimed(database, get(database, "r1")), verdict, Ending(), 4.0)
+        claims.apply_result(database, claimed(database, get(database, "r1")), verdict, SegmentResult(), 4.0)
     ended = get(database, "r1")
     assert ended.state is state
     longer = msgspec.structs.replace(SPEC, timebox_s=1200.0)
@@ -275,7 +281,7 @@ def test_the_queue_is_served_in_turn(database: Database) -> None:
     for number in range(3):
         enqueue.enqueue(database, f"r{number}", "n", SPEC, float(number), "queued")
     first = claimed(database, get(database, "r0"))
-    claims.settle(database, first, REQUEUED, Ending(), 10.0)
+    claims.apply_result(database, first, REQUEUED, SegmentResult(), 10.0)
     assert [run.id for run in queries.queue(database, 20.0)] == ["r1", "r2", "r0"], "to the back"
     assert [run.id for run in queries.queue(database, 20.0, limit=1)] == ["r1"]
 
@@ -284,17 +290,17 @@ def test_a_clock_that_was_set_back_gives_nobody_every_turn(database: Database) -
     for number in range(3):
         enqueue.enqueue(database, f"r{number}", "n", SPEC, 7200.0 + number, "queued")
     first = claimed(database, get(database, "r0"))
-    claims.settle(database, first, REQUEUED, Ending(), 100.0)
+    claims.apply_result(database, first, REQUEUED, SegmentResult(), 100.0)
     assert [run.id for run in queries.queue(database, 200.0)] == ["r1", "r2", "r0"]
 
 
 def test_a_retry_does_not_wait_for_a_clock_that_was_set_back(database: Database) -> None:
     enqueue.enqueue(database, "r0", "n", SPEC, 7000.0, "queued")
     retry = replace(REQUEUED, delay_s=10.0)
-    claims.settle(database, claimed(database, get(database, "r0")), retry, Ending(), 7200.0)
+    claims.apply_result(database, claimed(database, get(database, "r0")), retry, SegmentResult(), 7200.0)
     assert queries.queue(database, 7205.0) == []
     assert [run.id for run in queries.queue(database, 100.0)] == ["r0"]
-    enqueue.enqueue(database, "r1", "n", SPEC, 7200.0, place=Place(begin_s=7300.0))
+    enqueue.enqueue(database, "r1", "n", SPEC, 7200.0, place=QueuePosition(begin_s=7300.0))
     assert [run.id for run in queries.queue(database, 100.0)] == ["r0"], "what its user wants to wait, waits"
 
 

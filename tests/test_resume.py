@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from backprop.scheduler.outcome import Ending
+from backprop.scheduler.outcome import SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.connection import Database
-from backprop.worker.checkpoints.resume import Resume, choose, command_line, takes_resume_from
+from backprop.worker.checkpoints.resume import ResumeChoice, choose, command_line, takes_resume_from
 from backprop.worker.segments.result import chain_of
 from tests.harness import QUIET_LIMITS, Bench
 from tests.rows import SPEC, add_run, checkpoint
@@ -34,7 +34,7 @@ def saved(folder: Path, *names: str) -> list[CheckpointRecord]:
 
 def test_the_newest_good_one(run: RunRecord, tmp_path: Path) -> None:
     records = saved(tmp_path, "1.pt", "2.pt", "3.pt")
-    assert choose(run, records) == Resume(str(tmp_path / "3.pt"))
+    assert choose(run, records) == ResumeChoice(str(tmp_path / "3.pt"))
     (tmp_path / "3.pt").unlink()
     found = choose(run, records)
     assert found.checkpoint == str(tmp_path / "2.pt")
@@ -42,15 +42,15 @@ def test_the_newest_good_one(run: RunRecord, tmp_path: Path) -> None:
 
 
 def test_nothing_saved_is_a_start_from_zero_or_from_what_was_given(run: RunRecord, tmp_path: Path) -> None:
-    assert choose(run, []) == Resume()
+    assert choose(run, []) == ResumeChoice()
     refused = [replace(checkpoint("r1", "/x"), refused="it is empty")]
-    assert choose(run, refused) == Resume(), "what was never good is no promise"
+    assert choose(run, refused) == ResumeChoice(), "what was never good is no promise"
     start = tmp_path / "start.pt"
     start.write_text("weights")
     given = replace(run, spec=msgspec.structs.replace(SPEC, resume_from=str(start)))
-    assert choose(given, []) == Resume(str(start))
+    assert choose(given, []) == ResumeChoice(str(start))
     records = saved(tmp_path, "1.pt")
-    assert choose(given, records) == Resume(str(tmp_path / "1.pt")), "its own work comes first"
+    assert choose(given, records) == ResumeChoice(str(tmp_path / "1.pt")), "its own work comes first"
 
 
 def test_a_chain_never_begins_again_in_silence(run: RunRecord, tmp_path: Path) -> None:
@@ -69,12 +69,12 @@ def test_a_chain_never_begins_again_in_silence(run: RunRecord, tmp_path: Path) -
 def test_where_the_user_said_to_begin_holds_until_there_is_newer_work(run: RunRecord, tmp_path: Path) -> None:
     records = saved(tmp_path, "1.pt", "2.pt", "3.pt")
     scratch = replace(run, resume_pin="", chain_start=2, segment=2)
-    assert choose(scratch, records[1:]) == Resume()
-    assert choose(scratch, records[1:]) == Resume(), "and again, if its first segment saved nothing"
-    assert choose(scratch, records) == Resume(str(tmp_path / "3.pt")), "its new work"
+    assert choose(scratch, records[1:]) == ResumeChoice()
+    assert choose(scratch, records[1:]) == ResumeChoice(), "and again, if its first segment saved nothing"
+    assert choose(scratch, records) == ResumeChoice(str(tmp_path / "3.pt")), "its new work"
     pinned = replace(scratch, resume_pin=str(tmp_path / "1.pt"))
-    assert choose(pinned, records[1:]) == Resume(str(tmp_path / "1.pt"))
-    assert choose(pinned, records) == Resume(str(tmp_path / "3.pt"))
+    assert choose(pinned, records[1:]) == ResumeChoice(str(tmp_path / "1.pt"))
+    assert choose(pinned, records) == ResumeChoice(str(tmp_path / "3.pt"))
     assert "is gone" in str(choose(replace(pinned, resume_pin="/no.pt"), records[1:]).problem)
 
 
@@ -82,9 +82,9 @@ def test_from_scratch_is_not_resumable_before_its_first_checkpoint(run: RunRecor
     """Else a timebox without a checkpoint would be answered with a resume from the work that was thrown away."""
     records = saved(tmp_path, "1.pt")
     scratch = replace(run, resume_pin="", chain_start=1, segment=2)
-    chain = chain_of(scratch, segment_of(scratch), Ending(), records)
+    chain = chain_of(scratch, segment_of(scratch), SegmentResult(), records)
     assert not chain.resumable
-    assert chain_of(replace(run, segment=2), segment_of(scratch), Ending(), records).resumable
+    assert chain_of(replace(run, segment=2), segment_of(scratch), SegmentResult(), records).resumable
 
 
 def test_saving_again_what_one_resumed_from_is_no_progress(run: RunRecord, tmp_path: Path) -> None:
@@ -92,14 +92,14 @@ def test_saving_again_what_one_resumed_from_is_no_progress(run: RunRecord, tmp_p
     run = replace(run, segment=2)
     segment = segment_of(run, used=first.path)
     again = replace(first, segment=2)
-    assert not chain_of(run, segment, Ending(), [again, first]).progressed, "the same step"
-    assert chain_of(run, segment, Ending(), [replace(again, step=2), first]).progressed
-    assert chain_of(run, segment, Ending(), [replace(again, step=None), first]).progressed, (
+    assert not chain_of(run, segment, SegmentResult(), [again, first]).progressed, "the same step"
+    assert chain_of(run, segment, SegmentResult(), [replace(again, step=2), first]).progressed
+    assert chain_of(run, segment, SegmentResult(), [replace(again, step=None), first]).progressed, (
         "no step to compare"
     )
-    assert not chain_of(run, segment, Ending(), [first]).progressed
+    assert not chain_of(run, segment, SegmentResult(), [first]).progressed
     (tmp_path / "last.pt").unlink()
-    lost = chain_of(run, segment, Ending(), [replace(again, step=2), first])
+    lost = chain_of(run, segment, SegmentResult(), [replace(again, step=2), first])
     assert not lost.progressed
     assert not lost.resumable
 

@@ -10,7 +10,7 @@ from backprop.cli import run_selection
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
 from backprop.scheduler.home import batch_file, run_folder
 from backprop.scheduler.lifecycle import State
-from backprop.scheduler.spec import NewRun, Place
+from backprop.scheduler.spec import NewRun, QueuePosition
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries, selection
 from backprop.scheduler.store.reads.selection import NO_FILTERS, Filters, Sort, list_runs
@@ -24,7 +24,7 @@ DAY_S = 86400.0
 
 
 def several(database: Database, group: str | None, *ids: str, name: str = "train", at_s: float = 1.0) -> None:
-    place = Place(group=group)
+    place = QueuePosition(group=group)
     new = [NewRun(id=run_id, name=f"{name}-{run_id}", spec=SPEC, place=place) for run_id in ids]
     enqueue.enqueue_all(database, new, at_s)
 
@@ -370,7 +370,9 @@ def test_a_list_walks_an_index(database: Database) -> None:
 
 def test_the_queue_is_listed_in_its_own_order(database: Database) -> None:
     for run_id, priority in (("a", 0), ("b", 5), ("c", 0)):
-        enqueue.enqueue(database, run_id, "n", SPEC, 1.0 + ord(run_id), place=Place(priority=priority))
+        enqueue.enqueue(
+            database, run_id, "n", SPEC, 1.0 + ord(run_id), place=QueuePosition(priority=priority)
+        )
     add_run(database, "done", State.COMPLETED)
     assert [run.id for run in list_runs(database, sort=Sort.TURN)] == ["b", "a", "c"]
     assert [run.id for run in list_runs(database, sort=Sort.TURN, reverse=True, limit=2)] == ["c", "a"]

@@ -17,11 +17,11 @@ from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import progress
 from backprop.worker.checkpoints import directory_scan, glob_walk, open_files, scanner
-from backprop.worker.checkpoints.candidate import End, step_in
+from backprop.worker.checkpoints.candidate import WriterExit, step_in
 from backprop.worker.checkpoints.formats import looks_torn, looks_whole
 from backprop.worker.checkpoints.resume import picks_itself
-from backprop.worker.checkpoints.scanner import Spotter
-from backprop.worker.segments.log_reader import Listener
+from backprop.worker.checkpoints.scanner import CheckpointScanner
+from backprop.worker.segments.log_reader import LogReader
 from tests.harness import Bench, wait_until
 from tests.rows import SPEC, get
 from tests.watched import CLEAN, Watched, names, zip_bytes
@@ -46,7 +46,7 @@ def watched(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return Watched(database, tmp_path)
 
 
-def looks(spotter: Spotter, for_s: float = 0.5) -> list[str]:
+def looks(spotter: CheckpointScanner, for_s: float = 0.5) -> list[str]:
     """All that a series of looks finds."""
     found: list[str] = []
     end = time.monotonic() + for_s
@@ -56,8 +56,8 @@ def looks(spotter: Spotter, for_s: float = 0.5) -> list[str]:
     return found
 
 
-def until_found(spotter: Spotter) -> list[scanner.Spotted]:
-    found: list[scanner.Spotted] = []
+def until_found(spotter: CheckpointScanner) -> list[scanner.ScannedCheckpoint]:
+    found: list[scanner.ScannedCheckpoint] = []
     wait_until(lambda: found.extend(spotter.look()) or found)
     return found
 
@@ -203,14 +203,14 @@ def test_what_a_killed_writer_wrote_last_counts_only_where_its_format_shows_the_
     os.utime(watched.out / "earlier.bin", (now_s, now_s))
     for name in ("last.bin", "last.pt"):
         os.utime(watched.out / name, (now_s + 20, now_s + 20))
-    for end in (End(now_s + 21, killed=True), End(None, killed=True)):
+    for end in (WriterExit(now_s + 21, killed=True), WriterExit(None, killed=True)):
         assert sorted(names(watched.spotter().last_look(end))) == ["earlier.bin", "last.pt"]
-    assert len(watched.spotter().last_look(End(now_s + 21, killed=False))) == 3
+    assert len(watched.spotter().last_look(WriterExit(now_s + 21, killed=False))) == 3
 
 
 def test_what_was_announced_and_seen_is_on_record_once(watched: Watched) -> None:
     watched.start()
-    listener = Listener(get(watched.database, "r1"), watched.segment(), watched.folder)
+    listener = LogReader(get(watched.database, "r1"), watched.segment(), watched.folder)
     try:
         for first in ("announced", "seen"):
             path = watched.out / f"{first}.pt"
@@ -300,7 +300,7 @@ def test_twenty_thousand_files_are_looked_at_in_bounded_steps(
         time.sleep(0.01)
     assert found == ["new.pt"]
     assert longest_s < 2.0, "its own bound is a quarter of a second; a loaded machine adds to it"
-    one = directory_scan.Sweep((f"{watched.out}/*",), time.time() - 60, watched.home)
+    one = directory_scan.DirectoryScan((f"{watched.out}/*",), time.time() - 60, watched.home)
     began_s = time.monotonic()
     assert not one.step(entries=1000, within_s=60)
     cost_s = time.monotonic() - began_s

@@ -10,22 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backprop.scheduler.lifecycle import Event, Intent
-from backprop.scheduler.outcome import Chain, Ending, settle
+from backprop.scheduler.outcome import Chain, SegmentResult, next_move
 from backprop.scheduler.spec import Plan
-from backprop.worker.segments.resume_check import Before, Steps, read_back, why_over
+from backprop.worker.segments.resume_check import EarlierSegments, StepTrace, read_back, why_over
 from tests.harness import Bench, wait_until
 from tests.rows import SPEC
 
 
-def steps(*reported: int) -> Steps:
-    told = Steps()
+def steps(*reported: int) -> StepTrace:
+    told = StepTrace()
     for step in reported:
         told.take(step)
     return told
 
 
-def before(origin: int | None, resumed: int | None, **more: Any) -> Before:
-    return Before(origin=origin, resumed_step=resumed, **({"passed": True} | more))
+def before(origin: int | None, resumed: int | None, **more: Any) -> EarlierSegments:
+    return EarlierSegments(origin=origin, resumed_step=resumed, **({"passed": True} | more))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def before(origin: int | None, resumed: int | None, **more: Any) -> Before:
     ],
 )
 def test_the_alarm_is_raised_where_nothing_else_explains_it(
-    seen: Before, reported: tuple[int, ...], over: bool
+    seen: EarlierSegments, reported: tuple[int, ...], over: bool
 ) -> None:
     why = why_over(seen, steps(*reported), ())
     assert (why is not None) == over
@@ -79,8 +79,8 @@ def test_the_alarm_is_raised_where_nothing_else_explains_it(
 def test_without_reported_steps_the_checkpoints_tell(
     known: tuple[int, ...], resumed: int | None, saved: tuple[int, ...], over: bool
 ) -> None:
-    seen = Before(origin=None, resumed_step=resumed, saved_steps=known)
-    assert (why_over(seen, Steps(), saved) is not None) == over
+    seen = EarlierSegments(origin=None, resumed_step=resumed, saved_steps=known)
+    assert (why_over(seen, StepTrace(), saved) is not None) == over
 
 
 @given(
@@ -99,7 +99,7 @@ def test_a_script_that_goes_on_is_never_stopped(
     begin = max(resumed - back % max(ran // 2 * stride, 1), origin) if starts_epoch_again else resumed
     told = steps(*range(begin + stride, begin + 40 * stride, stride))
     known = tuple(range(origin + stride, resumed + 1, stride))
-    seen = Before(origin=origin, resumed_step=resumed, passed=passed, saved_steps=known)
+    seen = EarlierSegments(origin=origin, resumed_step=resumed, passed=passed, saved_steps=known)
     assert why_over(seen, told, (resumed + stride,)) is None or begin - origin < ran * stride * 0.05
 
 
@@ -143,19 +143,23 @@ GOOD = Chain(segments=2, total_s=1, stalled=0, retries_used=0, lost=0, progresse
 def test_a_run_that_started_over_fails_whatever_is_left_to_it() -> None:
     spec = msgspec.structs.replace(SPEC, retries=5)
     for code in (0, 1, 75, None):
-        verdict = settle(spec, Ending(asked=Intent.STARTED_OVER, exit_code=code, why_asked="why"), GOOD)
+        verdict = next_move(
+            spec, SegmentResult(asked=Intent.STARTED_OVER, exit_code=code, why_asked="why"), GOOD
+        )
         assert (verdict.event, verdict.outcome) == (Event.FAILED, "started over")
         assert verdict.reason == "started over: why"
 
 
 def test_what_cannot_resume_is_not_chained() -> None:
     spec = msgspec.structs.replace(SPEC, plan=Plan(resumes="none", why="its arguments know no checkpoint"))
-    verdict = settle(spec, Ending(asked=Intent.TIMEBOX, exit_code=0), GOOD)
+    verdict = next_move(spec, SegmentResult(asked=Intent.TIMEBOX, exit_code=0), GOOD)
     assert verdict.event is Event.TIMEBOXED
     assert "it cannot resume (its arguments know no checkpoint)" in verdict.reason
     assert "backprop resume -m 20" in verdict.reason
-    assert settle(spec, Ending(exit_code=75), GOOD).event is Event.REQUEUED, "it says itself that it can"
-    assert settle(spec, Ending(asked=Intent.YIELD), GOOD).event is Event.REQUEUED, "nobody's fault"
+    assert next_move(spec, SegmentResult(exit_code=75), GOOD).event is Event.REQUEUED, (
+        "it says itself that it can"
+    )
+    assert next_move(spec, SegmentResult(asked=Intent.YIELD), GOOD).event is Event.REQUEUED, "nobody's fault"
 
 
 TRAINER = """

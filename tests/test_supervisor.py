@@ -14,8 +14,8 @@ from backprop.scheduler.home import run_folder
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store.connection import Database
 from backprop.worker.executor import locks
-from backprop.worker.executor.base import Life, Order
-from backprop.worker.executor.local import LocalPlace
+from backprop.worker.executor.base import Life, SegmentOrder
+from backprop.worker.executor.local import LocalExecutor
 from tests.harness import alive, wait_until
 from tests.rows import add_run
 from tests.standing import HZ, LISTENER, Stand, state
@@ -261,9 +261,11 @@ def test_what_is_sent_before_it_is_up_waits_for_it(database: Database, tmp_path:
     run_folder.write_spec(home.run_folder(run.id), run.id, run.name, spec, {}, 1.0)
     lock = locks.take(home.run_lock(run.id))
     assert lock is not None
-    place = LocalPlace(home)
+    place = LocalExecutor(home)
     place.start(
-        Order(run=run, number=1, argv=spec.argv, environment={}, timebox_s=600.0, promised_mib=0, lock=lock)
+        SegmentOrder(
+            run=run, number=1, argv=spec.argv, environment={}, timebox_s=600.0, promised_mib=0, lock=lock
+        )
     )
     getattr(place, name)(run.id, 1)
     wait_until(lambda: place.look(run.id, 1)[0] is not Life.ALIVE, saw=lambda: place.look(run.id, 1))

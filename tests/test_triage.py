@@ -4,7 +4,7 @@ import pytest
 
 from backprop.scheduler.faults import Fault, fault_of
 from backprop.scheduler.lifecycle import Event, Intent
-from backprop.scheduler.outcome import Chain, Ending, settle
+from backprop.scheduler.outcome import Chain, SegmentResult, next_move
 from backprop.scheduler.spec import RunSpec
 from tests.harness import Bench
 
@@ -41,18 +41,18 @@ def test_the_kind_is_told_from_exit_code_and_last_line(
     ("line", "exit_code"), [("ImportError: x", 1), ("train.py: error: unrecognized arguments: -x", 2)]
 )
 def test_what_would_fail_again_is_not_retried_from_the_beginning(line: str, exit_code: int) -> None:
-    ending = Ending(exit_code=exit_code, last_line=line)
-    verdict = settle(SPEC, ending, FRESH)
+    ending = SegmentResult(exit_code=exit_code, last_line=line)
+    verdict = next_move(SPEC, ending, FRESH)
     assert (verdict.event, verdict.fault) == (Event.FAILED, fault_of(exit_code, line))
     assert "not retried" in verdict.reason
     assert line in verdict.reason
     later = Chain(segments=3, total_s=99, stalled=0, retries_used=0, lost=0, progressed=True, resumable=True)
-    assert settle(SPEC, ending, later).event is Event.REQUEUED, "it had started before"
+    assert next_move(SPEC, ending, later).event is Event.REQUEUED, "it had started before"
 
 
 def test_a_full_disk_is_named_and_tried_again() -> None:
-    verdict = settle(
-        SPEC, Ending(exit_code=1, last_line="OSError: [Errno 28] No space left on device"), FRESH
+    verdict = next_move(
+        SPEC, SegmentResult(exit_code=1, last_line="OSError: [Errno 28] No space left on device"), FRESH
     )
     assert (verdict.event, verdict.fault) == (Event.REQUEUED, Fault.DISK_FULL)
     assert verdict.reason.startswith("disk full: exited 1: OSError")
@@ -60,10 +60,14 @@ def test_a_full_disk_is_named_and_tried_again() -> None:
 
 
 def test_asked_to_end_for_nan_is_failed_and_for_its_rank_stopped() -> None:
-    nan = settle(SPEC, Ending(asked=Intent.NAN, why_asked="its loss is NaN at step 7", exit_code=0), FRESH)
+    nan = next_move(
+        SPEC, SegmentResult(asked=Intent.NAN, why_asked="its loss is NaN at step 7", exit_code=0), FRESH
+    )
     assert (nan.event, nan.fault) == (Event.FAILED, Fault.NAN)
     assert "NaN at step 7" in nan.reason
-    ranked = settle(SPEC, Ending(asked=Intent.OUTRANKED, why_asked="place 7 of 8", exit_code=0), FRESH)
+    ranked = next_move(
+        SPEC, SegmentResult(asked=Intent.OUTRANKED, why_asked="place 7 of 8", exit_code=0), FRESH
+    )
     assert (ranked.event, ranked.fault) == (Event.STOPPED, None)
     assert "place 7 of 8" in ranked.reason
 

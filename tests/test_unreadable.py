@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from backprop.worker.background import Errand, Errands
-from backprop.worker.checkpoints.candidate import end_of
-from backprop.worker.executor.base import Exit
+from backprop.worker.background import BackgroundJob, BackgroundJobs
+from backprop.worker.checkpoints.candidate import writer_exit
+from backprop.worker.executor.base import ExitRecord
 from tests.gpus import impatient
 from tests.harness import COMMAND, Bench, wait_until, without_roots_rights
 
@@ -132,7 +132,7 @@ def test_a_log_that_is_long_at_the_end_is_heard_to_its_end_in_parts(bench: Bench
 
 def test_a_launcher_that_outlives_the_process_that_was_killed_tells_by_its_code() -> None:
     def killed(**changes: object) -> bool:
-        return end_of(Exit(ended_at_s=1.0, **changes)).killed  # pyright: ignore[reportArgumentType]
+        return writer_exit(ExitRecord(ended_at_s=1.0, **changes)).killed  # pyright: ignore[reportArgumentType]
 
     assert killed(exit_code=137)
     assert killed(exit_code=1)
@@ -143,10 +143,10 @@ def test_a_launcher_that_outlives_the_process_that_was_killed_tells_by_its_code(
 
 
 def test_no_thread_to_be_had_now_is_one_to_be_had_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    errands, done = Errands(), list[object]()
+    errands, done = BackgroundJobs(), list[object]()
     with monkeypatch.context() as scarce:
         scarce.setattr(threading.Thread, "start", _refuse)
-        errands.send(Errand(("r1", "copy"), lambda _: "copied", done.append))
+        errands.send(BackgroundJob(("r1", "copy"), lambda _: "copied", done.append))
         errands.report()
     assert done == []
 

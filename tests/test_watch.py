@@ -8,7 +8,7 @@ from backprop.scheduler.governor.runtime import (
     Action,
     ActionKind,
     Cause,
-    Watched,
+    WatchedRun,
     ram_floor_mib,
     watch,
     watch_all,
@@ -16,14 +16,14 @@ from backprop.scheduler.governor.runtime import (
 from backprop.scheduler.governor.snapshot import Host
 from tests.judged import GIB, HOST, LIMITS, gpu, machine
 
-RUN = Watched(run_id="r1", gpu_uuids=("GPU-0",), started_s=0.0)
+RUN = WatchedRun(run_id="r1", gpu_uuids=("GPU-0",), started_s=0.0)
 
 
-def look(run: Watched = RUN, *, now_s: float = 100.0, host: Host = HOST, **values: object) -> Action:
+def look(run: WatchedRun = RUN, *, now_s: float = 100.0, host: Host = HOST, **values: object) -> Action:
     return watch(run, LIMITS, machine(gpu(**values), host=host), now_s)
 
 
-def paused(cause: Cause, since_s: float = 90.0) -> Watched:
+def paused(cause: Cause, since_s: float = 90.0) -> WatchedRun:
     return replace(RUN, paused_for=cause, paused_since_s=since_s)
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import msgspec
 
 from backprop.scheduler.lifecycle import Event
-from backprop.scheduler.outcome import Ending, Verdict
+from backprop.scheduler.outcome import NextMove, SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.spec import Plan
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, progress
-from backprop.worker.checkpoints.candidate import End
-from backprop.worker.checkpoints.scanner import Spotted, Spotter
+from backprop.worker.checkpoints.candidate import WriterExit
+from backprop.worker.checkpoints.scanner import CheckpointScanner, ScannedCheckpoint
 from tests.rows import SPEC, add_run, claimed, get
 
-CLEAN = End(None, killed=False)
+CLEAN = WriterExit(None, killed=False)
 
 
 class Watched:
@@ -43,16 +43,16 @@ class Watched:
         assert segment is not None
         return segment
 
-    def spotter(self) -> Spotter:
+    def spotter(self) -> CheckpointScanner:
         known = queries.checkpoints(self.database, "r1")
-        return Spotter(
+        return CheckpointScanner(
             get(self.database, "r1"), self.segment(), avoid=self.home, known=known, pids=lambda: self.pids
         )
 
-    def store(self, found: list[Spotted]) -> None:
+    def store(self, found: list[ScannedCheckpoint]) -> None:
         segment = self.segment()
         at = (segment.log_offset, segment.events_offset)
-        heard = progress.Heard(
+        heard = progress.SegmentReport(
             log_from=at[0],
             log_to=at[0],
             events_from=at[1],
@@ -63,8 +63,8 @@ class Watched:
 
     def requeue(self, outcome: str = "timeboxed") -> RunRecord:
         """Its segment has ended; the run as it waits for the next one."""
-        verdict = Verdict(Event.REQUEUED, outcome, "why")
-        claims.settle(self.database, get(self.database, "r1"), verdict, Ending(), time.time())
+        verdict = NextMove(Event.REQUEUED, outcome, "why")
+        claims.apply_result(self.database, get(self.database, "r1"), verdict, SegmentResult(), time.time())
         return get(self.database, "r1")
 
     def rows(self) -> list[tuple[str, int | None]]:
@@ -73,7 +73,7 @@ class Watched:
         return [(Path(one.path).name, one.step) for one in reversed(saved) if one.refused is None]
 
 
-def names(found: list[Spotted]) -> list[str]:
+def names(found: list[ScannedCheckpoint]) -> list[str]:
     return [Path(one.record.path).name for one in found]
 
 

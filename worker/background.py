@@ -12,30 +12,30 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Stopped = Callable[[], bool]
+JobStopped = Callable[[], bool]
 
 
 @dataclass(frozen=True)
-class Errand:
+class BackgroundJob:
     """`work` is given a function that says when to give up. `done` is called with its result, or with what it raised,
-    by `Errands.report`: in the thread of the ticks. `key`: a later errand of the same key takes the place of one that
+    by `BackgroundJobs.report`: in the thread of the ticks. `key`: a later job of the same key replaces one that
     has not begun."""
 
     key: tuple[str, str]
-    work: Callable[[Stopped], object]
+    work: Callable[[JobStopped], object]
     done: Callable[[object], None]
 
 
-class Errands:
+class BackgroundJobs:
     def __init__(self) -> None:
-        self._waiting: deque[Errand] = deque()
-        self._finished: deque[tuple[Errand, object]] = deque()
-        self._busy: Errand | None = None
+        self._waiting: deque[BackgroundJob] = deque()
+        self._finished: deque[tuple[BackgroundJob, object]] = deque()
+        self._busy: BackgroundJob | None = None
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def send(self, errand: Errand) -> None:
+    def send(self, errand: BackgroundJob) -> None:
         with self._changed:
             for older in [one for one in self._waiting if one.key == errand.key]:
                 self._waiting.remove(older)

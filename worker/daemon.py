@@ -9,9 +9,11 @@ from backprop.scheduler.errors import HomeRefused
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.writes import claims
-from backprop.worker.context import Clock, Context, Talk
+from backprop.worker.clock import Clock
+from backprop.worker.console import Console
+from backprop.worker.context import Context
 from backprop.worker.executor import locks
-from backprop.worker.executor.local import LocalPlace
+from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.loop import Loop, counts_line
 from backprop.worker.wakeup import FOLLOWER, WakePipe
 
@@ -34,8 +36,8 @@ def work(
     `verbose`: every checkpoint too.
     """
     worker = (FOLLOWER if only else "") + os.urandom(4).hex()
-    talk = Talk(quiet=quiet, verbose=verbose)
-    context = Context(home, database, LocalPlace(home), worker, settings, Clock(), talk, only)
+    console = Console(quiet=quiet, verbose=verbose)
+    context = Context(home, database, LocalExecutor(home), worker, settings, Clock(), console, only)
     # The lock before the row: a row whose lock is free is a dead worker's.
     try:
         lock = locks.hold_worker_lock(home.locks, worker)
@@ -45,12 +47,12 @@ def work(
     try:
         claims.worker_started(database, worker, os.getpid(), settings.max_parallel, context.clock.wall_s())
         if greeting:
-            talk.line(greeting)
-        talk.say(
+            console.line(greeting)
+        console.event(
             "ready", more=f"worker {worker}, pid {os.getpid()}, at most {settings.max_parallel} runs at once"
         )
         interrupted = Loop(context, wake, until).run(drain)
-        talk.say("bye", more=counts_line(context))
+        console.event("bye", more=counts_line(context))
         return interrupted
     finally:
         with contextlib.suppress(Exception):

@@ -6,10 +6,8 @@ segments to checkpoint, requeue them, exit. Second: end them now. HUP (tmux clos
 
 import os
 import select
-import signal
 import traceback
 from collections.abc import Callable
-from types import FrameType
 from typing import Final
 
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged, DatabaseRefused
@@ -20,11 +18,12 @@ from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
 from backprop.worker.admission.admission import Admitter
 from backprop.worker.context import Context
-from backprop.worker.machine.monitor import Guard
-from backprop.worker.machine.reader import MachineSense
+from backprop.worker.machine.monitor import RuntimeMonitor
+from backprop.worker.machine.reader import MachineReader
 from backprop.worker.maintenance import recovery
-from backprop.worker.reactions.reactions import News
-from backprop.worker.segments.tracker import Tender
+from backprop.worker.reactions.reactions import Reactions
+from backprop.worker.segments.tracker import SegmentTracker
+from backprop.worker.signals import StopSignals
 from backprop.worker.takeover import reconcile
 from backprop.worker.wakeup import WakePipe
 
@@ -32,47 +31,6 @@ TICK_LIVE_S: Final = 0.5
 TICK_IDLE_S: Final = 2.0
 RECONCILE_EVERY_S: Final = 30.0
 TROUBLE_PAUSE_S: Final = (1.0, 60.0)
-STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Stop:
-    """What the signals have said so far. Installed for the life of the loop."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self.hung_up = False
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
-
-    def __enter__(self) -> "Stop":
-        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in STOP_SIGNALS:
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup: it is to stay when its terminal goes
-            self._before[number] = signal.signal(number, self._record)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        signal.set_wakeup_fd(self._wakeup)
-        os.close(self._read)
-        os.close(self._write)
-
-    def fileno(self) -> int:
-        return self._read
-
-    def drain(self) -> None:
-        try:
-            os.read(self._read, 4096)
-        except BlockingIOError:
-            return
-
-    def _record(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            self.hung_up = True
-        else:
-            self.asked += 1
 
 
 class Loop:
@@ -82,11 +40,11 @@ class Loop:
         self._context = context
         self._wake = wake
         self._until = until
-        self._sense = MachineSense(context)
-        self._guard = Guard(context, self._sense)
-        self._news = News(context)
-        self._tender = Tender(context, self._guard.ended, self._news.steps)
-        self._admitter = Admitter(context, self._sense, self._guard, self._tender)
+        self._reader = MachineReader(context)
+        self._monitor = RuntimeMonitor(context, self._reader)
+        self._reactions = Reactions(context)
+        self._tracker = SegmentTracker(context, self._monitor.ended, self._reactions.steps)
+        self._admitter = Admitter(context, self._reader, self._monitor, self._tracker)
         self._reconciled_s = -RECONCILE_EVERY_S
         self._unsound: str | None = None
         self._trouble_s = 0.0
@@ -94,7 +52,7 @@ class Loop:
 
     def run(self, drain: bool) -> bool:
         """Tick until told to stop, or until nothing is left to run when draining. True if it was interrupted."""
-        with Stop() as stop:
+        with StopSignals() as stop:
             try:
                 while not stop.hung_up:
                     alive = self._guarded_tick(stop)
@@ -102,13 +60,13 @@ class Loop:
                         break
                     self._sleep(stop, alive)
             finally:
-                self._context.place.close()
-                self._news.close()
-                self._tender.close()
-                self._sense.close()
+                self._context.executor.close()
+                self._reactions.close()
+                self._tracker.close()
+                self._reader.close()
             return stop.hung_up or stop.asked > 0
 
-    def _finished(self, stop: Stop, alive: int, drain: bool) -> bool:
+    def _finished(self, stop: StopSignals, alive: int, drain: bool) -> bool:
         if self._trouble_s:
             # Nothing can be settled now. The segments end without us; who insists may go.
             return stop.asked >= 2
@@ -128,13 +86,13 @@ class Loop:
 
     def _may_come(self) -> bool:
         if (drained := switches.drained(self._context.database)) is not None:
-            self._context.talk.say(
+            self._context.console.event(
                 "drained", more=f"what is queued stays so: {opening.drained_words(drained[0])}"
             )
             return False
         return queries.next_due_s(self._context.database) is not None
 
-    def _guarded_tick(self, stop: Stop) -> int:
+    def _guarded_tick(self, stop: StopSignals) -> int:
         """A tick that no trouble ends: a full disk, a locked database or a bug is said, and tried again later."""
         try:
             alive = self._tick(stop)
@@ -151,27 +109,27 @@ class Loop:
             return alive
         return 1
 
-    def _tick(self, stop: Stop) -> int:
+    def _tick(self, stop: StopSignals) -> int:
         """Finish what ended before starting anything."""
         # First of all: what has ended wakes us up as long as it is not collected.
-        self._context.place.reap()
+        self._context.executor.reap()
         if self._unsound is None and self._context.database.replaced():
             self._unsound = f"{self._context.home.database} was deleted or replaced"
         if self._unsound is not None:
             self._repair(self._unsound)
-        self._sense.pump()
-        self._news.pump()
+        self._reader.pump()
+        self._reactions.pump()
         now_s = self._context.clock.monotonic_s()
         if now_s - self._reconciled_s >= RECONCILE_EVERY_S:
             self._reconciled_s = now_s
             self._expect_own_row()
             reconcile(self._context)
-            self._news.end_unmet()
-            self._guard.confirm(self._tender.live())
+            self._reactions.end_unmet()
+            self._monitor.confirm(self._tracker.live())
             self._back_up()
         self._obey(stop)
-        alive = self._tender.tend()
-        self._guard.look(self._tender.live())
+        alive = self._tracker.track()
+        self._monitor.look(self._tracker.live())
         if not stop.asked and not stop.hung_up:
             alive += self._admitter.admit()
         return alive
@@ -186,22 +144,22 @@ class Loop:
         try:
             recovery.back_up(self._context.home, self._context.database, self._context.clock.wall_s())
         except (DatabaseBusy, OSError) as error:
-            self._context.talk.say("trouble", more=f"no backup could be made: {error}")
+            self._context.console.event("trouble", more=f"no backup could be made: {error}")
 
-    def _obey(self, stop: Stop) -> None:
+    def _obey(self, stop: StopSignals) -> None:
         if stop.asked >= 1 and self._asked_seen == 0:
-            count = self._tender.yield_all("the worker was stopped")
+            count = self._tracker.yield_all("the worker was stopped")
             told = (
                 f"{count} segment{'s' if count > 1 else ''} asked to checkpoint; once more ends them now"
                 if count
                 else "nothing is running"
             )
-            self._context.talk.say("stopping", more=told)
+            self._context.console.event("stopping", more=told)
         elif stop.asked >= 2 and self._asked_seen == 1:
             told = "what has not ended yet; once more leaves it to the next worker"
-            self._context.talk.say("killing", more=told)
+            self._context.console.event("killing", more=told)
         if stop.asked >= 2:
-            self._tender.kill_all()
+            self._tracker.kill_all()
         self._asked_seen = min(stop.asked, 2)
 
     def _repair(self, why: str) -> None:
@@ -210,10 +168,10 @@ class Loop:
         Where that fails (the disk is full, say), the next tick tries again."""
         context = self._context
         self._unsound = why
-        context.talk.say("repairing", more=why)
+        context.console.event("repairing", more=why)
         context.database.close()
         context.database = recovery.open_sound(
-            context.home, lambda line: context.talk.say("repairing", more=line)
+            context.home, lambda line: context.console.event("repairing", more=line)
         )
         claims.worker_started(
             context.database,
@@ -229,20 +187,20 @@ class Loop:
         least, most = TROUBLE_PAUSE_S
         self._trouble_s = min(max(self._trouble_s * 2, least), most)
         for line in what.rstrip().splitlines():
-            self._context.talk.say("trouble", more=line)
-        self._context.talk.say("trouble", more=f"the worker goes on, in {self._trouble_s:g} s")
+            self._context.console.event("trouble", more=line)
+        self._context.console.event("trouble", more=f"the worker goes on, in {self._trouble_s:g} s")
 
-    def _sleep(self, stop: Stop, alive: int) -> None:
+    def _sleep(self, stop: StopSignals, alive: int) -> None:
         """Until the next tick is due, a segment ends, a command rings, a probe answers, or a signal comes."""
         if not stop.asked and not stop.hung_up:
-            self._context.place.prepare()
+            self._context.executor.prepare()
         poll = select.poll()
-        others = (self._wake.fileno(), *self._context.place.wake_fds(), *self._sense.wake_fds())
+        others = (self._wake.fileno(), *self._context.executor.wake_fds(), *self._reader.wake_fds())
         # In trouble it is time that is to pass: what ends meanwhile cannot be settled.
         for handle in (stop.fileno(), *(others if not self._trouble_s else ())):
             poll.register(handle, select.POLLIN)
         asked = bool(
-            self._sense.wake_fds()
+            self._reader.wake_fds()
         )  # a driver that does not answer must not slow down what needs none
         timeout_s = self._trouble_s or (TICK_LIVE_S if alive or asked else TICK_IDLE_S)
         poll.poll(timeout_s * 1000)

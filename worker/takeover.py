@@ -32,8 +32,8 @@ def reconcile(context: Context) -> int:
             dead[owner] = not locks.worker_alive(folder, owner)
         if dead[owner] and claims.change_owner(context.database, run, context.worker):
             taken += 1
-            context.place.watch(run.id, run.segment)
-            context.talk.say("adopted", run, f"segment {run.segment}, from worker {owner} that is gone")
+            context.executor.watch(run.id, run.segment)
+            context.console.event("adopted", run, f"segment {run.segment}, from worker {owner} that is gone")
     strike_off(context.home, context.database, context.clock.wall_s(), context.worker)
     return taken
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from backprop.cli.context import global_options, globals_of
+from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.json_views import print_json
 from backprop.scheduler.home import layout
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from backprop.cli.context import global_options, globals_of, open_home
+from backprop.cli.context import open_home
+from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.run_selection import counted
 

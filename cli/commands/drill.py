@@ -7,15 +7,15 @@ import click
 from backprop.cli import options
 from backprop.cli.commands.run import SplitAtDashes
 from backprop.cli.completion import complete_files
-from backprop.cli.context import global_options, globals_of
 from backprop.cli.exit_codes import DRILL_FAILED
+from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.main import INTERRUPTED
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
     from backprop.cli.drill.rehearsal import Rehearsal
-    from backprop.cli.drill.verdict import Costs, Verdict
+    from backprop.cli.drill.verdict import Costs, DrillVerdict
 
 KEYS: Final = (
     "framework",
@@ -83,7 +83,7 @@ def command(
 
     Says what it takes to start and to save, its peak memory, and which timebox loses little to restarts.
     """
-    from backprop.cli.submit.submission import Asked, submission
+    from backprop.cli.submit.submission import SubmissionRequest, submission
 
     if surplus:
         raise click.UsageError(
@@ -93,7 +93,7 @@ def command(
     if not words:
         raise click.UsageError("SCRIPT is missing", ctx)
     given = globals_of(ctx, config, verbose, dry_run)
-    asked = Asked(env=env, gpus=gpus, recipe=recipe, globs=checkpoint_glob)
+    asked = SubmissionRequest(env=env, gpus=gpus, recipe=recipe, globs=checkpoint_glob)
     home = layout.locate()
     wanted = submission(words, options.flags_of(values), options.option_names(), given.config, home, asked)
     if given.dry_run:
@@ -145,7 +145,7 @@ def _costs(done: "Rehearsal") -> "Costs | None":
     )
 
 
-def _print(done: "Rehearsal", verdict: "Verdict", costs: "Costs | None") -> None:
+def _print(done: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None") -> None:
     from backprop.cli.drill.verdict import Proof, lost_share, recommended_min
     from backprop.cli.render.json_views import duration, size
     from backprop.cli.render.tables import print_pairs
@@ -170,7 +170,7 @@ def _print(done: "Rehearsal", verdict: "Verdict", costs: "Costs | None") -> None
     print_pairs(pairs)
 
 
-def _view(done: "Rehearsal", verdict: "Verdict", costs: "Costs | None") -> dict[str, object]:
+def _view(done: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None") -> dict[str, object]:
     from backprop.cli.drill.verdict import Proof, lost_share, recommended_min
 
     chainable = costs is not None and verdict.proof is Proof.CHAINABLE

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from backprop.cli.completion import complete_runs
-from backprop.cli.context import global_options, globals_of, need_existing
+from backprop.cli.context import need_existing
+from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 
 if TYPE_CHECKING:
@@ -133,12 +134,12 @@ def _apply(home: "Home", database: "Database", run: "RunRecord", wanted: "Edited
     if lock is None:
         raise LostRace(f"run {run.id} is being started")
     try:
-        user_requests.change_place(database, run, wanted.name, wanted.spec, wanted.priority)
+        user_requests.apply_edit(database, run, wanted.name, wanted.spec, wanted.priority)
         try:
             run_folder.change_spec(folder, wanted.spec, wanted.name, wanted.priority, wanted.environment)
         except (OSError, ValueError, KeyError) as error:
             changed = _changed(run, wanted)
-            user_requests.change_place(database, changed, run.name, run.spec, run.priority)
+            user_requests.apply_edit(database, changed, run.name, run.spec, run.priority)
             raise BadCommand(f"{folder}/spec.json cannot be written: {error}") from error
     finally:
         os.close(lock)

@@ -9,7 +9,7 @@ from backprop.cli.context import open_existing
 from backprop.cli.render.json_views import number, print_json
 
 if TYPE_CHECKING:
-    from backprop.scheduler.spec import Group
+    from backprop.scheduler.spec import GroupRules
     from backprop.scheduler.store.connection import Database
 
 
@@ -78,7 +78,7 @@ def _rankings(database: "Database", name: str) -> list[_Ranked]:
     ]
 
 
-def _keep(rules: "Group | None") -> str | None:
+def _keep(rules: "GroupRules | None") -> str | None:
     if rules is None or rules.keep_share is None:
         return None
     which = "highest" if rules.keep_highest else "lowest"

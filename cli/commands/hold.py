@@ -5,7 +5,8 @@ from typing import Any, Final
 import click
 
 from backprop.cli import run_selection
-from backprop.cli.context import global_options, globals_of, need_existing
+from backprop.cli.context import need_existing
+from backprop.cli.global_options import global_options, globals_of
 
 WHY: Final = "only a queued run can be held"
 

@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backprop.cli.context import global_options, globals_of, open_existing, open_home
+from backprop.cli.context import open_existing, open_home
+from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
-from backprop.cli.submit.submission import Asked, environment_of_shell, name_of, python_of_shell, spec_of
+from backprop.cli.submit.submission import (
+    SubmissionRequest,
+    environment_of_shell,
+    name_of,
+    python_of_shell,
+    spec_of,
+)
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
@@ -75,7 +82,7 @@ def _row(
 
     script = cwd / run.script_path
     python = python_of_shell(effective.settings.python, cwd)
-    spec = spec_of((python, run.script_path), python, script, cwd, effective, Asked())
+    spec = spec_of((python, run.script_path), python, script, cwd, effective, SubmissionRequest())
     values = enqueue.finished_run(
         run.id,
         run.name or name_of(script),
@@ -90,17 +97,17 @@ def _row(
 
 def _checkpoint(run: "OriginalRun", path: str, cwd: Path) -> "CheckpointRecord":
     from backprop.scheduler.records import CheckpointRecord
-    from backprop.worker.checkpoints.validation import Refused, claim
+    from backprop.worker.checkpoints.validation import Rejected, validate_announced
 
-    known = claim(path, cwd, (cwd, (cwd / path).parent), 0.0, time.time())
+    known = validate_announced(path, cwd, (cwd, (cwd / path).parent), 0.0, time.time())
     return CheckpointRecord(
         run_id=run.id,
         segment=0,
-        path=path if isinstance(known, Refused) else str(known.path),
+        path=path if isinstance(known, Rejected) else str(known.path),
         step=None,
-        size_bytes=0 if isinstance(known, Refused) else known.size_bytes,
-        mtime_ns=0 if isinstance(known, Refused) else known.mtime_ns,
-        is_dir=False if isinstance(known, Refused) else known.is_dir,
+        size_bytes=0 if isinstance(known, Rejected) else known.size_bytes,
+        mtime_ns=0 if isinstance(known, Rejected) else known.mtime_ns,
+        is_dir=False if isinstance(known, Rejected) else known.is_dir,
         saved_at_s=run.ended_s or run.started_s,
-        refused=known.why if isinstance(known, Refused) else None,
+        refused=known.why if isinstance(known, Rejected) else None,
     )

@@ -8,7 +8,8 @@ import click
 
 from backprop.cli import run_selection
 from backprop.cli.completion import complete_runs
-from backprop.cli.context import global_options, globals_of, need_existing
+from backprop.cli.context import need_existing
+from backprop.cli.global_options import global_options, globals_of
 
 if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database
@@ -45,16 +46,16 @@ def command(
     from backprop.scheduler.lifecycle import State
     from backprop.scheduler.store.reads import queries, selection
     from backprop.scheduler.store.writes import ordering as order
-    from backprop.scheduler.store.writes.ordering import Where
+    from backprop.scheduler.store.writes.ordering import TargetSlot
     from backprop.worker.wakeup import wake_workers
 
     asked = [
         (where, other)
         for where, given, other in (
-            (Where.FIRST, first, None),
-            (Where.LAST, last, None),
-            (Where.BEFORE, before is not None, before),
-            (Where.AFTER, after is not None, after),
+            (TargetSlot.FIRST, first, None),
+            (TargetSlot.LAST, last, None),
+            (TargetSlot.BEFORE, before is not None, before),
+            (TargetSlot.AFTER, after is not None, after),
         )
         if given
     ]

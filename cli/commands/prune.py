@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from backprop.cli import run_selection
-from backprop.cli.context import Globals, global_options, globals_of, open_existing
+from backprop.cli.context import open_existing
+from backprop.cli.global_options import Globals, global_options, globals_of
 
 if TYPE_CHECKING:
     from backprop.scheduler.home.layout import Home

@@ -10,7 +10,8 @@ import click
 
 from backprop.cli import options, run_selection
 from backprop.cli.completion import complete_files
-from backprop.cli.context import global_options, globals_of, need_existing
+from backprop.cli.context import need_existing
+from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
@@ -138,7 +139,7 @@ def _pin(path: str | None) -> str | None:
     return str(Path.cwd() / path)
 
 
-def _rehearse(picked: "run_selection.Picked", only: "Chosen | None", how: str) -> int:
+def _rehearse(picked: "run_selection.Selection", only: "Chosen | None", how: str) -> int:
     from backprop.scheduler.errors import IllegalMove
 
     if only is None:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from backprop.cli import run_selection
-from backprop.cli.context import global_options, globals_of, need_existing
+from backprop.cli.context import need_existing
+from backprop.cli.global_options import global_options, globals_of
 
 if TYPE_CHECKING:
-    from backprop.worker.maintenance.removal import Gone
+    from backprop.worker.maintenance.removal import RemovedRun
 
 WHY: Final = "it is alive; stop it first: backprop stop"
 
@@ -49,7 +50,7 @@ def command(
     return tell_kept(gone) or refused
 
 
-def tell_kept(gone: "Gone") -> int:
+def tell_kept(gone: "RemovedRun") -> int:
     """Say what was left alone, and why; the exit code, 0 when there is none."""
     from backprop.scheduler.errors import IllegalMove
 

@@ -9,14 +9,15 @@ import msgspec
 
 from backprop.cli import options
 from backprop.cli.completion import complete_files
-from backprop.cli.context import Globals, global_options, globals_of, open_existing, open_home
+from backprop.cli.context import open_existing, open_home
+from backprop.cli.global_options import Globals, global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit import queue_options as placing
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
     from backprop.cli.submit.submission import Submission
-    from backprop.scheduler.spec import Group
+    from backprop.scheduler.spec import GroupRules
 
 EPILOG = """\b
 Examples:
@@ -79,7 +80,7 @@ class SplitAtDashes(click.Command):
 @click.option(
     "--follow", is_flag=True, help="Show the output and end with the run; be its worker if there is none."
 )
-@placing.place_options
+@placing.position_options
 @click.option(
     "--grid",
     multiple=True,
@@ -140,7 +141,7 @@ def command(
     if values["parallel"] is not None and values["group"] is None:
         raise click.UsageError("--parallel is a rule for a --group; for the worker: --max-parallel", ctx)
     wanted = make(words, values)
-    wish = placing.placing_of(values, now_s)
+    wish = placing.requested_position(values, now_s)
     group = placing.group_of(values["group"], values["parallel"])
     if values["keep_best"] is not None or values["metric"] is not None:
         from backprop.cli.submit import queue_options
@@ -160,12 +161,12 @@ def command(
 
 
 class _Where(msgspec.Struct, frozen=True):
-    placing: "placing.Placing"
-    group: "Group | None"
+    placing: "placing.RequestedPosition"
+    group: "GroupRules | None"
 
 
 def _submission(words: Sequence[str], values: Mapping[str, Any], given: Globals) -> "Submission":
-    from backprop.cli.submit.submission import Asked, submission
+    from backprop.cli.submit.submission import SubmissionRequest, submission
 
     return submission(
         words,
@@ -173,7 +174,7 @@ def _submission(words: Sequence[str], values: Mapping[str, Any], given: Globals)
         options.option_names(),
         given.config,
         layout.locate(),
-        Asked(
+        SubmissionRequest(
             resume_from=values["resume_from"],
             run_id=values["run_id"],
             name=values["name"],

@@ -64,10 +64,10 @@ def _print(
     saved: "list[CheckpointRecord]",
     after: "list[Link]",
 ) -> None:
+    from backprop.cli.render.command_text import command_text
     from backprop.cli.render.json_views import NAN, clock, duration, number, size
     from backprop.cli.render.tables import print_pairs, print_table
     from backprop.cli.submit.recipe_view import pairs, resume_text
-    from backprop.cli.submit.submission import command_text
 
     spec = run.spec
     running_s = sum(one.running_s or 0.0 for one in segments)

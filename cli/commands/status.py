@@ -28,10 +28,10 @@ def command(run: str | None, as_json: bool, watch: bool) -> None:
         return
     from backprop.cli.render.json_views import is_terminal, print_json
     from backprop.cli.render.machine_view import overview, view
-    from backprop.worker.machine.reader import Machine
+    from backprop.worker.machine.reader import OneOffReader
 
     home, database = open_existing()
-    machine = Machine(home)
+    machine = OneOffReader(home)
     try:
         while True:
             shown = overview(home, database, machine.look(), machine.settings)

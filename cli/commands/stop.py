@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backprop.cli import run_selection
-from backprop.cli.context import global_options, globals_of, need_existing
+from backprop.cli.context import need_existing
+from backprop.cli.global_options import global_options, globals_of
 
 if TYPE_CHECKING:
     from backprop.scheduler.home.layout import Home
@@ -98,11 +99,11 @@ def _ask(database: "Database", run_id: str, now_s: float) -> "tuple[RunRecord, S
 def _ask_orphans(home: "Home", asked: "dict[str, RunRecord]") -> None:
     """Those whose worker is dead: another one, if there is any, may take a while to notice."""
     from backprop.worker.executor import locks
-    from backprop.worker.executor.local import LocalPlace
+    from backprop.worker.executor.local import LocalExecutor
 
     for run in asked.values():
         if run.worker is None or not locks.worker_alive(home.locks, run.worker):
-            LocalPlace(home).ask(run.id, run.segment)
+            LocalExecutor(home).ask(run.id, run.segment)
 
 
 def _put_down(home: "Home", ended: "Sequence[Chosen]", now_s: float) -> None:

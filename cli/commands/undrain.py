@@ -4,7 +4,8 @@ import time
 
 import click
 
-from backprop.cli.context import global_options, globals_of, open_existing
+from backprop.cli.context import open_existing
+from backprop.cli.global_options import global_options, globals_of
 
 
 @click.command(name="undrain")

@@ -12,7 +12,7 @@ from backprop.scheduler.lifecycle import State
 
 if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database
-    from backprop.scheduler.store.integrity import Header
+    from backprop.scheduler.store.integrity import DatabaseHeader
 
 WHOLE: Final = f"{REPAIR}   (a worker's start does the same)"
 CLOCK_SLACK_S: Final = 5.0
@@ -75,7 +75,7 @@ def _missing(home: Home) -> Finding:
     return ok("database", "none yet; the first `backprop run` makes it")
 
 
-def _refused(home: Home, header: "Header") -> Finding | None:
+def _refused(home: Home, header: "DatabaseHeader") -> Finding | None:
     """What its first bytes alone forbid."""
     from backprop.scheduler.store.connection import corrupts_wal
     from backprop.scheduler.store.integrity import ENGINE, LATEST
@@ -133,11 +133,11 @@ def segments(home: Home, opened: "Database", alive: dict[str, int]) -> Finding:
     """How those are that the database takes for running. Raises OSError, DatabaseBusy."""
     from backprop.scheduler.store.reads import queries
     from backprop.worker.executor.base import Life
-    from backprop.worker.executor.local import LocalPlace
+    from backprop.worker.executor.local import LocalExecutor
 
-    place = LocalPlace(home)
+    executor = LocalExecutor(home)
     live = queries.live_runs(opened)
-    lives = {run.id: place.look(run.id, run.segment)[0] for run in live}
+    lives = {run.id: executor.look(run.id, run.segment)[0] for run in live}
     orphans = [run for run in live if run.worker not in alive]
     odd = [f"{run.id} is {lives[run.id]}" for run in live if lives[run.id] is not Life.ALIVE]
     told = f"{len(live)} running" + (f"; {some(odd)}" if odd else "")

@@ -28,9 +28,9 @@ from backprop.scheduler.store.reads import queries
 from backprop.worker.checkpoints.resume import choose
 from backprop.worker.executor import locks
 from backprop.worker.executor.base import Life
-from backprop.worker.executor.local import LocalPlace
+from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.segments import events, timebox
-from backprop.worker.segments.resume_check import Steps
+from backprop.worker.segments.resume_check import StepTrace
 from backprop.worker.segments.tail import Tail
 
 LOOK_EVERY_S: Final = 0.2
@@ -46,12 +46,12 @@ _BAR: Final = re.compile(r"\b(\d+)/\d+ \[")
 
 
 @dataclass
-class Watched:
+class RehearsedSegment:
     """What was seen of one segment while it ran. Times in seconds since its start."""
 
     first_line_s: float | None = None
     first_step_s: float | None = None
-    steps: dict[str, Steps] = field(default_factory=dict[str, Steps])
+    steps: dict[str, StepTrace] = field(default_factory=dict[str, StepTrace])
     ram_peak_mib: int | None = None
 
 
@@ -104,7 +104,7 @@ def _play(
 ) -> Rehearsal:
     from backprop.worker.daemon import work
 
-    place, watcher = LocalPlace(home), _Watcher(home, run_id)
+    executor, watcher = LocalExecutor(home), _Watcher(home, run_id)
     teller = _Teller(database, run_id, wanted.spec.stop_signal, say)
     watcher.start()
     try:
@@ -113,7 +113,7 @@ def _play(
             home, database, wanted.settings, drain=True, only=only, until=teller.over, quiet=True
         )
     finally:
-        _end(place, database, run_id)
+        _end(executor, database, run_id)
         watcher.finish()
     run = queries.run_by_id(database, run_id)
     assert run is not None
@@ -124,7 +124,9 @@ def _play(
     vram = [one.peak_mib for one in segments if one.peak_mib is not None]
     return Rehearsal(
         run=run,
-        parts=tuple(_part(home, one, saved, watcher.seen.get(one.number, Watched())) for one in segments),
+        parts=tuple(
+            _part(home, one, saved, watcher.seen.get(one.number, RehearsedSegment())) for one in segments
+        ),
         checkpoint=newest,
         broken=resume.passed_over or ((resume.problem,) if resume.problem else ()),
         ram_peak_mib=max(peaks, default=None),
@@ -134,7 +136,9 @@ def _play(
     )
 
 
-def _part(home: Home, segment: SegmentRecord, saved: Sequence[CheckpointRecord], seen: Watched) -> Part:
+def _part(
+    home: Home, segment: SegmentRecord, saved: Sequence[CheckpointRecord], seen: RehearsedSegment
+) -> Part:
     folder = home.segment_folder(segment.run_id, segment.number)
     mine = [one for one in reversed(saved) if one.segment == segment.number]
     good = [one for one in mine if one.refused is None]
@@ -186,9 +190,9 @@ class _Watcher(threading.Thread):
 
     def __init__(self, home: Home, run_id: str) -> None:
         super().__init__(name="drill", daemon=True)
-        self.seen: dict[int, Watched] = {}
+        self.seen: dict[int, RehearsedSegment] = {}
         self._home, self._run_id = home, run_id
-        self._place = LocalPlace(home)
+        self._place = LocalExecutor(home)
         self._tails: list[Tail] = []
         self._number = 0
         self._over = threading.Event()
@@ -216,7 +220,7 @@ class _Watcher(threading.Thread):
             for tail in self._tails:
                 tail.close()
             self._number += 1
-            self.seen[self._number] = Watched()
+            self.seen[self._number] = RehearsedSegment()
             self._tails = [Tail(following / "events.jsonl"), Tail(following / "log")]
             self._look()
 
@@ -244,11 +248,11 @@ class _Watcher(threading.Thread):
         seen.ram_peak_mib = max(mib, seen.ram_peak_mib or 0) or None
 
 
-def _count(line: bytes, steps: dict[str, Steps]) -> bool:
+def _count(line: bytes, steps: dict[str, StepTrace]) -> bool:
     """Note the steps a line tells; whether it tells any."""
     said = events.parse(line)
-    if isinstance(said, events.Progress) and said.step is not None:
-        steps.setdefault(REPORTED, Steps()).take(said.step)
+    if isinstance(said, events.ProgressEvent) and said.step is not None:
+        steps.setdefault(REPORTED, StepTrace()).take(said.step)
         return True
     if said is not None:
         return False
@@ -256,7 +260,7 @@ def _count(line: bytes, steps: dict[str, Steps]) -> bool:
     told = [(found[1].lower(), int(found[2][:18])) for found in _COUNTS.finditer(text)]
     told += [("bar", int(found[1][:18])) for found in _BAR.finditer(text)]
     for word, number in told:
-        steps.setdefault(word, Steps()).take(number)
+        steps.setdefault(word, StepTrace()).take(number)
     return bool(told)
 
 
@@ -297,19 +301,19 @@ def _sweep(old: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _end(place: LocalPlace, database: Database, run_id: str) -> None:
+def _end(executor: LocalExecutor, database: Database, run_id: str) -> None:
     """Leave nothing alive, however the worker came to its end."""
     end_s = time.monotonic() + END_PATIENCE_S
     while time.monotonic() < end_s:
         run = queries.run_by_id(database, run_id)
-        life = place.look(run_id, run.segment)[0] if run is not None and run.segment else Life.ENDED
+        life = executor.look(run_id, run.segment)[0] if run is not None and run.segment else Life.ENDED
         if life in (Life.ENDED, Life.LOST):
             return
         if life is Life.UNSUPERVISED:
-            place.supervise(run_id, run.segment if run is not None else 0)
-        place.kill(run_id, run.segment if run is not None else 0)
+            executor.supervise(run_id, run.segment if run is not None else 0)
+        executor.kill(run_id, run.segment if run is not None else 0)
         time.sleep(LOOK_EVERY_S)
-        place.reap()
+        executor.reap()
 
 
 def _last_lines(log: Path, count: int = 15) -> tuple[str, ...]:

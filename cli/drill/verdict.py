@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from backprop.scheduler.lifecycle import Intent
-from backprop.worker.segments.resume_check import CLEARLY, NEAR, Steps
+from backprop.worker.segments.resume_check import CLEARLY, NEAR, StepTrace
 
 BOXES_MIN: Final = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720)
 USUAL_BOX_MIN: Final = 10
@@ -46,11 +46,11 @@ class Part:
     refused: tuple[str, ...] = ()
     saved_steps: tuple[int, ...] = ()
     gaps_s: tuple[float, ...] = ()
-    steps: Mapping[str, Steps] = field(default_factory=dict[str, Steps])
+    steps: Mapping[str, StepTrace] = field(default_factory=dict[str, StepTrace])
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DrillVerdict:
     """`why`: one sentence. `advice`: what to do, one line each."""
 
     proof: Proof
@@ -77,51 +77,51 @@ LOAD_ADVICE: Final = (
 )
 
 
-def judge(parts: Sequence[Part], reason: str, broken: Sequence[str], seconds: float) -> Verdict:
+def judge(parts: Sequence[Part], reason: str, broken: Sequence[str], seconds: float) -> DrillVerdict:
     """What the segments prove. `reason`: of the run's state now. `broken`: newer checkpoints that are not whole, with
     why. `seconds`: the box of each segment."""
     no = Proof.NOT_CHAINABLE
     if not parts:
-        return Verdict(no, f"it could not be started: {reason}")
+        return DrillVerdict(no, f"it could not be started: {reason}")
     first = parts[0]
     if first.outcome == "completed":
         told = f"it ended by itself within {seconds:g} s, so nothing had to be resumed"
-        return Verdict(Proof.UNPROVEN, told, ("a shorter --seconds stops it earlier",))
+        return DrillVerdict(Proof.UNPROVEN, told, ("a shorter --seconds stops it earlier",))
     if first.outcome != "timeboxed":
-        return Verdict(no, f"its first segment ended otherwise than by its timebox: {first.reason}")
+        return DrillVerdict(no, f"its first segment ended otherwise than by its timebox: {first.reason}")
     if not first.saved:
         refused = f"; refused: {first.refused[0]}" if first.refused else ""
         longer = f"if it needs longer for its first one: --seconds {3 * seconds:g}"
-        return Verdict(no, f"it saved no checkpoint{refused}", (SAVE_ADVICE, WHERE_ADVICE, longer))
+        return DrillVerdict(no, f"it saved no checkpoint{refused}", (SAVE_ADVICE, WHERE_ADVICE, longer))
     if len(parts) < 2:
-        return Verdict(no, f"it was not resumed: {reason}", (SAVE_ADVICE,))
+        return DrillVerdict(no, f"it was not resumed: {reason}", (SAVE_ADVICE,))
     second = parts[1]
     if second.outcome == Intent.STARTED_OVER:
         shown = next((one.words for one in _evidence(first, second) if one.began_again), second.reason)
-        return Verdict(no, shown, (LOAD_ADVICE,))
+        return DrillVerdict(no, shown, (LOAD_ADVICE,))
     if second.outcome not in ("timeboxed", "completed"):
-        return Verdict(no, f"the resumed segment failed: {second.reason}", (LOAD_ADVICE,))
+        return DrillVerdict(no, f"the resumed segment failed: {second.reason}", (LOAD_ADVICE,))
     if broken:
-        return Verdict(
+        return DrillVerdict(
             no, f"a checkpoint is not whole: {broken[0]}", ("save under another name, then rename",)
         )
     return _went_on(first, second)
 
 
-def _went_on(first: Part, second: Part) -> Verdict:
+def _went_on(first: Part, second: Part) -> DrillVerdict:
     killed = first.killed or second.killed
     advice = (
         ("it had to be killed when asked to stop: see --stop-signal and --grace-seconds",) if killed else ()
     )
     for one in _evidence(first, second):
         if one.began_again:
-            return Verdict(Proof.NOT_CHAINABLE, one.words, (LOAD_ADVICE,))
+            return DrillVerdict(Proof.NOT_CHAINABLE, one.words, (LOAD_ADVICE,))
         if one.went_on:
-            return Verdict(Proof.CHAINABLE, one.words, advice)
+            return DrillVerdict(Proof.CHAINABLE, one.words, advice)
     if second.outcome == "completed":
-        return Verdict(Proof.CHAINABLE, "resumed, it ran to its end", advice)
+        return DrillVerdict(Proof.CHAINABLE, "resumed, it ran to its end", advice)
     told = "whether it went on cannot be told: it says no step, and its checkpoints carry none"
-    return Verdict(Proof.UNPROVEN, told, ('print {"step": N} now and then (docs/protocol.md)', *advice))
+    return DrillVerdict(Proof.UNPROVEN, told, ('print {"step": N} now and then (docs/protocol.md)', *advice))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import time
 from datetime import datetime
 from typing import Any, Final, TextIO
 
-from backprop.cli.submit.submission import command_text
+from backprop.cli.render.command_text import command_text
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 
 NAN: Final = "NaN loss"

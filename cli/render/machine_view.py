@@ -18,7 +18,7 @@ from backprop.scheduler.records import RunRecord, SegmentRecord, WorkerRecord
 from backprop.scheduler.store import drain, gpu_history
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
-from backprop.worker.executor.local import LocalPlace
+from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.executor.locks import worker_alive
 from backprop.worker.machine.gpu_usage import Usage, usage_of
 from backprop.worker.maintenance import disk_usage
@@ -65,7 +65,7 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
         return Overview(home, snapshot, gpus, [], {}, [], [], [])
     workers = [one for one in queries.workers(database) if worker_alive(home.locks, one.id)]
     alive = queries.live_segments(database)[1]
-    usage: Usage = usage_of(alive, snapshot, LocalPlace(home)) if snapshot.gpus else {}
+    usage: Usage = usage_of(alive, snapshot, LocalExecutor(home)) if snapshot.gpus else {}
     reservations = need.reservations_of(alive, usage, time.time())
     kept_aside = {one.gpu_uuid: one.reason for one in gpu_history.quarantined(database)}
     first = next(iter(queries.queue(database, time.time(), 1)), None)

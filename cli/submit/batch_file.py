@@ -15,7 +15,7 @@ OWN: Final = {"-n": "--name", "--name": "--name", "--run-id": "--run-id", "--env
 
 
 @dataclass(frozen=True)
-class Line:
+class BatchLine:
     """One command. `shared`: its words before the script's own arguments, less those in `own`. `own`: (option, value).
     `arguments`: what stands after `--`."""
 
@@ -33,10 +33,10 @@ class Line:
         return tuple(value for name, value in self.own if name == "--env")
 
 
-def read_lines(source: str, takes_value: frozenset[str]) -> list[Line]:
+def read_lines(source: str, takes_value: frozenset[str]) -> list[BatchLine]:
     """The commands in a file, `-` for stdin. Empty lines and comments are passed over. `takes_value`: every option of
     `run` that has one. Raises BadCommand, naming the line."""
-    lines: list[Line] = []
+    lines: list[BatchLine] = []
     for number, text in enumerate(_text(source).split("\n"), 1):
         try:
             words = shlex.split(without_comment(text))
@@ -73,7 +73,7 @@ def without_comment(text: str) -> str:
     return text
 
 
-def _line(number: int, words: Sequence[str], takes_value: frozenset[str]) -> Line:
+def _line(number: int, words: Sequence[str], takes_value: frozenset[str]) -> BatchLine:
     at = words.index("--") if "--" in words else len(words)
     head, shared, own = list(words[:at]), list[str](), list[tuple[str, str]]()
     while head:
@@ -87,7 +87,7 @@ def _line(number: int, words: Sequence[str], takes_value: frozenset[str]) -> Lin
             shared.append(word)
             if word in takes_value and head:
                 shared.append(head.pop(0))
-    return Line(number, tuple(shared), tuple(own), tuple(words[at + 1 :]))
+    return BatchLine(number, tuple(shared), tuple(own), tuple(words[at + 1 :]))
 
 
 def _text(source: str) -> str:

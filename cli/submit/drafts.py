@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
-from backprop.cli.submit.batch_file import Line, read_lines
-from backprop.cli.submit.queue_options import Placing, placing_of
+from backprop.cli.submit.batch_file import BatchLine, read_lines
+from backprop.cli.submit.queue_options import RequestedPosition, requested_position
 from backprop.cli.submit.submission import (
     NAME_CHARACTERS,
     NAME_LIMIT,
@@ -20,7 +20,7 @@ from backprop.cli.submit.submission import (
     environment_of_shell,
     refuse_undecodable,
 )
-from backprop.cli.submit.sweep import Sweep, Template, read_array, read_grid, read_params
+from backprop.cli.submit.sweep import SweepSpec, Template, read_array, read_grid, read_params
 from backprop.scheduler.errors import BackpropError, BadCommand
 from backprop.scheduler.spec import RunSpec
 
@@ -57,7 +57,7 @@ class Draft:
 
     name: str
     spec: RunSpec
-    placing: Placing
+    placing: RequestedPosition
     environment: Mapping[str, str]
     index: int | None = None
     run_id: str | None = None
@@ -99,7 +99,7 @@ def of_sweep(words: Sequence[str], values: Mapping[str, Any], make: Make, now_s:
     if named is not None:
         checked("--name", named(first.values)[:NAME_LIMIT])
     head = base.spec.argv[: len(base.spec.argv) - len(arguments)]
-    placing = placing_of(values, now_s)
+    placing = requested_position(values, now_s)
 
     def drafts() -> Iterator[Draft]:
         for variant in sweep.variants():
@@ -154,7 +154,7 @@ class _LineReader:
 
     def __init__(self, values: Mapping[str, Any], parse: click.Command, make: Make, now_s: float) -> None:
         self._values, self._parse, self._make, self._now_s = values, parse, make, now_s
-        self._parsed: dict[tuple[str, ...], tuple[dict[str, Any], Placing]] = {}
+        self._parsed: dict[tuple[str, ...], tuple[dict[str, Any], RequestedPosition]] = {}
         self._bases: dict[tuple[str, ...], Submission] = {}
         self._outer_env = env_values(values["env"])
         self.takes_value = frozenset(
@@ -168,7 +168,7 @@ class _LineReader:
     def bases(self) -> list[Submission]:
         return list(self._bases.values())
 
-    def draft(self, line: Line, where: str) -> Draft:
+    def draft(self, line: BatchLine, where: str) -> Draft:
         known = self._parsed.get(line.shared)
         if known is None:
             known = self._parsed[line.shared] = self._read(line.shared)
@@ -201,7 +201,7 @@ class _LineReader:
             self._bases[key] = self._make(words, {**values, "run_id": None, "name": None, "env": ()})
         return self._bases[key]
 
-    def _read(self, shared: Sequence[str]) -> tuple[dict[str, Any], Placing]:
+    def _read(self, shared: Sequence[str]) -> tuple[dict[str, Any], RequestedPosition]:
         ctx = self._parse.make_context("run", list(shared))
         if ctx.params["surplus"]:
             raise BadCommand(f"the script's own arguments come after --: … -- {ctx.params['surplus'][0]}")
@@ -216,15 +216,15 @@ class _LineReader:
         for name in MULTIPLE:
             given[name] = (*self._values[name], *given.get(name, ()))
         merged = {**self._values, **given, "script": ctx.params["script"]}
-        return merged, placing_of(merged, self._now_s)
+        return merged, requested_position(merged, self._now_s)
 
 
-def _sweep(values: Mapping[str, Any]) -> Sweep:
+def _sweep(values: Mapping[str, Any]) -> SweepSpec:
     for text in values["grid"]:
         refuse_undecodable(text)
     indices, at_once = read_array(values["array"]) if values["array"] is not None else ((), None)
     rows = read_params(Path(values["params"])) if values["params"] is not None else ()
-    return Sweep(rows=rows, grid=read_grid(values["grid"]), indices=indices, at_once=at_once)
+    return SweepSpec(rows=rows, grid=read_grid(values["grid"]), indices=indices, at_once=at_once)
 
 
 def _with_arguments(

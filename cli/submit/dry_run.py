@@ -17,21 +17,21 @@ from backprop.scheduler.governor import need as terms
 from backprop.scheduler.governor import opening
 from backprop.scheduler.governor.decide import Reservation, decide
 from backprop.scheduler.home.layout import Home
-from backprop.scheduler.spec import Place, RunSpec
+from backprop.scheduler.spec import QueuePosition, RunSpec
 from backprop.scheduler.store import drain, gpu_history
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import enqueue
-from backprop.worker.executor.local import LocalPlace
+from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.executor.locks import worker_alive
 from backprop.worker.machine.gpu_usage import Usage, usage_of
-from backprop.worker.machine.reader import look
+from backprop.worker.machine.reader import read_machine
 
 if TYPE_CHECKING:
     from backprop.cli.submit.submission import Submission
     from backprop.scheduler.store.connection import Database
 
 
-def describe_start(wanted: "Submission", home: Home, place: Place, met: Collection[str]) -> int:
+def describe_start(wanted: "Submission", home: Home, place: QueuePosition, met: Collection[str]) -> int:
     """Print what `run` would queue and what the governor says of it now, behind what is queued already."""
     _, database = open_existing()
     if (
@@ -80,7 +80,7 @@ def _at_most(home: Home, database: "Database | None") -> int | None:
     return max((one.max_parallel for one in alive), default=None)
 
 
-def _place(place: Place, met: Collection[str]) -> list[tuple[str, str]]:
+def _place(place: QueuePosition, met: Collection[str]) -> list[tuple[str, str]]:
     """What the governor does not know of: it says what the machine has room for, not whose turn it is."""
     found = [("group", place.group)] if place.group is not None else []
     found += [("priority", str(place.priority))] if place.priority else []
@@ -131,9 +131,9 @@ class _Judge:
         self._settings = (
             settings if at_most is None else msgspec.structs.replace(settings, max_parallel=at_most)
         )
-        self._snapshot = snapshot = look(home, settings)
+        self._snapshot = snapshot = read_machine(home, settings)
         alive = queries.live_segments(database)[1] if database is not None else []
-        usage: Usage = usage_of(alive, snapshot, LocalPlace(home)) if snapshot.gpus else {}
+        usage: Usage = usage_of(alive, snapshot, LocalExecutor(home)) if snapshot.gpus else {}
         self._reservations = terms.reservations_of(alive, usage, time.time())
         self._running = len(alive)
         kept_aside = gpu_history.quarantined(database) if database is not None and snapshot.gpus else []

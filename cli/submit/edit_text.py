@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from backprop.cli.submit.submission import SCRIPT_SUFFIXES, checked, refuse_undecodable
-from backprop.scheduler.config.keys import BY_NAME, Key
+from backprop.scheduler.config.keys import BY_NAME, SettingKey
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import RunSpec
@@ -232,7 +232,7 @@ def _shown(spec: RunSpec, field: str, scale: float) -> object:
     return int(amount) if amount == int(amount) else amount
 
 
-def _expects(key: Key) -> str:
+def _expects(key: SettingKey) -> str:
     told = key.expects.replace(", or null", "").replace(" or null", "")
     return f'{told}, or "{NONE}"' if key.nullable or key.name in NULLABLE else told
 

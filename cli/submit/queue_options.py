@@ -11,7 +11,7 @@ import msgspec
 
 from backprop.cli.completion import complete_parents
 from backprop.scheduler.errors import BadCommand, UnknownRun
-from backprop.scheduler.spec import DependencyKind, Group, Place
+from backprop.scheduler.spec import DependencyKind, GroupRules, QueuePosition
 
 if TYPE_CHECKING:
     from backprop.scheduler.lifecycle import State
@@ -34,7 +34,7 @@ INSTEAD: Final[dict[DependencyKind, str]] = {
 }
 
 
-def place_options(command: F) -> F:
+def position_options(command: F) -> F:
     """--priority, --begin, --order, --hold, --after…, --keep, --group, --parallel."""
     for option in (
         click.option("--metric", metavar="NAME[:max]", help="What --keep-best goes by.  [default: loss, lowest first]"),
@@ -62,7 +62,7 @@ def place_options(command: F) -> F:
     return command
 
 
-class Placing(msgspec.Struct, frozen=True, kw_only=True):
+class RequestedPosition(msgspec.Struct, frozen=True, kw_only=True):
     """A place as it was asked for. `after`: (what was typed, kind)."""
 
     priority: int = 0
@@ -72,7 +72,7 @@ class Placing(msgspec.Struct, frozen=True, kw_only=True):
     after: tuple[tuple[str, DependencyKind], ...] = ()
 
 
-def placing_of(values: Mapping[str, Any], now_s: float) -> Placing:
+def requested_position(values: Mapping[str, Any], now_s: float) -> RequestedPosition:
     """Raises BadCommand."""
     begin_s = 0.0
     if values["begin"] is not None:
@@ -84,7 +84,7 @@ def placing_of(values: Mapping[str, Any], now_s: float) -> Placing:
     ]
     if any(not text for text, _ in after):
         raise BadCommand("--after has an empty name; give ids, names or groups, with commas between them")
-    return Placing(
+    return RequestedPosition(
         priority=values["priority"],
         begin_s=begin_s,
         held=values["hold"],
@@ -93,7 +93,7 @@ def placing_of(values: Mapping[str, Any], now_s: float) -> Placing:
     )
 
 
-def group_of(name: str | None, parallel: int | None, at_once: int | None = None) -> Group | None:
+def group_of(name: str | None, parallel: int | None, at_once: int | None = None) -> GroupRules | None:
     """The group and its rules. `at_once`: what an array said. Raises BadCommand."""
     from backprop.cli.submit.submission import checked
 
@@ -101,7 +101,7 @@ def group_of(name: str | None, parallel: int | None, at_once: int | None = None)
         raise BadCommand(f"--parallel {parallel} and --array …%{at_once} disagree; give one of them")
     if name is None:
         return None
-    return Group(name=checked("--group", name), max_parallel=at_once if parallel is None else parallel)
+    return GroupRules(name=checked("--group", name), max_parallel=at_once if parallel is None else parallel)
 
 
 class Parents:
@@ -114,11 +114,11 @@ class Parents:
         """Ids by name and by id of runs about to be queued together with the one that asks."""
         self.met: set[str] = set()
         """Ids of those found that have ended as is wanted of them."""
-        self._known: dict[tuple[Placing, bool], tuple[tuple[str, DependencyKind], ...]] = {}
+        self._known: dict[tuple[RequestedPosition, bool], tuple[tuple[str, DependencyKind], ...]] = {}
 
-    def place_of(self, placing: Placing) -> Place:
+    def place_of(self, placing: RequestedPosition) -> QueuePosition:
         """Raises BadCommand for what can never be met, UnknownRun, AmbiguousRun."""
-        return Place(
+        return QueuePosition(
             priority=placing.priority, begin_s=placing.begin_s, held=placing.held, after=self._links(placing)
         )
 
@@ -127,7 +127,7 @@ class Parents:
         for text in {run_id, name}:
             self.earlier.setdefault(text, []).append(run_id)
 
-    def _links(self, placing: Placing) -> tuple[tuple[str, DependencyKind], ...]:
+    def _links(self, placing: RequestedPosition) -> tuple[tuple[str, DependencyKind], ...]:
         key = (placing, bool(self.earlier))
         if not placing.after:
             return ()
@@ -181,7 +181,7 @@ class Parents:
         )
 
 
-def refuse_too_many_links(places: Iterable[Place]) -> None:
+def refuse_too_many_links(places: Iterable[QueuePosition]) -> None:
     """Raises BadCommand."""
     count = sum(len(place.after) for place in places)
     if count > MOST_LINKS:
@@ -195,7 +195,7 @@ _FORM: Final = re.compile(r"(\d{1,2}(?:\.\d{1,4})?)%/(\d{1,6})", re.ASCII)
 METRIC_LIMIT: Final = 128
 
 
-def with_keeping(group: Group | None, best: str | None, metric: str | None) -> Group | None:
+def with_keeping(group: GroupRules | None, best: str | None, metric: str | None) -> GroupRules | None:
     """`group` with the rule. `metric`: a name, with `:max` after it where more is better. Raises BadCommand."""
     import msgspec
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from backprop.cli.render.command_text import command_text
 from backprop.scheduler.config.settings import Effective, Settings, load
 from backprop.scheduler.errors import BadCommand, DatabaseBusy
 from backprop.scheduler.home.layout import Home
-from backprop.scheduler.spec import Group, NewRun, Place, RunSpec
+from backprop.scheduler.spec import GroupRules, NewRun, QueuePosition, RunSpec
 
 if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database
@@ -22,7 +23,7 @@ KEPT_OF_OURS: Final = ("BACKPROP_HOME", "BACKPROP_ALLOW_REMOTE_HOME")
 SCRIPT_SUFFIXES: Final = (".py", ".sh", ".bash")
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class SubmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for this run alone. `env`: KEY=VALUE texts. `gpus` 0: a CPU run. `recipe`: a name or "none", None
     for what is recognised. `globs`: where it saves, if the user says so."""
 
@@ -61,7 +62,7 @@ def submission(
     option_names: Mapping[str, str],
     config: Path | None,
     home: Home,
-    asked: Asked,
+    asked: SubmissionRequest,
 ) -> Submission:
     """Check everything about a new run. Raises BadCommand, BadConfig; writes nothing.
 
@@ -95,8 +96,8 @@ def enqueue(
     database: "Database",
     wanted: Submission,
     now_s: float,
-    place: Place = Place(),  # noqa: B008 - frozen
-    group: Group | None = None,
+    place: QueuePosition = QueuePosition(),  # noqa: B008 - frozen
+    group: GroupRules | None = None,
 ) -> str:
     """Write the run's folder, then its row; returns the id. Raises BadCommand when the id is taken, DatabaseBusy.
 
@@ -161,21 +162,13 @@ def no_room(home: Home, error: OSError) -> DatabaseBusy:
     )
 
 
-def command_text(spec: RunSpec) -> str:
-    """The command as a person would type it: the interpreter by its short name."""
-    import shlex
-
-    first = Path(spec.argv[0]).name if spec.argv[0] == spec.program else spec.argv[0]
-    return shlex.join((first, *spec.argv[1:]))
-
-
 def spec_of(
     argv: tuple[str, ...],
     program: str,
     script: Path | None,
     cwd: Path,
     effective: Effective,
-    asked: Asked,
+    asked: SubmissionRequest,
 ) -> RunSpec:
     """A specification with the settings that apply. Raises BadCommand."""
     from backprop.scheduler.recipes.plan import plan_for

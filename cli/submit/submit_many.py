@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
-from backprop.cli.context import Globals, open_existing, open_home
+from backprop.cli.context import open_existing, open_home
+from backprop.cli.global_options import Globals
+from backprop.cli.render.command_text import command_text
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit import drafts
 from backprop.cli.submit.drafts import Draft, Drafts
 from backprop.cli.submit.queue_options import Parents, group_of, refuse_too_many_links, with_keeping
-from backprop.cli.submit.submission import NAME_LIMIT, command_text, no_room, was_queued
+from backprop.cli.submit.submission import NAME_LIMIT, no_room, was_queued
 from backprop.scheduler.errors import BackpropError, BadCommand
 from backprop.scheduler.home import batch_file
 from backprop.scheduler.home.layout import Home
-from backprop.scheduler.spec import Group, Place
+from backprop.scheduler.spec import GroupRules, QueuePosition
 from backprop.scheduler.store.writes import enqueue
 
 if TYPE_CHECKING:
@@ -64,7 +66,12 @@ class _Named:
 
 
 def _queue(
-    home: Home, database: "Database", found: Drafts, named: Group | None, rules: Group | None, now_s: float
+    home: Home,
+    database: "Database",
+    found: Drafts,
+    named: GroupRules | None,
+    rules: GroupRules | None,
+    now_s: float,
 ) -> tuple[str, Sequence[str]]:
     """One file, then one transaction. A crash between the two leaves the file, and the next worker's start queues all
     that is in it. Returns the group's name and the ids. Raises BadCommand, DatabaseBusy."""
@@ -72,7 +79,7 @@ def _queue(
 
     chosen = _free_ids(home, database, found)
     stem = found.stem[: NAME_LIMIT - len(chosen.batch) - 1]
-    group = named or msgspec.structs.replace(rules or Group(name=""), name=f"{stem}-{chosen.batch}")
+    group = named or msgspec.structs.replace(rules or GroupRules(name=""), name=f"{stem}-{chosen.batch}")
     members = _members(database, found, chosen.ids, group.name)
     try:
         members = _with_code(home, chosen.batch, found, members)
@@ -104,10 +111,10 @@ def _members(database: "Database", found: Drafts, ids: Sequence[str], group: str
     ]
 
 
-def _places(database: "Database | None", found: Drafts, ids: Sequence[str]) -> list[Place]:
+def _places(database: "Database | None", found: Drafts, ids: Sequence[str]) -> list[QueuePosition]:
     """A line's run may wait for those of the lines above it."""
     parents = Parents(database)
-    places = list[Place]()
+    places = list[QueuePosition]()
     for draft, run_id in zip(found.runs, ids, strict=True):
         try:
             places.append(parents.place_of(draft.placing))
@@ -167,7 +174,7 @@ def _with_code(
     ]
 
 
-def _describe(found: Drafts, named: Group | None, shown: int | None) -> int:
+def _describe(found: Drafts, named: GroupRules | None, shown: int | None) -> int:
     """Print what would be queued, after the same checks. Writes nothing."""
     from backprop.cli.render.tables import print_table
 
@@ -200,7 +207,7 @@ def _tell(home: Home, group: str, ids: Sequence[str], found: Drafts, quiet: bool
         f"queued {_counted(len(ids))}, group {group}, ids {ids[0]}{' to ' + ids[-1] if len(ids) > 1 else ''}"
     )
     begins = max(draft.placing.begin_s for draft in found.runs)
-    for condition in enqueue.conditions(Place(begin_s=begins)):
+    for condition in enqueue.conditions(QueuePosition(begin_s=begins)):
         click.echo(" ".join(condition), err=True)
     if not awake:
         click.echo("no worker is running; start one (in tmux, say) with: backprop worker", err=True)

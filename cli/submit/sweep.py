@@ -32,7 +32,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepSpec:
     """What is varied: rows of a file, for each the grid's product, for each of those the array's indices. What stands
     last varies fastest. `at_once`: how many may run at the same time, None for no such limit."""
 

@@ -13,7 +13,7 @@ from typing import cast
 
 import msgspec
 
-Reader = Callable[[object], object]
+Parser = Callable[[object], object]
 
 _TEN_YEARS_MIN = 5_256_000
 _MAX_GB = 1024
@@ -27,7 +27,7 @@ class Framework(StrEnum):
     AUTO = "auto"
 
 
-class GpuProbe(StrEnum):
+class GpuProbeKind(StrEnum):
     AUTO = "auto"
     NVIDIA_SMI = "nvidia-smi"
     ROCM = "rocm"
@@ -66,7 +66,7 @@ def parse_gpu_memory_limit(text: str) -> GpuMemoryLimit:
     return GpuMemoryLimit(mib=mib)
 
 
-class Key(msgspec.Struct, frozen=True):
+class SettingKey(msgspec.Struct, frozen=True):
     """One key. `read` turns a value in the user's units into ours, or raises ValueError; `expects` says why.
 
     `nullable`: null is a value too. `user_only`: a project file may not set it.
@@ -76,12 +76,12 @@ class Key(msgspec.Struct, frozen=True):
     field: str
     default: object
     expects: str
-    read: Reader
+    read: Parser
     nullable: bool = False
     user_only: bool = False
 
 
-def _number(high: float, *, low: float = 0, above: bool = False, scale: float = 1) -> Reader:
+def _number(high: float, *, low: float = 0, above: bool = False, scale: float = 1) -> Parser:
     def read(value: object) -> object:
         # NaN fails every comparison, and an int too large for a float is compared before it is converted.
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -93,7 +93,7 @@ def _number(high: float, *, low: float = 0, above: bool = False, scale: float = 
     return read
 
 
-def _whole(high: int, *, low: int = 0) -> Reader:
+def _whole(high: int, *, low: int = 0) -> Parser:
     def read(value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ValueError
@@ -102,7 +102,7 @@ def _whole(high: int, *, low: int = 0) -> Reader:
     return read
 
 
-def _mib(high_gb: float) -> Reader:
+def _mib(high_gb: float) -> Parser:
     """GB to MiB, up: a floor is never lower than what was asked."""
     gb = _number(high_gb)
     return lambda value: math.ceil(cast("float", gb(value)) * 1024)
@@ -188,10 +188,10 @@ HOOK_EVENTS = ("completed", "failed", "timeboxed", "stopped", "group_finished", 
 _POSITIVE_MINUTES = f"minutes: a number above 0 and at most {_TEN_YEARS_MIN}"
 _minutes = _number(_TEN_YEARS_MIN, above=True, scale=60)
 
-KEYS: tuple[Key, ...] = (
-    Key("maxRunMinutes", "timebox_s", 10, _POSITIVE_MINUTES, _minutes),
-    Key("maxParallel", "max_parallel", 2, "a whole number from 1 to 1024", _whole(1024, low=1)),
-    Key(
+KEYS: tuple[SettingKey, ...] = (
+    SettingKey("maxRunMinutes", "timebox_s", 10, _POSITIVE_MINUTES, _minutes),
+    SettingKey("maxParallel", "max_parallel", 2, "a whole number from 1 to 1024", _whole(1024, low=1)),
+    SettingKey(
         "gpuMemoryLimit",
         "gpu_memory_limit",
         None,
@@ -199,8 +199,8 @@ KEYS: tuple[Key, ...] = (
         _limit,
         nullable=True,
     ),
-    Key("minFreeRamGB", "min_free_ram_mib", 4, "GB: a number from 0 to 65536", _mib(65536)),
-    Key(
+    SettingKey("minFreeRamGB", "min_free_ram_mib", 4, "GB: a number from 0 to 65536", _mib(65536)),
+    SettingKey(
         "checkpointEveryMinutes",
         "checkpoint_every_s",
         None,
@@ -208,26 +208,28 @@ KEYS: tuple[Key, ...] = (
         _minutes,
         nullable=True,
     ),
-    Key(
+    SettingKey(
         "framework", "framework", "auto", "pytorch, tensorflow or auto", lambda value: Framework(_text(value))
     ),
-    Key(
+    SettingKey(
         "gpu.probe",
         "gpu_probe",
         "auto",
         "auto, nvidia-smi, rocm or none",
-        lambda value: GpuProbe(_text(value)),
+        lambda value: GpuProbeKind(_text(value)),
     ),
-    Key(
+    SettingKey(
         "gpu.minFreeVramMB",
         "gpu_min_vram_mib",
         2500,
         "MB: a whole number from 0 to 1048576",
         _whole(1024 * 1024),
     ),
-    Key("gpu.maxTempC", "gpu_max_temp_c", 85, "degrees Celsius: a number from 20 to 120", _temperature),
-    Key("autoResume", "auto_resume", True, "true or false", _flag),
-    Key(
+    SettingKey(
+        "gpu.maxTempC", "gpu_max_temp_c", 85, "degrees Celsius: a number from 20 to 120", _temperature
+    ),
+    SettingKey("autoResume", "auto_resume", True, "true or false", _flag),
+    SettingKey(
         "maxSegments",
         "max_segments",
         None,
@@ -235,13 +237,15 @@ KEYS: tuple[Key, ...] = (
         _whole(10**9, low=1),
         nullable=True,
     ),
-    Key("maxTotalMinutes", "max_total_s", None, f"{_POSITIVE_MINUTES}, or null", _minutes, nullable=True),
-    Key("overrunPercent", "overrun_pct", 0, "percent: a number from 0 to 1000", _number(1000)),
-    Key("graceSeconds", "grace_s", 30, "seconds: a number from 0 to 86400", _number(86400)),
-    Key("stopSignal", "stop_signal", "INT", "one of " + ", ".join(_SIGNALS), _signal),
-    Key("stopOnNan", "stop_on_nan", False, "true or false", _flag),
-    Key("retries", "retries", 0, "a whole number from 0 to 1000", _whole(1000)),
-    Key(
+    SettingKey(
+        "maxTotalMinutes", "max_total_s", None, f"{_POSITIVE_MINUTES}, or null", _minutes, nullable=True
+    ),
+    SettingKey("overrunPercent", "overrun_pct", 0, "percent: a number from 0 to 1000", _number(1000)),
+    SettingKey("graceSeconds", "grace_s", 30, "seconds: a number from 0 to 86400", _number(86400)),
+    SettingKey("stopSignal", "stop_signal", "INT", "one of " + ", ".join(_SIGNALS), _signal),
+    SettingKey("stopOnNan", "stop_on_nan", False, "true or false", _flag),
+    SettingKey("retries", "retries", 0, "a whole number from 0 to 1000", _whole(1000)),
+    SettingKey(
         "activeHours",
         "active_hours",
         None,
@@ -251,16 +255,16 @@ KEYS: tuple[Key, ...] = (
     ),
     # High on purpose: data workers of our own runs keep a healthy machine at 1 to 2 a core. Four runnable
     # processes a core, for a whole minute, is a machine in trouble.
-    Key(
+    SettingKey(
         "maxCpuLoad",
         "max_cpu_load",
         4.0,
         "load per core: a number above 0 and at most 1000",
         _number(1000, above=True),
     ),
-    Key("snapshotCode", "snapshot_code", False, "true or false", _flag),
-    Key("minFreeDiskGB", "min_free_disk_mib", 1, "GB: a number from 0 to 1048576", _mib(1024 * 1024)),
-    Key(
+    SettingKey("snapshotCode", "snapshot_code", False, "true or false", _flag),
+    SettingKey("minFreeDiskGB", "min_free_disk_mib", 1, "GB: a number from 0 to 1048576", _mib(1024 * 1024)),
+    SettingKey(
         "resumeArg",
         "resume_arg",
         "auto",
@@ -268,9 +272,9 @@ KEYS: tuple[Key, ...] = (
         _resume_arg,
         user_only=True,
     ),
-    Key("python", "python", None, "an absolute path, or null", _path, nullable=True, user_only=True),
+    SettingKey("python", "python", None, "an absolute path, or null", _path, nullable=True, user_only=True),
     *(
-        Key(
+        SettingKey(
             f"hooks.{event}",
             f"hook_{event}",
             None,
@@ -281,7 +285,7 @@ KEYS: tuple[Key, ...] = (
         )
         for event in HOOK_EVENTS
     ),
-    Key("checkpointRoots", "checkpoint_roots", (), "a list of absolute paths", _paths, user_only=True),
+    SettingKey("checkpointRoots", "checkpoint_roots", (), "a list of absolute paths", _paths, user_only=True),
 )
 BY_NAME = {key.name: key for key in KEYS}
 # The original takes its RAM floor inside `gpu` too.

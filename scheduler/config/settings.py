@@ -17,8 +17,8 @@ from backprop.scheduler.config.keys import (
     IGNORED,
     KEYS,
     Framework,
-    GpuProbe,
-    Key,
+    GpuProbeKind,
+    SettingKey,
 )
 from backprop.scheduler.config.keys import GpuMemoryLimit as GpuMemoryLimit
 from backprop.scheduler.config.keys import parse_gpu_memory_limit as parse_gpu_memory_limit
@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     min_free_ram_mib: int
     checkpoint_every_s: float | None
     framework: Framework
-    gpu_probe: GpuProbe
+    gpu_probe: GpuProbeKind
     gpu_min_vram_mib: int
     gpu_max_temp_c: int
     auto_resume: bool
@@ -172,7 +172,7 @@ def _file_layer(
     return values
 
 
-def _read(key: Key, value: object, where: str) -> object:
+def _read(key: SettingKey, value: object, where: str) -> object:
     if value is None and key.nullable:
         return None
     try:

@@ -21,7 +21,7 @@ TOLERANCE_SHARE: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Aftermath:
+class UnreturnedMemory:
     """What a segment left on one GPU: `used_mib` when it was last seen, by its processes `pids`, beside
     `unexplained_mib` that nobody accounted for. `ended_s`: on the clock the caller goes by. `survivors`: it left
     processes that even SIGKILL did not end."""
@@ -36,10 +36,10 @@ class Aftermath:
 
 
 def judge(
-    left: Iterable[Aftermath], snapshot: Snapshot, now_s: float
-) -> tuple[list[Aftermath], dict[str, str]]:
+    left: Iterable[UnreturnedMemory], snapshot: Snapshot, now_s: float
+) -> tuple[list[UnreturnedMemory], dict[str, str]]:
     """(what is still open, GPU UUID → why it is kept aside). Call with each reading."""
-    open_still: list[Aftermath] = []
+    open_still: list[UnreturnedMemory] = []
     reasons: dict[str, str] = {}
     for one in left:
         gpu = snapshot.gpu(one.gpu_uuid)

@@ -7,7 +7,7 @@ from typing import Final
 from backprop.scheduler.config.settings import Settings, parse_gpu_memory_limit
 from backprop.scheduler.governor.decide import Limits, Need, NeedSource, Reservation
 from backprop.scheduler.governor.snapshot import Snapshot
-from backprop.scheduler.governor.vram import is_settled, usable_mib
+from backprop.scheduler.governor.vram import allocation_has_shown, usable_mib
 from backprop.scheduler.records import SegmentRecord
 from backprop.scheduler.spec import RunSpec
 
@@ -64,7 +64,7 @@ def reservations_of(
             promised_mib=segment.promised_mib,
             seen_mib=usage.get((segment.run_id, uuid)),
             started_s=segment.started_at_s,
-            settled=is_settled(usage.get((segment.run_id, uuid)), segment.started_at_s, now_s),
+            settled=allocation_has_shown(usage.get((segment.run_id, uuid)), segment.started_at_s, now_s),
             exclusive=segment.exclusive,
         )
         for segment in alive

@@ -45,7 +45,7 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
+class WatchedRun:
     """One running or paused run.
 
     `paused_for`: the governor's own pause; None if it runs. A run paused by its user is not to be passed in.
@@ -62,7 +62,7 @@ class Watched:
     seen_mib: Mapping[str, int] | None = None
 
 
-def watch(run: Watched, limits: Limits, snapshot: Snapshot, now_s: float) -> Action:
+def watch(run: WatchedRun, limits: Limits, snapshot: Snapshot, now_s: float) -> Action:
     """Judge one run by itself. For several, `watch_all`: short RAM concerns them together."""
     if (over := _over_memory_limit(run, snapshot)) is not None:
         return Action(ActionKind.STOP, over, Cause.MEMORY_LIMIT)
@@ -84,7 +84,9 @@ def watch(run: Watched, limits: Limits, snapshot: Snapshot, now_s: float) -> Act
     return Action(ActionKind.GO_ON, f"paused: {why}")
 
 
-def watch_all(runs: Iterable[tuple[Watched, Limits]], snapshot: Snapshot, now_s: float) -> dict[str, Action]:
+def watch_all(
+    runs: Iterable[tuple[WatchedRun, Limits]], snapshot: Snapshot, now_s: float
+) -> dict[str, Action]:
     """Judge all runs of one worker; run id → action.
 
     Short RAM is everybody's: one run at a time reacts, the newest pauses or yields first and the oldest
@@ -111,7 +113,7 @@ def tolerated_mib(memory_limit_mib: int) -> int:
     return memory_limit_mib + max(512, memory_limit_mib // 10)
 
 
-def _over_memory_limit(run: Watched, snapshot: Snapshot) -> str | None:
+def _over_memory_limit(run: WatchedRun, snapshot: Snapshot) -> str | None:
     if run.memory_limit_mib is None:
         return None
     for uuid, seen in (run.seen_mib or {}).items():
@@ -122,7 +124,7 @@ def _over_memory_limit(run: Watched, snapshot: Snapshot) -> str | None:
     return None
 
 
-def _heat(run: Watched, limits: Limits, snapshot: Snapshot) -> str | None:
+def _heat(run: WatchedRun, limits: Limits, snapshot: Snapshot) -> str | None:
     """Why the run's GPUs are too hot, or None. For a run paused for heat, until they are cool again."""
     cooling = run.paused_for is Cause.HEAT
     for uuid in run.gpu_uuids:
@@ -143,7 +145,7 @@ def _heat(run: Watched, limits: Limits, snapshot: Snapshot) -> str | None:
     return None
 
 
-def _starvation(run: Watched, snapshot: Snapshot) -> str | None:
+def _starvation(run: WatchedRun, snapshot: Snapshot) -> str | None:
     """Why RAM is too short for the run, or None. For a run paused for it, until twice the floor is free."""
     floor_mib = ram_floor_mib(snapshot.host.ram_total_mib)
     free_mib = snapshot.host.ram_free_mib
@@ -157,7 +159,7 @@ def _starvation(run: Watched, snapshot: Snapshot) -> str | None:
     return None
 
 
-def _recovered(run: Watched, snapshot: Snapshot) -> str:
+def _recovered(run: WatchedRun, snapshot: Snapshot) -> str:
     if run.paused_for is Cause.RAM:
         return f"free RAM is back at {amount(snapshot.host.ram_free_mib or 0)}"
     gpus = [gpu for uuid in run.gpu_uuids if (gpu := snapshot.gpu(uuid)) is not None]

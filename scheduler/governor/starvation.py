@@ -36,13 +36,13 @@ def amounts(denials: Collection[Denial]) -> frozenset[Rule]:
     return AMOUNTS & {one.rule for one in denials}
 
 
-def is_aged(wait: Wait, now_s: float) -> bool:
+def is_starving(wait: Wait, now_s: float) -> bool:
     """Whether it has waited long enough to be let past. Seconds of one clock."""
     begun_s = wait.since_s if wait.excused_s is None else max(wait.since_s, wait.excused_s)
     return bool(wait.rules) and now_s - begun_s >= AGED_S
 
 
-def is_in_vain(alone_for_s: float | None) -> bool:
+def is_unsatisfiable(alone_for_s: float | None) -> bool:
     """Whether keeping others back cannot help. `alone_for_s`: since when none of ours has been running; None while
     one is."""
     return alone_for_s is not None and alone_for_s >= CLEARS_S

@@ -38,7 +38,7 @@ class Reservation:
     """What one running run was promised on one GPU; a run on several GPUs has one for each.
 
     `seen_mib`: the run's own use there in the *same* reading as the snapshot; None if it cannot be told.
-    `started_s`: on the clock the caller uses for `is_settled`. `exclusive`: nobody may join it on the GPU.
+    `started_s`: on the clock the caller uses for `allocation_has_shown`. `exclusive`: nobody may join it on the GPU.
     """
 
     run_id: str
@@ -82,7 +82,9 @@ class Room:
     available_mib: int
 
 
-def is_settled(seen_mib: int | None, started_s: float, now_s: float, settle_s: float = SETTLE_S) -> bool:
+def allocation_has_shown(
+    seen_mib: int | None, started_s: float, now_s: float, settle_s: float = SETTLE_S
+) -> bool:
     """Whether a run's promise has begun to show on the device, or has had its time to."""
     return bool(seen_mib) or now_s - started_s >= settle_s
 

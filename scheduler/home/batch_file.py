@@ -25,8 +25,7 @@ from backprop.scheduler.home import run_folder
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile, SpecFile
 from backprop.scheduler.lifecycle import FINAL, State
-from backprop.scheduler.spec import Group, NewRun
-from backprop.scheduler.store.writes.enqueue import created_s
+from backprop.scheduler.spec import GroupRules, NewRun, created_s
 
 FORMAT: Final = 1
 MANY: Final = 100
@@ -44,13 +43,13 @@ class Known(Protocol):
     def segment(self) -> int: ...
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
+class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The first line. `environment`: of the shell that queued them."""
 
     format: int
     batch: str
     created_at_s: float
-    group: Group | None
+    group: GroupRules | None
     environment: dict[str, str]
 
 
@@ -61,7 +60,7 @@ class Member(NewRun, frozen=True, kw_only=True):
     environment: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
 
 
-class End(msgspec.Struct, frozen=True, kw_only=True):
+class BatchOutcomeLine(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the second file. `outcome` None: the run was removed."""
 
     id: str
@@ -73,7 +72,7 @@ class Batch:
     """A batch as its files tell it. `members`: those without a folder that were not removed. `outcomes`: of those that
     have ended."""
 
-    header: Header
+    header: BatchHeader
     members: Sequence[Member]
     outcomes: Mapping[str, OutcomeFile]
 
@@ -84,7 +83,7 @@ def write(
     members: Sequence[Member],
     environment: Mapping[str, str],
     now_s: float,
-    group: Group | None,
+    group: GroupRules | None,
 ) -> None:
     """Have all members on disk. Raises OSError; FileExistsError when there is a batch of that id."""
     header = {
@@ -143,26 +142,26 @@ def materialise(home: Home, run: Known) -> bool:
 def write_outcomes(home: Home, ended: Sequence[tuple[Known, OutcomeFile]]) -> None:
     """Put down how runs ended, each where its specification is. One sync a batch; none for folders where they are many:
     the database knows it, and to lose that and the power at once is more than this is for. Raises OSError."""
-    lines: dict[str, list[End]] = {}
+    lines: dict[str, list[BatchOutcomeLine]] = {}
     for run, outcome in ended:
         own = home.run_folder(run.id)
         if run.batch is None or (own / "spec.json").exists():
             run_folder.write_outcome(own, outcome, synced=len(ended) <= MANY)
         else:
-            lines.setdefault(run.batch, []).append(End(id=run.id, outcome=outcome))
+            lines.setdefault(run.batch, []).append(BatchOutcomeLine(id=run.id, outcome=outcome))
     for batch, ends in lines.items():
         _add(home, batch, ends)
 
 
 def clear_outcomes(home: Home, runs: Sequence[Known]) -> None:
     """These go on, wherever it was put down that they had ended. Raises OSError."""
-    lines: dict[str, list[End]] = {}
+    lines: dict[str, list[BatchOutcomeLine]] = {}
     for run in runs:
         own = home.run_folder(run.id)
         if run.batch is None or (own / "spec.json").exists():
             run_folder.clear_outcome(own)
         else:
-            lines.setdefault(run.batch, []).append(End(id=run.id, outcome=_goes_on(run.segment)))
+            lines.setdefault(run.batch, []).append(BatchOutcomeLine(id=run.id, outcome=_goes_on(run.segment)))
     for batch, ends in lines.items():
         _add(home, batch, ends)
 
@@ -173,14 +172,18 @@ def forget(home: Home, batch: str, ids: Sequence[str]) -> dict[str, OutcomeFile 
     if not _path(home, batch).exists():
         return {}
     known = {end.id: end.outcome for end in _ends(home, batch)}
-    _add(home, batch, [End(id=run_id) for run_id in ids])
+    _add(home, batch, [BatchOutcomeLine(id=run_id) for run_id in ids])
     return {run_id: known.get(run_id) for run_id in ids}
 
 
 def remember(home: Home, batch: str, before: Mapping[str, OutcomeFile | None]) -> None:
     """They were not removed after all. Raises OSError."""
     if before and _path(home, batch).exists():
-        _add(home, batch, [End(id=run_id, outcome=one or _goes_on(0)) for run_id, one in before.items()])
+        _add(
+            home,
+            batch,
+            [BatchOutcomeLine(id=run_id, outcome=one or _goes_on(0)) for run_id, one in before.items()],
+        )
 
 
 def names(home: Home) -> list[str]:
@@ -217,7 +220,7 @@ def tidy(home: Home, batch: str) -> None:
             _ends_path(home, batch).unlink(missing_ok=True)
 
 
-def spec_file(header: Header, member: Member) -> SpecFile:
+def spec_file(header: BatchHeader, member: Member) -> SpecFile:
     """What the member's `spec.json` holds."""
     return SpecFile(
         id=member.id,
@@ -247,8 +250,8 @@ def _line(member: Member) -> bytes:
     return b'{"id":"%b",%b,"environment":%b}\n' % (member.id.encode(), rest[1:-1], environment)
 
 
-def _header(line: bytes) -> Header:
-    return msgspec.convert(json.loads(line), Header)
+def _header(line: bytes) -> BatchHeader:
+    return msgspec.convert(json.loads(line), BatchHeader)
 
 
 def _member(line: bytes) -> Member:
@@ -259,7 +262,7 @@ _last: dict[Path, int] = {}
 """Where the last member was found in each file: the next one asked for mostly follows it."""
 
 
-def _find(path: Path, run_id: str) -> tuple[Header, Member] | None:
+def _find(path: Path, run_id: str) -> tuple[BatchHeader, Member] | None:
     """A member and its batch's header. None when there is no such line."""
     wanted = b'\n{"id":"%b"' % run_id.encode()
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError), path.open("rb") as file:
@@ -285,15 +288,15 @@ def removed(home: Home, batch: str) -> set[str]:
     return {run_id for run_id, outcome in last.items() if outcome is None}
 
 
-def _ends(home: Home, batch: str) -> Iterator[End]:
+def _ends(home: Home, batch: str) -> Iterator[BatchOutcomeLine]:
     """A line that a crash cut short is passed over: what it told was not done yet."""
     with contextlib.suppress(FileNotFoundError):
         for line in _ends_path(home, batch).read_bytes().splitlines():
             with contextlib.suppress(msgspec.DecodeError):
-                yield msgspec.json.decode(line, type=End)
+                yield msgspec.json.decode(line, type=BatchOutcomeLine)
 
 
-def _add(home: Home, batch: str, ends: Sequence[End]) -> None:
+def _add(home: Home, batch: str, ends: Sequence[BatchOutcomeLine]) -> None:
     """In one write at the end: lines of several processes do not mix."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     handle = os.open(_ends_path(home, batch), flags, 0o600)

@@ -18,7 +18,7 @@ import msgspec
 
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.home.layout import Home
-from backprop.scheduler.spec import Group, Place, RunSpec
+from backprop.scheduler.spec import GroupRules, QueuePosition, RunSpec
 
 ID_TRIES: Final = 20
 FORMAT: Final = 1
@@ -32,8 +32,8 @@ class SpecFile(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     created_at_s: float
     spec: RunSpec
-    place: Place = Place()
-    group: Group | None = None
+    place: QueuePosition = QueuePosition()
+    group: GroupRules | None = None
     batch: str | None = None
 
 
@@ -70,8 +70,8 @@ def write_spec(
     spec: RunSpec,
     environment: Mapping[str, str],
     now_s: float,
-    place: Place = Place(),  # noqa: B008 - frozen
-    group: Group | None = None,
+    place: QueuePosition = QueuePosition(),  # noqa: B008 - frozen
+    group: GroupRules | None = None,
 ) -> None:
     """Write `spec.json`. Raises OSError."""
     kept = SpecFile(id=run_id, name=name, created_at_s=now_s, spec=spec, place=place, group=group)
@@ -109,7 +109,7 @@ def change_spec(
     if name is not None:
         changed["name"] = name
     if priority is not None:
-        place = msgspec.convert(body.get("place", {}), Place)
+        place = msgspec.convert(body.get("place", {}), QueuePosition)
         changed["place"] = msgspec.to_builtins(msgspec.structs.replace(place, priority=priority))
     if environment:
         changed["environment"] = body["environment"] | dict(environment)

@@ -24,7 +24,7 @@ from backprop.scheduler.recipes.predicates import (
     uses,
     word,
 )
-from backprop.scheduler.recipes.recipe import OnSignal, Place, Recipe, Way
+from backprop.scheduler.recipes.recipe import CheckpointLocation, OnSignal, Recipe, Way
 
 SETTINGS_LIMIT_BYTES: Final = 64 << 10
 
@@ -51,7 +51,7 @@ HUGGINGFACE: Final = Recipe(
         "sentence_transformers.*Trainer",
     )
     & calls("train"),
-    places=(Place(("checkpoint-*",), ("output_dir", "TrainingArguments()")),),
+    places=(CheckpointLocation(("checkpoint-*",), ("output_dir", "TrainingArguments()")),),
     anywhere=("checkpoint-*",),
     # Written last into the directory, which is filled in place (huggingface/transformers#35782).
     # While one is being deleted, that file may outlive the others.
@@ -95,7 +95,7 @@ LIGHTNING: Final = Recipe(
     title="Lightning, LightningCLI",
     known_by=(_TRAINER & calls("fit")) | (_CLI & word("fit")),
     places=(
-        Place(
+        CheckpointLocation(
             (
                 "lightning_logs/version_*/checkpoints/*.ckpt",
                 "*/version_*/checkpoints/*.ckpt",
@@ -105,7 +105,7 @@ LIGHTNING: Final = Recipe(
             ("default_root_dir", "save_dir"),
             default="",
         ),
-        Place(("*.ckpt",), ("dirpath",)),
+        CheckpointLocation(("*.ckpt",), ("dirpath",)),
     ),
     ways=(
         Way("append", ("--ckpt_path", "{checkpoint}"), when=_CLI & word("fit")),
@@ -129,7 +129,7 @@ KERAS: Final = Recipe(
     known_by=uses(
         "keras.*BackupAndRestore", "tensorflow.keras.*BackupAndRestore", "tf_keras.*BackupAndRestore"
     ),
-    places=(Place(("",), ("backup_dir", "BackupAndRestore()")),),
+    places=(CheckpointLocation(("",), ("backup_dir", "BackupAndRestore()")),),
     needs=("*.weights.h5", "training_metadata.json"),
     in_place=True,
     folders=True,
@@ -145,8 +145,8 @@ ULTRALYTICS: Final = Recipe(
     known_by=(command("yolo") & (word("train", "mode=train")))
     | (uses("ultralytics.YOLO", "ultralytics.RTDETR", "ultralytics.*.YOLO") & calls("train")),
     places=(
-        Place(("<name>/weights/last.pt", "<name>/weights/epoch*.pt"), ("project",)),
-        Place(
+        CheckpointLocation(("<name>/weights/last.pt", "<name>/weights/epoch*.pt"), ("project",)),
+        CheckpointLocation(
             ("*/<name>/weights/last.pt", "*/<name>/weights/epoch*.pt", "*/*/<name>/weights/last.pt"),
             default="runs",
             roots=ultralytics_runs,
@@ -175,7 +175,7 @@ MMENGINE: Final = Recipe(
         "mm*.apis.train_model",
         "mm*.apis.train_segmentor",
     ),
-    places=(Place(("epoch_*.pth", "iter_*.pth"), ("work_dir",), default="work_dirs/*"),),
+    places=(CheckpointLocation(("epoch_*.pth", "iter_*.pth"), ("work_dir",), default="work_dirs/*"),),
     anywhere=("epoch_*.pth", "iter_*.pth"),
     ways=(Way("option", names=("resume_from", "resume")), Way("rerun", when=passes("resume", True, "auto"))),
     step=r"(?:epoch|iter)_(\d+)\.pth$",
@@ -194,7 +194,7 @@ DETECTRON2: Final = Recipe(
     name="detectron2",
     title="Detectron2",
     known_by=uses("detectron2.engine.*Trainer", "detectron2.engine.*launch"),
-    places=(Place(("model_*.pth",), ("OUTPUT_DIR", "output_dir"), default="output"),),
+    places=(CheckpointLocation(("model_*.pth",), ("OUTPUT_DIR", "output_dir"), default="output"),),
     anywhere=("model_*.pth",),
     ways=(
         # Before the others: KEY VALUE pairs take everything that stands behind them.
@@ -212,7 +212,7 @@ FAIRSEQ: Final = Recipe(
     title="fairseq",
     entries=("fairseq-train", "fairseq_cli.train"),
     known_by=command("fairseq-train", "fairseq_cli.train"),
-    places=(Place(("checkpoint*.pt",), ("save_dir",), default="checkpoints"),),
+    places=(CheckpointLocation(("checkpoint*.pt",), ("save_dir",), default="checkpoints"),),
     ways=(
         Way(
             "append",
@@ -230,7 +230,7 @@ COMPOSER: Final = Recipe(
     name="composer",
     title="Composer",
     known_by=uses("composer.Trainer", "composer.*.Trainer") & calls("fit"),
-    places=(Place(("*rank*.pt",), ("save_folder",)),),
+    places=(CheckpointLocation(("*rank*.pt",), ("save_folder",)),),
     anywhere=("ep*-ba*-rank*.pt",),
     ways=(
         Way("rerun", when=passes("autoresume", True) | given("autoresume")),
@@ -246,7 +246,7 @@ TIMM: Final = Recipe(
     title="timm train.py",
     known_by=uses("timm.*CheckpointSaver"),
     places=(
-        Place(
+        CheckpointLocation(
             ("*/last.pth.tar", "*/checkpoint-*.pth.tar", "*/recovery-*.pth.tar"),
             ("output",),
             default="output/train",
@@ -263,7 +263,7 @@ NANOGPT: Final = Recipe(
     name="nanogpt",
     title="nanoGPT and its descendants",
     known_by=mentions("init_from") & strings("resume", "ckpt.pt"),
-    places=(Place(("ckpt.pt",), ("out_dir",), default="out"),),
+    places=(CheckpointLocation(("ckpt.pt",), ("out_dir",), default="out"),),
     anywhere=("ckpt.pt",),
     in_place=True,
     # Only in this form, and the last one counts (configurator.py).

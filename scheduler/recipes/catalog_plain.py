@@ -6,8 +6,8 @@ from itertools import islice
 from typing import Final
 
 from backprop.scheduler.recipes.path_expressions import step_in
-from backprop.scheduler.recipes.predicates import Facts, Mark, imports, mentions, uses
-from backprop.scheduler.recipes.recipe import Found, Place, Recipe, Way
+from backprop.scheduler.recipes.predicates import Facts, Predicate, imports, mentions, uses
+from backprop.scheduler.recipes.recipe import CheckpointLocation, Recipe, RecipeMatch, Way
 from backprop.scheduler.recipes.script_facts import Call
 
 MAX_SAVES: Final = 16
@@ -23,7 +23,7 @@ _FOLDERS: Final = (
 _SUFFIXES: Final = ("*.pt", "*.pth", "*.ckpt", "*.pth.tar", "*/*.pt", "*/*.pth", "*/*.ckpt")
 
 
-def _unasked() -> Mark:
+def _unasked() -> Predicate:
     def evidence(facts: Facts) -> str:
         option = facts.declared.get("checkpointing_steps")
         if option is None or facts.command.value("checkpointing_steps") is not None:
@@ -33,7 +33,7 @@ def _unasked() -> Mark:
         )
         return option.flag if empty else ""
 
-    return Mark("`--checkpointing_steps` declared without a default and not given", evidence)
+    return Predicate("`--checkpointing_steps` declared without a default and not given", evidence)
 
 
 ACCELERATE: Final = Recipe(
@@ -41,7 +41,7 @@ ACCELERATE: Final = Recipe(
     title="Accelerate and diffusers examples",
     known_by=uses("accelerate.Accelerator", "accelerate.*.Accelerator") & mentions("save_state"),
     places=(
-        Place(
+        CheckpointLocation(
             ("checkpoint-*", "step_*", "epoch_*", "checkpoints/checkpoint_*"), ("output_dir", "project_dir")
         ),
     ),
@@ -57,7 +57,7 @@ ACCELERATE: Final = Recipe(
 )
 
 
-def find_saves(facts: Facts) -> Found:
+def find_saves(facts: Facts) -> RecipeMatch:
     """Where its `torch.save` calls write; weights alone (`model.state_dict()`) only if it saves nothing else."""
     saves = list(_saves(facts))
     whole = [(patterns, node) for patterns, node, is_whole in saves if is_whole]
@@ -65,14 +65,14 @@ def find_saves(facts: Facts) -> Found:
     patterns = tuple(dict.fromkeys(each for several, _ in chosen for each in several))
     if not patterns:
         folders = [each for name in _FOLDERS for each in facts.paths.named(name) if facts.command.value(name)]
-        return Found(
+        return RecipeMatch(
             tuple(f"{folder.rstrip('/')}/{suffix}" for folder in folders[:2] for suffix in _SUFFIXES)
         )
     steps = [step for several, node in chosen for each in several if (step := step_in(node, each))]
     fixed = any("*" not in each.rpartition("/")[2] for each in patterns)
     own = {each for several, _ in whole for each in several}
     again = own & _loaded(facts) & _looked_for(facts)
-    return Found(patterns, fixed, steps[0] if len(set(steps)) == 1 else None, min(again, default=""))
+    return RecipeMatch(patterns, fixed, steps[0] if len(set(steps)) == 1 else None, min(again, default=""))
 
 
 def _saves(facts: Facts) -> Iterator[tuple[list[str], ast.expr | None, bool]]:

@@ -11,7 +11,7 @@ from backprop.scheduler.errors import BadCommand
 
 if TYPE_CHECKING:
     from backprop.scheduler.recipes.predicates import Facts
-    from backprop.scheduler.recipes.recipe import Found, Place, Recipe
+    from backprop.scheduler.recipes.recipe import CheckpointLocation, Recipe, RecipeMatch
 
 MAX_GLOBS: Final = 16
 MAX_GLOB_BYTES: Final = 4096
@@ -26,7 +26,7 @@ def users_globs(patterns: Sequence[str], cwd: Path) -> tuple[str, ...]:
     return tuple(_absolute_of_user(each, cwd) for each in patterns)
 
 
-def globs_of(recipe: "Recipe", facts: "Facts", found: "Found | None", cwd: Path) -> tuple[str, ...]:
+def globs_of(recipe: "Recipe", facts: "Facts", found: "RecipeMatch | None", cwd: Path) -> tuple[str, ...]:
     """Absolute patterns of a recipe's checkpoints, as this command line and text place them."""
     patterns = [deeper for each in (found.patterns if found else ()) for deeper in _deeper(each)]
     told = False
@@ -42,7 +42,7 @@ def globs_of(recipe: "Recipe", facts: "Facts", found: "Found | None", cwd: Path)
     return tuple(dict.fromkeys(kept))[:MAX_GLOBS]
 
 
-def _in_place_of(place: "Place", facts: "Facts") -> tuple[list[str], bool]:
+def _in_place_of(place: "CheckpointLocation", facts: "Facts") -> tuple[list[str], bool]:
     """The patterns of one place, and whether the command line named it."""
     names = [name for name in place.named if facts.command.value(name)] or place.named
     held = next((found for name in names if (found := facts.paths.named(name))), list[str]())

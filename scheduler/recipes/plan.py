@@ -13,7 +13,7 @@ from backprop.scheduler.spec import Plan
 
 if TYPE_CHECKING:
     from backprop.scheduler.recipes.predicates import Facts
-    from backprop.scheduler.recipes.recipe import Found, Recipe, Way
+    from backprop.scheduler.recipes.recipe import Recipe, RecipeMatch, Way
 
 LAUNCHER_GRACE_S: Final = 40.0
 """torchrun waits 30 s for its workers before it kills them (torch/distributed/elastic/multiprocessing/api.py)."""
@@ -135,7 +135,7 @@ def _plan(recipe: "Recipe", seen: _Seen, cwd: Path, why: str, forced: bool = Fal
 
 
 def _way(
-    recipe: "Recipe", facts: "Facts", found: "Found | None", forced: bool
+    recipe: "Recipe", facts: "Facts", found: "RecipeMatch | None", forced: bool
 ) -> tuple[Literal["append", "rerun", "none", "unknown"], tuple[str, ...], bool, str]:
     """(how it resumes, the words, whether they go first, why) by the first way that holds."""
     from backprop.scheduler.recipes.resume_option import loading_option

@@ -5,10 +5,10 @@ from typing import Literal
 
 import msgspec
 
-from backprop.scheduler.recipes.predicates import Facts, Mark
+from backprop.scheduler.recipes.predicates import Facts, Predicate
 
 
-class Place(msgspec.Struct, frozen=True):
+class CheckpointLocation(msgspec.Struct, frozen=True):
     """Where checkpoints appear: `below`, in the folder that one of the options, keywords or variables `named` holds.
 
     Of several that hold something the first counts. Without any: in `default`, relative to the current directory, or
@@ -28,7 +28,7 @@ class Way(msgspec.Struct, frozen=True):
 
     kind: Literal["append", "rerun", "option"]
     words: tuple[str, ...] = ()
-    when: Mark | None = None
+    when: Predicate | None = None
     names: tuple[str, ...] = ()
     first: bool = False
 
@@ -36,7 +36,7 @@ class Way(msgspec.Struct, frozen=True):
 class OnSignal(msgspec.Struct, frozen=True):
     """It saves when it gets this signal, if `when` holds."""
 
-    when: Mark
+    when: Predicate
     signal: str | None = None
 
 
@@ -54,11 +54,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     title: str
-    known_by: Mark
+    known_by: Predicate
     entries: tuple[str, ...] = ()
-    places: tuple[Place, ...] = ()
+    places: tuple[CheckpointLocation, ...] = ()
     anywhere: tuple[str, ...] = ()
-    finds: "Callable[[Facts], Found] | None" = None
+    finds: "Callable[[Facts], RecipeMatch] | None" = None
     needs: tuple[str, ...] = ()
     only_if_resumable: bool = False
     in_place: bool = False
@@ -68,12 +68,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     stop_signal: str | None = None
     grace_s: float | None = None
     on_signal: tuple[OnSignal, ...] = ()
-    advice: tuple[tuple[Mark, str], ...] = ()
+    advice: tuple[tuple[Predicate, str], ...] = ()
     cannot: str = ""
     limits: str = ""
 
 
-class Found(msgspec.Struct, frozen=True):
+class RecipeMatch(msgspec.Struct, frozen=True):
     """What `finds` found: patterns, one overwritten in place among them, the step in a name; `rerun`: the script
     loads what it saves, if it is there."""
 

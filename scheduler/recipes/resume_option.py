@@ -55,7 +55,7 @@ _LOADER: Final = re.compile(r"load|resume|restore", re.I)
 _SAVER: Final = re.compile(r"save|dump|write", re.I)
 
 
-class Loading(msgspec.Struct, frozen=True):
+class LoadedOption(msgspec.Struct, frozen=True):
     """`words`: to append, with {checkpoint} where the path goes. `why`: the option and what it was told by."""
 
     words: tuple[str, ...]
@@ -64,7 +64,7 @@ class Loading(msgspec.Struct, frozen=True):
 
 def loading_option(
     script: Script, declared: Mapping[str, Option], folders: bool, names: tuple[str, ...] = ()
-) -> Loading | None:
+) -> LoadedOption | None:
     """The option to resume with, or None. `folders`: its checkpoints are directories. `names`: those that this
     framework's scripts are known for, besides the usual ones."""
     uses = _uses(script)
@@ -81,13 +81,13 @@ def loading_option(
         if option is not None and option.takes in ("flag", "bool") and not _is_on(option):
             words = (option.flag,) if option.takes == "flag" else (option.flag, "True")
             words = (f"{option.flag}=true",) if option.joined else words
-            return Loading(words, f"its own option {option.flag}")
+            return LoadedOption(words, f"its own option {option.flag}")
     return None
 
 
-def _with_path(option: Option) -> Loading:
+def _with_path(option: Option) -> LoadedOption:
     words = (f"{option.flag}={{checkpoint}}",) if option.joined else (option.flag, "{checkpoint}")
-    return Loading(words, f"its own option {option.flag}")
+    return LoadedOption(words, f"its own option {option.flag}")
 
 
 def _names_checkpoint(option: Option, folders: bool) -> bool:

@@ -62,14 +62,14 @@ def is_met(kind: DependencyKind, state: State | None) -> bool | None:
     return (state is State.COMPLETED) == (kind == "success")
 
 
-def end_impossible(database: Database, now_s: float) -> tuple[list[tuple[str, str]], Finished]:
+def end_unsatisfiable(database: Database, now_s: float) -> tuple[list[tuple[str, str]], Finished]:
     """Stop waiting runs of which a dependency can never be met any more, and those that wait for them in turn; those
     that were queued to stay are only told. (id, reason) of the stopped, and what these were the last of."""
 
     def verb() -> tuple[list[tuple[str, str]], Finished]:
         ended: list[tuple[str, str]] = []
         while found := _hopeless():
-            alike: dict[tuple[str, bool], list[_Vain]] = {}
+            alike: dict[tuple[str, bool], list[_UnsatisfiableRun]] = {}
             for one in found:
                 why = f"waited for {one.parent} {WORDS[one.kind]}, which has {one.parent_state or 'been removed'}"
                 alike.setdefault((why, decode(one.spec).keep_when_unmet), []).append(one)
@@ -151,7 +151,7 @@ def _tell(run_ids: Sequence[str], told: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Vain:
+class _UnsatisfiableRun:
     """A waiting run, and one parent of it that rules it out. `parent_state` None: the parent was removed."""
 
     id: str
@@ -162,7 +162,7 @@ class _Vain:
     parent_state: str | None
 
 
-def _hopeless() -> list[_Vain]:
+def _hopeless() -> list[_UnsatisfiableRun]:
     """One for each waiting run that waits in vain."""
     from peewee import JOIN
 
@@ -182,7 +182,7 @@ def _hopeless() -> list[_Vain]:
         )
         .tuples()
     )
-    vain: dict[str, _Vain] = {}
+    vain: dict[str, _UnsatisfiableRun] = {}
     for run_id, state, spec, parent_id, kind, parent_state in list(query):
-        vain.setdefault(run_id, _Vain(run_id, State(state), spec, parent_id, kind, parent_state))
+        vain.setdefault(run_id, _UnsatisfiableRun(run_id, State(state), spec, parent_id, kind, parent_state))
     return list(vain.values())

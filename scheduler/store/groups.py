@@ -12,21 +12,21 @@ from typing import Any, Final
 
 from backprop.scheduler.lifecycle import FINAL, Event, State
 from backprop.scheduler.records import RunRecord
-from backprop.scheduler.spec import Group
+from backprop.scheduler.spec import GroupRules
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.rows import listed, run_of
 from backprop.scheduler.store.schema import Group as Row
 from backprop.scheduler.store.schema import Ranking, Run, Segment
 from backprop.scheduler.store.writes.transitions import move
-from backprop.scheduler.successive_halving import Place
+from backprop.scheduler.successive_halving import Rank
 
 IDS_A_QUERY: Final = 500
 WITHOUT_TRAINING: Final = ("lost", "not started")
 """Outcomes of segments in which a run could not train."""
-_RULES: Final = Group.__struct_fields__
+_RULES: Final = GroupRules.__struct_fields__
 
 
-def set_rules(group: Group, now_s: float) -> None:
+def set_rules(group: GroupRules, now_s: float) -> None:
     """Inside a transaction: create the group, or set those rules that are given."""
     values: dict[str, Any] = {
         "max_parallel": group.max_parallel,
@@ -43,14 +43,14 @@ def set_rules(group: Group, now_s: float) -> None:
         Row.update(given).where(Row.name == group.name).execute()
 
 
-def rules(database: Database, name: str) -> Group | None:
+def rules(database: Database, name: str) -> GroupRules | None:
     """The rules of a group; None when none were ever given."""
 
     rows = database.rows(f"SELECT {', '.join(_RULES)} FROM groups WHERE name = ?", name)
     return _group(rows[0]) if rows else None
 
 
-def all_rules(database: Database) -> dict[str, Group]:
+def all_rules(database: Database) -> dict[str, GroupRules]:
     """The rules of every group that has any, by name."""
     rows = database.rows(f"SELECT {', '.join(_RULES)} FROM groups")
     return {group.name: group for group in map(_group, rows)}
@@ -164,7 +164,7 @@ def rounds(database: Database, name: str) -> int:
     return database.read(query)
 
 
-def decide_round(database: Database, name: str, number: int, places: Sequence[Place], now_s: float) -> bool:
+def decide_round(database: Database, name: str, number: int, places: Sequence[Rank], now_s: float) -> bool:
     """Write a round's ranking down; False when another worker has."""
 
     def verb() -> bool:
@@ -185,19 +185,19 @@ def decide_round(database: Database, name: str, number: int, places: Sequence[Pl
     return database.write(verb)
 
 
-def rankings(database: Database, name: str) -> list[tuple[int, Place]]:
+def rankings(database: Database, name: str) -> list[tuple[int, Rank]]:
     """(round, place) of every decision of a group, in order."""
     query = Ranking.select().where(Ranking.group_name == name).order_by(Ranking.round, Ranking.place)
     return database.read(
-        lambda: [(row.round, Place(row.run_id, row.place, row.value, row.kept)) for row in query]
+        lambda: [(row.round, Rank(row.run_id, row.place, row.value, row.kept)) for row in query]
     )
 
 
-def _group(row: Sequence[Any]) -> Group:
+def _group(row: Sequence[Any]) -> GroupRules:
     """From the columns `_RULES`."""
     values: dict[str, Any] = dict(zip(_RULES, row, strict=True))
     values["keep_highest"] = bool(values["keep_highest"])
-    return Group(**values)
+    return GroupRules(**values)
 
 
 _UNFINISHED: Final = f"SELECT 1 FROM runs WHERE state IN {listed(frozenset(State) - FINAL)}"

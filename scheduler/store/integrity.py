@@ -32,7 +32,7 @@ WAL: Final = 2
 
 
 @dataclass(frozen=True)
-class Header:
+class DatabaseHeader:
     """The first bytes of the file (sqlite.org/fileformat.html §1.3). `sound` False: it is no database at all."""
 
     sound: bool
@@ -51,7 +51,7 @@ class Header:
         return self.schema > runner.LATEST
 
 
-def read_header(home: Home) -> Header | None:
+def read_header(home: Home) -> DatabaseHeader | None:
     """The database's header; None when there is no file. Raises OSError."""
     try:
         with home.database.open("rb") as file:
@@ -59,12 +59,12 @@ def read_header(home: Home) -> Header | None:
     except FileNotFoundError:
         return None
     if not head:
-        return Header(sound=True, empty=True)
+        return DatabaseHeader(sound=True, empty=True)
     if len(head) < HEADER_BYTES or not head.startswith(MAGIC):
-        return Header(sound=False)
+        return DatabaseHeader(sound=False)
     (schema,) = struct.unpack_from(">i", head, 60)
     (application_id,) = struct.unpack_from(">I", head, 68)
-    return Header(sound=True, wal=WAL in head[18:20], schema=schema, application_id=application_id)
+    return DatabaseHeader(sound=True, wal=WAL in head[18:20], schema=schema, application_id=application_id)
 
 
 def open_to_look(home: Home) -> Database:

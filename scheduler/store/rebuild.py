@@ -16,7 +16,7 @@ from typing import Any, Final
 from backprop.scheduler.home.batch_file import Batch, spec_file
 from backprop.scheduler.home.run_folder import OutcomeFile, SpecFile
 from backprop.scheduler.lifecycle import FINAL, State
-from backprop.scheduler.spec import Group, NewRun
+from backprop.scheduler.spec import GroupRules, NewRun
 from backprop.scheduler.store import groups
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.schema import Group as GroupRow
@@ -136,7 +136,7 @@ def _insert(found: list[SpecFile]) -> None:
         _set_rules(group, created_at_s)
 
 
-def _set_rules(group: Group, given_at_s: float) -> None:
+def _set_rules(group: GroupRules, given_at_s: float) -> None:
     """The last ones given count, in whatever order they are found."""
     known = GroupRow.get_or_none(GroupRow.name == group.name)
     if known is None or known.created_at_s <= given_at_s:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from backprop.scheduler.recipes.plan import LAUNCHER_GRACE_S
-from backprop.scheduler.recipes.recipe import Place, Recipe, Way
+from backprop.scheduler.recipes.recipe import CheckpointLocation, Recipe, Way
 from backprop.scheduler.recipes.registry import RECIPES
 
 HEAD: Final = """# Recipes
@@ -83,7 +83,7 @@ def _where(recipe: Recipe) -> str:
     return "; ".join(found)
 
 
-def _place(place: Place) -> str:
+def _place(place: CheckpointLocation) -> str:
     patterns = ", ".join(f"`{each}`" if each else "the folder itself" for each in place.below)
     named = " or ".join(f"`{each}`" for each in place.named)
     default = "the current directory" if place.default == "" else f"`{place.default}`"

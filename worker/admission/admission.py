@@ -18,13 +18,13 @@ from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import drain, gpu_history
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
-from backprop.worker.admission.preparation import Preparation, Ready, hold
-from backprop.worker.admission.waiting_reasons import Aged, Waits
+from backprop.worker.admission.preparation import Preparation, PreparedRun, hold
+from backprop.worker.admission.waiting_reasons import Starving, WaitingReasons
 from backprop.worker.context import Context
 from backprop.worker.executor import locks
-from backprop.worker.machine.monitor import Guard, Picture, Sense
+from backprop.worker.machine.monitor import MachineState, RuntimeMonitor, Sense
 from backprop.worker.segments.launch import Launch, launch
-from backprop.worker.segments.tracker import Tender
+from backprop.worker.segments.tracker import SegmentTracker
 from backprop.worker.supervisor import failpoint
 
 LEARN_AGAIN_S: Final = 30.0
@@ -42,17 +42,19 @@ class _Round:
     `starts` are claimed. `waiting`, `behind`: why the others wait, of the front of the queue and of what is behind it.
     `room`: in groups that have a cap. `shut`: somebody was passed over for its full group."""
 
-    picture: Picture
+    picture: MachineState
     running: int
     reservations: list[Reservation]
     room: dict[str, int]
     judged: dict[tuple[Need, Limits], Decision] = field(default_factory=dict[tuple[Need, Limits], Decision])
-    starts: list[tuple[Ready, Decision, Need]] = field(default_factory=list[tuple[Ready, Decision, Need]])
+    starts: list[tuple[PreparedRun, Decision, Need]] = field(
+        default_factory=list[tuple[PreparedRun, Decision, Need]]
+    )
     waiting: list[tuple[RunRecord, Decision]] = field(default_factory=list[tuple[RunRecord, Decision]])
     behind: list[tuple[RunRecord, Decision]] = field(default_factory=list[tuple[RunRecord, Decision]])
     shut: bool = False
 
-    def add(self, ready: Ready, decision: Decision, need: Need, now_s: float) -> None:
+    def add(self, ready: PreparedRun, decision: Decision, need: Need, now_s: float) -> None:
         """`ready` is to be claimed: whoever comes after it finds less room."""
         self.starts.append((ready, decision, need))
         self.judged.clear()
@@ -64,14 +66,16 @@ class _Round:
 
 
 class Admitter:
-    def __init__(self, context: Context, sense: Sense, guard: Guard, tender: Tender) -> None:
+    def __init__(
+        self, context: Context, sense: Sense, guard: RuntimeMonitor, tracker: SegmentTracker
+    ) -> None:
         self._context = context
-        self._sense = sense
-        self._guard = guard
-        self._tender = tender
+        self._reader = sense
+        self._monitor = guard
+        self._tracker = tracker
         self._admission = locks.Admission(context.home.locks)
-        self._preparation = Preparation(context, tender.outside)
-        self._waits = Waits(context)
+        self._preparation = Preparation(context, tracker.checkpoints)
+        self._waits = WaitingReasons(context)
         self._closed: tuple[tuple[opening.Drained | None, int], Denial | None] | None = None
         self._learned: dict[str, tuple[int | None, float]] = {}
         self._told_s = -TELL_AGAIN_S
@@ -100,7 +104,7 @@ class Admitter:
     def _rounds(self, candidates: list[RunRecord], limit: int) -> int:
         """Look at the first `limit`, then at more, and again as long as a group that is full now hides others."""
         started = 0
-        while (snapshot := self._sense.snapshot()) is not None:
+        while (snapshot := self._reader.snapshot()) is not None:
             whole = limit == ALL or len(candidates) < limit
             this = self._look_at(candidates, snapshot, whole)
             begun = self._begin(this)
@@ -131,9 +135,9 @@ class Admitter:
         self._closed = (seen, closed)
         was = before[1] if before is not None else None
         if closed is not None and (was is None or was.rule is not closed.rule):
-            self._context.talk.say("closed", more=f"nothing is started: {closed.text}")
+            self._context.console.event("closed", more=f"nothing is started: {closed.text}")
         elif closed is None and was is not None:
-            self._context.talk.say("open", more="runs are started again")
+            self._context.console.event("open", more="runs are started again")
         return closed
 
     def _candidates(self, limit: int) -> list[RunRecord]:
@@ -154,12 +158,12 @@ class Admitter:
     def _look_at(self, candidates: Sequence[RunRecord], snapshot: Snapshot, whole: bool) -> _Round:
         """Judge `candidates` in queue order, and have those ready that the governor admits. `whole`: those that can
         not start are wanted too. Raises DatabaseBusy."""
-        picture = self._guard.picture(snapshot)
+        picture = self._monitor.picture(snapshot)
         self._waits.note_alive(len(picture.alive))
         room = queries.group_room(self._context.database)
         this = _Round(picture, len(picture.alive), list(picture.reservations), room)
-        quarantined = self._guard.quarantined() if snapshot.gpus else {}
-        aged: Aged | None = None
+        quarantined = self._monitor.quarantined() if snapshot.gpus else {}
+        aged: Starving | None = None
         try:
             for number, run in enumerate(candidates):
                 waiting = this.waiting if number < ALL else this.behind
@@ -185,16 +189,16 @@ class Admitter:
             raise
         return this
 
-    def _prepare(self, run: RunRecord, this: _Round) -> Ready | None:
+    def _prepare(self, run: RunRecord, this: _Round) -> PreparedRun | None:
         """Trouble with one run is said, and keeps no other from its start. Raises DatabaseBusy."""
         beside = [one.run for one, _, _ in this.starts]
-        return self._tender.guarded(run, lambda: self._preparation.prepare(run, beside))
+        return self._tracker.guarded(run, lambda: self._preparation.prepare(run, beside))
 
     def _judge(self, run: RunRecord, need: Need, this: _Round, quarantined: dict[str, str]) -> Decision:
         limits = terms.limits_of(run.spec, self._context.settings)
         decision = this.judged.get((need, limits))
         if decision is None:
-            snapshot, peaks = this.picture.snapshot, self._guard.peaks
+            snapshot, peaks = this.picture.snapshot, self._monitor.peaks
             decision = decide(need, limits, snapshot, this.reservations, this.running, quarantined, peaks)
             this.judged[need, limits] = decision
         return decision
@@ -246,12 +250,14 @@ class Admitter:
         failpoint.at("claimed")
         return numbers
 
-    def _launch(self, snapshot: Snapshot, ready: Ready, number: int, decision: Decision, need: Need) -> None:
+    def _launch(
+        self, snapshot: Snapshot, ready: PreparedRun, number: int, decision: Decision, need: Need
+    ) -> None:
         """Consumes the lock."""
         spec = ready.run.spec
         launch(
             self._context,
-            self._tender,
+            self._tracker,
             Launch(
                 run_id=ready.run.id,
                 number=number,
@@ -263,7 +269,7 @@ class Admitter:
             ),
         )
         for broken in ready.resume.passed_over:
-            self._context.talk.say("passed over", ready.run, f"checkpoint {broken}")
+            self._context.console.event("passed over", ready.run, f"checkpoint {broken}")
 
     def _learned_mib(self, run: RunRecord, snapshot: Snapshot) -> int | None:
         """Asked only where it can matter, and for each run only now and then."""
@@ -281,6 +287,6 @@ def _turn(run: RunRecord) -> tuple[int, float, str]:
     return -run.priority, run.turn_s, run.id
 
 
-def _let_go(starts: Sequence[tuple[Ready, Decision, Need]]) -> None:
+def _let_go(starts: Sequence[tuple[PreparedRun, Decision, Need]]) -> None:
     for ready, _, _ in starts:
         os.close(ready.lock)

@@ -14,9 +14,9 @@ from backprop.scheduler.home import batch_file, run_folder
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, user_requests
-from backprop.worker.checkpoints.manager import Outside
-from backprop.worker.checkpoints.repair import consider
-from backprop.worker.checkpoints.resume import Resume
+from backprop.worker.checkpoints.manager import CheckpointManager
+from backprop.worker.checkpoints.repair import choose_start
+from backprop.worker.checkpoints.resume import ResumeChoice
 from backprop.worker.context import Context
 from backprop.worker.executor import locks
 from backprop.worker.maintenance import recovery
@@ -24,11 +24,11 @@ from backprop.worker.segments.result import PASSING_ERRORS
 
 
 @dataclass(frozen=True)
-class Ready:
+class PreparedRun:
     """`lock`: descriptor of the run's lock. Whoever has this hands it on or closes it."""
 
     run: RunRecord
-    resume: Resume
+    resume: ResumeChoice
     lock: int
 
 
@@ -36,26 +36,26 @@ def hold(context: Context, run: RunRecord, why: str) -> None:
     """It cannot start as it is: until its user says otherwise. Raises DatabaseBusy."""
     with contextlib.suppress(LostRace):
         user_requests.hold_run(context.database, run, why)
-        context.talk.say("held", run, why)
+        context.console.event("held", run, why)
 
 
 class Preparation:
-    def __init__(self, context: Context, outside: Outside) -> None:
+    def __init__(self, context: Context, checkpoints: CheckpointManager) -> None:
         self._context = context
-        self._outside = outside
+        self._checkpoints = checkpoints
 
-    def prepare(self, run: RunRecord, beside: Sequence[RunRecord]) -> Ready | None:
+    def prepare(self, run: RunRecord, beside: Sequence[RunRecord]) -> PreparedRun | None:
         """Have `run` ready, its lock taken; None when it cannot be claimed now, which it is told. `beside`: runs that
         are about to be claimed too. Raises DatabaseBusy."""
         context = self._context
-        if (why := self._outside.why_not_yet(run)) is not None:
+        if (why := self._checkpoints.why_not_yet(run)) is not None:
             return self._say(run, f"waits: {why}")
         if (rival := self._rival(run, beside)) is not None:
             told = f"waits: {rival.name} ({rival.id}) is running and saves where it does; give each a folder of its own"
             return self._say(run, told)
         try:
-            start = consider(context.home, context.database, run)
-            problem = start.resume.problem or self._outside.why_never(run, start)
+            start = choose_start(context.home, context.database, run)
+            problem = start.resume.problem or self._checkpoints.why_never(run, start)
         except OSError as error:
             # The share that it lies on is away, say: it is not gone, and there is nothing for its user to repair.
             told = f"waits: {error.filename or 'what it begins from'} cannot be looked at: {error.strerror}"
@@ -83,8 +83,8 @@ class Preparation:
             if not sound:
                 os.close(lock)
         if not start.in_order:
-            return self._outside.mend(run, start, lock)
-        return Ready(run, start.resume, lock)
+            return self._checkpoints.mend(run, start, lock)
+        return PreparedRun(run, start.resume, lock)
 
     def _say(self, run: RunRecord, reason: str) -> None:
         if run.reason != reason:
@@ -104,7 +104,7 @@ class Preparation:
     def _put_back(self, run: RunRecord) -> None:
         """The database is older than the run's folder: starting the segment again could repeat a finished run."""
         if recovery.put_back(self._context.home, self._context.database, run.id):
-            self._context.talk.say("repairing", run, "put back from its folder")
+            self._context.console.event("repairing", run, "put back from its folder")
         else:
             why = "its folder holds a later segment than the database, and its spec.json is damaged"
             hold(self._context, run, why)

@@ -20,7 +20,7 @@ Since = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Aged:
+class Starving:
     """A run that is to be let past, and what it waits for."""
 
     run: RunRecord
@@ -34,7 +34,7 @@ class Aged:
         return Decision((Denial(Rule.AGED, None, None, text),), ())
 
 
-class Waits:
+class WaitingReasons:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._said: dict[str, tuple[Since, float]] = {}
@@ -51,7 +51,7 @@ class Waits:
         if count:
             self._alive_s = self._context.clock.monotonic_s()
 
-    def aged(self, run: RunRecord, decision: Decision) -> Aged | None:
+    def aged(self, run: RunRecord, decision: Decision) -> Starving | None:
         """A refused run, if nothing may pass it any more."""
         now_s = self._context.clock.wall_s()
         rules = starvation.amounts(decision.denials)
@@ -60,13 +60,15 @@ class Waits:
         if not begun:
             return None
         wait = starvation.Wait(rules, min(begun), self._excused_s.get(run.id))
-        if not starvation.is_aged(wait, now_s):
+        if not starvation.is_starving(wait, now_s):
             return None
-        if starvation.is_in_vain(self._context.clock.monotonic_s() - self._alive_s):
+        if starvation.is_unsatisfiable(self._context.clock.monotonic_s() - self._alive_s):
             self._excused_s[run.id] = now_s
-            self._context.talk.say("passed", run, "it does not fit though none of ours runs; others go first")
+            self._context.console.event(
+                "passed", run, "it does not fit though none of ours runs; others go first"
+            )
             return None
-        return Aged(run, wait)
+        return Starving(run, wait)
 
     def tell(
         self,

@@ -22,7 +22,7 @@ from backprop.worker.checkpoints import copying
 from backprop.worker.checkpoints.formats import looks_whole
 from backprop.worker.checkpoints.glob_walk import matches
 from backprop.worker.checkpoints.open_files import open_for_writing, own_processes
-from backprop.worker.checkpoints.validation import Known, measure
+from backprop.worker.checkpoints.validation import CheckpointFile, measure
 
 KEPT_EACH: Final = 2
 TRIES: Final = 100
@@ -30,7 +30,7 @@ DRAFT_CAP_S: Final = 3600.0
 
 
 @dataclass(frozen=True)
-class Kept:
+class Backup:
     """One copy. `number`: the how many-th of its segment. `source`: what it is a copy of, as that was then, from
     `source.json`. `path`: of the copy itself."""
 
@@ -57,30 +57,30 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class NotKept:
+class BackupRefused:
     """Why no copy was made. `again`: the source changed meanwhile; the next look sees to it."""
 
     why: str
     again: bool = False
 
 
-def copies(run_folder: Path) -> list[Kept]:
+def copies(run_folder: Path) -> list[Backup]:
     """What is kept of a run, newest first. Raises nothing: what cannot be read is not there."""
-    found: list[Kept] = []
+    found: list[Backup] = []
     with contextlib.suppress(OSError):
         for folder in (run_folder / "kept").iterdir():
             segment, _, number = folder.name.partition("-")
             if segment.isdecimal() and number.isdecimal() and (source := _source(folder)) is not None:
-                found.append(Kept(int(number), folder, source))
+                found.append(Backup(int(number), folder, source))
     return sorted(found, key=lambda kept: (kept.source.segment, kept.number), reverse=True)
 
 
-def keep(
+def back_up(
     run_folder: Path, record: CheckpointRecord, floor_mib: int, stopped: Callable[[], bool]
-) -> Kept | NotKept:
+) -> Backup | BackupRefused:
     """Copy a complete checkpoint aside, and forget the oldest copies of it. Returns why not, rather than raising."""
     original, home = Path(record.path), run_folder / "kept"
-    known = Known(original, record.size_bytes, record.mtime_ns, record.is_dir)
+    known = CheckpointFile(original, record.size_bytes, record.mtime_ns, record.is_dir)
     draft = home / f".draft-{os.getpid()}"
     try:
         home.mkdir(mode=0o700, exist_ok=True)
@@ -88,16 +88,16 @@ def keep(
         (draft / "copy").mkdir(mode=0o700, parents=True)
         copy = draft / "copy" / original.name
         if measure(original) != known:
-            return NotKept(f"{original} has changed since", again=True)
+            return BackupRefused(f"{original} has changed since", again=True)
         copying.copy(original, copy, floor_mib, stopped)
         # Before and after the same, and whole: what was written in between shows in one of them.
         if measure(original) != known:
-            return NotKept(f"{original} changed while it was copied", again=True)
+            return BackupRefused(f"{original} changed while it was copied", again=True)
         if (why := _not_same(copy, known)) is not None:
-            return NotKept(f"the copy of {original} is not whole: {why}", again=True)
+            return BackupRefused(f"the copy of {original} is not whole: {why}", again=True)
         kept = _name(home, draft, record)
     except OSError as error:
-        return NotKept(f"{original}: {error.strerror or error}")
+        return BackupRefused(f"{original}: {error.strerror or error}")
     finally:
         copying.remove(draft)
     prune(run_folder, record.path)
@@ -123,7 +123,7 @@ def drop(run_folder: Path) -> None:
                 copying.remove(kept.folder)
 
 
-def put_back(kept: Kept, patterns: Sequence[str]) -> Path | None:
+def put_back(kept: Backup, patterns: Sequence[str]) -> Path | None:
     """Put a copy where its original was, which is renamed, never deleted; its new name, None where there was none.
 
     Raises OSError; then the original is as it was, or under the new name.
@@ -167,7 +167,7 @@ def _refuse_written(path: Path) -> None:
         raise OSError(errno.ETXTBSY, "a process is writing it", str(path))
 
 
-def _not_same(copy: Path, known: Known) -> str | None:
+def _not_same(copy: Path, known: CheckpointFile) -> str | None:
     found = measure(copy)
     if isinstance(found, str):
         return found
@@ -176,7 +176,7 @@ def _not_same(copy: Path, known: Known) -> str | None:
     return looks_whole(copy)
 
 
-def _name(home: Path, draft: Path, record: CheckpointRecord) -> Kept:
+def _name(home: Path, draft: Path, record: CheckpointRecord) -> Backup:
     """Give a finished draft the next free number of its segment. Raises OSError."""
     handle = os.open(draft / "source.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(handle, "wb") as file:  # noqa: PTH123
@@ -190,7 +190,7 @@ def _name(home: Path, draft: Path, record: CheckpointRecord) -> Kept:
     folder = home / f"{record.segment}-{number}"
     draft.rename(folder)
     copying.sync_folder(home)
-    return Kept(number, folder, record)
+    return Backup(number, folder, record)
 
 
 def _source(folder: Path) -> CheckpointRecord | None:
@@ -200,16 +200,16 @@ def _source(folder: Path) -> CheckpointRecord | None:
         return None
 
 
-def _is_good(kept: Kept) -> bool:
+def _is_good(kept: Backup) -> bool:
     try:
         return _not_same(kept.path, _known(kept)) is None
     except OSError:
         return False
 
 
-def _known(kept: Kept) -> Known:
+def _known(kept: Backup) -> CheckpointFile:
     source = kept.source
-    return Known(kept.path, source.size_bytes, source.mtime_ns, source.is_dir)
+    return CheckpointFile(kept.path, source.size_bytes, source.mtime_ns, source.is_dir)
 
 
 def _clear_drafts(home: Path) -> None:

@@ -14,31 +14,33 @@ from backprop.scheduler.spec import Plan, RunSpec
 from backprop.worker.checkpoints import validation
 from backprop.worker.checkpoints.formats import files_in, looks_whole, shows_its_end
 from backprop.worker.checkpoints.glob_walk import fixed_folder
-from backprop.worker.checkpoints.validation import Known, Refused, lacks, measure
-from backprop.worker.executor.base import Exit
+from backprop.worker.checkpoints.validation import CheckpointFile, Rejected, lacks, measure
+from backprop.worker.executor.base import ExitRecord
 
 LAST_WORDS_S: Final = 5.0
 """What a killed process wrote in its last seconds may be half of a file."""
 
 
 @dataclass(frozen=True)
-class End:
+class WriterExit:
     """A segment's end: when (Unix seconds, None when nobody saw), and whether its leader had no chance to finish."""
 
     at_s: float | None
     killed: bool
 
 
-def end_of(exit: Exit | None) -> End:  # noqa: A002
+def writer_exit(exit: ExitRecord | None) -> WriterExit:  # noqa: A002
     """`exit` None: lost."""
     if exit is None or not exit.seen_to_end:
-        return End(None, killed=True)
+        return WriterExit(None, killed=True)
     # A launcher (a shell script, torchrun) outlives the process that was killed, and exits as it likes.
     by_itself = exit.asked is None and exit.exit_code not in (None, 0, EX_TEMPFAIL)
-    return End(exit.ended_at_s, killed=by_itself or exit.escalated != "none" or exit.signal == signal.SIGKILL)
+    return WriterExit(
+        exit.ended_at_s, killed=by_itself or exit.escalated != "none" or exit.signal == signal.SIGKILL
+    )
 
 
-class Judge:
+class CandidateCheck:
     """Whether a candidate that nobody writes any more is a checkpoint of a run."""
 
     def __init__(self, spec: RunSpec) -> None:
@@ -47,15 +49,17 @@ class Judge:
         self._cwd = Path(spec.cwd)
         self._folders = [fixed_folder(pattern) for pattern in self._plan.globs]
 
-    def of(self, path: str, known: Known, since_s: float) -> Known | Refused | None:
+    def of(self, path: str, known: CheckpointFile, since_s: float) -> CheckpointFile | Rejected | None:
         """The claim's answer for what is whole; None for what is not, or has changed meanwhile. Raises OSError when it
         cannot look just now."""
         if fault_of(known, self._plan.needs) is not None:
             return None
-        claimed = validation.claim(path, self._cwd, self._roots(path, known), since_s, time.time())
-        return claimed if isinstance(claimed, Refused) or claimed == known else None
+        claimed = validation.validate_announced(
+            path, self._cwd, self._roots(path, known), since_s, time.time()
+        )
+        return claimed if isinstance(claimed, Rejected) or claimed == known else None
 
-    def _roots(self, path: str, known: Known) -> tuple[Path, ...]:
+    def _roots(self, path: str, known: CheckpointFile) -> tuple[Path, ...]:
         """The run's own, and the folder that a pattern names: the user, or the recipe, said so. Where that is too broad
         for a root (/tmp, the home folder), the path itself, if no link leads away from it."""
         named = [known.path] if path == str(known.path) else []
@@ -64,7 +68,7 @@ class Judge:
         return validation.roots_for(self._cwd, self._spec.argv, given[0] if given else None, extra)
 
 
-def fault_of(known: Known, needs: Sequence[str]) -> str | None:
+def fault_of(known: CheckpointFile, needs: Sequence[str]) -> str | None:
     """Why it is no whole checkpoint as it stands now; None for one that is. Raises OSError when it cannot look just
     now."""
     try:
@@ -79,7 +83,7 @@ def fault_of(known: Known, needs: Sequence[str]) -> str | None:
         return "a name in its path is not UTF-8"
 
 
-def may_be_half(known: Known, plan: Plan, end: End, newest_s: float) -> bool:
+def may_be_half(known: CheckpointFile, plan: Plan, end: WriterExit, newest_s: float) -> bool:
     """Whether a killed writer may have left this unfinished in a way that its format does not show. `newest_s`: the
     newest time among its kind, for an end that nobody saw."""
     if not end.killed or (known.is_dir and plan.needs):
@@ -96,7 +100,9 @@ def may_be_half(known: Known, plan: Plan, end: End, newest_s: float) -> bool:
         return True
 
 
-def record_of(run_id: str, segment: SegmentRecord, known: Known, step: int | None) -> CheckpointRecord:
+def record_of(
+    run_id: str, segment: SegmentRecord, known: CheckpointFile, step: int | None
+) -> CheckpointRecord:
     """A good one. `saved_at_s` is the file's own time: when it was seen says little of how often a script saves."""
     saved_s = min(max(known.mtime_ns / 1e9, segment.started_at_s), max(time.time(), segment.started_at_s))
     return CheckpointRecord(

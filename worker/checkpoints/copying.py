@@ -20,7 +20,7 @@ _MIB: Final = 1024 * 1024
 _NO_KERNEL_COPY: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
 
 
-class Stopped(OSError):
+class CopyStopped(OSError):
     """Told to give up halfway."""
 
 
@@ -114,7 +114,7 @@ def _copy_bytes(reading: int, writing: int, stopped: Callable[[], bool]) -> None
     by_kernel = True
     while True:
         if stopped():
-            raise Stopped(errno.ECANCELED, "told to stop")
+            raise CopyStopped(errno.ECANCELED, "told to stop")
         try:
             done = os.copy_file_range(reading, writing, CHUNK_BYTES) if by_kernel else _pump(reading, writing)
         except OSError as error:

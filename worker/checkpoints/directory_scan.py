@@ -10,7 +10,7 @@ from typing import Final
 
 from backprop.worker.checkpoints.formats import is_leftover
 from backprop.worker.checkpoints.glob_walk import walk
-from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, Known, measure
+from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, CheckpointFile, measure
 
 STEP_ENTRIES: Final = 10_000
 STEP_S: Final = 0.25
@@ -20,7 +20,7 @@ WHOLE_S: Final = 5.0
 
 
 @dataclass
-class Sweep:
+class DirectoryScan:
     """One pass. `since_s`: wall-clock seconds; what was last written before is left out (less the grain of file times).
 
     `avoid`: a folder that is never looked into: opening and closing the queue's database would drop its locks.
@@ -31,7 +31,9 @@ class Sweep:
     patterns: Sequence[str]
     since_s: float
     avoid: Path
-    found: dict[str, tuple[Known, float]] = field(default_factory=dict[str, tuple[Known, float]])
+    found: dict[str, tuple[CheckpointFile, float]] = field(
+        default_factory=dict[str, tuple[CheckpointFile, float]]
+    )
     hollow: dict[str, float] = field(default_factory=dict[str, float])
     visited: int = 0
 
@@ -74,17 +76,17 @@ class Sweep:
             return
         if is_leftover(real.name) or real == self.avoid or self.avoid in real.parents:
             return
-        if isinstance(known, Known):
+        if isinstance(known, CheckpointFile):
             if known.mtime_ns >= (self.since_s - CLOCK_GRAIN_S) * 1e9:
                 self.found[path] = (known, time.monotonic())
         elif info.st_uid == os.geteuid() and info.st_mtime >= self.since_s - CLOCK_GRAIN_S:
             self.hollow[path] = info.st_mtime
 
 
-def newest_first(found: dict[str, tuple[Known, float]]) -> Iterator[tuple[str, Known]]:
+def newest_first(found: dict[str, tuple[CheckpointFile, float]]) -> Iterator[tuple[str, CheckpointFile]]:
     """Each checkpoint once, by its own path rather than by a link to it."""
 
-    def order(item: tuple[str, tuple[Known, float]]) -> tuple[int, bool]:
+    def order(item: tuple[str, tuple[CheckpointFile, float]]) -> tuple[int, bool]:
         path, (known, _) = item
         return -known.mtime_ns, path != str(known.path)
 

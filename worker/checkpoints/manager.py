@@ -13,30 +13,30 @@ from typing import Final, cast
 
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
-from backprop.worker.background import Errand, Errands
+from backprop.worker.background import BackgroundJob, BackgroundJobs
 from backprop.worker.checkpoints import backups
 from backprop.worker.checkpoints import repair as mend
-from backprop.worker.checkpoints.backups import Kept, NotKept
-from backprop.worker.checkpoints.candidate import end_of
+from backprop.worker.checkpoints.backups import Backup, BackupRefused
+from backprop.worker.checkpoints.candidate import writer_exit
 from backprop.worker.checkpoints.fingerprint import Contents, contents
-from backprop.worker.checkpoints.repair import Start
-from backprop.worker.checkpoints.scanner import Spotted, Spotter
+from backprop.worker.checkpoints.repair import StartPoint
+from backprop.worker.checkpoints.scanner import CheckpointScanner, ScannedCheckpoint
 from backprop.worker.context import Context
-from backprop.worker.executor.base import Exit
+from backprop.worker.executor.base import ExitRecord
 
 PATIENCE_S: Final = 10.0
 """For a copy that is under way when the worker ends."""
 MEND_AGAIN_S: Final = 30.0
 PASSING: Final = (errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
-Key = tuple[str, int]
+SegmentKey = tuple[str, int]
 
 
-class Outside:
+class CheckpointManager:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._errands = Errands()
-        self._spotters: dict[Key, Spotter] = {}
+        self._errands = BackgroundJobs()
+        self._spotters: dict[SegmentKey, CheckpointScanner] = {}
         self._not_kept: dict[str, str] = {}
         self._mending: dict[str, int] = {}
         self._mended: dict[str, tuple[int, OSError | RuntimeError | None, float]] = {}
@@ -51,15 +51,15 @@ class Outside:
         self,
         run: RunRecord,
         segment: SegmentRecord,
-        exit: Exit | None,  # noqa: A002
+        exit: ExitRecord | None,  # noqa: A002
     ) -> Sequence[CheckpointRecord]:
         """The same once nothing of it lives."""
         if run.spec.plan is None or not run.spec.plan.globs:
             return ()
         spotter = self._spotter(run, segment)
-        found = spotter.last_look(end_of(exit))
+        found = spotter.last_look(writer_exit(exit))
         if spotter.cut_short:
-            self._context.talk.say(
+            self._context.console.event(
                 "trouble", run, f"too many files to look at all of them: {' '.join(run.spec.plan.globs)}"
             )
         return self._taken(run, found)
@@ -68,7 +68,7 @@ class Outside:
         """Once a tick: say what the long file work has come to."""
         self._errands.report()
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: SegmentKey) -> None:
         spotter = self._spotters.pop(key, None)
         if spotter is not None:
             spotter.close()
@@ -77,7 +77,9 @@ class Outside:
         """Nothing of it will be resumed from a copy."""
         folder = self._context.home.run_folder(run.id)
         if (folder / "kept").is_dir():
-            self._errands.send(Errand((run.id, "drop"), lambda _: backups.drop(folder), lambda _: None))
+            self._errands.send(
+                BackgroundJob((run.id, "drop"), lambda _: backups.drop(folder), lambda _: None)
+            )
 
     def why_not_yet(self, run: RunRecord) -> str | None:
         """Why a run waits for its files; None when they may be looked at."""
@@ -91,7 +93,7 @@ class Outside:
             return None
         return f"its checkpoint cannot be put in order: {error}"
 
-    def why_never(self, run: RunRecord, start: Start) -> str | None:
+    def why_never(self, run: RunRecord, start: StartPoint) -> str | None:
         """Why its files cannot be put in order at all; said once, then it may be tried again."""
         segment, error, _ = self._mended.get(run.id, (-1, None, 0.0))
         if segment != run.segment or start.in_order:
@@ -100,33 +102,33 @@ class Outside:
         what = error or "it was put in order, and is broken again"
         return f"its checkpoint cannot be put in order: {what}; look at {start.resume.checkpoint or start.set_aside[0]}"
 
-    def mend(self, run: RunRecord, start: Start, lock: int) -> None:
+    def mend(self, run: RunRecord, start: StartPoint, lock: int) -> None:
         """Put the run's files in order. Keeps its lock until that is done: nobody may start it meanwhile."""
 
         def work(_: object) -> tuple[str, ...]:
             try:
-                return tuple(mend.put_in_order(start, run.spec, run.segment))
+                return tuple(mend.repair(start, run.spec, run.segment))
             finally:
                 os.close(lock)
 
         self._mending[run.id] = run.segment
-        self._errands.send(Errand((run.id, "mend"), work, partial(self._mend_done, run)))
+        self._errands.send(BackgroundJob((run.id, "mend"), work, partial(self._mend_done, run)))
 
     def close(self) -> None:
         for key in list(self._spotters):
             self.forget(key)
         self._errands.close(PATIENCE_S)
 
-    def _spotter(self, run: RunRecord, segment: SegmentRecord) -> Spotter:
+    def _spotter(self, run: RunRecord, segment: SegmentRecord) -> CheckpointScanner:
         key = (run.id, segment.number)
         spotter = self._spotters.get(key)
         if spotter is None:
-            spotter = Spotter(
+            spotter = CheckpointScanner(
                 run,
                 segment,
                 avoid=self._context.home.root,
                 known=queries.checkpoints(self._context.database, run.id),
-                pids=partial(self._context.place.pids, *key),
+                pids=partial(self._context.executor.pids, *key),
                 resumed=self._resumed(run, segment),
             )
             self._spotters[key] = spotter
@@ -143,7 +145,7 @@ class Outside:
         began = contents(Path(used), segment.started_at_s)
         return contents(kept.path) if began is None and kept is not None else began
 
-    def _taken(self, run: RunRecord, found: Sequence[Spotted]) -> Sequence[CheckpointRecord]:
+    def _taken(self, run: RunRecord, found: Sequence[ScannedCheckpoint]) -> Sequence[CheckpointRecord]:
         for one in found:
             if one.in_place and one.record.refused is None:
                 self._keep(run, one.record)
@@ -155,26 +157,26 @@ class Outside:
             return
         floor_mib = self._context.settings.min_free_disk_mib
         self._errands.send(
-            Errand(
+            BackgroundJob(
                 (run.id, record.path),
-                lambda stopped: backups.keep(folder, record, floor_mib, stopped),
+                lambda stopped: backups.back_up(folder, record, floor_mib, stopped),
                 partial(self._keep_done, run),
             )
         )
 
     def _keep_done(self, run: RunRecord, result: object) -> None:
-        talk = self._context.talk
-        if isinstance(result, Kept):
+        console = self._context.console
+        if isinstance(result, Backup):
             self._not_kept.pop(run.id, None)
-            talk.detail("kept", run, f"a copy of {result.source.path}")
+            console.debug("kept", run, f"a copy of {result.source.path}")
             return
-        again = isinstance(result, NotKept) and result.again
-        why = result.why if isinstance(result, NotKept) else str(result)
+        again = isinstance(result, BackupRefused) and result.again
+        why = result.why if isinstance(result, BackupRefused) else str(result)
         if again or self._not_kept.get(run.id) == why:
-            talk.detail("not kept", run, why)
+            console.debug("not kept", run, why)
         else:
             self._not_kept[run.id] = why
-            talk.say("not kept", run, f"no copy of a checkpoint that is overwritten in place: {why}")
+            console.event("not kept", run, f"no copy of a checkpoint that is overwritten in place: {why}")
 
     def _mend_done(self, run: RunRecord, result: object) -> None:
         self._mending.pop(run.id, None)
@@ -182,9 +184,9 @@ class Outside:
         self._mended[run.id] = (run.segment, error, self._context.clock.monotonic_s())
         if isinstance(result, tuple):
             for line in cast("tuple[str, ...]", result):
-                self._context.talk.say("mended", run, f"checkpoint {line}")
+                self._context.console.event("mended", run, f"checkpoint {line}")
         if error is not None:
-            self._context.talk.say("trouble", run, f"a checkpoint cannot be put in order: {error}")
+            self._context.console.event("trouble", run, f"a checkpoint cannot be put in order: {error}")
 
 
 def _passing(error: Exception | None) -> bool:

@@ -18,21 +18,28 @@ from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.rebuild import RECOVERED
 from backprop.worker.checkpoints import backups
-from backprop.worker.checkpoints.backups import Kept, copies
-from backprop.worker.checkpoints.candidate import End, Judge, fault_of, may_be_half, record_of, step_in
-from backprop.worker.checkpoints.directory_scan import Sweep, newest_first
-from backprop.worker.checkpoints.resume import Resume, choose, known_of, picks_itself, usable
+from backprop.worker.checkpoints.backups import Backup, copies
+from backprop.worker.checkpoints.candidate import (
+    CandidateCheck,
+    WriterExit,
+    fault_of,
+    may_be_half,
+    record_of,
+    step_in,
+)
+from backprop.worker.checkpoints.directory_scan import DirectoryScan, newest_first
+from backprop.worker.checkpoints.resume import ResumeChoice, choose, known_of, picks_itself, usable
 from backprop.worker.checkpoints.scanner import NEWEST
-from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, Known, measure, still_good
+from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, CheckpointFile, measure, still_good
 
 
 @dataclass(frozen=True)
-class Start:
+class StartPoint:
     """`put_back`: a copy whose original is torn, older or gone; `set_aside`: broken ones to rename. Both before the
     segment is started, with the run's lock held."""
 
-    resume: Resume
-    put_back: Kept | None = None
+    resume: ResumeChoice
+    put_back: Backup | None = None
     set_aside: tuple[str, ...] = ()
 
     @property
@@ -59,12 +66,12 @@ def known(home: Home, database: Database, run: RunRecord) -> list[CheckpointReco
     return saved
 
 
-def consider(home: Home, database: Database, run: RunRecord) -> Start:
+def choose_start(home: Home, database: Database, run: RunRecord) -> StartPoint:
     """What the next segment begins from. Reads the files. Raises OSError when it cannot look just now, DatabaseBusy."""
     resume = choose(run, known(home, database, run))
     plan = run.spec.plan
     if plan is None or not plan.globs or resume.problem is not None:
-        return Start(resume)
+        return StartPoint(resume)
     mine = [kept for kept in copies(home.run_folder(run.id)) if usable(run, [kept.record()])]
     back = _to_put_back(resume.checkpoint, mine)
     if back is not None:
@@ -79,11 +86,11 @@ def consider(home: Home, database: Database, run: RunRecord) -> Start:
     ]
     passed_over = (*(f"{path}: {why}" for path, why in broken), *resume.passed_over)
     aside = tuple(path for path, _ in broken) if picks_itself(run.spec) else ()
-    return Start(dataclasses.replace(resume, passed_over=passed_over), back, aside)
+    return StartPoint(dataclasses.replace(resume, passed_over=passed_over), back, aside)
 
 
-def put_in_order(start: Start, spec: RunSpec, segment: int) -> list[str]:
-    """Do what `consider` found to be needed; what was done, in words. Touches only files. Raises OSError."""
+def repair(start: StartPoint, spec: RunSpec, segment: int) -> list[str]:
+    """Do what `choose_start` found to be needed; what was done, in words. Touches only files. Raises OSError."""
     plan = spec.plan or Plan()
     done: list[str] = []
     for path in start.set_aside:
@@ -120,22 +127,22 @@ def _found_again(run: RunRecord, segments: Sequence[SegmentRecord], avoid: Path)
     if not ended or run.spec.plan is None:
         return []
     plan, began_s = run.spec.plan, segments[0].started_at_s
-    sweep = Sweep(plan.globs, began_s, avoid)
+    sweep = DirectoryScan(plan.globs, began_s, avoid)
     sweep.whole()
-    judge, found = Judge(run.spec), list(newest_first(sweep.found))
+    judge, found = CandidateCheck(run.spec), list(newest_first(sweep.found))
     records: list[CheckpointRecord] = []
     for path, seen in found[: 4 * NEWEST]:
         saved_s = seen.mtime_ns / 1e9
         segment, ended_s = next((one for one in reversed(ended) if one[0].started_at_s <= saved_s), ended[0])
-        end = End(ended_s, killed=segment.outcome == "lost" or segment.signal_name == "SIGKILL")
+        end = WriterExit(ended_s, killed=segment.outcome == "lost" or segment.signal_name == "SIGKILL")
         if saved_s > ended_s + CLOCK_GRAIN_S or may_be_half(seen, plan, end, found[0][1].mtime_ns / 1e9):
             continue
-        if isinstance(judge.of(path, seen, began_s), Known):
+        if isinstance(judge.of(path, seen, began_s), CheckpointFile):
             records.append(record_of(run.id, segment, seen, step_in(path, plan.step_pattern)))
     return records[:NEWEST]
 
 
-def _to_put_back(checkpoint: str | None, mine: Sequence[Kept]) -> Kept | None:
+def _to_put_back(checkpoint: str | None, mine: Sequence[Backup]) -> Backup | None:
     """The copy to put in its original's place; None when the original is the one to take."""
     for kept in mine:
         if checkpoint == str(kept.path):
@@ -153,7 +160,7 @@ def _broken(
     after they ended is somebody else's."""
     if not segments:
         return []
-    sweep = Sweep(plan.globs, segments[0].started_at_s, avoid)
+    sweep = DirectoryScan(plan.globs, segments[0].started_at_s, avoid)
     sweep.whole()
     ended_ns = ((segments[-1].ended_at_s or time.time()) + CLOCK_GRAIN_S) * 1e9
     found = [(path, int(at_s * 1e9), "it is empty") for path, at_s in sweep.hollow.items()]
@@ -169,7 +176,7 @@ def _fault_now(path: str, plan: Plan) -> str | None:
         seen = measure(Path(path))
     except FileNotFoundError:
         return None
-    return fault_of(seen, plan.needs) if isinstance(seen, Known) else seen
+    return fault_of(seen, plan.needs) if isinstance(seen, CheckpointFile) else seen
 
 
 def _mtime_ns(checkpoint: str | None) -> int:
@@ -178,4 +185,4 @@ def _mtime_ns(checkpoint: str | None) -> int:
         seen = measure(Path(os.path.realpath(checkpoint))) if checkpoint is not None else None
     except OSError:
         return 0
-    return seen.mtime_ns if isinstance(seen, Known) else 0
+    return seen.mtime_ns if isinstance(seen, CheckpointFile) else 0

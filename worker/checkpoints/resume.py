@@ -13,7 +13,7 @@ from typing import Final
 
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.spec import RunSpec
-from backprop.worker.checkpoints.validation import Known, newest_good
+from backprop.worker.checkpoints.validation import CheckpointFile, newest_good
 
 RESUME_OPTION: Final = re.compile(r"""(['"])--resume-from\1""")
 """The option as a script that declares it writes it: a quoted word of its own."""
@@ -21,7 +21,7 @@ SCRIPT_LIMIT_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
-class Resume:
+class ResumeChoice:
     """`checkpoint`: absolute path to resume from, None for a start from zero. `passed_over`: broken newer ones,
     each with why. `problem`: why the run cannot go on as it is; then nothing may be started."""
 
@@ -30,20 +30,20 @@ class Resume:
     problem: str | None = None
 
 
-def choose(run: RunRecord, saved: Sequence[CheckpointRecord]) -> Resume:
+def choose(run: RunRecord, saved: Sequence[CheckpointRecord]) -> ResumeChoice:
     """Pick the newest good checkpoint of `saved` (newest first), else where the user said to begin. Reads the files."""
     # One that is overwritten was announced many times: the newest word on a path is enough.
-    newest: dict[str, Known] = {}
+    newest: dict[str, CheckpointFile] = {}
     for record in usable(run, saved):
         newest.setdefault(record.path, known_of(record))
     good, broken = newest_good(list(newest.values()), run.spec.plan.needs if run.spec.plan else ())
     passed_over = tuple(f"{known.path}: {why}" for known, why in broken)
     if good is not None:
-        return Resume(str(good.path), passed_over)
+        return ResumeChoice(str(good.path), passed_over)
     if broken:
-        return Resume(problem=_nothing_left(run, passed_over))
+        return ResumeChoice(problem=_nothing_left(run, passed_over))
     start = start_of(run)
-    return _given(run, start) if start else Resume()
+    return _given(run, start) if start else ResumeChoice()
 
 
 def usable(run: RunRecord, saved: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
@@ -98,14 +98,14 @@ def takes_resume_from(script: str | None) -> bool:
     return RESUME_OPTION.search(text) is not None
 
 
-def known_of(record: CheckpointRecord) -> Known:
-    return Known(Path(record.path), record.size_bytes, record.mtime_ns, record.is_dir)
+def known_of(record: CheckpointRecord) -> CheckpointFile:
+    return CheckpointFile(Path(record.path), record.size_bytes, record.mtime_ns, record.is_dir)
 
 
-def _given(run: RunRecord, path: str) -> Resume:
+def _given(run: RunRecord, path: str) -> ResumeChoice:
     if Path(path).exists():
-        return Resume(path)
-    return Resume(problem=f"the checkpoint to resume from is gone: {path}; {_advice(run)}")
+        return ResumeChoice(path)
+    return ResumeChoice(problem=f"the checkpoint to resume from is gone: {path}; {_advice(run)}")
 
 
 def _nothing_left(run: RunRecord, broken: tuple[str, ...]) -> str:

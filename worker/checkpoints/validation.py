@@ -34,7 +34,7 @@ _NOT_FOR_DATA = tuple(
 )
 
 
-class Known(msgspec.Struct, frozen=True):
+class CheckpointFile(msgspec.Struct, frozen=True):
     """A checkpoint that passed: absolute path without links, and how it looked then.
 
     For a directory, `size_bytes` is the sum and `mtime_ns` the newest of its regular files.
@@ -46,27 +46,27 @@ class Known(msgspec.Struct, frozen=True):
     is_dir: bool
 
 
-class Refused(msgspec.Struct, frozen=True):
+class Rejected(msgspec.Struct, frozen=True):
     """Why a claim was not accepted, in words for the run's log."""
 
     why: str
 
 
-def claim(
+def validate_announced(
     path: str, cwd: Path, roots: Sequence[Path], segment_started_s: float, now_s: float
-) -> Known | Refused:
+) -> CheckpointFile | Rejected:
     """Check an announced `path` (relative to `cwd`) against `roots`, from `roots_for`.
 
     Times are wall-clock seconds. If the clock was set back during the segment, `now_s` is before its start
     and counts instead: nothing saved now can be newer than now. Raises OSError when it cannot look just now.
     """
     if "\0" in path or not 0 < len(path.encode(errors="surrogatepass")) <= MAX_PATH_BYTES:
-        return Refused("not a path: empty, too long, or with a NUL")
+        return Rejected("not a path: empty, too long, or with a NUL")
     try:
         resolved = Path(os.path.realpath(cwd / path, strict=True))
         str(resolved).encode()  # a link may lead to a name that the database could not hold
         if not any(_inside(resolved, root) for root in roots):
-            return Refused(
+            return Rejected(
                 f"{resolved} is outside the run's folders ({', '.join(map(str, roots)) or 'none'}); "
                 "to allow it, add its folder to checkpointRoots in config.json"
             )
@@ -74,17 +74,17 @@ def claim(
     except OSError as error:
         if error.errno in CANNOT_LOOK:
             raise
-        return Refused(f"{path}: {error.strerror or error}")
+        return Rejected(f"{path}: {error.strerror or error}")
     except ValueError:
-        return Refused("a name in its path is not UTF-8")
+        return Rejected("a name in its path is not UTF-8")
     if isinstance(found, str):
-        return Refused(f"{resolved}: {found}")
+        return Rejected(f"{resolved}: {found}")
     if found.mtime_ns < (min(segment_started_s, now_s) - CLOCK_GRAIN_S) * 1e9:
-        return Refused(f"{resolved}: last written before this segment started, so it holds no new work")
+        return Rejected(f"{resolved}: last written before this segment started, so it holds no new work")
     return found
 
 
-def still_good(known: Known, needs: Sequence[str] = ()) -> str | None:
+def still_good(known: CheckpointFile, needs: Sequence[str] = ()) -> str | None:
     """None if a segment may resume from it now, else why not. Raises OSError when it cannot look just now. `needs`:
     patterns of files that a directory must hold.
 
@@ -113,13 +113,13 @@ def still_good(known: Known, needs: Sequence[str] = ()) -> str | None:
 
 
 def newest_good(
-    candidates: Sequence[Known], needs: Sequence[str] = ()
-) -> tuple[Known | None, list[tuple[Known, str]]]:
+    candidates: Sequence[CheckpointFile], needs: Sequence[str] = ()
+) -> tuple[CheckpointFile | None, list[tuple[CheckpointFile, str]]]:
     """The first of `candidates`, the last announced first, that is still good, and each before it with why it is not.
 
     Not by the files' times: where the wall clock was set back, what was saved last looks oldest. Raises OSError.
     """
-    rejected: list[tuple[Known, str]] = []
+    rejected: list[tuple[CheckpointFile, str]] = []
     for known in candidates:
         why = still_good(known, needs)
         if why is None:
@@ -128,7 +128,7 @@ def newest_good(
     return None, rejected
 
 
-def lacks(known: Known, needs: Sequence[str]) -> str | None:
+def lacks(known: CheckpointFile, needs: Sequence[str]) -> str | None:
     """Which of `needs` a checkpoint directory is without; None for a file, or when all are there. Raises OSError."""
     if not known.is_dir or not needs:
         return None
@@ -191,16 +191,24 @@ def _inside(path: Path, root: Path) -> bool:
     return path == root or root in path.parents
 
 
-def measure(path: Path) -> Known | str:
+def measure(path: Path) -> CheckpointFile | str:
     """How a file or directory looks now, or why it can be no checkpoint. Follows no link. Raises OSError."""
     info = path.lstat()
     if info.st_uid != os.geteuid():
         return f"owned by uid {info.st_uid}, not by you"
     if stat.S_ISREG(info.st_mode):
-        return Known(path, info.st_size, info.st_mtime_ns, is_dir=False) if info.st_size else "it is empty"
+        return (
+            CheckpointFile(path, info.st_size, info.st_mtime_ns, is_dir=False)
+            if info.st_size
+            else "it is empty"
+        )
     if not stat.S_ISDIR(info.st_mode):
         return "neither a file nor a directory"
     files = [entry.stat(follow_symlinks=False) for entry in files_in(str(path))]
     size_bytes = sum(each.st_size for each in files)
     newest_ns = max((each.st_mtime_ns for each in files), default=0)
-    return Known(path, size_bytes, newest_ns, is_dir=True) if size_bytes else "a directory without any data"
+    return (
+        CheckpointFile(path, size_bytes, newest_ns, is_dir=True)
+        if size_bytes
+        else "a directory without any data"
+    )

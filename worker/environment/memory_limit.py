@@ -25,7 +25,7 @@ MAX_SCRIPT_BYTES = 256 * 1024
 """Beyond any script written by hand; parsing 1 MiB would keep the worker's loop busy for over a second."""
 
 
-class Framework(StrEnum):
+class AllocatorFramework(StrEnum):
     """What allocates GPU memory. (What the user may declare, `settings.Framework`, knows no JAX, but `auto`.)"""
 
     PYTORCH = "pytorch"
@@ -41,18 +41,22 @@ _TENSORFLOW = """tensorflow tf_keras tensorflow_hub tensorflow_probability tenso
     tensorflow_datasets"""
 _JAX = "jax jaxlib flax optax haiku equinox orbax chex brax numpyro"
 _IMPORTED_AS = (
-    dict.fromkeys(_PYTORCH.split(), Framework.PYTORCH)
-    | dict.fromkeys(_TENSORFLOW.split(), Framework.TENSORFLOW)
-    | dict.fromkeys(_JAX.split(), Framework.JAX)
+    dict.fromkeys(_PYTORCH.split(), AllocatorFramework.PYTORCH)
+    | dict.fromkeys(_TENSORFLOW.split(), AllocatorFramework.TENSORFLOW)
+    | dict.fromkeys(_JAX.split(), AllocatorFramework.JAX)
 )
 # Keras 3 runs on one of three, chosen before it is imported. Source: keras.io/getting_started.
-_KERAS_ON = {"tensorflow": Framework.TENSORFLOW, "torch": Framework.PYTORCH, "jax": Framework.JAX}
+_KERAS_ON = {
+    "tensorflow": AllocatorFramework.TENSORFLOW,
+    "torch": AllocatorFramework.PYTORCH,
+    "jax": AllocatorFramework.JAX,
+}
 _KERAS_BACKEND = re.compile(rb"""["']KERAS_BACKEND["']\s*(?:\]\s*=|,)\s*["'](\w+)["']""")
 
 
 def frameworks_of(
     declared: str, script: Path | None, environment: Mapping[str, str] | None = None
-) -> frozenset[Framework]:
+) -> frozenset[AllocatorFramework]:
     """What the run computes with. `declared`: "pytorch", "tensorflow", or "auto" for what the script imports, by
     itself or through a library known to bring it.
 
@@ -60,19 +64,19 @@ def frameworks_of(
     executed; modules it imports from its own folder are not followed. Raises ValueError for another `declared`.
     """
     if declared != "auto":
-        return frozenset({Framework(declared)})
+        return frozenset({AllocatorFramework(declared)})
     source = _source(script)
     names = set(_imported(source))
     found = {framework for name, framework in _IMPORTED_AS.items() if name in names}
     if "keras" in names:
         chosen = _KERAS_BACKEND.search(source)
         backend = chosen[1].decode() if chosen else (environment or {}).get("KERAS_BACKEND", "tensorflow")
-        found.add(_KERAS_ON.get(backend, Framework.TENSORFLOW))
+        found.add(_KERAS_ON.get(backend, AllocatorFramework.TENSORFLOW))
     return frozenset(found)
 
 
 def limit_environment(
-    frameworks: frozenset[Framework],
+    frameworks: frozenset[AllocatorFramework],
     limit_mib: int,
     total_mib: int,
     environment: Mapping[str, str],
@@ -86,11 +90,11 @@ def limit_environment(
     if limit_mib >= total_mib:
         return {}
     added: dict[str, str] = {}
-    if Framework.PYTORCH in frameworks:
+    if AllocatorFramework.PYTORCH in frameworks:
         added |= _for_pytorch(_share(limit_mib, total_mib, 4), environment, program)
-    if Framework.TENSORFLOW in frameworks:
+    if AllocatorFramework.TENSORFLOW in frameworks:
         added |= _for_tensorflow(environment)
-    if Framework.JAX in frameworks:
+    if AllocatorFramework.JAX in frameworks:
         added |= _for_jax(_share(limit_mib, total_mib, 3), environment)
     return added
 

@@ -31,21 +31,21 @@ class _Origin(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class Pinned:
+class SnapshotCommand:
     """What to start. `environment`: over the run's own."""
 
     spec: RunSpec
     environment: Mapping[str, str]
 
 
-def pinned(spec: RunSpec, shell: Mapping[str, str]) -> Pinned:
+def snapshot_command(spec: RunSpec, shell: Mapping[str, str]) -> SnapshotCommand:
     """The run's specification with its paths turned to its snapshot; unchanged without one.
 
     `shell`: the run's own environment. Raises OSError when the snapshot is gone or damaged.
     """
     if spec.code is None:
-        return Pinned(spec, {})
-    turn = Turn(Path(spec.cwd), _root(Path(spec.code)), Path(spec.code))
+        return SnapshotCommand(spec, {})
+    turn = PathMapper(Path(spec.cwd), _root(Path(spec.code)), Path(spec.code))
     script = turn.file(spec.script) if spec.script else None
     words = [turn.word(word, before) for before, word in zip(("", *spec.argv), spec.argv, strict=False)]
     # The resume option is looked for in the script's text: in the text that will run.
@@ -55,10 +55,10 @@ def pinned(spec: RunSpec, shell: Mapping[str, str]) -> Pinned:
         argv=tuple(words),
         script=script or spec.script,
     )
-    return Pinned(told, {"BACKPROP_CODE": spec.code, **_python_path(turn, spec, script, shell)})
+    return SnapshotCommand(told, {"BACKPROP_CODE": spec.code, **_python_path(turn, spec, script, shell)})
 
 
-class Turn:
+class PathMapper:
     """Turns paths of the original into paths of the copy."""
 
     def __init__(self, cwd: Path, root: Path, code: Path) -> None:
@@ -102,7 +102,9 @@ def _root(code: Path) -> Path:
         raise OSError(f"{path} is damaged: {error}") from error
 
 
-def _python_path(turn: Turn, spec: RunSpec, script: str | None, shell: Mapping[str, str]) -> dict[str, str]:
+def _python_path(
+    turn: PathMapper, spec: RunSpec, script: str | None, shell: Mapping[str, str]
+) -> dict[str, str]:
     """A script finds its siblings by its own path. A module is looked for in the directory it is started in, which is
     the original's: PYTHONSAFEPATH takes that away (since Python 3.11), and the copy's stands first."""
     given = shell.get("PYTHONPATH", "")

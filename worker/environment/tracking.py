@@ -26,7 +26,7 @@ class _Order(msgspec.Struct):
     environment: dict[str, str]
 
 
-def continuity(home: Home, run: RunRecord, number: int, shell: Mapping[str, str]) -> dict[str, str]:
+def tracking_environment(home: Home, run: RunRecord, number: int, shell: Mapping[str, str]) -> dict[str, str]:
     """The variables for segment `number`. `shell`: the run's own environment. Reads the run's folder and, from the
     second segment on, MLflow's store; writes nothing."""
     since = _begins_after(run)

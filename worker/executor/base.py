@@ -12,7 +12,7 @@ from backprop.scheduler.records import RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class SegmentOrder:
     """What one segment is to execute. `environment`: added to the run's own. `promised_mib`:
     VRAM reserved on each of its GPUs. `lock`: descriptor of the run lock,
     taken; the place hands it on and closes it."""
@@ -37,7 +37,7 @@ class Life(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exit:
+class ExitRecord:
     """The recorded end of a segment. `asked`: "timebox", "asked", or None if the leader ended by itself.
 
     `exit_code` is None when a signal ended it, or when nobody saw it end (`seen_to_end` False).
@@ -55,7 +55,7 @@ class Exit:
     errno: int | None = None
 
 
-class Place(Protocol):
+class Executor(Protocol):
     def prepare(self) -> None:
         """Nothing is to be done just now: make the next start a short one."""
         ...
@@ -64,11 +64,11 @@ class Place(Protocol):
         """Let go of what `prepare` keeps."""
         ...
 
-    def start(self, order: Order) -> None:
+    def start(self, order: SegmentOrder) -> None:
         """Start a segment that has been claimed. Raises OSError when it cannot be started now."""
         ...
 
-    def look(self, run_id: str, number: int) -> tuple[Life, Exit | None]:
+    def look(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
         """How a segment is; the Exit comes with ENDED only."""
         ...
 

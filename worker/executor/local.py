@@ -15,8 +15,8 @@ import msgspec
 
 from backprop.scheduler.home.layout import Home
 from backprop.worker.executor import locks
-from backprop.worker.executor.base import Exit, Life, Order
-from backprop.worker.executor.standby import Handed, Spares
+from backprop.worker.executor.base import ExitRecord, Life, SegmentOrder
+from backprop.worker.executor.standby import StandbyPool, StandbySupervisor
 from backprop.worker.supervisor import failpoint, process_tree
 
 T = TypeVar("T")
@@ -36,18 +36,18 @@ class _Processes(msgspec.Struct):
     started_at_s: float
 
 
-class LocalPlace:
-    """Implements `place.Place` for this machine."""
+class LocalExecutor:
+    """Implements `base.Executor` for this machine."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._boot_id = process_tree.boot_id()
         self._children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
         self._pidfds: dict[tuple[str, int], int] = {}
-        self._handed: dict[tuple[str, int], Handed] = {}
-        self._spares = Spares(self._spawn_spare)
+        self._handed: dict[tuple[str, int], StandbySupervisor] = {}
+        self._spares = StandbyPool(self._spawn_spare)
 
-    def start(self, order: Order) -> None:
+    def start(self, order: SegmentOrder) -> None:
         folder = self.folder(order.run.id, order.number)
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -64,13 +64,13 @@ class LocalPlace:
     def close(self) -> None:
         self._spares.close()
 
-    def look(self, run_id: str, number: int) -> tuple[Life, Exit | None]:
+    def look(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
         folder = self.folder(run_id, number)
         # Locks first: a supervisor writes its record before it lets go of them. One that took over has none but its
         # own, which is looked at last: whoever starts up finds it free.
         named = (self._home.run_lock(run_id), folder / "log", folder / "supervisor.lock")
         held = any(locks.held(path) for path in named)
-        record = _read(folder / "exit.json", Exit)
+        record = _read(folder / "exit.json", ExitRecord)
         if record is not None:
             return Life.ENDED, record
         if not held:
@@ -148,7 +148,7 @@ class LocalPlace:
             with contextlib.suppress(OSError):
                 self._pidfds[run_id, number] = os.pidfd_open(known.supervisor[0])
 
-    def _write_order(self, folder: Path, order: Order) -> None:
+    def _write_order(self, folder: Path, order: SegmentOrder) -> None:
         spec = order.run.spec
         body = {
             "format": 1,

@@ -22,7 +22,7 @@ Start = Callable[[int], "subprocess.Popen[bytes]"]
 
 
 @dataclass(frozen=True)
-class Handed:
+class StandbySupervisor:
     """A supervisor that was given a segment. `channel`: becomes readable when it is free again, or gone."""
 
     child: "subprocess.Popen[bytes]"
@@ -36,11 +36,11 @@ class Handed:
             return False
 
 
-class Spares:
+class StandbyPool:
     def __init__(self, start: Start) -> None:
         """`start`: starts a supervisor that waits on the descriptor it is given, and inherits that alone."""
         self._start = start
-        self._waiting: list[Handed] = []
+        self._waiting: list[StandbySupervisor] = []
 
     def prepare(self) -> None:
         """Have one ready. Does nothing where none can be started now."""
@@ -53,12 +53,12 @@ class Spares:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 try:
-                    self._waiting.append(Handed(self._start(theirs.fileno()), ours))
+                    self._waiting.append(StandbySupervisor(self._start(theirs.fileno()), ours))
                 except BaseException:
                     ours.close()
                     raise
 
-    def take(self, folder: Path, lock: int) -> Handed | None:
+    def take(self, folder: Path, lock: int) -> StandbySupervisor | None:
         """Hand `folder` and a copy of `lock` to one that waits; None when there is none that can take them."""
         while self._waiting:
             one = self._waiting.pop()
@@ -69,7 +69,7 @@ class Spares:
             one.channel.close()
         return None
 
-    def give_back(self, one: Handed) -> None:
+    def give_back(self, one: StandbySupervisor) -> None:
         """It is free again."""
         if len(self._waiting) < KEPT:
             self._waiting.append(one)
@@ -83,7 +83,7 @@ class Spares:
         self._waiting.clear()
 
 
-def _let_go(one: Handed) -> None:
+def _let_go(one: StandbySupervisor) -> None:
     one.channel.close()
     try:
         one.child.wait(timeout=5)

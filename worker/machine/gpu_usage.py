@@ -10,7 +10,7 @@ from typing import Final
 
 from backprop.scheduler.governor.snapshot import Gpu, Snapshot
 from backprop.scheduler.records import SegmentRecord
-from backprop.worker.executor.base import Place
+from backprop.worker.executor.base import Executor
 
 IDLE_USE_MIB: Final = 1024
 """Below this an empty list is believed: drivers and desktops hold some memory without a compute process."""
@@ -23,16 +23,16 @@ Trees = Mapping[str, frozenset[int]]
 """Run id → the pids of its live segment."""
 
 
-def usage_of(segments: Sequence[SegmentRecord], snapshot: Snapshot, place: Place) -> Usage:
+def usage_of(segments: Sequence[SegmentRecord], snapshot: Snapshot, executor: Executor) -> Usage:
     """What every live segment uses on each GPU it was given."""
-    return use_by_trees(segments, snapshot, trees_of(segments, snapshot, place))
+    return use_by_trees(segments, snapshot, trees_of(segments, snapshot, executor))
 
 
-def trees_of(segments: Iterable[SegmentRecord], snapshot: Snapshot, place: Place) -> Trees:
+def trees_of(segments: Iterable[SegmentRecord], snapshot: Snapshot, executor: Executor) -> Trees:
     """The processes of the segments. Looks at /proc only for those on a GPU whose driver lists processes."""
     listing = {gpu.uuid for gpu in snapshot.gpus if gpu.used_by_pid}
     return {
-        segment.run_id: place.pids(segment.run_id, segment.number)
+        segment.run_id: executor.pids(segment.run_id, segment.number)
         for segment in segments
         if listing.intersection(segment.gpu_uuids)
     }

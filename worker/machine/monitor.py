@@ -9,8 +9,8 @@ from typing import Final, Protocol
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor import gpu_quarantine, need
-from backprop.scheduler.governor.gpu_quarantine import Aftermath
-from backprop.scheduler.governor.runtime import Action, ActionKind, Cause, Watched, watch_all
+from backprop.scheduler.governor.gpu_quarantine import UnreturnedMemory
+from backprop.scheduler.governor.runtime import Action, ActionKind, Cause, WatchedRun, watch_all
 from backprop.scheduler.governor.snapshot import Snapshot
 from backprop.scheduler.governor.vram import ForeignPeak, Reservation, hold_peaks
 from backprop.scheduler.lifecycle import Intent, State
@@ -30,7 +30,7 @@ class Sense(Protocol):
 
 
 @dataclass(frozen=True)
-class Picture:
+class MachineState:
     """One reading, with what our runs were promised and use in it. `serial`: of the claims it knows of."""
 
     snapshot: Snapshot
@@ -40,35 +40,35 @@ class Picture:
     reservations: list[Reservation]
 
 
-class Guard:
+class RuntimeMonitor:
     """Keeps what must be remembered between readings: foreign peaks, pauses, what ended segments left behind."""
 
     def __init__(self, context: Context, sense: Sense) -> None:
         self._context = context
-        self._sense = sense
+        self._reader = sense
         self._looked_s = -LOOK_EVERY_S
         self._peaks: dict[str, ForeignPeak] = {}
         self._run_peaks: dict[tuple[str, int], int] = {}
         self._paused_s: dict[str, float] = {}
-        self._would_leave: dict[tuple[str, int, str], Aftermath] = {}
-        self._left: list[Aftermath] = []
+        self._would_leave: dict[tuple[str, int, str], UnreturnedMemory] = {}
+        self._left: list[UnreturnedMemory] = []
         self._kept_aside: dict[str, str] = {}
 
     @property
     def peaks(self) -> dict[str, ForeignPeak]:
         return self._peaks
 
-    def picture(self, snapshot: Snapshot) -> Picture:
+    def picture(self, snapshot: Snapshot) -> MachineState:
         """Put a reading together with what is promised; remember foreign peaks and peaks of ours."""
         serial, alive = queries.live_segments(self._context.database)
-        trees = trees_of(alive, snapshot, self._context.place)
+        trees = trees_of(alive, snapshot, self._context.executor)
         usage = use_by_trees(alive, snapshot, trees)
         reservations = need.reservations_of(alive, usage, self._context.clock.wall_s())
         now_s = self._context.clock.monotonic_s()
         self._peaks = hold_peaks(self._peaks, snapshot, reservations, now_s)
         self._record_peaks(alive, usage)
         self._remember_use(alive, snapshot, usage, trees)
-        return Picture(snapshot, serial, alive, usage, reservations)
+        return MachineState(snapshot, serial, alive, usage, reservations)
 
     def quarantined(self) -> dict[str, str]:
         """GPU UUID → why no run is to start there, whichever worker found out."""
@@ -80,7 +80,7 @@ class Guard:
         now_s = self._context.clock.monotonic_s()
         if now_s - self._looked_s < LOOK_EVERY_S or not (live or self._left or self._kept_aside):
             return
-        snapshot = self._sense.snapshot()
+        snapshot = self._reader.snapshot()
         if snapshot is None:
             return
         self._looked_s = now_s
@@ -102,7 +102,7 @@ class Guard:
         self, alive: list[SegmentRecord], snapshot: Snapshot, usage: Usage, trees: Trees
     ) -> None:
         """What each segment was last seen to use: once it has ended, its processes cannot be asked any more."""
-        seen: dict[tuple[str, int, str], Aftermath] = {}
+        seen: dict[tuple[str, int, str], UnreturnedMemory] = {}
         for segment in alive:
             for uuid in segment.gpu_uuids:
                 key = (segment.run_id, segment.number, uuid)
@@ -110,24 +110,28 @@ class Guard:
                 rest = gpu_quarantine.unexplained_mib(gpu) if gpu is not None else None
                 if used and rest is not None:
                     tree = trees[segment.run_id]
-                    seen[key] = Aftermath(segment.run_id, uuid, used, rest, tree, ended_s=0.0)
+                    seen[key] = UnreturnedMemory(segment.run_id, uuid, used, rest, tree, ended_s=0.0)
                 elif key in self._would_leave:
                     seen[key] = self._would_leave[key]
         self._would_leave = seen
 
-    def _clear_up(self, picture: Picture, now_s: float) -> None:
+    def _clear_up(self, picture: MachineState, now_s: float) -> None:
         wall_s = self._context.clock.wall_s()
         self._left, kept = gpu_quarantine.judge(self._left, picture.snapshot, wall_s)
         if kept == self._kept_aside:
             return
         for uuid in kept.keys() - self._kept_aside.keys():
-            self._context.talk.say("quarantine", more=f"GPU {_name(picture.snapshot, uuid)}: {kept[uuid]}")
+            self._context.console.event(
+                "quarantine", more=f"GPU {_name(picture.snapshot, uuid)}: {kept[uuid]}"
+            )
         for uuid in self._kept_aside.keys() - kept.keys():
-            self._context.talk.say("recovered", more=f"GPU {_name(picture.snapshot, uuid)} is used again")
+            self._context.console.event(
+                "recovered", more=f"GPU {_name(picture.snapshot, uuid)} is used again"
+            )
         self._kept_aside = kept
         gpu_history.set_quarantine(self._context.database, self._context.worker, kept, wall_s)
 
-    def _watch(self, live: list[RunRecord], picture: Picture, now_s: float) -> None:
+    def _watch(self, live: list[RunRecord], picture: MachineState, now_s: float) -> None:
         runs = {run.id: run for run in live if run.intent is None}
         segments = {segment.run_id: segment for segment in picture.alive}
         pairs = [
@@ -141,14 +145,14 @@ class Guard:
             except LostRace:
                 continue
 
-    def _watched(self, run: RunRecord, segment: SegmentRecord, picture: Picture) -> Watched:
+    def _watched(self, run: RunRecord, segment: SegmentRecord, picture: MachineState) -> WatchedRun:
         seen = {
             uuid: mib for uuid in segment.gpu_uuids if (mib := picture.usage.get((run.id, uuid))) is not None
         }
         paused = Cause(run.paused_for) if run.paused_for is not None else None
         if paused is not None:
             self._paused_s.setdefault(run.id, self._context.clock.monotonic_s())
-        return Watched(
+        return WatchedRun(
             run_id=run.id,
             gpu_uuids=segment.gpu_uuids,
             started_s=segment.started_at_s,
@@ -167,13 +171,13 @@ class Guard:
                 # The state first: a crash in between leaves a run that is thawed again, never one frozen unseen.
                 claims.pause(context.database, run, action.cause or Cause.HEAT, action.reason)
                 self._paused_s[run.id] = now_s
-                context.place.pause(run.id, run.segment)
-                context.talk.say("paused", run, action.reason)
+                context.executor.pause(run.id, run.segment)
+                context.console.event("paused", run, action.reason)
             case ActionKind.CONTINUE:
                 claims.unpause(context.database, run)
                 self._paused_s.pop(run.id, None)
-                context.place.unpause(run.id, run.segment)
-                context.talk.say("continued", run, action.reason)
+                context.executor.unpause(run.id, run.segment)
+                context.console.event("continued", run, action.reason)
             case ActionKind.YIELD:
                 why = f"{action.cause}: {action.reason}" if action.cause else action.reason
                 claims.ask_to_end(context.database, run, Intent.YIELD, why)
@@ -184,9 +188,9 @@ class Guard:
         """Make the trees agree with the states: pausing or thawing one twice does nothing."""
         for run in live:
             if run.state is State.PAUSED and run.intent is None:
-                self._context.place.pause(run.id, run.segment)
+                self._context.executor.pause(run.id, run.segment)
             elif run.state is State.RUNNING and run.intent is None:
-                self._context.place.unpause(run.id, run.segment)
+                self._context.executor.unpause(run.id, run.segment)
 
     def _record_peaks(self, alive: list[SegmentRecord], usage: Usage) -> None:
         for segment in alive:

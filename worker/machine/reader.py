@@ -27,7 +27,7 @@ unknown, which keeps back only the runs that need one."""
 _NUMBER: Final = re.compile(r"\d+")
 
 
-class MachineSense:
+class MachineReader:
     """Reads GPUs only while somebody asks. The first reading is asked for at once, so that it is there by then."""
 
     def __init__(self, context: Context) -> None:
@@ -80,14 +80,14 @@ class MachineSense:
             now = {"the GPUs": reading.problem}
         for which, why in now.items():
             if _NUMBER.sub("", why) != _NUMBER.sub("", self._trouble.get(which, "")):
-                self._context.talk.say("trouble", more=f"{which} cannot be used: {why}")
+                self._context.console.event("trouble", more=f"{which} cannot be used: {why}")
         for which in self._trouble.keys() - now.keys():
             if reading.problem is None:
-                self._context.talk.say("recovered", more=f"{which} can be used again")
+                self._context.console.event("recovered", more=f"{which} can be used again")
         self._trouble = now
 
 
-class Machine:
+class OneOffReader:
     """Reads host and GPUs as often as asked, through one helper. Close it."""
 
     def __init__(self, home: Home, settings: Settings | None = None) -> None:
@@ -113,9 +113,9 @@ class Machine:
         self._probe.close()
 
 
-def look(home: Home, settings: Settings | None = None) -> Snapshot:
+def read_machine(home: Home, settings: Settings | None = None) -> Snapshot:
     """One look. `settings`: None for those of this directory."""
-    machine = Machine(home, settings)
+    machine = OneOffReader(home, settings)
     try:
         return machine.look()
     finally:

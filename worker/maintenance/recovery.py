@@ -23,9 +23,9 @@ from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.rebuild import FoundSegment
 from backprop.scheduler.store.writes import progress
-from backprop.worker.executor.base import Exit
+from backprop.worker.executor.base import ExitRecord
 from backprop.worker.maintenance import log_archive
-from backprop.worker.segments.log_reader import Listener
+from backprop.worker.segments.log_reader import LogReader
 from backprop.worker.supervisor import failpoint
 
 PATIENCE_S: Final = 120.0
@@ -221,7 +221,7 @@ def _segment(folder: Path, number: int) -> FoundSegment:
     """A segment from its folder; what cannot be read is left out."""
     inside = folder / str(number)
     order = _read(inside / "order.json", _Order)
-    end = _read(inside / "exit.json", Exit)
+    end = _read(inside / "exit.json", ExitRecord)
     environment = order.environment if order is not None else {}
     gpus = environment.get("CUDA_VISIBLE_DEVICES", "")
     return FoundSegment(
@@ -245,7 +245,7 @@ def _hear_again(home: Home, database: Database, run_id: str, segments: list[Foun
             continue
         with contextlib.suppress(OSError):
             log_archive.inflate(home.segment_folder(run_id, found.number))
-        listener = Listener(run, segment, home.segment_folder(run_id, found.number))
+        listener = LogReader(run, segment, home.segment_folder(run_id, found.number))
         with contextlib.suppress(OSError):
             heard = listener.hear(final=True)
             if heard is not None:

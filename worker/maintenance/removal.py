@@ -40,19 +40,19 @@ NEVER_QUEUED_S: Final = 86400.0
 
 
 @dataclass
-class Gone(Removed):
+class RemovedRun(Removed):
     """`alive`: what stays because its processes live on. `freed_bytes`: of disk."""
 
     alive: list[str] = field(default_factory=list[str])
     freed_bytes: int = 0
 
 
-def remove(home: Home, database: Database, run_ids: Sequence[str], *, waiting: bool) -> Gone:
+def remove(home: Home, database: Database, run_ids: Sequence[str], *, waiting: bool) -> RemovedRun:
     """Remove these runs. `waiting`: queued or held ones may be among them, so no worker may be about to start one.
 
     Raises DatabaseBusy: nothing, or a part of them, is removed then, each whole or not at all.
     """
-    gone = Gone()
+    gone = RemovedRun()
     for at in range(0, len(run_ids), AT_ONCE):
         some = run_ids[at : at + AT_ONCE]
         with _no_starts(home) if waiting else contextlib.nullcontext():
@@ -98,7 +98,7 @@ def size_of(folder: Path) -> int:
 
 
 def _out_of_sight(
-    home: Home, database: Database, run_ids: Sequence[str], gone: Gone, among: Collection[State]
+    home: Home, database: Database, run_ids: Sequence[str], gone: RemovedRun, among: Collection[State]
 ) -> Removed:
     renamed: dict[str, Path] = {}
     together: dict[str, dict[str, OutcomeFile | None]] = {}

@@ -24,7 +24,7 @@ import msgspec
 from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.helper_process import HelperProcess
 from backprop.worker.probes.nvml_device import UNKNOWN_UUID
-from backprop.worker.probes.reader import Kind
+from backprop.worker.probes.reader import ProbeKind
 from backprop.worker.probes.reading import NO_GPU, Reading, lost, unknown
 
 DEADLINE_S: Final = 10.0
@@ -59,7 +59,7 @@ class GpuProbe:
 
     def __init__(
         self,
-        kind: Kind | str = Kind.AUTO,
+        kind: ProbeKind | str = ProbeKind.AUTO,
         deadline_s: float = DEADLINE_S,
         *,
         interval_s: float = INTERVAL_S,
@@ -70,7 +70,7 @@ class GpuProbe:
     ) -> None:
         self.latest = _NEVER_ASKED
         self.stale = True
-        self._kind = Kind(kind)
+        self._kind = ProbeKind(kind)
         self._deadline_s = deadline_s
         self._interval_s = interval_s
         self._back_off_s = back_off_s
@@ -95,7 +95,7 @@ class GpuProbe:
         self._reap()
         if self._asked_s is not None or now_s < self._not_before_s:
             return
-        if self._kind is Kind.NONE:
+        if self._kind is ProbeKind.NONE:
             self._not_before_s = float("inf")
             self._keep(NO_GPU)
             return
@@ -207,7 +207,7 @@ class GpuProbe:
 
     def _keep(self, reading: Reading, *, stale: bool = True) -> None:
         self.latest = self._fresh = reading
-        self.stale = stale and self._kind is not Kind.NONE
+        self.stale = stale and self._kind is not ProbeKind.NONE
 
     def _leave_behind(self) -> None:
         if self._helper is not None:
@@ -220,7 +220,7 @@ class GpuProbe:
         self._left_behind = [helper for helper in self._left_behind if not helper.gone()]
 
 
-def read_once(kind: Kind | str = Kind.AUTO, deadline_s: float = DEADLINE_S) -> Reading:
+def read_once(kind: ProbeKind | str = ProbeKind.AUTO, deadline_s: float = DEADLINE_S) -> Reading:
     """One reading, for a command that needs no other. Waits for `deadline_s` at most."""
     probe = GpuProbe(kind, deadline_s)
     try:

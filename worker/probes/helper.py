@@ -12,14 +12,14 @@ import msgspec
 
 from backprop.scheduler.governor.snapshot import NO_SOURCE
 from backprop.worker.probes.hardware import ROOT
-from backprop.worker.probes.reader import Kind, Reader
+from backprop.worker.probes.reader import ProbeKind, Reader
 from backprop.worker.probes.reading import Reading
 
 
 def main() -> None:
     options = _options()
     reader = Reader(
-        Kind(options.kind),
+        ProbeKind(options.kind),
         tool_deadline_s=options.tool_deadline_s,
         root=options.root,
         folders=options.tool_folder or None,
@@ -38,7 +38,7 @@ def _read(reader: Reader) -> Reading:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Answer each line on stdin with one reading of all GPUs.")
-    parser.add_argument("--kind", choices=[kind.value for kind in Kind], default=Kind.AUTO.value)
+    parser.add_argument("--kind", choices=[kind.value for kind in ProbeKind], default=ProbeKind.AUTO.value)
     parser.add_argument("--tool-deadline-s", type=float, default=8.0)
     parser.add_argument("--root", type=Path, default=ROOT)
     parser.add_argument("--tool-folder", type=Path, action="append")

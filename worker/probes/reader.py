@@ -23,7 +23,7 @@ MIN_AUTO_AMD_MIB: Final = 2048
 """A display controller inside a CPU owns less. Unless AMD is asked for, it is no GPU to train on."""
 
 
-class Kind(StrEnum):
+class ProbeKind(StrEnum):
     """What the user may choose (`--gpu-probe`). AUTO: NVML, nvidia-smi, AMD, and else none."""
 
     AUTO = "auto"
@@ -41,7 +41,7 @@ class Reader:
 
     def __init__(
         self,
-        kind: Kind,
+        kind: ProbeKind,
         *,
         tool_deadline_s: float = 8.0,
         root: Path = ROOT,
@@ -58,13 +58,13 @@ class Reader:
     def read(self) -> Reading:
         """Read all GPUs that may be used. Raises nothing that is expected; may hang."""
         match self._kind:
-            case Kind.NONE:
+            case ProbeKind.NONE:
                 return NO_GPU
-            case Kind.NVIDIA_SMI:
+            case ProbeKind.NVIDIA_SMI:
                 return only_visible(self._nvidia_smi(), self._environment, CUDA)
-            case Kind.ROCM:
+            case ProbeKind.ROCM:
                 return only_visible(self._amd(), self._environment, ROCM)
-            case Kind.AUTO:
+            case ProbeKind.AUTO:
                 return self._auto()
 
     def _auto(self) -> Reading:
@@ -108,7 +108,7 @@ class Reader:
         except ToolError as error:
             return Reading((), NO_SOURCE, str(error))
         if reading is None:
-            asked = self._kind is Kind.ROCM
+            asked = self._kind is ProbeKind.ROCM
             return Reading((), NO_SOURCE, "no AMD GPU was found") if asked else NO_GPU
         large = tuple(gpu for gpu in reading.gpus if gpu.total_mib is None or gpu.total_mib >= least_mib)
         return replace(reading, gpus=large)

@@ -6,12 +6,12 @@ from backprop.scheduler.home import batch_file
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State
 from backprop.scheduler.records import RunRecord
-from backprop.scheduler.spec import Group
+from backprop.scheduler.spec import GroupRules
 from backprop.scheduler.store import groups
 from backprop.scheduler.store.reads import metrics, queries
 from backprop.scheduler.store.writes import claims
 from backprop.scheduler.store.writes.transitions import move
-from backprop.scheduler.successive_halving import Candidate, Place, is_due, rank
+from backprop.scheduler.successive_halving import Candidate, Rank, is_due, rank
 from backprop.worker.context import Context
 
 
@@ -39,7 +39,9 @@ class Halving:
             places = rank(candidates, rules.keep_share, rules.keep_highest)
             self._decide(rules, decided + 1, places, {run.id: run for run in members})
 
-    def _decide(self, rules: Group, number: int, places: list[Place], members: dict[str, RunRecord]) -> None:
+    def _decide(
+        self, rules: GroupRules, number: int, places: list[Rank], members: dict[str, RunRecord]
+    ) -> None:
         """In one transaction with the stops: a crash must not leave a round that is decided and stops nobody."""
         database, now_s = self._context.database, self._context.clock.wall_s()
         said = self._said(rules, number, places)
@@ -54,12 +56,12 @@ class Halving:
         stopped = database.write(verb)
         if stopped is None:
             return
-        self._context.talk.say("ranked", more=f"group {rules.name}, {said}")
+        self._context.console.event("ranked", more=f"group {rules.name}, {said}")
         outcomes = [(run, _stopped(run, why, now_s)) for run, why in stopped]
         with contextlib.suppress(OSError):
             batch_file.write_outcomes(self._context.home, outcomes)
 
-    def _said(self, rules: Group, number: int, places: list[Place]) -> str:
+    def _said(self, rules: GroupRules, number: int, places: list[Rank]) -> str:
         kept = sum(one.kept for one in places)
         told = f"round {number} by {rules.keep_metric}: {kept} of {len(places)} go on"
         if any(one.value is not None for one in places):
@@ -90,6 +92,6 @@ def _stopped(run: RunRecord, why: str, now_s: float) -> OutcomeFile:
     return OutcomeFile(state=State.STOPPED.value, reason=reason, segment=run.segment, ended_at_s=now_s)
 
 
-def _place(one: Place, places: list[Place]) -> str:
+def _place(one: Rank, places: list[Rank]) -> str:
     value = "no value" if one.value is None else f"{one.value:g}"
     return f"place {one.place} of {len(places)} ({value})"

@@ -57,9 +57,11 @@ class Hooks:
                 continue
             if process.returncode is None:
                 _kill(process)
-                self._context.talk.say("hook", more=f"{event}: ended after {LIMIT_S:g} s, its time was over")
+                self._context.console.event(
+                    "hook", more=f"{event}: ended after {LIMIT_S:g} s, its time was over"
+                )
             elif process.returncode:
-                self._context.talk.say(
+                self._context.console.event(
                     "hook", more=f"{event}: exited {process.returncode}, see {self._log()}"
                 )
         self._running = still
@@ -67,7 +69,7 @@ class Hooks:
             self._start(*self._waiting.popleft(), now_s + LIMIT_S)
         if self._left_out and len(self._waiting) < WAITING_LIMIT:
             told = f"{self._left_out} left out, the oldest: more than {WAITING_LIMIT:,} waited for their turn"
-            self._context.talk.say("hook", more=told)
+            self._context.console.event("hook", more=told)
             self._left_out = 0
 
     def close(self) -> None:
@@ -78,7 +80,7 @@ class Hooks:
             time.sleep(0.02)
         for process, _, event in self._running:
             _kill(process)
-            self._context.talk.say("hook", more=f"{event}: ended with the worker")
+            self._context.console.event("hook", more=f"{event}: ended with the worker")
         self._running.clear()
 
     def _start(self, event: str, command: str, told: dict[str, object], until_s: float) -> None:
@@ -96,7 +98,7 @@ class Hooks:
                     start_new_session=True,
                 )
         except OSError as error:
-            self._context.talk.say("hook", more=f"{event}: could not be started: {error}")
+            self._context.console.event("hook", more=f"{event}: could not be started: {error}")
             return
         self._running.append((process, until_s, event))
 

@@ -11,18 +11,18 @@ from pathlib import Path
 from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.segments import resume_check, timebox
-from backprop.worker.segments.resume_check import Before, Steps
+from backprop.worker.segments.resume_check import EarlierSegments, StepTrace
 
 
 @dataclass(frozen=True)
-class Now:
+class ClockReading:
     """One reading of both clocks, seconds."""
 
     wall_s: float
     monotonic_s: float
 
 
-class Pace:
+class Cadence:
     """Follows one segment: its running time, its saves, and whether it took up where the last one ended.
 
     `segment`: as it was when this worker first looked. `earlier`: the run's segments before, oldest first. `saved`:
@@ -35,7 +35,7 @@ class Pace:
         segment: SegmentRecord,
         earlier: Sequence[SegmentRecord],
         saved: Sequence[CheckpointRecord],
-        now: Now,
+        now: ClockReading,
     ) -> None:
         self._run, self._segment, self._earlier = run, segment, earlier
         self._known = [one for one in reversed(saved) if one.segment < segment.number and one.refused is None]
@@ -45,13 +45,13 @@ class Pace:
         self._pauses: list[tuple[float, float]] = []
         self._saves_s: list[float] = []
         self._new_steps: list[int] = []
-        self._habits: dict[bool, timebox.Habit] = {}
+        self._habits: dict[bool, timebox.SaveHistory] = {}
         self._origin = min((one.first_step for one in earlier if one.first_step is not None), default=None)
-        self._before: Before | None = None
+        self._before: EarlierSegments | None = None
         self._resumed_well = self._used is None or any(one.outcome == Intent.STARTED_OVER for one in earlier)
         self.heard([one for one in reversed(saved) if one.segment == segment.number], now.wall_s)
 
-    def look(self, state: State, now: Now) -> None:
+    def look(self, state: State, now: ClockReading) -> None:
         """Once a tick."""
         passed_s, self._looked_s = now.monotonic_s - self._looked_s, now.monotonic_s
         if state is State.PAUSED:
@@ -82,7 +82,9 @@ class Pace:
             self._habit(announces), timebox.timebox_s(self._run), self._saves_s, self._elapsed_s
         )
 
-    def wish(self, announces: bool, steps: Steps, folder: Callable[[int], Path]) -> tuple[Intent, str] | None:
+    def wish(
+        self, announces: bool, steps: StepTrace, folder: Callable[[int], Path]
+    ) -> tuple[Intent, str] | None:
         """Why it should be asked to end now; None to let it run. `announces`: it has said itself that it saved.
         `folder`: of an earlier segment, by number. Reads there when its steps look as if they began again."""
         over = self._why_over(steps, folder)
@@ -104,12 +106,14 @@ class Pace:
         resumes = spec.plan is None or spec.plan.resumes != "none"
         return spec.auto_resume and resumes and not bounded and not used_up
 
-    def _habit(self, announces: bool) -> timebox.Habit:
+    def _habit(self, announces: bool) -> timebox.SaveHistory:
         if announces not in self._habits:
-            self._habits[announces] = timebox.habit_of(self._run.spec, self._earlier, self._known, announces)
+            self._habits[announces] = timebox.save_history(
+                self._run.spec, self._earlier, self._known, announces
+            )
         return self._habits[announces]
 
-    def _why_over(self, steps: Steps, folder: Callable[[int], Path]) -> str | None:
+    def _why_over(self, steps: StepTrace, folder: Callable[[int], Path]) -> str | None:
         nothing = steps.first is None and (self._origin is not None or not self._new_steps)
         if self._resumed_well or nothing or self._used is None:
             return None
@@ -120,15 +124,17 @@ class Pace:
         self._resumed_well = why is None and resume_check.is_fine(self._before, steps)
         return why
 
-    def _look_back(self, used: CheckpointRecord, steps: Steps, folder: Callable[[int], Path]) -> Before:
-        before = Before(
+    def _look_back(
+        self, used: CheckpointRecord, steps: StepTrace, folder: Callable[[int], Path]
+    ) -> EarlierSegments:
+        before = EarlierSegments(
             origin=self._origin,
             resumed_step=used.step,
             saved_steps=tuple(one.step for one in self._known if one.step is not None),
         )
         if before.origin is None or resume_check.is_fine(before, steps, self._segment.steps_from):
             return before
-        told: list[resume_check.Told] = []
+        told: list[resume_check.ReportedSteps] = []
         wanted = {self._earlier[0].number, self._earlier[-1].number, used.segment}
         for number in sorted(wanted):
             with contextlib.suppress(OSError):

@@ -32,14 +32,14 @@ _LOSS_IS_NAN = re.compile(rb"""\bloss['"]?\s*[:=]\s*(?:tensor\()?-?nan\b""", re.
 _MENTIONS_US = re.compile(rb'"(?:event|step|loss)"\s*:')
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
+class CheckpointEvent(msgspec.Struct, frozen=True):
     """The script says it saved `path` (as written: often relative to its directory). Only a claim so far."""
 
     path: str
     step: int | None = None
 
 
-class Progress(msgspec.Struct, frozen=True):
+class ProgressEvent(msgspec.Struct, frozen=True):
     """How far the script is, in finite numbers. `nonfinite`: it says that its loss is NaN or infinite."""
 
     step: int | None = None
@@ -68,7 +68,7 @@ class _Line(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Line)
 
 
-def parse(line: bytes) -> Checkpoint | Progress | BadEvent | None:
+def parse(line: bytes) -> CheckpointEvent | ProgressEvent | BadEvent | None:
     """Read one line of output, without its newline. None for ordinary output. Raises nothing."""
     text = _json_part(line)
     if text is None:
@@ -82,12 +82,12 @@ def parse(line: bytes) -> Checkpoint | Progress | BadEvent | None:
         if not changed:
             return _ordinary(text) or _not_json(text, str(error))
         said = parse(finite)
-        if isinstance(said, Progress) and _LOSS_IS_NO_NUMBER.search(text):
+        if isinstance(said, ProgressEvent) and _LOSS_IS_NO_NUMBER.search(text):
             return msgspec.structs.replace(said, nonfinite=True)
         return said or _not_json(text, str(error))
     try:
         if found.event == "checkpoint_saved":
-            return Checkpoint(_path(found.path), _step(found.step))
+            return CheckpointEvent(_path(found.path), _step(found.step))
         if found.event in (None, "progress"):
             return _progress(found)
         return _progress_beside(found)
@@ -95,9 +95,11 @@ def parse(line: bytes) -> Checkpoint | Progress | BadEvent | None:
         return BadEvent(str(error))
 
 
-def _ordinary(line: bytes) -> Progress | None:
+def _ordinary(line: bytes) -> ProgressEvent | None:
     nan = b"nan" in line or b"NaN" in line or b"NAN" in line
-    return Progress(nonfinite=True) if nan and len(line) <= MAX_LINE and _LOSS_IS_NAN.search(line) else None
+    return (
+        ProgressEvent(nonfinite=True) if nan and len(line) <= MAX_LINE and _LOSS_IS_NAN.search(line) else None
+    )
 
 
 def _not_json(text: bytes, why: str) -> BadEvent | None:
@@ -119,14 +121,14 @@ def _json_part(line: bytes) -> bytes | None:
     return line[at:] if at >= 0 else None
 
 
-def _progress(found: _Line) -> Progress | None:
+def _progress(found: _Line) -> ProgressEvent | None:
     nonfinite = found.nonfinite is True
-    said = Progress(_step(found.step), _loss(found.loss), _metrics(found.metrics), nonfinite)
+    said = ProgressEvent(_step(found.step), _loss(found.loss), _metrics(found.metrics), nonfinite)
     empty = said.step is None and said.loss is None and not nonfinite and found.event is None
     return None if empty else said
 
 
-def _progress_beside(found: _Line) -> Progress | None:
+def _progress_beside(found: _Line) -> ProgressEvent | None:
     """A logger's line, which has a word of its own for `event` (structlog: the message). It is nobody's fault if it
     means something else by a step or a loss."""
     try:

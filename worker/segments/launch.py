@@ -11,18 +11,18 @@ import msgspec
 from backprop.scheduler.errors import UnknownRun
 from backprop.scheduler.governor.snapshot import Gpu
 from backprop.scheduler.home import run_folder
-from backprop.scheduler.outcome import Ending
+from backprop.scheduler.outcome import SegmentResult
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store.reads import queries
 from backprop.worker.checkpoints.resume import command_line
 from backprop.worker.context import Context
-from backprop.worker.environment.snapshot_paths import pinned
-from backprop.worker.environment.tracking import continuity
-from backprop.worker.executor.base import Order
+from backprop.worker.environment.snapshot_paths import snapshot_command
+from backprop.worker.environment.tracking import tracking_environment
+from backprop.worker.executor.base import SegmentOrder
 from backprop.worker.segments import timebox
 from backprop.worker.segments.result import PASSING_ERRORS
-from backprop.worker.segments.tracker import Tender
+from backprop.worker.segments.tracker import SegmentTracker
 
 AMD_PREFIX: Final = "amd-"
 CONTEXT_MIB: Final = 512
@@ -42,9 +42,9 @@ class Launch:
     limit_mib: int | None = None
 
 
-def launch(context: Context, tender: Tender, wanted: Launch) -> None:
+def launch(context: Context, tracker: SegmentTracker, wanted: Launch) -> None:
     """Start the segment; settle it at once if it cannot be started. Consumes the lock. Raises DatabaseBusy."""
-    order: Order | OSError
+    order: SegmentOrder | OSError
     try:
         run = _run(context, wanted.run_id)
         order = _order(context, run, wanted)
@@ -57,15 +57,17 @@ def launch(context: Context, tender: Tender, wanted: Launch) -> None:
         passing = order.errno in PASSING_ERRORS
         what = f"cannot be read now ({order.strerror})" if passing else "is gone or damaged"
         why = f"its code snapshot {what}: {run.spec.code}"
-        tender.could_not_start(run, Ending(could_not_start=why, passing=passing, wanted=run.intent))
+        tracker.could_not_start(run, SegmentResult(could_not_start=why, passing=passing, wanted=run.intent))
         return
     told = f" from {wanted.checkpoint}" if wanted.checkpoint else ""
-    context.talk.say("started", run, f"segment {wanted.number}, {order.timebox_s / 60:g} min{told}")
+    context.console.event("started", run, f"segment {wanted.number}, {order.timebox_s / 60:g} min{told}")
     try:
-        context.place.start(order)
+        context.executor.start(order)
     except OSError as error:
-        ending = Ending(could_not_start=str(error), passing=error.errno in PASSING_ERRORS, wanted=run.intent)
-        tender.could_not_start(run, ending)
+        ending = SegmentResult(
+            could_not_start=str(error), passing=error.errno in PASSING_ERRORS, wanted=run.intent
+        )
+        tracker.could_not_start(run, ending)
 
 
 def _run(context: Context, run_id: str) -> RunRecord:
@@ -75,21 +77,21 @@ def _run(context: Context, run_id: str) -> RunRecord:
     return run
 
 
-def _order(context: Context, run: RunRecord, wanted: Launch) -> Order | OSError:
+def _order(context: Context, run: RunRecord, wanted: Launch) -> SegmentOrder | OSError:
     """What to execute, of the code as it was when queued; why not, when that cannot be read."""
     shell = run_folder.read_environment(context.home.run_folder(run.id))
     try:
-        code = pinned(run.spec, shell)
+        code = snapshot_command(run.spec, shell)
     except OSError as error:
         return error
     run = msgspec.structs.replace(run, spec=code.spec)
-    folder = str(context.place.folder(run.id, wanted.number))
-    return Order(
+    folder = str(context.executor.folder(run.id, wanted.number))
+    return SegmentOrder(
         run=run,
         number=wanted.number,
         argv=command_line(run.spec, wanted.checkpoint),
         environment={
-            **continuity(context.home, run, wanted.number, shell),
+            **tracking_environment(context.home, run, wanted.number, shell),
             **environment_of(run, folder, wanted),
             **code.environment,
             **_limit_environment(run, wanted, shell),
@@ -143,11 +145,11 @@ def _limit_environment(run: RunRecord, wanted: Launch, shell: Mapping[str, str])
     totals = [gpu.total_mib for gpu in wanted.gpus if gpu.total_mib]
     if wanted.limit_mib is None or not totals or wanted.limit_mib >= min(totals):
         return {}
-    from backprop.worker.environment.memory_limit import Framework, frameworks_of, limit_environment
+    from backprop.worker.environment.memory_limit import AllocatorFramework, frameworks_of, limit_environment
 
     script = Path(run.spec.script) if run.spec.script else None
     # Where nothing is recognised, all: each variable is without effect where its framework is not used.
-    found = frameworks_of(run.spec.framework, script) or frozenset(Framework)
+    found = frameworks_of(run.spec.framework, script) or frozenset(AllocatorFramework)
     return limit_environment(found, allocator_mib(wanted.limit_mib), min(totals), shell, run.spec.program)
 
 
@@ -163,7 +165,7 @@ def box_s(context: Context, run: RunRecord) -> float:
         return timebox.timebox_s(run)
     earlier = [one for one in queries.segments(context.database, run.id) if one.number < run.segment]
     saved = queries.checkpoints(context.database, run.id)
-    return timebox.longest_s(run, timebox.habit_of(run.spec, earlier, saved, announces=False))
+    return timebox.longest_s(run, timebox.save_history(run.spec, earlier, saved, announces=False))
 
 
 def _text(value: float | None) -> str | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.records import CheckpointRecord, MetricRecord, RunRecord, SegmentRecord
-from backprop.scheduler.store.writes.progress import Heard
+from backprop.scheduler.store.writes.progress import SegmentReport
 from backprop.worker.checkpoints import validation
 from backprop.worker.segments import events
-from backprop.worker.segments.resume_check import Steps
+from backprop.worker.segments.resume_check import StepTrace
 from backprop.worker.segments.tail import MAX_READ_BYTES, Tail
 
 QUIET_STORE_S: Final = 10.0
@@ -24,10 +24,10 @@ needs."""
 
 @dataclass
 class _Batch:
-    steps: Steps
+    steps: StepTrace
     step: int | None = None
     loss: float | None = None
-    claims: dict[str, events.Checkpoint] = field(default_factory=dict[str, events.Checkpoint])
+    claims: dict[str, events.CheckpointEvent] = field(default_factory=dict[str, events.CheckpointEvent])
     bad: int = 0
     nonfinite: bool = False
     news: bool = False
@@ -36,12 +36,12 @@ class _Batch:
 
     def take(self, line: bytes) -> None:
         match events.parse(line):
-            case events.Checkpoint() as said:
+            case events.CheckpointEvent() as said:
                 self.claims.pop(said.path, None)
                 self.claims[said.path] = said
                 self.step = said.step if said.step is not None else self.step
                 self.news = True
-            case events.Progress() as said:
+            case events.ProgressEvent() as said:
                 self.step = said.step if said.step is not None else self.step
                 if said.step is not None:
                     self.steps.take(said.step)
@@ -61,7 +61,7 @@ class _Batch:
                 self.values[name] = (self.step, value)
 
 
-class Listener:
+class LogReader:
     """Follows one segment. `hear` is idempotent across workers: the store takes each span of bytes once.
 
     `left_out`: files that could not be read, with why. `steps`: those it has reported; but for the first, since this
@@ -74,7 +74,7 @@ class Listener:
         self._cwd = Path(run.spec.cwd)
         self._started_s = segment.started_at_s
         self._first_output_s = segment.first_output_s
-        self.steps = Steps(first=segment.first_step)
+        self.steps = StepTrace(first=segment.first_step)
         self.announces = False
         self.left_out: list[str] = []
         self._log = Tail(folder / "log", segment.log_offset)
@@ -88,7 +88,7 @@ class Listener:
         spotted: Sequence[CheckpointRecord] = (),
         max_bytes: int = MAX_READ_BYTES,
         leave: bool = False,
-    ) -> Heard | None:
+    ) -> SegmentReport | None:
         """What was said since the last stored read; None when there is nothing worth a transaction. `max_bytes`: to be
         read of each file, unless it is `final`. `leave`: go on without a file that cannot be read.
 
@@ -112,7 +112,7 @@ class Listener:
         waits = quiet and not final and time.monotonic() - self._stored_at_s < QUIET_STORE_S
         if not spotted and (not moved or waits):
             return None
-        return Heard(
+        return SegmentReport(
             log_from=self._stored[0],
             log_to=self._log.offset,
             events_from=self._stored[1],
@@ -136,7 +136,7 @@ class Listener:
         """Whether the row has been read as far as we have stored. Where it has not, what we heard is not in it."""
         return self._stored == (segment.log_offset, segment.events_offset)
 
-    def stored(self, heard: Heard) -> None:
+    def stored(self, heard: SegmentReport) -> None:
         """The transaction went through."""
         self._stored = (heard.log_to, heard.events_to)
         self._stored_at_s = time.monotonic()
@@ -178,14 +178,14 @@ class Listener:
             for name, (step, value) in batch.values.items()
         ]
 
-    def _claims(self, said: Sequence[events.Checkpoint]) -> tuple[CheckpointRecord, ...]:
+    def _claims(self, said: Sequence[events.CheckpointEvent]) -> tuple[CheckpointRecord, ...]:
         now_s = time.time()
         return tuple(self._judged(one, now_s) for one in said)
 
-    def _judged(self, said: events.Checkpoint, now_s: float) -> CheckpointRecord:
-        known = validation.claim(said.path, self._cwd, self._roots, self._started_s, now_s)
-        refused = known.why if isinstance(known, validation.Refused) else None
-        good = known if isinstance(known, validation.Known) else None
+    def _judged(self, said: events.CheckpointEvent, now_s: float) -> CheckpointRecord:
+        known = validation.validate_announced(said.path, self._cwd, self._roots, self._started_s, now_s)
+        refused = known.why if isinstance(known, validation.Rejected) else None
+        good = known if isinstance(known, validation.CheckpointFile) else None
         return CheckpointRecord(
             run_id=self._run_id,
             segment=self._number,

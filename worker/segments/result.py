@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 
 from backprop.scheduler.lifecycle import Intent
-from backprop.scheduler.outcome import Chain, Ending
+from backprop.scheduler.outcome import Chain, SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.checkpoints.resume import known_of, start_of, usable
 from backprop.worker.checkpoints.validation import newest_good
-from backprop.worker.executor.base import Exit
+from backprop.worker.executor.base import ExitRecord
 from backprop.worker.segments.gpu_oom import out_of_memory
 from backprop.worker.segments.tail import failure_line
 from backprop.worker.segments.timebox import landed_s
@@ -30,14 +30,14 @@ class _Stop(msgspec.Struct):
     at_s: float
 
 
-def ending_of(
+def result_of(
     run: RunRecord,
     segment: SegmentRecord,
-    exit: Exit | None,  # noqa: A002
+    exit: ExitRecord | None,  # noqa: A002
     folder: Path,
     saved: Sequence[CheckpointRecord] = (),
     paused_s: Callable[[float, float], float] | None = None,
-) -> Ending:
+) -> SegmentResult:
     """The end of `run`'s live segment; `exit` None means lost, and so does an end that nobody asked for and nobody
     saw: it may have been a good one. Reads the end of its log when it failed.
 
@@ -46,13 +46,13 @@ def ending_of(
     wanted, why = run.intent, run.intent_why
     if exit is None or (exit.asked is None and not exit.seen_to_end):
         running_s = exit.running_s if exit is not None else 0.0
-        return Ending(
+        return SegmentResult(
             wanted=wanted, lost=True, why_asked=why, running_s=running_s, first_sign_s=segment.first_output_s
         )
     asked = _asked(exit, run)
     boxed = exit.asked == "timebox"
     log, failed = folder / "log", asked is None and exit.exit_code != 0
-    return Ending(
+    return SegmentResult(
         asked=asked,
         wanted=wanted,
         why_asked=None if boxed else why or (TOLD_TO_END if asked is Intent.YIELD else None),
@@ -71,7 +71,7 @@ def ending_of(
 
 def _cut_cost_s(
     segment: SegmentRecord,
-    exit: Exit,  # noqa: A002
+    exit: ExitRecord,  # noqa: A002
     folder: Path,
     saved: Sequence[CheckpointRecord],
     paused_s: Callable[[float, float], float] | None,
@@ -101,7 +101,7 @@ def _asked_at_s(folder: Path) -> float | None:
 
 
 def chain_of(
-    run: RunRecord, segment: SegmentRecord, ending: Ending, saved: Sequence[CheckpointRecord]
+    run: RunRecord, segment: SegmentRecord, ending: SegmentResult, saved: Sequence[CheckpointRecord]
 ) -> Chain:
     """What the chain has done, judged by the checkpoints that are good now. `saved`: newest first."""
     good = usable(run, saved)
@@ -136,7 +136,7 @@ def _later(step: int | None, resumed_step: int | None) -> bool:
     return step is None or resumed_step is None or step > resumed_step
 
 
-def _asked(exit: Exit, run: RunRecord) -> Intent | None:  # noqa: A002
+def _asked(exit: ExitRecord, run: RunRecord) -> Intent | None:  # noqa: A002
     """Whose wish the stop signal carried. A signal that no row explains came from outside: make room for it."""
     if exit.asked == "timebox":
         return Intent.TIMEBOX

@@ -30,7 +30,7 @@ SCAN_BYTES: Final = 4 << 20
 
 
 @dataclass
-class Steps:
+class StepTrace:
     """The steps a segment has reported. `fell`: one was lower than the one before it."""
 
     first: int | None = None
@@ -46,7 +46,7 @@ class Steps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Before:
+class EarlierSegments:
     """What the segments before have shown. `origin`: the first step ever reported. `resumed_step`: the checkpoint's.
     `fell`: steps went back within one. `passed`: in one they went on after a save. `saved_steps`: of their
     checkpoints, in the order of saving."""
@@ -58,7 +58,7 @@ class Before:
     saved_steps: tuple[int, ...] = ()
 
 
-def is_fine(before: Before, steps: Steps, reached: int | None = None) -> bool:
+def is_fine(before: EarlierSegments, steps: StepTrace, reached: int | None = None) -> bool:
     """Whether its first step shows that it went on, or that nothing can be told. `reached`: the last step before it
     began, for where the checkpoint's is not known."""
     resumed = before.resumed_step if before.resumed_step is not None else reached
@@ -70,7 +70,7 @@ def is_fine(before: Before, steps: Steps, reached: int | None = None) -> bool:
     return not near or resumed - steps.first < CLEARLY
 
 
-def why_over(before: Before, steps: Steps, new_saved: Sequence[int]) -> str | None:
+def why_over(before: EarlierSegments, steps: StepTrace, new_saved: Sequence[int]) -> str | None:
     """What shows that a resumed segment began again; None while nothing does. `new_saved`: the steps of the checkpoints
     it has saved, in order."""
     resumed = before.resumed_step
@@ -100,27 +100,27 @@ def advice(spec: RunSpec, run_id: str) -> str:
 
 
 @dataclass
-class Told:
+class ReportedSteps:
     """What the events of one segment's files tell: its steps, whether they went on after a save, and the step told
     last before each announced path."""
 
-    steps: Steps
+    steps: StepTrace
     passed: bool
     step_at: dict[str, int]
 
 
-def read_back(folder: Path, cwd: Path) -> Told:
+def read_back(folder: Path, cwd: Path) -> ReportedSteps:
     """Read the events of a segment that has ended; of long files their beginning and their end. Raises OSError,
     also where its log is gone or compressed: what cannot be read proves nothing."""
     (folder / "log").stat()
-    told = Told(Steps(), False, {})
+    told = ReportedSteps(StepTrace(), False, {})
     for path in (folder / "events.jsonl", folder / "log"):
-        steps, at_save = Steps(), None
+        steps, at_save = StepTrace(), None
         for said in _events_in(path):
-            if isinstance(said, events.Progress) and said.step is not None:
+            if isinstance(said, events.ProgressEvent) and said.step is not None:
                 steps.take(said.step)
                 told.passed = told.passed or (at_save is not None and said.step > at_save)
-            elif isinstance(said, events.Checkpoint) and steps.last is not None:
+            elif isinstance(said, events.CheckpointEvent) and steps.last is not None:
                 at_save = steps.last
                 told.step_at[os.path.realpath(cwd / said.path)] = steps.last
         if steps.first is not None:

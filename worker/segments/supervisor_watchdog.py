@@ -17,15 +17,15 @@ MARGIN_S: Final = 5.0
 """On top of timebox, grace and the supervisor's own 5 s after it: how late it may be on a loaded machine."""
 REPLACE_AFTER_S: Final = 10.0
 
-Key = tuple[str, int]
+SegmentKey = tuple[str, int]
 
 
-class Overdue:
+class SupervisorWatchdog:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._seen_s: dict[Key, float] = {}
-        self._looked_s: dict[Key, float] = {}
-        self._roused: set[Key] = set()
+        self._seen_s: dict[SegmentKey, float] = {}
+        self._looked_s: dict[SegmentKey, float] = {}
+        self._roused: set[SegmentKey] = set()
 
     def look(self, run: RunRecord) -> None:
         """Once a tick for each live, supervised segment."""
@@ -37,20 +37,20 @@ class Overdue:
         self._seen_s[key] = self._seen_s.get(key, 0.0) + now_s - before_s
         box_s = run.spec.timebox_s * (1 + run.spec.overrun_pct / 100)
         late_s = self._seen_s[key] - (box_s + run.spec.grace_s + LINGER_S + MARGIN_S)
-        if late_s > REPLACE_AFTER_S and not self._context.place.is_recording(*key):
-            self._context.talk.say(
+        if late_s > REPLACE_AFTER_S and not self._context.executor.is_recording(*key):
+            self._context.console.event(
                 "overdue", run, f"segment {run.segment}: its supervisor does nothing: replaced"
             )
-            self._context.place.replace(*key)
+            self._context.executor.replace(*key)
             self.forget(key)
         elif late_s > 0 and key not in self._roused:
             self._roused.add(key)
-            self._context.talk.say(
+            self._context.console.event(
                 "overdue", run, f"segment {run.segment}: its supervisor is {late_s:.0f} s late"
             )
-            self._context.place.rouse(*key)
+            self._context.executor.rouse(*key)
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: SegmentKey) -> None:
         self._seen_s.pop(key, None)
         self._looked_s.pop(key, None)
         self._roused.discard(key)

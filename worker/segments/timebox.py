@@ -32,7 +32,7 @@ SETTLE_S: Final = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Habit:
+class SaveHistory:
     """What is known of how a script saves.
 
     `gaps_s`: between saves, oldest first. `silent_s`: for how long an earlier segment ran on after its last save and
@@ -49,7 +49,7 @@ def timebox_s(run: RunRecord) -> float:
     return min(run.spec.timebox_s, _left_s(run))
 
 
-def longest_s(run: RunRecord, habit: Habit) -> float:
+def longest_s(run: RunRecord, habit: SaveHistory) -> float:
     """For how long the supervisor lets it run, with or without a worker: its box, and what it may overrun it by."""
     if habit.saves_when_asked:
         return timebox_s(run)
@@ -61,7 +61,7 @@ def _left_s(run: RunRecord) -> float:
     return max(left_s, 1.0)
 
 
-def why_cut(habit: Habit, timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> str | None:
+def why_cut(habit: SaveHistory, timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> str | None:
     """Why the segment should end now, right after a save; None to let it run.
 
     `saves_s`: of this segment, the good ones that go beyond what it resumed from, oldest first.
@@ -76,8 +76,8 @@ def why_cut(habit: Habit, timebox_s: float, saves_s: Sequence[float], elapsed_s:
     return "cut right after a checkpoint: the next would land after the timebox's end"
 
 
-def is_near(habit: Habit, timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> bool:
-    """Whether a save that lands now would be the last that fits, so that hearing of it late would cost work."""
+def is_near(habit: SaveHistory, timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> bool:
+    """Whether a save that lands now would be the last that fits, so that recorder of it late would cost work."""
     gap_s = expected_gap_s(habit, saves_s)
     return not habit.saves_when_asked and gap_s is not None and elapsed_s >= _earliest_s(timebox_s, gap_s)
 
@@ -94,7 +94,7 @@ def why_over(timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> st
     )
 
 
-def expected_gap_s(habit: Habit, saves_s: Sequence[float] = ()) -> float | None:
+def expected_gap_s(habit: SaveHistory, saves_s: Sequence[float] = ()) -> float | None:
     """How long after a save the next one is expected; None while nothing tells.
 
     By this segment's own saves if it has two, else by an earlier one's, else from an earlier one's silence.
@@ -120,9 +120,9 @@ def gaps_of(saves_s: Iterable[float]) -> tuple[float, ...]:
     return tuple(after - before for before, after in pairwise(ends_s))
 
 
-def habit_of(
+def save_history(
     spec: RunSpec, earlier: Sequence[SegmentRecord], saved: Sequence[CheckpointRecord], announces: bool
-) -> Habit:
+) -> SaveHistory:
     """What earlier segments have shown. `earlier`: oldest first; `saved`: those of the run, in any order.
 
     `announces`: it says itself when it has saved.
@@ -138,7 +138,7 @@ def habit_of(
     ]
     shown = lost_s[-3:]
     assumed = spec.plan.saves_on_signal if spec.plan is not None else False
-    return Habit(
+    return SaveHistory(
         gaps_s=gaps_s,
         silent_s=max(lost_s, default=0.0) or None,
         # One that had saved just before it was asked had nothing new to save: so not by the last segment alone.

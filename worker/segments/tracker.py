@@ -8,16 +8,16 @@ import msgspec
 
 from backprop.scheduler.errors import BackpropError, LostRace
 from backprop.scheduler.lifecycle import Intent, State
-from backprop.scheduler.outcome import Ending
+from backprop.scheduler.outcome import SegmentResult
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
-from backprop.worker.checkpoints.manager import Outside
+from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.context import Context
 from backprop.worker.executor.base import Life
-from backprop.worker.segments.event_recorder import Hearing, Key
-from backprop.worker.segments.finalize import End, Ended, Moved, Settling, segment_of
-from backprop.worker.segments.supervisor_watchdog import Overdue
+from backprop.worker.segments.event_recorder import EventRecorder, SegmentKey
+from backprop.worker.segments.finalize import Ended, Finalizer, FinishedSegment, Moved, segment_of
+from backprop.worker.segments.supervisor_watchdog import SupervisorWatchdog
 
 SUPERVISE_AGAIN_S: Final = 5.0
 COMPLAIN_AGAIN_S: Final = 60.0
@@ -25,24 +25,24 @@ COMPLAIN_AGAIN_S: Final = 60.0
 T = TypeVar("T")
 
 
-class Tender:
+class SegmentTracker:
     """Looks after live segments, one after the other; trouble with one run never stops the others."""
 
     def __init__(self, context: Context, ended: Ended, moved: Moved | None = None) -> None:
         self._context = context
-        self._asked: set[Key] = set()
-        self._supervised_s: dict[Key, float] = {}
-        self._overdue = Overdue(context)
+        self._asked: set[SegmentKey] = set()
+        self._supervised_s: dict[SegmentKey, float] = {}
+        self._watchdog = SupervisorWatchdog(context)
         self._complaints: dict[str, tuple[str, float]] = {}
-        self.outside = Outside(context)
-        self._hearing = Hearing(context, self.outside)
-        self._settling = Settling(context, self._hearing, self.outside, ended, moved)
+        self.checkpoints = CheckpointManager(context)
+        self._recorder = EventRecorder(context, self.checkpoints)
+        self._finalizer = Finalizer(context, self._recorder, self.checkpoints, ended, moved)
 
-    def tend(self) -> int:
+    def track(self) -> int:
         """One look at every live run of this worker. Returns how many still live. Raises DatabaseBusy."""
-        self._settling.catch_up(self.guarded)
-        self.outside.report()
-        runs, ends = self.live(), list[End]()
+        self._finalizer.catch_up(self.guarded)
+        self.checkpoints.report()
+        runs, ends = self.live(), list[FinishedSegment]()
         for run in runs:
             end = self.guarded(run, lambda run=run: self._tend_one(run))
             if end is not None:
@@ -63,48 +63,48 @@ class Tender:
 
     def kill_all(self) -> None:
         for run in self.live():
-            self._context.place.kill(run.id, run.segment)
+            self._context.executor.kill(run.id, run.segment)
 
-    def could_not_start(self, run: RunRecord, ending: Ending) -> None:
+    def could_not_start(self, run: RunRecord, ending: SegmentResult) -> None:
         """Settle a claimed segment whose supervisor could not even be started. Raises LostRace, DatabaseBusy."""
-        self._settling.could_not_start(run, ending)
-        self._settling.catch_up(self.guarded)
+        self._finalizer.could_not_start(run, ending)
+        self._finalizer.catch_up(self.guarded)
 
     def close(self) -> None:
-        self._hearing.close()
-        self.outside.close()
+        self._recorder.close()
+        self.checkpoints.close()
 
-    def _tend_one(self, run: RunRecord) -> End | None:
+    def _tend_one(self, run: RunRecord) -> FinishedSegment | None:
         """Its end, when that has come."""
-        life, exit_record = self._context.place.look(run.id, run.segment)
+        life, exit_record = self._context.executor.look(run.id, run.segment)
         segment = segment_of(self._context, run)
         if life in (Life.ENDED, Life.LOST):
-            return self._settling.judge(run, segment, exit_record)
+            return self._finalizer.judge(run, segment, exit_record)
         if life is Life.UNSUPERVISED:
             self._supervise(run)
         else:
-            self._overdue.look(run)
-        self._hearing.look(run, segment)
+            self._watchdog.look(run)
+        self._recorder.look(run, segment)
         if run.intent is not None:
             self._ask(run)
-        self._hearing.hear(run, segment)
+        self._recorder.hear(run, segment)
         if run.intent is None and run.state is State.RUNNING:
             self._end_early(run)
         return None
 
-    def _settle(self, ends: list[End]) -> int:
+    def _settle(self, ends: list[FinishedSegment]) -> int:
         """How many have been settled."""
         done = 0
-        for end, settled in zip(ends, self._settling.write(ends), strict=True):
+        for end, settled in zip(ends, self._finalizer.write(ends), strict=True):
             if isinstance(settled, Exception):
                 self.guarded(end.run, lambda error=settled: _raise(error))
                 continue
             done += 1
             key = (end.run.id, end.run.segment)
             self._forget(key)
-            self._hearing.ended(key)
-            self._settling.follow(end, settled)
-        self._settling.catch_up(self.guarded)
+            self._recorder.ended(key)
+            self._finalizer.follow(end, settled)
+        self._finalizer.catch_up(self.guarded)
         return done
 
     def guarded(self, run: RunRecord, look: Callable[[], T]) -> T | None:
@@ -126,20 +126,20 @@ class Tender:
         now_s = self._context.clock.monotonic_s()
         if said != what or now_s - said_s > COMPLAIN_AGAIN_S:
             self._complaints[run.id] = (what, now_s)
-            self._context.talk.say("trouble", run, what)
+            self._context.console.event("trouble", run, what)
 
     def _ask(self, run: RunRecord) -> None:
         key = (run.id, run.segment)
         if key not in self._asked:
             self._asked.add(key)
-            self._context.place.ask(*key)
-            self._context.talk.say(
+            self._context.executor.ask(*key)
+            self._context.console.event(
                 "stopping", run, f"segment {run.segment}: {run.intent_why or 'asked by the user'}"
             )
 
     def _end_early(self, run: RunRecord) -> None:
         """Ask it to end where that is better than to wait for its supervisor's timebox."""
-        wish = self._hearing.wish(run)
+        wish = self._recorder.wish(run)
         if wish is not None and claims.ask_to_end(self._context.database, run, *wish):
             self._ask(msgspec.structs.replace(run, intent=wish[0], intent_why=wish[1]))
 
@@ -148,15 +148,15 @@ class Tender:
         if now_s - self._supervised_s.get(key, -SUPERVISE_AGAIN_S) >= SUPERVISE_AGAIN_S:
             self._supervised_s[key] = now_s
             self._asked.discard(key)
-            self._context.talk.say(
+            self._context.console.event(
                 "adopted", run, f"segment {run.segment} lives on without a supervisor: a new one"
             )
-            self._context.place.supervise(*key)
+            self._context.executor.supervise(*key)
 
-    def _forget(self, key: Key) -> None:
-        self._hearing.forget(key)
+    def _forget(self, key: SegmentKey) -> None:
+        self._recorder.forget(key)
         self._supervised_s.pop(key, None)
-        self._overdue.forget(key)
+        self._watchdog.forget(key)
         self._asked.discard(key)
 
 

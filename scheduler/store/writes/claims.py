@@ -17,7 +17,7 @@ import msgspec
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.faults import Fault
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
-from backprop.scheduler.outcome import Ending, Verdict
+from backprop.scheduler.outcome import NextMove, SegmentResult
 from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.store import drain
 from backprop.scheduler.store import rows as statements
@@ -99,7 +99,7 @@ def _claim(wanted: Claim, now_s: float) -> int | None:
 
 
 @dataclass(frozen=True)
-class Settled:
+class AppliedMove:
     """What a segment's end has led to. `at_s`: when, Unix seconds. `finished`: what it was the last end of. Exactly one
     end is told so, whoever settles it."""
 
@@ -108,13 +108,15 @@ class Settled:
     finished: Finished = NOTHING
 
 
-def settle(database: Database, run: RunRecord, verdict: Verdict, ending: Ending, now_s: float) -> Settled:
+def apply_result(
+    database: Database, run: RunRecord, verdict: NextMove, ending: SegmentResult, now_s: float
+) -> AppliedMove:
     """Apply a segment's end to its run: the move, the counters, the segment row.
 
     Raises LostRace when somebody settled this segment before.
     """
 
-    def verb() -> Settled:
+    def verb() -> AppliedMove:
         target = next_state(run.state, verdict.event)
         values: dict[str, Any] = {
             "reason": verdict.reason,
@@ -152,9 +154,9 @@ def settle(database: Database, run: RunRecord, verdict: Verdict, ending: Ending,
         }
         statements.update("segments", ended, {"run_id": run.id, "number": run.segment})
         if new not in FINAL:
-            return Settled(new, now_s)
+            return AppliedMove(new, now_s)
         groups = [run.group_name] if run.group_name is not None else []
-        return Settled(new, now_s, finished(database, groups))
+        return AppliedMove(new, now_s, finished(database, groups))
 
     return database.write(verb)
 

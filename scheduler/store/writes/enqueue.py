@@ -14,7 +14,7 @@ from typing import Any, Final
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.records import CheckpointRecord
-from backprop.scheduler.spec import Group, NewRun, Place, RunSpec, decode, encode
+from backprop.scheduler.spec import GroupRules, NewRun, QueuePosition, RunSpec, created_s, decode, encode
 from backprop.scheduler.store.connection import Database, proxy
 
 # peewee's query builder is untyped.
@@ -33,7 +33,7 @@ def enqueue(
     spec: RunSpec,
     now_s: float,
     reason: str = "queued",
-    place: Place = Place(),  # noqa: B008 - frozen
+    place: QueuePosition = QueuePosition(),  # noqa: B008 - frozen
 ) -> None:
     """Put a new run into the queue. Raises BadCommand when the id is taken."""
     one = NewRun(id=run_id, name=name, spec=spec, place=place)
@@ -45,7 +45,7 @@ def enqueue_all(
     runs: Sequence[NewRun],
     now_s: float,
     *,
-    group: Group | None = None,
+    group: GroupRules | None = None,
     batch: str | None = None,
     reason: str = "queued",
 ) -> None:
@@ -103,11 +103,6 @@ def _connection() -> Any:
     return proxy.connection()
 
 
-def created_s(now_s: float, number: int) -> float:
-    """When the run with this number among those queued together was created: so that they keep their order."""
-    return now_s + number * 1e-6
-
-
 def _taken(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[float, RunSpec]]:
     """(created, specification) of those that are here already: a worker that starts puts in whatever it finds a
     folder of, perhaps between the folder and the row of a `run` under way."""
@@ -145,14 +140,14 @@ def row_of(one: NewRun, created_at_s: float, batch: str | None, reason: str) -> 
     }
 
 
-def _told(place: Place) -> str:
+def _told(place: QueuePosition) -> str:
     """Why it does not start at once, by its own place in the queue; empty for no reason."""
     if place.held:
         return "held when it was queued"
     return "; ".join(" ".join(pair) for pair in conditions(place))
 
 
-def conditions(place: Place, met: Collection[str] = ()) -> list[tuple[str, str]]:
+def conditions(place: QueuePosition, met: Collection[str] = ()) -> list[tuple[str, str]]:
     """What its place has it wait for, in words: `not before` a time, `waits for` other runs, but for those that have
     ended as wanted already (`met`, ids)."""
     found: list[tuple[str, str]] = []

@@ -25,7 +25,7 @@ Slot = tuple[str, int, float]
 """(id, priority, turn)."""
 
 
-class Where(StrEnum):
+class TargetSlot(StrEnum):
     FIRST = "first"
     LAST = "last"
     BEFORE = "before"
@@ -33,7 +33,7 @@ class Where(StrEnum):
 
 
 def move_to(
-    database: Database, run_ids: Sequence[str], where: Where, other: str | None, now_s: float
+    database: Database, run_ids: Sequence[str], where: TargetSlot, other: str | None, now_s: float
 ) -> list[str]:
     """Put waiting runs, in this order, where they are wanted: at the very front or back, whatever the priorities there,
     or right before or after the run `other`. They take the priority of that place.
@@ -57,25 +57,27 @@ def move_to(
     return database.write(verb)
 
 
-def _at(others: Sequence[Slot], where: Where, other: str | None, mine: set[str]) -> int:
+def _at(others: Sequence[Slot], where: TargetSlot, other: str | None, mine: set[str]) -> int:
     """Before which of the others."""
-    if where is Where.FIRST:
+    if where is TargetSlot.FIRST:
         return 0
-    if where is Where.LAST:
+    if where is TargetSlot.LAST:
         return len(others)
     if other in mine:
         raise IllegalMove(f"run {other} cannot be moved {where} itself")
     at = next((number for number, one in enumerate(others) if one[0] == other), None)
     if at is None:
         raise IllegalMove(f"run {other} is not waiting in the queue")
-    return at if where is Where.BEFORE else at + 1
+    return at if where is TargetSlot.BEFORE else at + 1
 
 
-def _slots(todo: Sequence[str], others: Sequence[Slot], at: int, where: Where, now_s: float) -> list[Slot]:
+def _slots(
+    todo: Sequence[str], others: Sequence[Slot], at: int, where: TargetSlot, now_s: float
+) -> list[Slot]:
     """What to write: the new places, and those of their whole class of priority where there is no room between."""
     if not others:
         return [(run_id, 0, now_s + number * LEAST_GAP_S) for number, run_id in enumerate(todo)]
-    neighbour = others[at] if where in (Where.FIRST, Where.BEFORE) else others[at - 1]
+    neighbour = others[at] if where in (TargetSlot.FIRST, TargetSlot.BEFORE) else others[at - 1]
     priority = neighbour[1]
     low_s = others[at - 1][2] if at > 0 and others[at - 1][1] == priority else None
     high_s = others[at][2] if at < len(others) and others[at][1] == priority else None

@@ -18,7 +18,7 @@ KEPT_CHECKPOINTS: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class SegmentReport:
     """What a segment said since the last read. Offsets are bytes into its log and its events file. `nonfinite`: that
     its loss is NaN or infinite. `spotted`: checkpoints that were seen on disk rather than announced. `metrics`: the
     last value of each name."""
@@ -38,7 +38,7 @@ class Heard:
     metrics: Sequence[MetricRecord] = ()
 
 
-def record(database: Database, run_id: str, number: int, heard: Heard) -> bool:
+def record(database: Database, run_id: str, number: int, heard: SegmentReport) -> bool:
     """Store what a segment said, once: compare-and-set on the offsets read from. False if it was stored before."""
     from peewee import fn
 

@@ -71,7 +71,7 @@ def fresh_chain(now_s: float) -> dict[str, Any]:
     }
 
 
-def change_place(database: Database, run: RunRecord, name: str, spec: RunSpec, priority: int) -> None:
+def apply_edit(database: Database, run: RunRecord, name: str, spec: RunSpec, priority: int) -> None:
     """Put an edited name, specification and priority in the place of a waiting run's. Raises LostRace when it has
     moved on since `run` was read."""
 
