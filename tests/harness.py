@@ -93,11 +93,16 @@ class Bench:
         return path
 
     def backprop(
-        self, *words: str, timeout_s: float = 60.0, env: dict[str, str] | None = None, cwd: Path | None = None
+        self,
+        *words: str,
+        timeout_s: float = 60.0,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        command: Sequence[str] = (str(COMMAND),),
     ) -> subprocess.CompletedProcess[str]:
-        """Run the installed command to its end."""
+        """Run the installed command, or what stands in for it, to its end."""
         return subprocess.run(
-            [str(COMMAND), *words],
+            [*command, *words],
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -107,11 +112,11 @@ class Bench:
             stdin=subprocess.DEVNULL,
         )
 
-    def queue(self, *words: str, quiet_limits: bool = True) -> str:
+    def queue(self, *words: str, quiet_limits: bool = True, command: Sequence[str] = (str(COMMAND),)) -> str:
         """`backprop run -q …`; the new run's id."""
         at = words.index("--") if "--" in words else len(words)
         limits = QUIET_LIMITS if quiet_limits else ()
-        done = self.backprop("run", "-q", *limits, *words[:at], *words[at:])
+        done = self.backprop("run", "-q", *limits, *words[:at], *words[at:], command=command)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
