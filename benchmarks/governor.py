@@ -157,7 +157,7 @@ def _driver(folder: Path) -> tuple[Mapping[str, str] | None, str]:
     if Path("/proc/driver/nvidia/version").exists():
         return os.environ, "NVIDIA's driver"
     try:
-        from tests.fakes import FakeDriver, FakeGpu, build_driver
+        from tests.support.fakes import FakeDriver, FakeGpu, build_driver
 
         driver = FakeDriver(folder / "driver", build_driver(folder / "library"))
     except BaseException as error:

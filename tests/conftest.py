@@ -9,10 +9,10 @@ import pytest
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store.connection import Database, open_database
-from tests.fakes import FakeDriver, build_driver
-from tests.harness import Bench
-from tests.probing import Machine
-from tests.standing import Stand
+from tests.support.bare_supervisor import Stand
+from tests.support.fakes import FakeDriver, build_driver
+from tests.support.harness import Bench
+from tests.support.probe_cases import Machine
 
 # Started in the background or under nohup: children would be deaf to Ctrl-C and to a closed terminal, which tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

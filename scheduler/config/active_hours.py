@@ -22,6 +22,7 @@ _WINDOW: Final = re.compile(
 )
 
 Local = Callable[[float], struct_time]
+LOCAL_TIME: Local = localtime
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,21 +4,21 @@ Neither touches what runs: a segment goes on to its end, and a requeued run wait
 """
 
 from collections.abc import Sequence
-from time import localtime, strftime
 from typing import Final
 
 from backprop.scheduler.config import active_hours as hours
-from backprop.scheduler.config.active_hours import Local
+from backprop.scheduler.config.active_hours import LOCAL_TIME, Local
 from backprop.scheduler.governor.model import Denial, Rule
 
+DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 DRAINED: Final = "the queue is drained"
 
 Drained = tuple[str, float]
-"""(why, since when): what `switches.drained` says."""
+"""(why, since when): what `drain.drained` says."""
 
 
 def closed(
-    drained: Drained | None, active_hours: Sequence[str], now_s: float, local: Local = localtime
+    drained: Drained | None, active_hours: Sequence[str], now_s: float, local: Local = LOCAL_TIME
 ) -> Denial | None:
     """Why nothing may be started at `now_s` (Unix seconds); None when it may. `active_hours`: as in the settings."""
     if drained is not None:
@@ -36,11 +36,12 @@ def drained_words(why: str) -> str:
     return f"{DRAINED} ({why}); backprop undrain opens it"
 
 
-def opens_words(windows: Sequence[hours.Window], now_s: float, local: Local = localtime) -> str:
+def opens_words(windows: Sequence[hours.Window], now_s: float, local: Local = LOCAL_TIME) -> str:
     """When that changes which holds now: "opens at 22:00", "closes at Mon 08:00"."""
     verb = "closes" if hours.is_open(windows, now_s, local) else "opens"
     at_s = hours.changes_at_s(windows, now_s, local)
     if at_s is None:
         return f"never {verb}"
     then, now = local(at_s), local(now_s)
-    return f"{verb} at {strftime('%H:%M' if then[:3] == now[:3] else '%a %H:%M', then)}"
+    day = "" if then[:3] == now[:3] else f"{DAYS[then.tm_wday]} "
+    return f"{verb} at {day}{then.tm_hour:02}:{then.tm_min:02}"

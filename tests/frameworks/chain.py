@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Bench
+from tests.support.harness import Bench
 
 SCRIPTS = Path(__file__).parent / "scripts"
 BIN = Path(sys.executable).parent

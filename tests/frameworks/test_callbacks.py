@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.frameworks.chain import Training, end_of, prepare, skip_without
-from tests.harness import Bench
+from tests.support.harness import Bench
 
 STEPS = 80
 TRAININGS = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.frameworks.chain import Training, end_of, run_alone, run_chained, skip_without, told
-from tests.harness import Bench
+from tests.support.harness import Bench
 
 HF = "--output_dir out --max_steps 100 --save_steps 20 --save_total_limit 2 --logging_steps 10 --use_cpu"
 CLI = "fit --trainer.max_epochs 5 --trainer.accelerator cpu --trainer.enable_progress_bar false"

@@ -17,11 +17,6 @@ from backprop.scheduler.records import CheckpointRecord
 from backprop.scheduler.spec import GroupRules, NewRun, QueuePosition, RunSpec, created_s, decode, encode
 from backprop.scheduler.store.connection import Database, proxy
 
-# peewee's query builder is untyped.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-from backprop.scheduler.store.schema import Run
-from backprop.scheduler.store.writes.progress import insert_checkpoint
-
 ROWS_A_STATEMENT: Final = 500
 """SQLite takes 32,766 values in a statement (SQLITE_MAX_VARIABLE_NUMBER); a run has about 40."""
 
@@ -193,6 +188,8 @@ def adopt_foreign(
 ) -> list[str]:
     """Insert finished runs from elsewhere, with their checkpoints, in one transaction; ids already here are left
     alone. `rows`: values over `finished_run`'s. Returns the ids inserted."""
+    from backprop.scheduler.store.schema import Run
+    from backprop.scheduler.store.writes.progress import insert_checkpoint
 
     def verb() -> list[str]:
         added: list[str] = []

@@ -1,0 +1,454 @@
+"""What happens to real runs when something happens to a GPU: real workers and processes, a driver made of files.
+
+Each scene ends in the right decision, and in the right words in `why`, `status` or the worker's output.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from backprop.worker.machine.reader import FRESH_S
+from tests.support.fake_gpus import (
+    QUICK,
+    allocated,
+    beats,
+    given,
+    impatient,
+    peak_mib,
+    queue,
+    reason,
+    status,
+    wait_for_reason,
+    wait_for_state,
+)
+from tests.support.fakes import FakeDriver, FakeGpu, FakeMig, fake_tool
+from tests.support.harness import Bench, alive, wait_until
+
+A = FakeGpu("GPU-aaaa")
+B = FakeGpu("GPU-bbbb")
+FULL = FakeGpu("GPU-cccc", used=20_000)
+HOLD = ("--", "--mib", "5000")
+SOON_AGAIN = ("GpuProbe.retry_s=0.2", "worker.probes.client.MAX_RETRY_S=1")
+"""For `impatient`: a driver that failed is asked again every second."""
+
+
+def cpu_run(bench: Bench) -> str:
+    """A run that needs no GPU and ends at once."""
+    return queue(bench, "--gpus", "0", script=bench.script("cpu.py", "print('done')"))
+
+
+def wait_for_output(bench: Bench, *texts: str, timeout_s: float = 60.0) -> None:
+    wait_until(lambda: all(text in bench.output() for text in texts), timeout_s=timeout_s, saw=bench.output)
+
+
+def states(pids: list[int]) -> set[str]:
+    """The kernel's state letters of these processes."""
+    return {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in pids}
+
+
+def tree(leader: int) -> list[int]:
+    children = Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
+    return [leader, *(int(pid) for pid in children)]
+
+
+@contextmanager
+def stranger() -> Iterator[int]:
+    """The pid of a process that is nothing of ours."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+# Heat
+
+
+def test_heat_pauses_the_whole_tree_and_its_timebox(bench: Bench, driver: FakeDriver) -> None:
+    driver.show(A)
+    run = queue(bench, "--", "--mib", "5000", "--child", "--until", "go")
+    tracker = queue(bench, "--gpu-max-temp", "60", *HOLD)
+    bench.worker("-p", "4", command=impatient(*QUICK))
+    for one in (run, tracker):
+        bench.wait_for_log(one, "beat 3")
+    processes = tree(bench.leader(run))
+    assert len(processes) == 2
+
+    driver.show(replace(A, temp=66))
+    wait_for_state(bench, tracker, "paused")
+    assert bench.state(run) == "running"
+    driver.show(replace(A, temp=90))
+    begun_s = time.monotonic()
+    wait_for_state(bench, run, "paused")
+    paused_s = time.monotonic()
+    wait_until(lambda: states(processes) == {"T"}, saw=lambda: states(processes))
+    stopped_at = beats(bench, run)
+    assert reason(bench, run) == "paused: GPU 0 at 90 °C, limit 85 °C"
+    assert reason(bench, tracker) == "paused: GPU 0 at 66 °C, limit 60 °C"
+    late = queue(bench, *HOLD)
+    assert "GPU 0: temperature 90 °C, starts at 80 °C or less" in wait_for_reason(bench, late, "temperature")
+    shown = bench.backprop("status").stdout
+    assert re.search(rf"{run} .* paused .* paused: GPU 0 at 90 °C, limit 85 °C", shown)
+    assert "90 °C  85 °C" in shown
+
+    # A little cooler is not cool: it would be at the limit again in a moment.
+    driver.show(replace(A, temp=83))
+    wait_until(lambda: status(bench)["gpus"][0]["temp_c"] == 83)
+    assert states(processes) == {"T"}
+    assert beats(bench, run) == stopped_at
+    least_paused_s = time.monotonic() - paused_s
+    driver.show(replace(A, temp=70))
+    wait_for_state(bench, run, "running")
+    wait_until(lambda: beats(bench, run) > stopped_at)
+    most_paused_s = time.monotonic() - begun_s
+    assert bench.state(tracker) == "paused"
+    driver.show(replace(A, temp=50))
+    wait_for_state(bench, tracker, "running")
+    (bench.project / "go").touch()
+    wait_for_state(bench, run, "completed")
+    assert not bench.folder(run, 2).exists()
+    ended = bench.exit_record(run)
+    assert least_paused_s - 1 < ended["paused_s"] < most_paused_s + 1
+    assert "cool again: GPU 0 at 70 °C" in bench.output()
+
+
+def test_several_gpus_and_too_long_a_pause_yield_and_resume_when_cool(
+    bench: Bench, driver: FakeDriver
+) -> None:
+    driver.show(A, B, FULL)
+    both = queue(bench, "--gpus", "2", "--grace-seconds", "20", *HOLD)
+    single = queue(bench, "--grace-seconds", "20", *HOLD)
+    bench.worker("-p", "4", command=impatient(*QUICK, "scheduler.governor.runtime.PAUSE_LIMIT_S=1"))
+    bench.wait_for_log(both, "beat 3")
+    bench.wait_for_log(single, "beat 3")
+    assert sorted(given(bench, both)) == ["GPU-aaaa", "GPU-bbbb"]
+
+    driver.show(replace(A, temp=91), replace(B, temp=91), FULL)
+    for run in (both, single):
+        wait_until(lambda run=run: bench.folder(run).joinpath("exit.json").exists(), timeout_s=60)
+        wait_for_reason(bench, run, "temperature 91 °C, starts at 80 °C or less")
+    told = bench.output()
+    assert "yielded: cooling: GPU 0 at 91 °C, limit 85 °C; not paused: it runs on several GPUs" in told
+    assert re.search(
+        rf"requeued .*\({single}\) .* yielded: cooling: GPU . at 91 °C, limit 85 °C; paused for", told
+    )
+    assert not any(bench.folder(run, 2).exists() for run in (both, single))
+    assert [bench.show(run)["segments"][0]["outcome"] for run in (both, single)] == ["yielded"] * 2
+
+    driver.show(A, B, FULL)
+    for run in (both, single):
+        bench.wait_for_log(run, "allocated", 2, timeout_s=60)
+        begun = int(bench.log(run, 2).partition("begins at beat ")[2].split()[0])
+        assert begun == beats(bench, run)
+
+
+# Other people's processes
+
+
+def test_a_strangers_pause_is_no_free_space_but_its_end_is(bench: Bench, driver: FakeDriver) -> None:
+    driver.show(A)
+    with stranger() as pid:
+        driver.occupy("GPU-aaaa", 20_000, pid)
+        run = queue(bench, "--gpu-min-vram", "6000", *HOLD)
+        bench.worker(command=impatient(*QUICK, "scheduler.governor.vram.PEAK_CONFIRM_S=0.5"))
+        told = wait_for_reason(bench, run, "VRAM left 4.5 GiB of 24.0 GiB")
+        assert "(19.5 GiB used by others now or lately), needs 5.9 GiB (declared)" in told
+        assert status(bench)["gpus"][0]["foreign_mib"] == 20_000
+        assert "idle: " + run in bench.backprop("status").stdout
+        time.sleep(2)  # looks enough to see that its use lasts
+        driver.occupy("GPU-aaaa", 576, pid)
+        wait_until(lambda: status(bench)["gpus"][0]["free_mib"] == 24_000)
+        time.sleep(2)  # looks enough to start the run, were this free space
+        assert bench.state(run) == "queued"
+    bench.wait_for_log(run, "beat 1", timeout_s=60)
+
+
+# Drivers and GPUs in trouble
+
+
+def test_one_gpu_of_two_is_lost_and_comes_back(bench: Bench, driver: FakeDriver) -> None:
+    driver.show(A, B)
+    words = ("--gpu-min-vram", "20000", "--", "--mib", "5000")
+    first, second = queue(bench, *words), queue(bench, *words)
+    bench.worker("-p", "4", command=impatient(*QUICK))
+    on = {given(bench, run)[0]: run for run in (first, second)}
+    for run in on.values():
+        bench.wait_for_log(run, "allocated")
+    assert on.keys() == {"GPU-aaaa", "GPU-bbbb"}
+    driver.show(A, replace(B, handle_rc=15))
+    third = queue(bench, *words)
+    told = wait_for_reason(bench, third, "GPU 1: not used: GPU is lost")
+    assert "GPU 0: VRAM left 4.5 GiB of 24.0 GiB (19.5 GiB promised to runs), needs 19.5 GiB" in told
+    wait_for_output(bench, "trouble     GPU 1 (Fake GPU) cannot be used: GPU is lost")
+    shown = bench.backprop("status").stdout
+    assert "not used: GPU is lost" in shown
+    assert bench.backprop("stop", on["GPU-bbbb"]).returncode == 0
+    wait_for_state(bench, on["GPU-bbbb"], "stopped")
+    assert bench.state(on["GPU-aaaa"]) == "running"
+    assert bench.state(third) == "queued"
+    driver.show(A, B)
+    assert given(bench, third) == ["GPU-bbbb"]
+    wait_for_output(bench, "recovered   GPU 1 (Fake GPU) can be used again")
+
+
+def test_a_driver_that_hangs_keeps_back_only_what_needs_a_gpu(bench: Bench, driver: FakeDriver) -> None:
+    driver.show(A)
+    running = queue(bench, *HOLD)
+    waiting = queue(bench, "--gpu-min-vram", "24000", *HOLD)
+    bench.worker(
+        "-p", "8", command=impatient("GpuProbe.back_off_s=1", "worker.probes.client.MAX_BACK_OFF_S=2")
+    )
+    bench.wait_for_log(running, "beat 3")
+    wait_for_reason(bench, waiting, "VRAM left")
+    driver.show(A, hang_ms=60_000)
+    hung_s = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        shown = pool.submit(bench.backprop, "status")
+        wait_for_reason(bench, waiting, "GPU 0: not used: the GPU driver has not answered for ", timeout_s=9)
+        # The answer is awaited all the while; nothing else is.
+        asked_s = time.monotonic()
+        wait_for_state(bench, cpu_run(bench), "completed", timeout_s=6)
+        leader = bench.leader(running)
+        assert bench.backprop("stop", running).returncode == 0
+        wait_until(lambda: not alive(leader), timeout_s=6)
+        wait_for_state(bench, running, "stopped", timeout_s=6)
+        assert time.monotonic() - asked_s < 8
+        wait_for_output(bench, "trouble     the GPUs cannot be used: the GPU driver has not answered for 1")
+        assert time.monotonic() - hung_s > 8
+        assert "none can be read: the GPU driver has not answered for 1" in shown.result().stdout
+    assert bench.state(waiting) == "queued"
+    driver.show(A)
+    bench.wait_for_log(waiting, "allocated", timeout_s=60)
+    wait_for_output(bench, "recovered   the GPUs can be used again")
+
+
+TROUBLES = [
+    ((A,), 18, "the NVIDIA driver was upgraded underneath; reboot, or reload its kernel modules"),
+    ((replace(A, handle_rc=15), replace(B, handle_rc=15)), 0, "GPU 1: not used: "),
+    ((replace(A, mem_rc=3),), 0, "GPU 0: not used: its memory cannot be read"),
+    ((replace(A, temp_rc=3),), 0, "GPU 0: not used: its temperature cannot be read"),
+    ((replace(A, reasons=0x40),), 0, "GPU 0: its driver slows it down because of heat"),
+]
+
+
+def test_a_driver_in_trouble_keeps_runs_back_until_it_recovers(bench: Bench, driver: FakeDriver) -> None:
+    script = bench.script("where.py", "import os; print('takes ' + os.environ['CUDA_VISIBLE_DEVICES'])")
+    driver.show(A, B)
+    bench.worker(command=impatient(*QUICK, *SOON_AGAIN))
+    for gpus, init_rc, words in TROUBLES:
+        driver.show(*gpus, init_rc=init_rc)
+        time.sleep(
+            FRESH_S + 0.5
+        )  # an idle worker may decide on a reading this old: until then all looks well
+        run = queue(bench, script=script)
+        assert words in wait_for_reason(bench, run, words)
+        if init_rc:
+            assert f"none can be read: {words}" in bench.backprop("status").stdout
+            wait_for_state(bench, cpu_run(bench), "completed")
+        driver.show(A, B)
+        wait_for_state(bench, run, "completed")
+        assert bench.log(run).strip() in ("takes GPU-aaaa", "takes GPU-bbbb")
+
+
+GARBAGE = "printf 'Segmentation fault \\033[31m\\377\\n0, what?\\n'"
+GOOD = """
+case "$*" in *--query-gpu*)
+  for field in $(printf %s "$*" | sed 's/.*--query-gpu=\\([^ ]*\\).*/\\1/; s/,/ /g'); do
+    case $field in
+      index) v=0;; uuid) v=GPU-tool;; name) v=Tool;; memory.total) v=24576;; memory.free) v=24000;;
+      memory.used) v=576;; temperature.gpu) v=40;; utilization.gpu) v=0;; *) v='[N/A]';;
+    esac
+    out="$out${out:+, }$v"
+  done; echo "$out";;
+esac
+"""
+
+
+def test_nvidia_smi_prints_garbage(bench: Bench, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    fake_tool(tools, "nvidia-smi", GARBAGE)
+    bench.environment["PATH"] = f"{tools}:{bench.environment['PATH']}"
+    bench.home.mkdir(mode=0o700)
+    (bench.home / "config.json").write_text('{"gpu": {"probe": "nvidia-smi"}}')
+    run = queue(bench)
+    bench.worker(command=impatient(*QUICK, *SOON_AGAIN))
+    told = wait_for_reason(bench, run, "no GPU can be used: ", "nvidia-smi printed nothing that can be read")
+    assert "\033" not in told
+    assert "nvidia-smi printed nothing that can be read" in bench.backprop("status").stdout
+    wait_for_state(bench, cpu_run(bench), "completed")
+    fake_tool(tools, "nvidia-smi", GOOD)
+    assert given(bench, run) == ["GPU-tool"]
+
+
+# Other kinds of GPUs, and fewer of them
+
+
+def test_mig_instances_are_gpus_of_their_own(bench: Bench, driver: FakeDriver) -> None:
+    mig = (FakeMig("MIG-aaaa", 10_240), FakeMig("MIG-bbbb", 10_240))
+    driver.show(FakeGpu("GPU-aaaa", mig=mig))
+    words = ("--gpu-min-vram", "8000")
+    runs = [queue(bench, *words) for _ in range(3)]
+    bench.worker("-p", "8", command=impatient(*QUICK))
+    wait_until(lambda: sorted(bench.state(run) for run in runs) == ["queued", "running", "running"])
+    last = next(run for run in runs if bench.state(run) == "queued")
+    started = [given(bench, run) for run in runs if run != last]
+    assert sorted(started) == [["MIG-aaaa"], ["MIG-bbbb"]]
+    assert "VRAM left 2.2 GiB of 10.0 GiB (7.8 GiB promised to runs)" in wait_for_reason(bench, last, "VRAM")
+    assert {gpu["uuid"] for gpu in status(bench)["gpus"]} == {"MIG-aaaa", "MIG-bbbb"}
+
+
+def test_unified_memory_is_the_hosts(bench: Bench, driver: FakeDriver) -> None:
+    driver.show(FakeGpu("GPU-gb10", name="NVIDIA GB10", mem_rc=3))
+    run = queue(bench, "--gpu-min-vram", "100")
+    huge = queue(bench, "--gpu-min-vram", "1048576")
+    bench.worker("-p", "4", command=impatient(*QUICK))
+    assert given(bench, run) == ["GPU-gb10"]
+    wait_for_state(bench, huge, "held")
+    assert re.fullmatch(
+        r"fits nowhere: needs 1024\.0 GiB of VRAM \(declared\), the GPUs here have [\d.]+ GiB",
+        reason(bench, huge),
+    )
+    (gpu,) = status(bench)["gpus"]
+    assert gpu["unified"] is True
+    assert gpu["free_mib"] is None
+    assert gpu["available_mib"] > 0
+
+
+def test_a_worker_uses_the_gpus_it_was_given_only(bench: Bench, driver: FakeDriver) -> None:
+    driver.show(A, B)
+    words = ("--gpu-min-vram", "20000", "--", "--mib", "5000")
+    first, second = queue(bench, *words), queue(bench, *words)
+    bench.worker("-p", "4", env={"CUDA_VISIBLE_DEVICES": "1"}, command=impatient(*QUICK))
+    told = wait_for_reason(bench, second, "GPU 1: VRAM left 4.5 GiB")
+    assert "GPU 0" not in told
+    assert given(bench, first) == ["GPU-bbbb"]
+    two = queue(bench, "--gpus", "2")
+    wait_for_state(bench, two, "held")
+    assert reason(bench, two) == "fits nowhere: needs 2 GPUs, this machine has 1"
+
+
+# What a run asks for
+
+
+def test_what_fits_nowhere_is_held_at_once(bench: Bench, driver: FakeDriver) -> None:
+    driver.show(A, FakeGpu("GPU-bbbb", total=16_384))
+    large = queue(bench, "-g", "100", *HOLD)
+    many = queue(bench, "--gpus", "3", *HOLD)
+    both = queue(bench, "--gpus", "2", "-g", "20", *HOLD)
+    share = queue(bench, "-g", "80%", *HOLD)
+    bench.worker(command=impatient(*QUICK))
+    for run, why in (
+        (large, "needs 100.0 GiB of VRAM (declared), the GPUs here have 24.0 GiB, 16.0 GiB"),
+        (many, "needs 3 GPUs, this machine has 2"),
+        (both, "needs 20.0 GiB of VRAM on each of 2 GPUs (declared), the GPUs here have 24.0 GiB, 16.0 GiB"),
+    ):
+        wait_for_state(bench, run, "held")
+        assert reason(bench, run) == f"fits nowhere: {why}"
+        assert why in bench.backprop("why", run).stdout
+    assert given(bench, share) == ["GPU-aaaa"]
+    assert bench.show(share)["segments"][0]["promised_mib"] == 24_576 * 80 // 100
+    # What was held can be asked for anew with less.
+    assert bench.backprop("resume", large, "-g", "2").returncode == 0
+    assert given(bench, large)
+
+
+def test_exclusive_runs_share_with_nobody_and_cpu_runs_wait_for_nobody(
+    bench: Bench, driver: FakeDriver
+) -> None:
+    driver.show(A)
+    alone = queue(bench, "--exclusive", "--", "--mib", "5000", "--until", "go")
+    bench.worker("-p", "8", command=impatient(*QUICK))
+    bench.wait_for_log(alone, "allocated")
+    small = queue(bench, *HOLD)
+    assert f"GPU 0: run {alone} has it for itself" in wait_for_reason(bench, small, "has it for itself")
+    wait_for_state(bench, cpu_run(bench), "completed")
+    (bench.project / "go").touch()
+    bench.wait_for_log(small, "allocated")
+    also = queue(bench, "--exclusive", *HOLD)
+    told = wait_for_reason(bench, also, "asked for it alone")
+    assert f"GPU 0: asked for it alone, but there runs {small}" in told
+    driver.show(replace(A, temp=99, used=24_000))
+    wait_for_state(bench, cpu_run(bench), "completed")
+
+
+def test_growing_beyond_its_limit_ends_a_run_before_its_neighbours_suffer(
+    bench: Bench, driver: FakeDriver
+) -> None:
+    driver.show(A)
+    greedy = queue(bench, "-g", "6", "--", "--mib", "6000", "--grow-when", "grow", "--grow-mib", "3000")
+    modest = queue(bench, "-g", "6", "--", "--mib", "6000", "--until", "go")
+    bench.worker("-p", "4", command=impatient(*QUICK))
+    for run in (greedy, modest):
+        bench.wait_for_log(run, "allocated")
+    time.sleep(2)
+    assert [bench.state(run) for run in (greedy, modest)] == ["running", "running"]
+    (bench.project / "grow").touch()
+    shown = bench.wait_for(greedy, "failed")
+    assert reason(bench, greedy) == "ended: uses 8.8 GiB on GPU 0, its limit is 6.0 GiB"
+    assert shown["segments"][0]["outcome"] == "over its limit"
+    assert "stopping" in bench.output()
+    (bench.project / "go").touch()
+    wait_for_state(bench, modest, "completed")
+
+
+def test_out_of_gpu_memory_is_named_and_tried_once_more_with_a_larger_need(
+    bench: Bench, driver: FakeDriver
+) -> None:
+    driver.show(A)
+    once = queue(bench, "--", "--mib", "2000", "--oom-segments", "1", "--until", "go")
+    always = queue(bench, "--", "--mib", "2000", "--oom-segments", "9")
+    bench.worker("-p", "4", command=impatient(*QUICK, "scheduler.outcome.BACKOFF_BASE_S=0.5"))
+    shown = bench.wait_for(always, "failed")
+    assert [one["outcome"] for one in shown["segments"]] == ["out of GPU memory"] * 2
+    assert "out of GPU memory: " in reason(bench, always)
+    assert "CUDA out of memory. Tried to allocate 2.00 GiB." in reason(bench, always)
+    assert "requeued" in bench.output()
+    bench.wait_for_log(once, "allocated", 2)
+    assert "begins at beat 19" in bench.log(once, 2)
+    (bench.project / "go").touch()
+    first, second = bench.wait_for(once, "completed")["segments"]
+    assert first["outcome"] == "out of GPU memory"
+    assert second["promised_mib"] >= first["promised_mib"] * 3 // 2
+
+
+# Memory that does not come back
+
+
+def test_memory_that_does_not_come_back_after_a_kill_puts_its_gpu_aside(
+    bench: Bench, driver: FakeDriver
+) -> None:
+    driver.show(A, FULL)
+    run = queue(bench, "--", "--mib", "8000")
+    worker = bench.worker(
+        "-p", "4", command=impatient(*QUICK, "scheduler.governor.gpu_quarantine.PATIENCE_S=1")
+    )
+    bench.wait_for_log(run, "allocated")
+    wait_until(lambda: peak_mib(bench, run) == 8000)
+    # At the very moment of the kill: the worker must not see the memory come back in between.
+    worker.send_signal(signal.SIGSTOP)
+    os.kill(bench.leader(run), signal.SIGKILL)
+    bench.exit_record(run)
+    wait_until(lambda: not allocated(driver))
+    driver.show(replace(A, used=8000), FULL)
+    worker.send_signal(signal.SIGCONT)
+    wait_for_state(bench, run, "failed")
+    lost = f"7.8 GiB of run {run} have not come back after its processes ended"
+    wait_for_output(bench, f"quarantine  GPU 0 (Fake GPU): {lost}")
+    waiting = queue(bench, "--gpu-min-vram", "6000", *HOLD)
+    assert f"GPU 0: kept aside: {lost}" in wait_for_reason(bench, waiting, "kept aside")
+    assert f"GPU 0: kept aside: {lost}" in bench.backprop("status").stdout
+    assert status(bench)["gpus"][0]["quarantine"] == lost
+    wait_for_state(bench, cpu_run(bench), "completed")
+    driver.show(A, FULL)
+    assert given(bench, waiting) == ["GPU-aaaa"]
+    wait_for_output(bench, "recovered   GPU 0 (Fake GPU) is used again")
+    assert status(bench)["gpus"][0]["quarantine"] is None

@@ -1,0 +1,457 @@
+"""Opening, writing and refusing the database: real files, other processes, full disks."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from peewee import OperationalError
+
+from backprop.migrations import runner
+from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged, DatabaseRefused
+from backprop.scheduler.home import layout
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.store import connection as databases
+from backprop.scheduler.store.connection import Database, open_database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import claims, enqueue, user_requests
+from tests.support.harness import ROOT
+from tests.support.store_rows import SPEC, add_run
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return layout.ensure(Home(tmp_path / "home"))
+
+
+def fill(home: Home, sql: str) -> bytes:
+    """Make the file with plain SQLite; its bytes."""
+    connection = sqlite3.connect(home.database, isolation_level=None)
+    connection.executescript(sql)
+    connection.close()
+    return home.database.read_bytes()
+
+
+def create(home: Home, runs: int = 1) -> None:
+    """A database of ours, closed again."""
+    opened = open_database(home)
+    for number in range(runs):
+        add_run(opened, f"r{number}")
+    opened.close()
+
+
+def refusal(home: Home) -> str:
+    with pytest.raises(BackpropError) as caught:
+        open_database(home)
+    assert isinstance(caught.value, DatabaseRefused)
+    why = str(caught.value)
+    assert "\n" not in why
+    assert str(home.database) in why
+    return why
+
+
+CHECK = """
+import sqlite3
+looking = sqlite3.connect(home.database)
+print(looking.execute("PRAGMA integrity_check").fetchone()[0])
+looking.close()
+"""
+
+
+def integrity(home: Home) -> str:
+    """A second process's opinion of the file."""
+    return said(child(CHECK, home)).strip()
+
+
+PRELUDE = """
+from pathlib import Path
+from backprop.scheduler.store.writes import claims, enqueue as newruns
+from backprop.scheduler.home import layout as homes
+from backprop.scheduler.store.writes import claims, enqueue as newruns, user_requests as queue
+from backprop.scheduler.store.reads import queries as reads
+from backprop.scheduler.store.connection import open_database
+from backprop.scheduler.errors import DatabaseBusy
+from backprop.scheduler.home.layout import Home
+from tests.support.store_rows import SPEC, add_run
+"""
+
+
+def child(code: str, home: Home) -> "subprocess.Popen[str]":
+    """Start another process with `home` in its hands."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", program(code, home)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def program(code: str, home: Home) -> str:
+    return f"{PRELUDE}home = Home(Path({str(home.root)!r}))\n{textwrap.dedent(code)}"
+
+
+def said(started: "subprocess.Popen[str]") -> str:
+    """What another process printed, once it has ended well."""
+    out, errors = started.communicate(timeout=90)
+    assert (started.returncode, errors) == (0, ""), errors
+    return out
+
+
+def test_how_it_is_kept(home: Home) -> None:
+    opened = open_database(home)
+    pragma = {name: opened.read(lambda name=name: opened._db.execute_sql(f"PRAGMA {name}").fetchone()[0])
+              for name in ("journal_mode", "synchronous", "foreign_keys", "mmap_size", "busy_timeout")}  # fmt: skip
+    opened.close()
+    assert pragma == {
+        "journal_mode": "delete",
+        "synchronous": 3,
+        "foreign_keys": 1,
+        "mmap_size": 0,
+        "busy_timeout": 0,
+    }
+
+
+def test_it_is_ours_alone_whatever_the_umask(home: Home) -> None:
+    before = os.umask(0)
+    try:
+        create(home)
+        assert os.umask(0) == 0, "the umask of the process is as it was"
+    finally:
+        os.umask(before)
+    for path in home.root.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_newer_schema_is_refused_and_left_alone(home: Home) -> None:
+    create(home)
+    newer = runner.LATEST + 1
+    before = fill(home, f"PRAGMA user_version = {newer}")
+    why = refusal(home)
+    assert f"schema {newer}" in why
+    assert "upgrade" in why
+    assert home.database.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "PRAGMA application_id = 7; CREATE TABLE runs (id)",
+        "PRAGMA user_version = 1; CREATE TABLE runs (id)",
+        "PRAGMA application_id = 7",
+        "CREATE TABLE notes (text)",
+    ],
+)
+def test_another_programs_database_is_refused_and_left_alone(home: Home, sql: str) -> None:
+    before = fill(home, sql)
+    assert "some other program's" in refusal(home)
+    assert home.database.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("version", "safe"),
+    [
+        ((3, 37, 2), False),
+        ((3, 44, 5), False),
+        ((3, 44, 6), True),
+        ((3, 46, 1), False),
+        ((3, 50, 6), False),
+        ((3, 50, 7), True),
+        ((3, 51, 2), False),
+        ((3, 51, 3), True),
+        ((3, 53, 0), True),
+    ],
+)
+def test_wal_is_refused_where_the_engine_can_corrupt_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int], safe: bool
+) -> None:
+    create(home)
+    fill(home, "PRAGMA journal_mode = WAL")
+    monkeypatch.setattr(databases.sqlite3, "sqlite_version_info", version)
+    if safe:
+        open_database(home).close()
+    else:
+        assert "PRAGMA journal_mode=DELETE" in refusal(home)
+
+
+def cut_short(data: bytearray) -> None:
+    del data[len(data) // 2 :]
+
+
+def not_sqlite(data: bytearray) -> None:
+    data[:100] = b"x" * 100
+
+
+@pytest.mark.parametrize("damage", [cut_short, not_sqlite])
+def test_a_damaged_file_is_refused_and_left_as_it_is(home: Home, damage: object) -> None:
+    create(home, 20)
+    data = bytearray(home.database.read_bytes())
+    damage(data)  # type: ignore[operator]
+    home.database.write_bytes(data)
+    why = refusal_on_use(home)
+    assert "is damaged" in why
+    assert f"its runs live on in {home.runs}; repair it with: backprop worker" in why
+    assert home.database.read_bytes() == bytes(data)
+
+
+def refusal_on_use(home: Home) -> str:
+    """The refusal, at the latest when the runs are asked for."""
+    with pytest.raises(DatabaseRefused) as caught:
+        opened = open_database(home)
+        try:
+            queries.list_runs(opened)
+        finally:
+            opened.close()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_quiet_damage_is_found_by_the_check_of_a_starting_worker(home: Home) -> None:
+    create(home, 20)
+    opened = open_database(home)
+    assert opened.integrity_problem() is None
+    opened.close()
+    data = bytearray(home.database.read_bytes())
+    page = data.rindex(b"/project/train.py") // 4096 * 4096
+    data[page + 8 : page + 200] = os.urandom(192)
+    home.database.write_bytes(data)
+    opened = open_database(home)
+    try:
+        problem = opened.integrity_problem()
+    except DatabaseRefused as error:
+        problem = str(error)
+    opened.close()
+    assert problem
+
+
+def test_tables_taken_away_while_it_is_open_are_damage(home: Home) -> None:
+    """A copy put into the file by another program empties it first. Whoever looked then is told "no such table" by
+    SQLite from there on, whatever comes to lie in the file."""
+    database = open_database(home)
+    run = add_run(database, "aaaa1111")
+    size = home.database.stat().st_size
+    os.truncate(home.database, 0)
+    with pytest.raises(DatabaseDamaged, match="taken away while it was open"):
+        queries.workers(database)
+    with pytest.raises(DatabaseDamaged, match="taken away while it was open"):
+        user_requests.ask_to_stop(database, run, 1.0)
+    with home.database.open("r+b") as file:
+        file.write(b"nothing to see here\n" * (size // 20))
+    with pytest.raises(DatabaseDamaged, match="is damaged"):
+        queries.workers(database)
+    database.close()
+
+
+def test_a_mistake_in_sql_is_no_damage(home: Home) -> None:
+    database = open_database(home)
+    with pytest.raises(OperationalError, match="no such table: absent"):
+        database.rows("SELECT 1 FROM absent")
+    database.close()
+
+
+def test_a_file_that_may_not_be_read_or_written_is_refused(home: Home) -> None:
+    home.database.mkdir()
+    assert "cannot be opened" in refusal(home)
+
+
+def test_a_locked_database_is_waited_for(home: Home) -> None:
+    """Longer than SQLite's own patience of 5 s: the verb is tried again, and done exactly once."""
+    create(home)
+    opened = open_database(home)
+    holder = child(
+        """
+        import sqlite3, time
+        other = sqlite3.connect(home.database, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        print("held", flush=True)
+        time.sleep(6)
+        other.execute("COMMIT")
+        other.close()
+        """,
+        home,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    began_s = time.monotonic()
+    enqueue.enqueue(opened, "late", "late", SPEC, 1.0, "queued")
+    assert time.monotonic() - began_s > 5
+    assert [run.id for run in queries.list_runs(opened)].count("late") == 1
+    opened.close()
+    said(holder)
+
+
+def test_opening_waits_for_the_lock_too(home: Home) -> None:
+    create(home)
+    holder = child(
+        """
+        import sqlite3, time
+        other = sqlite3.connect(home.database, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        print("held", flush=True)
+        time.sleep(1.5)
+        other.execute("COMMIT")
+        other.close()
+        """,
+        home,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    opened = open_database(home)
+    assert len(queries.list_runs(opened)) == 1
+    opened.close()
+    said(holder)
+
+
+def test_one_that_stays_locked_is_refused_with_advice(home: Home) -> None:
+    create(home)
+    opened = open_database(home)
+    opened._patience_s = 0.2
+    other = sqlite3.connect(home.database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        with pytest.raises(DatabaseBusy, match="fuser"):
+            add_run(opened, "x")
+        assert len(queries.list_runs(opened)) == 1, "reading goes on beside a writer"
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+    add_run(opened, "x")
+    opened.close()
+
+
+FILL_UP = """
+done = 0
+try:
+    for number in range(5000):
+        newruns.enqueue(opened, f"n{number}", "x" * 3000, SPEC, 1.0, "queued")
+        done += 1
+except DatabaseBusy as error:
+    print(error)
+"""
+GO_ON = """
+newruns.enqueue(opened, "after", "after", SPEC, 1.0, "queued")
+print(len(reads.list_runs(opened)) - done)
+opened.close()
+"""
+
+
+def test_a_file_that_may_not_grow_is_one_line_and_nothing_is_corrupt(home: Home) -> None:
+    """As over a quota: the failed write changed nothing, what was written before is there, it goes on later."""
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (400_000, -1))\n"
+    relief = "resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))"
+    told, rest = said(
+        child("opened = open_database(home)\n" + limit + FILL_UP + relief + GO_ON, home)
+    ).splitlines()
+    assert f"the disk of {home.database}" in told
+    assert "nothing was changed" in told
+    assert rest == "1", "all of those before, and the one after"
+    assert integrity(home) == "ok"
+
+
+def test_a_full_disk_is_named_and_nothing_is_corrupt(tmp_path: Path) -> None:
+    """On a disk of 1 MiB of its own, in a mount namespace of its own where the kernel lets us have one."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    make = """
+homes.ensure(home)
+(home.root / "ballast").write_bytes(bytes(200_000))
+opened = open_database(home)
+"""
+    relief = "(home.root / 'ballast').unlink()"
+    script = tmp_path / "fill.py"
+    script.write_text(program(make + FILL_UP + relief + GO_ON + CHECK, Home(mount / "home")))
+    inside = f"mount -t tmpfs -o size=1m tmpfs {mount} && exec {sys.executable} {script}"
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", inside],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    if "unshare:" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"no mount namespace to be had: {done.stderr.strip()}")
+    told, rest, sound = done.stdout.splitlines()
+    assert "no room left on the disk" in told, done.stderr
+    assert (rest, sound) == ("1", "ok")
+
+
+def test_a_forked_child_cannot_use_it_and_does_no_harm(home: Home) -> None:
+    """A child that so much as closes an inherited connection corrupts the file under its parent."""
+    told = said(
+        child(
+            """
+            import gc, os, sys
+
+            def use_in_child():
+                global opened
+                uses = (lambda: reads.list_runs(opened), lambda: add_run(opened, "c"), opened.integrity_problem)
+                refused = 0
+                for use in uses:
+                    try:
+                        use()
+                    except Exception:
+                        refused += 1
+                del opened
+                gc.collect()
+                return 0 if refused == len(uses) else 1
+
+            def fork_inside():
+                queue.Run.update(name="renamed").where(queue.Run.id == "before").execute()
+                pid = os.fork()
+                if pid == 0:
+                    os._exit(use_in_child())
+                return pid
+
+            opened = open_database(home)
+            add_run(opened, "before")
+            assert os.waitstatus_to_exitcode(os.waitpid(opened.write(fork_inside), 0)[1]) == 0
+            pid = os.fork()
+            if pid == 0:
+                sys.exit(use_in_child())
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            for number in range(30):
+                add_run(opened, f"after{number}")
+            print(opened.integrity_problem(), len(reads.list_runs(opened)), reads.find_run(opened, "before").name)
+            opened.close()
+            """,
+            home,
+        )
+    )
+    assert told == "None 31 renamed\n"
+    assert integrity(home) == "ok"
+
+
+def test_two_writers_without_pauses_both_get_on(home: Home) -> None:
+    create(home)
+    writers = [
+        child(
+            f"""
+            opened = open_database(home)
+            for number in range(60):
+                newruns.enqueue(opened, f"w{who}-{{number}}", "x", SPEC, 1.0, "queued")
+            opened.close()
+            """,
+            home,
+        )
+        for who in range(2)
+    ]
+    for writer in writers:
+        said(writer)
+    opened = open_database(home)
+    assert len(queries.list_runs(opened)) == 121
+    assert opened.integrity_problem() is None
+    opened.close()
+
+
+def test_another_process_finds_a_change(database: Database) -> None:
+    before = database.changes()
+    assert database.changes() == before
+    claims.worker_started(database, "w", 1, 2, 1.0)
+    assert database.changes() == before, "its own commits do not count"
+    said(child("opened = open_database(home)\nadd_run(opened, 'x')\nopened.close()", database.home))
+    assert database.changes() != before

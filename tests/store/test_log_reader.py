@@ -1,0 +1,192 @@
+"""What is heard of a segment: its log and its events file, each span of bytes once, whoever reads."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import progress
+from backprop.worker.segments import log_reader
+from backprop.worker.segments.log_reader import CHECKPOINTS_A_BATCH, LogReader
+from tests.support.store_rows import SPEC, add_run, claimed, get
+
+
+class Segment:
+    """A claimed run whose script is us: it writes into the log, listeners come and go."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        self.cwd, self.folder = folder / "cwd", folder / "1"
+        self.cwd.mkdir()
+        self.folder.mkdir()
+        spec = msgspec.structs.replace(SPEC, cwd=str(self.cwd))
+        claimed(database, add_run(database, "r1", spec=spec), now_s=time.time())
+        self.listener = self.another()
+
+    def another(self) -> LogReader:
+        """A listener that starts where the stored offsets stand, as a next worker's does."""
+        segment = queries.segment(self.database, "r1", 1)
+        assert segment is not None
+        return LogReader(get(self.database, "r1"), segment, self.folder)
+
+    def prints(self, *lines: object, to: str = "log", end: str = "\n") -> None:
+        with (self.folder / to).open("a") as file:
+            for line in lines:
+                file.write((line if isinstance(line, str) else json.dumps(line)) + end)
+
+    def saves(self, name: str, step: int | None = None) -> None:
+        (self.cwd / name).write_text("weights")
+        self.prints({"event": "checkpoint_saved", "path": name, "step": step})
+
+    def hear(self, final: bool = False) -> bool:
+        """Hear and store; whether there was anything to store."""
+        heard = self.listener.hear(final)
+        if heard is None:
+            return False
+        assert progress.record(self.database, "r1", 1, heard)
+        self.listener.stored(heard)
+        return True
+
+    def steps(self) -> tuple[int | None, float | None]:
+        run = get(self.database, "r1")
+        return run.last_step, run.last_loss
+
+    def checkpoints(self) -> list[str]:
+        """Good ones, oldest first."""
+        saved = queries.checkpoints(self.database, "r1")
+        return [Path(one.path).name for one in reversed(saved) if one.refused is None]
+
+
+@pytest.fixture
+def segment(database: Database, tmp_path: Path) -> Segment:
+    made = Segment(database, tmp_path)
+    yield made  # type: ignore[misc]
+    made.listener.close()
+
+
+def test_progress_and_checkpoints_are_heard_from_both_files(segment: Segment) -> None:
+    assert not segment.hear(), "nothing is there yet"
+    segment.prints({"step": 1, "loss": 0.9}, "ordinary output", {"step": 2})
+    (segment.cwd / "a.pt").write_text("weights")
+    segment.prints({"event": "checkpoint_saved", "path": "a.pt", "step": 2}, to="events.jsonl")
+    assert segment.hear()
+    assert segment.steps() == (2, 0.9)
+    assert segment.checkpoints() == ["a.pt"]
+    assert not segment.hear(), "each once"
+
+
+def test_the_next_worker_reads_on_where_the_last_one_stood(segment: Segment) -> None:
+    segment.saves("1.pt", 1)
+    assert segment.hear()
+    segment.listener.close()
+    segment.saves("2.pt", 2)
+    segment.listener = segment.another()
+    assert segment.hear()
+    assert segment.checkpoints() == ["1.pt", "2.pt"]
+
+
+def test_two_workers_that_read_the_same_bytes_store_them_once(segment: Segment) -> None:
+    other = segment.another()
+    segment.saves("1.pt", 1)
+    first, second = segment.listener.hear(), other.hear()
+    assert first is not None
+    assert second is not None
+    assert progress.record(segment.database, "r1", 1, first)
+    assert not progress.record(segment.database, "r1", 1, second)
+    assert segment.checkpoints() == ["1.pt"]
+    other.close()
+
+
+def test_a_line_counts_once_it_is_whole(segment: Segment) -> None:
+    segment.prints('{"step": 7, ', end="")
+    segment.hear()
+    assert segment.steps() == (None, None)
+    segment.prints('"loss": 0.25}')
+    assert segment.hear()
+    assert segment.steps() == (7, 0.25)
+
+
+def test_at_the_end_a_last_line_counts_without_its_newline(segment: Segment) -> None:
+    (segment.cwd / "1.pt").write_text("weights")
+    segment.prints('{"event": "checkpoint_saved", "path": "1.pt"}', end="")
+    segment.hear()
+    assert segment.checkpoints() == []
+    assert segment.hear(final=True)
+    assert segment.checkpoints() == ["1.pt"]
+
+
+def test_at_the_end_everything_is_read_however_much_it_is(segment: Segment) -> None:
+    segment.prints(*["x" * 1000] * 5000)
+    segment.saves("last.pt", 9)
+    assert segment.hear(final=True)
+    assert segment.checkpoints() == ["last.pt"]
+    row = queries.segment(segment.database, "r1", 1)
+    assert row is not None
+    assert row.log_offset == (segment.folder / "log").stat().st_size
+
+
+def test_bad_events_are_counted_and_harm_nothing(segment: Segment) -> None:
+    segment.prints({"step": "many"}, {"event": "checkpoint_saved"}, '{"step": 3', {"step": 3})
+    assert segment.hear()
+    row = queries.segment(segment.database, "r1", 1)
+    assert row is not None
+    assert row.bad_events == 3
+    assert segment.steps() == (3, None)
+
+
+def test_a_claim_that_does_not_hold_is_kept_with_the_reason(segment: Segment) -> None:
+    (segment.cwd / "empty.pt").touch()
+    outside = segment.cwd.parent / "outside.pt"
+    outside.write_text("weights")
+    (segment.cwd / "old.pt").write_text("weights")
+    os.utime(segment.cwd / "old.pt", (1.0, 1.0))
+    for name in ("empty.pt", str(outside), "../outside.pt", "old.pt", "missing.pt"):
+        segment.prints({"event": "checkpoint_saved", "path": name})
+    assert segment.hear()
+    saved = {one.path: one.refused or "" for one in queries.checkpoints(segment.database, "r1")}
+    assert segment.checkpoints() == []
+    assert "it is empty" in saved["empty.pt"]
+    assert "outside the run's folders" in saved["../outside.pt"]
+    assert "holds no new work" in saved["old.pt"]
+    assert "No such file" in saved["missing.pt"]
+    assert len(saved) == 5
+
+
+def test_of_a_flood_the_last_ones_count(segment: Segment) -> None:
+    for number in range(50):
+        segment.saves(f"{number}.pt", number)
+    segment.saves("3.pt", 50)
+    assert segment.hear()
+    expected = [f"{number}.pt" for number in range(51 - CHECKPOINTS_A_BATCH, 50)] + ["3.pt"]
+    assert segment.checkpoints() == expected, "one said twice counts where it was said last"
+
+
+def test_ordinary_output_alone_is_seldom_worth_a_transaction(
+    segment: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment.prints("starting")
+    assert segment.hear(), "the first sign of life is"
+    row = queries.segment(segment.database, "r1", 1)
+    assert row is not None
+    assert row.first_output_s is not None
+    segment.prints("chatter")
+    assert not segment.hear()
+    monkeypatch.setattr(log_reader, "QUIET_STORE_S", 0.0)
+    assert segment.hear()
+    again = queries.segment(segment.database, "r1", 1)
+    assert again is not None
+    assert again.first_output_s == row.first_output_s, "only the first"
+
+
+def test_a_log_that_was_emptied_is_read_from_its_beginning(segment: Segment) -> None:
+    segment.saves("1.pt", 1)
+    assert segment.hear()
+    (segment.folder / "log").write_text("")
+    segment.prints({"step": 5})
+    assert segment.hear()
+    assert segment.steps()[0] == 5

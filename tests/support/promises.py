@@ -1,0 +1,133 @@
+"""What must hold whatever was killed, whenever: the promises, checked against the leaders' own books.
+
+`tests/support/scripts/ledger.py` writes the books; the run folders and the database say what Backprop made of it.
+
+    I1   a run never has two leaders at once, nor one segment twice
+    I2   a run whose script has ended well is not started again once that is on record
+    I3   every run ends
+    I4   recovery kills no leader that lives
+    I5   an end is believed only where there is evidence of it
+    I6   the database is sound
+    I7   a segment begins from a whole checkpoint, and from none older than the last one announced
+    I8   a segment's running time keeps to timebox + grace
+    I9   no process is left
+    I10  a worker's descriptors and memory do not grow (see test_hostile_input)
+"""
+
+import json
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support.harness import processes_with
+
+FINAL = ("completed", "failed", "timeboxed", "stopped")
+LATE_S = 25.0
+"""What a loaded machine may add to timebox and grace: the supervisor's own 5 s and 10 s, and time to wake up."""
+
+
+@dataclass
+class Book:
+    """One run's ledger, read."""
+
+    starts: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    steps: set[int] = field(default_factory=set[int])
+    ends: dict[int, int] = field(default_factory=dict[int, int])
+    faults: list[str] = field(default_factory=list[str])
+
+
+def read_book(project: Path, run: str) -> Book:
+    """Read `ledger-RUN`; whatever contradicts a promise by itself is among the faults."""
+    book, announced, began = Book(), 0, 0
+    path = project / f"ledger-{run}"
+    for line in path.read_text().splitlines() if path.exists() else ():
+        word, *rest = line.split()
+        if word == "fault":
+            book.faults.append(f"I1: {line}")
+            continue
+        segment, number = int(rest[0]), int(rest[1])
+        if word == "start":
+            if book.starts and segment <= book.starts[-1][0]:
+                book.faults.append(f"I1: segment {segment} starts after segment {book.starts[-1][0]}")
+            if number < announced:
+                book.faults.append(f"I7: segment {segment} begins at {number}, {announced} was announced")
+            began = segment
+            book.starts.append((segment, number))
+        elif segment != began:
+            book.faults.append(f"I1: segment {segment} goes on after segment {began} began")
+        if word == "step":
+            book.steps.add(number)
+        elif word == "saved":
+            announced = max(announced, number)
+        elif word == "end":
+            book.ends[segment] = number
+    return book
+
+
+def faults_of_run(
+    home: Path, project: Path, row: dict[str, Any], segments: list[dict[str, Any]]
+) -> list[str]:
+    """What is wrong with one run that is to be over. `row`, `segments`: as the database has them."""
+    run, state = row["id"], row["state"]
+    book = read_book(project, run)
+    faults = [*book.faults]
+    if state not in FINAL:
+        faults.append(f"I3: it is {state}: {row['reason']}")
+    timebox_s, grace_s = _times(row)
+    for one in segments:
+        exit_path = home / "runs" / run / str(one["number"]) / "exit.json"
+        record = json.loads(exit_path.read_text()) if exit_path.exists() else None
+        newest = one["number"] == row["segment"]
+        well = record is not None and record.get("exit_code") == 0 and record.get("asked") is None
+        if well and not newest:
+            faults.append(f"I2: segment {one['number']} had ended well, and {row['segment']} was started")
+        if one["outcome"] == "completed" and not well:
+            faults.append(f"I5: segment {one['number']} is called completed; on record: {record}")
+        if one["ended_at_s"] is None and state in FINAL:
+            faults.append(f"I3: segment {one['number']} never ended")
+        if record and record.get("running_s", 0.0) > timebox_s + grace_s + LATE_S:
+            faults.append(f"I8: segment {one['number']} ran {record['running_s']} s")
+    if state == "completed":
+        if 0 not in book.ends.values():
+            faults.append("I5: completed, but no script of it has ended well")
+        if book.steps != set(range(1, max(book.steps, default=0) + 1)):
+            faults.append("I7: steps are missing")
+    return [f"run {run}: {fault}" for fault in faults]
+
+
+def _times(row: dict[str, Any]) -> tuple[float, float]:
+    spec = json.loads(row["spec"])
+    return float(spec.get("timebox_s", 600.0)), float(spec.get("grace_s", 30.0))
+
+
+def rows(home: Path, table: str, patience_s: float = 30.0) -> list[dict[str, Any]]:
+    database = sqlite3.connect(home / "backprop.db", timeout=patience_s)
+    database.row_factory = sqlite3.Row
+    try:
+        return [dict(row) for row in database.execute(f"SELECT * FROM {table}")]
+    finally:
+        database.close()
+
+
+def unsound(home: Path) -> list[str]:
+    """I6."""
+    database = sqlite3.connect(home / "backprop.db", timeout=30)
+    try:
+        found = database.execute("PRAGMA integrity_check").fetchall()
+    finally:
+        database.close()
+    return [] if found == [("ok",)] else [f"I6: {found}"]
+
+
+def faults(home: Path, project: Path) -> list[str]:
+    """Everything that is wrong once all is to be over."""
+    found = unsound(home)
+    segments = rows(home, "segments")
+    for row in rows(home, "runs"):
+        mine = sorted((one for one in segments if one["run_id"] == row["id"]), key=lambda one: one["number"])
+        found += faults_of_run(home, project, row, mine)
+    left = processes_with(f"BACKPROP_HOME={home}")
+    if left:
+        found.append(f"I9: left alive: {left}")
+    return found

@@ -1,0 +1,84 @@
+"""A run whose script says nothing, for tests of what is seen of it from outside."""
+
+import io
+import time
+import zipfile
+from pathlib import Path
+
+import msgspec
+
+from backprop.scheduler.lifecycle import Event
+from backprop.scheduler.outcome import NextMove, SegmentResult
+from backprop.scheduler.records import RunRecord, SegmentRecord
+from backprop.scheduler.spec import Plan
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import claims, progress
+from backprop.worker.checkpoints.candidate import WriterExit
+from backprop.worker.checkpoints.scanner import CheckpointScanner, ScannedCheckpoint
+from tests.support.store_rows import SPEC, add_run, claimed, get
+
+CLEAN = WriterExit(None, killed=False)
+
+
+class Watched:
+    """A claimed run whose plan names `out/`; we are the script, a spotter is a worker's eye."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        self.cwd, self.folder = folder / "cwd", folder / "1"
+        self.out = self.cwd / "out"
+        self.out.mkdir(parents=True)
+        self.folder.mkdir()
+        self.home = folder / "home"
+        self.pids: frozenset[int] = frozenset()
+
+    def start(self, **plan: object) -> None:
+        wanted = {"globs": (f"{self.out}/*",), **plan}
+        spec = msgspec.structs.replace(SPEC, cwd=str(self.cwd), plan=msgspec.convert(wanted, Plan))
+        claimed(self.database, add_run(self.database, "r1", spec=spec), now_s=time.time())
+
+    def segment(self) -> SegmentRecord:
+        segment = queries.segment(self.database, "r1", 1)
+        assert segment is not None
+        return segment
+
+    def spotter(self) -> CheckpointScanner:
+        known = queries.checkpoints(self.database, "r1")
+        return CheckpointScanner(
+            get(self.database, "r1"), self.segment(), avoid=self.home, known=known, pids=lambda: self.pids
+        )
+
+    def store(self, found: list[ScannedCheckpoint]) -> None:
+        segment = self.segment()
+        at = (segment.log_offset, segment.events_offset)
+        heard = progress.SegmentReport(
+            log_from=at[0],
+            log_to=at[0],
+            events_from=at[1],
+            events_to=at[1],
+            spotted=[one.record for one in found],
+        )
+        assert progress.record(self.database, "r1", 1, heard)
+
+    def requeue(self, outcome: str = "timeboxed") -> RunRecord:
+        """Its segment has ended; the run as it waits for the next one."""
+        verdict = NextMove(Event.REQUEUED, outcome, "why")
+        claims.apply_result(self.database, get(self.database, "r1"), verdict, SegmentResult(), time.time())
+        return get(self.database, "r1")
+
+    def rows(self) -> list[tuple[str, int | None]]:
+        """Good checkpoints on record, oldest first."""
+        saved = queries.checkpoints(self.database, "r1")
+        return [(Path(one.path).name, one.step) for one in reversed(saved) if one.refused is None]
+
+
+def names(found: list[ScannedCheckpoint]) -> list[str]:
+    return [Path(one.record.path).name for one in found]
+
+
+def zip_bytes() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", b"weights" * 1000)
+    return buffer.getvalue()

@@ -1,0 +1,450 @@
+"""Checkpoints that no script announces: found on disk once they are complete, each once, at a bounded cost."""
+
+import glob
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from backprop.scheduler.spec import Plan
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import progress
+from backprop.worker.checkpoints import directory_scan, glob_walk, open_files, scanner
+from backprop.worker.checkpoints.candidate import WriterExit, step_in
+from backprop.worker.checkpoints.formats import looks_torn, looks_whole
+from backprop.worker.checkpoints.resume import picks_itself
+from backprop.worker.checkpoints.scanner import CheckpointScanner
+from backprop.worker.segments.log_reader import LogReader
+from tests.support.harness import Bench, wait_until
+from tests.support.store_rows import SPEC, get
+from tests.support.unannounced_run import CLEAN, Watched, names, zip_bytes
+
+WRITER = """
+import sys, time
+with open(sys.argv[1], "wb") as file:
+    for part in range(int(sys.argv[2])):
+        file.write(b"part")
+        file.flush()
+        print(part, flush=True)
+        sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def watched(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """Looks as often as it is asked to, and is content with a tenth of a second."""
+    monkeypatch.setattr(scanner, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(scanner, "COST_SHARE", 1e9)
+    monkeypatch.setattr(scanner, "SETTLED_S", 0.1)
+    return Watched(database, tmp_path)
+
+
+def looks(spotter: CheckpointScanner, for_s: float = 0.5) -> list[str]:
+    """All that a series of looks finds."""
+    found: list[str] = []
+    end = time.monotonic() + for_s
+    while time.monotonic() < end:
+        found += names(spotter.look())
+        time.sleep(0.02)
+    return found
+
+
+def until_found(spotter: CheckpointScanner) -> list[scanner.ScannedCheckpoint]:
+    found: list[scanner.ScannedCheckpoint] = []
+    wait_until(lambda: found.extend(spotter.look()) or found)
+    return found
+
+
+def test_a_file_is_found_once_it_has_stayed_the_same(watched: Watched) -> None:
+    watched.start(step_pattern=r"step(\d+)")
+    (watched.out / "old.pt").write_text("weights")
+    os.utime(watched.out / "old.pt", (1, 1))
+    spotter = watched.spotter()
+    (watched.out / "step7.pt").write_text("weights")
+    assert spotter.look() == [], "one look says nothing"
+    (found,) = until_found(spotter)
+    assert (found.record.path, found.record.step) == (str(watched.out / "step7.pt"), 7)
+    assert found.record.saved_at_s == pytest.approx((watched.out / "step7.pt").stat().st_mtime, abs=1)
+    assert looks(spotter) == [], "once, and never the one from before"
+
+
+def test_a_file_that_changes_between_looks_is_not_complete(watched: Watched) -> None:
+    watched.start()
+    spotter = watched.spotter()
+    for size in range(1, 15):
+        (watched.out / "a.pt").write_bytes(b"x" * size)
+        assert spotter.look() == []
+        time.sleep(0.02)
+    assert names(until_found(spotter)) == ["a.pt"]
+
+
+@pytest.fixture
+def slow_writer() -> Iterator[Callable[[Path], "subprocess.Popen[str]"]]:
+    """A process that writes a file in place, a part for each line it is sent."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(path: Path) -> "subprocess.Popen[str]":
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), "3"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(writer)
+        return writer
+
+    yield start
+    for writer in started:
+        writer.kill()
+        writer.communicate()
+
+
+def test_what_a_process_of_the_run_still_writes_is_never_taken(
+    watched: Watched, slow_writer: Callable[[Path], "subprocess.Popen[str]"]
+) -> None:
+    watched.start()
+    spotter, path = watched.spotter(), watched.out / "slow.bin"
+    writer = slow_writer(path)
+    watched.pids = frozenset({writer.pid})
+    assert writer.stdout is not None
+    assert writer.stdin is not None
+    for part in range(3):
+        assert writer.stdout.readline() == f"{part}\n"
+        assert path.stat().st_size == 4 * (part + 1)
+        assert looks(spotter, 0.4) == [], "long unchanged, and half of it"
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+    assert writer.wait(timeout=20) == 0
+    assert names(until_found(spotter)) == ["slow.bin"]
+
+
+def test_what_is_open_for_reading_alone_is_complete(watched: Watched) -> None:
+    watched.start()
+    path = watched.out / "a.pt"
+    path.write_text("weights")
+    with path.open("rb"):
+        assert open_files.open_for_writing([str(path)], [os.getpid()]) == frozenset()
+        with path.open("ab"):
+            written = open_files.open_for_writing([str(path), str(watched.out), "/nothing"], [os.getpid()])
+            assert written == {str(path), str(watched.out)}
+    assert os.getpid() in set(open_files.own_processes())
+
+
+def test_half_of_a_zip_is_not_taken_even_where_nothing_holds_it(watched: Watched) -> None:
+    watched.start()
+    spotter, whole = watched.spotter(), zip_bytes()
+    (watched.out / "a.pt").write_bytes(whole[: len(whole) // 2])
+    assert looks(spotter) == []
+    assert spotter.last_look(CLEAN) == []
+    (watched.out / "a.pt").write_bytes(whole)
+    assert names(until_found(spotter)) == ["a.pt"]
+
+
+def test_a_folder_is_complete_when_what_it_needs_is_there(watched: Watched) -> None:
+    watched.start(globs=(f"{watched.out}/checkpoint-*",), needs=("trainer_state.json",))
+    spotter, folder = watched.spotter(), watched.out / "checkpoint-20"
+    folder.mkdir()
+    (folder / "optimizer.pt").write_bytes(zip_bytes())
+    assert looks(spotter, 0.3) == []
+    (folder / "trainer_state.json").write_text('{"global_step": ')
+    assert looks(spotter, 0.3) == [], "the sentinel is not whole"
+    (folder / "trainer_state.json").write_text('{"global_step": 20}')
+    (folder / "checkpoint-is-incomplete.txt").touch()
+    assert looks(spotter, 0.3) == [], "it says itself that it is not complete"
+    (folder / "checkpoint-is-incomplete.txt").unlink()
+    (found,) = until_found(spotter)
+    assert found.record.is_dir
+    assert found.record.size_bytes > 100
+    assert not found.in_place
+
+
+def test_files_of_a_save_that_goes_on_are_no_checkpoints(watched: Watched) -> None:
+    watched.start()
+    for name in ("a.pt.tmp", "b.partial", "c.incomplete"):
+        (watched.out / name).write_text("weights")
+    assert looks(watched.spotter(), 0.4) == []
+
+
+def test_what_is_overwritten_in_the_same_file_is_noticed(watched: Watched) -> None:
+    watched.start()
+    spotter = watched.spotter()
+    (watched.out / "last.bin").write_text("weights 1")
+    (watched.out / "atomic.bin").write_text("weights 1")
+    first = until_found(spotter)
+    assert [one.in_place for one in first] == [False, False]
+    (watched.out / "last.bin").write_text("weights two")
+    (watched.out / "draft").write_text("weights two")
+    (watched.out / "draft").rename(watched.out / "atomic.bin")
+    again = {Path(one.record.path).name: one.in_place for one in until_found(spotter)}
+    assert again == {"last.bin": True, "atomic.bin": False}
+
+
+def test_the_end_decides_in_one_look(watched: Watched) -> None:
+    watched.start()
+    (watched.out / "a.bin").write_text("weights")
+    (watched.out / "b.pt").write_bytes(zip_bytes())
+    os.utime(watched.out / "b.pt", (time.time() + 5, time.time() + 5))
+    assert names(watched.spotter().last_look(CLEAN)) == ["a.bin", "b.pt"], "oldest first"
+
+
+def test_what_a_killed_writer_wrote_last_counts_only_where_its_format_shows_the_end(watched: Watched) -> None:
+    watched.start()
+    now_s = time.time()
+    for name in ("earlier.bin", "last.bin"):
+        (watched.out / name).write_text("weights")
+    (watched.out / "last.pt").write_bytes(zip_bytes())
+    os.utime(watched.out / "earlier.bin", (now_s, now_s))
+    for name in ("last.bin", "last.pt"):
+        os.utime(watched.out / name, (now_s + 20, now_s + 20))
+    for end in (WriterExit(now_s + 21, killed=True), WriterExit(None, killed=True)):
+        assert sorted(names(watched.spotter().last_look(end))) == ["earlier.bin", "last.pt"]
+    assert len(watched.spotter().last_look(WriterExit(now_s + 21, killed=False))) == 3
+
+
+def test_what_was_announced_and_seen_is_on_record_once(watched: Watched) -> None:
+    watched.start()
+    listener = LogReader(get(watched.database, "r1"), watched.segment(), watched.folder)
+    try:
+        for first in ("announced", "seen"):
+            path = watched.out / f"{first}.pt"
+            path.write_text("weights")
+            with (watched.folder / "log").open("a") as log:
+                log.write(f'{{"event": "checkpoint_saved", "path": "out/{first}.pt", "step": 7}}\n')
+            found = [one for one in watched.spotter().last_look(CLEAN) if Path(one.record.path) == path]
+            assert len(found) == 1
+            if first == "seen":
+                watched.store(found)
+                assert watched.rows()[-1] == ("seen.pt", None)
+            heard = listener.hear(spotted=[one.record for one in found] if first == "announced" else ())
+            assert heard is not None
+            assert progress.record(watched.database, "r1", 1, heard)
+            listener.stored(heard)
+            watched.store(found)
+    finally:
+        listener.close()
+    assert watched.rows() == [("announced.pt", 7), ("seen.pt", 7)]
+
+
+def test_the_next_worker_neither_loses_nor_doubles(watched: Watched) -> None:
+    """More of them than are kept on record: told again, the forgotten ones would be the newest."""
+    watched.start(step_pattern=r"(\d+)")
+    now_s = time.time()
+    spotter = watched.spotter()
+    for number in range(1, 31):
+        path = watched.out / f"{number}.bin"
+        path.write_text("weights")
+        os.utime(path, (now_s + number, now_s + number))
+        if number % 5 == 0:
+            watched.store(spotter.last_look(CLEAN))
+    assert [step for _, step in watched.rows()] == list(range(11, 31))
+    (watched.out / "31.bin").write_text("weights")
+    os.utime(watched.out / "31.bin", (now_s + 31, now_s + 31))
+    watched.store(until_found(watched.spotter()))
+    assert [step for _, step in watched.rows()] == list(range(12, 32))
+    watched.store(watched.spotter().last_look(CLEAN))
+    assert [step for _, step in watched.rows()] == list(range(12, 32))
+
+
+def test_outside_of_what_was_named_nothing_is_taken(watched: Watched, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.pt").write_text("weights")
+    watched.start()
+    (watched.out / "link.pt").symlink_to(elsewhere / "a.pt")
+    (found,) = watched.spotter().last_look(CLEAN)
+    assert "outside the run's folders" in str(found.record.refused)
+    watched.store([found])
+    watched.store(watched.spotter().last_look(CLEAN))
+    assert len(queries.checkpoints(watched.database, "r1")) == 1, "said once"
+
+
+def test_the_folder_of_a_pattern_may_be_anywhere(watched: Watched, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    watched.start(globs=(f"{elsewhere}/*.pt",))
+    (elsewhere / "a.pt").write_text("weights")
+    (found,) = watched.spotter().last_look(CLEAN)
+    assert found.record.refused is None
+
+
+def test_the_queue_itself_is_never_opened(watched: Watched) -> None:
+    """Closing a second descriptor of the database would drop the locks of the first."""
+    watched.start(globs=(f"{watched.home.parent}/**/*.db", f"{watched.out}/*"))
+    (watched.out / "a.db").write_text("weights")
+    assert names(watched.spotter().last_look(CLEAN)) == ["a.db"]
+
+
+def test_twenty_thousand_files_are_looked_at_in_bounded_steps(
+    watched: Watched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(20_000):
+        (watched.out / f"{number}.dat").touch()
+        os.utime(watched.out / f"{number}.dat", (1, 1))
+    watched.start()
+    (watched.out / "new.pt").write_text("weights")
+    spotter = watched.spotter()
+    longest_s, found, count = 0.0, list[str](), 0
+    while not found:
+        began_s = time.monotonic()
+        found = names(spotter.look())
+        longest_s = max(longest_s, time.monotonic() - began_s)
+        count += 1
+        assert count < 200
+        time.sleep(0.01)
+    assert found == ["new.pt"]
+    assert longest_s < 2.0, "its own bound is a quarter of a second; a loaded machine adds to it"
+    one = directory_scan.DirectoryScan((f"{watched.out}/*",), time.time() - 60, watched.home)
+    began_s = time.monotonic()
+    assert not one.step(entries=1000, within_s=60)
+    cost_s = time.monotonic() - began_s
+    assert one.visited <= 1000
+    with capsys.disabled():
+        print(f"\n1,000 entries {cost_s * 1000:.1f} ms; longest of {count} looks {longest_s * 1000:.0f} ms")
+
+
+def test_a_slow_look_is_followed_by_a_long_pause(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanner, "COST_SHARE", 1e-6)
+    watched.start()
+    (watched.out / "a.pt").write_text("weights")
+    assert looks(watched.spotter(), 0.4) == [], "the second look is far away"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a/*.pt",
+        "a/**/*.pt",
+        "**",
+        "*/b/../b/*",
+        "a/[bc]/1.pt",
+        "a/b/1.pt",
+        "a/.h/*",
+        "**/b",
+        "no/*",
+        "a/?/*.pt",
+    ],
+)
+def test_patterns_mean_what_they_mean_to_glob(tmp_path: Path, pattern: str) -> None:
+    for name in ("a/1.pt", "a/b/1.pt", "a/b/2.txt", "a/c/d/1.pt", "a/.h/1.pt", "a/.x.pt", "e"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    full = os.path.normpath(f"{glob.escape(str(tmp_path))}/{pattern}")
+    found = {path for path in glob_walk.walk(full) if path is not None}
+    expected = {os.path.normpath(path) for path in glob.glob(full, recursive=True)}  # noqa: PTH207
+    assert found - {str(tmp_path)} == expected - {str(tmp_path)}
+    assert all(glob_walk.matches(path, full) for path in found)
+    assert not glob_walk.matches(f"{tmp_path}/zzz/zzz/zzz", full) or pattern == "**"
+    assert glob_walk.fixed_folder("/x/y/a-*/b.pt") == Path("/x/y")
+    assert glob_walk.fixed_folder("/x/y/b.pt") == Path("/x/y")
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "step"),
+    [
+        ("/out/checkpoint-120", r"checkpoint-(\d+)", 120),
+        ("/out/step_7/model.pt", r"step_(\d+)", 7),
+        ("/out/step_7/step_9.pt", r"step_(\d+)", 9),
+        ("/out/last.pt", r"step_(\d+)", None),
+        ("/out/last.pt", None, None),
+        ("/out/last.pt", "(", None),
+        ("/out/last.pt", "last", None),
+        ("/out/x-a.pt", "x-(.)", None),
+    ],
+)
+def test_the_step_in_a_name(path: str, pattern: str | None, step: int | None) -> None:
+    assert step_in(path, pattern) == step
+
+
+ORDINARY = """
+    import argparse, os, pickle, time
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--load")
+    options = parser.parse_args()
+    step = pickle.load(open(options.load, "rb")) if options.load else 0
+    print("begins at", step, flush=True)
+    os.makedirs("out", exist_ok=True)
+    while step < 60:
+        time.sleep(0.05)
+        step += 1
+        if step % 5 == 0:
+            with open("out/draft", "wb") as file:
+                pickle.dump(step, file)
+            os.replace("out/draft", f"out/model-{step}.pkl")
+    print("done at", step)
+"""
+
+
+def test_a_script_that_says_nothing_is_chained(bench: Bench) -> None:
+    """No event, no signal handler, no word of ours in it: only where it saves and how it loads."""
+    bench.script("train.py", ORDINARY)
+    run = bench.queue(
+        "train.py",
+        "-m",
+        "0.02",
+        "--checkpoint-glob",
+        "out/model-*.pkl",
+        "--resume-arg",
+        "--load {checkpoint}",
+    )
+    bench.worker()
+    seen = bench.wait_for(run, "completed")
+    segments = seen["segments"]
+    assert len(segments) >= 3
+    used = [one["checkpoint_used"] for one in segments]
+    assert used[0] is None
+    steps = [int(path.rpartition("-")[2].removesuffix(".pkl")) for path in used[1:]]
+    assert steps == sorted(set(steps)), f"each segment goes on from later than the one before: {steps}"
+    assert "done at 60" in bench.log(run, len(segments))
+    assert f"begins at {steps[-1]}" in bench.log(run, len(segments))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "whole", "torn"),
+    [
+        ("last.pth.tar", zip_bytes(), True, False),
+        ("last.pth.tar", zip_bytes()[:300], False, True),
+        ("model.bin", zip_bytes()[:300], False, True),
+        ("model.bin", b"bytes of any kind", True, False),
+        ("state.pkl", pickle.dumps({"step": 7}), True, False),
+        ("state.pkl", pickle.dumps({"step": 7})[:-3], False, False),
+        ("folder/model.safetensors", b"", False, False),
+        ("folder/__init__.py", b"", False, False),
+    ],
+)
+def test_what_a_file_of_a_trainer_looks_like_whole(
+    tmp_path: Path, name: str, content: bytes, whole: bool, torn: bool
+) -> None:
+    """`looks_torn` says only what is certain; an empty marker is fine, but not an empty model beside it."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    if name.startswith("folder"):
+        (tmp_path / "folder" / "config.json").write_text("{}")
+        path = tmp_path / "folder"
+    assert (looks_whole(path) is None) == (whole or name.endswith(".py"))
+    assert (looks_torn(path) is not None) == torn
+
+
+@pytest.mark.parametrize(
+    ("resume_arg", "plan", "picks"),
+    [
+        ("auto", {"resumes": "rerun"}, True),
+        ("auto", {"resumes": "append", "resume_words": ["--resume", "{checkpoint}"]}, False),
+        ("auto", {"resumes": "append", "resume_words": ["--resume=auto"]}, True),
+        ("auto", {"resumes": "none"}, False),
+        ("--load {checkpoint}", {"resumes": "rerun"}, False),
+        ("none", {"resumes": "unknown"}, True),
+        ("auto", None, False),
+    ],
+)
+def test_who_chooses_the_checkpoint(resume_arg: str, plan: dict[str, object] | None, picks: bool) -> None:
+    made = msgspec.convert(plan, Plan) if plan is not None else None
+    spec = msgspec.structs.replace(SPEC, resume_arg=resume_arg, plan=made)
+    assert picks_itself(spec) is picks

@@ -1,0 +1,105 @@
+"""What kind of trouble a segment's end was, and what follows from the kind."""
+
+import pytest
+
+from backprop.scheduler.faults import Fault, fault_of
+from backprop.scheduler.lifecycle import Event, Intent
+from backprop.scheduler.outcome import Chain, SegmentResult, next_move
+from backprop.scheduler.spec import RunSpec
+from tests.support.harness import Bench
+
+SPEC = RunSpec(argv=("train",), program="/bin/true", cwd="/", retries=2)
+FRESH = Chain(segments=1, total_s=1, stalled=0, retries_used=0, lost=0, progressed=False, resumable=False)
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "line", "fault"),
+    [
+        (1, "ModuleNotFoundError: No module named 'torhc'", Fault.IMPORT),
+        (1, "ImportError: libcudnn.so.9: cannot open shared object file", Fault.IMPORT),
+        (127, "train.sh: line 1: pythn: command not found", Fault.IMPORT),
+        (2, "train.py: error: unrecognized arguments: --lrr 3", Fault.USAGE),
+        (2, "Error: No such option: --lrr", Fault.USAGE),
+        (64, "usage: train [-x]", Fault.USAGE),
+        (1, "train.py: error: bad", None),
+        (2, "ValueError: 2 is not 3", None),
+        (1, "OSError: [Errno 28] No space left on device: 'out/ckpt.pt'", Fault.DISK_FULL),
+        (1, "RuntimeError: DefaultCPUAllocator: can't allocate memory", Fault.HOST_MEMORY),
+        (1, "MemoryError", Fault.HOST_MEMORY),
+        (1, "RuntimeError: shapes do not match", None),
+        (1, None, None),
+        (None, "", None),
+    ],
+)  # fmt: skip
+def test_the_kind_is_told_from_exit_code_and_last_line(
+    exit_code: int | None, line: str | None, fault: Fault | None
+) -> None:
+    assert fault_of(exit_code, line) is fault
+
+
+@pytest.mark.parametrize(
+    ("line", "exit_code"), [("ImportError: x", 1), ("train.py: error: unrecognized arguments: -x", 2)]
+)
+def test_what_would_fail_again_is_not_retried_from_the_beginning(line: str, exit_code: int) -> None:
+    ending = SegmentResult(exit_code=exit_code, last_line=line)
+    verdict = next_move(SPEC, ending, FRESH)
+    assert (verdict.event, verdict.fault) == (Event.FAILED, fault_of(exit_code, line))
+    assert "not retried" in verdict.reason
+    assert line in verdict.reason
+    later = Chain(segments=3, total_s=99, stalled=0, retries_used=0, lost=0, progressed=True, resumable=True)
+    assert next_move(SPEC, ending, later).event is Event.REQUEUED, "it had started before"
+
+
+def test_a_full_disk_is_named_and_tried_again() -> None:
+    verdict = next_move(
+        SPEC, SegmentResult(exit_code=1, last_line="OSError: [Errno 28] No space left on device"), FRESH
+    )
+    assert (verdict.event, verdict.fault) == (Event.REQUEUED, Fault.DISK_FULL)
+    assert verdict.reason.startswith("disk full: exited 1: OSError")
+    assert verdict.delay_s > 0
+
+
+def test_asked_to_end_for_nan_is_failed_and_for_its_rank_stopped() -> None:
+    nan = next_move(
+        SPEC, SegmentResult(asked=Intent.NAN, why_asked="its loss is NaN at step 7", exit_code=0), FRESH
+    )
+    assert (nan.event, nan.fault) == (Event.FAILED, Fault.NAN)
+    assert "NaN at step 7" in nan.reason
+    ranked = next_move(
+        SPEC, SegmentResult(asked=Intent.OUTRANKED, why_asked="place 7 of 8", exit_code=0), FRESH
+    )
+    assert (ranked.event, ranked.fault) == (Event.STOPPED, None)
+    assert "place 7 of 8" in ranked.reason
+
+
+NAN = """
+    import json, time
+    for step in range(1, 400):
+        print(json.dumps({"step": step, "loss": float("nan") if step > 20 else 1.0}), flush=True)
+        time.sleep(0.02)
+"""
+
+
+def test_a_loss_that_is_nan_is_named_and_ends_the_run_where_that_is_asked(bench: Bench) -> None:
+    bench.script("nan.py", NAN)
+    named = bench.queue("nan.py", "-m", "0.04", "--no-auto-resume")
+    ended = bench.queue("nan.py", "-m", "5", "--stop-on-nan", "--grace-seconds", "5")
+    bench.worker("--drain")
+    seen = bench.wait_for(ended, "failed", "completed")
+    assert (seen["state"], seen["fault"]) == ("failed", "NaN loss")
+    assert "its loss is NaN" in seen["reason"]
+    assert bench.wait_for(named, "timeboxed")["fault"] == "NaN loss"
+    shown = bench.backprop("list").stdout
+    assert [line.split()[5] for line in shown.splitlines()] == ["LOSS", "nan", "nan"]
+
+
+def test_list_shows_the_kind_and_the_last_line(bench: Bench) -> None:
+    bench.script("imports.py", "import nowhere_to_be_found\n")
+    run = bench.queue("imports.py", "--retries", "3")
+    bench.worker("--drain")
+    seen = bench.wait_for(run, "failed")
+    assert seen["fault"] == "import error"
+    assert seen["segment_count"] == 1
+    told = bench.backprop("list").stdout
+    assert "import error" in told
+    assert "No module named 'nowhere_to_be_found'" in told

@@ -1,0 +1,360 @@
+"""A segment ends where it loses least: right after a save, or at its timebox if the script saves when asked."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backprop.scheduler.lifecycle import Intent, State
+from backprop.scheduler.records import CheckpointRecord, SegmentRecord
+from backprop.scheduler.spec import Plan
+from backprop.worker.executor.base import ExitRecord
+from backprop.worker.segments import timebox
+from backprop.worker.segments.cadence import Cadence, ClockReading
+from backprop.worker.segments.result import result_of
+from backprop.worker.segments.resume_check import StepTrace
+from backprop.worker.segments.timebox import SaveHistory
+from tests.support.harness import Bench, wait_until
+from tests.support.store_rows import SPEC, add_run, checkpoint
+
+EVERY_4_MIN = SaveHistory(gaps_s=(240.0, 238.0, 241.0))
+
+
+@pytest.mark.parametrize(
+    ("habit", "saves_s", "elapsed_s", "cut"),
+    [
+        (EVERY_4_MIN, (240, 480), 483, True),  # the next would come at 720
+        (EVERY_4_MIN, (240, 480), 599, True),  # heard of late: still better than to go on
+        (EVERY_4_MIN, (240,), 250, False),  # one more fits
+        (EVERY_4_MIN, (240,), 500, False),  # late, but it may land any moment
+        (EVERY_4_MIN, (240, 480), 480.5, False),  # a second file of the same save may follow
+        (EVERY_4_MIN, (), 500, False),  # nothing is saved: the end may still bring something
+        (EVERY_4_MIN, (240, 480), 600, False),  # the supervisor's own moment has come
+        (SaveHistory(), (480,), 490, False),  # no cadence is known yet
+        (SaveHistory(), (240, 480), 490, True),  # this segment shows it itself
+        (
+            SaveHistory(silent_s=200),
+            (375,),
+            400,
+            False,
+        ),  # of an earlier one: nothing came for 200 s after its last
+        (SaveHistory(silent_s=240), (375,), 400, True),
+        (SaveHistory(gaps_s=(400,)), (1,), 5, False),  # what is saved at a start is no work
+        (SaveHistory(gaps_s=(400,)), (299,), 310, False),
+        (SaveHistory(gaps_s=(400,)), (301,), 310, True),
+        (replace(EVERY_4_MIN, saves_when_asked=True), (240, 480), 483, False),
+        (SaveHistory(gaps_s=(30.0,)), (200, 400), 410, True),  # slower now than it was
+        (SaveHistory(gaps_s=(118.0,)), (240, 480), 483, True),
+        (EVERY_4_MIN, (240, 241, 480), 483, True),  # two files of one save are one
+        (SaveHistory(gaps_s=(118.0,)), (476,), 480, False),  # 594: it just fits
+        (SaveHistory(gaps_s=(118.0,)), (479,), 483, True),  # 597, give or take
+    ],
+)
+def test_the_cut_comes_after_the_last_save_that_fits(
+    habit: SaveHistory, saves_s: tuple[float, ...], elapsed_s: float, cut: bool
+) -> None:
+    why = timebox.why_cut(habit, 600, saves_s, elapsed_s)
+    assert (why is not None) == cut
+    assert why is None or why == "cut right after a checkpoint: the next would land after the timebox's end"
+
+
+times = st.floats(0, 2000, allow_nan=False)
+
+
+@given(
+    st.lists(times, max_size=6),
+    times,
+    st.floats(1, 1000),
+    st.lists(st.floats(0, 900), max_size=4),
+    st.booleans(),
+)
+def test_no_cut_ever_costs_more_than_it_saves(
+    saves_s: list[float], elapsed_s: float, timebox_s: float, gaps_s: list[float], asked: bool
+) -> None:
+    saves = tuple(sorted(saves_s))
+    habit = SaveHistory(gaps_s=tuple(gaps_s), saves_when_asked=asked)
+    if timebox.why_cut(habit, timebox_s, saves, elapsed_s) is None:
+        return
+    gap_s = timebox.expected_gap_s(habit, saves)
+    assert not asked
+    assert gap_s is not None
+    assert timebox_s / 2 <= saves[-1] <= elapsed_s < timebox_s, (
+        "after a save, within the box, past half of it"
+    )
+    assert saves[-1] + gap_s * 1.06 > timebox_s, "and no other save was to come"
+    assert timebox.is_near(habit, timebox_s, saves, elapsed_s), "it was listened to closely by then"
+
+
+@given(st.floats(0.02, 2), st.floats(0, 0.1), st.floats(10, 1000))
+def test_a_steady_script_loses_next_to_nothing(gap: float, startup: float, timebox_s: float) -> None:
+    """A start-up and then a save each `gap`, both as shares of the box."""
+    gap_s, startup_s = gap * timebox_s, startup * timebox_s
+    habit, saves_s, ended_s = SaveHistory(gaps_s=(gap_s,)), list[float](), timebox_s
+    while (next_s := startup_s + gap_s * (len(saves_s) + 1)) < timebox_s:
+        saves_s.append(next_s)
+        seen_s = next_s + min(timebox.SETTLE_S, timebox.JITTER * gap_s) + 1e-6
+        if timebox.why_cut(habit, timebox_s, saves_s, seen_s) is not None:
+            ended_s = seen_s
+            break
+    if saves_s and saves_s[-1] >= timebox_s / 2:
+        assert ended_s - saves_s[-1] <= timebox.JITTER * gap_s + 1e-5
+        assert saves_s[-1] + gap_s >= timebox_s * 0.9, "it was not cut while another one fitted well"
+
+
+@pytest.mark.parametrize(
+    ("times_s", "gaps_s"),
+    [
+        ((), ()),
+        ((5,), ()),
+        ((10, 20, 30), (10, 10)),
+        ((10, 10.2, 20, 20.3, 30), (10.1, 9.7)),
+        ((30, 10, 20), (10, 10)),
+        ((7, 7, 7), ()),
+    ],
+)
+def test_files_that_land_together_are_one_save(times_s: tuple[float, ...], gaps_s: tuple[float, ...]) -> None:
+    assert timebox.gaps_of(times_s) == pytest.approx(gaps_s)
+
+
+def segment(number: int = 1, **changes: Any) -> SegmentRecord:
+    nothing: dict[str, Any] = dict.fromkeys(SegmentRecord.__annotations__)
+    return SegmentRecord(
+        **nothing
+        | {
+            "run_id": "r",
+            "number": number,
+            "worker": "w",
+            "started_at_s": 1000.0 * number,
+            "running_s": 600.0,
+        }
+        | changes
+    )
+
+
+def saved(number: int, *at_s: float) -> list[CheckpointRecord]:
+    """Checkpoints of a segment, by seconds after its start."""
+    return [
+        msgspec.structs.replace(
+            checkpoint("r", "ckpt", number), mtime_ns=int((1000 * number + one) * 1e9), saved_at_s=1e9
+        )
+        for one in at_s
+    ]
+
+
+@pytest.mark.parametrize(
+    ("costs_s", "announces", "plan", "expected"),
+    [
+        ((), True, None, True),  # it speaks to us: taken at its word until it shows otherwise
+        ((), False, None, False),
+        ((), False, Plan(saves_on_signal=True), True),
+        ((), False, Plan(), False),
+        ((120.0,), True, Plan(saves_on_signal=True), False),  # shown beats said
+        ((0.0,), False, None, True),
+        ((0.0, 0.4), True, None, True),  # it had just saved when it was asked
+        ((0.4, 0.0), True, None, True),
+        ((120.0, 90.0, 0.0), True, None, False),
+        ((600.0,), True, None, True),  # nothing saved at all: asked as it started, say
+        ((None,), False, None, False),
+    ],
+)
+def test_who_saves_when_asked(
+    costs_s: tuple[float | None, ...], announces: bool, plan: Plan | None, expected: bool
+) -> None:
+    earlier = [segment(number, cut_cost_s=cost) for number, cost in enumerate(costs_s, 1)]
+    spec = msgspec.structs.replace(SPEC, plan=plan)
+    assert timebox.save_history(spec, earlier, [], announces).saves_when_asked == expected
+
+
+def test_the_cadence_is_that_of_the_newest_segment_that_shows_one() -> None:
+    earlier = [segment(1, cut_cost_s=90.0), segment(2, cut_cost_s=60.0), segment(3, cut_cost_s=300.0)]
+    known = [*saved(1, 50, 100), *saved(2, 200, 400), *saved(3, 300)]
+    habit = timebox.save_history(SPEC, earlier, known, announces=False)
+    assert habit == SaveHistory(gaps_s=(200,), silent_s=300)
+
+
+def test_a_save_made_because_it_was_asked_tells_nothing_of_the_cadence() -> None:
+    known = saved(1, 100, 200, 213)
+    habit = timebox.save_history(SPEC, [segment(1, cut_cost_s=0.0)], known, announces=False)
+    assert habit.gaps_s == (100,)
+    refused = [msgspec.structs.replace(one, refused="torn") for one in saved(1, 250)]
+    assert timebox.save_history(SPEC, [segment(1)], [*saved(1, 100), *refused], announces=False).gaps_s == ()
+
+
+@pytest.mark.parametrize(
+    ("saves_s", "elapsed_s", "said"),
+    [
+        ((), 11, None),
+        ((), 9, None),
+        ((4,), 9, None),
+        ((4,), 10, "timebox reached"),
+        ((10.5,), 11, "landed late, as --overrun allows"),
+    ],
+)
+def test_only_a_first_checkpoint_may_land_late(
+    saves_s: tuple[float, ...], elapsed_s: float, said: str | None
+) -> None:
+    why = timebox.why_over(10, saves_s, elapsed_s)
+    assert (why is None) == (said is None)
+    assert said is None or said in str(why)
+
+
+def test_the_supervisors_box_is_as_long_as_it_may_overrun(database: Any) -> None:
+    run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, timebox_s=100.0, overrun_pct=50.0))
+    assert timebox.longest_s(run, SaveHistory()) == 150
+    assert timebox.longest_s(run, SaveHistory(saves_when_asked=True)) == 100
+    bounded = msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, max_total_s=120.0))
+    assert timebox.longest_s(bounded, SaveHistory()) == 120
+    assert timebox.timebox_s(msgspec.structs.replace(bounded, chain_total_s=119.9)) == 1, "never nothing"
+
+
+@pytest.mark.parametrize(
+    ("at_s", "stopped_s", "escalated", "cost_s"),
+    [
+        ((100, 400), 600, "none", 200),
+        ((100, 400, 601), 600, "none", 0),  # saved because it was asked
+        ((), 600, "none", 605),  # all of it
+        ((100, 400), 600, "kill", 205),  # it went on until it was killed
+    ],
+)
+def test_what_a_cut_has_cost(
+    tmp_path: Path, database: Any, at_s: tuple[float, ...], stopped_s: float, escalated: str, cost_s: float
+) -> None:
+    run, began = add_run(database, "r"), segment(1, first_output_s=0.1)
+    (tmp_path / "stop.json").write_text(json.dumps({"asked": "timebox", "at_s": 1000 + stopped_s}))
+    end = ExitRecord(asked="timebox", exit_code=0, running_s=605.0, ended_at_s=1605.0, escalated=escalated)
+    assert result_of(run, began, end, tmp_path, saved(1, *at_s)).cut_cost_s == pytest.approx(cost_s)
+    paused = result_of(run, began, end, tmp_path, saved(1, *at_s), lambda _from, _to: 30.0).cut_cost_s
+    assert paused == pytest.approx(cost_s - 30 if at_s and cost_s else cost_s)
+    unasked = replace(end, asked=None)
+    assert result_of(run, began, unasked, tmp_path, saved(1, *at_s)).cut_cost_s is None
+
+
+def test_paused_time_counts_neither_towards_the_box_nor_as_lost(database: Any) -> None:
+    """A box of 600 s, a save each 240 s, and a pause of 100 s in between."""
+    run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, timebox_s=600.0))
+    earlier = [segment(1, cut_cost_s=120.0)]
+    pace = Cadence(run, segment(2), earlier, saved(1, 240, 480), ClockReading(2000.0, 50.0))
+
+    def wish() -> tuple[Intent, str] | None:
+        return pace.wish(False, StepTrace(), lambda _: Path("/none"))
+
+    pace.look(State.RUNNING, ClockReading(2240.0, 290.0))
+    pace.heard(saved(2, 240), 2240.0)
+    pace.look(State.PAUSED, ClockReading(2340.0, 390.0))
+    assert pace.paused_between_s(2000, 3000) == 100
+    assert pace.paused_between_s(2300, 3000) == 40
+    pace.look(State.RUNNING, ClockReading(2575.0, 625.0))
+    assert wish() is None, "475 s of running time: the next save is due at 480"
+    pace.look(State.RUNNING, ClockReading(2583.0, 633.0))
+    pace.heard(saved(2, 580), 2583.0)
+    found = wish()
+    assert found is not None
+    assert found[0] is Intent.TIMEBOX
+
+
+PERIODIC = """
+import json, os, signal, sys, time
+every, save_when_asked = int(sys.argv[1]), "asked" in sys.argv
+asked = []
+if save_when_asked:
+    signal.signal(signal.SIGINT, lambda *_: asked.append(1))
+came_from = os.environ.get("BACKPROP_RESUME_FROM")
+step = int(open(came_from).read()) if came_from else 0
+open("starts", "a").write(f"{step}\\n")
+while step < 100000:
+    time.sleep(0.05)
+    step += 1
+    open("done", "w").write(str(step))
+    if step % every == 0 or asked:
+        open("draft", "w").write(str(step))
+        os.replace("draft", f"ckpt-{step}")
+        print(json.dumps({"event": "checkpoint_saved", "path": f"ckpt-{step}", "step": step}), flush=True)
+    if asked:
+        sys.exit(0)
+"""
+"""Counts 20 steps a second and saves every so many; without "asked" it dies of the stop signal."""
+
+
+def ended(bench: Bench, run: str, count: int) -> list[dict[str, Any]]:
+    """The first `count` segments, once they have ended."""
+
+    def done() -> list[dict[str, Any]]:
+        return [one for one in bench.show(run)["segments"] if one["outcome"] is not None]
+
+    wait_until(lambda: len(done()) >= count, timeout_s=60, saw=done)
+    return done()[:count]
+
+
+def test_a_script_that_cannot_be_asked_is_cut_right_after_a_save(bench: Bench) -> None:
+    bench.script("train.py", PERIODIC)
+    run = bench.queue("train.py", "-m", "0.06", "--", "40")
+    bench.worker()
+    first, second = ended(bench, run, 2)
+    bench.backprop("stop", run)
+    assert "timebox reached" in first["reason"], "nothing is known of it yet"
+    assert first["cut_cost_s"] > 0.9, "a whole box of 3.6 s, and a save each 2 s"
+    assert "cut right after a checkpoint: the next would land after the timebox's end" in second["reason"]
+    assert "resumes from its newest checkpoint" in second["reason"]
+    assert second["outcome"] == "timeboxed"
+    assert second["cut_cost_s"] < first["cut_cost_s"]
+    assert second["running_s"] < 3.6
+    shown = bench.backprop("show", run).stdout
+    assert re.search(r"SEGMENT +STARTED +RAN +LOST +OUTCOME", shown)
+    assert f"{first['cut_cost_s']:.1f}s" in shown
+
+
+def test_a_script_that_saves_when_asked_gets_its_full_box_and_loses_nothing(bench: Bench) -> None:
+    bench.script("train.py", PERIODIC)
+    run = bench.queue("train.py", "-m", "0.03", "--", "20", "asked")
+    bench.worker()
+    segments = ended(bench, run, 3)
+    bench.backprop("stop", run)
+    for one in segments:
+        assert "timebox reached" in one["reason"]
+        assert one["cut_cost_s"] == 0
+        assert one["running_s"] >= 1.75
+    starts = [int(line) for line in (bench.project / "starts").read_text().split()]
+    assert starts[1] % 20, "it went on from what it saved when asked"
+
+
+def test_a_first_checkpoint_may_land_late_rather_than_never(bench: Bench) -> None:
+    bench.script("train.py", PERIODIC)
+    words = ("train.py", "-m", "0.02", "--no-auto-resume")
+    never = bench.queue(*words, "--", "35")
+    late = bench.queue(*words, "--overrun", "900", "--", "35")
+    early = bench.queue(*words, "--overrun", "900", "--", "4")
+    bench.worker("-p", "3")
+    assert bench.wait_for(never, "timeboxed")["last_checkpoint"] is None
+    seen = bench.wait_for(late, "timeboxed")
+    assert seen["last_checkpoint"].endswith("ckpt-35")
+    assert "its first checkpoint landed late, as --overrun allows" in seen["reason"]
+    assert seen["segments"][0]["running_s"] < 9
+    assert "timebox reached; auto-resume is off" in bench.wait_for(early, "timeboxed")["reason"]
+    assert bench.show(early)["segments"][0]["running_s"] < 6, "it had its checkpoint in time"
+
+
+def test_without_a_worker_the_longer_box_is_the_box(bench: Bench) -> None:
+    bench.script("train.py", PERIODIC)
+    run = bench.queue("train.py", "-m", "0.02", "--overrun", "100", "--", "100000")
+    bench.worker()
+    order = bench.folder(run) / "order.json"
+    wait_until(order.exists)
+    assert json.loads(order.read_text())["timebox_s"] == pytest.approx(2.4)
+    assert "100 % more for a first checkpoint" in bench.backprop("show", run).stdout
+    assert bench.exit_record(run)["asked"] == "timebox"
+    assert bench.exit_record(run)["running_s"] >= 2.3
+
+
+def test_the_last_segment_of_a_chain_is_not_cut_short(bench: Bench) -> None:
+    bench.script("train.py", PERIODIC)
+    run = bench.queue("train.py", "-m", "0.04", "--max-segments", "2", "--", "28")
+    bench.worker()
+    seen = bench.wait_for(run, "timeboxed")
+    assert "timebox reached; --max-segments 2 is used up" in seen["reason"]
+    assert all(one["running_s"] >= 2.3 for one in seen["segments"])
