@@ -3,10 +3,24 @@
 Times are Unix seconds; None means "not yet" or "cannot say".
 """
 
+from typing import Protocol
+
 import msgspec
 
 from backprop.scheduler.lifecycle import Intent, State
+from backprop.scheduler.outcome import SegmentOutcome
 from backprop.scheduler.spec import RunSpec
+
+
+class RunRef(Protocol):
+    """What has to be known of a run to find its files. `batch`: queued with others, see `home.batch_file`."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def batch(self) -> str | None: ...
+    @property
+    def segment(self) -> int: ...
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +93,7 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
     started_at_s: float
     ended_at_s: float | None
-    outcome: str | None
+    outcome: SegmentOutcome | None
     reason: str | None
     exit_code: int | None
     signal_name: str | None

@@ -44,10 +44,10 @@ _BEHIND: Final = (
 )
 _QUEUE: Final = (
     f"{SELECT_RUNS} WHERE state = 'queued'{{behind}} AND {_IS_DUE} AND {_ROOM_IN_GROUP}"
-    f" AND NOT EXISTS ({dependencies.UNMET}){{among}} ORDER BY priority DESC, turn_s, id LIMIT :limit"
+    f" AND NOT EXISTS ({dependencies.UNSATISFIED}){{among}} ORDER BY priority DESC, turn_s, id LIMIT :limit"
 )
 _NEXT_DUE: Final = (
-    f"SELECT MIN(not_before_s) FROM runs WHERE state = 'queued' AND NOT EXISTS ({dependencies.UNMET})"
+    f"SELECT MIN(not_before_s) FROM runs WHERE state = 'queued' AND NOT EXISTS ({dependencies.UNSATISFIED})"
 )
 _LIVE: Final = f"{SELECT_RUNS} WHERE state IN {listed(LIVE)}"
 _LIVE_COUNT: Final = f"SELECT COUNT(*) FROM runs WHERE state IN {listed(LIVE)}"
@@ -170,7 +170,7 @@ def state_counts(database: Database) -> dict[State, int]:
 
 def next_due_s(database: Database) -> float | None:
     """When the first queued run may be claimed (Unix seconds); None when nothing is queued that may start by itself:
-    what waits for a run that is held, or in vain, does not."""
+    what waits for a held run, or is unsatisfiable, may not."""
     due_s: float | None = database.rows(_NEXT_DUE)[0][0]
     return due_s
 

@@ -18,7 +18,7 @@ from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.rows import run_of
 from backprop.scheduler.store.schema import Run
 
-IDS_A_QUERY: Final = 500
+IDS_PER_QUERY: Final = 500
 MERGED_AT_MOST: Final = 1000
 AFTER_ALL_TEXT: Final = "\U0010ffff"
 FEW: Final = 5000
@@ -135,7 +135,9 @@ def choose(database: Database, words: Sequence[str], filters: Filters) -> list[C
             grouped.append(word)
         else:
             named.append((run or queries.find_run(database, word)).id)
-    parts: list[Any] = [Run.id.in_(named[at : at + IDS_A_QUERY]) for at in range(0, len(named), IDS_A_QUERY)]
+    parts: list[Any] = [
+        Run.id.in_(named[at : at + IDS_PER_QUERY]) for at in range(0, len(named), IDS_PER_QUERY)
+    ]
     if grouped:
         parts.append(Run.group_name.in_(grouped))
     conditions = _conditions(filters)
@@ -155,8 +157,8 @@ def in_queue_order(database: Database, run_ids: Sequence[str]) -> list[str]:
 
     def query() -> list[str]:
         places: list[tuple[int, float, str]] = []
-        for at in range(0, len(run_ids), IDS_A_QUERY):
-            here = Run.id.in_(list(run_ids[at : at + IDS_A_QUERY]))
+        for at in range(0, len(run_ids), IDS_PER_QUERY):
+            here = Run.id.in_(list(run_ids[at : at + IDS_PER_QUERY]))
             some: Any = Run.select(Run.priority, Run.turn_s, Run.id).where(here).tuples()
             places += [(-priority, turn_s, run_id) for priority, turn_s, run_id in some]
         return [run_id for _, _, run_id in sorted(places)]
