@@ -1,8 +1,8 @@
-"""How does a database get from its schema to this program's?
+"""Brings a database from its schema to this program's.
 
 Each step is a tuple of SQL statements run in one transaction together with the `user_version` that records it, so
 a crash leaves the old schema or the new one. The caller holds the migration lock; a backup is taken first when
-there is something to lose. Imports nothing of ours.
+there is something to lose. Imports nothing of the product but the steps.
 """
 
 import os
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from backprop.migrations import step_0001
+from backprop.migrations import step_0001, step_0002
 
 APPLICATION_ID: Final = 0x42505250
 """'BPRP': tells our file from any other SQLite database."""
 
-STEPS: Final[tuple[Sequence[str], ...]] = (step_0001.STATEMENTS,)
+STEPS: Final[tuple[Sequence[str], ...]] = (step_0001.STATEMENTS, step_0002.STATEMENTS)
 LATEST: Final = len(STEPS)
 
 

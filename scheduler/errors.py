@@ -1,24 +1,24 @@
-"""Every error a person can meet, with its exit code.
+"""Defines every error that a person can meet, with its exit code.
 
     BackpropError           1   (never raised itself)
     ├── UnknownRun          3   no run has that id, prefix or name
     ├── AmbiguousRun        4   several runs have that name or prefix
     ├── BadConfig           5   a configuration file or value was refused
     ├── BadCommand          6   the script or program to queue was refused
-    ├── HomeRefused         7   BACKPROP_HOME is not a private local folder of ours
-    ├── DatabaseRefused     8   newer than this program, or not ours
-    │   └── DatabaseDamaged 8   what is there is not a sound database; a worker's start repairs it
+    ├── HomeRefused         7   BACKPROP_HOME is not a private local folder of its user
+    ├── DatabaseRefused     8   newer than this program, or not a database of Backprop
+    │   └── DatabaseDamaged 8   the file is not a sound database; a starting worker repairs it
     ├── DatabaseBusy        9   another process held the database too long, or the disk is full
     ├── IllegalMove         10  the run's state does not allow what was asked
     └── LostRace            10  another process moved the run first
 
-Exit code 2 is Click's (usage). 20-23 are outcomes of `--follow`, 24 is the doctor's when something is bad,
-25 a drill's: no errors either, see `cli/outcome.py`.
+Exit code 2 is Click's (usage). 20-23 are outcomes of `--follow`, 24 is the doctor's when something is bad, 25 is a
+drill's. None of these is an error, see `cli/exit_codes.py`.
 """
 
 
 class BackpropError(Exception):
-    """A refusal, in one line: what was refused, why, and what to do. A bug is never one of these."""
+    """A refusal in one line: what was refused, why, and what to do. A bug never raises one."""
 
     exit_code = 1
 
@@ -48,7 +48,7 @@ class DatabaseRefused(BackpropError):
 
 
 class DatabaseDamaged(DatabaseRefused):
-    """SQLite says that the file is malformed, no database at all, or deleted under us."""
+    """SQLite reports that the file is malformed, not a database, or was deleted while open."""
 
 
 class DatabaseBusy(BackpropError):
@@ -60,4 +60,4 @@ class IllegalMove(BackpropError):
 
 
 class LostRace(IllegalMove):
-    """A compare-and-set found another state: somebody else moved the run first."""
+    """A compare-and-set found another state: another process moved the run first."""

@@ -1,6 +1,6 @@
-"""What kind of trouble ended a segment? Told from its exit status and the last line of its traceback.
+"""Tells which kind of fault ended a segment, from its exit status and the last line of its traceback.
 
-The kind decides whether trying again can help, and lets a group be held when its members fail alike.
+The kind decides whether a retry can help, and lets a group be held when its members fail the same way.
 """
 
 import re
@@ -9,6 +9,8 @@ from typing import Final
 
 
 class Fault(StrEnum):
+    """A kind of failure. The values are stored and shown."""
+
     GPU_MEMORY = "out of GPU memory"
     HOST_MEMORY = "out of memory"
     DISK_FULL = "disk full"
@@ -19,7 +21,7 @@ class Fault(StrEnum):
 
 
 WOULD_FAIL_AGAIN: Final = frozenset({Fault.IMPORT, Fault.USAGE})
-"""What the same command in the same environment does again: no retry helps, and its siblings have it too."""
+"""Faults that the same command has again in the same environment: no retry helps, and its siblings have them too."""
 
 EX_USAGE: Final = (2, 64)
 """argparse, click and getopt users exit 2; sysexits.h calls 64 EX_USAGE."""
@@ -36,11 +38,8 @@ _USAGE = re.compile(
 )
 
 
-def fault_of(exit_code: int | None, last_line: str | None, gpu_memory: str | None = None) -> Fault | None:
-    """The kind of trouble of a segment that ended by itself; None for any other. `gpu_memory`: the line that says
-    that it ran out of it, see `worker.oom`."""
-    if gpu_memory is not None:
-        return Fault.GPU_MEMORY
+def fault_of(exit_code: int | None, last_line: str | None) -> Fault | None:
+    """Return the fault of a segment that ended by itself; None for an unknown one."""
     line = last_line or ""
     if _DISK_FULL.search(line):
         return Fault.DISK_FULL

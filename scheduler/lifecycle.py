@@ -1,14 +1,16 @@
-"""What moves are legal? The life of a run, as one table.
+"""Defines the life of a run as one table: its states, the events that move it, and which moves are legal.
 
-Imports nothing of ours and reads no clock, database or process. A new state is a row here and a line in
-`DESCRIPTION`, never an `if` elsewhere. How a segment ended (exit code, signal, timebox) is a result kept beside
-the state, not another state. `docs/architecture.md` holds the diagram drawn from this table.
+Imports nothing of the product and reads no clock, database or process. A new state is a row of `TRANSITIONS` and a
+paragraph in `DESCRIPTION`, never an `if` elsewhere. How a segment ended (exit code, signal, timebox) is a result that
+is kept beside the state, not another state.
 """
 
 from enum import StrEnum
 
 
 class State(StrEnum):
+    """Where a run is in its life; `DESCRIPTION` says what each state means. The values are stored and shown."""
+
     QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
@@ -20,7 +22,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What happened to a run. Each is caused by the worker that owns the claim, or by a command of the user's."""
+    """What happened to a run. The worker that claimed the run causes it, or a command of the user."""
 
     CLAIMED = "claimed"
     PAUSED = "paused"
@@ -36,7 +38,7 @@ class Event(StrEnum):
 
 
 class Intent(StrEnum):
-    """Why a live segment is asked to end. Recorded before any signal is sent."""
+    """Why a live segment is asked to end. It is recorded before any signal is sent."""
 
     TIMEBOX = "timebox"
     STOP = "stop"
@@ -48,15 +50,37 @@ class Intent(StrEnum):
 
 
 DESCRIPTION: dict[State, str] = {
-    State.QUEUED: "waits for the governor; a crash changes nothing",
-    State.RUNNING: "a segment is alive, or its end has not been settled yet; after a crash the locks tell which",
-    State.PAUSED: "a segment is alive and frozen; its timebox does not count",
-    State.HELD: "waits for the user; never started by itself",
-    State.COMPLETED: "the script ended by itself with exit code 0",
-    State.FAILED: "the script ended by itself with another code, and no retry is left",
-    State.TIMEBOXED: "the timebox ended and the chain does not go on by itself; the reason says why",
-    State.STOPPED: "the user stopped it",
+    State.QUEUED: (
+        "The run waits for its turn, for its dependencies and for the governor to admit it. A new run starts here,"
+        " and a chain returns here after each segment. Nothing runs, so a crash changes nothing."
+    ),
+    State.RUNNING: (
+        "A worker has claimed the run. A segment is alive, or it has ended and its end has not been recorded yet. After"
+        " a crash the locks tell which, and the next worker takes the segment over or records its end."
+    ),
+    State.PAUSED: (
+        "The segment is alive but frozen, because its GPU is too hot, for example. Its timebox does not count, and its"
+        " memory stays reserved. The worker continues the segment, or ends it to make room."
+    ),
+    State.HELD: (
+        "The run waits for its user and never starts by itself. The user holds it; Backprop does so when the run cannot"
+        " start as it is, and the reason then tells what to do. `release` or `resume` queues it again."
+    ),
+    State.COMPLETED: "The script ended by itself with exit code 0. `resume` can queue the run again.",
+    State.FAILED: (
+        "The script ended by itself with another exit code, or Backprop ended it for a fault such as a NaN loss, and no"
+        " retry is left. `resume` queues the run again from its last checkpoint."
+    ),
+    State.TIMEBOXED: (
+        "The timebox ended and the chain does not go on by itself: a limit is reached, auto-resume is off, or no new"
+        " checkpoint was saved. The reason says which. `resume` continues the chain."
+    ),
+    State.STOPPED: (
+        "The user stopped the run, early stopping ended it for its rank, or a dependency can never be met. `resume`"
+        " queues it again."
+    ),
 }
+"""A paragraph of prose for each state, for people."""
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.QUEUED, Event.CLAIMED): State.RUNNING,
@@ -85,12 +109,12 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 FINAL: frozenset[State] = frozenset(
     state for state in State if {event for source, event in TRANSITIONS if source is state} == {Event.RESUMED}
 )
-"""States that nothing leaves but the user's `resume`."""
+"""States that a run leaves only by the user's `resume`."""
 
 LIVE: frozenset[State] = frozenset(state for state in State if (state, Event.REQUEUED) in TRANSITIONS)
 """States in which a segment may have processes: the run counts against the parallel limit and holds VRAM."""
 
 
 def next_state(state: State, event: Event) -> State | None:
-    """The state that `event` leads to from `state`; None when the table has no such row."""
+    """Return the state that `event` leads to from `state`; None when the table has no such row."""
     return TRANSITIONS.get((state, event))

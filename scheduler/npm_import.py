@@ -1,6 +1,6 @@
-"""The npm original's list of runs, `~/.backprop/experiments.json`: reading what it left, and runs in its shape.
+"""Reads the run list of the npm version, `~/.backprop/experiments.json`, and gives runs in its shape.
 
-An object, id to record; times are milliseconds since 1970, fields not listed here are passed over:
+The file holds one object, id to record. Times are milliseconds since 1970; fields not listed here are ignored:
 
     {"exp-1": {"id": "exp-1", "name": "baseline", "scriptPath": "/w/train.py", "status": "completed",
                "lastCheckpoint": "out/2.pt", "checkpoints": ["out/1.pt", "out/2.pt"],
@@ -30,9 +30,9 @@ _Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e14)]
 
 
 class OriginalRun(msgspec.Struct, frozen=True):
-    """One run of the original. `checkpoints`: paths as announced, oldest first; times: Unix seconds.
+    """One run of the npm version. `checkpoints`: paths as announced, oldest first. Times: Unix seconds.
 
-    `id` is safe as a folder name: the original's own where it can be, else `safe_id` of it.
+    `id` is safe as a folder name: the original id where that is safe, else `safe_id` of it.
     """
 
     id: str
@@ -47,13 +47,15 @@ class OriginalRun(msgspec.Struct, frozen=True):
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """A record that was not taken over, by the id it has in the file, and why."""
+    """A record that was not imported, by its id in the file, and why."""
 
     id: str
     why: str
 
 
 class OriginalRuns(msgspec.Struct, frozen=True):
+    """What the file holds, in its order."""
+
     runs: tuple[OriginalRun, ...]
     skipped: tuple[Skipped, ...]
 
@@ -71,9 +73,9 @@ class _Record(msgspec.Struct, rename="camel"):
 
 
 def read_original(path: Path) -> OriginalRuns | None:
-    """The runs in file order, and the records that could not be read. None if there is no such file.
+    """Return the runs in file order and the records that could not be read; None if the file does not exist.
 
-    Raises BadConfig for the file as a whole: not ours, over 16 MiB, not UTF-8, not a JSON object.
+    Raises BadConfig for the file as a whole: not the user's own, over 16 MiB, not UTF-8, not a JSON object.
     """
     data = read_trusted(path, MAX_BYTES)
     if data is None:
@@ -95,10 +97,10 @@ def read_original(path: Path) -> OriginalRuns | None:
 
 
 def record_of(run: RunRecord, checkpoints: Sequence[str]) -> dict[str, object]:
-    """A run as the original would have it. `checkpoints`: the paths of good ones, oldest first; one that was saved
-    again counts where it was saved last.
+    """Return a run as the npm version would store it.
 
-    What is neither alive nor ended has no status there; it is told as stopped, which may be resumed too.
+    `checkpoints`: the paths of good ones, oldest first; one that was saved again counts where it was saved last. A run
+    that is neither live nor ended has no status there; it becomes stopped, which may be resumed too.
     """
     state = run.state
     record: dict[str, object] = {
@@ -119,9 +121,9 @@ def record_of(run: RunRecord, checkpoints: Sequence[str]) -> dict[str, object]:
 
 
 def safe_id(written: str) -> str:
-    """The same id if it is fit ([A-Za-z0-9._-], at most 64, not led by a dot or dash); else one from it.
+    """Return the same id if it is fit ([A-Za-z0-9._-], at most 64, not led by a dot or dash), else one made from it.
 
-    What it becomes depends on nothing else, and two ids that look alike stay two: a hash tells them apart.
+    The result depends on nothing else, and two ids that look alike stay two: a hash tells them apart.
     """
     if _SAFE_ID.fullmatch(written):
         return written
@@ -134,12 +136,12 @@ def _run(run_id: str, record: _Record) -> OriginalRun:
     saved = record.checkpoints or ()
     last = record.last_checkpoint
     if last is not None and saved[-1:] != (last,):
-        saved = (*(each for each in saved if each != last), last)
+        saved = (*(path for path in saved if path != last), last)
     return OriginalRun(
         id=run_id,
         name=record.name,
         script_path=record.script_path,
-        # A run still marked as running was the original's process; whatever became of it, it is not ours.
+        # A run still marked as running was a process of the npm version, which nobody here can watch.
         state="stopped" if record.status == "running" else record.status,
         checkpoints=saved,
         last_step=record.last_step,

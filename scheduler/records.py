@@ -1,17 +1,34 @@
-"""Rows as they leave the database: frozen, typed, without behaviour.
+"""Defines the rows as they leave the database: frozen, typed, without behaviour.
 
-Times are Unix seconds; None means "not yet" or "cannot say".
+Times (`_s`) are Unix seconds; None means "not yet" or "unknown".
 """
+
+from typing import Protocol
 
 import msgspec
 
 from backprop.scheduler.lifecycle import Intent, State
+from backprop.scheduler.outcome import SegmentOutcome
 from backprop.scheduler.spec import RunSpec
 
 
+class RunRef(Protocol):
+    """What has to be known of a run to find its files. `batch`: queued with others, see `home.batch_file`."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def batch(self) -> str | None: ...
+    @property
+    def segment(self) -> int: ...
+
+
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule that keeps a queued run waiting. `needed`, `present`: in the rule's unit (MiB, °C, runs, load per
-    core); None where there is no amount. `gpu_index` None: a rule of the host. `since_s`: Unix seconds."""
+    """One rule that keeps a queued run waiting.
+
+    `needed`, `present`: in the rule's unit (MiB, °C, runs, load per core); None where there is no amount. `gpu_index`
+    None: a rule of the host.
+    """
 
     rule: str
     text: str
@@ -22,16 +39,17 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `segment`: how many segments have started (also the fencing token of the live one).
+    """One run. `reason`: why it is in its state, for people; nothing is decided by it.
 
-    `chain_start`, `chain_total_s`: segments and running seconds since the user last queued or resumed it, for
-    `--max-segments` and `--max-total-minutes`. `resume_pin`: what the chain begins from, as the user
-    said when resuming: a path, or "" for "from scratch". `waiting`: what a worker last found failing, while it is
-    queued.
-    `priority`: higher first; `turn_s`: its place among equals, Unix seconds of the queueing that gave it the place.
-    `group_name`, `array_index`: of which group it is which member. `batch`: queued with others, see `batches`.
-    `fault`: what kind of trouble ended it, see `triage`.
-    `need_mib`: VRAM need raised after it ran out of GPU memory. `paused_for`: the governor's cause, while paused.
+    `segment`: how many segments have started, also the fencing token of the live one. `chain_start`: the segment after
+    which the user last queued or resumed it; `chain_total_s`: running seconds since then, for `--max-total-minutes`.
+    `resume_pin`: what the chain begins from, as the user said when resuming: a path, or "" for "from scratch".
+    `waiting`: the rules that last kept it waiting, while it is queued. `not_before_s`: it is not started earlier.
+    `priority`: higher first. `turn_s`: its place among equals, lower first; see `store.writes.ordering`.
+    `group_name`, `array_index`: its group, and which member it is. `batch`: queued with others, see `home.batch_file`.
+    `intent`: why the live segment is asked to end. `stalled`, `retries_used`, `lost`: counters of `scheduler.outcome`.
+    `fault`: what kind of trouble ended it, see `scheduler.faults`. `need_mib`: VRAM per GPU, raised after it ran out of
+    GPU memory. `paused_for`: the governor's cause, while paused.
     """
 
     id: str
@@ -70,16 +88,20 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One segment. `outcome` is None while it lives. `promised_mib`: VRAM
-    reserved per GPU in `gpu_uuids`. `steps_from`: the run's last step when it started. `first_output_s`: seconds
-    from its start to its first output."""
+    """One segment. `outcome` is None while it lives.
+
+    `promised_mib`: VRAM reserved on each GPU of `gpu_uuids`; `peak_mib`: the most seen used on one. `need_source`:
+    where the need came from. `steps_from`: the run's last step when it started. `running_s`: seconds, pauses left out.
+    `first_output_s`: seconds from its start to its first output. `cut_cost_s`: running seconds whose work was lost at
+    its end. `log_offset`, `events_offset`: bytes read so far. `bad_events`: events that could not be understood.
+    """
 
     run_id: str
     number: int
     worker: str
     started_at_s: float
     ended_at_s: float | None
-    outcome: str | None
+    outcome: SegmentOutcome | None
     reason: str | None
     exit_code: int | None
     signal_name: str | None
@@ -100,7 +122,7 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One announced checkpoint. `refused`: why it cannot be used; None for a good one."""
+    """One checkpoint, announced or seen on disk. `refused`: why it cannot be used; None for a good one."""
 
     run_id: str
     segment: int
@@ -114,8 +136,11 @@ class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetricRecord(msgspec.Struct, frozen=True):
-    """One value that a run reported. `at_s`: when it was heard, or when its output was last written to if that is
-    longer ago, Unix seconds. `step`: the last one told by then."""
+    """One value that a run reported.
+
+    `at_s`: when it was read, or when its output was last written to if that is earlier. `step`: the last one reported
+    by then.
+    """
 
     run_id: str
     segment: int
@@ -126,6 +151,8 @@ class MetricRecord(msgspec.Struct, frozen=True):
 
 
 class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker. `stopped_at_s` None: it has not ended in an orderly way; its lock tells whether it is alive."""
+
     id: str
     pid: int
     max_parallel: int
@@ -134,7 +161,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuarantineRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A GPU kept aside by a worker, and why. `since_s`: Unix seconds."""
+    """A GPU that a worker has quarantined, and why."""
 
     gpu_uuid: str
     worker: str

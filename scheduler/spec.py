@@ -1,6 +1,7 @@
-"""What did the user ask for? A run's specification, as queued.
+"""Defines what the user asked for: the specification of a run as it was queued, its place, and its group's rules.
 
-It goes into the database, without the environment, and into the run's own folder together with it (see `folders`).
+The specification goes into the database without the environment, and into the run's own folder together with it (see
+`home.run_folder`).
 """
 
 from typing import Literal
@@ -9,18 +10,18 @@ import msgspec
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a script that says nothing to us is chained: worked out when it is queued, kept with the run.
+    """How a script that announces nothing is chained: worked out when it is queued, kept with the run.
 
     `recipe`: its name in docs/recipes.md, "none" for none. `why`: what it was recognised by, in words.
     `globs`: absolute patterns, as `glob.glob(recursive=True)` takes them, of its checkpoints (files or directories).
     `needs`: patterns of files that must be inside a checkpoint directory for it to be whole.
     `in_place`: the trainer overwrites its checkpoint, so that a good one has to be copied aside.
-    `resumes`: "append" (`resume_words` on a resume), "rerun" (the same command finds its checkpoint itself), "none" (it
-    cannot resume), "unknown". `resume_words`: words with {checkpoint} in them. `resume_at`: where in argv they go, None
-    for its end.
+    `resumes`: "append" (`resume_words` are added on a resume), "rerun" (the same command finds its checkpoint itself),
+    "none" (it cannot resume), "unknown". `resume_words`: words with {checkpoint} in them. `resume_at`: their index in
+    argv, None for its end.
     `step_pattern`: a regular expression whose first group is the step in a checkpoint's name.
     `saves_on_signal`: it saves when asked to stop, so that a timebox need not end right after a save.
-    `stop_signal`, `grace_s`: what suits it where the user said nothing: a name without SIG, and the least seconds.
+    `stop_signal` (a name without SIG), `grace_s` (the least seconds): what suits it where the user gave none.
     `note`: what the user should know, in words.
     """
 
@@ -44,9 +45,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `argv`: the command as the user wrote it, interpreter first. `program`: the absolute path that is executed
     for argv[0]. `cwd`: absolute. `script`: absolute path of the script in argv, if one was recognised.
-    `plan`: for a script that says nothing to us. `overrun_pct`: by how much of its timebox a segment may run on until
-    its first checkpoint. `code`: absolute path of the code as it was when queued. `order`: whose turn it is after a
-    segment: everybody else's, or still its own. `keep_when_unmet`: stay queued when a dependency can never be met.
+    `plan`: for a script that announces nothing. `overrun_pct`: the percentage of its timebox by which a segment may run
+    over until its first checkpoint. `code`: absolute path of the code as it was when queued. `order`: after a segment
+    the run goes to the back of the queue ("round-robin") or keeps its turn ("fifo"). `keep_when_unmet`: the run stays
+    queued when a dependency can never be met.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -86,14 +88,14 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 DependencyKind = Literal["success", "any", "fail"]
-"""The parent has to complete, to end, or to end in any other way than completed."""
+"""The parent has to complete, to end, or to end in another way than completed."""
 
 
 class QueuePosition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a run stands in the queue when it is queued.
 
-    `priority`: higher first. `begin_s`: Unix seconds before which it is not started. `after`: (parent's id, kind).
-    `held`: waits for a release.
+    `priority`: higher first. `begin_s`: Unix seconds before which it is not started. `after`: (parent's id, kind) of
+    each dependency. `held`: it waits for a release.
     """
 
     priority: int = 0
@@ -105,7 +107,7 @@ class QueuePosition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class NewRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One run about to be queued."""
+    """One run that is about to be queued."""
 
     id: str
     name: str
@@ -116,8 +118,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
 class GroupRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Rules for the members of a group. None: no such rule.
 
-    `max_parallel`: members that may run at once. `keep_share` (0 to 1), `keep_every` (segments), `keep_metric`,
-    `keep_highest`: after every so many segments of each, the share of the members with the best metric goes on.
+    `max_parallel`: members that may run at once. After every `keep_every` segments of each member, the share
+    `keep_share` (0 to 1) with the lowest `keep_metric` goes on, with the highest if `keep_highest`.
     """
 
     name: str
@@ -129,15 +131,18 @@ class GroupRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def encode(spec: RunSpec) -> str:
-    """The specification as one line of JSON, for the database."""
+    """Return the specification as one line of JSON, for the database."""
     return msgspec.json.encode(spec).decode()
 
 
 def decode(text: str | bytes) -> RunSpec:
-    """Read `encode`'s text. Raises msgspec.DecodeError on anything else."""
+    """Return the specification that `encode` wrote. Raises msgspec.DecodeError on any other text."""
     return msgspec.json.decode(text, type=RunSpec)
 
 
 def created_s(now_s: float, number: int) -> float:
-    """When the run with this number among those queued together was created: so that they keep their order."""
+    """Return when a run was created (Unix seconds): the `number`-th of those queued together at `now_s`, from 0.
+
+    Each gets a microsecond more than the one before, so that they keep their order.
+    """
     return now_s + number * 1e-6

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from backprop.scheduler.lifecycle import Intent
+from backprop.scheduler.outcome import SegmentOutcome
 from backprop.worker.segments.resume_check import CLEARLY, NEAR, StepTrace
 
 BOXES_MIN: Final = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720)
@@ -84,10 +84,10 @@ def judge(parts: Sequence[Part], reason: str, broken: Sequence[str], seconds: fl
     if not parts:
         return DrillVerdict(no, f"it could not be started: {reason}")
     first = parts[0]
-    if first.outcome == "completed":
+    if first.outcome == SegmentOutcome.COMPLETED:
         told = f"it ended by itself within {seconds:g} s, so nothing had to be resumed"
         return DrillVerdict(Proof.UNPROVEN, told, ("a shorter --seconds stops it earlier",))
-    if first.outcome != "timeboxed":
+    if first.outcome != SegmentOutcome.TIMEBOXED:
         return DrillVerdict(no, f"its first segment ended otherwise than by its timebox: {first.reason}")
     if not first.saved:
         refused = f"; refused: {first.refused[0]}" if first.refused else ""
@@ -96,10 +96,10 @@ def judge(parts: Sequence[Part], reason: str, broken: Sequence[str], seconds: fl
     if len(parts) < 2:
         return DrillVerdict(no, f"it was not resumed: {reason}", (SAVE_ADVICE,))
     second = parts[1]
-    if second.outcome == Intent.STARTED_OVER:
+    if second.outcome == SegmentOutcome.STARTED_OVER:
         shown = next((one.words for one in _evidence(first, second) if one.began_again), second.reason)
         return DrillVerdict(no, shown, (LOAD_ADVICE,))
-    if second.outcome not in ("timeboxed", "completed"):
+    if second.outcome not in (SegmentOutcome.TIMEBOXED, SegmentOutcome.COMPLETED):
         return DrillVerdict(no, f"the resumed segment failed: {second.reason}", (LOAD_ADVICE,))
     if broken:
         return DrillVerdict(
@@ -118,7 +118,7 @@ def _went_on(first: Part, second: Part) -> DrillVerdict:
             return DrillVerdict(Proof.NOT_CHAINABLE, one.words, (LOAD_ADVICE,))
         if one.went_on:
             return DrillVerdict(Proof.CHAINABLE, one.words, advice)
-    if second.outcome == "completed":
+    if second.outcome == SegmentOutcome.COMPLETED:
         return DrillVerdict(Proof.CHAINABLE, "resumed, it ran to its end", advice)
     told = "whether it went on cannot be told: it says no step, and its checkpoints carry none"
     return DrillVerdict(Proof.UNPROVEN, told, ('print {"step": N} now and then (docs/protocol.md)', *advice))

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -25,22 +25,12 @@ from backprop.scheduler.home import run_folder
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile, SpecFile
 from backprop.scheduler.lifecycle import FINAL, State
+from backprop.scheduler.records import RunRef
 from backprop.scheduler.spec import GroupRules, NewRun, created_s
 
 FORMAT: Final = 1
 MANY: Final = 100
 """Two syncs each are a matter of seconds from here on."""
-
-
-class Known(Protocol):
-    """What has to be known of a run to find its files."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def batch(self) -> str | None: ...
-    @property
-    def segment(self) -> int: ...
 
 
 class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +114,7 @@ def exists(home: Home, batch: str) -> bool:
     return _path(home, batch).exists() or folder(home, batch).exists()
 
 
-def materialise(home: Home, run: Known) -> bool:
+def materialise(home: Home, run: RunRef) -> bool:
     """See to it that the run has its folder. To be called before anything is written there. False when neither a folder
     nor a batch knows it. Raises OSError."""
     own = home.run_folder(run.id)
@@ -139,7 +129,7 @@ def materialise(home: Home, run: Known) -> bool:
     return True
 
 
-def write_outcomes(home: Home, ended: Sequence[tuple[Known, OutcomeFile]]) -> None:
+def write_outcomes(home: Home, ended: Sequence[tuple[RunRef, OutcomeFile]]) -> None:
     """Put down how runs ended, each where its specification is. One sync a batch; none for folders where they are many:
     the database knows it, and to lose that and the power at once is more than this is for. Raises OSError."""
     lines: dict[str, list[BatchOutcomeLine]] = {}
@@ -153,7 +143,7 @@ def write_outcomes(home: Home, ended: Sequence[tuple[Known, OutcomeFile]]) -> No
         _add(home, batch, ends)
 
 
-def clear_outcomes(home: Home, runs: Sequence[Known]) -> None:
+def clear_outcomes(home: Home, runs: Sequence[RunRef]) -> None:
     """These go on, wherever it was put down that they had ended. Raises OSError."""
     lines: dict[str, list[BatchOutcomeLine]] = {}
     for run in runs:

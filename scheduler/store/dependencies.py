@@ -1,4 +1,4 @@
-"""Which runs wait for others, and which of them wait in vain?
+"""Tells which runs wait for others, and stops those whose dependencies can never be met.
 
 A parent counts once it has ended: while it is requeued, retried or resumed, its dependents wait on.
 """
@@ -6,7 +6,7 @@ A parent counts once it has ended: while it is requeued, retried or resumed, its
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,10 +18,10 @@ from backprop.scheduler.store.rows import listed
 from backprop.scheduler.store.schema import Dependency, Run
 
 WAITING: Final = (State.QUEUED, State.HELD)
-IDS_A_STATEMENT: Final = 500
+IDS_PER_STATEMENT: Final = 500
 WORDS: Final = {"success": "to complete", "any": "to end", "fail": "to fail"}
 _OTHERWISE: Final = [state.value for state in FINAL if state is not State.COMPLETED]
-UNMET: Final = f"""
+UNSATISFIED: Final = f"""
     SELECT 1 FROM dependencies AS link LEFT JOIN runs AS parent ON parent.id = link.parent_id
     WHERE link.run_id = runs.id AND runs.segment = 0 AND NOT COALESCE(CASE link.kind
         WHEN 'success' THEN parent.state = '{State.COMPLETED.value}'
@@ -31,11 +31,10 @@ UNMET: Final = f"""
 """Inside a query on `runs`: the run's dependencies that are not met yet. A parent that was removed counts as ended,
 and as nothing better. What was met when the run began stays so, whatever becomes of the parent: a chain is not given
 up half-way."""
-_ENDED: Final = [state.value for state in FINAL]
 
 
 def waits_for(database: Database, run_id: str) -> list[tuple[str, DependencyKind, State | None]]:
-    """(parent's id, kind, its state) of what a run depends on; the state is None for a run that was removed."""
+    """Return (parent's id, kind, its state) for each dependency of a run; the state of a removed parent is None."""
 
     def query() -> list[tuple[str, DependencyKind, State | None]]:
         from peewee import JOIN
@@ -52,7 +51,7 @@ def waits_for(database: Database, run_id: str) -> list[tuple[str, DependencyKind
 
 
 def is_met(kind: DependencyKind, state: State | None) -> bool | None:
-    """Whether a dependency is met by its parent's state; None while that is open."""
+    """Return whether a dependency is met by its parent's state (None: removed); None while that is open."""
     if kind == "any":
         return True if state is None or state in FINAL else None
     if state is None:
@@ -63,37 +62,44 @@ def is_met(kind: DependencyKind, state: State | None) -> bool | None:
 
 
 def end_unsatisfiable(database: Database, now_s: float) -> tuple[list[tuple[str, str]], Finished]:
-    """Stop waiting runs of which a dependency can never be met any more, and those that wait for them in turn; those
-    that were queued to stay are only told. (id, reason) of the stopped, and what these were the last of."""
+    """Stop waiting runs of which a dependency can never be met, and in turn those that wait for them.
+
+    Runs that were queued to stay (`keep_when_unmet`) stay, and get the reason. Returns (id, reason) of the stopped, and
+    what they were the last of.
+    """
 
     def verb() -> tuple[list[tuple[str, str]], Finished]:
         ended: list[tuple[str, str]] = []
-        while found := _hopeless():
-            alike: dict[tuple[str, bool], list[_UnsatisfiableRun]] = {}
-            for one in found:
-                why = f"waited for {one.parent} {WORDS[one.kind]}, which has {one.parent_state or 'been removed'}"
-                alike.setdefault((why, decode(one.spec).keep_when_unmet), []).append(one)
-            stopped: list[tuple[str, str]] = []
-            for (why, kept), these in alike.items():
-                if kept:
-                    _tell([one.id for one in these], f"{why}; kept: backprop resume {these[0].parent}")
-                else:
-                    _stop([one.id for one in these], why, now_s)
-                    stopped += [(one.id, why) for one in these]
-            if not stopped:
-                break
+        while stopped := _end_once(now_s):
             ended += stopped
         return ended, finished(database, _groups_of([run_id for run_id, _ in ended])) if ended else NOTHING
 
     if not database.rows("SELECT 1 FROM dependencies LIMIT 1"):
         return [], NOTHING
-    if not database.read(_hopeless):
+    if not database.read(_unsatisfiable):
         return [], NOTHING
     return database.write(verb)
 
 
+def _end_once(now_s: float) -> list[tuple[str, str]]:
+    """Inside a transaction: stop those that are unsatisfiable now. Returns (id, reason) of the stopped."""
+    alike: dict[tuple[str, str, bool], list[str]] = {}
+    for run in _unsatisfiable():
+        end = f"ended as {run.parent_state}" if run.parent_state else "was removed"
+        why = f"waited for {run.parent} {WORDS[run.kind]}, but it {end}"
+        alike.setdefault((why, run.parent, decode(run.spec).keep_when_unmet), []).append(run.id)
+    stopped: list[tuple[str, str]] = []
+    for (why, parent, keep), run_ids in alike.items():
+        if keep:
+            _keep(run_ids, parent, f"{why}; kept: backprop resume {parent}")
+        else:
+            _stop(run_ids, why, now_s)
+            stopped += [(run_id, why) for run_id in run_ids]
+    return stopped
+
+
 def members(database: Database, group: str) -> list[tuple[str, State]]:
-    """(id, state) of a group's members; none when there is no such group."""
+    """Return (id, state) of each member of a group; none when there is no such group."""
 
     def query() -> list[tuple[str, State]]:
         rows: Any = Run.select(Run.id, Run.state).where(Run.group_name == group).tuples()
@@ -102,52 +108,38 @@ def members(database: Database, group: str) -> list[tuple[str, State]]:
     return database.read(query)
 
 
-def dependents(database: Database, run_id: str) -> list[str]:
-    """The runs that have not ended and depend on this one."""
-
-    def query() -> list[str]:
-        rows: Any = (
-            Dependency.select(Dependency.run_id)
-            .join(Run, on=(Dependency.run_id == Run.id))
-            .where(Dependency.parent_id == run_id, Run.state.not_in(_ENDED))
-            .tuples()
-        )
-        return [child for (child,) in rows]
-
-    return database.read(query)
-
-
-def _unknown(parent: Any) -> Any:
-    """A parent that was removed: SQL's NULL would make the comparison above neither true nor false."""
+def _was_removed(parent: Any) -> Any:
+    """Return the condition that a needed parent was removed: SQL's NULL makes comparisons neither true nor false."""
     return parent.id.is_null() & (Dependency.kind != "any")
 
 
 def _stop(run_ids: Sequence[str], why: str, now_s: float) -> None:
-    """Inside the transaction that has found them waiting. Many at a time: a group may wait for one run."""
+    """Inside the transaction that read them as waiting. Many per statement: a whole group may wait for one run."""
+    values = {"reason": why, "ended_at_s": now_s, "waiting": None, "unsatisfied_parent": None}
     for state in WAITING:
         new = next_state(state, Event.STOPPED)
-        for at in range(0, len(run_ids), IDS_A_STATEMENT):
-            here = Run.id.in_(run_ids[at : at + IDS_A_STATEMENT]) & (Run.state == state.value)
-            Run.update(state=new, reason=why, ended_at_s=now_s, waiting=None).where(here).execute()
+        for ids in _in_parts(run_ids):
+            Run.update(state=new, **values).where(Run.id.in_(ids) & (Run.state == state.value)).execute()
+
+
+def _keep(run_ids: Sequence[str], parent: str, why: str) -> None:
+    """Note which parent they wait for although it can never be met, where that is not noted yet."""
+    unknown = Run.unsatisfied_parent.is_null() | (Run.unsatisfied_parent != parent)
+    for ids in _in_parts(run_ids):
+        Run.update(reason=why, unsatisfied_parent=parent).where(Run.id.in_(ids) & unknown).execute()
 
 
 def _groups_of(run_ids: Sequence[str]) -> set[str]:
-    found = set[str]()
-    for at in range(0, len(run_ids), IDS_A_STATEMENT):
-        rows: Any = (
-            Run.select(Run.group_name)
-            .where(Run.id.in_(run_ids[at : at + IDS_A_STATEMENT]))
-            .distinct()
-            .tuples()
-        )
-        found |= {name for (name,) in rows if name is not None}
-    return found
+    names = set[str]()
+    for ids in _in_parts(run_ids):
+        rows: Any = Run.select(Run.group_name).where(Run.id.in_(ids)).distinct().tuples()
+        names |= {name for (name,) in rows if name is not None}
+    return names
 
 
-def _tell(run_ids: Sequence[str], told: str) -> None:
-    for at in range(0, len(run_ids), IDS_A_STATEMENT):
-        here = Run.id.in_(run_ids[at : at + IDS_A_STATEMENT]) & (Run.reason != told)
-        Run.update(reason=told).where(here).execute()
+def _in_parts(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for at in range(0, len(run_ids), IDS_PER_STATEMENT):
+        yield run_ids[at : at + IDS_PER_STATEMENT]
 
 
 @dataclass(frozen=True)
@@ -155,19 +147,18 @@ class _UnsatisfiableRun:
     """A waiting run, and one parent of it that rules it out. `parent_state` None: the parent was removed."""
 
     id: str
-    state: State
     spec: str
     parent: str
     kind: DependencyKind
     parent_state: str | None
 
 
-def _hopeless() -> list[_UnsatisfiableRun]:
-    """One for each waiting run that waits in vain."""
+def _unsatisfiable() -> list[_UnsatisfiableRun]:
+    """Return the waiting runs of which a dependency can never be met, each once."""
     from peewee import JOIN
 
     child, parent = Run.alias(), Run.alias()
-    columns = (child.id, child.state, child.spec, Dependency.parent_id, Dependency.kind, parent.state)
+    columns = (child.id, child.spec, Dependency.parent_id, Dependency.kind, parent.state)
     query: Any = (
         Dependency.select(*columns)
         .join(child, on=(Dependency.run_id == child.id))
@@ -178,11 +169,11 @@ def _hopeless() -> list[_UnsatisfiableRun]:
             child.segment == 0,
             ((Dependency.kind == "success") & parent.state.in_(_OTHERWISE))
             | ((Dependency.kind == "fail") & (parent.state == State.COMPLETED.value))
-            | _unknown(parent),
+            | _was_removed(parent),
         )
         .tuples()
     )
-    vain: dict[str, _UnsatisfiableRun] = {}
-    for run_id, state, spec, parent_id, kind, parent_state in list(query):
-        vain.setdefault(run_id, _UnsatisfiableRun(run_id, State(state), spec, parent_id, kind, parent_state))
-    return list(vain.values())
+    runs: dict[str, _UnsatisfiableRun] = {}
+    for run_id, spec, parent_id, kind, parent_state in list(query):
+        runs.setdefault(run_id, _UnsatisfiableRun(run_id, spec, parent_id, kind, parent_state))
+    return list(runs.values())

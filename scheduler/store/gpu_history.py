@@ -1,7 +1,7 @@
-"""What is remembered of the machine: VRAM peaks of segments, GPUs kept aside, and samples for reports.
+"""Remembers the machine: VRAM peaks of segments, quarantined GPUs, and samples for reports.
 
-SQL, like `queue` and `reads`: verbs in, frozen records out. Samples are bounded: one a GPU and one of the host every
-half minute at most, whoever writes them, and two days of them.
+Samples are bounded: at most one per GPU and one of the host every half minute, whoever writes them, and two days of
+them.
 """
 
 # peewee's query builder is untyped.

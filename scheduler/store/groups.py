@@ -1,7 +1,4 @@
-"""What rules does a group of runs keep to, and which groups may start nothing now?
-
-Was that the last one? Of a group, or of the whole queue, as seen inside the transaction of an end.
-"""
+"""Keeps the rules of groups, the rounds of their early stopping, and tells which end was the last of a group."""
 
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -11,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from backprop.scheduler.lifecycle import FINAL, Event, State
+from backprop.scheduler.outcome import SegmentOutcome
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import GroupRules
 from backprop.scheduler.store.connection import Database
@@ -20,14 +18,13 @@ from backprop.scheduler.store.schema import Ranking, Run, Segment
 from backprop.scheduler.store.writes.transitions import move
 from backprop.scheduler.successive_halving import Rank
 
-IDS_A_QUERY: Final = 500
-WITHOUT_TRAINING: Final = ("lost", "not started")
-"""Outcomes of segments in which a run could not train."""
+IDS_PER_QUERY: Final = 500
+_WITHOUT_TRAINING: Final = [outcome.value for outcome in SegmentOutcome if not outcome.trained]
 _RULES: Final = GroupRules.__struct_fields__
 
 
 def set_rules(group: GroupRules, now_s: float) -> None:
-    """Inside a transaction: create the group, or set those rules that are given."""
+    """Create the group, or set those of its rules that are given. Call inside a transaction."""
     values: dict[str, Any] = {
         "max_parallel": group.max_parallel,
         "keep_share": group.keep_share,
@@ -44,21 +41,22 @@ def set_rules(group: GroupRules, now_s: float) -> None:
 
 
 def rules(database: Database, name: str) -> GroupRules | None:
-    """The rules of a group; None when none were ever given."""
-
+    """Return the rules of a group; None when none were ever given."""
     rows = database.rows(f"SELECT {', '.join(_RULES)} FROM groups WHERE name = ?", name)
     return _group(rows[0]) if rows else None
 
 
 def all_rules(database: Database) -> dict[str, GroupRules]:
-    """The rules of every group that has any, by name."""
+    """Return the rules of every group that has any, by name."""
     rows = database.rows(f"SELECT {', '.join(_RULES)} FROM groups")
     return {group.name: group for group in map(_group, rows)}
 
 
 def hold_rest(database: Database, run: RunRecord, fault: str) -> int:
-    """The poison guard: once two members of a group have failed at their first start in the same way, its members
-    that have not started yet are held. `run`: the one that has just failed so. Returns how many were held."""
+    """Hold the members of a group that have not started yet, once two have failed the same way at their first start.
+
+    `run`: the member that has just failed with `fault`. Returns how many were held.
+    """
 
     def verb() -> int:
         alike = (Run.group_name == run.group_name) & (Run.state == State.FAILED.value)
@@ -70,9 +68,8 @@ def hold_rest(database: Database, run: RunRecord, fault: str) -> int:
         )
         held = 0
         waiting: Any = Run.select(Run.id).where(unstarted).tuples()
+        why = f"held: two runs of this group failed with the same {fault} (backprop show {run.id})"
         for (run_id,) in list(waiting):
-            who = f"others of group {run.group_name} ended at once with the same {fault}"
-            why = f"{who}; look: backprop show {run.id}"
             move(run_id, State.QUEUED, Event.HELD, 0, {"reason": why, "waiting": None})
             held += 1
         return held
@@ -81,14 +78,14 @@ def hold_rest(database: Database, run: RunRecord, fault: str) -> int:
 
 
 def unfinished(database: Database, name: str) -> list[RunRecord]:
-    """The members that have not ended, in the order of the queue."""
+    """Return the members that have not ended, in the order of the queue."""
     ended = [state.value for state in FINAL]
     query = Run.select().where(Run.group_name == name, Run.state.not_in(ended)).order_by(Run.turn_s, Run.id)
     return database.read(lambda: [run_of(row) for row in query])
 
 
 def counts(database: Database, name: str) -> dict[str, int]:
-    """How many members are in each state; states without any are missing."""
+    """Return how many members are in each state; states without any are missing."""
 
     def query() -> dict[str, int]:
         from peewee import fn
@@ -102,7 +99,7 @@ def counts(database: Database, name: str) -> dict[str, int]:
 
 
 def all_names(database: Database) -> list[tuple[str, int]]:
-    """(name, members) of every group, the newest first."""
+    """Return (name, number of members) of every group, the newest first."""
 
     def query() -> list[tuple[str, int]]:
         from peewee import fn
@@ -121,23 +118,25 @@ def all_names(database: Database) -> list[tuple[str, int]]:
 
 
 def is_short(database: Database, name: str, every: int) -> bool:
-    """Whether some member that has not ended has begun fewer than `every` segments: then no round is due."""
+    """Return whether a member that has not ended has begun fewer than `every` segments: then no round is due."""
     ended = listed(FINAL)
     asked = f"SELECT 1 FROM runs WHERE group_name = ? AND state NOT IN {ended} AND segment < ? LIMIT 1"
     return bool(database.rows(asked, name, every))
 
 
 def segments_had(database: Database, run_ids: Sequence[str]) -> dict[str, int]:
-    """How many segments of each of these runs have ended in which it could train: not those that were lost or could not
-    be started. Runs without any are missing."""
+    """Return how many segments in which it could train each of these runs has ended; runs without any are missing.
+
+    Segments that were lost or could not be started do not count.
+    """
 
     def query() -> dict[str, int]:
         from peewee import chunked, fn
 
         found: dict[str, int] = {}
-        for ids in chunked(run_ids, IDS_A_QUERY):
+        for ids in chunked(run_ids, IDS_PER_QUERY):
             had = Segment.run_id.in_(list(ids)) & Segment.ended_at_s.is_null(False)
-            trained = Segment.outcome.is_null() | Segment.outcome.not_in(list(WITHOUT_TRAINING))
+            trained = Segment.outcome.is_null() | Segment.outcome.not_in(_WITHOUT_TRAINING)
             rows: Any = Segment.select(Segment.run_id, fn.COUNT(Segment.serial)).where(had & trained)
             found |= dict(list(rows.group_by(Segment.run_id).tuples()))
         return found
@@ -146,14 +145,14 @@ def segments_had(database: Database, run_ids: Sequence[str]) -> dict[str, int]:
 
 
 def rounds_of(database: Database, name: str) -> dict[str, int]:
-    """Of how many rounds of its group each member was ranked; those of none are missing."""
+    """Return in how many rounds of its group each member was ranked; those ranked in none are missing."""
     return dict(
         database.rows("SELECT run_id, COUNT(*) FROM rankings WHERE group_name = ? GROUP BY run_id", name)
     )
 
 
 def rounds(database: Database, name: str) -> int:
-    """How many rounds have been decided."""
+    """Return how many rounds have been decided."""
 
     def query() -> int:
         from peewee import fn
@@ -164,20 +163,20 @@ def rounds(database: Database, name: str) -> int:
     return database.read(query)
 
 
-def decide_round(database: Database, name: str, number: int, places: Sequence[Rank], now_s: float) -> bool:
-    """Write a round's ranking down; False when another worker has."""
+def decide_round(database: Database, name: str, number: int, ranks: Sequence[Rank], now_s: float) -> bool:
+    """Write a round's ranking down. Returns False when another worker has."""
 
     def verb() -> bool:
         if Ranking.select().where(Ranking.group_name == name, Ranking.round >= number).exists():
             return False
-        for one in places:
+        for rank in ranks:
             Ranking.insert(
                 group_name=name,
                 round=number,
-                run_id=one.run_id,
-                place=one.place,
-                value=one.value,
-                kept=one.kept,
+                run_id=rank.run_id,
+                place=rank.place,
+                value=rank.value,
+                kept=rank.kept,
                 at_s=now_s,
             ).execute()
         return True
@@ -186,7 +185,7 @@ def decide_round(database: Database, name: str, number: int, places: Sequence[Ra
 
 
 def rankings(database: Database, name: str) -> list[tuple[int, Rank]]:
-    """(round, place) of every decision of a group, in order."""
+    """Return (round, rank) of every decision of a group, in order."""
     query = Ranking.select().where(Ranking.group_name == name).order_by(Ranking.round, Ranking.place)
     return database.read(
         lambda: [(row.round, Rank(row.run_id, row.place, row.value, row.kept)) for row in query]
@@ -194,7 +193,7 @@ def rankings(database: Database, name: str) -> list[tuple[int, Rank]]:
 
 
 def _group(row: Sequence[Any]) -> GroupRules:
-    """From the columns `_RULES`."""
+    """Return rules from the columns `_RULES`."""
     values: dict[str, Any] = dict(zip(_RULES, row, strict=True))
     values["keep_highest"] = bool(values["keep_highest"])
     return GroupRules(**values)
@@ -205,7 +204,8 @@ _UNFINISHED: Final = f"SELECT 1 FROM runs WHERE state IN {listed(frozenset(State
 
 @dataclass(frozen=True)
 class Finished:
-    """`groups`: those of which every member has ended now. `queue_empty`: nothing is queued, held or live any more."""
+    """What an end completed. `groups`: those of which every member has ended. `queue_empty`: nothing is queued, held
+    or live any more."""
 
     groups: tuple[str, ...] = ()
     queue_empty: bool = False
@@ -215,7 +215,9 @@ NOTHING: Final = Finished()
 
 
 def finished(database: Database, groups: Collection[str]) -> Finished:
-    """What the ends of members of `groups` have finished. Call inside their transaction: of two ends at once only the
-    later one is the last then, and exactly one is told so."""
-    over = (one for one in groups if not database.rows(f"{_UNFINISHED} AND group_name = ? LIMIT 1", one))
+    """Return what the ends of members of `groups` have completed.
+
+    Call inside their transaction: of two ends at once only the later one is the last then, and exactly one learns so.
+    """
+    over = (name for name in groups if not database.rows(f"{_UNFINISHED} AND group_name = ? LIMIT 1", name))
     return Finished(tuple(over), not database.rows(f"{_UNFINISHED} LIMIT 1"))

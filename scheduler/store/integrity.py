@@ -1,6 +1,6 @@
-"""What state is the database in? Looked at without changing it, and without repairing what another program would.
+"""Examines the database without changing it, and without the repairs that opening it would make.
 
-`read_header` needs no SQLite, so it also tells of a file that SQLite refuses. Call it before the database is opened
+`read_header` needs no SQLite, so it also describes a file that SQLite refuses. Call it before the database is opened
 in this process: closing a second descriptor would drop its locks (sqlite.org/howtocorrupt.html §2.2).
 """
 
@@ -33,7 +33,7 @@ WAL: Final = 2
 
 @dataclass(frozen=True)
 class DatabaseHeader:
-    """The first bytes of the file (sqlite.org/fileformat.html §1.3). `sound` False: it is no database at all."""
+    """The first bytes of the file (sqlite.org/fileformat.html §1.3). `sound` False: it is not a database."""
 
     sound: bool
     empty: bool = False
@@ -43,16 +43,17 @@ class DatabaseHeader:
 
     @property
     def ours(self) -> bool:
+        """Whether Backprop made it, or it is empty."""
         return self.empty or self.application_id == runner.APPLICATION_ID
 
     @property
     def newer(self) -> bool:
-        """Made by a newer program than this one."""
+        """Whether a newer program than this one made it."""
         return self.schema > runner.LATEST
 
 
 def read_header(home: Home) -> DatabaseHeader | None:
-    """The database's header; None when there is no file. Raises OSError."""
+    """Return the database's header; None when there is no file. Raises OSError."""
     try:
         with home.database.open("rb") as file:
             head = file.read(HEADER_BYTES)
@@ -68,7 +69,7 @@ def read_header(home: Home) -> DatabaseHeader | None:
 
 
 def open_to_look(home: Home) -> Database:
-    """The database for reading alone: created, migrated and changed by nobody through it.
+    """Open the database for reading alone: nothing is created, migrated or changed through it.
 
     Waits 5 s, not a minute, for whoever holds the lock. Raises DatabaseRefused (also where a crash left a journal
     that only a writer may roll back), DatabaseDamaged, DatabaseBusy.
@@ -90,7 +91,7 @@ def open_to_look(home: Home) -> Database:
 
 
 def newest_time_s(database: Database) -> float | None:
-    """The latest time that any process stored (Unix seconds); None where nothing was."""
+    """Return the latest time that any process stored (Unix seconds); None where none did."""
 
     def query() -> float | None:
         from peewee import fn

@@ -1,8 +1,8 @@
-"""How does a run come back into a database that has forgotten it, or some of it?
+"""Puts a run back into a database that has forgotten it, or a part of it.
 
-Verbs for `worker.recovery`, which reads the run's folder. A run whose newest segment the database does not know is
-put in as running under a worker that does not exist: the ordinary reconciliation then finds out from locks and
-files what became of that segment, by the same rules as after any crash.
+Verbs for `worker.maintenance.recovery`, which reads the run's folder. A run whose newest segment the database does not
+know is put in as running under a worker that does not exist. The ordinary takeover then finds out from locks and files
+what became of that segment, by the same rules as after any crash.
 """
 
 # peewee's query builder is untyped.
@@ -16,6 +16,7 @@ from typing import Any, Final
 from backprop.scheduler.home.batch_file import Batch, spec_file
 from backprop.scheduler.home.run_folder import OutcomeFile, SpecFile
 from backprop.scheduler.lifecycle import FINAL, State
+from backprop.scheduler.outcome import SegmentOutcome
 from backprop.scheduler.spec import GroupRules, NewRun
 from backprop.scheduler.store import groups
 from backprop.scheduler.store.connection import Database
@@ -23,15 +24,14 @@ from backprop.scheduler.store.schema import Group as GroupRow
 from backprop.scheduler.store.schema import Run, Segment
 from backprop.scheduler.store.writes import enqueue
 
+PUT_BACK: Final = "put back from its folder"
 NOBODY: Final = "recovered"
 """The worker that owns a run found in its folder. Its lock never exists."""
-RECOVERED: Final = "recovered"
-"""The outcome of a segment whose end the database had forgotten."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundSegment:
-    """A segment as its folder tells it. `ended_at_s` None: no end is on record."""
+class FolderSegment:
+    """A segment as its folder describes it. `ended_at_s` None: no end is on record. Times in seconds, VRAM in MiB."""
 
     number: int
     started_at_s: float
@@ -46,31 +46,31 @@ class FoundSegment:
 def put_back(
     database: Database,
     found: SpecFile,
-    segments: list[FoundSegment],
+    segments: list[FolderSegment],
     outcome: OutcomeFile | None,
     now_s: float,
-    hear: Callable[[], None],
-    there: Callable[[], bool] = lambda: True,
+    restore_events: Callable[[], None],
+    exists: Callable[[], bool] = lambda: True,
 ) -> bool:
-    """Bring one run up to what its folder says. False when the database knew as much already, or when it is not `there`
-    any more: asked in the same transaction, as that is where runs are removed.
+    """Bring one run up to what its folder says. Returns False when the database knew as much already.
 
-    `hear`: puts in what its past segments said. In the same transaction: a crash between the two would leave a run
-    that looks up to date and has no checkpoint.
+    `restore_events`: puts in what its past segments reported, in the same transaction: a crash between the two would
+    leave a run that looks up to date and has no checkpoint. `exists`: whether the folder is still there, asked in the
+    same transaction, as that is where runs are removed; if not, nothing is done and False returned.
     """
 
     def verb() -> bool:
         known = Run.get_or_none(Run.id == found.id)
         newest = segments[-1].number if segments else 0
         final = _final(outcome, newest)
-        if not _behind(known, newest, final) or not there():
+        if not _behind(known, newest, final) or not exists():
             return False
         if known is None:
             _insert([found])
         _insert_segments(found.id, segments, newest, final)
         values = _values(found, segments, newest, final, now_s)
         Run.update(values).where(Run.id == found.id).execute()
-        hear()
+        restore_events()
         return True
 
     return database.write(verb)
@@ -79,15 +79,17 @@ def put_back(
 def put_back_batch(
     database: Database, batch: Batch, removed: Callable[[], Collection[str]] = lambda: ()
 ) -> list[str]:
-    """Bring the members that have no folder up to what their batch says; the ids of those that were behind. `removed`:
-    those that were meanwhile, asked in the same transaction, as that is where runs are removed."""
+    """Bring the members that have no folder up to what their batch says. Returns the ids of those that were behind.
+
+    `removed`: the members that were removed meanwhile. It is asked in the same transaction, where runs are removed.
+    """
 
     def verb() -> list[str]:
         missing, ended = _behind_batch(batch)
         if missing:
             for run_id in removed():
                 missing.pop(run_id, None)
-        _insert([spec_file(batch.header, one) for one in batch.members if one.id in missing])
+        _insert([spec_file(batch.header, member) for member in batch.members if member.id in missing])
         for run_id in [*missing, *ended]:
             outcome = batch.outcomes.get(run_id)
             if outcome is not None:
@@ -98,17 +100,17 @@ def put_back_batch(
 
 
 def behind_batch(database: Database, batch: Batch) -> list[str]:
-    """The members that `put_back_batch` would put back."""
+    """Return the members that `put_back_batch` would put back."""
     missing, ended = database.read(lambda: _behind_batch(batch))
     return [*missing, *ended]
 
 
 def _behind_batch(batch: Batch) -> tuple[dict[str, None], list[str]]:
-    """(members that are not there, members that have ended and are still waiting)."""
+    """Return the members that the database lacks, and those that have ended and still wait in it."""
     known: dict[str, tuple[str, float]] = {}
-    ids = [one.id for one in batch.members]
-    for at in range(0, len(ids), enqueue.ROWS_A_STATEMENT):
-        some = ids[at : at + enqueue.ROWS_A_STATEMENT]
+    ids = [member.id for member in batch.members]
+    for at in range(0, len(ids), enqueue.ROWS_PER_STATEMENT):
+        some = ids[at : at + enqueue.ROWS_PER_STATEMENT]
         rows: Any = Run.select(Run.id, Run.state, Run.queued_at_s).where(Run.id.in_(some)).tuples()
         known |= {run_id: (state, queued_at_s) for run_id, state, queued_at_s in rows}
     missing = {run_id: None for run_id in ids if run_id not in known}
@@ -122,22 +124,22 @@ def _behind_batch(batch: Batch) -> tuple[dict[str, None], list[str]]:
 
 
 def _insert(found: list[SpecFile]) -> None:
-    """As they were queued, with what they waited for and what rules they brought."""
-    new = [NewRun(id=one.id, name=one.name, spec=one.spec, place=one.place) for one in found]
+    """Insert runs as they were queued, with what they waited for and the rules of the group they brought."""
+    new = [NewRun(id=file.id, name=file.name, spec=file.spec, place=file.place) for file in found]
     enqueue.insert(
         [
-            enqueue.row_of(run, one.created_at_s, one.batch, "put back from its folder")
-            for run, one in zip(new, found, strict=True)
+            enqueue.row_of(run, file.created_at_s, file.batch, PUT_BACK)
+            for run, file in zip(new, found, strict=True)
         ]
     )
     enqueue.insert_links(new)
-    rules = {one.group.name: (one.group, one.created_at_s) for one in found if one.group is not None}
+    rules = {file.group.name: (file.group, file.created_at_s) for file in found if file.group is not None}
     for group, created_at_s in rules.values():
         _set_rules(group, created_at_s)
 
 
 def _set_rules(group: GroupRules, given_at_s: float) -> None:
-    """The last ones given count, in whatever order they are found."""
+    """Set a group's rules. The last ones given count, in whatever order they are found."""
     known = GroupRow.get_or_none(GroupRow.name == group.name)
     if known is None or known.created_at_s <= given_at_s:
         groups.set_rules(group, given_at_s)
@@ -150,7 +152,7 @@ def _end(run_id: str, outcome: OutcomeFile) -> None:
 
 
 def is_behind(database: Database, run_id: str, newest: int, outcome: OutcomeFile | None) -> bool:
-    """Whether `put_back` would change anything. `newest`: the folder's last segment, 0 for none."""
+    """Return whether `put_back` would change anything. `newest`: the folder's last segment, 0 for none."""
     return database.read(lambda: _behind(Run.get_or_none(Run.id == run_id), newest, _final(outcome, newest)))
 
 
@@ -161,19 +163,19 @@ def _behind(known: Any, newest: int, final: OutcomeFile | None) -> bool:
 
 
 def _resumed_since(known: Any, final: OutcomeFile) -> bool:
-    """The user has queued it again, and the old outcome was still there when this was looked at."""
+    """Return whether the user has queued the run again, and the old outcome was still on disk when it was read."""
     return known.chain_start == final.segment and known.queued_at_s >= final.ended_at_s
 
 
 def _final(outcome: OutcomeFile | None, newest: int) -> OutcomeFile | None:
-    """The outcome, if it is the newest segment's and one that this program knows."""
+    """Return the outcome, if it is the newest segment's and one that this program knows."""
     if outcome is None or outcome.segment != newest:
         return None
     return outcome if outcome.state in {state.value for state in FINAL} else None
 
 
 def _values(
-    found: SpecFile, segments: list[FoundSegment], newest: int, final: OutcomeFile | None, now_s: float
+    found: SpecFile, segments: list[FolderSegment], newest: int, final: OutcomeFile | None, now_s: float
 ) -> dict[str, object]:
     common: dict[str, object] = {
         "segment": newest,
@@ -181,7 +183,7 @@ def _values(
         "intent": None,
         "intent_why": None,
         "paused_for": None,
-        "reason": "put back from its folder",
+        "reason": PUT_BACK,
     }
     if final is not None:
         return common | {
@@ -202,32 +204,34 @@ def _values(
 
 
 def _insert_segments(
-    run_id: str, segments: list[FoundSegment], newest: int, final: OutcomeFile | None
+    run_id: str, segments: list[FolderSegment], newest: int, final: OutcomeFile | None
 ) -> None:
-    """Those the database lacks, and the ends of those it takes for alive. All but the newest have ended; so has that
-    one, if the run has."""
-    for one in segments:
-        here = (Segment.run_id == run_id) & (Segment.number == one.number)
-        over = one.number < newest or final is not None
+    """Insert the segments that the database lacks, and the ends of those that it takes for live.
+
+    All but the newest have ended; so has that one, if the run has.
+    """
+    for segment in segments:
+        known = (Segment.run_id == run_id) & (Segment.number == segment.number)
+        over = segment.number < newest or final is not None
         end: dict[str, Any] = {
-            "ended_at_s": one.ended_at_s or one.started_at_s,
-            "outcome": RECOVERED,
-            "running_s": one.running_s,
-            "exit_code": one.exit_code,
+            "ended_at_s": segment.ended_at_s or segment.started_at_s,
+            "outcome": SegmentOutcome.RECOVERED,
+            "running_s": segment.running_s,
+            "exit_code": segment.exit_code,
         }
-        if Segment.select().where(here).exists():
+        if Segment.select().where(known).exists():
             if over:
-                Segment.update(end).where(here & Segment.ended_at_s.is_null()).execute()
+                Segment.update(end).where(known & Segment.ended_at_s.is_null()).execute()
             continue
         Segment.insert(
             **(end if over else {}),
             run_id=run_id,
-            number=one.number,
+            number=segment.number,
             worker=NOBODY,
-            started_at_s=one.started_at_s,
-            checkpoint_used=one.checkpoint_used,
-            gpu_uuids=json.dumps(one.gpu_uuids),
-            promised_mib=one.promised_mib,
+            started_at_s=segment.started_at_s,
+            checkpoint_used=segment.checkpoint_used,
+            gpu_uuids=json.dumps(segment.gpu_uuids),
+            promised_mib=segment.promised_mib,
             need_source="declared",
             exclusive=False,
             log_offset=0,

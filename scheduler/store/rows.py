@@ -1,19 +1,13 @@
-"""A table's row as the frozen record it leaves the database as.
+"""Reads rows into frozen records, and writes rows, by SQL text that is made once.
 
-What a worker reads many times a second is read by SQL text made once: a query builder takes longer to write it than
-SQLite to answer.
-
-How is one row written without a query builder? By statements whose text is made once for each set of columns.
-
-For what a worker writes with every segment: putting the statement into words takes peewee several times as long as
-SQLite takes to carry it out. Call inside a transaction (`Database.write`).
+For what a worker reads many times per second or writes with every segment: peewee takes several times as long to put a
+statement into words as SQLite to carry it out. The text of a write is made once for each set of columns. Writes are
+called inside a transaction (`Database.write`).
 """
 
 # peewee's models are untyped.
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-# peewee's models are untyped.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -21,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from backprop.scheduler.lifecycle import Intent, State
+from backprop.scheduler.outcome import SegmentOutcome
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord, Waiting, WorkerRecord
 from backprop.scheduler.spec import RunSpec, decode
 from backprop.scheduler.store.connection import proxy
@@ -34,12 +29,12 @@ SELECT_CHECKPOINTS: Final = f"SELECT {', '.join(CHECKPOINT)} FROM checkpoints"
 
 
 def listed(states: Iterable[State]) -> str:
-    """States as SQL has them after IN."""
+    """Return states as SQL takes them after IN."""
     return "(" + ", ".join(repr(state.value) for state in sorted(states)) + ")"
 
 
 def run_from(row: Sequence[Any]) -> RunRecord:
-    """From the columns of `SELECT_RUNS`."""
+    """Return a run from the columns of `SELECT_RUNS`."""
     values: dict[str, Any] = dict(zip(RUN, row, strict=True))
     values["state"] = State(values["state"])
     values["intent"] = Intent(values["intent"]) if values["intent"] else None
@@ -51,26 +46,28 @@ def run_from(row: Sequence[Any]) -> RunRecord:
 
 
 def segment_from(row: Sequence[Any]) -> SegmentRecord:
-    """From the columns of `SELECT_SEGMENTS`."""
+    """Return a segment from the columns of `SELECT_SEGMENTS`."""
     values: dict[str, Any] = dict(zip(SEGMENT, row, strict=True))
     values["gpu_uuids"] = tuple(msgspec.json.decode(values["gpu_uuids"], type=list[str]))
     values["exclusive"] = bool(values["exclusive"])
+    values["outcome"] = SegmentOutcome(values["outcome"]) if values["outcome"] is not None else None
     return SegmentRecord(**values)
 
 
 def checkpoint_from(row: Sequence[Any]) -> CheckpointRecord:
-    """From the columns of `SELECT_CHECKPOINTS`."""
+    """Return a checkpoint from the columns of `SELECT_CHECKPOINTS`."""
     values: dict[str, Any] = dict(zip(CHECKPOINT, row, strict=True))
     values["is_dir"] = bool(values["is_dir"])
     return CheckpointRecord(**values)
 
 
 def run_of(row: Any) -> RunRecord:
-    """From peewee's row."""
+    """Return a run from peewee's row."""
     return run_from([row.__data__[name] for name in RUN])
 
 
 def worker_of(row: Any) -> WorkerRecord:
+    """Return a worker from peewee's row."""
     return WorkerRecord(**row.__data__)
 
 
@@ -80,13 +77,13 @@ def _spec(text: str) -> RunSpec:
     return decode(text)
 
 
-def insert(table: str, values: Mapping[str, object]) -> None:
-    """One row. Raises peewee's errors."""
+def insert_row(table: str, values: Mapping[str, object]) -> None:
+    """Insert one row. Raises peewee's errors."""
     _run(_insert_text(table, tuple(values)), tuple(values.values()))
 
 
-def update(table: str, values: Mapping[str, object], where: Mapping[str, object]) -> int:
-    """Change the rows in which every column of `where` has its value, None included; how many there were."""
+def update_rows(table: str, values: Mapping[str, object], where: Mapping[str, object]) -> int:
+    """Change the rows in which every column of `where` has its value, None included. Returns how many there were."""
     given = tuple(value for value in where.values() if value is not None)
     missing = tuple(name for name, value in where.items() if value is None)
     named = tuple(name for name, value in where.items() if value is not None)
@@ -94,7 +91,7 @@ def update(table: str, values: Mapping[str, object], where: Mapping[str, object]
 
 
 def update_each(table: str, columns: Sequence[str], rows: Iterable[Sequence[object]], where: str) -> None:
-    """The same change to many rows, each with values of its own: those of `columns`, then those of `where`'s `?`."""
+    """Change many rows, each to values of its own: those of `columns`, then those of the `?` in `where`."""
     changed = ", ".join(f"{name} = ?" for name in columns)
     proxy.connection().executemany(f"UPDATE {table} SET {changed} WHERE {where}", rows)
 
@@ -113,5 +110,7 @@ def _insert_text(table: str, names: tuple[str, ...]) -> str:
 def _update_text(
     table: str, changed: tuple[str, ...], named: tuple[str, ...], missing: tuple[str, ...]
 ) -> str:
-    here = [*(f"{name} = ?" for name in named), *(f"{name} IS NULL" for name in missing)]
-    return f"UPDATE {table} SET {', '.join(f'{name} = ?' for name in changed)} WHERE {' AND '.join(here)}"
+    conditions = [*(f"{name} = ?" for name in named), *(f"{name} IS NULL" for name in missing)]
+    return (
+        f"UPDATE {table} SET {', '.join(f'{name} = ?' for name in changed)} WHERE {' AND '.join(conditions)}"
+    )

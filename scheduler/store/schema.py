@@ -1,7 +1,10 @@
-"""The tables, as peewee models. Only the modules of this folder that write SQL import it; everybody else gets frozen
-records. `migrations` creates the tables; a test holds the two against each other.
+"""Describes the tables as peewee models.
 
-The models are bound to one database file for the life of the process (see `database.open_database`): peewee's
+Only modules of this package import it; the rest of the program gets frozen records. `migrations` creates the tables,
+and a test holds the two against each other. Units are in the column names: `_s` seconds (a time: Unix seconds), `_mib`
+MiB, `_c` °C. What a column means stands with the field of its record, in `scheduler.records`.
+
+The models are bound to one database file for the life of the process (see `connection.open_database`): peewee's
 models carry their database, and a Backprop process has one home.
 """
 
@@ -27,6 +30,8 @@ class Table(Model):
 
 
 class Run(Table):
+    """`unsatisfied_parent`: the dependency that can never be met, of a waiting run that stays nevertheless."""
+
     id = TextField(primary_key=True)
     name = TextField()
     state = TextField()
@@ -61,6 +66,7 @@ class Run(Table):
     oom_retries = IntegerField()
     paused_for = TextField(null=True)
     fault = TextField(null=True)
+    unsatisfied_parent = TextField(null=True)
 
     class Meta:
         table_name = "runs"

@@ -10,6 +10,7 @@ import pytest
 
 from backprop.scheduler.config.settings import load
 from backprop.scheduler.errors import BadConfig, LostRace
+from backprop.scheduler.records import Waiting
 from backprop.scheduler.store import drain
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.writes import claims
@@ -39,10 +40,14 @@ def test_the_switch(database: Database) -> None:
     run = add_run(database, "r1")
     with pytest.raises(LostRace, match="the queue was drained meanwhile"):
         claimed(database, run)
-    claims.say_waiting(database, {"r1": ("waits: the queue is drained (another); …", ())})
+    add_run(database, "r2")
+    shut = Waiting(rule="drained", text="the queue is drained (another)", since_s=6.0)
+    hot = Waiting(rule="temperature", text="GPU 0 is drained of heat", since_s=6.0)
+    claims.record_waiting_reasons(database, {"r1": ("waits", (hot, shut)), "r2": ("waits: drained", (hot,))})
     drain.set_drained(database, None, 7.0)
     assert drain.drained(database) is None
-    assert get(database, "r1").reason == "queued"
+    assert (get(database, "r1").reason, get(database, "r1").waiting) == ("queued", ())
+    assert get(database, "r2").waiting == (hot,), "another reason stays"
     assert claimed(database, get(database, "r1")).segment == 1
 
 

@@ -128,7 +128,7 @@ def test_a_change_is_made_only_to_the_run_that_was_read(database: Database) -> N
     user_requests.apply_edit(database, run, "one", run.spec, 3)
     assert (get(database, "r1").name, get(database, "r1").priority) == ("one", 3)
     for stale in (run, replace(get(database, "r1"), spec=replace(run.spec, retries=9))):
-        with pytest.raises(LostRace, match="has just moved on"):
+        with pytest.raises(LostRace, match="changed state just now"):
             user_requests.apply_edit(database, stale, "two", run.spec, 0)
     assert get(database, "r1").name == "one"
 
@@ -215,6 +215,6 @@ def test_a_run_that_started_meanwhile_is_left_alone(bench: Bench) -> None:
     body = f"sed -i 's/^priority .*/priority = 5/' $1; backprop stop {later}"
     done = bench.backprop("edit", later, env=editor(bench, body))
     assert done.returncode == 10
-    assert "has just moved on" in done.stderr
+    assert "changed state just now" in done.stderr
     assert "priority = 5" in (bench.home / "edits" / f"{later}.toml").read_text()
     assert bench.column(later, "priority") == 0

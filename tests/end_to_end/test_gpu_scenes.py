@@ -137,9 +137,9 @@ def test_several_gpus_and_too_long_a_pause_yield_and_resume_when_cool(
         wait_until(lambda run=run: bench.folder(run).joinpath("exit.json").exists(), timeout_s=60)
         wait_for_reason(bench, run, "temperature 91 °C, starts at 80 °C or less")
     told = bench.output()
-    assert "yielded: cooling: GPU 0 at 91 °C, limit 85 °C; not paused: it runs on several GPUs" in told
+    assert "paused for now: cooling: GPU 0 at 91 °C, limit 85 °C; not paused: it runs on several GPUs" in told
     assert re.search(
-        rf"requeued .*\({single}\) .* yielded: cooling: GPU . at 91 °C, limit 85 °C; paused for", told
+        rf"requeued .*\({single}\) .* paused for now: cooling: GPU . at 91 °C, limit 85 °C; paused for", told
     )
     assert not any(bench.folder(run, 2).exists() for run in (both, single))
     assert [bench.show(run)["segments"][0]["outcome"] for run in (both, single)] == ["yielded"] * 2
@@ -393,7 +393,7 @@ def test_growing_beyond_its_limit_ends_a_run_before_its_neighbours_suffer(
     assert [bench.state(run) for run in (greedy, modest)] == ["running", "running"]
     (bench.project / "grow").touch()
     shown = bench.wait_for(greedy, "failed")
-    assert reason(bench, greedy) == "ended: uses 8.8 GiB on GPU 0, its limit is 6.0 GiB"
+    assert reason(bench, greedy) == "over its limit: uses 8.8 GiB on GPU 0, its limit is 6.0 GiB"
     assert shown["segments"][0]["outcome"] == "over its limit"
     assert "stopping" in bench.output()
     (bench.project / "go").touch()

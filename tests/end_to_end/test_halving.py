@@ -3,7 +3,7 @@
 import json
 
 from backprop.scheduler.lifecycle import Event
-from backprop.scheduler.outcome import NextMove, SegmentResult
+from backprop.scheduler.outcome import NextMove, SegmentOutcome, SegmentResult
 from backprop.scheduler.store import groups
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.writes import claims
@@ -97,7 +97,9 @@ def test_two_that_fail_alike_at_once_hold_the_rest_of_their_group(bench: Bench) 
     wait_until(lambda: [bench.state(run) for run in ids].count("held") == 6, saw=bench.runs)
     assert [bench.state(run) for run in ids].count("failed") == 2
     held = next(run for run in bench.runs() if run["state"] == "held")
-    assert "the same import error" in held["reason"]
+    assert held["reason"].startswith(
+        "held: two runs of this group failed with the same import error (backprop show "
+    )
     assert "6 more of group typo" in bench.output()
 
 
@@ -115,7 +117,9 @@ def test_a_metric_that_nobody_reports_stops_nobody(bench: Bench) -> None:
 
 
 def test_a_lost_segment_counts_for_no_round(database: Database) -> None:
-    for run_id, outcome in (("a", "timeboxed"), ("b", "lost"), ("c", "not started")):
+    for run_id, outcome in zip(
+        "abc", (SegmentOutcome.TIMEBOXED, SegmentOutcome.LOST, SegmentOutcome.NOT_STARTED), strict=True
+    ):
         add_run(database, run_id)
         verdict = NextMove(Event.REQUEUED, outcome, "on")
         claims.apply_result(database, claimed(database, get(database, run_id)), verdict, SegmentResult(), 3.0)

@@ -184,7 +184,7 @@ def test_a_lost_segment_costs_the_work_since_its_last_checkpoint(bench: Bench) -
     seen = bench.wait_for(run, "completed")
     first, second = seen["segments"]
     assert first["outcome"] == "lost"
-    assert "killed from outside" in first["reason"]
+    assert "segment 1 disappeared (killed" in first["reason"]
     assert second["checkpoint_used"] == str(bench.project / checkpoints_told(bench, run)[-1])
     assert_never_double(bench)
 

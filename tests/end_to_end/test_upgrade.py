@@ -113,6 +113,23 @@ def test_it_is_found_as_it_was_left(left: Past, tmp_path: Path) -> None:
     assert left.rows("PRAGMA user_version") == [(newest_schema(tmp_path / "fresh"),)]
 
 
+def test_what_0_1_0_kept_in_sentences_means_the_same(left: Past) -> None:
+    """A run kept although its parent had failed waits for it again once it is resumed; and what a drained queue kept
+    waiting says so no longer once it is open."""
+    bench, ids = left.bench, left.ids
+    before = dict(left.rows("SELECT name, reason FROM runs"))
+    assert before["hopes"].endswith(f"; kept: backprop resume {ids['broken']}")
+    shut = {name for name, reason in before.items() if reason.startswith("waits: the queue is drained")}
+    assert {"chain", "next", "sweep-1-1"} <= shut
+    for words in (("resume", ids["broken"]), ("undrain",)):
+        done = bench.backprop(*words)
+        assert done.returncode == 0, done.stderr
+    after = {run["name"]: run["reason"] for run in bench.runs()}
+    assert after["hopes"] == f"waits for {ids['broken']}, which was resumed"
+    assert {name for name, reason in after.items() if reason != before[name]} == {*shut, "hopes", "broken"}
+    assert {after[name] for name in shut} == {"queued"}
+
+
 def test_a_worker_goes_on_with_it(left: Past) -> None:
     bench, ids = left.bench, left.ids
     sample = [ids[f"thousand-{number}"] for number in (1, 2, 500, 989)]

@@ -1,9 +1,10 @@
 """Runs that wait for others: through requeues and retries, in vain, and after a lost database."""
 
+import msgspec
 import pytest
 
 from backprop.scheduler.lifecycle import FINAL, Event, State
-from backprop.scheduler.outcome import NextMove, SegmentResult
+from backprop.scheduler.outcome import NextMove, SegmentOutcome, SegmentResult
 from backprop.scheduler.spec import DependencyKind, NewRun, QueuePosition, RunSpec
 from backprop.scheduler.store import dependencies
 from backprop.scheduler.store.connection import Database
@@ -77,8 +78,8 @@ def test_vain_waiting_goes_on_down_the_chain(database: Database) -> None:
     waiting(database, "c", ("b", "success"))
     waiting(database, "d", ("b", "fail"))
     assert dict(in_vain(database, 9.0)) == {
-        "b": "waited for a to complete, which has failed",
-        "c": "waited for b to complete, which has stopped",
+        "b": "waited for a to complete, but it ended as failed",
+        "c": "waited for b to complete, but it ended as stopped",
     }
     assert claimable(database) == ["d"]
     assert get(database, "b").ended_at_s == 9.0
@@ -93,15 +94,15 @@ def test_a_chain_that_has_begun_is_not_given_up_for_its_parent(
     add_run(database, "p", State.COMPLETED if kind == "success" else State.FAILED)
     waiting(database, "c", ("p", kind))
     child = claimed(database, get(database, "c"))
-    claims.apply_result(database, child, NextMove(Event.REQUEUED, "timeboxed", "on"), SegmentResult(), 3.0)
+    claims.apply_result(
+        database, child, NextMove(Event.REQUEUED, SegmentOutcome.TIMEBOXED, "on"), SegmentResult(), 3.0
+    )
     assert deletion.remove(database, ["p"]).ids == ["p"], "nor does it keep its parent from being removed"
     assert in_vain(database, 9.0) == []
     assert claimable(database) == ["c"]
 
 
 def test_kept_ones_stay_and_say_so(database: Database) -> None:
-    import msgspec
-
     add_run(database, "a", State.FAILED)
     waiting(database, "b", ("a", "success"), spec=msgspec.structs.replace(SPEC, keep_when_unmet=True))
     assert in_vain(database, 9.0) == []
@@ -109,7 +110,33 @@ def test_kept_ones_stay_and_say_so(database: Database) -> None:
     assert "kept: backprop resume a" in get(database, "b").reason
     assert queries.next_due_s(database) is None, "a draining worker does not wait for it"
     user_requests.resume(database, ["a"], {}, None, 10.0)
+    assert get(database, "b").reason == "waits for a, which was resumed"
     assert claimable(database) == ["a"]
+
+
+def test_kept_ones_name_the_parent_that_rules_them_out_now(database: Database) -> None:
+    """Of two that failed one is named. Resuming the other changes nothing; after a hold or release it is said again."""
+    for parent in ("a1", "a2"):
+        add_run(database, parent, State.FAILED)
+    keep = msgspec.structs.replace(SPEC, keep_when_unmet=True)
+    waiting(database, "b", ("a1", "success"), ("a2", "success"), spec=keep)
+    assert in_vain(database, 9.0) == []
+    kept = get(database, "b").reason
+    assert kept == "waited for a1 to complete, but it ended as failed; kept: backprop resume a1"
+    user_requests.resume(database, ["a2"], {}, None, 10.0)
+    assert get(database, "b").reason == kept
+    for asked, reason in (
+        (lambda: user_requests.hold(database, ["b"], "held by the user"), "held by the user"),
+        (lambda: user_requests.release(database, ["b"]), "released by the user"),
+    ):
+        asked()
+        assert get(database, "b").reason == reason
+        assert in_vain(database, 11.0) == []
+        assert get(database, "b").reason == kept
+    user_requests.stop_waiting(database, ["a2"], 12.0)
+    user_requests.resume(database, ["a1"], {}, None, 13.0)
+    assert in_vain(database, 14.0) == []
+    assert get(database, "b").reason.endswith("; kept: backprop resume a2")
 
 
 def test_ever_so_many_that_have_ended_do_not_matter(database: Database) -> None:
@@ -128,22 +155,23 @@ def test_ever_so_many_that_have_ended_do_not_matter(database: Database) -> None:
 def test_words() -> None:
     assert dependency_text("a", "success", State.RUNNING) == "waits for a to complete (running)"
     assert dependency_text("a", "any", None) == "waits for a to end: done"
-    assert (
-        dependency_text("a", "fail", State.COMPLETED) == "waits for a to fail, which has completed: in vain"
-    )
+    told = "waits for a to fail, but it ended as completed: this can never be met"
+    assert dependency_text("a", "fail", State.COMPLETED) == told
 
 
 def test_a_retried_parent_has_not_ended(database: Database) -> None:
     add_run(database, "a")
     waiting(database, "b", ("a", "success"))
     waiting(database, "c", ("a", "fail"))
-    crashed = NextMove(Event.REQUEUED, "failed", "exit code 1; retry 1 of 1", delay_s=10.0, retries_used=1)
+    crashed = NextMove(
+        Event.REQUEUED, SegmentOutcome.FAILED, "exit code 1; retry 1 of 1", delay_s=10.0, retries_used=1
+    )
     claims.apply_result(
         database, claimed(database, get(database, "a")), crashed, SegmentResult(exit_code=1), 6.0
     )
     assert in_vain(database, 7.0) == []
     assert claimable(database) == ["a"]
-    failed = NextMove(Event.FAILED, "failed", "exit code 1")
+    failed = NextMove(Event.FAILED, SegmentOutcome.FAILED, "exit code 1")
     claims.apply_result(
         database, claimed(database, get(database, "a"), 17.0), failed, SegmentResult(exit_code=1), 18.0
     )
@@ -195,13 +223,13 @@ def test_in_vain_is_stopped_with_a_reason_that_outlives_the_database(bench: Benc
         "run", "-q", *QUIET_LIMITS, "--array", "1-3", "--after", parent, "other.py"
     ).stdout.split()
     assert bench.worker("--drain").wait(timeout=60) == 0, "nothing is left that may start by itself"
-    why = f"waited for {parent} to complete, which has failed"
+    why = f"waited for {parent} to complete, but it ended as failed"
     assert (bench.state(child), bench.column(child, "reason")) == ("stopped", why)
     assert bench.state(kept) == "queued"
     assert bench.state(rescue) == "completed"
     assert {bench.state(run) for run in group} == {"stopped"}
     assert why in bench.output()
-    assert "in vain" in bench.backprop("why", kept).stdout
+    assert "can never be met" in bench.backprop("why", kept).stdout
     (bench.home / "backprop.db").unlink()
     assert bench.worker("--drain").wait(timeout=60) == 0
     assert {bench.column(run, "reason") for run in (child, *group)} == {why}

@@ -7,7 +7,7 @@ import pytest
 
 from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
 from backprop.scheduler.lifecycle import Event
-from backprop.scheduler.outcome import NextMove, SegmentResult
+from backprop.scheduler.outcome import NextMove, SegmentOutcome, SegmentResult
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store import gpu_history
 from backprop.scheduler.store.connection import Database
@@ -31,7 +31,9 @@ def peaked(database: Database, run_id: str, *peaks: int | None, script: str = "/
         run = claimed(database, get(database, run_id))
         if peak is not None:
             gpu_history.record_peak(database, run_id, run.segment, peak)
-        claims.apply_result(database, run, NextMove(Event.REQUEUED, "timeboxed", "why"), SegmentResult(), 3.0)
+        claims.apply_result(
+            database, run, NextMove(Event.REQUEUED, SegmentOutcome.TIMEBOXED, "why"), SegmentResult(), 3.0
+        )
 
 
 def spec_of(script: str) -> RunSpec:

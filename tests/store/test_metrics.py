@@ -5,7 +5,7 @@ import sqlite3
 import time
 
 from backprop.scheduler.lifecycle import Event
-from backprop.scheduler.outcome import NextMove, SegmentResult
+from backprop.scheduler.outcome import NextMove, SegmentOutcome, SegmentResult
 from backprop.scheduler.records import MetricRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import metrics, queries
@@ -51,7 +51,9 @@ def test_one_value_a_name_and_five_seconds_the_last_one(database: Database) -> N
 def test_a_new_segment_keeps_the_last_word_of_the_one_before(database: Database) -> None:
     run = claimed(database, add_run(database, "r1"))
     hear(database, "r1", 1, 1000.0, 7, loss=0.5)
-    claims.apply_result(database, run, NextMove(Event.REQUEUED, "tempfail", "again"), SegmentResult(), 1000.5)
+    claims.apply_result(
+        database, run, NextMove(Event.REQUEUED, SegmentOutcome.TEMPFAIL, "again"), SegmentResult(), 1000.5
+    )
     claimed(database, get(database, "r1"))
     hear(database, "r1", 2, 1001.0, 8, loss=0.4)
     assert kept(database, "r1") == [(7, 0.5), (8, 0.4)]

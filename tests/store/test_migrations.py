@@ -127,6 +127,43 @@ def test_an_older_home_is_brought_up_to_date_when_it_is_opened(
     connection.close()
 
 
+REASON = "waited for p to complete, which has failed; kept: backprop resume p"
+
+
+@pytest.mark.parametrize(
+    ("state", "segment", "parent", "reason", "noted"),
+    [
+        ("queued", 0, "p", REASON, "p"),
+        ("held", 0, "p", REASON, "p"),
+        ("queued", 0, "p", "waits for p to complete", None),
+        ("queued", 0, "q", REASON, None),
+        ("queued", 1, "p", REASON, None),
+        ("stopped", 0, "p", REASON, None),
+    ],
+)
+def test_the_parent_of_a_kept_run_is_taken_from_its_sentence(
+    tmp_path: Path, state: str, segment: int, parent: str, reason: str, noted: str | None
+) -> None:
+    """Schema 1 knew it from there only. Whatever merely reads like it is left alone."""
+    path = tmp_path / "x.db"
+    connection = connect(path)
+    runner.migrate(connection, path, runner.STEPS[:1])
+    values = {
+        "id": "c", "name": "c", "state": state, "reason": reason, "spec": "{}", "segment": segment,
+        "ended_at_s": 1.0 if state == "stopped" else None,
+    } | dict.fromkeys(
+        ("created_at_s", "queued_at_s", "priority", "turn_s", "not_before_s", "chain_start", "chain_total_s",
+         "stalled", "retries_used", "lost", "oom_retries"), 0
+    )  # fmt: skip
+    columns, marks = ", ".join(values), ", ".join("?" * len(values))
+    connection.execute(f"INSERT INTO runs ({columns}) VALUES ({marks})", tuple(values.values()))
+    connection.execute("INSERT INTO dependencies VALUES ('c', ?, 'success')", (parent,))
+    runner.migrate(connection, path)
+    rows = connection.execute("SELECT unsatisfied_parent, reason FROM runs").fetchall()
+    connection.close()
+    assert rows == [(noted, reason)]
+
+
 RACE = """
 import sys
 from pathlib import Path

@@ -206,13 +206,13 @@ def test_a_wait_is_remembered_by_the_next_worker_and_forgotten_by_a_start(
 
 def queue_again(database: Database) -> None:
     from backprop.scheduler.lifecycle import Event
-    from backprop.scheduler.outcome import NextMove, SegmentResult
+    from backprop.scheduler.outcome import NextMove, SegmentOutcome, SegmentResult
     from backprop.scheduler.store.writes import claims
 
     claims.apply_result(
         database,
         get(database, "big"),
-        NextMove(Event.REQUEUED, "timeboxed", "timebox"),
+        NextMove(Event.REQUEUED, SegmentOutcome.TIMEBOXED, "timebox"),
         SegmentResult(),
         NOW_S,
     )

@@ -11,7 +11,7 @@ import pytest
 
 from backprop.scheduler.errors import AmbiguousRun, BadCommand, LostRace, UnknownRun
 from backprop.scheduler.lifecycle import Event, Intent, State
-from backprop.scheduler.outcome import NextMove, SegmentResult
+from backprop.scheduler.outcome import NextMove, SegmentOutcome, SegmentResult
 from backprop.scheduler.spec import QueuePosition
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
@@ -22,7 +22,7 @@ from backprop.scheduler.store.writes.progress import SegmentReport
 from tests.support.harness import ROOT
 from tests.support.store_rows import SPEC, add_run, checkpoint, claimed, get
 
-REQUEUED = NextMove(Event.REQUEUED, "timeboxed", "timebox reached")
+REQUEUED = NextMove(Event.REQUEUED, SegmentOutcome.TIMEBOXED, "timebox reached")
 
 
 def serial(database: Database) -> int:
@@ -81,7 +81,9 @@ def test_what_was_decided_on_together_is_claimed_together(database: Database) ->
 
 def test_an_end_is_settled_once(database: Database) -> None:
     run = claimed(database, add_run(database, "r1"))
-    verdict = NextMove(Event.REQUEUED, "failed", "exited 1", stalled=1, retries_used=2, lost=3, delay_s=10.0)
+    verdict = NextMove(
+        Event.REQUEUED, SegmentOutcome.FAILED, "exited 1", stalled=1, retries_used=2, lost=3, delay_s=10.0
+    )
     ending = SegmentResult(exit_code=1, signal_name=None, running_s=4.5)
     assert claims.apply_result(database, run, verdict, ending, 100.0).state is State.QUEUED
     with pytest.raises(LostRace):
@@ -101,13 +103,13 @@ def test_a_stop_between_reading_and_settling_is_not_lost(database: Database, eve
     seen = claimed(database, add_run(database, "r1"))
     assert user_requests.ask_to_stop(database, seen, 3.0) is State.RUNNING
     with pytest.raises(LostRace):
-        claims.apply_result(database, seen, NextMove(event, "x", "y"), SegmentResult(), 4.0)
+        claims.apply_result(database, seen, NextMove(event, SegmentOutcome.FAILED, "y"), SegmentResult(), 4.0)
     now = get(database, "r1")
     assert (now.state, now.intent) == (State.RUNNING, Intent.STOP)
     assert queries.segments(database, "r1")[0].outcome is None
     assert (
         claims.apply_result(
-            database, now, NextMove(Event.STOPPED, "stopped", "y"), SegmentResult(), 4.0
+            database, now, NextMove(Event.STOPPED, SegmentOutcome.STOPPED, "y"), SegmentResult(), 4.0
         ).state
         is State.STOPPED
     )
@@ -127,7 +129,7 @@ def test_a_stop_is_stronger_than_another_reason_to_end(database: Database) -> No
 def test_a_stop_of_a_run_that_has_just_moved_on_says_so(database: Database) -> None:
     waiting = add_run(database, "r1")
     running = claimed(database, waiting)
-    with pytest.raises(LostRace, match="look again: backprop show r1"):
+    with pytest.raises(LostRace, match="run r1 changed state just now; try again"):
         user_requests.ask_to_stop(database, waiting, 3.0)
     claims.apply_result(database, running, REQUEUED, SegmentResult(), 3.0)
     with pytest.raises(LostRace):
@@ -187,7 +189,16 @@ def test_only_the_newest_checkpoints_are_remembered(database: Database) -> None:
 @pytest.mark.parametrize("state", [State.COMPLETED, State.FAILED, State.TIMEBOXED, State.STOPPED, State.HELD])
 def test_resume_starts_a_new_chain_and_keeps_the_history(database: Database, state: State) -> None:
     run = add_run(database, "r1")
-    worn = NextMove(Event.REQUEUED, "x", "y", stalled=1, retries_used=2, lost=3, delay_s=500.0, need_mib=9)
+    worn = NextMove(
+        Event.REQUEUED,
+        SegmentOutcome.FAILED,
+        "y",
+        stalled=1,
+        retries_used=2,
+        lost=3,
+        delay_s=500.0,
+        need_mib=9,
+    )
     claims.apply_result(database, claimed(database, run), worn, SegmentResult(running_s=60.0), 3.0)
     if state is State.HELD:
         user_requests.hold_run(database, get(database, "r1"), "why")
@@ -254,7 +265,9 @@ def test_the_owner_of_a_live_run_changes_once(database: Database) -> None:
 def test_waiting_reasons_are_only_for_those_who_wait(database: Database) -> None:
     add_run(database, "r1")
     claimed(database, add_run(database, "r2"))
-    claims.say_waiting(database, {"r1": ("waits: RAM", ()), "r2": ("waits: RAM", ()), "r3": ("x", ())})
+    claims.record_waiting_reasons(
+        database, {"r1": ("waits: RAM", ()), "r2": ("waits: RAM", ()), "r3": ("x", ())}
+    )
     assert get(database, "r1").reason == "waits: RAM"
     assert get(database, "r2").reason == "segment 1"
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from backprop.scheduler.lifecycle import Event, State
-from backprop.scheduler.outcome import NextMove, SegmentResult
+from backprop.scheduler.outcome import NextMove, SegmentOutcome, SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store.connection import Database
@@ -48,7 +48,11 @@ def add_run(
             claims.pause(database, run, "heat", "why")
         elif state in SETTLED:
             claims.apply_result(
-                database, run, NextMove(SETTLED[state], state.value, "why"), SegmentResult(), 3.0
+                database,
+                run,
+                NextMove(SETTLED[state], SegmentOutcome(state.value), "why"),
+                SegmentResult(),
+                3.0,
             )
     return get(database, run_id)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from backprop.scheduler.lifecycle import Event
-from backprop.scheduler.outcome import NextMove, SegmentResult
+from backprop.scheduler.outcome import NextMove, SegmentOutcome, SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.spec import Plan
 from backprop.scheduler.store.connection import Database
@@ -61,7 +61,7 @@ class Watched:
         )
         assert progress.record(self.database, "r1", 1, heard)
 
-    def requeue(self, outcome: str = "timeboxed") -> RunRecord:
+    def requeue(self, outcome: SegmentOutcome = SegmentOutcome.TIMEBOXED) -> RunRecord:
         """Its segment has ended; the run as it waits for the next one."""
         verdict = NextMove(Event.REQUEUED, outcome, "why")
         claims.apply_result(self.database, get(self.database, "r1"), verdict, SegmentResult(), time.time())

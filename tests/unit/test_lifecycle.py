@@ -6,7 +6,7 @@ import pytest
 
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.lifecycle import DESCRIPTION, FINAL, LIVE, TRANSITIONS, Event, State, next_state
-from backprop.scheduler.outcome import NextMove, SegmentResult
+from backprop.scheduler.outcome import NextMove, SegmentOutcome, SegmentResult
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, user_requests
@@ -32,7 +32,7 @@ def test_a_move_that_is_no_row_is_refused_and_changes_nothing(
 ) -> None:
     run = add_run(database, "r1", state)
     with pytest.raises(IllegalMove, match=f"r1 is {state}: it cannot be {event}"):
-        claims.apply_result(database, run, NextMove(event, "x", "y"), SegmentResult(), 5.0)
+        claims.apply_result(database, run, NextMove(event, SegmentOutcome.FAILED, "y"), SegmentResult(), 5.0)
     assert queries.run_by_id(database, "r1") == run
 
 

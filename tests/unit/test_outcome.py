@@ -14,9 +14,11 @@ from backprop.scheduler.outcome import (
     Chain,
     Intent,
     NextMove,
+    SegmentOutcome,
     SegmentResult,
     backoff_s,
     next_move,
+    with_advice,
 )
 from backprop.scheduler.spec import RunSpec
 
@@ -31,17 +33,39 @@ def spec(**changes: object) -> RunSpec:
     return msgspec.structs.replace(SPEC, **changes)
 
 
+def told(move: NextMove) -> str:
+    """What the user of run 4123-1 reads."""
+    return with_advice(move, "4123-1").reason
+
+
+def test_an_outcome_tells_its_fault_and_whether_the_run_could_train() -> None:
+    with_fault = {outcome for outcome in SegmentOutcome if outcome.fault is not None}
+    assert with_fault == {SegmentOutcome.NAN, SegmentOutcome.STARTED_OVER, SegmentOutcome.GPU_MEMORY}
+    assert all(outcome.fault == outcome for outcome in with_fault), "both are stored, under the same name"
+    untrained = {outcome for outcome in SegmentOutcome if not outcome.trained}
+    assert untrained == {SegmentOutcome.LOST, SegmentOutcome.NOT_STARTED}
+
+
+def test_what_gpu_memory_limit_to_raise_is_said() -> None:
+    ending = SegmentResult(exit_code=1, out_of_memory="CUDA out of memory")
+    chain = replace(GOOD, promised_mib=8192, peak_mib=8000)
+    said = told(next_move(spec(gpu_memory_limit="8"), ending, chain))
+    assert said == "out of GPU memory: CUDA out of memory; raise its limit: backprop resume 4123-1 -g GB"
+
+
 @pytest.mark.parametrize("code", [0, 1, 75, 130, 143, None])
 @pytest.mark.parametrize(
     ("asked", "event", "outcome"),
     [
-        (Intent.TIMEBOX, Event.REQUEUED, "timeboxed"),
-        (Intent.YIELD, Event.REQUEUED, "yielded"),
-        (Intent.STOP, Event.STOPPED, "stopped"),
-        (Intent.LIMIT, Event.FAILED, "over its limit"),
+        (Intent.TIMEBOX, Event.REQUEUED, SegmentOutcome.TIMEBOXED),
+        (Intent.YIELD, Event.REQUEUED, SegmentOutcome.YIELDED),
+        (Intent.STOP, Event.STOPPED, SegmentOutcome.STOPPED),
+        (Intent.LIMIT, Event.FAILED, SegmentOutcome.OVER_LIMIT),
     ],
 )
-def test_intent_wins_over_exit_status(code: int | None, asked: Intent, event: Event, outcome: str) -> None:
+def test_intent_wins_over_exit_status(
+    code: int | None, asked: Intent, event: Event, outcome: SegmentOutcome
+) -> None:
     signal_name = "SIGKILL" if code is None else None
     verdict = next_move(
         SPEC, SegmentResult(asked=asked, exit_code=code, signal_name=signal_name, why_asked="x"), GOOD
@@ -79,14 +103,18 @@ def test_a_run_that_finished_before_the_stop_reached_it_is_completed() -> None:
 def test_exit_0_of_its_own_is_completed_whatever_was_saved() -> None:
     for chain in (FRESH, OLD, GOOD):
         assert next_move(SPEC, SegmentResult(exit_code=0), chain) == NextMove(
-            Event.COMPLETED, "completed", "exited 0"
+            Event.COMPLETED, SegmentOutcome.COMPLETED, "exited 0"
         )
 
 
 def test_75_is_run_me_again_without_a_strike() -> None:
     crashed_before = replace(GOOD, retries_used=1)
     verdict = next_move(spec(retries=1), SegmentResult(exit_code=75), crashed_before)
-    assert (verdict.event, verdict.outcome, verdict.retries_used) == (Event.REQUEUED, "tempfail", 0)
+    assert (verdict.event, verdict.outcome, verdict.retries_used) == (
+        Event.REQUEUED,
+        SegmentOutcome.TEMPFAIL,
+        0,
+    )
     assert next_move(SPEC, SegmentResult(exit_code=75), replace(FRESH, advanced=True)).stalled == 0, (
         "its step rose"
     )
@@ -100,11 +128,12 @@ def test_without_any_checkpoint_the_chain_ends_at_once_with_advice() -> None:
     ending = SegmentResult(asked=Intent.TIMEBOX, exit_code=0, first_sign_s=400.0)
     verdict = next_move(SPEC, ending, FRESH)
     assert verdict.event is Event.TIMEBOXED
-    assert "saved no checkpoint" in verdict.reason
+    assert "no checkpoint found, so it would restart from zero" in verdict.reason
+    assert "Make it save on Ctrl-C (SIGINT)" in told(verdict)
     assert "first output came after 400.0 s" in verdict.reason
-    assert "backprop resume -m 20" in verdict.reason, "twice the box"
+    assert told(verdict).endswith("allow more time: backprop resume 4123-1 -m 20"), "twice the box"
     slow = next_move(SPEC, replace(ending, first_sign_s=900.0), FRESH)
-    assert "backprop resume -m 30" in slow.reason, "twice the start-up"
+    assert "backprop resume 4123-1 -m 30" in told(slow), "twice the start-up"
     assert "--grace-seconds" in next_move(SPEC, replace(ending, killed=True), FRESH).reason
 
 
@@ -122,9 +151,17 @@ def test_two_segments_in_a_row_without_a_new_checkpoint_end_the_chain() -> None:
 @pytest.mark.parametrize(
     ("changes", "chain", "said"),
     [
-        ({"auto_resume": False}, GOOD, "auto-resume is off"),
-        ({"max_segments": 3}, replace(GOOD, segments=3), "--max-segments 3 is used up"),
-        ({"max_total_s": 90.0}, replace(GOOD, total_s=90.0), "--max-total-minutes 1.5 is used up"),
+        ({"auto_resume": False}, GOOD, "; auto-resume is off: backprop resume 4123-1 continues it"),
+        (
+            {"max_segments": 3},
+            replace(GOOD, segments=3),
+            "reached --max-segments 3; backprop resume 4123-1 allows 3 more",
+        ),
+        (
+            {"max_total_s": 90.0},
+            replace(GOOD, total_s=90.0),
+            "reached --max-total-minutes 1.5; backprop resume 4123-1 allows 1.5 more",
+        ),
     ],
 )
 @pytest.mark.parametrize("ending", [SegmentResult(asked=Intent.TIMEBOX), SegmentResult(exit_code=75)])
@@ -133,8 +170,7 @@ def test_a_bound_ends_the_chain_and_says_how_to_go_on(
 ) -> None:
     verdict = next_move(spec(**changes), ending, chain)
     assert verdict.event is Event.TIMEBOXED
-    assert said in verdict.reason
-    assert "backprop resume" in verdict.reason
+    assert said in told(verdict)
 
 
 def test_below_its_bounds_a_chain_goes_on() -> None:
@@ -166,7 +202,7 @@ def test_a_retry_does_not_go_beyond_the_bounds_of_the_chain() -> None:
         spec(retries=5, max_segments=2), SegmentResult(exit_code=1), replace(GOOD, segments=2)
     )
     assert verdict.event is Event.FAILED
-    assert "--max-segments 2 is used up" in verdict.reason
+    assert "reached --max-segments 2; backprop resume 4123-1 allows 2 more" in told(verdict)
 
 
 def test_the_patience_doubles_up_to_ten_minutes() -> None:
@@ -196,7 +232,9 @@ def test_a_lost_segment_is_started_again_and_counted() -> None:
         verdict = next_move(SPEC, lost, chain)
         assert (verdict.event, verdict.lost) == (Event.REQUEUED, count)
         chain = replace(chain, lost=verdict.lost)
-    assert next_move(SPEC, lost, chain).event is Event.FAILED
+    last = next_move(SPEC, lost, chain)
+    assert last.event is Event.FAILED
+    assert last.reason == "disappeared 4 times in a row (killed, or the machine went down); giving up"
     assert next_move(SPEC, lost, replace(chain, progressed=True)).lost == 1, "progress wipes the count out"
     assert next_move(SPEC, lost, replace(OLD, stalled=1)).stalled == 1, (
         "and it is no alibi for a stalled chain"
@@ -208,7 +246,7 @@ def test_a_yield_costs_nothing_and_wipes_nothing_out() -> None:
     verdict = next_move(SPEC, SegmentResult(asked=Intent.YIELD, why_asked="GPU 0 is too hot"), before)
     assert (verdict.event, verdict.delay_s) == (Event.REQUEUED, 0.0)
     assert (verdict.stalled, verdict.retries_used, verdict.lost) == (1, 2, 3)
-    assert verdict.reason == "yielded: GPU 0 is too hot; resumes from its last checkpoint"
+    assert verdict.reason == "paused for now: GPU 0 is too hot; resumes from its last checkpoint"
     after = next_move(SPEC, SegmentResult(asked=Intent.YIELD), replace(before, progressed=True))
     assert (after.stalled, after.lost) == (0, 0)
     bounded = spec(max_segments=1, auto_resume=False)
@@ -272,7 +310,13 @@ def test_every_verdict_is_a_legal_move_with_a_reason(
     verdict = next_move(spec, ending, chain)
     for state in LIVE:
         assert next_state(state, verdict.event) is not None
+    assert isinstance(verdict.outcome, SegmentOutcome)
     assert verdict.reason
+    assert (
+        told(verdict).count("backprop resume")
+        == told(verdict).count("4123-1")
+        == (verdict.advice is not None)
+    )
     assert "\n" not in verdict.reason
     assert verdict.delay_s >= 0
     assert min(verdict.stalled, verdict.retries_used, verdict.lost) >= 0
@@ -297,7 +341,7 @@ def test_no_chain_goes_on_for_ever_without_progress(spec: RunSpec, ends: list[Se
         verdict = next_move(spec, replace(ending, wanted=None), replace(chain, segments=segments + 1))
         if verdict.event is not Event.REQUEUED:
             return
-        segments += verdict.outcome != "yielded"
+        segments += verdict.outcome is not SegmentOutcome.YIELDED
         oom += verdict.need_mib is not None
         chain = replace(
             chain,

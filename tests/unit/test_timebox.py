@@ -356,5 +356,5 @@ def test_the_last_segment_of_a_chain_is_not_cut_short(bench: Bench) -> None:
     run = bench.queue("train.py", "-m", "0.04", "--max-segments", "2", "--", "28")
     bench.worker()
     seen = bench.wait_for(run, "timeboxed")
-    assert "timebox reached; --max-segments 2 is used up" in seen["reason"]
+    assert "reached --max-segments 2; backprop resume" in seen["reason"]
     assert all(one["running_s"] >= 2.3 for one in seen["segments"])

@@ -88,7 +88,7 @@ class Preparation:
 
     def _say(self, run: RunRecord, reason: str) -> None:
         if run.reason != reason:
-            claims.say_waiting(self._context.database, {run.id: (reason, ())})
+            claims.record_waiting_reasons(self._context.database, {run.id: (reason, ())})
 
     def _rival(self, run: RunRecord, beside: Sequence[RunRecord]) -> RunRecord | None:
         """A live run among whose checkpoints those of `run` would appear: seen from outside they cannot be told apart,

@@ -97,7 +97,7 @@ class WaitingReasons:
         self._said = said
         self._excused_s = {run_id: at_s for run_id, at_s in self._excused_s.items() if run_id in said}
         if news:
-            claims.say_waiting(self._context.database, news)
+            claims.record_waiting_reasons(self._context.database, news)
 
     def _since(self, run: RunRecord, decision: Decision, now_s: float) -> Since:
         before, _ = self._said.get(run.id, (_known(run), 0.0))

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backprop.scheduler.home.layout import Home
+from backprop.scheduler.outcome import SegmentOutcome
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.spec import Plan, RunSpec
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
-from backprop.scheduler.store.rebuild import RECOVERED
 from backprop.worker.checkpoints import backups
 from backprop.worker.checkpoints.backups import Backup, copies
 from backprop.worker.checkpoints.candidate import (
@@ -58,7 +58,7 @@ def known(home: Home, database: Database, run: RunRecord) -> list[CheckpointReco
     for kept in reversed(copies(home.run_folder(run.id))):
         _insert(saved, kept.record(), next((at for at, one in enumerate(saved) if kept.is_of(one)), None))
     segments = _own(run, queries.segments(database, run.id))
-    if not usable(run, saved) or any(one.outcome == RECOVERED for one in segments):
+    if not usable(run, saved) or any(one.outcome is SegmentOutcome.RECOVERED for one in segments):
         for record in reversed(_found_again(run, segments, home.root)):
             same = (record.path, record.mtime_ns, record.size_bytes)
             if all((one.path, one.mtime_ns, one.size_bytes) != same for one in saved):
@@ -134,7 +134,7 @@ def _found_again(run: RunRecord, segments: Sequence[SegmentRecord], avoid: Path)
     for path, seen in found[: 4 * NEWEST]:
         saved_s = seen.mtime_ns / 1e9
         segment, ended_s = next((one for one in reversed(ended) if one[0].started_at_s <= saved_s), ended[0])
-        end = WriterExit(ended_s, killed=segment.outcome == "lost" or segment.signal_name == "SIGKILL")
+        end = WriterExit(ended_s, killed=segment.outcome is SegmentOutcome.LOST or segment.signal_name == "SIGKILL")
         if saved_s > ended_s + CLOCK_GRAIN_S or may_be_half(seen, plan, end, found[0][1].mtime_ns / 1e9):
             continue
         if isinstance(judge.of(path, seen, began_s), CheckpointFile):

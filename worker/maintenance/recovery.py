@@ -18,10 +18,11 @@ import msgspec
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged
 from backprop.scheduler.home import batch_file, run_folder
 from backprop.scheduler.home.layout import Home
+from backprop.scheduler.outcome import SegmentOutcome
 from backprop.scheduler.store import rebuild
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
-from backprop.scheduler.store.rebuild import FoundSegment
+from backprop.scheduler.store.rebuild import FolderSegment
 from backprop.scheduler.store.writes import progress
 from backprop.worker.executor.base import ExitRecord
 from backprop.worker.maintenance import log_archive
@@ -217,14 +218,14 @@ def _restore_newest(home: Home) -> Path | None:
     return None
 
 
-def _segment(folder: Path, number: int) -> FoundSegment:
+def _segment(folder: Path, number: int) -> FolderSegment:
     """A segment from its folder; what cannot be read is left out."""
     inside = folder / str(number)
     order = _read(inside / "order.json", _Order)
     end = _read(inside / "exit.json", ExitRecord)
     environment = order.environment if order is not None else {}
     gpus = environment.get("CUDA_VISIBLE_DEVICES", "")
-    return FoundSegment(
+    return FolderSegment(
         number=number,
         started_at_s=os.stat(inside / "order.json").st_mtime,  # noqa: PTH116
         ended_at_s=end.ended_at_s if end is not None else None,
@@ -236,12 +237,12 @@ def _segment(folder: Path, number: int) -> FoundSegment:
     )
 
 
-def _hear_again(home: Home, database: Database, run_id: str, segments: list[FoundSegment]) -> None:
+def _hear_again(home: Home, database: Database, run_id: str, segments: list[FolderSegment]) -> None:
     """Checkpoints and progress of past segments, from their logs; the newest one's are heard when it is settled."""
     run = queries.run_by_id(database, run_id)
     for found in segments if run is not None else ():
         segment = queries.segment(database, run_id, found.number)
-        if run is None or segment is None or segment.outcome != rebuild.RECOVERED:
+        if run is None or segment is None or segment.outcome is not SegmentOutcome.RECOVERED:
             continue
         with contextlib.suppress(OSError):
             log_archive.inflate(home.segment_folder(run_id, found.number))

@@ -25,9 +25,10 @@ from backprop.scheduler.home import batch_file, run_folder
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
+from backprop.scheduler.records import RunRef
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.writes import deletion
-from backprop.scheduler.store.writes.deletion import REMOVABLE, Leaving, Removed
+from backprop.scheduler.store.writes.deletion import REMOVABLE, Removed
 from backprop.worker.executor import locks
 from backprop.worker.supervisor import failpoint
 
@@ -103,7 +104,7 @@ def _out_of_sight(
     renamed: dict[str, Path] = {}
     together: dict[str, dict[str, OutcomeFile | None]] = {}
 
-    def take(leaving: Sequence[Leaving]) -> None:
+    def take(leaving: Sequence[RunRef]) -> None:
         for batch in {one.batch for one in leaving if one.batch is not None}:
             ids = [one.id for one in leaving if one.batch == batch]
             # Perhaps a second time: then what it has to be put back to is known already.

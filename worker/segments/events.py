@@ -33,7 +33,7 @@ _MENTIONS_US = re.compile(rb'"(?:event|step|loss)"\s*:')
 
 
 class CheckpointEvent(msgspec.Struct, frozen=True):
-    """The script says it saved `path` (as written: often relative to its directory). Only a claim so far."""
+    """The script says it saved `path` (as written: often relative to its directory). It has not been validated yet."""
 
     path: str
     step: int | None = None

@@ -13,7 +13,7 @@ from backprop.scheduler.errors import BackpropError, LostRace
 from backprop.scheduler.home import run_folder
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
-from backprop.scheduler.outcome import NextMove, SegmentResult, named, next_move
+from backprop.scheduler.outcome import NextMove, SegmentResult, next_move, with_advice
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
@@ -144,7 +144,7 @@ class Finalizer:
     def _judged(self, run: RunRecord, segment: SegmentRecord, ending: SegmentResult) -> FinishedSegment:
         chain = chain_of(run, segment, ending, repair.known(self._context.home, self._context.database, run))
         failpoint.at("heard")
-        return FinishedSegment(run, ending, named(next_move(run.spec, ending, chain), run.id))
+        return FinishedSegment(run, ending, with_advice(next_move(run.spec, ending, chain), run.id))
 
     def _written(self, end: FinishedSegment) -> AppliedMove | Exception:
         """Inside the transaction. A race that is lost has written nothing."""

@@ -1,4 +1,4 @@
-"""What does the database say? Queries that change nothing; rows leave as frozen records, in finished lists.
+"""Reads runs, segments, checkpoints and workers; rows leave as frozen records, in finished lists.
 
 With a rollback journal an unfinished SELECT blocks every writer, so no cursor leaves a function here.
 """
@@ -44,10 +44,10 @@ _BEHIND: Final = (
 )
 _QUEUE: Final = (
     f"{SELECT_RUNS} WHERE state = 'queued'{{behind}} AND {_IS_DUE} AND {_ROOM_IN_GROUP}"
-    f" AND NOT EXISTS ({dependencies.UNMET}){{among}} ORDER BY priority DESC, turn_s, id LIMIT :limit"
+    f" AND NOT EXISTS ({dependencies.UNSATISFIED}){{among}} ORDER BY priority DESC, turn_s, id LIMIT :limit"
 )
 _NEXT_DUE: Final = (
-    f"SELECT MIN(not_before_s) FROM runs WHERE state = 'queued' AND NOT EXISTS ({dependencies.UNMET})"
+    f"SELECT MIN(not_before_s) FROM runs WHERE state = 'queued' AND NOT EXISTS ({dependencies.UNSATISFIED})"
 )
 _LIVE: Final = f"{SELECT_RUNS} WHERE state IN {listed(LIVE)}"
 _LIVE_COUNT: Final = f"SELECT COUNT(*) FROM runs WHERE state IN {listed(LIVE)}"
@@ -55,12 +55,13 @@ _ALIVE: Final = f"{SELECT_SEGMENTS} WHERE ended_at_s IS NULL ORDER BY serial"
 
 
 def run_by_id(database: Database, run_id: str) -> RunRecord | None:
+    """Return the run with this very id; None when there is none."""
     rows = database.rows(f"{SELECT_RUNS} WHERE id = ?", run_id)
     return run_from(rows[0]) if rows else None
 
 
 def runs_by_id(database: Database, run_ids: Sequence[str]) -> list[RunRecord]:
-    """Those of these runs that are there, in the order given."""
+    """Return those of these runs that exist, in the order given."""
 
     def query() -> dict[str, RunRecord]:
         from peewee import chunked
@@ -71,12 +72,12 @@ def runs_by_id(database: Database, run_ids: Sequence[str]) -> list[RunRecord]:
             for row in Run.select().where(Run.id.in_(list(ids)))
         }
 
-    found = database.read(query)
-    return [found[run_id] for run_id in run_ids if run_id in found]
+    runs = database.read(query)
+    return [runs[run_id] for run_id in run_ids if run_id in runs]
 
 
 def find_run(database: Database, text: str) -> RunRecord:
-    """The run that `text` names: its id, else its name, else a prefix of its id.
+    """Return the run that `text` names: by its id, else its name, else a prefix of its id.
 
     Raises AmbiguousRun listing the ids it could mean, UnknownRun.
     """
@@ -90,7 +91,7 @@ def find_run(database: Database, text: str) -> RunRecord:
         raise AmbiguousRun(
             f"{len(by_name)}{_more(by_name)} runs are named {text}: {_ids(by_name)}; say which by id"
         )
-    # A range, which the index answers: LIKE, deaf to case, reads every row.
+    # A range, which the index answers: LIKE ignores case and reads every row.
     begins = (Run.id >= text) & (Run.id < text + "\U0010ffff")
     by_prefix = _matches(database, begins) if text else []
     if len(by_prefix) == 1:
@@ -103,13 +104,13 @@ def find_run(database: Database, text: str) -> RunRecord:
 
 
 def any_id_begins(database: Database, prefix: str) -> bool:
-    """Whether a run's id begins so. By the range of ids: LIKE would look at every row."""
+    """Return whether a run's id begins with `prefix`. By the range of ids: LIKE would read every row."""
     beyond = prefix[:-1] + chr(ord(prefix[-1]) + 1)
     return database.read(lambda: Run.select().where(Run.id >= prefix, Run.id < beyond).limit(1).exists())
 
 
 def list_runs(database: Database, limit: int | None = None) -> list[RunRecord]:
-    """Runs, newest first; all of them when `limit` is None."""
+    """Return runs, newest first; all of them when `limit` is None."""
     query = Run.select().order_by(Run.created_at_s.desc(), Run.id).limit(limit)
     return database.read(lambda: [run_of(row) for row in query])
 
@@ -121,9 +122,11 @@ def queue(
     only: Collection[str] | None = None,
     after: RunRecord | None = None,
 ) -> list[RunRecord]:
-    """The first `limit` queued runs that may be claimed at `now_s` (Unix seconds), in queue order: their time has
-    come, what they depend on is done, and their group may start another member. `only`: of these ids. `after`: of
-    those behind this one's place."""
+    """Return the first `limit` queued runs that may be claimed at `now_s` (Unix seconds), in queue order.
+
+    Their time has come, their dependencies are met, and their group may start another member. `only`: of these ids.
+    `after`: of those behind the place of this run.
+    """
     values: dict[str, object] = {"now_s": now_s, "limit": limit}
     values |= {f"only_{number}": run_id for number, run_id in enumerate(only or ())}
     among = f" AND id IN ({', '.join(f':only_{n}' for n in range(len(only)))})" if only is not None else ""
@@ -134,29 +137,29 @@ def queue(
 
 
 def serial(database: Database) -> int:
-    """The admission serial: changes with every claim, whoever makes it."""
+    """Return the admission serial, which changes with every claim of any worker."""
     newest: int | None = database.rows("SELECT MAX(serial) FROM segments")[0][0]
     return newest or 0
 
 
 def group_room(database: Database) -> dict[str, int]:
-    """How many more members may be started of each group that has a cap."""
+    """Return how many more members may be started of each group that has a cap."""
     return dict(database.rows(_GROUP_ROOM))
 
 
 def live_runs(database: Database) -> list[RunRecord]:
-    """Runs that may have processes: running or paused, whoever claimed them."""
+    """Return the runs that may have processes: running or paused, of any worker."""
     return [run_from(row) for row in database.rows(_LIVE)]
 
 
 def live_count(database: Database) -> int:
-    """How many runs are running or paused, whoever claimed them."""
+    """Return how many runs are running or paused, of any worker."""
     count: int = database.rows(_LIVE_COUNT)[0][0]
     return count
 
 
 def state_counts(database: Database) -> dict[State, int]:
-    """How many runs are in each state; states without a run are missing."""
+    """Return how many runs are in each state; states without a run are missing."""
 
     def query() -> dict[State, int]:
         from peewee import SQL, fn
@@ -169,25 +172,31 @@ def state_counts(database: Database) -> dict[State, int]:
 
 
 def next_due_s(database: Database) -> float | None:
-    """When the first queued run may be claimed (Unix seconds); None when nothing is queued that may start by itself:
-    what waits for a run that is held, or in vain, does not."""
+    """Return when the first queued run may be claimed (Unix seconds); None when no queued run may start by itself.
+
+    A run that waits for a held one or for an unsatisfiable dependency may not.
+    """
     due_s: float | None = database.rows(_NEXT_DUE)[0][0]
     return due_s
 
 
 def segments(database: Database, run_id: str) -> list[SegmentRecord]:
+    """Return the segments of a run, oldest first."""
     rows = database.rows(f"{SELECT_SEGMENTS} WHERE run_id = ? ORDER BY number", run_id)
     return [segment_from(row) for row in rows]
 
 
 def segment(database: Database, run_id: str, number: int) -> SegmentRecord | None:
+    """Return one segment of a run; None when there is none of that number."""
     rows = database.rows(f"{SELECT_SEGMENTS} WHERE run_id = ? AND number = ?", run_id, number)
     return segment_from(rows[0]) if rows else None
 
 
 def live_segments(database: Database) -> tuple[int, list[SegmentRecord]]:
-    """(admission serial, unfinished segments). The serial changes with every claim: `claims.claim` takes it back
-    to prove that the decision was made on the current reservations."""
+    """Return the admission serial and the unfinished segments.
+
+    `claims.claim` takes the serial to prove that a decision was made on the current reservations.
+    """
 
     def query() -> tuple[int, list[SegmentRecord]]:
         # The serial first: a claim made in between then makes the proof fail, not succeed.
@@ -197,34 +206,34 @@ def live_segments(database: Database) -> tuple[int, list[SegmentRecord]]:
 
 
 def checkpoints(database: Database, run_id: str) -> list[CheckpointRecord]:
-    """Announced checkpoints of a run, newest first, refused ones included."""
+    """Return the checkpoints of a run, newest first, refused ones included."""
     rows = database.rows(f"{SELECT_CHECKPOINTS} WHERE run_id = ? ORDER BY serial DESC", run_id)
     return [checkpoint_from(row) for row in rows]
 
 
 def newest_checkpoints(database: Database, run_ids: list[str]) -> dict[str, str]:
-    """The path of the newest checkpoint that was not refused, by run id; runs without one are missing."""
+    """Return the path of the newest checkpoint that was not refused, by run id; runs without one are missing."""
 
     def query() -> dict[str, str]:
         from peewee import chunked, fn
 
-        found: dict[str, str] = {}
+        paths: dict[str, str] = {}
         for ids in chunked(run_ids, 500):
-            mine = Checkpoint.run_id.in_(list(ids)) & Checkpoint.refused.is_null()
-            newest: Any = Checkpoint.select(fn.MAX(Checkpoint.serial)).where(mine).group_by(Checkpoint.run_id)
+            good = Checkpoint.run_id.in_(list(ids)) & Checkpoint.refused.is_null()
+            newest: Any = Checkpoint.select(fn.MAX(Checkpoint.serial)).where(good).group_by(Checkpoint.run_id)
             rows: Any = (
                 Checkpoint.select(Checkpoint.run_id, Checkpoint.path)
                 .where(Checkpoint.serial.in_(newest))
                 .tuples()
             )
-            found |= dict(list(rows))
-        return found
+            paths |= dict(list(rows))
+        return paths
 
     return database.read(query)
 
 
 def workers(database: Database) -> list[WorkerRecord]:
-    """Workers that have not said goodbye. Whether one is alive, its lock tells."""
+    """Return the workers that have not ended in an orderly way. Its lock tells whether one is alive."""
     query = Worker.select().where(Worker.stopped_at_s.is_null()).order_by(Worker.started_at_s)
     return database.read(lambda: [worker_of(row) for row in query])
 

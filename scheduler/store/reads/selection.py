@@ -1,5 +1,7 @@
-"""Which runs does a person mean? Ids, names, beginnings of ids, groups and filters, as SQL that stays quick with a
-million finished runs: the newest are read along an index, and nothing is counted further than it is told.
+"""Selects the runs that a person means, by ids, names, prefixes of ids, groups and filters, and lists them.
+
+The SQL stays quick with a million finished runs: the newest are read along an index, and nothing is counted beyond the
+number asked for.
 """
 
 # peewee's query builder is untyped.
@@ -18,15 +20,17 @@ from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.rows import run_of
 from backprop.scheduler.store.schema import Run
 
-IDS_A_QUERY: Final = 500
+IDS_PER_QUERY: Final = 500
 MERGED_AT_MOST: Final = 1000
 AFTER_ALL_TEXT: Final = "\U0010ffff"
 FEW: Final = 5000
 
 
 class Sort(StrEnum):
-    """What `list` sorts by. Each begins with what one looks for: the newest, the lowest loss, the last to end. TURN:
-    the queue as workers go through it, which is of queued runs alone."""
+    """What `list` sorts by. Each order begins with what one looks for: the newest, the lowest loss, the last to end.
+
+    TURN: queue order, of queued runs alone.
+    """
 
     AGE = "age"
     NAME = "name"
@@ -40,8 +44,11 @@ class Sort(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """All that are given have to hold. `states`: one of them; empty for all. `name`: a pattern as the shell has it (*,
-    ?, [abc], [!abc]), case told apart. `since_s`: queued for the first time then or later, Unix seconds."""
+    """Conditions on runs; all that are given have to hold.
+
+    `states`: any of them; empty for all. `name`: a pattern as in a shell (*, ?, [abc], [!abc]), case-sensitive.
+    `since_s`: queued for the first time then or later, Unix seconds.
+    """
 
     states: tuple[State, ...] = ()
     name: str | None = None
@@ -50,6 +57,7 @@ class Filters:
 
     @property
     def given(self) -> bool:
+        """Whether there is any condition."""
         return bool(self.states) or (self.name, self.group, self.since_s) != (None, None, None)
 
 
@@ -58,7 +66,7 @@ NO_FILTERS: Final = Filters()
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What a verb over thousands needs of a run. `named`: it was meant itself, not only its group or a filter."""
+    """What a verb over thousands needs of a run. `named`: by itself, not only by its group or a filter."""
 
     id: str
     name: str
@@ -75,7 +83,7 @@ def list_runs(
     reverse: bool = False,
     limit: int | None = None,
 ) -> list[RunRecord]:
-    """The first `limit` of the runs that pass, all of them when None."""
+    """Return the first `limit` of the runs that pass `filters`, all of them when None."""
 
     def query() -> list[RunRecord]:
         if sort is Sort.STATE:
@@ -112,7 +120,7 @@ def _by_state(filters: Filters, reverse: bool, limit: int | None) -> list[RunRec
 
 
 def count(database: Database, filters: Filters, at_most: int) -> int:
-    """How many runs pass; `at_most` when it is that many or more, so that nobody waits for a million to be counted."""
+    """Return how many runs pass, at most `at_most`, so that nobody waits for a million to be counted."""
 
     def query() -> int:
         some = Run.select(Run.id).where(*_conditions(filters)).limit(at_most)
@@ -122,10 +130,10 @@ def count(database: Database, filters: Filters, at_most: int) -> int:
 
 
 def choose(database: Database, words: Sequence[str], filters: Filters) -> list[Chosen]:
-    """The runs that `words` name and `filters` let pass, first queued first. Without words: all that pass.
+    """Return the runs that `words` name and `filters` let pass, first queued first. Without words: all that pass.
 
-    A word is an id, a group, a name, or a beginning of an id. Raises UnknownRun, AmbiguousRun: for a name that several
-    share, and for one that a group has too.
+    A word is an id, a group, a name, or a prefix of an id. Raises UnknownRun; AmbiguousRun for a name that several runs
+    share, or that a group has too.
     """
     named: list[str] = []
     grouped: list[str] = []
@@ -135,7 +143,9 @@ def choose(database: Database, words: Sequence[str], filters: Filters) -> list[C
             grouped.append(word)
         else:
             named.append((run or queries.find_run(database, word)).id)
-    parts: list[Any] = [Run.id.in_(named[at : at + IDS_A_QUERY]) for at in range(0, len(named), IDS_A_QUERY)]
+    parts: list[Any] = [
+        Run.id.in_(named[at : at + IDS_PER_QUERY]) for at in range(0, len(named), IDS_PER_QUERY)
+    ]
     if grouped:
         parts.append(Run.group_name.in_(grouped))
     conditions = _conditions(filters)
@@ -151,12 +161,12 @@ def choose(database: Database, words: Sequence[str], filters: Filters) -> list[C
 
 
 def in_queue_order(database: Database, run_ids: Sequence[str]) -> list[str]:
-    """The same ids in the order of the queue."""
+    """Return the same ids in the order of the queue."""
 
     def query() -> list[str]:
         places: list[tuple[int, float, str]] = []
-        for at in range(0, len(run_ids), IDS_A_QUERY):
-            here = Run.id.in_(list(run_ids[at : at + IDS_A_QUERY]))
+        for at in range(0, len(run_ids), IDS_PER_QUERY):
+            here = Run.id.in_(list(run_ids[at : at + IDS_PER_QUERY]))
             some: Any = Run.select(Run.priority, Run.turn_s, Run.id).where(here).tuples()
             places += [(-priority, turn_s, run_id) for priority, turn_s, run_id in some]
         return [run_id for _, _, run_id in sorted(places)]
@@ -165,7 +175,7 @@ def in_queue_order(database: Database, run_ids: Sequence[str]) -> list[str]:
 
 
 def newest(database: Database, limit: int) -> list[tuple[str, str, State, str | None]]:
-    """(id, name, state, group) of the newest runs: for a shell to complete."""
+    """Return (id, name, state, group) of the newest runs, for a shell to complete."""
 
     def query() -> list[tuple[str, str, State, str | None]]:
         rows = Run.select(Run.id, Run.name, Run.state, Run.group_name)
@@ -176,7 +186,7 @@ def newest(database: Database, limit: int) -> list[tuple[str, str, State, str | 
 
 
 def _is_group(database: Database, word: str) -> bool:
-    """Raises AmbiguousRun when a run outside the group has that very name."""
+    """Return whether a group has that name. Raises AmbiguousRun when a run outside it has the same name."""
 
     def query() -> tuple[bool, str | None]:
         if not Run.select(Run.id).where(Run.group_name == word).limit(1).exists():
@@ -194,7 +204,7 @@ def _is_group(database: Database, word: str) -> bool:
 
 
 def _rows(database: Database, conditions: Sequence[Any]) -> list[tuple[float, int, Chosen]]:
-    """(queued first, row number, run): members of a batch were all queued at one instant."""
+    """Return (time of queueing, row number, run): all members of a batch were queued at one instant."""
 
     def query() -> list[tuple[float, int, Chosen]]:
         from peewee import SQL
@@ -210,7 +220,7 @@ def _rows(database: Database, conditions: Sequence[Any]) -> list[tuple[float, in
 
 
 def _conditions(filters: Filters, state: State | None = None) -> list[Any]:
-    """`state`: that one instead of those of the filters."""
+    """Return the filters as SQL conditions. `state`: that one instead of those of the filters."""
     states = (state,) if state is not None else filters.states
     found: list[Any] = []
     if len(states) == 1:
@@ -227,10 +237,10 @@ def _conditions(filters: Filters, state: State | None = None) -> list[Any]:
 
 
 def _named(pattern: str) -> list[Any]:
-    """SQLite's GLOB is the shell's, but for the sign that turns a set round.
+    """Return the conditions for a name pattern. SQLite's GLOB is the shell's, but for the sign that negates a set.
 
-    The index on names is used only where few can match: it costs a look at each of them, which is more than going
-    through the newest until enough are found.
+    The index on names is used only where few can match: it costs a read of each row, which is more than going through
+    the newest until enough are found.
     """
     from peewee import SQL, NodeList
 
@@ -252,7 +262,7 @@ def _turns(reverse: bool) -> list[Any]:
 
 
 def _order(sort: Sort, reverse: bool) -> list[Any]:
-    """Runs without a value come last, either way. Among equals the newest comes first."""
+    """Return the order as SQL. Runs without a value come last, either way. Among equals the newest comes first."""
     from peewee import SQL
 
     newest_first: list[Any] = [Run.created_at_s.desc(), SQL("rowid DESC")]

@@ -1,4 +1,4 @@
-"""What keeps a run from being looked at, before any rule of the governor? In words, for one run."""
+"""Says what keeps a queued run from starting before any rule of the governor is asked."""
 
 from collections.abc import Callable
 
@@ -9,40 +9,41 @@ from backprop.scheduler.store import dependencies, drain, groups
 from backprop.scheduler.store.connection import Database
 
 When = Callable[[float], str]
-"""Unix seconds as people read them."""
+"""Returns Unix seconds as people read them."""
 
 
 def reasons(database: Database, run: RunRecord, now_s: float, when: When) -> list[str]:
-    """Why a queued run may not start yet, one line each: a drained queue, its time, its dependencies, its group."""
+    """Return why a queued run may not start yet, one line each: a drained queue, its time, dependencies, its group."""
     if run.state is not State.QUEUED:
         return []
-    found: list[str] = []
+    lines: list[str] = []
     drained = drain.drained(database)
     if drained is not None:
-        found.append(
+        lines.append(
             f"the queue is drained since {when(drained[1])} ({drained[0]}); backprop undrain opens it"
         )
     if run.not_before_s > now_s:
         what = "its retry is due at" if run.segment else "its time comes at"
-        found.append(f"{what} {when(run.not_before_s)}")
-    found += [
+        lines.append(f"{what} {when(run.not_before_s)}")
+    lines += [
         dependency_text(parent, kind, state)
         for parent, kind, state in dependencies.waits_for(database, run.id)
         if run.segment == 0 and not dependencies.is_met(kind, state)
     ]
-    return found + _full_group(database, run)
+    return lines + _full_group(database, run)
 
 
 def dependency_text(parent: str, kind: DependencyKind, state: State | None) -> str:
-    """One dependency with how it stands: `waits for 3fa2-1 to complete (running)`."""
-    told = f"waits for {parent} {dependencies.WORDS[kind]}"
+    """Return one dependency with how it stands: `waits for 3fa2-1 to complete (running)`."""
+    waits = f"waits for {parent} {dependencies.WORDS[kind]}"
     match dependencies.is_met(kind, state):
         case True:
-            return f"{told}: done"
+            return f"{waits}: done"
         case False:
-            return f"{told}, which has {state or 'been removed'}: in vain"
+            end = f"ended as {state}" if state else "was removed"
+            return f"{waits}, but it {end}: this can never be met"
         case _:
-            return f"{told} ({state})"
+            return f"{waits} ({state})"
 
 
 def _full_group(database: Database, run: RunRecord) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which runs are old enough to go, and how does one leave the database?"""
+"""Picks ended runs that are old enough to go, and removes runs from the database."""
 
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -8,26 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from backprop.scheduler.lifecycle import FINAL, State
+from backprop.scheduler.records import RunRef
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.schema import Dependency, Group, Run
 
 WAITING: Final = (State.QUEUED, State.HELD)
 REMOVABLE: Final = FINAL | frozenset(WAITING)
-IDS_A_QUERY: Final = 500
-
-
-@dataclass(frozen=True)
-class Leaving:
-    """A run that is about to be removed."""
-
-    id: str
-    batch: str | None
+IDS_PER_QUERY: Final = 500
 
 
 @dataclass
 class Removed:
-    """`ids`: what is gone. `needed`: what stays because a waiting run depends on it, and which. `moved`: what stays
-    because it lives, or is gone already."""
+    """What became of runs that were to be removed, by id.
+
+    `ids`: gone. `needed`: each that stays because a waiting run depends on it, and that run. `moved`: stays because it
+    is live, or was gone already.
+    """
 
     ids: list[str] = field(default_factory=list[str])
     needed: dict[str, str] = field(default_factory=dict[str, str])
@@ -42,8 +38,10 @@ class Removed:
 def outlived(
     database: Database, among: Collection[str], ended_before_s: float | None, keep_last: int
 ) -> list[str]:
-    """Of the ended runs `among` these, all but the `keep_last` that ended last, and of those the ones that ended before
-    `ended_before_s` (Unix seconds). Newest end first."""
+    """Return the ended runs `among` these that may go, newest end first.
+
+    The `keep_last` that ended last stay. `ended_before_s` (Unix seconds): only those that ended before it.
+    """
 
     def query() -> list[tuple[str, float]]:
         ended = Run.select(Run.id, Run.ended_at_s).where(Run.state.in_([state.value for state in FINAL]))
@@ -57,43 +55,42 @@ def outlived(
 def remove(
     database: Database,
     run_ids: Sequence[str],
-    take: Callable[[Sequence[Leaving]], None] = lambda _: None,
+    take: Callable[[Sequence[RunRef]], None] = lambda _: None,
     among: Collection[State] = REMOVABLE,
 ) -> Removed:
-    """Forget these runs, at most `IDS_A_QUERY`, unless they live or a waiting run outside depends on them. `among`: the
-    states that are meant; one that has been resumed since it was chosen is not to go with the ended ones.
+    """Forget these runs, at most `IDS_PER_QUERY`, unless they are live or a waiting run outside depends on them.
 
+    `among`: the states that are meant; a run that was resumed since it was chosen does not go with the ended ones.
     `take`: called with those that go, before their rows do and in the same transaction, so that nothing can move them
-    meanwhile; perhaps twice, if the transaction has to be made again. What it raises is raised, and nothing is
-    forgotten.
+    meanwhile. It may be called twice, if the transaction has to be made again. What it raises is raised, and nothing
+    is forgotten.
     """
 
     def verb() -> Removed:
         states = [state.value for state in among]
-        mine: Any = Run.select(Run.id, Run.batch, Run.group_name).where(
-            Run.id.in_(list(run_ids)), Run.state.in_(states)
-        )
-        rows: list[tuple[str, str | None, str | None]] = list(mine.tuples())
-        needed = _needed([run_id for run_id, _, _ in rows])
-        going = [row for row in rows if row[0] not in needed]
-        take([Leaving(run_id, batch) for run_id, batch, _ in going])
-        ids = [run_id for run_id, _, _ in going]
+        columns = (Run.id, Run.batch, Run.segment, Run.group_name)
+        query: Any = Run.select(*columns).where(Run.id.in_(list(run_ids)), Run.state.in_(states))
+        runs: list[Any] = list(query.namedtuples())
+        needed = _needed([run.id for run in runs])
+        leaving = [run for run in runs if run.id not in needed]
+        take(leaving)
+        ids = [run.id for run in leaving]
         Run.delete().where(Run.id.in_(ids)).execute()
-        _forget_empty_groups({group for _, _, group in going if group is not None})
-        there = {run_id for run_id, _, _ in rows}
-        return Removed(ids, needed, [run_id for run_id in run_ids if run_id not in there])
+        _forget_empty_groups({run.group_name for run in leaving if run.group_name is not None})
+        known = {run.id for run in runs}
+        return Removed(ids, needed, [run_id for run_id in run_ids if run_id not in known])
 
     return database.write(verb)
 
 
 def unknown(database: Database, run_ids: Sequence[str]) -> set[str]:
-    """Those of these ids that no run has."""
+    """Return those of these ids that no run has."""
 
     def query() -> set[str]:
         from peewee import chunked
 
         known: set[str] = set()
-        for ids in chunked(run_ids, IDS_A_QUERY):
+        for ids in chunked(run_ids, IDS_PER_QUERY):
             rows: Any = Run.select(Run.id).where(Run.id.in_(list(ids))).tuples()
             known |= {run_id for (run_id,) in rows}
         return set(run_ids) - known
@@ -102,7 +99,7 @@ def unknown(database: Database, run_ids: Sequence[str]) -> set[str]:
 
 
 def batches_without_runs(database: Database, batches: Collection[str]) -> set[str]:
-    """Those of these batches of which no member is left."""
+    """Return those of these batches of which no member is left."""
 
     def query() -> set[str]:
         return {
@@ -113,7 +110,7 @@ def batches_without_runs(database: Database, batches: Collection[str]) -> set[st
 
 
 def _needed(run_ids: list[str]) -> dict[str, str]:
-    """Which of them some waiting run outside depends on, and that run."""
+    """Return those that some waiting run outside depends on, each with that run."""
     waiting = [state.value for state in WAITING]
     links: Any = (
         Dependency.select(Dependency.parent_id, Dependency.run_id)

@@ -1,6 +1,7 @@
-"""Whose turn is it? Higher priority first, then the earlier `turn_s`; moving a run changes both.
+"""Moves waiting runs to other places in the queue.
 
-A turn is a time of day only by birth: moved runs get one between those of their new neighbours.
+A higher priority comes first, then the earlier `turn_s`. `turn_s` starts as the time of queueing; moving a run assigns
+a value between those of its new neighbours, and their priority.
 """
 
 # peewee's query builder is untyped.
@@ -12,8 +13,8 @@ from typing import Any, Final
 
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.lifecycle import State
-from backprop.scheduler.store import rows as statements
 from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.rows import update_each
 from backprop.scheduler.store.schema import Run
 
 WAITING: Final = (State.QUEUED.value, State.HELD.value)
@@ -22,10 +23,12 @@ LEAST_GAP_S: Final = 1e-6
 NEW_GAP_S: Final = 1e-3
 
 Slot = tuple[str, int, float]
-"""(id, priority, turn)."""
+"""(id, priority, `turn_s`)."""
 
 
 class TargetSlot(StrEnum):
+    """Where runs are moved to: an end of the queue, or right before or after another run."""
+
     FIRST = "first"
     LAST = "last"
     BEFORE = "before"
@@ -35,37 +38,37 @@ class TargetSlot(StrEnum):
 def move_to(
     database: Database, run_ids: Sequence[str], where: TargetSlot, other: str | None, now_s: float
 ) -> list[str]:
-    """Put waiting runs, in this order, where they are wanted: at the very front or back, whatever the priorities there,
-    or right before or after the run `other`. They take the priority of that place.
+    """Move waiting runs, in this order, to the front or back of the queue, or right before or after the run `other`.
 
-    Returns the ids that were moved; the others do not wait any more. Raises IllegalMove when `other` does not.
+    They take the priority of that place. Returns the ids that were moved; the others are not waiting any more. Raises
+    IllegalMove when `other` is not waiting.
     """
 
     def verb() -> list[str]:
         query = Run.select(Run.id, Run.priority, Run.turn_s).where(Run.state.in_(list(WAITING)))
         rows: Any = query.order_by(Run.priority.desc(), Run.turn_s, Run.id).tuples()
         queue: list[Slot] = list(rows)
-        mine = set(run_ids)
-        waiting = {one[0] for one in queue}
+        moving = set(run_ids)
+        waiting = {slot[0] for slot in queue}
         todo = [run_id for run_id in run_ids if run_id in waiting]
-        others = [one for one in queue if one[0] not in mine]
-        slots = _slots(todo, others, _at(others, where, other, mine), where, now_s)
+        others = [slot for slot in queue if slot[0] not in moving]
+        slots = _slots(todo, others, _index(others, where, other, moving), where, now_s)
         places = [(priority, turn_s, run_id) for run_id, priority, turn_s in slots]
-        statements.update_each("runs", ("priority", "turn_s"), places, "id = ?")
+        update_each("runs", ("priority", "turn_s"), places, "id = ?")
         return todo
 
     return database.write(verb)
 
 
-def _at(others: Sequence[Slot], where: TargetSlot, other: str | None, mine: set[str]) -> int:
-    """Before which of the others."""
+def _index(others: Sequence[Slot], where: TargetSlot, other: str | None, moving: set[str]) -> int:
+    """Return the index in `others` that the runs are moved before."""
     if where is TargetSlot.FIRST:
         return 0
     if where is TargetSlot.LAST:
         return len(others)
-    if other in mine:
+    if other in moving:
         raise IllegalMove(f"run {other} cannot be moved {where} itself")
-    at = next((number for number, one in enumerate(others) if one[0] == other), None)
+    at = next((number for number, slot in enumerate(others) if slot[0] == other), None)
     if at is None:
         raise IllegalMove(f"run {other} is not waiting in the queue")
     return at if where is TargetSlot.BEFORE else at + 1
@@ -74,7 +77,7 @@ def _at(others: Sequence[Slot], where: TargetSlot, other: str | None, mine: set[
 def _slots(
     todo: Sequence[str], others: Sequence[Slot], at: int, where: TargetSlot, now_s: float
 ) -> list[Slot]:
-    """What to write: the new places, and those of their whole class of priority where there is no room between."""
+    """Return what to write: the new places, and those of all runs of their priority where there is no room between."""
     if not others:
         return [(run_id, 0, now_s + number * LEAST_GAP_S) for number, run_id in enumerate(todo)]
     neighbour = others[at] if where in (TargetSlot.FIRST, TargetSlot.BEFORE) else others[at - 1]
@@ -90,9 +93,9 @@ def _slots(
     gap_s = (high_s - (low_s or 0.0)) / (len(todo) + 1)
     if gap_s >= LEAST_GAP_S:
         return [(run_id, priority, (low_s or 0.0) + gap_s * number) for number, run_id in enumerate(todo, 1)]
-    front = [one for one in others[:at] if one[1] == priority]
-    back = [one for one in others[at:] if one[1] == priority]
-    ids = [one[0] for one in front] + list(todo) + [one[0] for one in back]
+    front = [slot for slot in others[:at] if slot[1] == priority]
+    back = [slot for slot in others[at:] if slot[1] == priority]
+    ids = [slot[0] for slot in front] + list(todo) + [slot[0] for slot in back]
     last_s = back[-1][2]
     return [
         (run_id, priority, last_s - (len(ids) - number) * NEW_GAP_S) for number, run_id in enumerate(ids, 1)

@@ -1,4 +1,7 @@
-"""What has a segment reported? Its progress, checkpoints and metrics, stored once and kept in bounds."""
+"""Stores what a segment reports: its progress, checkpoints and metrics, each once and kept in bounds.
+
+A run may report a step every millisecond. Of each metric the last value per `GRAIN_S` seconds is kept.
+"""
 
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -10,18 +13,34 @@ from typing import Any, Final
 
 from backprop.scheduler.faults import Fault
 from backprop.scheduler.records import CheckpointRecord, MetricRecord
-from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.connection import Database, proxy
 from backprop.scheduler.store.reads import metrics
 from backprop.scheduler.store.schema import Checkpoint, Run, Segment
 
 KEPT_CHECKPOINTS: Final = 20
+GRAIN_S: Final = 5.0
+MAX_METRICS: Final = 32
+"""Names per run; further ones, in the order of their first report, are not kept."""
+
+_REPLACE_METRIC: Final = """
+    UPDATE metrics SET at_s = :at_s, step = :step, value = :value
+    WHERE serial = (SELECT MAX(serial) FROM metrics WHERE run_id = :run AND name = :name)
+    AND segment = :segment AND CAST(at_s / :grain AS INTEGER) = CAST(:at_s / :grain AS INTEGER)
+"""
+_INSERT_METRIC: Final = """
+    INSERT INTO metrics (run_id, segment, at_s, step, name, value)
+    VALUES (:run, :segment, :at_s, :step, :name, :value)
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentReport:
-    """What a segment said since the last read. Offsets are bytes into its log and its events file. `nonfinite`: that
-    its loss is NaN or infinite. `spotted`: checkpoints that were seen on disk rather than announced. `metrics`: the
-    last value of each name."""
+    """What a segment reported since the last read.
+
+    Offsets are bytes into its log and its events file. `first_output_s`: seconds from its start to its first output.
+    `nonfinite`: its loss is NaN or infinite. `checkpoints`: announced. `spotted`: seen on disk rather than announced.
+    `metrics`: the last value of each name.
+    """
 
     log_from: int
     log_to: int
@@ -38,53 +57,78 @@ class SegmentReport:
     metrics: Sequence[MetricRecord] = ()
 
 
-def record(database: Database, run_id: str, number: int, heard: SegmentReport) -> bool:
-    """Store what a segment said, once: compare-and-set on the offsets read from. False if it was stored before."""
+def record(database: Database, run_id: str, number: int, report: SegmentReport) -> bool:
+    """Store a report once: compare-and-set on the offsets it was read from. Returns False if it was stored before."""
     from peewee import fn
 
     def verb() -> bool:
         values: dict[str, Any] = {
-            "log_offset": heard.log_to,
-            "events_offset": heard.events_to,
-            "bad_events": Segment.bad_events + heard.bad_events,
+            "log_offset": report.log_to,
+            "events_offset": report.events_to,
+            "bad_events": Segment.bad_events + report.bad_events,
         }
-        if heard.first_output_s is not None:
-            values["first_output_s"] = heard.first_output_s
-        if heard.first_step is not None:
-            values["first_step"] = fn.COALESCE(Segment.first_step, heard.first_step)
-        here = (Segment.run_id == run_id) & (Segment.number == number)
-        at = (Segment.log_offset == heard.log_from) & (Segment.events_offset == heard.events_from)
-        if not Segment.update(values).where(here & at).execute():
+        if report.first_output_s is not None:
+            values["first_output_s"] = report.first_output_s
+        if report.first_step is not None:
+            values["first_step"] = fn.COALESCE(Segment.first_step, report.first_step)
+        own = (Segment.run_id == run_id) & (Segment.number == number)
+        unread = (Segment.log_offset == report.log_from) & (Segment.events_offset == report.events_from)
+        if not Segment.update(values).where(own & unread).execute():
             return False
-        for checkpoint in heard.checkpoints:
+        for checkpoint in report.checkpoints:
             if not _known(checkpoint):
                 _forget_same_file(checkpoint)
                 insert_checkpoint(checkpoint)
-        for checkpoint in heard.spotted:
+        for checkpoint in report.spotted:
             if not Checkpoint.select().where(_same_file(checkpoint)).exists():
                 insert_checkpoint(checkpoint)
-        if heard.checkpoints or heard.spotted:
+        if report.checkpoints or report.spotted:
             _forget_old_checkpoints(run_id)
-        metrics.store(run_id, number, heard.metrics)
-        said = {"last_step": heard.last_step, "last_loss": heard.last_loss}
-        news: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
-        if heard.nonfinite:
-            news["fault"] = Fault.NAN
-        if news:
-            Run.update(news).where(Run.id == run_id).execute()
+        _store_metrics(run_id, number, report.metrics)
+        progress = {"last_step": report.last_step, "last_loss": report.last_loss}
+        values = {key: value for key, value in progress.items() if value is not None}
+        if report.nonfinite:
+            values["fault"] = Fault.NAN
+        if values:
+            Run.update(values).where(Run.id == run_id).execute()
         return True
 
     return database.write(verb)
 
 
+def _store_metrics(run_id: str, segment: int, reported: Sequence[MetricRecord]) -> None:
+    """Inside a transaction: keep the last values that a segment reported."""
+    if not reported:
+        return
+    known = metrics.names(run_id)
+    for metric in reported:
+        values = {
+            "run": run_id,
+            "segment": segment,
+            "at_s": metric.at_s,
+            "step": metric.step,
+            "name": metric.name,
+            "value": metric.value,
+            "grain": GRAIN_S,
+        }
+        if metric.name not in known and len(known) >= MAX_METRICS:
+            continue
+        known.add(metric.name)
+        connection = proxy.connection()
+        if connection.execute(_REPLACE_METRIC, values).rowcount == 0:
+            connection.execute(_INSERT_METRIC, values)
+
+
 def _known(checkpoint: CheckpointRecord) -> bool:
-    """Heard before, from a log that was truncated since: put in again, it would look like the newest."""
-    said = (Checkpoint.segment == checkpoint.segment) & (Checkpoint.step == checkpoint.step)
-    return checkpoint.refused is None and Checkpoint.select().where(_same_file(checkpoint) & said).exists()
+    """Return whether it was announced before, in a log truncated since: stored again, it would look the newest."""
+    same_save = (Checkpoint.segment == checkpoint.segment) & (Checkpoint.step == checkpoint.step)
+    return (
+        checkpoint.refused is None and Checkpoint.select().where(_same_file(checkpoint) & same_save).exists()
+    )
 
 
 def _same_file(checkpoint: CheckpointRecord) -> Any:
-    """The very same content at the same place, whichever segment it was told of."""
+    """Return the condition for the very same content at the same place, whichever segment it was reported of."""
     same = (Checkpoint.run_id == checkpoint.run_id) & (Checkpoint.path == checkpoint.path)
     return (
         same & (Checkpoint.mtime_ns == checkpoint.mtime_ns) & (Checkpoint.size_bytes == checkpoint.size_bytes)
@@ -92,13 +136,14 @@ def _same_file(checkpoint: CheckpointRecord) -> Any:
 
 
 def _forget_same_file(checkpoint: CheckpointRecord) -> None:
-    """Seen on disk before it was announced: the script's own word says more, its step above all."""
-    mine = (Checkpoint.segment == checkpoint.segment) & Checkpoint.refused.is_null()
+    """Forget what was seen on disk before it was announced: the announcement says more, above all its step."""
+    own = (Checkpoint.segment == checkpoint.segment) & Checkpoint.refused.is_null()
     if checkpoint.refused is None:
-        Checkpoint.delete().where(_same_file(checkpoint) & mine).execute()
+        Checkpoint.delete().where(_same_file(checkpoint) & own).execute()
 
 
 def insert_checkpoint(checkpoint: CheckpointRecord) -> None:
+    """Insert a checkpoint's row. Call inside a transaction."""
     Checkpoint.insert(
         run_id=checkpoint.run_id,
         segment=checkpoint.segment,
@@ -113,8 +158,8 @@ def insert_checkpoint(checkpoint: CheckpointRecord) -> None:
 
 
 def _forget_old_checkpoints(run_id: str) -> None:
-    """Keep the newest good and the newest refused claims of a run. Forgets rows only: files are the user's."""
+    """Keep the newest good and the newest refused checkpoints of a run. Forgets rows only: files are the user's."""
     for kind in (Checkpoint.refused.is_null(), ~Checkpoint.refused.is_null()):
-        mine = (Checkpoint.run_id == run_id) & kind
-        newest = Checkpoint.select(Checkpoint.serial).where(mine).order_by(Checkpoint.serial.desc())
-        Checkpoint.delete().where(mine & Checkpoint.serial.not_in(newest.limit(KEPT_CHECKPOINTS))).execute()
+        own = (Checkpoint.run_id == run_id) & kind
+        newest = Checkpoint.select(Checkpoint.serial).where(own).order_by(Checkpoint.serial.desc())
+        Checkpoint.delete().where(own & Checkpoint.serial.not_in(newest.limit(KEPT_CHECKPOINTS))).execute()

@@ -1,32 +1,32 @@
-"""What may a user ask of a run that is in the queue? The verbs behind the commands: each is one short transaction.
+"""Does what a user asks of runs in the queue: stop, hold, release, resume, edit.
 
-One verb over thousands of runs, in one transaction: the same moves as in `queue`, by the same table.
-
-Runs that have moved on since they were chosen are left alone: each verb says which it has moved.
+Each verb is one short transaction, over one run or thousands. A run that changed its state since it was chosen is left
+alone: the verbs over many return the ids that they have moved, the verbs over one run raise LostRace.
 """
 
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false
 
-# peewee's query builder is untyped.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from backprop.scheduler.errors import IllegalMove, LostRace
+from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import RunSpec, decode, encode
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.schema import Run
-from backprop.scheduler.store.writes.transitions import move_now
+from backprop.scheduler.store.writes.transitions import lost_race, move_now
 
-STOPPED_WAITING: Final = "stopped by the user before it ran on"
+STOPPED_WAITING: Final = "stopped while queued"
+ROWS_PER_STATEMENT: Final = 500
+_NOT_WAITING: Final = {"waiting": None, "unsatisfied_parent": None}
+_WAIT_AGAIN: Final = "UPDATE runs SET reason = ?, unsatisfied_parent = NULL WHERE unsatisfied_parent = ?"
 
 
 def ask_to_stop(database: Database, run: RunRecord, now_s: float) -> State:
-    """The user's stop. A waiting run is stopped at once; a live one gets the intent, which its worker acts on.
+    """Stop a waiting run at once; give a live one the intent, which its worker acts on.
 
     Returns the state afterwards. Raises IllegalMove for a run that has ended, LostRace.
     """
@@ -34,12 +34,9 @@ def ask_to_stop(database: Database, run: RunRecord, now_s: float) -> State:
 
         def intend() -> State:
             alive = (Run.id == run.id) & Run.state.in_(list(LIVE)) & (Run.segment == run.segment)
-            if (
-                not Run.update(intent=Intent.STOP, reason="stopping: asked by the user")
-                .where(alive)
-                .execute()
-            ):
-                raise LostRace(f"run {run.id} has just moved on; look again: backprop show {run.id}")
+            stopping = Run.update(intent=Intent.STOP, reason="stopping: asked by the user")
+            if not stopping.where(alive).execute():
+                raise lost_race(run.id)
             return run.state
 
         return database.write(intend)
@@ -48,13 +45,81 @@ def ask_to_stop(database: Database, run: RunRecord, now_s: float) -> State:
     return move_now(database, run, Event.STOPPED, reason=STOPPED_WAITING, ended_at_s=now_s)
 
 
+def stop_waiting(database: Database, run_ids: Sequence[str], now_s: float) -> list[str]:
+    """Stop those that are queued or held. Returns the ids of the stopped."""
+    values = {"reason": STOPPED_WAITING, "ended_at_s": now_s} | _NOT_WAITING
+    return database.write(lambda: _move(run_ids, Event.STOPPED, values))
+
+
 def hold_run(database: Database, run: RunRecord, why: str) -> State:
-    """queued → held, until the user says otherwise. Raises LostRace, IllegalMove."""
+    """Hold a queued run until its user releases it. Raises LostRace, IllegalMove."""
     return move_now(database, run, Event.HELD, reason=why, waiting=None)
 
 
-def fresh_chain(now_s: float) -> dict[str, Any]:
-    """Column values of a run that the user has queued again: its counters at zero, its history kept."""
+def hold(database: Database, run_ids: Sequence[str], why: str) -> list[str]:
+    """Hold those that are queued. Returns their ids."""
+    return database.write(lambda: _move(run_ids, Event.HELD, {"reason": why} | _NOT_WAITING))
+
+
+def release(database: Database, run_ids: Sequence[str]) -> list[str]:
+    """Queue those that are held, at their old places. Returns their ids."""
+    values = {"reason": "released by the user", "unsatisfied_parent": None}
+    return database.write(lambda: _move(run_ids, Event.RELEASED, values))
+
+
+def resume(
+    database: Database, run_ids: Sequence[str], specs: Mapping[str, RunSpec], pin: str | None, now_s: float
+) -> list[str]:
+    """Queue those that have ended or are held, each with a fresh chain, in this order. Returns their ids.
+
+    `specs`: what replaces the specification of a run, by id. `pin`: what their chains begin from, see `RunRecord`.
+    """
+
+    def verb() -> list[str]:
+        values = _fresh_chain(now_s) | {"resume_pin": pin, "unsatisfied_parent": None}
+        moved = {
+            *_move(run_ids, Event.RESUMED, values),
+            *_move(run_ids, Event.RELEASED, values),
+        }
+        done = [run_id for run_id in run_ids if run_id in moved]
+        turns = [(now_s + number * 1e-6, run_id) for number, run_id in enumerate(done)]
+        _connection().executemany("UPDATE runs SET turn_s = ? WHERE id = ?", turns)
+        dependents = [(f"waits for {run_id}, which was resumed", run_id) for run_id in done]
+        _connection().executemany(_WAIT_AGAIN, dependents)
+        changed = [(encode(specs[run_id]), run_id) for run_id in done if run_id in specs]
+        _connection().executemany("UPDATE runs SET spec = ? WHERE id = ?", changed)
+        return done
+
+    return database.write(verb)
+
+
+def apply_edit(database: Database, run: RunRecord, name: str, spec: RunSpec, priority: int) -> None:
+    """Give a waiting run an edited name, specification and priority.
+
+    Raises LostRace when the run was changed since `run` was read.
+    """
+
+    def verb() -> None:
+        unmoved = (Run.id == run.id) & (Run.state == run.state) & (Run.segment == run.segment)
+        unchanged = (Run.name == run.name) & (Run.priority == run.priority)
+        known = Run.get_or_none(unmoved & unchanged)
+        # Not by their texts: whether a default is written out depends on where the value came from.
+        changed = known is None or decode(known.spec) != run.spec
+        values = {
+            "name": name,
+            "spec": encode(spec),
+            "priority": priority,
+            "script": spec.script or spec.program,
+        }
+        if changed or run.state not in (State.QUEUED, State.HELD):
+            raise lost_race(run.id)
+        Run.update(values).where(unmoved).execute()
+
+    database.write(verb)
+
+
+def _fresh_chain(now_s: float) -> dict[str, Any]:
+    """Return the column values of a run that the user has queued again: its counters at zero, its history kept."""
     return {
         "reason": "resumed by the user",
         "queued_at_s": now_s,
@@ -71,79 +136,8 @@ def fresh_chain(now_s: float) -> dict[str, Any]:
     }
 
 
-def apply_edit(database: Database, run: RunRecord, name: str, spec: RunSpec, priority: int) -> None:
-    """Put an edited name, specification and priority in the place of a waiting run's. Raises LostRace when it has
-    moved on since `run` was read."""
-
-    def verb() -> None:
-        here = (Run.id == run.id) & (Run.state == run.state) & (Run.segment == run.segment)
-        same = (Run.name == run.name) & (Run.priority == run.priority)
-        known = Run.get_or_none(here & same)
-        # Not by their texts: whether a default is written out depends on where the value came from.
-        moved = known is None or decode(known.spec) != run.spec
-        values = {
-            "name": name,
-            "spec": encode(spec),
-            "priority": priority,
-            "script": spec.script or spec.program,
-        }
-        if moved or run.state not in (State.QUEUED, State.HELD):
-            raise LostRace(f"run {run.id} has just moved on; look again: backprop show {run.id}")
-        Run.update(values).where(here).execute()
-
-    database.write(verb)
-
-
-ROWS_A_STATEMENT: Final = 500
-_GO_ON_WAITING: Final = """
-    UPDATE runs SET reason = ? WHERE state = 'queued' AND segment = 0 AND reason LIKE '%; kept: backprop resume %'
-    AND id IN (SELECT run_id FROM dependencies WHERE parent_id = ?)"""
-"""Those that were told that they wait in vain for a run, and were queued with --keep."""
-
-
-def stop_waiting(database: Database, run_ids: Sequence[str], now_s: float) -> list[str]:
-    """Stop those that are queued or held; the ids of the stopped."""
-    values = {"reason": STOPPED_WAITING, "ended_at_s": now_s, "waiting": None}
-    return database.write(lambda: _move(run_ids, Event.STOPPED, values))
-
-
-def hold(database: Database, run_ids: Sequence[str], why: str) -> list[str]:
-    """Hold those that are queued; their ids."""
-    return database.write(lambda: _move(run_ids, Event.HELD, {"reason": why, "waiting": None}))
-
-
-def release(database: Database, run_ids: Sequence[str]) -> list[str]:
-    """Queue those that are held, at their old places; their ids."""
-    return database.write(lambda: _move(run_ids, Event.RELEASED, {"reason": "released by the user"}))
-
-
-def resume(
-    database: Database, run_ids: Sequence[str], specs: Mapping[str, RunSpec], pin: str | None, now_s: float
-) -> list[str]:
-    """Queue those that have ended or are held, each with a fresh chain, in this order; their ids. `specs`: what
-    replaces the specification of a run; `pin`: as in `queue.resume`."""
-
-    def verb() -> list[str]:
-        values = fresh_chain(now_s) | {"resume_pin": pin}
-        moved = {
-            *_move(run_ids, Event.RESUMED, values),
-            *_move(run_ids, Event.RELEASED, values),
-        }
-        done = [run_id for run_id in run_ids if run_id in moved]
-        turns = [(now_s + number * 1e-6, run_id) for number, run_id in enumerate(done)]
-        _connection().executemany("UPDATE runs SET turn_s = ? WHERE id = ?", turns)
-        _connection().executemany(
-            _GO_ON_WAITING, [(f"waits for {one}, which was resumed", one) for one in done]
-        )
-        changed = [(encode(specs[run_id]), run_id) for run_id in done if run_id in specs]
-        _connection().executemany("UPDATE runs SET spec = ? WHERE id = ?", changed)
-        return done
-
-    return database.write(verb)
-
-
 def _move(run_ids: Sequence[str], event: Event, values: Mapping[str, Any]) -> list[str]:
-    """Inside a transaction: move those that may be moved so without a worker; their ids, in this order."""
+    """Inside a transaction: move those that may be moved so without a worker. Returns their ids, in this order."""
     targets = {
         state.value: target
         for state in State
@@ -151,8 +145,8 @@ def _move(run_ids: Sequence[str], event: Event, values: Mapping[str, Any]) -> li
     }
     (target,) = set(targets.values())
     moved: list[str] = []
-    for at in range(0, len(run_ids), ROWS_A_STATEMENT):
-        some = list(run_ids[at : at + ROWS_A_STATEMENT])
+    for at in range(0, len(run_ids), ROWS_PER_STATEMENT):
+        some = list(run_ids[at : at + ROWS_PER_STATEMENT])
         able: Any = Run.select(Run.id).where(Run.id.in_(some), Run.state.in_(list(targets))).tuples()
         ids = {run_id for (run_id,) in able}
         Run.update(dict(values) | {"state": target.value}).where(Run.id.in_(list(ids))).execute()
