@@ -10,20 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
 from backprop.worker.environment import mlflow
+from backprop.worker.executor import segment_files
 
 TRACKING_ID: Final = "BACKPROP_TRACKING_ID"
 TENSORBOARD_DIR: Final = "BACKPROP_TENSORBOARD_DIR"
 ID_STEM: Final = 40
 """Characters of the run's id in the tracking id: W&B takes at most 64 in all."""
-
-
-class _Order(msgspec.Struct):
-    environment: dict[str, str]
 
 
 def tracking_environment(home: Home, run: RunRecord, number: int, shell: Mapping[str, str]) -> dict[str, str]:
@@ -66,11 +61,9 @@ def _begins_after(run: RunRecord) -> int:
 def _environment_before(folder: Path, since: int, number: int) -> Mapping[str, str]:
     """What the last segment before `number`, and after `since`, was given; empty for none."""
     for earlier in range(number - 1, since, -1):
-        try:
-            body = (folder / str(earlier) / "order.json").read_bytes()
-            return msgspec.json.decode(body, type=_Order).environment
-        except (OSError, msgspec.DecodeError):
-            continue
+        order = segment_files.read_order(folder / str(earlier))
+        if order is not None:
+            return order.environment
     return {}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from backprop.scheduler.records import RunRecord
+from backprop.worker.executor.segment_files import ExitRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,25 +37,6 @@ class Life(StrEnum):
     """Nothing of it lives, and no end is on record."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExitRecord:
-    """The recorded end of a segment. `asked`: "timebox", "asked", or None if the leader ended by itself.
-
-    `exit_code` is None when a signal ended it, or when nobody saw it end (`seen_to_end` False).
-    """
-
-    asked: str | None = None
-    exit_code: int | None = None
-    signal: int | None = None
-    seen_to_end: bool = True
-    escalated: str = "none"
-    running_s: float = 0.0
-    ended_at_s: float | None = None
-    survivors: tuple[int, ...] = ()
-    could_not_start: str | None = None
-    errno: int | None = None
-
-
 class Executor(Protocol):
     def prepare(self) -> None:
         """Nothing is to be done just now: make the next start a short one."""
@@ -68,7 +50,7 @@ class Executor(Protocol):
         """Start a segment that has been claimed. Raises OSError when it cannot be started now."""
         ...
 
-    def look(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
+    def poll(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
         """How a segment is; the Exit comes with ENDED only."""
         ...
 

@@ -9,31 +9,19 @@ import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Final, TypeVar
-
-import msgspec
+from typing import Final
 
 from backprop.scheduler.home.layout import Home
-from backprop.worker.executor import locks
-from backprop.worker.executor.base import ExitRecord, Life, SegmentOrder
+from backprop.worker.executor import locks, segment_files
+from backprop.worker.executor.base import Life, SegmentOrder
+from backprop.worker.executor.segment_files import ExitRecord, OrderFile, ProcessesFile
 from backprop.worker.executor.standby import StandbyPool, StandbySupervisor
 from backprop.worker.supervisor import failpoint, process_tree
-
-T = TypeVar("T")
 
 SUPERVISOR: Final = Path(__file__).parent.parent / "supervisor"
 CONTROL_SIGNALS: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 INTRODUCTION_S: Final = 5.0
 """How long a new supervisor may take to say who it is before it is taken for dead."""
-
-
-class _Processes(msgspec.Struct):
-    """`processes.json`: (pid, start ticks) of supervisor and leader, valid for one boot."""
-
-    boot_id: str
-    supervisor: tuple[int, int]
-    leader: tuple[int, int]
-    started_at_s: float
 
 
 class LocalExecutor:
@@ -51,7 +39,7 @@ class LocalExecutor:
         folder = self.folder(order.run.id, order.number)
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            self._write_order(folder, order)
+            segment_files.write_order(folder, self._order_file(order))
             self._spawn((order.run.id, order.number), folder, order.lock)
             failpoint.at("launched")
         finally:
@@ -64,13 +52,13 @@ class LocalExecutor:
     def close(self) -> None:
         self._spares.close()
 
-    def look(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
+    def poll(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
         folder = self.folder(run_id, number)
         # Locks first: a supervisor writes its record before it lets go of them. One that took over has none but its
         # own, which is looked at last: whoever starts up finds it free.
         named = (self._home.run_lock(run_id), folder / "log", folder / "supervisor.lock")
         held = any(locks.held(path) for path in named)
-        record = _read(folder / "exit.json", ExitRecord)
+        record = segment_files.read_exit(folder)
         if record is not None:
             return Life.ENDED, record
         if not held:
@@ -148,27 +136,21 @@ class LocalExecutor:
             with contextlib.suppress(OSError):
                 self._pidfds[run_id, number] = os.pidfd_open(known.supervisor[0])
 
-    def _write_order(self, folder: Path, order: SegmentOrder) -> None:
+    def _order_file(self, order: SegmentOrder) -> OrderFile:
         spec = order.run.spec
-        body = {
-            "format": 1,
-            "spec": str(self._home.run_folder(order.run.id) / "spec.json"),
-            "program": spec.program,
-            "argv": order.argv,
-            "cwd": spec.cwd,
-            "umask": spec.umask,
-            "environment": order.environment,
-            "cookie": _cookie(order.run.id, order.number),
-            "timebox_s": order.timebox_s,
-            "promised_mib": order.promised_mib,
-            "grace_s": spec.grace_s,
-            "stop_signal": int(signal.Signals[f"SIG{spec.stop_signal}"]),
-        }
-        handle = os.open(
-            folder / "order.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        return OrderFile(
+            spec=str(self._home.run_folder(order.run.id) / "spec.json"),
+            program=spec.program,
+            argv=order.argv,
+            cwd=spec.cwd,
+            umask=spec.umask,
+            environment=order.environment,
+            cookie=_cookie(order.run.id, order.number),
+            timebox_s=order.timebox_s,
+            promised_mib=order.promised_mib,
+            grace_s=spec.grace_s,
+            stop_signal=int(signal.Signals[f"SIG{spec.stop_signal}"]),
         )
-        with open(handle, "wb") as file:  # noqa: PTH123
-            file.write(msgspec.json.encode(body))
 
     def _spawn(self, key: tuple[str, int], folder: Path, lock: int | None) -> None:
         """Start a supervisor by exec; never by bare fork, which would share the database connection."""
@@ -220,8 +202,8 @@ class LocalExecutor:
             return True
         return bool(process_tree.carriers(tuple(entry.encode() for entry in _cookie(run_id, number))))
 
-    def _processes(self, run_id: str, number: int) -> _Processes | None:
-        known = _read(self.folder(run_id, number) / "processes.json", _Processes)
+    def _processes(self, run_id: str, number: int) -> ProcessesFile | None:
+        known = segment_files.read_processes(self.folder(run_id, number))
         return known if known is not None and known.boot_id == self._boot_id else None
 
     def _forget(self, key: tuple[str, int]) -> None:
@@ -241,9 +223,9 @@ def _is_readable(handle: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _cookie(run_id: str, number: int) -> list[str]:
+def _cookie(run_id: str, number: int) -> tuple[str, ...]:
     """What every process of a segment has in its environment, unless it took it out."""
-    return [f"BACKPROP_RUN_ID={run_id}", f"BACKPROP_SEGMENT={number}"]
+    return f"BACKPROP_RUN_ID={run_id}", f"BACKPROP_SEGMENT={number}"
 
 
 def _supervisor(
@@ -276,11 +258,3 @@ def _blocked(signals: tuple[signal.Signals, ...]) -> Generator[None]:
 def _private(path: str, flags: int) -> int:
     """For `open`: ours alone whatever the umask, and no link is followed."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
-def _read(path: Path, kind: type[T]) -> T | None:
-    """A file of the supervisor's; None when it is missing or not whole."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError):
-        return None
