@@ -6,14 +6,10 @@ not touched: their locks tell, as always.
 """
 
 import contextlib
-import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
-
-import msgspec
+from typing import Final
 
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged
 from backprop.scheduler.home import batch_file, run_folder
@@ -23,22 +19,14 @@ from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.rebuild import FoundSegment
 from backprop.scheduler.store.writes import progress
-from backprop.worker.executor.base import ExitRecord
-from backprop.worker.maintenance import log_archive
+from backprop.worker.executor import segment_files
+from backprop.worker.maintenance import backups_of_database, log_archive
 from backprop.worker.segments.log_reader import LogReader
 from backprop.worker.supervisor import failpoint
 
 PATIENCE_S: Final = 120.0
-BACKUPS_KEPT: Final = 5
-BACKUP_EVERY_S: Final = 86400.0
 
-T = TypeVar("T")
 Say = Callable[[str], None]
-
-
-class _Order(msgspec.Struct):
-    environment: dict[str, str]
-    promised_mib: int = 0
 
 
 def open_sound(home: Home, say: Say) -> Database:
@@ -117,37 +105,6 @@ def behind(home: Home, database: Database) -> list[str]:
     ]
 
 
-def back_up(home: Home, database: Database, now_s: float) -> Path | None:
-    """A copy of a sound database once a day, the newest five kept. None when there is a recent one, or another worker
-    is making one or repairing. Raises DatabaseBusy, OSError."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(home.locks / "recovery.lock", timeout=0, mode=0o600, fallback_to_soft=False):
-            return _back_up(home, database, now_s)
-    except Timeout:
-        return None
-
-
-def _back_up(home: Home, database: Database, now_s: float) -> Path | None:
-    folder = home.root / "backups"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    kept = sorted(folder.glob("backprop-*.db"))
-    if kept and now_s - kept[-1].stat().st_mtime < BACKUP_EVERY_S:
-        return None
-    target = folder / time.strftime("backprop-%Y%m%d-%H%M%S.db", time.localtime(now_s))
-    draft = target.with_suffix(f".{os.getpid()}.part")
-    try:
-        draft.unlink(missing_ok=True)
-        database.copy_to(draft)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
-    for old in kept[: max(len(kept) + 1 - BACKUPS_KEPT, 0)]:
-        old.unlink(missing_ok=True)
-    return target
-
-
 def _open_checked(home: Home, say: Say) -> Database:
     if home.database.exists():
         database, problem = _checked(home)
@@ -155,13 +112,13 @@ def _open_checked(home: Home, say: Say) -> Database:
             return database
         say(f"the database is damaged: {problem}")
         say(f"set aside as {_set_aside(home)}")
-    elif not _backups(home):
+    elif not backups_of_database.newest_first(home):
         return open_database(home)
     else:
         say(f"{home.database} is gone")
         _set_aside(home)
     failpoint.at("set aside")
-    restored = _restore_newest(home)
+    restored = backups_of_database.restore_newest(home, lambda: _is_sound(home))
     failpoint.at("restored")
     say(f"restored from {restored}" if restored else "no good backup: begun anew")
     return open_database(home)
@@ -180,6 +137,16 @@ def _checked(home: Home) -> tuple[Database | None, str | None]:
     return database, problem
 
 
+def _is_sound(home: Home) -> bool:
+    try:
+        database, problem = _checked(home)
+    except BackpropError:
+        return False
+    if database is not None:
+        database.close()
+    return problem is None
+
+
 def _set_aside(home: Home) -> Path:
     """Rename the database, with the journal that belongs to it: beside another database it would be rolled back into
     that. Nothing is deleted."""
@@ -192,41 +159,15 @@ def _set_aside(home: Home) -> Path:
     return aside
 
 
-def _backups(home: Home) -> list[Path]:
-    """Newest first."""
-    kept = [*(home.root / "backups").glob("backprop-*.db"), *home.root.glob("backprop.db.v*.bak")]
-    return sorted(kept, key=lambda path: path.stat().st_mtime, reverse=True)
-
-
-def _restore_newest(home: Home) -> Path | None:
-    """Copy the newest backup that passes a full check into place."""
-    for backup in _backups(home):
-        draft = home.database.with_name("backprop.db.restoring")
-        shutil.copyfile(backup, draft)
-        draft.chmod(0o600)
-        draft.replace(home.database)
-        try:
-            database, problem = _checked(home)
-        except BackpropError:
-            database, problem = None, "refused"
-        if database is not None:
-            database.close()
-        if problem is None:
-            return backup
-        home.database.unlink()
-    return None
-
-
 def _segment(folder: Path, number: int) -> FoundSegment:
     """A segment from its folder; what cannot be read is left out."""
     inside = folder / str(number)
-    order = _read(inside / "order.json", _Order)
-    end = _read(inside / "exit.json", ExitRecord)
+    order, end = segment_files.read_order(inside), segment_files.read_exit(inside)
     environment = order.environment if order is not None else {}
     gpus = environment.get("CUDA_VISIBLE_DEVICES", "")
     return FoundSegment(
         number=number,
-        started_at_s=os.stat(inside / "order.json").st_mtime,  # noqa: PTH116
+        started_at_s=(inside / segment_files.ORDER).stat().st_mtime,
         ended_at_s=end.ended_at_s if end is not None else None,
         running_s=end.running_s if end is not None else None,
         exit_code=end.exit_code if end is not None else None,
@@ -251,10 +192,3 @@ def _hear_again(home: Home, database: Database, run_id: str, segments: list[Foun
             if heard is not None:
                 progress.record(database, run_id, found.number, heard)
         listener.close()
-
-
-def _read(path: Path, kind: type[T]) -> T | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError):
-        return None
