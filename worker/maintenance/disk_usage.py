@@ -43,7 +43,7 @@ class DiskUse:
         return told
 
 
-def look(home: Home, budget_s: float) -> DiskUse:
+def measure(home: Home, budget_s: float) -> DiskUse:
     """Look at all files of the home for at most `budget_s`, the logs of runs first. Links are not followed. Raises
     nothing."""
     use, end = DiskUse(), time.monotonic() + budget_s
