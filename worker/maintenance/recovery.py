@@ -1,8 +1,8 @@
-"""The database is damaged, gone, or behind: set it aside, take the newest good backup, complete it from the folders.
+"""Repairs a database that is damaged, gone or behind: sets it aside, restores a backup, completes it from the folders.
 
-A run's folder is self-sufficient, so nothing queued and nothing finished is lost with the database; what a backup
-is for is only what folders do not hold (names of old workers, samples, reasons). Runs that live meanwhile are
-not touched: their locks tell, as always.
+A run's folder is self-sufficient, so nothing queued and nothing finished is lost with the database. A backup only adds
+what folders do not hold (names of old workers, samples, reasons). Live runs are not touched: their locks say that they
+live.
 """
 
 import contextlib
@@ -25,14 +25,16 @@ from backprop.worker.segments.log_reader import LogReader
 from backprop.worker.supervisor import failpoint
 
 PATIENCE_S: Final = 120.0
+"""How long to wait for another worker's repair."""
 
 Say = Callable[[str], None]
 
 
 def open_sound(home: Home, say: Say) -> Database:
-    """The home's database, fully checked; repaired first when it is damaged or gone. For a worker's start.
+    """Open the home's database for a worker: fully checked, repaired when it is damaged or gone, and completed.
 
-    Raises DatabaseRefused for what is no damage (newer schema, somebody else's file), DatabaseBusy.
+    `say`: called with each step, as one line. Raises DatabaseRefused for a file that is not damaged but cannot be used
+    (a newer schema, another program's database), DatabaseBusy.
     """
     from filelock import FileLock, Timeout
 
@@ -53,54 +55,56 @@ def open_sound(home: Home, say: Say) -> Database:
 
 
 def complete(home: Home, database: Database) -> list[str]:
-    """Bring the database up to what the runs' folders say; the ids of the runs that were behind or missing."""
+    """Bring the database up to what the runs' folders say; return the ids of runs that were behind or missing."""
     return [folder.name for folder in sorted(home.runs.iterdir()) if put_back(home, database, folder.name)]
 
 
 def complete_batches(home: Home, database: Database) -> dict[str, int]:
-    """Bring the database up to what is known of runs that were queued together and have no folder yet; how many were
-    behind or missing, by batch. Batches that are not needed any more are deleted."""
-    back: dict[str, int] = {}
+    """Bring the database up to what batch files say of runs that were queued together and have no folder yet.
+
+    Returns how many were behind or missing, by batch. Batch files that are no longer needed are deleted.
+    """
+    restored: dict[str, int] = {}
     for name in batch_file.names(home):
-        found = batch_file.read(home, name)
-        if found is None:
+        batch = batch_file.read(home, name)
+        if batch is None:
             continue
         if count := len(
-            rebuild.put_back_batch(database, found, lambda name=name: batch_file.removed(home, name))
+            rebuild.put_back_batch(database, batch, lambda name=name: batch_file.removed(home, name))
         ):
-            back[name] = count
-        if not found.members:
+            restored[name] = count
+        if not batch.members:
             batch_file.tidy(home, name)
-    return back
+    return restored
 
 
 def put_back(home: Home, database: Database, run_id: str) -> bool:
     """Bring one run up to what its folder says; False when the database knew as much, or the folder is damaged."""
     folder = home.run_folder(run_id)
-    found = run_folder.read_spec(folder)
-    if found is None or found.id != run_id:
+    spec_file = run_folder.read_spec(folder)
+    if spec_file is None or spec_file.id != run_id:
         return False
     segments = [_segment(folder, number) for number in run_folder.segment_numbers(folder)]
     outcome = run_folder.read_outcome(folder)
 
-    def hear() -> None:
-        _hear_again(home, database, run_id, segments)
+    def read_logs() -> None:
+        _read_logs_again(home, database, run_id, segments)
 
-    there = (folder / "spec.json").exists
-    return rebuild.put_back(database, found, segments, outcome, time.time(), hear, there)
+    still_there = (folder / "spec.json").exists
+    return rebuild.put_back(database, spec_file, segments, outcome, time.time(), read_logs, still_there)
 
 
 def behind(home: Home, database: Database) -> list[str]:
-    """The ids of the runs that `complete` and `complete_batches` would put back. Writes nothing."""
-    waiting = [found for name in batch_file.names(home) if (found := batch_file.read(home, name)) is not None]
-    together = [run_id for found in waiting for run_id in rebuild.behind_batch(database, found)]
-    return together + [
+    """Return the ids of the runs that `complete` and `complete_batches` would put back. Writes nothing."""
+    batches = [batch for name in batch_file.names(home) if (batch := batch_file.read(home, name)) is not None]
+    in_batches = [run_id for batch in batches for run_id in rebuild.behind_batch(database, batch)]
+    return in_batches + [
         folder.name
         for folder in sorted(home.runs.iterdir())
-        if (found := run_folder.read_spec(folder)) is not None
-        and found.id == folder.name
+        if (spec_file := run_folder.read_spec(folder)) is not None
+        and spec_file.id == folder.name
         and rebuild.is_behind(
-            database, found.id, run_folder.newest_segment(folder), run_folder.read_outcome(folder)
+            database, spec_file.id, run_folder.newest_segment(folder), run_folder.read_outcome(folder)
         )
     ]
 
@@ -120,12 +124,15 @@ def _open_checked(home: Home, say: Say) -> Database:
     failpoint.at("set aside")
     restored = backups_of_database.restore_newest(home, lambda: _is_sound(home))
     failpoint.at("restored")
-    say(f"restored from {restored}" if restored else "no good backup: begun anew")
+    say(f"restored from {restored}" if restored else "no good backup found: starting a new database")
     return open_database(home)
 
 
 def _checked(home: Home) -> tuple[Database | None, str | None]:
-    """The database, opened, or what is wrong with it. Raises DatabaseRefused for what is no damage, DatabaseBusy."""
+    """Open and check the database; return what is wrong with it, or None. A damaged one is closed again.
+
+    Raises DatabaseRefused for a file that is not damaged but cannot be used, DatabaseBusy.
+    """
     database = None
     try:
         database = open_database(home)
@@ -138,6 +145,7 @@ def _checked(home: Home) -> tuple[Database | None, str | None]:
 
 
 def _is_sound(home: Home) -> bool:
+    """Return whether the file in the database's place passes a full check."""
     try:
         database, problem = _checked(home)
     except BackpropError:
@@ -148,8 +156,10 @@ def _is_sound(home: Home) -> bool:
 
 
 def _set_aside(home: Home) -> Path:
-    """Rename the database, with the journal that belongs to it: beside another database it would be rolled back into
-    that. Nothing is deleted."""
+    """Rename the database together with its journal; return the new path. Nothing is deleted.
+
+    Beside another database, SQLite would roll the journal back into that one.
+    """
     aside = home.database.with_name(time.strftime("backprop.db.damaged-%Y%m%d-%H%M%S"))
     while aside.exists():
         aside = aside.with_name(f"{aside.name}+")
@@ -160,14 +170,14 @@ def _set_aside(home: Home) -> Path:
 
 
 def _segment(folder: Path, number: int) -> FoundSegment:
-    """A segment from its folder; what cannot be read is left out."""
-    inside = folder / str(number)
-    order, end = segment_files.read_order(inside), segment_files.read_exit(inside)
+    """Return a segment as its folder describes it; what cannot be read is left out."""
+    segment_folder = folder / str(number)
+    order, end = segment_files.read_order(segment_folder), segment_files.read_exit(segment_folder)
     environment = order.environment if order is not None else {}
     gpus = environment.get("CUDA_VISIBLE_DEVICES", "")
     return FoundSegment(
         number=number,
-        started_at_s=(inside / segment_files.ORDER).stat().st_mtime,
+        started_at_s=(segment_folder / segment_files.ORDER).stat().st_mtime,
         ended_at_s=end.ended_at_s if end is not None else None,
         running_s=end.running_s if end is not None else None,
         exit_code=end.exit_code if end is not None else None,
@@ -177,18 +187,19 @@ def _segment(folder: Path, number: int) -> FoundSegment:
     )
 
 
-def _hear_again(home: Home, database: Database, run_id: str, segments: list[FoundSegment]) -> None:
-    """Checkpoints and progress of past segments, from their logs; the newest one's are heard when it is settled."""
+def _read_logs_again(home: Home, database: Database, run_id: str, segments: list[FoundSegment]) -> None:
+    """Store checkpoints and progress of past segments from their logs; those of the newest follow with its result."""
     run = queries.run_by_id(database, run_id)
-    for found in segments if run is not None else ():
-        segment = queries.segment(database, run_id, found.number)
+    for number in [segment.number for segment in segments] if run is not None else ():
+        segment = queries.segment(database, run_id, number)
         if run is None or segment is None or segment.outcome != rebuild.RECOVERED:
             continue
+        folder = home.segment_folder(run_id, number)
         with contextlib.suppress(OSError):
-            log_archive.inflate(home.segment_folder(run_id, found.number))
-        listener = LogReader(run, segment, home.segment_folder(run_id, found.number))
+            log_archive.inflate(folder)
+        reader = LogReader(run, segment, folder)
         with contextlib.suppress(OSError):
-            heard = listener.hear(final=True)
-            if heard is not None:
-                progress.record(database, run_id, found.number, heard)
-        listener.close()
+            report = reader.hear(final=True)
+            if report is not None:
+                progress.record(database, run_id, number, report)
+        reader.close()

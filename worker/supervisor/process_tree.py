@@ -147,8 +147,8 @@ def send(process: Process, number: int) -> bool:
 def send_to_groups(processes: list[Process], number: int) -> None:
     """Signal the groups of processes that were just found, except the caller's own group.
 
-    A program that forks and exits without end is gone before a list of pids can be used, on a loaded machine always. The
-    kernel signals a whole group at once, and a fork under way begins anew with the signal pending. A leader
+    A program that forks and exits without end is gone before a list of pids can be used, on a loaded machine always.
+    The kernel signals a whole group at once, and a fork under way begins anew with the signal pending. A leader
     begins a session of its own, so the groups below it hold no other processes.
     """
     for group in dict.fromkeys(process.group for process in processes):
