@@ -20,7 +20,7 @@ from backprop.worker.admission.admission import Admitter
 from backprop.worker.context import Context
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.machine.reader import MachineReader
-from backprop.worker.maintenance import recovery
+from backprop.worker.maintenance import backups_of_database, recovery
 from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.tracker import SegmentTracker
 from backprop.worker.signals import StopSignals
@@ -142,7 +142,9 @@ class Loop:
     def _back_up(self) -> None:
         """Where no copy can be made (the disk is full, say), everything else goes on."""
         try:
-            recovery.back_up(self._context.home, self._context.database, self._context.clock.wall_s())
+            backups_of_database.back_up(
+                self._context.home, self._context.database, self._context.clock.wall_s()
+            )
         except (DatabaseBusy, OSError) as error:
             self._context.console.event("trouble", more=f"no backup could be made: {error}")
 

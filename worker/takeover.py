@@ -1,7 +1,7 @@
-"""What did the last crash leave? Live runs of dead workers are taken over; dead workers are struck off.
+"""Takes over live runs of dead workers, and strikes dead workers off.
 
-Nothing is decided from a pid or a time stamp: a worker is dead when its lock is free, and what its runs have
-become, `tend` reads from their locks and files.
+Nothing is decided from a pid or a time stamp: a worker is dead when its lock is free. The state of its runs is then
+polled like that of any other, from their locks and files.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ YOUNG_S: Final = 60.0
 
 
 def reconcile(context: Context) -> int:
-    """Take over what dead workers own; how many runs were taken over. Raises DatabaseBusy."""
+    """Take over what dead workers own; return how many runs were taken over. Raises DatabaseBusy."""
     folder = context.home.locks
     dead: dict[str, bool] = {}
     taken = 0
@@ -39,9 +39,9 @@ def reconcile(context: Context) -> int:
 
 
 def strike_off(home: Home, database: Database, now_s: float, but: str | None = None) -> list[str]:
-    """Mark dead workers as stopped and remove their lock and FIFO: their ids are never used again. Returns the ids.
+    """Mark dead workers as stopped and remove their locks and FIFOs; return their ids, which are never used again.
 
-    Raises DatabaseBusy. `but`: the worker that asks.
+    `but`: the id of the worker that calls. Raises DatabaseBusy.
     """
     dead = [
         worker.id
@@ -57,12 +57,12 @@ def strike_off(home: Home, database: Database, now_s: float, but: str | None = N
 
 
 def leftovers(home: Home, now_s: float) -> list[Path]:
-    """Lock files and FIFOs of workers that are dead. Young ones do not count: a worker makes its file and then locks
-    it. Raises OSError."""
-    found: list[Path] = []
+    """Return lock files and FIFOs of dead workers. Young files do not count: a worker creates its lock file before it
+    locks it. Raises OSError."""
+    paths: list[Path] = []
     for path in sorted(home.locks.glob("worker-*")):
         worker = path.stem.removeprefix("worker-")
         old = now_s - path.lstat().st_mtime > YOUNG_S
         if path.suffix in (".lock", ".wake") and old and not locks.worker_alive(home.locks, worker):
-            found.append(path)
-    return found
+            paths.append(path)
+    return paths

@@ -1,11 +1,11 @@
-"""How does a command reach a sleeping worker at once?
+"""Lets a command wake sleeping workers at once.
 
-Each worker reads a FIFO beside its lock. A byte written to it means "look at the queue now"; nothing depends on
-it, since every worker looks by itself before long. Opening a FIFO that nobody reads fails at once, so the same
-call tells whether a worker is there. Standard library only: `backprop run` stays light.
+Each worker reads a FIFO beside its lock. A byte written to it means "read the queue now". Nothing depends on it, since
+every worker reads the queue by itself before long. Opening a FIFO without a reader fails at once, so the same call
+shows whether a worker is running. Standard library only: `backprop run` stays light.
 
-A follower (`backprop run --follow` without a worker) is a worker for one run alone. It is woken like any other, but
-nobody may rely on it to start anything else.
+A follower (`backprop run --follow` without a worker) is a worker for one run only. It is woken like any other, but
+starts nothing else.
 """
 
 import contextlib
@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Final
 
 FOLLOWER: Final = "follow-"
-"""How the id of a worker begins that serves one run alone."""
+"""Prefix of the id of a worker that serves one run only."""
 
 
 def wake_path(locks: Path, worker: str) -> Path:
+    """Return the path of a worker's FIFO. `locks`: the home's folder of locks."""
     return locks / f"worker-{worker}.wake"
 
 
 def wake_workers(locks: Path) -> int:
-    """Wake every living worker of this home; how many of them start whatever is queued."""
+    """Wake every living worker of this home; return how many of them start whatever is queued: all but followers."""
     woken = 0
     for path in locks.glob("worker-*.wake"):
         with contextlib.suppress(OSError):
@@ -36,7 +37,7 @@ def wake_workers(locks: Path) -> int:
 
 
 class WakePipe:
-    """The worker's end. Opened for both directions, so that it never sees end-of-file."""
+    """The worker's end of its FIFO. Opened for both directions, so that it never reads end-of-file."""
 
     def __init__(self, locks: Path, worker: str) -> None:
         self._path = wake_path(locks, worker)
@@ -48,7 +49,7 @@ class WakePipe:
         return self._handle
 
     def drain(self) -> bool:
-        """Take what was written; whether anything was."""
+        """Take what was written; return whether anything was."""
         try:
             return bool(os.read(self._handle, 4096))
         except BlockingIOError:

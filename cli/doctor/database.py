@@ -137,7 +137,7 @@ def segments(home: Home, opened: "Database", alive: dict[str, int]) -> Finding:
 
     executor = LocalExecutor(home)
     live = queries.live_runs(opened)
-    lives = {run.id: executor.look(run.id, run.segment)[0] for run in live}
+    lives = {run.id: executor.poll(run.id, run.segment)[0] for run in live}
     orphans = [run for run in live if run.worker not in alive]
     odd = [f"{run.id} is {lives[run.id]}" for run in live if lives[run.id] is not Life.ALIVE]
     told = f"{len(live)} running" + (f"; {some(odd)}" if odd else "")

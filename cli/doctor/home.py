@@ -121,7 +121,7 @@ def size(home: Home) -> Finding:
     """What the home takes, and logs that are out of hand. Looks for a few seconds at most."""
     from backprop.worker.maintenance import disk_usage
 
-    use = disk_usage.look(home, SIZE_S)
+    use = disk_usage.measure(home, SIZE_S)
     told = f"{'' if use.whole else 'at least '}{use.total_bytes / disk_usage.GB:.1f} GB in {home.root}"
     warnings = use.sentences()
     return note("size", f"{told}; {'; '.join(warnings)}") if warnings else ok("size", told)

@@ -26,9 +26,10 @@ from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecor
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
 from backprop.worker.checkpoints.resume import choose
-from backprop.worker.executor import locks
+from backprop.worker.executor import locks, segment_files
 from backprop.worker.executor.base import Life
 from backprop.worker.executor.local import LocalExecutor
+from backprop.worker.executor.segment_files import ExitRecord, StopFile
 from backprop.worker.segments import events, timebox
 from backprop.worker.segments.resume_check import StepTrace
 from backprop.worker.segments.tail import Tail
@@ -144,14 +145,14 @@ def _part(
     good = [one for one in mine if one.refused is None]
     before = (one for one in saved if one.path == segment.checkpoint_used and one.segment < segment.number)
     used = next(before, None)
-    exit_record, stop = _read(folder / "exit.json"), _read(folder / "stop.json")
-    asked = exit_record.asked is not None and stop.at_s is not None and exit_record.ended_at_s is not None
+    exit_record = segment_files.read_exit(folder) or ExitRecord()
+    stop = segment_files.read_stop(folder)
     times_s = [timebox.landed_s(one) - segment.started_at_s for one in good]
     return Part(
         outcome=segment.outcome or "alive",
         reason=segment.reason or "",
         ready_s=seen.first_step_s if seen.first_step_s is not None else seen.first_line_s,
-        save_s=max((exit_record.ended_at_s or 0.0) - (stop.at_s or 0.0), 0.0) if asked else None,
+        save_s=_save_s(exit_record, stop),
         killed=exit_record.escalated != "none",
         cut_cost_s=segment.cut_cost_s,
         used=segment.checkpoint_used,
@@ -162,6 +163,13 @@ def _part(
         gaps_s=timebox.gaps_of(times_s[:-1] if segment.cut_cost_s == 0 else times_s),
         steps=seen.steps,
     )
+
+
+def _save_s(exit_record: ExitRecord, stop: StopFile | None) -> float | None:
+    """Return how long the segment took to end once it was asked; None when it was not, or when that is unknown."""
+    if exit_record.asked is None or exit_record.ended_at_s is None or stop is None:
+        return None
+    return max(exit_record.ended_at_s - stop.at_s, 0.0)
 
 
 class _Teller:
@@ -216,7 +224,7 @@ class _Watcher(threading.Thread):
             self._read()
             self._weigh()
         following = self._home.segment_folder(self._run_id, self._number + 1)
-        if (following / "processes.json").exists():
+        if (following / segment_files.PROCESSES).exists():
             for tail in self._tails:
                 tail.close()
             self._number += 1
@@ -231,9 +239,8 @@ class _Watcher(threading.Thread):
             at_end = False
             while not at_end:
                 for line in tail.read():
-                    now_s = max(
-                        time.time() - (_read(folder / "processes.json").started_at_s or time.time()), 0.0
-                    )
+                    processes = segment_files.read_processes(folder)
+                    now_s = max(time.time() - processes.started_at_s, 0.0) if processes is not None else 0.0
                     seen.first_line_s = now_s if seen.first_line_s is None else seen.first_line_s
                     if _count(line, seen.steps) and seen.first_step_s is None:
                         seen.first_step_s = now_s
@@ -306,7 +313,7 @@ def _end(executor: LocalExecutor, database: Database, run_id: str) -> None:
     end_s = time.monotonic() + END_PATIENCE_S
     while time.monotonic() < end_s:
         run = queries.run_by_id(database, run_id)
-        life = executor.look(run_id, run.segment)[0] if run is not None and run.segment else Life.ENDED
+        life = executor.poll(run_id, run.segment)[0] if run is not None and run.segment else Life.ENDED
         if life in (Life.ENDED, Life.LOST):
             return
         if life is Life.UNSUPERVISED:
@@ -324,20 +331,3 @@ def _last_lines(log: Path, count: int = 15) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(lines[-count:])
-
-
-class _Note(msgspec.Struct):
-    """What is read here of `processes.json`, `stop.json` and `exit.json`."""
-
-    at_s: float | None = None
-    started_at_s: float | None = None
-    asked: str | None = None
-    escalated: str = "none"
-    ended_at_s: float | None = None
-
-
-def _read(path: Path) -> _Note:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=_Note)
-    except (OSError, msgspec.DecodeError):
-        return _Note()

@@ -81,7 +81,7 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
         for gpu in snapshot.gpus
     ]
     counts = queries.state_counts(database)
-    warnings = disk_usage.look(home, LOOK_S).sentences()
+    warnings = disk_usage.measure(home, LOOK_S).sentences()
     drained, active_hours = drain.drained(database), settings.active_hours or ()
     return Overview(
         home,

@@ -210,7 +210,7 @@ def test_with_a_run_go_all_rows_of_it_and_a_group_that_is_empty(database: Databa
 def test_logs_and_homes_that_grow_are_pointed_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     (run,) = finished(bench, "a")
     home = Home(bench.home)
-    assert disk_usage.look(home, 5.0).sentences() == []
+    assert disk_usage.measure(home, 5.0).sentences() == []
     assert json.loads(bench.backprop("status", "--json").stdout)["warnings"] == []
     with (bench.folder(run) / "log").open("ab") as log:
         log.truncate(2 * disk_usage.GB)  # a hole: no disk is used
@@ -219,8 +219,8 @@ def test_logs_and_homes_that_grow_are_pointed_out(bench: Bench, monkeypatch: pyt
     assert f"the log of {run}" in bench.backprop("status").stdout
     assert f"the log of {run}" in bench.backprop("doctor").stdout
     monkeypatch.setattr(disk_usage, "LARGE_HOME_BYTES", 1000)
-    assert "backprop prune --older-than" in disk_usage.look(home, 5.0).sentences()[-1]
-    assert not disk_usage.look(home, -1.0).whole
+    assert "backprop prune --older-than" in disk_usage.measure(home, 5.0).sentences()[-1]
+    assert not disk_usage.measure(home, -1.0).whole
 
 
 def test_compressing_saves_or_leaves_alone(tmp_path: Path) -> None:

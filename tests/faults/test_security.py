@@ -237,7 +237,7 @@ def test_no_text_becomes_code_and_no_module_knows_the_network(folder: str) -> No
                 )
 
 
-IN_A_RUN = ("run.lock", "1/log", "1/order.json", "1/supervisor.lock", "1/supervisor.log", "1/processes.json.tmp",
+IN_A_RUN = ("run.lock", "1/log", "1/order.json.tmp", "1/supervisor.lock", "1/supervisor.log", "1/processes.json.tmp",
             "1/exit.json.tmp")  # fmt: skip
 
 

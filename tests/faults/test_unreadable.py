@@ -8,7 +8,7 @@ import pytest
 
 from backprop.worker.background import BackgroundJob, BackgroundJobs
 from backprop.worker.checkpoints.candidate import writer_exit
-from backprop.worker.executor.base import ExitRecord
+from backprop.worker.executor.segment_files import ExitRecord
 from tests.support.fake_gpus import impatient
 from tests.support.harness import COMMAND, Bench, wait_until, without_roots_rights
 

@@ -268,8 +268,8 @@ def test_what_is_sent_before_it_is_up_waits_for_it(database: Database, tmp_path:
         )
     )
     getattr(place, name)(run.id, 1)
-    wait_until(lambda: place.look(run.id, 1)[0] is not Life.ALIVE, saw=lambda: place.look(run.id, 1))
-    life, record = place.look(run.id, 1)
+    wait_until(lambda: place.poll(run.id, 1)[0] is not Life.ALIVE, saw=lambda: place.poll(run.id, 1))
+    life, record = place.poll(run.id, 1)
     assert life is Life.ENDED
     assert record is not None
     assert record.asked == "asked"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.records import CheckpointRecord, SegmentRecord
 from backprop.scheduler.spec import Plan
-from backprop.worker.executor.base import ExitRecord
+from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments import timebox
 from backprop.worker.segments.cadence import Cadence, ClockReading
 from backprop.worker.segments.result import result_of
@@ -231,7 +231,7 @@ def test_what_a_cut_has_cost(
     assert result_of(run, began, end, tmp_path, saved(1, *at_s)).cut_cost_s == pytest.approx(cost_s)
     paused = result_of(run, began, end, tmp_path, saved(1, *at_s), lambda _from, _to: 30.0).cut_cost_s
     assert paused == pytest.approx(cost_s - 30 if at_s and cost_s else cost_s)
-    unasked = replace(end, asked=None)
+    unasked = msgspec.structs.replace(end, asked=None)
     assert result_of(run, began, unasked, tmp_path, saved(1, *at_s)).cut_cost_s is None
 
 

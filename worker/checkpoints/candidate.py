@@ -15,7 +15,7 @@ from backprop.worker.checkpoints import validation
 from backprop.worker.checkpoints.formats import files_in, looks_whole, shows_its_end
 from backprop.worker.checkpoints.glob_walk import fixed_folder
 from backprop.worker.checkpoints.validation import CheckpointFile, Rejected, lacks, measure
-from backprop.worker.executor.base import ExitRecord
+from backprop.worker.executor.segment_files import ExitRecord
 
 LAST_WORDS_S: Final = 5.0
 """What a killed process wrote in its last seconds may be half of a file."""

@@ -22,7 +22,7 @@ from backprop.worker.checkpoints.fingerprint import Contents, contents
 from backprop.worker.checkpoints.repair import StartPoint
 from backprop.worker.checkpoints.scanner import CheckpointScanner, ScannedCheckpoint
 from backprop.worker.context import Context
-from backprop.worker.executor.base import ExitRecord
+from backprop.worker.executor.segment_files import ExitRecord
 
 PATIENCE_S: Final = 10.0
 """For a copy that is under way when the worker ends."""

@@ -134,7 +134,9 @@ def _found_again(run: RunRecord, segments: Sequence[SegmentRecord], avoid: Path)
     for path, seen in found[: 4 * NEWEST]:
         saved_s = seen.mtime_ns / 1e9
         segment, ended_s = next((one for one in reversed(ended) if one[0].started_at_s <= saved_s), ended[0])
-        end = WriterExit(ended_s, killed=segment.outcome is SegmentOutcome.LOST or segment.signal_name == "SIGKILL")
+        end = WriterExit(
+            ended_s, killed=segment.outcome is SegmentOutcome.LOST or segment.signal_name == "SIGKILL"
+        )
         if saved_s > ended_s + CLOCK_GRAIN_S or may_be_half(seen, plan, end, found[0][1].mtime_ns / 1e9):
             continue
         if isinstance(judge.of(path, seen, began_s), CheckpointFile):

@@ -1,2 +1,1 @@
-"""Makes the environment of a segment's leader: trackers, memory limits, installed packages, the code
-snapshot."""
+"""Decides in which code and with which added variables a segment runs: snapshot, memory limit, trackers."""

@@ -1,11 +1,11 @@
-"""A run's code as it is when the run is queued: what belongs to it, and a copy of that in the run's folder.
+"""Copies a run's code when the run is queued (`--snapshot-code`).
 
     runs/ID/code/       the copy, laid out as the original
     runs/ID/code.json   where the original is
 
-With git: every file that git tracks or would track, as it stands in the working tree. Without: what looks like source
-by its suffix. All else beside it (data, outputs, ignored files) is linked, so that a script which looks for it beside
-its own file finds it. What uses the copy is `pinned`.
+With git, the code is every file that git tracks or would track, as it stands in the working tree. Without, it is what
+has the suffix of a source file. Everything else beside it (data, outputs, ignored files) is linked, so that a script
+finds it beside its own file. `snapshot_paths` makes a segment use the copy.
 """
 
 import fcntl
@@ -29,32 +29,34 @@ SOURCE_SUFFIXES: Final = (
     *(".sh", ".bash", ".json", ".jsonc", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".gin", ".ipynb"),
     *(".jsonnet", ".libsonnet", ".j2", ".jinja", ".proto", ".jl", ".lua", ".r", ".rs", ".go", ".txt", ".md"),
 )
-"""What counts as source where no git says so."""
+"""Suffixes of source files, where git does not list them."""
 MAX_FILES: Final = 10_000
 MAX_BYTES: Final = 256 * 1000 * 1000
-MAX_SEEN: Final = 200_000
-"""Names looked at, at most, where no git says what belongs to the code."""
+MAX_NAMES: Final = 200_000
+"""Names that are read at most where git does not list the code."""
 MAX_LINKS: Final = 10_000
-NEVER: Final = frozenset((".git", "__pycache__"))
+EXCLUDED: Final = frozenset((".git", "__pycache__"))
 GIT_S: Final = 30.0
 FICLONE: Final = 0x40049409
-"""ioctl of linux/fs.h: share the blocks until one of the two is written to (Btrfs, XFS, bcachefs, ZFS)."""
+"""ioctl of linux/fs.h: share the blocks until one of the two files is written to (Btrfs, XFS, bcachefs, ZFS)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """What belongs to a run's code. `root`: absolute. `files`: relative to it, links among them. `told_by`: "git" or
+    """What belongs to a run's code. `root`: absolute. `files`: relative to it, links among them. `listed_by`: "git" or
     "suffix"."""
 
     root: Path
     files: tuple[str, ...]
-    told_by: str
+    listed_by: str
     size_bytes: int
 
 
 def find(spec: RunSpec, home: Path) -> Code:
-    """The code of a run that is about to be queued. `home`: ours, never part of it. Raises BadCommand when it is too
-    much to be code, or when none is there."""
+    """Find the code of a run that is about to be queued. `home`: Backprop's, never part of it.
+
+    Raises BadCommand when there is none, or so much that it is not only code.
+    """
     cwd = Path(spec.cwd)
     base = Path(spec.script).parent if spec.script else cwd
     top = _git(base, "rev-parse", "--show-toplevel")
@@ -65,14 +67,14 @@ def find(spec: RunSpec, home: Path) -> Code:
     files, size_bytes = _measured(root, sorted(listed), home, bool(top))
     if not files:
         raise BadCommand(f"--snapshot-code found no code in {root}; queue the run without it")
-    return Code(root=root, files=files, told_by="git" if top else "suffix", size_bytes=size_bytes)
+    return Code(root=root, files=files, listed_by="git" if top else "suffix", size_bytes=size_bytes)
 
 
 def take(code: Code, folder: Path) -> Path:
-    """Copy it into `folder`, which is there: a run's, or one that several runs share. Returns the copy's place, for
-    `RunSpec.code`. On disk when it returns: what is queued survives a power cut.
+    """Copy the code into an existing folder, a run's or one that several share; return the path for `RunSpec.code`.
 
-    Files that vanish meanwhile are left out. Raises OSError.
+    The copy is on disk on return, since a queued run survives a power cut. Files that vanish meanwhile are left out.
+    Raises OSError.
     """
     target = folder / "code"
     target.mkdir(mode=0o700)
@@ -84,30 +86,30 @@ def take(code: Code, folder: Path) -> Path:
     failpoint.at("code copied")
     _link_the_rest(code, target, sorted(folders))
     (folder / "code.json").write_text(
-        json.dumps({"format": 1, "root": str(code.root), "told_by": code.told_by, "files": len(code.files)})
+        json.dumps({"format": 1, "root": str(code.root), "told_by": code.listed_by, "files": len(code.files)})
     )
     _sync(folder)
     return target
 
 
 def warnings(code: Code, spec: RunSpec, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """What of this run the snapshot cannot hold still, as far as that can be seen cheaply; one line each."""
-    told: list[str] = []
+    """Return what the snapshot does not freeze, as far as that is cheap to find out; one line each."""
+    lines: list[str] = []
     script, root = spec.script, code.root
     copied = {str(root / name) for name in code.files}
     if script is not None and copied.isdisjoint((script, os.path.realpath(script))):
-        told.append(f"{script} is not part of the snapshot of {root}: it runs as it is then")
+        lines.append(f"{script} is not part of the snapshot of {root}: it runs as it is then")
     if script is not None and script.endswith((".sh", ".bash")):
-        told.append(
+        lines.append(
             f"{Path(script).name} reaches the snapshot's files by $BACKPROP_CODE; other paths in it are live"
         )
     if live := ", ".join(sorted(editable_inside(root, spec.program, environment))):
-        told.append(f"{live} is installed in editable mode from {root}: what is imported through it is live")
-    return tuple(told)
+        lines.append(f"{live} is installed in editable mode from {root}: what is imported through it is live")
+    return tuple(lines)
 
 
 def _git(folder: Path, *words: str) -> bytes | None:
-    """What git answers; None without git, outside a repository, or in one that git does not trust."""
+    """Return git's output; None without git, outside a repository, or in one that git does not trust."""
     try:
         done = subprocess.run(
             ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *words],
@@ -123,76 +125,82 @@ def _git(folder: Path, *words: str) -> bytes | None:
 
 
 def _tracked(root: Path) -> set[str]:
-    """What git tracks or would track below `root`, submodules and nested repositories included.
+    """Return what git tracks or would track below `root`, submodules and nested repositories included.
 
-    Raises BadCommand when git does not answer in time.
+    Raises BadCommand when git fails or does not answer in time.
     """
-    told = _git(root, "ls-files", "-z", "-co", "--exclude-standard")
-    if told is None:
+    output = _git(root, "ls-files", "-z", "-co", "--exclude-standard")
+    if output is None:
         raise BadCommand(
             f"git ls-files failed in {root}; see what it says there, or leave --snapshot-code out"
         )
-    found: set[str] = set()
-    for name in (os.fsdecode(one) for one in told.split(b"\0") if one):
+    files: set[str] = set()
+    for name in (os.fsdecode(raw) for raw in output.split(b"\0") if raw):
         path = root / name
         if not path.is_dir() or path.is_symlink():
-            found.add(name)
+            files.add(name)
         elif (path / ".git").exists():
-            found |= {f"{name.rstrip('/')}/{inner}" for inner in _tracked(path)}
-    return found
+            files |= {f"{name.rstrip('/')}/{inner}" for inner in _tracked(path)}
+    return files
 
 
 def _sources(root: Path, home: Path) -> set[str]:
-    found: set[str] = set()
-    seen = 0
-    for folder, inside, names in os.walk(root):
-        at = Path(folder)
-        inside[:] = [
-            one
-            for one in inside
-            if not one.startswith(".")
-            and one not in NEVER
-            and at / one != home
-            and not (at / one / "pyvenv.cfg").exists()
+    """Return the files below `root` that are source by their suffix, without hidden files and virtual environments.
+
+    Raises BadCommand when there are too many names to read.
+    """
+    files: set[str] = set()
+    count = 0
+    for path, folders, names in os.walk(root):
+        parent = Path(path)
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".")
+            and name not in EXCLUDED
+            and parent / name != home
+            and not (parent / name / "pyvenv.cfg").exists()
         ]
-        seen += len(names) + len(inside)
-        if seen > MAX_SEEN:
+        count += len(names) + len(folders)
+        if count > MAX_NAMES:
             raise BadCommand(
-                f"--snapshot-code gave up in {root}: more than {MAX_SEEN} files; keep the code in a folder of its own,"
+                f"--snapshot-code gave up in {root}: more than {MAX_NAMES} files; keep the code in a folder of its own,"
                 " make it a git repository with the data in .gitignore, or queue without it"
             )
-        found |= {
-            str((at / one).relative_to(root))
-            for one in names
-            if Path(one).suffix.lower() in SOURCE_SUFFIXES and not one.startswith(".")
+        files |= {
+            str((parent / name).relative_to(root))
+            for name in names
+            if Path(name).suffix.lower() in SOURCE_SUFFIXES and not name.startswith(".")
         }
-    return found
+    return files
 
 
 def _folder_of(base: Path, cwd: Path) -> Path:
-    """Without git: the whole directory it is started in, if the script is in it and it is no home directory."""
+    """Return the root without git: the directory the run is started in, if it holds the script and is not a home
+    directory; else the script's own."""
     return cwd if base.is_relative_to(cwd) and not _too_broad(cwd) else base
 
 
 def _too_broad(folder: Path) -> bool:
-    """A home directory under git (for its dot files), or anything above one."""
+    """Return whether `folder` is the user's home directory (under git for its dot files) or above it."""
     return Path.home().is_relative_to(folder)
 
 
 def _measured(root: Path, listed: Sequence[str], home: Path, by_git: bool) -> tuple[tuple[str, ...], int]:
-    """Those that are there and ours to copy, and their size. Raises BadCommand beyond the limits."""
+    """Return those of the listed files that exist and are to be copied, and their size in bytes. Raises BadCommand
+    beyond the limits."""
     environments = {str(Path(name).parent) + "/" for name in listed if Path(name).name == "pyvenv.cfg"}
     sizes: dict[str, int] = {}
     for name in listed:
         path = root / name
-        if any(name.startswith(one) for one in environments) or path.is_relative_to(home):
+        if any(name.startswith(folder) for folder in environments) or path.is_relative_to(home):
             continue
         try:
-            seen = path.lstat()
+            status = path.lstat()
         except FileNotFoundError:
             continue  # tracked, and deleted from the working tree
-        if stat.S_ISREG(seen.st_mode) or stat.S_ISLNK(seen.st_mode):
-            sizes[name] = seen.st_size
+        if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
+            sizes[name] = status.st_size
     total = sum(sizes.values())
     if len(sizes) > MAX_FILES or total > MAX_BYTES:
         largest = max(sizes, key=sizes.__getitem__)
@@ -217,10 +225,10 @@ def _copy(root: Path, target: Path, name: str) -> None:
 
 
 def _copy_link(root: Path, link: Path, copy: Path) -> None:
-    """To a place inside the code: the same place in the copy. Otherwise: to where it leads now."""
-    leads = Path(os.path.normpath(link.parent / link.readlink()))
-    inside = leads.is_relative_to(root)
-    copy.symlink_to(os.path.relpath(leads, link.parent) if inside else leads)
+    """Copy a link. One that leads into the code leads to the same path in the copy, any other to its target."""
+    target = Path(os.path.normpath(link.parent / link.readlink()))
+    inside = target.is_relative_to(root)
+    copy.symlink_to(os.path.relpath(target, link.parent) if inside else target)
 
 
 def _copy_file(source: Path, copy: Path) -> None:
@@ -229,14 +237,14 @@ def _copy_file(source: Path, copy: Path) -> None:
             fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
         except OSError:
             shutil.copyfileobj(old, new)
-        seen = os.fstat(old.fileno())
-        # Owner's rights only: it lies in our home. Writable, since scripts copy their config with its mode.
-        os.fchmod(new.fileno(), 0o600 | (seen.st_mode & 0o100))
-        os.utime(new.fileno(), ns=(seen.st_atime_ns, seen.st_mtime_ns))
+        status = os.fstat(old.fileno())
+        # Owner's rights only: it lies in the home. Writable, since scripts copy their config with its mode.
+        os.fchmod(new.fileno(), 0o600 | (status.st_mode & 0o100))
+        os.utime(new.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _link_the_rest(code: Code, target: Path, folders: Iterable[str]) -> None:
-    """A link to the original for whatever else lies in a copied folder; best effort beyond the first thousands."""
+    """Link whatever else lies in a copied folder to its original, up to MAX_LINKS."""
     copied, made = {*code.files, *folders}, 0
     for folder in folders:
         try:
@@ -245,7 +253,7 @@ def _link_the_rest(code: Code, target: Path, folders: Iterable[str]) -> None:
             continue
         for name in names:
             inside = f"{folder}/{name}" if folder else name
-            if inside in copied or name in NEVER or target.is_relative_to(code.root / inside):
+            if inside in copied or name in EXCLUDED or target.is_relative_to(code.root / inside):
                 continue
             (target / inside).symlink_to(code.root / inside)
             made += 1
@@ -254,7 +262,7 @@ def _link_the_rest(code: Code, target: Path, folders: Iterable[str]) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """One syncfs for all of it: an fsync a file would take seconds. Raises OSError."""
+    """Write the copy to disk with one syncfs: an fsync per file would take seconds. Raises OSError."""
     import ctypes
 
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

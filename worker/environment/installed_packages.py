@@ -1,8 +1,8 @@
-"""Which version of a package would a Python interpreter import? Read from files; nothing is executed.
+"""Finds out from files which version of a package a Python interpreter would import; nothing is executed.
 
-Asking the interpreter itself would cost a start of Python for each segment, in an environment that is the user's.
-So every folder that may count is looked into, and all versions found are handed over: which one comes first on
-`sys.path` also depends on options and .pth files that cannot be known from outside.
+Asking the interpreter itself would cost a start of Python per segment, in the user's environment. So every folder that
+may count is searched, and all versions in them are returned: which one comes first on `sys.path` also depends on
+options and .pth files that cannot be known from outside.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 UNREADABLE = ""
-"""Stands for a package that is there, but does not say its version."""
+"""Stands for a package that is installed but does not state its version."""
 
 _PYTHON = re.compile(r"python[\d.]*t?")
 _MINOR = re.compile(r"python3\.\d+t?")
@@ -25,48 +25,50 @@ _MAX_BYTES = 64 * 1024
 
 
 def versions_of(package: str, program: str, environment: Mapping[str, str]) -> frozenset[str]:
-    """Every version of `package` that the Python behind `program` may import, such as {"2.13.0+cpu"}.
+    """Return every version of `package` that the Python behind `program` may import, such as {"2.13.0+cpu"}.
 
     `program`: the interpreter, or an installed command that names one in its first line (`torchrun`); a bare name
-    is looked up in `environment`'s PATH. Empty if the package is in none of its folders, or if `program` is neither:
-    what a shell script would run cannot be seen from here. Understands venvs (PEP 405, with or without the system's
-    packages), conda, Debian's dist-packages, the user's site, PYTHONPATH. Raises nothing.
+    is searched in `environment`'s PATH. Empty if none of its folders has the package, or if `program` is neither: what
+    a shell script would run is unknown. Understands venvs (PEP 405, with or without the system's packages), conda,
+    Debian's dist-packages, the user's site, PYTHONPATH. Raises nothing.
     """
     try:
         python = _interpreter(program, environment)
         if python is None or environment.get("PYTHONHOME"):
             return frozenset()
         folders = dict.fromkeys(_folders(python, environment))
-        return frozenset(found for folder in folders for found in _versions_in(folder, package))
+        return frozenset(version for folder in folders for version in _versions_in(folder, package))
     except (OSError, RuntimeError, ValueError):  # RuntimeError: a symbolic link that leads to itself
         return frozenset()
 
 
 def editable_inside(root: Path, program: str, environment: Mapping[str, str]) -> frozenset[str]:
-    """The names of the packages that the Python behind `program` has installed in editable mode from inside `root`.
+    """Return the packages that the Python behind `program` has installed in editable mode from inside `root`.
 
-    Told by `direct_url.json` (PEP 610), which pip and uv write. Raises nothing.
+    Read from `direct_url.json` (PEP 610), which pip and uv write. Raises nothing.
     """
     try:
         python = _interpreter(program, environment)
         folders = dict.fromkeys(_folders(python, environment)) if python is not None else {}
-        records = (one for folder in folders for one in folder.glob("*.dist-info/direct_url.json"))
-        return frozenset(one.parent.name.split("-")[0] for one in records if _editable_in(root, _text(one)))
+        records = (path for folder in folders for path in folder.glob("*.dist-info/direct_url.json"))
+        return frozenset(
+            path.parent.name.split("-")[0] for path in records if _editable_in(root, _text(path))
+        )
     except (OSError, RuntimeError, ValueError):
         return frozenset()
 
 
 def _editable_in(root: Path, record: str) -> bool:
-    found = _EDITABLE.search(record) and _FILE_URL.search(record)
-    return bool(found) and Path(unquote(found[1])).is_relative_to(root)
+    url = _EDITABLE.search(record) and _FILE_URL.search(record)
+    return bool(url) and Path(unquote(url[1])).is_relative_to(root)
 
 
 def _interpreter(program: str, environment: Mapping[str, str]) -> Path | None:
     path = environment.get("PATH")
-    found = shutil.which(program, path=path)
-    if found is None or _PYTHON.fullmatch(Path(found).name):
-        return Path(found) if found else None
-    words = _text(Path(found), 512).partition("\n")[0].removeprefix("#!").split()
+    command = shutil.which(program, path=path)
+    if command is None or _PYTHON.fullmatch(Path(command).name):
+        return Path(command) if command else None
+    words = _text(Path(command), 512).partition("\n")[0].removeprefix("#!").split()
     if len(words) > 1 and Path(words[0]).name == "env":
         words = [shutil.which(words[1], path=path) or "", *words[2:]]
     if not words or not _PYTHON.fullmatch(Path(words[0]).name):
@@ -75,8 +77,11 @@ def _interpreter(program: str, environment: Mapping[str, str]) -> Path | None:
 
 
 def _folders(python: Path, environment: Mapping[str, str]) -> Iterator[Path]:
-    """Where this interpreter's packages may lie. A venv is known by its pyvenv.cfg, beside the path as it was
-    called or one above; otherwise the installation is found from where its links end, as Python itself does."""
+    """Yield the folders in which this interpreter's packages may lie.
+
+    A venv is known by its pyvenv.cfg, beside the path as it was called or one above. Otherwise the installation is
+    found from where the interpreter's links end, as Python itself does.
+    """
     entries = map(Path, environment.get("PYTHONPATH", "").split(os.pathsep))
     yield from (entry for entry in entries if entry.is_absolute())
     real = python.resolve()
@@ -86,8 +91,8 @@ def _folders(python: Path, environment: Mapping[str, str]) -> Iterator[Path]:
         yield from _installation(real.parent.parent, minor, environment)
         return
     yield from _site(config, minor)
-    said = _CONFIG.findall(_text(config / "pyvenv.cfg"))
-    keys: dict[str, str] = {key.lower(): value for key, value in said}
+    lines = _CONFIG.findall(_text(config / "pyvenv.cfg"))
+    keys: dict[str, str] = {key.lower(): value for key, value in lines}
     if keys.get("include-system-site-packages", "").lower() == "true" and keys.get("home"):
         yield from _installation(Path(keys["home"]).parent, minor, environment)
 
@@ -109,18 +114,18 @@ def _site(prefix: Path, minor: str) -> Iterator[Path]:
 
 
 def _versions_in(folder: Path, package: str) -> set[str]:
-    """The package's own version.py is what gets imported; metadata may be left over from another version. Metadata
-    alone is an editable install."""
+    """Return the versions of `package` in one folder. The package's own version.py is what gets imported, and metadata
+    may be left over from another version. Metadata alone is an editable install."""
     stated = _VERSION.search(_text(folder / package / "version.py"))
     if stated:
         return {stated[1]}
     metadata = folder.glob(f"{package}-*.dist-info")
-    there = {path.name.removesuffix(".dist-info").split("-")[1] for path in metadata}
-    return there or ({UNREADABLE} if (folder / package / "__init__.py").exists() else set())
+    versions = {path.name.removesuffix(".dist-info").split("-")[1] for path in metadata}
+    return versions or ({UNREADABLE} if (folder / package / "__init__.py").exists() else set())
 
 
 def _text(path: Path, max_bytes: int = _MAX_BYTES) -> str:
-    """The beginning of a regular file; empty if there is none."""
+    """Return the beginning of a regular file; empty if there is none."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""How does a run's framework learn how much GPU memory it may take? By environment variables, where it has them.
+"""Limits a run's GPU memory by environment variables, where its framework has them.
 
 | framework  | variable                            | what it does                                               |
 |------------|-------------------------------------|------------------------------------------------------------|
@@ -8,8 +8,8 @@
 
 Older PyTorch is limited by `import backprop` in the script (`sdk/_limit.py`). TensorFlow has no variable for a limit
 (only `tf.config`, which then refuses the script's own `set_memory_growth`). None of them counts the CUDA context
-(300-600 MiB) or what libraries allocate themselves, and each process of a run has the limit for itself: the governor
-measures what the run really takes, and is what holds.
+(300-600 MiB) or what libraries allocate themselves, and the limit is per process, not per run. What holds is the
+governor, which measures what the run really takes.
 """
 
 import ast
@@ -26,7 +26,7 @@ MAX_SCRIPT_BYTES = 256 * 1024
 
 
 class AllocatorFramework(StrEnum):
-    """What allocates GPU memory. (What the user may declare, `settings.Framework`, knows no JAX, but `auto`.)"""
+    """What allocates GPU memory. (The user's setting, `config.keys.Framework`, has `auto` and lacks JAX.)"""
 
     PYTORCH = "pytorch"
     TENSORFLOW = "tensorflow"
@@ -57,22 +57,23 @@ _KERAS_BACKEND = re.compile(rb"""["']KERAS_BACKEND["']\s*(?:\]\s*=|,)\s*["'](\w+
 def frameworks_of(
     declared: str, script: Path | None, environment: Mapping[str, str] | None = None
 ) -> frozenset[AllocatorFramework]:
-    """What the run computes with. `declared`: "pytorch", "tensorflow", or "auto" for what the script imports, by
-    itself or through a library known to bring it.
+    """Return the frameworks that the run computes with.
 
-    Empty when nothing was recognised: no script, not readable, over 256 KiB, not Python. The script is parsed, never
-    executed; modules it imports from its own folder are not followed. Raises ValueError for another `declared`.
+    `declared`: "pytorch", "tensorflow", or "auto" for what the script imports, by itself or through a library known to
+    bring it. Empty when nothing was recognised: no script, not readable, over 256 KiB, not Python. The script is
+    parsed, never executed; modules it imports from its own folder are not followed. Raises ValueError for another
+    `declared`.
     """
     if declared != "auto":
         return frozenset({AllocatorFramework(declared)})
     source = _source(script)
     names = set(_imported(source))
-    found = {framework for name, framework in _IMPORTED_AS.items() if name in names}
+    frameworks = {framework for name, framework in _IMPORTED_AS.items() if name in names}
     if "keras" in names:
         chosen = _KERAS_BACKEND.search(source)
         backend = chosen[1].decode() if chosen else (environment or {}).get("KERAS_BACKEND", "tensorflow")
-        found.add(_KERAS_ON.get(backend, AllocatorFramework.TENSORFLOW))
-    return frozenset(found)
+        frameworks.add(_KERAS_ON.get(backend, AllocatorFramework.TENSORFLOW))
+    return frozenset(frameworks)
 
 
 def limit_environment(
@@ -82,7 +83,7 @@ def limit_environment(
     environment: Mapping[str, str],
     program: str,
 ) -> dict[str, str]:
-    """The variables to set, in addition, so that the run keeps to `limit_mib` on each of its GPUs.
+    """Return the variables to add so that the run keeps to `limit_mib` on each of its GPUs.
 
     `total_mib`: of the GPU (the smallest of several: they get the same share). `environment`: the run's own; what
     the user set there wins. `program`: what is executed, to find its PyTorch. Empty when the limit is the whole GPU.
@@ -104,7 +105,7 @@ _ALLOCATOR_CONFIG = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_H
 
 
 def _for_pytorch(share: str, environment: Mapping[str, str], program: str) -> dict[str, str]:
-    """`per_process_memory_fraction`: "limits the device memory to a fraction of the available memory". Source:
+    """Add `per_process_memory_fraction`: "limits the device memory to a fraction of the available memory". Source:
     pytorch/pytorch#161035, in the release notes of 2.10.0. Measured: 2.9.1+cu128 refuses the option when it reads its
     settings (RuntimeError), 2.10.0+cu128 takes it, and 2.13.0+cpu ignores it.
 
@@ -114,21 +115,24 @@ def _for_pytorch(share: str, environment: Mapping[str, str], program: str) -> di
     AllocatorConfig.cpp and c10/cuda/CUDAAllocatorConfig.h. `backend:cudaMallocAsync` ignores the option, with a
     warning (CUDAAllocatorConfig.cpp).
     """
-    found = versions_of("torch", program, environment)
-    if not found or not all(takes_fraction(version) for version in found):
+    versions = versions_of("torch", program, environment)
+    if not versions or not all(takes_fraction(version) for version in versions):
         return {}
-    theirs = {name: environment[name].strip(" ,") for name in _ALLOCATOR_CONFIG if name in environment}
-    if any(_OPTION in value or "MallocAsync" in value for value in theirs.values()):
+    users = {name: environment[name].strip(" ,") for name in _ALLOCATOR_CONFIG if name in environment}
+    if any(_OPTION in value or "MallocAsync" in value for value in users.values()):
         return {}
     option = f"{_OPTION}:{share}"
-    return {name: f"{value},{option}" if value else option for name, value in theirs.items()} or {
+    return {name: f"{value},{option}" if value else option for name, value in users.items()} or {
         _ALLOCATOR_CONFIG[0]: option
     }
 
 
 def takes_fraction(torch_version: str) -> bool:
-    """Whether this PyTorch knows `per_process_memory_fraction`. Pre-releases of 2.10 ("2.10.0a0+git...") may be from
-    before the option; of anything unreadable, the answer is no."""
+    """Return whether this PyTorch knows `per_process_memory_fraction`.
+
+    False for pre-releases of 2.10 ("2.10.0a0+git..."), which may be from before the option, and for anything that is
+    not a version.
+    """
     numbers = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.\d+)?(?P<rest>[^+]*)", torch_version)
     if numbers is None:
         return False
@@ -137,13 +141,14 @@ def takes_fraction(torch_version: str) -> bool:
 
 
 def _for_tensorflow(environment: Mapping[str, str]) -> dict[str, str]:
-    """Exactly "true" counts. Source: tensorflow/core/common_runtime/gpu/gpu_bfc_allocator.cc, which reads no variable
-    for a limit."""
+    """Let it allocate as needed; exactly "true" counts.
+
+    Source: tensorflow/core/common_runtime/gpu/gpu_bfc_allocator.cc, which reads no variable for a limit."""
     return {} if "TF_FORCE_GPU_ALLOW_GROWTH" in environment else {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 def _for_jax(share: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Bounds the allocator with preallocation and without. jaxlib raises if the variable's new name
+    """Bound the allocator, with preallocation and without. jaxlib raises if the variable's new name
     XLA_CLIENT_MEM_FRACTION is set too; the old one is understood by all versions, and is the one that scripts
     set themselves. Source: jaxlib/xla_client.py (0.10.2), docs.jax.dev "GPU memory allocation"."""
     names = ("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION")
@@ -151,7 +156,7 @@ def _for_jax(share: str, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _share(limit_mib: int, total_mib: int, digits: int) -> str:
-    """`limit_mib` of `total_mib` as "0.xxx", rounded down, never zero: zero would forbid every allocation."""
+    """Return `limit_mib` of `total_mib` as "0.xxx", rounded down, never zero: zero would forbid every allocation."""
     scale: int = 10**digits
     return f"0.{max(1, limit_mib * scale // total_mib):0{digits}d}"
 
@@ -160,7 +165,7 @@ def _source(script: Path | None) -> bytes:
     if script is None:
         return b""
     try:
-        if not script.is_file():  # a FIFO would keep us waiting
+        if not script.is_file():  # opening a FIFO would block
             return b""
         with script.open("rb") as file:
             source = file.read(MAX_SCRIPT_BYTES + 1)
@@ -173,10 +178,10 @@ _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
 def _imported(source: bytes) -> Iterator[str]:
-    """Top-level names of what is imported anywhere in the source; nothing if it is not Python."""
+    """Yield the top-level names of what is imported anywhere in the source; nothing if it is not Python."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an invalid escape in the user's string is not ours to report
+            warnings.simplefilter("ignore")  # an invalid escape in a string of the user's, say
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # the parser's ways to refuse deep nesting
         return

@@ -1,9 +1,9 @@
-"""Which MLflow run did an earlier segment begin?
+"""Finds the MLflow run that an earlier segment began.
 
-MLflow resumes the run named by MLFLOW_RUN_ID, and refuses to start at all when it does not know it
-(`mlflow.start_run` asks the store for it first). So it is named only once it exists. MLFLOW_RUN_CONTEXT puts a tag on
-every run that MLflow starts; here the run is found again by that tag, in MLflow's own files: `mlflow.db`, its default,
-or `mlruns/`, the default before version 3.7. A server is not asked: the worker must not wait for a network.
+MLflow resumes the run named by MLFLOW_RUN_ID, and refuses to start at all when it does not know that run
+(`mlflow.start_run` asks the store for it first). So the variable is set only once the run exists. MLFLOW_RUN_CONTEXT
+puts a tag on every run that MLflow starts, and the run is found again by that tag in MLflow's own files: `mlflow.db`,
+its default, or `mlruns/`, the default before version 3.7. A server is not asked: a worker must not wait for a network.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from urllib.parse import unquote
 TAG: Final = "backprop.tracking_id"
 PARENT_TAG: Final = "mlflow.parentRunId"
 BUSY_S: Final = 0.2
-"""How long somebody else may hold MLflow's database before this segment goes without."""
-SEEN_AT_MOST: Final = 5000
-"""Runs of a `mlruns/` that are looked at; each costs opening a file."""
+"""How long to wait for MLflow's database before the segment starts without the id."""
+MAX_RUNS: Final = 5000
+"""Runs of a `mlruns/` that are read at most; each costs opening a file."""
 FIND: Final = """
     SELECT run_uuid FROM tags JOIN runs USING (run_uuid)
     WHERE key = ? AND value = ? AND lifecycle_stage = 'active'
@@ -31,20 +31,20 @@ FIND: Final = """
 def run_of(
     tracking_id: str, cwd: Path, environment: Mapping[str, str], known: str | None = None
 ) -> str | None:
-    """The id of the one MLflow run with our tag, children of another run apart.
+    """Return the id of the one MLflow run with Backprop's tag, not counting children of another run.
 
-    None when there is none, or several (a script that starts one a fold has to name them itself), or when the store is
-    a server. `environment`: the run's, for MLFLOW_TRACKING_URI. `known`: what was found before; said again when the
-    store cannot be read just now. Raises nothing.
+    None when there is none, or several (a script that starts one per fold has to name them itself), or when the store
+    is a server. `environment`: the run's, for MLFLOW_TRACKING_URI. `known`: the id that an earlier call returned;
+    returned again when the store cannot be read now. Raises nothing.
     """
     try:
-        found = _found(tracking_id, cwd, environment)
+        run_ids = _tagged(tracking_id, cwd, environment)
     except (OSError, ValueError, sqlite3.Error):
         return known
-    return found.pop() if len(found) == 1 else None
+    return run_ids.pop() if len(run_ids) == 1 else None
 
 
-def _found(tracking_id: str, cwd: Path, environment: Mapping[str, str]) -> set[str]:
+def _tagged(tracking_id: str, cwd: Path, environment: Mapping[str, str]) -> set[str]:
     uri = environment.get("MLFLOW_TRACKING_URI", "")
     if uri.startswith("sqlite:///"):
         return _in_database(cwd / unquote(uri.removeprefix("sqlite:///")), tracking_id)
@@ -65,8 +65,8 @@ def _in_database(path: Path, tracking_id: str) -> set[str]:
 
 
 def _in_folder(store: Path, tracking_id: str) -> set[str]:
-    """`mlruns/EXPERIMENT/RUN/tags/NAME`, each tag a file of its own; a deleted run's meta.yaml says so."""
-    tagged = islice(store.glob(f"*/*/tags/{TAG}"), SEEN_AT_MOST)
+    """Search `mlruns/EXPERIMENT/RUN/tags/NAME`: each tag is a file, and a deleted run's meta.yaml says so."""
+    tagged = islice(store.glob(f"*/*/tags/{TAG}"), MAX_RUNS)
     runs = [tag.parents[1] for tag in tagged if tag.read_text() == tracking_id]
     return {
         run.name

@@ -1,8 +1,8 @@
-"""Which code does a segment run? The snapshot taken when the run was queued, if one was.
+"""Makes a segment run the code snapshot that was taken when the run was queued.
 
-The leader starts in the user's directory all the same, so that its outputs land where they always do; what leads to
-code is turned to the copy: the program, the script and the configurations among its arguments, PYTHONPATH, and for
-`-m` the directory itself.
+The leader still starts in the user's directory, so that its outputs land where they always do. Paths to code are
+rewritten to the snapshot: the program, the script and the configurations among its arguments, PYTHONPATH, and for `-m`
+the directory itself.
 """
 
 import os
@@ -20,9 +20,9 @@ ARGUMENT_SUFFIXES: Final = (
     *(".py", ".sh", ".bash", ".ipynb"),
     *(".yaml", ".yml", ".json", ".jsonc", ".toml", ".ini", ".cfg", ".conf", ".gin", ".jsonnet", ".libsonnet"),
 )
-"""Arguments with these names are taken for code or configuration. Others are data or outputs."""
+"""Arguments with these suffixes are taken for code or configuration. Others are data or outputs."""
 NAMES_AN_OUTPUT: Final = re.compile(r"-+(?:o$|out|save|log|result|report|export|dump|write|dest|metric)")
-"""An option whose file the script writes: it must not land in the copy."""
+"""Options that name a file which the script writes: it must not land in the snapshot."""
 MODULE_OPTIONS: Final = frozenset(("-m", "--module"))
 
 
@@ -32,69 +32,75 @@ class _Origin(msgspec.Struct):
 
 @dataclass(frozen=True)
 class SnapshotCommand:
-    """What to start. `environment`: over the run's own."""
+    """What to start. `environment`: overrides the run's own."""
 
     spec: RunSpec
     environment: Mapping[str, str]
 
 
 def snapshot_command(spec: RunSpec, shell: Mapping[str, str]) -> SnapshotCommand:
-    """The run's specification with its paths turned to its snapshot; unchanged without one.
+    """Return the run's specification with its paths rewritten to its snapshot; unchanged without one.
 
     `shell`: the run's own environment. Raises OSError when the snapshot is gone or damaged.
     """
     if spec.code is None:
         return SnapshotCommand(spec, {})
-    turn = PathMapper(Path(spec.cwd), _root(Path(spec.code)), Path(spec.code))
-    script = turn.file(spec.script) if spec.script else None
-    words = [turn.word(word, before) for before, word in zip(("", *spec.argv), spec.argv, strict=False)]
-    # The resume option is looked for in the script's text: in the text that will run.
-    told = msgspec.structs.replace(
+    mapper = PathMapper(Path(spec.cwd), _root(Path(spec.code)), Path(spec.code))
+    script = mapper.file(spec.script) if spec.script else None
+    words = [mapper.word(word, before) for before, word in zip(("", *spec.argv), spec.argv, strict=False)]
+    # The resume option is searched in the script's text: in the text that will run.
+    rewritten = msgspec.structs.replace(
         spec,
-        program=turn.file(spec.program) or spec.program,
+        program=mapper.file(spec.program) or spec.program,
         argv=tuple(words),
         script=script or spec.script,
     )
-    return SnapshotCommand(told, {"BACKPROP_CODE": spec.code, **_python_path(turn, spec, script, shell)})
+    return SnapshotCommand(
+        rewritten, {"BACKPROP_CODE": spec.code, **_python_path(mapper, spec, script, shell)}
+    )
 
 
 class PathMapper:
-    """Turns paths of the original into paths of the copy."""
+    """Rewrites paths of the original to paths of the snapshot."""
 
     def __init__(self, cwd: Path, root: Path, code: Path) -> None:
         self._cwd, self._root, self._code = cwd, root, code
         self._real_code = os.path.realpath(code)
 
     def file(self, path: str) -> str | None:
-        """The copy of a file, itself copied; None for anything else (what is only linked stays the user's)."""
-        found = self._inside(path)
-        return str(found) if found is not None and found.is_file() else None
+        """Return the copy of a file; None when the file was not copied (what is only linked stays the user's)."""
+        copy = self._copy_of(path)
+        return str(copy) if copy is not None and copy.is_file() else None
 
     def folder(self, path: str) -> str | None:
-        found = self._inside(path)
-        return str(found) if found is not None and found.is_dir() else None
+        """Return the copy of a folder; None when it was not copied."""
+        copy = self._copy_of(path)
+        return str(copy) if copy is not None and copy.is_dir() else None
 
     def word(self, word: str, before: str) -> str:
-        """One argument, `before` being the one ahead of it: `conf.yaml` or `--config=conf.yaml`."""
+        """Return an argument, rewritten if it names copied code: `conf.yaml` or `--config=conf.yaml`.
+
+        `before`: the argument ahead of it.
+        """
         option, equals, value = word.partition("=")
         for ahead, path in ((before, word), (option, value) if equals else ("", "")):
-            outputs = ahead.startswith("-") and NAMES_AN_OUTPUT.match(ahead.lower())
-            if Path(path).suffix.lower() in ARGUMENT_SUFFIXES and not outputs and (copy := self.file(path)):
+            is_output = ahead.startswith("-") and NAMES_AN_OUTPUT.match(ahead.lower())
+            if Path(path).suffix.lower() in ARGUMENT_SUFFIXES and not is_output and (copy := self.file(path)):
                 return word.removesuffix(path) + copy
         return word
 
-    def _inside(self, path: str) -> Path | None:
+    def _copy_of(self, path: str) -> Path | None:
         written = os.path.normpath(self._cwd / path)
-        for at in (Path(written), Path(os.path.realpath(written))):
-            if at.is_relative_to(self._root):
-                copy = self._code / at.relative_to(self._root)
-                # What is only linked leads out of the copy.
+        for original in (Path(written), Path(os.path.realpath(written))):
+            if original.is_relative_to(self._root):
+                copy = self._code / original.relative_to(self._root)
+                # What is only linked leads out of the snapshot.
                 return copy if Path(os.path.realpath(copy)).is_relative_to(self._real_code) else None
         return None
 
 
 def _root(code: Path) -> Path:
-    """Where the original of a snapshot is."""
+    """Return where the original of a snapshot is. Raises OSError."""
     path = code.with_name("code.json")
     try:
         return Path(msgspec.json.decode(path.read_bytes(), type=_Origin).root)
@@ -103,24 +109,27 @@ def _root(code: Path) -> Path:
 
 
 def _python_path(
-    turn: PathMapper, spec: RunSpec, script: str | None, shell: Mapping[str, str]
+    mapper: PathMapper, spec: RunSpec, script: str | None, shell: Mapping[str, str]
 ) -> dict[str, str]:
-    """A script finds its siblings by its own path. A module is looked for in the directory it is started in, which is
-    the original's: PYTHONSAFEPATH takes that away (since Python 3.11), and the copy's stands first."""
+    """Return the variables that lead Python's imports to the snapshot.
+
+    A script finds its siblings by its own path. A module is searched in the directory it is started in, which is the
+    original's: PYTHONSAFEPATH removes that (since Python 3.11), and the snapshot's comes first.
+    """
     given = shell.get("PYTHONPATH", "")
-    entries = [turn.folder(entry) or entry for entry in given.split(os.pathsep)] if given else []
-    before_script = spec.argv if spec.script is None else spec.argv[: _place(spec)]
+    entries = [mapper.folder(entry) or entry for entry in given.split(os.pathsep)] if given else []
+    before_script = spec.argv if spec.script is None else spec.argv[: _script_index(spec)]
     if MODULE_OPTIONS.isdisjoint(before_script):
         return {"PYTHONPATH": os.pathsep.join(entries)} if entries else {}
     # PYTHONSAFEPATH is inherited: what the module starts (`-m torch.distributed.run train.py`) needs its folder too.
-    first = [turn.folder(spec.cwd), str(Path(script).parent) if script else None]
+    first = [mapper.folder(spec.cwd), str(Path(script).parent) if script else None]
     return {
         "PYTHONSAFEPATH": "1",
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys([*(one for one in first if one), *entries])),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([*filter(None, first), *entries])),
     }
 
 
-def _place(spec: RunSpec) -> int:
-    """Where the script stands among the arguments; its own `-m` is none of Python's."""
+def _script_index(spec: RunSpec) -> int:
+    """Return the index of the script among the arguments; a `-m` after it is not Python's."""
     cwd = Path(spec.cwd)
     return next((at for at, word in enumerate(spec.argv) if str(cwd / word) == spec.script), len(spec.argv))

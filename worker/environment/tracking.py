@@ -1,7 +1,7 @@
-"""What stays the same through all segments of a run, so that trackers and caches take them for one?
+"""Gives all segments of a run the same tracking variables, so that trackers and caches see one run.
 
-Each variable is left alone where the run's own environment has it. What every one of them means to the program that
-reads it stands in docs/protocol.md.
+A variable that the run's own environment has is left alone. docs/protocol.md says what each of them means to the
+program that reads it.
 """
 
 import hashlib
@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
 from backprop.worker.environment import mlflow
+from backprop.worker.executor import segment_files
 
 TRACKING_ID: Final = "BACKPROP_TRACKING_ID"
 TENSORBOARD_DIR: Final = "BACKPROP_TENSORBOARD_DIR"
@@ -22,13 +21,11 @@ ID_STEM: Final = 40
 """Characters of the run's id in the tracking id: W&B takes at most 64 in all."""
 
 
-class _Order(msgspec.Struct):
-    environment: dict[str, str]
-
-
 def tracking_environment(home: Home, run: RunRecord, number: int, shell: Mapping[str, str]) -> dict[str, str]:
-    """The variables for segment `number`. `shell`: the run's own environment. Reads the run's folder and, from the
-    second segment on, MLflow's store; writes nothing."""
+    """Return the variables for segment `number`. `shell`: the run's own environment.
+
+    Reads the run's folder and, from the second segment on, MLflow's store; writes nothing.
+    """
     since = _begins_after(run)
     before = _environment_before(home.run_folder(run.id), since, number)
     tracking = shell.get(TRACKING_ID) or before.get(TRACKING_ID) or tracking_id(run, since + 1)
@@ -45,44 +42,51 @@ def tracking_environment(home: Home, run: RunRecord, number: int, shell: Mapping
 
 
 def tracking_id(run: RunRecord, first: int) -> str:
-    """One id for a chain that began with segment `first`. The run's own is not enough: it may be chosen again after
-    the run was removed, and a tracker knows an id for ever."""
+    """Return the id of the chain that began with segment `first`.
+
+    The run's own id is not enough: it may be chosen again after the run was removed, and a tracker keeps an id forever.
+    """
     whole = f"{run.id} {run.created_at_s!r} {first}"
     return f"{run.id[:ID_STEM]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
 def compile_cache(home: Home, program: str) -> Path:
-    """Where Inductor keeps what it has compiled for the runs of one interpreter. Its own choice is a folder in /tmp,
-    which a reboot or a cleaner empties; then every segment would compile anew."""
+    """Return where Inductor keeps what it has compiled for the runs of one interpreter.
+
+    Its default is a folder in /tmp, which a reboot or a cleaner empties; then every segment would compile again.
+    """
     return home.root / "cache" / "inductor" / hashlib.sha256(program.encode()).hexdigest()[:12]
 
 
 def _begins_after(run: RunRecord) -> int:
-    """The segment before the one that the present chain began with; 0 for the first. A chain begins anew when the user
-    says from where: its steps go back, which a tracker would refuse or draw over the old curve."""
+    """Return the segment before the first of the current tracked chain; 0 when that is the run's first.
+
+    A tracked chain begins anew when the user chooses the checkpoint: its steps go back, which a tracker would refuse or
+    draw over the old curve.
+    """
     return 0 if run.resume_pin is None else run.chain_start
 
 
 def _environment_before(folder: Path, since: int, number: int) -> Mapping[str, str]:
-    """What the last segment before `number`, and after `since`, was given; empty for none."""
+    """Return what the last segment before `number`, and after `since`, was given; empty when there was none."""
     for earlier in range(number - 1, since, -1):
-        try:
-            body = (folder / str(earlier) / "order.json").read_bytes()
-            return msgspec.json.decode(body, type=_Order).environment
-        except (OSError, msgspec.DecodeError):
-            continue
+        order = segment_files.read_order(folder / str(earlier))
+        if order is not None:
+            return order.environment
     return {}
 
 
 def _board(run: RunRecord, tracking: str) -> str:
-    """Below `runs/`, where `SummaryWriter()` and `tensorboard --logdir runs` look; not in our home, since the curves
-    are the user's and must outlive `backprop rm`."""
+    """Return a folder below `runs/`, where `SummaryWriter()` and `tensorboard --logdir runs` look.
+
+    Not in Backprop's home: the curves are the user's and must outlive `backprop rm`.
+    """
     return str(Path(run.spec.cwd) / "runs" / f"{run.name}-{tracking}")
 
 
 def _wandb(tracking: str, shell: Mapping[str, str]) -> dict[str, str]:
-    """Nothing for a script whose user resumes W&B runs in a way of his own: "must" with an id that is not there yet,
-    or "never" with one that is, ends the script."""
+    """Return W&B's variables; none when the user's environment has WANDB_RESUME: "must" with an id that does not exist
+    yet, or "never" with one that does, ends the script."""
     return {} if "WANDB_RESUME" in shell else {"WANDB_RUN_ID": tracking, "WANDB_RESUME": "allow"}
 
 

@@ -1,2 +1,1 @@
-"""Starts, signals and polls the processes of a segment, behind one interface; owns the locks and the files
-of a segment."""
+"""Runs segments: the interface, its implementation for this machine, the locks and the files of a segment."""

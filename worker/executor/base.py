@@ -1,6 +1,6 @@
-"""Where does a segment run? The one interface between the worker and whatever executes segments.
+"""Defines the one interface between the worker and whatever executes segments.
 
-This machine today (`local.py`). A cluster engine can stand behind it later without touching queue or lifecycle.
+This machine does today (`local.py`). A cluster engine can stand behind it later without touching queue or lifecycle.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 from backprop.scheduler.records import RunRecord
+from backprop.worker.executor.segment_files import ExitRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOrder:
-    """What one segment is to execute. `environment`: added to the run's own. `promised_mib`:
-    VRAM reserved on each of its GPUs. `lock`: descriptor of the run lock,
-    taken; the place hands it on and closes it."""
+    """What one segment is to execute. `environment`: added to the run's own. `promised_mib`: VRAM reserved on each of
+    its GPUs. `lock`: descriptor of the run's lock, taken; the executor hands it on and closes it."""
 
     run: RunRecord
     number: int
@@ -36,86 +36,73 @@ class Life(StrEnum):
     """Nothing of it lives, and no end is on record."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExitRecord:
-    """The recorded end of a segment. `asked`: "timebox", "asked", or None if the leader ended by itself.
-
-    `exit_code` is None when a signal ended it, or when nobody saw it end (`seen_to_end` False).
-    """
-
-    asked: str | None = None
-    exit_code: int | None = None
-    signal: int | None = None
-    seen_to_end: bool = True
-    escalated: str = "none"
-    running_s: float = 0.0
-    ended_at_s: float | None = None
-    survivors: tuple[int, ...] = ()
-    could_not_start: str | None = None
-    errno: int | None = None
-
-
 class Executor(Protocol):
+    """Starts, polls and signals segments, each named by its run's id and its number."""
+
     def prepare(self) -> None:
-        """Nothing is to be done just now: make the next start a short one."""
+        """Make the next start a short one. Called when the worker is about to sleep."""
         ...
 
     def close(self) -> None:
-        """Let go of what `prepare` keeps."""
+        """Release what `prepare` keeps."""
         ...
 
     def start(self, order: SegmentOrder) -> None:
         """Start a segment that has been claimed. Raises OSError when it cannot be started now."""
         ...
 
-    def look(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
-        """How a segment is; the Exit comes with ENDED only."""
+    def poll(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
+        """Return the segment's state; an ExitRecord comes with ENDED only. Raises OSError."""
         ...
 
     def is_recording(self, run_id: str, number: int) -> bool:
-        """Whether the process that the user's command became has ended, and its supervisor is at work on that."""
+        """Return whether the leader has ended and a running supervisor is about to record that."""
         ...
 
     def ask(self, run_id: str, number: int) -> None:
-        """Let it checkpoint and end."""
+        """Ask the segment to checkpoint and end."""
         ...
 
     def kill(self, run_id: str, number: int) -> None:
-        """End it now."""
+        """End the segment now."""
         ...
 
-    def pause(self, run_id: str, number: int) -> None: ...
+    def pause(self, run_id: str, number: int) -> None:
+        """Freeze the segment's processes."""
+        ...
 
-    def unpause(self, run_id: str, number: int) -> None: ...
+    def unpause(self, run_id: str, number: int) -> None:
+        """Let a paused segment go on."""
+        ...
 
     def rouse(self, run_id: str, number: int) -> None:
-        """Let a supervisor that was stopped run on."""
+        """Continue a supervisor that was stopped by a signal."""
         ...
 
     def replace(self, run_id: str, number: int) -> None:
-        """End a supervisor that does nothing any more; its segment lives on for the next one."""
+        """End an unresponsive supervisor; its segment lives on for the next one."""
         ...
 
     def supervise(self, run_id: str, number: int) -> None:
-        """Put a new supervisor beside a segment that has lost its own."""
+        """Start a new supervisor for a segment that has lost its own."""
         ...
 
     def folder(self, run_id: str, number: int) -> Path:
-        """Where the segment's log and events are."""
+        """Return the folder that holds the segment's log and events."""
         ...
 
     def pids(self, run_id: str, number: int) -> frozenset[int]:
-        """The processes of a segment now, as far as they are known."""
+        """Return the segment's processes as far as they are known; empty when none is."""
         ...
 
     def watch(self, run_id: str, number: int) -> None:
-        """Be woken by the end of a segment that another worker started."""
+        """Add the end of a segment that another worker started to `wake_fds`."""
         ...
 
     def reap(self) -> None:
-        """Forget what has ended, so that its descriptor no longer wakes anybody. Call once a tick."""
+        """Forget what has ended, so that its descriptor no longer wakes the worker. Call once per tick."""
         ...
 
     def wake_fds(self) -> list[int]:
-        """Descriptors that become readable when a segment may have ended."""
+        """Return descriptors that become readable when a segment may have ended."""
         ...

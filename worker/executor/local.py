@@ -1,4 +1,8 @@
-"""Segments on this machine: one supervisor program beside each, found again by its locks and files."""
+"""Runs segments on this machine: one supervisor program beside each, found again by its locks and files.
+
+The worker controls a supervisor by signals: TERM = let the segment checkpoint and end, QUIT = end it now,
+USR1 = pause, USR2 = continue. A pid is only ever signalled together with its start time.
+"""
 
 import contextlib
 import os
@@ -9,31 +13,19 @@ import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Final, TypeVar
-
-import msgspec
+from typing import Final
 
 from backprop.scheduler.home.layout import Home
-from backprop.worker.executor import locks
-from backprop.worker.executor.base import ExitRecord, Life, SegmentOrder
+from backprop.worker.executor import locks, segment_files
+from backprop.worker.executor.base import Life, SegmentOrder
+from backprop.worker.executor.segment_files import ExitRecord, OrderFile, ProcessesFile
 from backprop.worker.executor.standby import StandbyPool, StandbySupervisor
 from backprop.worker.supervisor import failpoint, process_tree
-
-T = TypeVar("T")
 
 SUPERVISOR: Final = Path(__file__).parent.parent / "supervisor"
 CONTROL_SIGNALS: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 INTRODUCTION_S: Final = 5.0
-"""How long a new supervisor may take to say who it is before it is taken for dead."""
-
-
-class _Processes(msgspec.Struct):
-    """`processes.json`: (pid, start ticks) of supervisor and leader, valid for one boot."""
-
-    boot_id: str
-    supervisor: tuple[int, int]
-    leader: tuple[int, int]
-    started_at_s: float
+"""How long a new supervisor may take to write `processes.json` before it is taken for dead."""
 
 
 class LocalExecutor:
@@ -44,14 +36,14 @@ class LocalExecutor:
         self._boot_id = process_tree.boot_id()
         self._children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
         self._pidfds: dict[tuple[str, int], int] = {}
-        self._handed: dict[tuple[str, int], StandbySupervisor] = {}
-        self._spares = StandbyPool(self._spawn_spare)
+        self._reused: dict[tuple[str, int], StandbySupervisor] = {}
+        self._standbys = StandbyPool(_start_standby)
 
     def start(self, order: SegmentOrder) -> None:
         folder = self.folder(order.run.id, order.number)
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            self._write_order(folder, order)
+            segment_files.write_order(folder, self._order_file(order))
             self._spawn((order.run.id, order.number), folder, order.lock)
             failpoint.at("launched")
         finally:
@@ -59,23 +51,23 @@ class LocalExecutor:
             os.close(order.lock)
 
     def prepare(self) -> None:
-        self._spares.prepare()
+        self._standbys.prepare()
 
     def close(self) -> None:
-        self._spares.close()
+        self._standbys.close()
 
-    def look(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
+    def poll(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
         folder = self.folder(run_id, number)
-        # Locks first: a supervisor writes its record before it lets go of them. One that took over has none but its
-        # own, which is looked at last: whoever starts up finds it free.
-        named = (self._home.run_lock(run_id), folder / "log", folder / "supervisor.lock")
-        held = any(locks.held(path) for path in named)
-        record = _read(folder / "exit.json", ExitRecord)
+        # Locks first: a supervisor writes its record before it releases them. One that took over holds only its own,
+        # which is tested last: a supervisor that is starting finds it free.
+        paths = (self._home.run_lock(run_id), folder / "log", folder / "supervisor.lock")
+        held = any(locks.held(path) for path in paths)
+        record = segment_files.read_exit(folder)
         if record is not None:
             return Life.ENDED, record
         if not held:
-            # Lock files may have been deleted under those that hold them. A second copy would be worse than a look.
-            return (Life.UNSUPERVISED if self._is_seen(run_id, number) else Life.LOST), None
+            # Lock files may have been deleted under their holders. A second copy would be worse than a scan of /proc.
+            return (Life.UNSUPERVISED if self._has_processes(run_id, number) else Life.LOST), None
         return (Life.ALIVE if self._supervisor_alive(run_id, number) else Life.UNSUPERVISED), None
 
     def ask(self, run_id: str, number: int) -> None:
@@ -104,15 +96,15 @@ class LocalExecutor:
         return self._home.segment_folder(run_id, number)
 
     def wake_fds(self) -> list[int]:
-        channels = (one.channel.fileno() for one in self._handed.values())
+        channels = (standby.channel.fileno() for standby in self._reused.values())
         return [*self._pidfds.values(), *channels]
 
     def reap(self) -> None:
-        for key, one in list(self._handed.items()):
-            if one.is_free():
-                del self._handed[key]
+        for key, standby in list(self._reused.items()):
+            if standby.is_free():
+                del self._reused[key]
                 self._forget(key)
-                self._spares.give_back(one)
+                self._standbys.give_back(standby)
         for key, child in list(self._children.items()):
             if child.poll() is not None:
                 self._forget(key)
@@ -121,142 +113,137 @@ class LocalExecutor:
                 self._forget(key)
 
     def leader(self, run_id: str, number: int) -> process_tree.Process | None:
-        """The leader's process, if it is known and lives."""
-        known = self._processes(run_id, number)
-        leader = process_tree.Process(*known.leader) if known is not None else None
+        """Return the leader's process if it is known and lives."""
+        processes = self._processes(run_id, number)
+        leader = process_tree.Process(*processes.leader) if processes is not None else None
         return leader if leader is not None and process_tree.alive(leader) else None
 
     def is_recording(self, run_id: str, number: int) -> bool:
-        known = self._processes(run_id, number)
-        if known is None or process_tree.alive(process_tree.Process(*known.leader)):
+        processes = self._processes(run_id, number)
+        if processes is None or process_tree.alive(process_tree.Process(*processes.leader)):
             return False
-        supervisor = process_tree.Process(*known.supervisor)
+        supervisor = process_tree.Process(*processes.supervisor)
         return process_tree.alive(supervisor) and not process_tree.stopped(supervisor)
 
     def pids(self, run_id: str, number: int) -> frozenset[int]:
-        known = self._processes(run_id, number)
-        if known is None:
+        processes = self._processes(run_id, number)
+        if processes is None:
             return frozenset()
-        supervisor, leader = known.supervisor[0], known.leader[0]
+        supervisor, leader = processes.supervisor[0], processes.leader[0]
         below = process_tree.descendants(supervisor) or process_tree.descendants(leader)
         return frozenset({leader, *(process.pid for process in below)})
 
     def watch(self, run_id: str, number: int) -> None:
-        """Wake up at the end of a supervisor that is not our child."""
-        known = self._processes(run_id, number)
-        if known is not None and (run_id, number) not in self._pidfds:
+        """Add the end of a supervisor that is not a child of this worker to `wake_fds`."""
+        processes = self._processes(run_id, number)
+        if processes is not None and (run_id, number) not in self._pidfds:
             with contextlib.suppress(OSError):
-                self._pidfds[run_id, number] = os.pidfd_open(known.supervisor[0])
+                self._pidfds[run_id, number] = os.pidfd_open(processes.supervisor[0])
 
-    def _write_order(self, folder: Path, order: SegmentOrder) -> None:
+    def _order_file(self, order: SegmentOrder) -> OrderFile:
         spec = order.run.spec
-        body = {
-            "format": 1,
-            "spec": str(self._home.run_folder(order.run.id) / "spec.json"),
-            "program": spec.program,
-            "argv": order.argv,
-            "cwd": spec.cwd,
-            "umask": spec.umask,
-            "environment": order.environment,
-            "cookie": _cookie(order.run.id, order.number),
-            "timebox_s": order.timebox_s,
-            "promised_mib": order.promised_mib,
-            "grace_s": spec.grace_s,
-            "stop_signal": int(signal.Signals[f"SIG{spec.stop_signal}"]),
-        }
-        handle = os.open(
-            folder / "order.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        return OrderFile(
+            spec=str(self._home.run_folder(order.run.id) / "spec.json"),
+            program=spec.program,
+            argv=order.argv,
+            cwd=spec.cwd,
+            umask=spec.umask,
+            environment=order.environment,
+            cookie=_cookie(order.run.id, order.number),
+            timebox_s=order.timebox_s,
+            promised_mib=order.promised_mib,
+            grace_s=spec.grace_s,
+            stop_signal=int(signal.Signals[f"SIG{spec.stop_signal}"]),
         )
-        with open(handle, "wb") as file:  # noqa: PTH123
-            file.write(msgspec.json.encode(body))
 
     def _spawn(self, key: tuple[str, int], folder: Path, lock: int | None) -> None:
         """Start a supervisor by exec; never by bare fork, which would share the database connection."""
-        handed = self._spares.take(folder, lock) if lock is not None else None
-        if handed is not None:
-            child = handed.child
+        standby = self._standbys.take(folder, lock) if lock is not None else None
+        if standby is not None:
+            child = standby.child
         else:
-            words, handed_down = (
-                (str(folder), str(-1 if lock is None else lock)),
-                () if lock is None else (lock,),
-            )
+            arguments = str(folder), str(-1 if lock is None else lock)
+            inherited = () if lock is None else (lock,)
             with open(folder / "supervisor.log", "ab", opener=_private) as errors:
-                child = _supervisor(words, handed_down, errors.fileno())
+                child = _start_supervisor(arguments, inherited, errors.fileno())
         self._forget(key)
         self._children[key] = child
-        if handed is not None:
-            self._handed[key] = handed
+        if standby is not None:
+            self._reused[key] = standby
         with contextlib.suppress(OSError):
             self._pidfds[key] = os.pidfd_open(child.pid)
 
-    def _spawn_spare(self, channel: int) -> "subprocess.Popen[bytes]":
-        return _supervisor(("--spare", str(channel)), (channel,), subprocess.DEVNULL)
-
-    def _signal(self, run_id: str, number: int, what: signal.Signals) -> None:
+    def _signal(self, run_id: str, number: int, signal_number: signal.Signals) -> None:
         child = self._children.get((run_id, number))
         if child is not None and child.poll() is None:
-            child.send_signal(what)
+            child.send_signal(signal_number)
             return
-        known = self._processes(run_id, number)
-        if known is not None:
-            process_tree.send(process_tree.Process(*known.supervisor), what)
+        processes = self._processes(run_id, number)
+        if processes is not None:
+            process_tree.send(process_tree.Process(*processes.supervisor), signal_number)
 
     def _supervisor_alive(self, run_id: str, number: int) -> bool:
         child = self._children.get((run_id, number))
         if child is not None:
             return child.poll() is None
-        known = self._processes(run_id, number)
-        if known is not None:
-            return process_tree.alive(process_tree.Process(*known.supervisor))
+        processes = self._processes(run_id, number)
+        if processes is not None:
+            return process_tree.alive(process_tree.Process(*processes.supervisor))
         if locks.held(self.folder(run_id, number) / "supervisor.lock"):
-            return True  # the disk was too full for it to say who it is
+            return True  # the disk was too full for its `processes.json`
         with contextlib.suppress(OSError):
             return time.time() - self.folder(run_id, number).stat().st_mtime < INTRODUCTION_S
         return False
 
-    def _is_seen(self, run_id: str, number: int) -> bool:
-        """Whether some process says that it belongs to the segment: its leader, or one with its environment."""
+    def _has_processes(self, run_id: str, number: int) -> bool:
+        """Return whether a process of the segment is found without its locks: its leader, or one with its cookie."""
         if self.leader(run_id, number) is not None:
             return True
         return bool(process_tree.carriers(tuple(entry.encode() for entry in _cookie(run_id, number))))
 
-    def _processes(self, run_id: str, number: int) -> _Processes | None:
-        known = _read(self.folder(run_id, number) / "processes.json", _Processes)
-        return known if known is not None and known.boot_id == self._boot_id else None
+    def _processes(self, run_id: str, number: int) -> ProcessesFile | None:
+        """Return the segment's processes; None when they are unknown or of another boot."""
+        processes = segment_files.read_processes(self.folder(run_id, number))
+        return processes if processes is not None and processes.boot_id == self._boot_id else None
 
     def _forget(self, key: tuple[str, int]) -> None:
         self._children.pop(key, None)
         handle = self._pidfds.pop(key, None)
         if handle is not None:
             os.close(handle)
-        handed = self._handed.pop(key, None)
-        if handed is not None:
-            handed.channel.close()
+        standby = self._reused.pop(key, None)
+        if standby is not None:
+            standby.channel.close()
 
 
 def _is_readable(handle: int) -> bool:
-    """Not by `select`, which refuses descriptors from 1,024 on."""
+    """Return whether a descriptor is readable. `select` would refuse descriptors from 1,024 on."""
     poll = select.poll()
     poll.register(handle, select.POLLIN)
     return bool(poll.poll(0))
 
 
-def _cookie(run_id: str, number: int) -> list[str]:
-    """What every process of a segment has in its environment, unless it took it out."""
-    return [f"BACKPROP_RUN_ID={run_id}", f"BACKPROP_SEGMENT={number}"]
+def _cookie(run_id: str, number: int) -> tuple[str, ...]:
+    """Return the entries that every process of a segment has in its environment, unless it took them out."""
+    return f"BACKPROP_RUN_ID={run_id}", f"BACKPROP_SEGMENT={number}"
 
 
-def _supervisor(
-    words: tuple[str, ...], handed_down: tuple[int, ...], errors: int
+def _start_standby(channel: int) -> "subprocess.Popen[bytes]":
+    # The word must stay: a worker that is running during an upgrade starts the supervisor program of the new version.
+    return _start_supervisor(("--spare", str(channel)), (channel,), subprocess.DEVNULL)
+
+
+def _start_supervisor(
+    arguments: tuple[str, ...], inherited: tuple[int, ...], errors: int
 ) -> "subprocess.Popen[bytes]":
-    """Start the program of `supervisor/`. Raises OSError."""
+    """Start the program of `supervisor/`. `inherited`: descriptors; `errors`: its stderr. Raises OSError."""
     with _blocked(CONTROL_SIGNALS):
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(SUPERVISOR), *words],
+            [sys.executable, "-I", "-S", str(SUPERVISOR), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
-            pass_fds=handed_down,
+            pass_fds=inherited,
             start_new_session=True,
             cwd="/",
         )
@@ -264,8 +251,8 @@ def _supervisor(
 
 @contextlib.contextmanager
 def _blocked(signals: tuple[signal.Signals, ...]) -> Generator[None]:
-    """Whoever is started meanwhile begins with these signals blocked: what is sent to a supervisor that is still
-    starting waits for it instead of ending it."""
+    """Start children with these signals blocked: a signal to a supervisor that is still starting waits for it instead
+    of ending it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
@@ -274,13 +261,5 @@ def _blocked(signals: tuple[signal.Signals, ...]) -> Generator[None]:
 
 
 def _private(path: str, flags: int) -> int:
-    """For `open`: ours alone whatever the umask, and no link is followed."""
+    """Open a file for `open`: readable by its owner only, whatever the umask, and without following a link."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
-def _read(path: Path, kind: type[T]) -> T | None:
-    """A file of the supervisor's; None when it is missing or not whole."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError):
-        return None

@@ -1,9 +1,9 @@
-"""Who is alive? File locks answer, never pids.
+"""Takes and tests the file locks that say who is alive; a pid never decides that.
 
-Two kinds. Locks one process holds for its own life (worker, admission) are filelock's. Locks handed down to
-another program (a run's) are raw descriptors: a FileLock would be released under a living child when the
-worker's object is collected, and closes itself in forked children. A raw one is closed, never unlocked: the lock
-lives on in whoever inherited the descriptor, and the kernel frees it at the last death.
+There are two kinds. Locks that one process holds for its own life (worker, admission) are filelock's. Locks handed
+down to another program (a run's) are raw descriptors: a FileLock would be released under a living child when the
+worker's object is collected, and closes itself in forked children. A raw descriptor is closed, never unlocked: the
+lock lives on in the processes that inherited it, and the kernel frees it when the last of them dies.
 """
 
 import fcntl
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 TAKE_PATIENCE_S: Final = 0.5
 ADMISSION_PATIENCE_S: Final = 2.0
 ADMISSION_RESPECT_S: Final = 10.0
-"""A round of decisions takes well under a second; whoever holds the right for this long has been stopped."""
+"""A round of decisions takes well under a second; a worker that holds the right for this long has been stopped."""
 
 
 def take(path: Path) -> int | None:
-    """Lock `path` exclusively; the descriptor, or None when somebody else holds it.
+    """Lock `path` exclusively. Return the descriptor; None when another process holds the lock.
 
-    Tries for half a second, since whoever merely looks holds a shared lock for microseconds. Raises OSError (a
-    planted symbolic link among them).
+    Tries for half a second, since `held` takes a shared lock for microseconds. Raises OSError, for a planted symbolic
+    link too.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     end = time.monotonic() + TAKE_PATIENCE_S
@@ -42,7 +42,7 @@ def take(path: Path) -> int | None:
 
 
 def held(path: Path) -> bool:
-    """Whether any process holds `path` exclusively. A missing file is held by nobody. Raises OSError."""
+    """Return whether any process holds `path` exclusively; False when the file is missing. Raises OSError."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -61,7 +61,10 @@ def worker_lock_path(locks: Path, worker: str) -> Path:
 
 
 def hold_worker_lock(locks: Path, worker: str) -> "BaseFileLock":
-    """Take the lock that says this worker lives. It is held until release or death."""
+    """Take the lock that says this worker lives. It is held until release or death.
+
+    Raises OSError; filelock's Timeout when another process holds it.
+    """
     from filelock import FileLock
 
     lock = FileLock(worker_lock_path(locks, worker), mode=0o600, fallback_to_soft=False)
@@ -70,15 +73,15 @@ def hold_worker_lock(locks: Path, worker: str) -> "BaseFileLock":
 
 
 def worker_alive(locks: Path, worker: str) -> bool:
-    """Whether the worker of that id lives."""
+    """Return whether the worker with this id lives. Raises OSError."""
     return held(worker_lock_path(locks, worker))
 
 
 class Admission:
-    """The machine-wide right to start runs, held for one round of decisions. False on entry: try later.
+    """The home-wide right to start runs, held for one round of decisions. False on entry: try later.
 
-    Fairness and one snapshot at a time; what keeps two workers from promising the same VRAM is the claim's own
-    transaction. So a worker that was frozen with the right in its hands (Ctrl-Z) is passed over after a while.
+    It gives fairness, and one snapshot at a time. What keeps two workers from promising the same VRAM is the claim's
+    own transaction, so a worker that was frozen while it held the right (Ctrl-Z) is passed over after a while.
     """
 
     def __init__(self, locks: Path) -> None:

@@ -1,1 +1,1 @@
-"""Repairs and backs up the database, removes runs, and archives their logs."""
+"""Keeps a home in order: repairs and backs up the database, removes runs, archives logs, measures disk use."""

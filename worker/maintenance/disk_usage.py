@@ -1,4 +1,4 @@
-"""How much disk does our home take, and which logs are out of hand? One bounded look, at names and sizes only."""
+"""Measures the disk that the home takes and finds logs that are too large: in bounded time, from names and sizes."""
 
 import contextlib
 import os
@@ -16,8 +16,8 @@ LARGE_HOME_BYTES: Final = 10 * GB
 
 @dataclass
 class DiskUse:
-    """`total_bytes`: on disk; of what was seen, if `whole` is False, because time ran out. `large_logs`: run, segment,
-    bytes, largest first."""
+    """`total_bytes`: on disk; a part of the home only if `whole` is False, because time ran out. `large_logs`: run id,
+    segment, bytes, largest first."""
 
     total_bytes: int = 0
     whole: bool = True
@@ -28,40 +28,42 @@ class DiskUse:
         return self.total_bytes > LARGE_HOME_BYTES
 
     def sentences(self) -> list[str]:
-        """What a person should know, with what to do about it; nothing when all is well."""
-        told = [
+        """Return what a person should know, and the command that helps; empty when all is well."""
+        sentences = [
             f"the log of {run_id}, segment {segment}, has {size / GB:.1f} GB; let the script print less, or once it"
             " has ended: backprop prune --compress-logs --keep-last 0"
             for run_id, segment, size in self.large_logs[:3]
         ]
         if self.large_home:
             least = "" if self.whole else "at least "
-            told.append(
+            sentences.append(
                 f"Backprop's home takes {least}{self.total_bytes / GB:.1f} GB; see what may go:"
                 " backprop prune --older-than 30d --dry-run"
             )
-        return told
+        return sentences
 
 
-def look(home: Home, budget_s: float) -> DiskUse:
-    """Look at all files of the home for at most `budget_s`, the logs of runs first. Links are not followed. Raises
-    nothing."""
+def measure(home: Home, budget_s: float) -> DiskUse:
+    """Add up all files of the home for at most `budget_s` seconds, the logs of runs first. Links are not followed.
+
+    Raises nothing.
+    """
     use, end = DiskUse(), time.monotonic() + budget_s
-    left = [home.root, home.runs]
-    while left:
+    pending = [home.root, home.runs]
+    while pending:
         if time.monotonic() > end:
             use.whole = False
             break
-        folder = left.pop()
+        folder = pending.pop()
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):
                         if Path(entry.path) != home.runs:
-                            left.append(Path(entry.path))
+                            pending.append(Path(entry.path))
                     else:
                         _count(use, folder, entry)
-    use.large_logs.sort(key=lambda one: -one[2])
+    use.large_logs.sort(key=lambda log: -log[2])
     return use
 
 

@@ -1,6 +1,6 @@
-"""Logs of segments that are over, kept as `log.gz`: made, read and opened again.
+"""Compresses logs of ended segments to `log.gz`, reads them, and turns them back.
 
-Only of segments of which nothing lives any more: who compresses holds the run's lock.
+Only while nothing of the run lives: a log is compressed under the run's lock.
 """
 
 import gzip
@@ -16,17 +16,17 @@ from backprop.scheduler.home.layout import Home
 from backprop.worker.executor import locks
 
 LEAST_BYTES: Final = 4096
-"""Below a block nothing is gained."""
+"""A smaller file takes one block in either form."""
 
 
 def log_of(segment: Path) -> Path:
-    """Where the log of a segment's folder is, compressed or not; `log` when there is none."""
+    """Return the path of a segment's log, compressed or not; `log` when there is none. `segment`: its folder."""
     packed = segment / "log.gz"
     return packed if not (segment / "log").exists() and packed.exists() else segment / "log"
 
 
 def open_log(segment: Path) -> BinaryIO:
-    """The log's bytes from their beginning, as they were written. Raises OSError."""
+    """Open a segment's log for reading from its beginning, uncompressed. Raises OSError."""
     path = log_of(segment)
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     if path.suffix != ".gz":
@@ -38,8 +38,10 @@ def open_log(segment: Path) -> BinaryIO:
 
 
 def compress(segment: Path) -> int:
-    """Turn `log` into `log.gz`; how many bytes that saved, 0 when there is nothing to gain. On disk before the log
-    goes. Raises OSError."""
+    """Replace `log` by `log.gz`; return the bytes saved, 0 when there is nothing to gain.
+
+    `log.gz` is on disk before `log` is deleted. Raises OSError.
+    """
     log, packed, draft = segment / "log", segment / "log.gz", segment / "log.gz.part"
     try:
         before = log.lstat().st_size
@@ -66,13 +68,13 @@ def compress(segment: Path) -> int:
 
 
 def plain_logs(run: Path) -> list[Path]:
-    """The logs in a run's folder that are worth compressing."""
-    found = [one / "log" for one in run.glob("[0-9]*") if one.name.isdecimal()]
-    return [log for log in found if log.is_file() and log.stat().st_size >= LEAST_BYTES]
+    """Return the logs in a run's folder that are worth compressing."""
+    logs = [segment / "log" for segment in run.glob("[0-9]*") if segment.name.isdecimal()]
+    return [log for log in logs if log.is_file() and log.stat().st_size >= LEAST_BYTES]
 
 
 def compress_all(home: Home, run_ids: Iterable[str]) -> tuple[int, int]:
-    """Compress the logs of these runs, but for those of which something lives; how many, and the bytes saved.
+    """Compress the logs of these runs; return how many, and the bytes saved. Runs of which something lives are skipped.
 
     Raises DatabaseBusy when the disk is full.
     """
@@ -87,7 +89,7 @@ def compress_all(home: Home, run_ids: Iterable[str]) -> tuple[int, int]:
             continue
         try:
             for log in logs:
-                # Whatever has its stdout there holds the log locked: a process that outlived its run.
+                # A process that outlived its run and still writes to the log holds it locked.
                 if not locks.held(log):
                     saved += compress(log.parent)
                     count += 1
@@ -101,7 +103,7 @@ def compress_all(home: Home, run_ids: Iterable[str]) -> tuple[int, int]:
 
 
 def inflate(segment: Path) -> None:
-    """Put a plain `log` back, for whoever has to read it by offsets. Raises OSError."""
+    """Turn `log.gz` back into `log`, for a reader that needs offsets. Raises OSError, also for a damaged archive."""
     packed, draft = segment / "log.gz", segment / "log.part"
     if (segment / "log").exists() or not packed.exists():
         return

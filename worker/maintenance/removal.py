@@ -1,13 +1,12 @@
-"""Runs leave: their folders, their copies, their rows; never a file outside their folders.
+"""Removes runs: their folders, their checkpoint backups, their rows; never a file outside their folders.
 
     lock     the run's own, so that no worker starts it and nothing of it lives
     rename   runs/ID to runs/.removed-ID-…, synced
     forget   the row, in the transaction in which the rename is made
     delete   the renamed folder
 
-A folder without a row is put back by the next worker's start, so the folder goes out of sight first. A crash in
-between leaves a row without a folder, which can be removed again, or a folder of that name, which the next `rm` or
-`prune` deletes.
+A worker that starts puts back a folder without a row, so the folder is renamed first. A crash in between leaves a row
+without a folder, which can be removed again, or a renamed folder, which the next `rm` or `prune` deletes.
 """
 
 import contextlib
@@ -33,49 +32,49 @@ from backprop.worker.executor import locks
 from backprop.worker.supervisor import failpoint
 
 AT_ONCE: Final = 100
-"""Run locks held at a time: each takes a descriptor, and a shell allows 1,024."""
+"""Run locks held at a time: each takes a descriptor, and a shell allows 1,024 by default."""
 PREFIX: Final = ".removed-"
 PATIENCE_S: Final = 15.0
-"""How long for the workers to end a round of decisions; it takes them well under a second."""
+"""How long to wait for the end of a round of decisions, which takes a worker well under a second."""
 NEVER_QUEUED_S: Final = 86400.0
 
 
 @dataclass
 class RemovedRun(Removed):
-    """`alive`: what stays because its processes live on. `freed_bytes`: of disk."""
+    """`alive`: ids of runs that stay because their processes live. `freed_bytes`: of disk."""
 
     alive: list[str] = field(default_factory=list[str])
     freed_bytes: int = 0
 
 
 def remove(home: Home, database: Database, run_ids: Sequence[str], *, waiting: bool) -> RemovedRun:
-    """Remove these runs. `waiting`: queued or held ones may be among them, so no worker may be about to start one.
+    """Remove these runs. `waiting`: queued or held runs may be among them, so no worker may start one meanwhile.
 
-    Raises DatabaseBusy: nothing, or a part of them, is removed then, each whole or not at all.
+    Raises DatabaseBusy: then none or some of them are removed, each whole or not at all.
     """
     gone = RemovedRun()
     for at in range(0, len(run_ids), AT_ONCE):
-        some = run_ids[at : at + AT_ONCE]
+        part = run_ids[at : at + AT_ONCE]
         with _no_starts(home) if waiting else contextlib.nullcontext():
-            gone.add(_out_of_sight(home, database, some, gone, REMOVABLE if waiting else FINAL))
+            gone.add(_hide_and_forget(home, database, part, gone, REMOVABLE if waiting else FINAL))
         gone.freed_bytes += sweep(home)
     return gone
 
 
 def sweep(home: Home) -> int:
-    """Delete what was put out of sight, now or before a crash; the bytes that were freed. Raises nothing."""
+    """Delete folders that were renamed by this or an interrupted removal; return the bytes freed. Raises nothing."""
     freed = 0
     with contextlib.suppress(OSError):
         for folder in home.runs.glob(f"{PREFIX}*"):
             if locks.held(folder / "run.lock"):
-                continue  # somebody is at it, and may have to put it back
+                continue  # another process is removing it, and may have to put it back
             freed += size_of(folder)
             shutil.rmtree(folder, ignore_errors=True)
     return freed
 
 
 def never_queued(home: Home, database: Database, now_s: float) -> list[Path]:
-    """Folders that a `run` left which was killed before it had queued anything. Raises OSError."""
+    """Return the folders of submissions that were killed before anything was queued. Raises OSError."""
     old = [
         folder
         for folder in sorted(home.runs.iterdir())
@@ -88,31 +87,32 @@ def never_queued(home: Home, database: Database, now_s: float) -> list[Path]:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes on disk, links not followed. Copies that share their blocks with an original count in full."""
+    """Return the bytes on disk below `folder`, links not followed. Files that share blocks count in full."""
     total = 0
     for at, _, names in os.walk(folder, onerror=None):
         for name in names:
             with contextlib.suppress(OSError):
-                seen = (Path(at) / name).lstat()
-                total += seen.st_blocks * 512 if stat.S_ISREG(seen.st_mode) else 0
+                status = (Path(at) / name).lstat()
+                total += status.st_blocks * 512 if stat.S_ISREG(status.st_mode) else 0
     return total
 
 
-def _out_of_sight(
+def _hide_and_forget(
     home: Home, database: Database, run_ids: Sequence[str], gone: RemovedRun, among: Collection[State]
 ) -> Removed:
+    """Rename the folders and delete the rows of those runs that are in a state of `among`. Raises DatabaseBusy."""
     renamed: dict[str, Path] = {}
-    together: dict[str, dict[str, OutcomeFile | None]] = {}
+    forgotten: dict[str, dict[str, OutcomeFile | None]] = {}
 
     def take(leaving: Sequence[RunRef]) -> None:
-        for batch in {one.batch for one in leaving if one.batch is not None}:
-            ids = [one.id for one in leaving if one.batch == batch]
-            # Perhaps a second time: then what it has to be put back to is known already.
-            if batch not in together:
-                together[batch] = batch_file.forget(home, batch, ids)
-        for one in leaving:
-            if one.id not in renamed:
-                _hide(home, one.id, renamed)
+        for batch in {run.batch for run in leaving if run.batch is not None}:
+            ids = [run.id for run in leaving if run.batch == batch]
+            # The transaction may be tried again: the first time has what must be restored if it fails.
+            if batch not in forgotten:
+                forgotten[batch] = batch_file.forget(home, batch, ids)
+        for run in leaving:
+            if run.id not in renamed:
+                _hide(home, run.id, renamed)
         run_folder.sync(home.runs)
         failpoint.at("out of sight")
 
@@ -124,7 +124,7 @@ def _out_of_sight(
             for run_id, folder in renamed.items():
                 with contextlib.suppress(OSError):
                     folder.rename(home.run_folder(run_id))
-            for batch, before in together.items():
+            for batch, before in forgotten.items():
                 with contextlib.suppress(OSError):
                     batch_file.remember(home, batch, before)
             if isinstance(error, OSError):
@@ -132,7 +132,7 @@ def _out_of_sight(
                     f"folders cannot be moved in {home.runs}: {error.strerror}; nothing was removed"
                 ) from error
             raise
-    _forget_shared(home, database, together)
+    _forget_shared(home, database, forgotten)
     return removed
 
 
@@ -143,18 +143,21 @@ def _hide(home: Home, run_id: str, renamed: dict[str, Path]) -> None:
         renamed[run_id] = folder
 
 
-def _forget_shared(home: Home, database: Database, batches_of: Collection[str]) -> None:
-    """What a batch's members shared: what is left of its files once each has a folder or is removed, and their snapshot
-    of the code once none of them is left."""
-    for batch in batches_of:
+def _forget_shared(home: Home, database: Database, batches: Collection[str]) -> None:
+    """Delete what the members of a batch shared.
+
+    Its files go once each member has a folder or is removed, the snapshot of its code once no member is left.
+    """
+    for batch in batches:
         batch_file.tidy(home, batch)
-    for batch in deletion.batches_without_runs(database, batches_of):
+    for batch in deletion.batches_without_runs(database, batches):
         shutil.rmtree(batch_file.folder(home, batch), ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _locked(home: Home, run_ids: Sequence[str]) -> Generator[tuple[list[str], list[str]]]:
-    """(those of which nothing lives, the others). A run without a folder has nothing that could live."""
+    """Lock the runs; yield the ids of those of which nothing lives, and of the others. A run without a folder has
+    nothing that could live."""
     held: list[int] = []
     free: list[str] = []
     alive: list[str] = []
@@ -180,7 +183,7 @@ def _locked(home: Home, run_ids: Sequence[str]) -> Generator[tuple[list[str], li
 
 @contextlib.contextmanager
 def _no_starts(home: Home) -> Generator[None]:
-    """While this is held no worker decides. Raises DatabaseBusy."""
+    """Keep all workers from starting runs meanwhile. Raises DatabaseBusy."""
     admission = locks.Admission(home.locks)
     end = time.monotonic() + PATIENCE_S
     while not admission.__enter__():

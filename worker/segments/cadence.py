@@ -49,7 +49,9 @@ class Cadence:
         self._habits: dict[bool, timebox.SaveHistory] = {}
         self._origin = min((one.first_step for one in earlier if one.first_step is not None), default=None)
         self._before: EarlierSegments | None = None
-        self._resumed_well = self._used is None or any(one.outcome is SegmentOutcome.STARTED_OVER for one in earlier)
+        self._resumed_well = self._used is None or any(
+            one.outcome is SegmentOutcome.STARTED_OVER for one in earlier
+        )
         self.heard([one for one in reversed(saved) if one.segment == segment.number], now.wall_s)
 
     def look(self, state: State, now: ClockReading) -> None:

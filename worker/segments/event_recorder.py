@@ -10,7 +10,7 @@ from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, progress
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.context import Context
-from backprop.worker.executor.base import ExitRecord
+from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments.cadence import Cadence, ClockReading
 from backprop.worker.segments.log_reader import LogReader
 from backprop.worker.segments.tail import MAX_READ_BYTES

@@ -21,7 +21,7 @@ from backprop.scheduler.store.writes.claims import AppliedMove
 from backprop.worker.checkpoints import repair
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.context import Context
-from backprop.worker.executor.base import ExitRecord
+from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments.event_recorder import EventRecorder, ReadResult
 from backprop.worker.segments.result import chain_of, result_of
 from backprop.worker.supervisor import failpoint

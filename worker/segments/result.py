@@ -5,14 +5,13 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-
 from backprop.scheduler.lifecycle import Intent
 from backprop.scheduler.outcome import Chain, SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.checkpoints.resume import known_of, start_of, usable
 from backprop.worker.checkpoints.validation import newest_good
-from backprop.worker.executor.base import ExitRecord
+from backprop.worker.executor import segment_files
+from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments.gpu_oom import out_of_memory
 from backprop.worker.segments.tail import failure_line
 from backprop.worker.segments.timebox import landed_s
@@ -22,12 +21,6 @@ PASSING_ERRORS = frozenset(
     {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY}
 )
 """Errors of a start that pass by themselves: no process, memory, descriptor or disk to be had just now."""
-
-
-class _Stop(msgspec.Struct):
-    """`stop.json`, as far as it is read here."""
-
-    at_s: float
 
 
 def result_of(
@@ -94,10 +87,8 @@ def _cut_cost_s(
 
 def _asked_at_s(folder: Path) -> float | None:
     """When the stop signal was sent, Unix seconds; None where the disk was too full to note it."""
-    try:
-        return msgspec.json.decode((folder / "stop.json").read_bytes(), type=_Stop).at_s
-    except (OSError, msgspec.DecodeError):
-        return None
+    stop = segment_files.read_stop(folder)
+    return stop.at_s if stop is not None else None
 
 
 def chain_of(

@@ -76,7 +76,7 @@ class SegmentTracker:
 
     def _tend_one(self, run: RunRecord) -> FinishedSegment | None:
         """Its end, when that has come."""
-        life, exit_record = self._context.executor.look(run.id, run.segment)
+        life, exit_record = self._context.executor.poll(run.id, run.segment)
         segment = segment_of(self._context, run)
         if life in (Life.ENDED, Life.LOST):
             return self._finalizer.judge(run, segment, exit_record)

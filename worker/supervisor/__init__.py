@@ -1,1 +1,1 @@
-"""The small standard-library program that stands beside each segment."""
+"""The standard-library program that runs beside each segment and ends it on time."""

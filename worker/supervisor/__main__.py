@@ -1,12 +1,13 @@
-"""The supervisor: one beside each segment, started by exec as `python -I -S <this folder> SEGMENT_FOLDER FD`.
+"""Starts the leader of one segment, ends it on time and records how it ended.
 
-Standard library only and no package around it: about 13 MB, and up in the time of a bare interpreter. It knows
-nothing of SQLite or the governor. If the worker is gone, it still ends its segment on time. FD is the flock on the
-run's lock, handed on to the leader; the log it opens is the leader's stdout and stderr and is locked too. Whoever
-finds both locks free knows that nothing of the segment lives.
+A worker starts it by exec as `python -I -S <this folder> SEGMENT_FOLDER FD`. Standard library only and no package
+around it: it takes about 13 MB and starts in the time of a bare interpreter. It knows nothing of SQLite or the
+governor, and ends its segment on time even if the worker is gone. FD is the flock on the run's lock and is handed on
+to the leader. The log is the leader's stdout and stderr, and is locked too: if both locks are free, nothing of the
+segment lives.
 
-With FD = -1 it adopts: a supervisor died, its leader lives; take its place. As `--spare FD` it waits on the socket FD
-for both, and after a clean end for the next segment.
+With FD = -1 it takes the place of a supervisor that died while its leader lives. As `--spare FD` it is a standby: it
+waits on the socket FD for folder and lock, and after a clean end for the next segment.
 """
 
 import ctypes
@@ -22,34 +23,38 @@ import files
 import process_tree
 import standby
 from leader import Found, Gone, Leader, Spawned
-from segment import CONTROL, DEAF, Segment
+from segment import CONTROL, IGNORED, Segment
 
 PR_SET_CHILD_SUBREAPER = 36
-SPARE = "--spare"
+STANDBY = "--spare"
+"""Unchanged since 0.1.0: a worker that is running during an upgrade starts the program of the new version."""
 EXIT_TAKEN = 3
 """Another supervisor watches this segment."""
 
 
 def main(folder: Path, lock: int) -> int:
-    """See one segment through. The locks of the segment are this process's until the end of it, or until it has
-    ended in `serve`."""
+    """Supervise one segment to its end; return the exit code. `lock`: descriptor of the run's lock, or -1 to adopt.
+
+    `supervisor.lock` is held meanwhile. The run's lock stays with this process until it ends, or until `serve` closes
+    it.
+    """
     order = files.read(folder / "order.json")
     if order is None:
         return 1
-    guard = _lock(folder / "supervisor.lock")
-    if guard is None:
+    own_lock = _lock(folder / "supervisor.lock")
+    if own_lock is None:
         return EXIT_TAKEN
     try:
         return _adopt(folder, order) if lock < 0 else _start(folder, order, lock)
     finally:
-        os.close(guard)
+        os.close(own_lock)
 
 
-def _hear_only_the_worker() -> None:
+def _accept_only_control_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, CONTROL)
-    for number in DEAF:
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    # Inherited as ignored, it would have the kernel swallow the leader's status.
+    # If it were inherited as ignored, the kernel would discard the leader's status.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
@@ -65,36 +70,38 @@ def _start(folder: Path, order: dict[str, object], lock: int) -> int:
             files.write_when_possible(folder / "exit.json", _not_started(error))
             return 0
         failpoint.at("spawned")
-        _introduce(folder, leader, started_at_s, started_s)
-        return _see_through(folder, order, leader, started_s)
+        _write_processes(folder, leader, started_at_s, started_s)
+        return _supervise(folder, order, leader, started_s)
     finally:
         if log is not None:
             os.close(log)
 
 
 def _adopt(folder: Path, order: dict[str, object]) -> int:
-    known = files.read(folder / "processes.json") or {}
+    earlier = files.read(folder / "processes.json") or {}
     cookie = tuple(str(entry).encode() for entry in _items(order["cookie"]))
-    process = _known_leader(known) or next(iter(process_tree.carriers(cookie)), None)
+    process = _recorded_leader(earlier) or next(iter(process_tree.carriers(cookie)), None)
     if process is None or (folder / "exit.json").exists():
         return 0
-    leader = _found(process, cookie)
-    started_s = known.get("started_monotonic_s")
+    leader = _watch(process, cookie)
+    started_s = earlier.get("started_monotonic_s")
     if not isinstance(started_s, float):
         started_s = process.start_ticks / os.sysconf("SC_CLK_TCK")
-    started_at_s = known.get("started_at_s")
-    _introduce(folder, leader, started_at_s if isinstance(started_at_s, float) else time.time(), started_s)
-    return _see_through(folder, order, leader, started_s, paused=process_tree.stopped(process))
+    started_at_s = earlier.get("started_at_s")
+    _write_processes(
+        folder, leader, started_at_s if isinstance(started_at_s, float) else time.time(), started_s
+    )
+    return _supervise(folder, order, leader, started_s, paused=process_tree.stopped(process))
 
 
-def _found(process: process_tree.Process, cookie: tuple[bytes, ...]) -> Leader:
+def _watch(process: process_tree.Process, cookie: tuple[bytes, ...]) -> Leader:
     try:
         return Found(process, cookie)
     except OSError:
         return Gone(process, cookie)
 
 
-def _see_through(
+def _supervise(
     folder: Path, order: dict[str, object], leader: Leader, started_s: float, paused: bool = False
 ) -> int:
     segment = Segment(
@@ -106,10 +113,10 @@ def _see_through(
         started_s=started_s,
         paused=paused,
     )
-    asked = files.read(folder / "stop.json")
-    if asked is not None:
+    stop = files.read(folder / "stop.json")
+    if stop is not None:
         segment.take_over(
-            str(asked["asked"]), time.time() - _number(asked["at_s"]), asked.get("sent") is not False
+            str(stop["asked"]), time.time() - _number(stop["at_s"]), stop.get("sent") is not False
         )
     record = segment.run()
     failpoint.at("ended")
@@ -119,7 +126,7 @@ def _see_through(
 
 
 def _spawn(order: dict[str, object], lock: int, log: int, started_at_s: float) -> Leader:
-    """Start the leader in the order's directory, umask and environment. Raises OSError, ValueError."""
+    """Start the leader in the order's directory, with its umask and environment. Raises OSError, ValueError."""
     spec = files.read(Path(str(order["spec"])))
     if spec is None:
         raise FileNotFoundError(2, "No such file or unreadable", str(order["spec"]))
@@ -128,11 +135,11 @@ def _spawn(order: dict[str, object], lock: int, log: int, started_at_s: float) -
     environment["BACKPROP_DEADLINE"] = f"{started_at_s + _number(order['timebox_s']):.3f}"
     os.set_inheritable(lock, True)
     os.chdir(str(order["cwd"]))
-    ours = os.umask(int(_number(order["umask"])))
+    own_umask = os.umask(int(_number(order["umask"])))
     try:
         return Spawned(str(order["program"]), [str(word) for word in _items(order["argv"])], environment, log)
     finally:
-        os.umask(ours)
+        os.umask(own_umask)
         os.chdir("/")
         os.set_inheritable(lock, False)
 
@@ -154,13 +161,13 @@ def _lock(path: Path) -> int | None:
     return handle
 
 
-def _introduce(folder: Path, leader: Leader, started_at_s: float, started_s: float) -> None:
-    me = process_tree.identify(os.getpid())
+def _write_processes(folder: Path, leader: Leader, started_at_s: float, started_s: float) -> None:
+    own = process_tree.identify(os.getpid())
     files.write_if_possible(
         folder / "processes.json",
         {
             "boot_id": process_tree.boot_id(),
-            "supervisor": [os.getpid(), me.start_ticks if me else 0],
+            "supervisor": [os.getpid(), own.start_ticks if own else 0],
             "leader": [leader.process.pid, leader.process.start_ticks],
             "started_at_s": started_at_s,
             "started_monotonic_s": started_s,
@@ -168,18 +175,26 @@ def _introduce(folder: Path, leader: Leader, started_at_s: float, started_s: flo
     )
 
 
-def _known_leader(known: dict[str, object]) -> process_tree.Process | None:
-    if known.get("boot_id") != process_tree.boot_id():
+def _recorded_leader(processes: dict[str, object]) -> process_tree.Process | None:
+    """Return the leader that `processes.json` names; None when that was written before this boot."""
+    if processes.get("boot_id") != process_tree.boot_id():
         return None
-    pid, ticks = _items(known["leader"])
+    pid, ticks = _items(processes["leader"])
     return process_tree.Process(int(_number(pid)), int(_number(ticks)))
 
 
 def _not_started(error: OSError | ValueError) -> dict[str, object]:
+    """Return the body of `exit.json` for a leader that could not be started."""
     number = error.errno if isinstance(error, OSError) else None
-    where = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
-    why = f"{error.strerror}{where}" if isinstance(error, OSError) else str(error)
-    return {"format": 1, "could_not_start": why, "errno": number, "running_s": 0.0, "ended_at_s": time.time()}
+    path = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    reason = f"{error.strerror}{path}" if isinstance(error, OSError) else str(error)
+    return {
+        "format": 1,
+        "could_not_start": reason,
+        "errno": number,
+        "running_s": 0.0,
+        "ended_at_s": time.time(),
+    }
 
 
 def _number(value: object) -> float:
@@ -201,20 +216,22 @@ def _pairs(value: object) -> dict[object, object]:
 
 
 def serve(descriptor: int) -> int:
-    """See segments through as the worker hands them over, until it is gone. After an end that left anything behind
-    this process goes too: what it knows of that segment must not reach the next one."""
-    worker = standby.Channel(descriptor)
-    while (handed := worker.next_segment()) is not None:
-        folder, lock = handed
+    """Supervise the segments that the worker hands over, one after the other, until the worker is gone.
+
+    If a segment left anything behind, this process ends with it: no trace of it may reach the next segment.
+    """
+    channel = standby.Channel(descriptor)
+    while (segment := channel.next_segment()) is not None:
+        folder, lock = segment
         code = main(folder, lock)
         if code or not standby.is_clean(CONTROL):
             return code
         os.close(lock)
-        if not worker.say_ended():
+        if not channel.report_ended():
             break
     return 0
 
 
 if __name__ == "__main__":
-    _hear_only_the_worker()
-    sys.exit(serve(int(sys.argv[2])) if sys.argv[1] == SPARE else main(Path(sys.argv[1]), int(sys.argv[2])))
+    _accept_only_control_signals()
+    sys.exit(serve(int(sys.argv[2])) if sys.argv[1] == STANDBY else main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,8 +1,8 @@
-"""Named moments at which a test may end, stop or delay this process: BACKPROP_FAILPOINT=NAME:kill|stop|raise|sleep:MS.
+"""Marks moments at which a test may end, stop or delay this process: BACKPROP_FAILPOINT=NAME:kill|stop|raise|sleep:MS.
 
-Only where no system call stands between two steps that must not be told apart by whoever comes after; everywhere else
-`strace -e inject=` needs no help from us. Without the variable, `at` compares a string with None. Standard library
-only, imports nothing of ours: the worker and the supervisor share it.
+There is one only where no system call separates two steps and a crash between them must make no difference; everywhere
+else `strace -e inject=` needs no help. Without the variable, `at` only compares two strings. Standard library only,
+imports nothing of Backprop: the worker and the supervisor share it.
 """
 
 import os
@@ -13,7 +13,7 @@ _WHERE, _, _WHAT = os.environ.get("BACKPROP_FAILPOINT", "").partition(":")
 
 
 def at(name: str) -> None:
-    """Do here what the environment says. Raises OSError for `raise`."""
+    """Do what the environment says for the failpoint `name`. Raises OSError for `raise`."""
     if name != _WHERE:
         return
     if _WHAT == "kill":

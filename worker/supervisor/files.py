@@ -1,12 +1,12 @@
-"""What does a supervisor read and leave behind in its segment's folder?
-
-Standard library only, imports nothing of ours. Each file is written under a temporary name and renamed; those
-that decide what a run becomes are synced, file and folder, first.
+"""Reads and writes the supervisor's files in its segment's folder.
 
     order.json      read      what to run and for how long
-    processes.json  written   who supervisor and leader are, for a worker that finds them later
+    processes.json  written   who the supervisor and the leader are, for a worker that finds them later
     stop.json       written   why the leader is about to be signalled: before the signal, and once more after it
     exit.json       written   how it ended: the last thing a supervisor does
+
+The worker's side, with every field, is `executor/segment_files.py`. Standard library only, imports nothing of Backprop.
+Each file is written under a temporary name and renamed; those that decide a run's future are synced, file and folder.
 """
 
 import contextlib
@@ -20,22 +20,22 @@ RETRY_EVERY_S = 1.0
 
 
 def read(path: Path) -> dict[str, object] | None:
-    """One JSON object; None when the file is missing or is not one."""
+    """Return the JSON object in a file; None when the file is missing or holds anything else."""
     try:
-        found: object = json.loads(path.read_bytes())
+        content: object = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None  # pyright: ignore[reportUnknownVariableType]
+    return content if isinstance(content, dict) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def write(path: Path, content: dict[str, object], durable: bool) -> None:
-    """Replace `path` by `content`; survive a crash of the machine when `durable`. Raises OSError."""
+    """Replace the file `path` by `content`; `durable`: so that it survives a crash of the machine. Raises OSError."""
     temporary = path.with_name(path.name + ".tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         body = json.dumps(content).encode() + b"\n"
         if os.write(handle, body) != len(body):
-            # The last room of a disk takes a part, without an error.
+            # A disk that is nearly full takes a part, without an error.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
         if durable:
             os.fsync(handle)
@@ -47,14 +47,16 @@ def write(path: Path, content: dict[str, object], durable: bool) -> None:
 
 
 def write_if_possible(path: Path, content: dict[str, object], durable: bool = False) -> None:
-    """As `write`, for what is useful but must not stop the supervisor on a full disk."""
+    """As `write`, for a file that is useful but must not stop the supervisor on a full disk."""
     with contextlib.suppress(OSError):
         write(path, content, durable)
 
 
 def write_when_possible(path: Path, content: dict[str, object]) -> None:
-    """As `write`, durable, trying again as long as it takes: until a full disk has room, or a share is back. What is to
-    be written nobody else knows. Raises OSError when the folder has been removed, or a link put in the way."""
+    """As `write`, durable, retried for as long as it takes: until a full disk has room, or a share is back.
+
+    No other process knows the content. Raises OSError when the folder has been removed, or a link put in the way.
+    """
     while True:
         try:
             write(path, content, durable=True)

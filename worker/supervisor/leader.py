@@ -1,8 +1,8 @@
-"""The leader: the process the user's command became. How is it started, signalled, and seen to end?
+"""Starts and watches the leader: the process that the user's command became.
 
-Standard library only, imports nothing of ours. Three kinds: one we spawned (its status comes from wait); one whose
-supervisor died, found again and watched through a pidfd (its status comes from the kernel, where it tells); one
-that had ended before anybody looked, whose stragglers are all there is.
+There are three kinds. `Spawned` is a child, and its status comes from wait. `Found` had a supervisor that died; it is
+watched through a pidfd, and its status comes from newer kernels only. `Gone` ended while nobody watched, and only its
+stragglers are left. Standard library only, imports nothing of Backprop.
 """
 
 import contextlib
@@ -22,41 +22,40 @@ PIDFD_INFO = struct.Struct("=QQ11Ii")
 PIDFD_GET_INFO = 3 << 30 | PIDFD_INFO.size << 16 | 0xFF << 8 | 11
 PIDFD_INFO_EXIT = 1 << 3
 CULLS = 1000
-"""Looks in a row at our own children, of some 50 µs each, before all of /proc is looked at again."""
+"""Scans in a row of this process's children, of some 50 µs each, before all of /proc is scanned again."""
 OOM_SCORE_ADJ = 300
 """So that the kernel, short of memory, ends training rather than the supervisor or the user's desktop."""
 
 
 class Leader:
-    """A living or ended leader. `status`: the wait status once known; None while alive, or when nobody can say."""
+    """A living or ended leader. `find`: finds the living processes of its segment."""
 
     process: process_tree.Process
     find: process_tree.Finder
     poll_s: float | None = None
-    """How often to look whether it has ended; None where SIGCHLD tells."""
+    """How often to check whether it has ended; None when SIGCHLD reports it."""
 
     def ended(self) -> bool:
+        """Return whether the leader itself has ended."""
         raise NotImplementedError
 
-    def reap(self) -> None:
-        """Collect what has died."""
-
     def cull(self) -> None:
-        """SIGKILL to what can be reached without looking for it."""
+        """Send SIGKILL to the processes that can be reached without a scan of /proc."""
 
     def gone(self) -> bool:
-        """Whether nothing of the tree lives, the leader included."""
+        """Return whether nothing of the tree lives, the leader included."""
         return not self.find()
 
     def status(self) -> int | None:
+        """Return the wait status; None while the leader lives, or when its status is unknown."""
         return None
 
 
 class Spawned(Leader):
-    """Our child. Reaps every child of this process: as subreaper we inherit the orphans of the tree."""
+    """A child of this process. Collects every child: as subreaper this process inherits the orphans of the tree."""
 
     def __init__(self, program: str, argv: Sequence[str], environment: Mapping[str, str], log: int) -> None:
-        """Start it: own session, log as stdout and stderr, no deaf signals. Raises OSError."""
+        """Start it in a session of its own, with `log` as stdout and stderr and no signal ignored. Raises OSError."""
         self._status: int | None = None
         pid = os.posix_spawn(
             program,
@@ -81,6 +80,7 @@ class Spawned(Leader):
         return self._status is not None
 
     def reap(self) -> None:
+        """Collect every child that has died."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -92,7 +92,7 @@ class Spawned(Leader):
                 self._status = status
 
     def cull(self) -> None:
-        """Whom a child leaves behind becomes our child: again, as long as there is any."""
+        """Kill the children again and again: those that a dead child leaves behind become children in turn."""
         for _ in range(CULLS):
             more = process_tree.kill_children()
             self.reap()
@@ -108,13 +108,13 @@ class Spawned(Leader):
 
 
 def _below_if_any() -> list[process_tree.Process]:
-    """Living processes below this one. Without a child there is none, and /proc need not be read: whatever the tree
-    left behind became ours."""
+    """Return the living processes below this one. Without a child there is none, and /proc need not be read: orphans
+    of the tree become children of this process."""
     return [] if _childless() else process_tree.below()
 
 
 def _childless() -> bool:
-    """Whether this process has no child, living or dead."""
+    """Return whether this process has no child, living or dead."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -123,7 +123,7 @@ def _childless() -> bool:
 
 
 class Found(Leader):
-    """Somebody else's child, watched through a pidfd. Raises ProcessLookupError when it is gone already."""
+    """Another process's child, watched through a pidfd. Raises ProcessLookupError when it is gone already."""
 
     poll_s = 0.2
 
@@ -145,7 +145,7 @@ class Found(Leader):
 
 
 class Gone(Leader):
-    """Somebody else's child that nobody saw end. What it left behind is still to be ended."""
+    """Another process's child whose end nobody saw. What it left behind is still to be ended."""
 
     def __init__(self, process: process_tree.Process, cookie: tuple[bytes, ...]) -> None:
         self.process = process
@@ -156,7 +156,8 @@ class Gone(Leader):
 
 
 def _reaped_status(pidfd: int) -> int | None:
-    """The wait status of a process that its parent has collected. Kernels before 6.15 do not keep it: None."""
+    """Return the wait status of a process that its parent has collected; None before kernel 6.15, which first keeps
+    it."""
     body = bytearray(PIDFD_INFO.pack(PIDFD_INFO_EXIT, *[0] * 13))
     try:
         fcntl.ioctl(pidfd, PIDFD_GET_INFO, body)

@@ -1,12 +1,12 @@
-"""Which processes belong to a segment, and how are they all stopped?
-
-Standard library only, imports nothing of ours: the supervisor runs it without a package around it.
+"""Finds the processes of a segment, and freezes, continues or kills all of them.
 
 A process is (pid, start ticks since boot), never a pid alone, and is signalled through a pidfd, so a reused pid
 is never hit. A zombie is dead. With the supervisor as subreaper every orphan of the tree stays below it: freezing
-all, looking again until nothing new appears and killing all then leaves no survivor. Both by pid and by group: a
-group alone would miss those that made their own, pids alone those that fork faster than /proc can be read. That such a
-look finds nobody proves nothing; that a subreaper has no child, living or dead, does.
+all, scanning again until nothing new appears and then killing all leaves no survivor. Both by pid and by group: a
+group alone would miss processes that made their own, pids alone those that fork faster than /proc can be read. A scan
+that finds nobody proves nothing; a subreaper without any child, living or dead, does.
+
+Standard library only, imports nothing of Backprop: the supervisor runs it without a package around it.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ DEAD_STATES = frozenset("ZXx")
 @dataclass(frozen=True)
 class Process:
     """One process of this boot. `start_ticks`: field 22 of /proc/PID/stat, clock ticks since boot. `group`: its
-    process group when it was seen; 0 when unknown. Not part of who it is."""
+    process group when it was scanned; 0 when unknown. Not part of its identity."""
 
     pid: int
     start_ticks: int
@@ -32,11 +32,13 @@ class Process:
 
 
 Finder = Callable[[], list[Process]]
-"""Finds the living processes of one segment, as of now."""
+"""Returns the living processes of one segment."""
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Entry:
+    """What /proc/PID/stat says of a process, zombies included."""
+
     process: Process
     parent: int
     session: int
@@ -45,82 +47,88 @@ class _Seen:
 
 
 def boot_id() -> str:
-    """The kernel's random id of this boot; pids and ticks mean nothing across two of them."""
+    """Return the kernel's random id of this boot; pids and ticks mean nothing in another boot."""
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
 def identify(pid: int) -> Process | None:
-    """The living process that has `pid` now; None when there is none, or only its zombie."""
-    seen = _look(pid)
-    return seen.process if seen is not None and seen.state not in DEAD_STATES else None
+    """Return the living process that has `pid` now; None when there is none, or only its zombie."""
+    entry = _entry(pid)
+    return entry.process if entry is not None and entry.state not in DEAD_STATES else None
 
 
 def alive(process: Process) -> bool:
-    """Whether this very process still runs."""
+    """Return whether this very process still lives."""
     return identify(process.pid) == process
 
 
 def stopped(process: Process) -> bool:
-    """Whether this very process is stopped by a signal, or waits for a child that is: one that was stopped between
-    vfork and exec holds its parent in a wait (state D) which only the child's going on ends."""
-    seen = _look(process.pid)
-    if seen is None or seen.process != process:
+    """Return whether this very process is stopped by a signal, or waits for a child that is.
+
+    A child that was stopped between vfork and exec holds its parent in a wait (state D) until the child goes on.
+    """
+    entry = _entry(process.pid)
+    if entry is None or entry.process != process:
         return False
-    if seen.state != "D":
-        return seen.state == "T"
-    below = (_look(pid) for pid in children(f"{process.pid}/task/{process.pid}"))
+    if entry.state != "D":
+        return entry.state == "T"
+    below = (_entry(pid) for pid in children(f"{process.pid}/task/{process.pid}"))
     return any(child is not None and child.state == "T" for child in below)
 
 
 def zombie_status(process: Process) -> int | None:
-    """The wait status of this very process while its parent has not collected it; None before and after."""
-    seen = _look(process.pid)
-    if seen is None or seen.process != process or seen.state not in DEAD_STATES:
+    """Return the wait status of this very process while its parent has not collected it; None before and after."""
+    entry = _entry(process.pid)
+    if entry is None or entry.process != process or entry.state not in DEAD_STATES:
         return None
-    return seen.exit_status
+    return entry.exit_status
 
 
 def descendants(root: int) -> list[Process]:
-    """All living processes below pid `root`, nearest first, without `root`."""
-    children: dict[int, list[_Seen]] = {}
-    for seen in _everybody():
-        children.setdefault(seen.parent, []).append(seen)
-    found: list[Process] = []
+    """Return all living processes below pid `root`, nearest first, without `root`."""
+    children: dict[int, list[_Entry]] = {}
+    for entry in _all_entries():
+        children.setdefault(entry.parent, []).append(entry)
+    processes: list[Process] = []
     level = [root]
     while level:
-        below = [seen for parent in level for seen in children.get(parent, [])]
-        found += [seen.process for seen in below if seen.state not in DEAD_STATES]
-        level = [seen.process.pid for seen in below]
-    return found
+        below = [entry for parent in level for entry in children.get(parent, [])]
+        processes += [entry.process for entry in below if entry.state not in DEAD_STATES]
+        level = [entry.process.pid for entry in below]
+    return processes
 
 
 def members(leader: Process, cookie: tuple[bytes, ...]) -> list[Process]:
-    """Processes of a segment whose supervisor is gone: the leader's session, everything below the leader, and
-    whoever carries all of `cookie` ("NAME=value") in its environment. The caller itself is never one."""
-    me = os.getpid()
-    found = dict.fromkeys(carriers(cookie))
-    # Somebody else under the leader's pid: then the session of that number is somebody else's too.
+    """Return the living processes of a segment whose supervisor is gone, without the caller.
+
+    They are the leader's session, everything below the leader, and the carriers of `cookie`.
+    """
+    own_pid = os.getpid()
+    processes = dict.fromkeys(carriers(cookie))
+    # If another process has the leader's pid, the session of that number is not the segment's either.
     if identify(leader.pid) in (leader, None):
-        session = (seen for seen in _everybody() if seen.session == leader.pid)
-        found |= dict.fromkeys(seen.process for seen in session if seen.state not in DEAD_STATES)
-        found |= dict.fromkeys(descendants(leader.pid))
-    return [process for process in found if process.pid != me]
+        session = (entry for entry in _all_entries() if entry.session == leader.pid)
+        processes |= dict.fromkeys(entry.process for entry in session if entry.state not in DEAD_STATES)
+        processes |= dict.fromkeys(descendants(leader.pid))
+    return [process for process in processes if process.pid != own_pid]
 
 
 def carriers(cookie: tuple[bytes, ...]) -> list[Process]:
-    """Living processes whose environment holds every entry of `cookie`, oldest first. Evidence, not proof:
-    a program may overwrite its environment."""
-    found: list[Process] = []
-    for seen in _everybody():
+    """Return the living processes whose environment holds every "NAME=value" of `cookie`, oldest first.
+
+    Evidence, not proof: a program may overwrite its environment.
+    """
+    processes: list[Process] = []
+    for entry in _all_entries():
         with contextlib.suppress(OSError):
-            entries = (PROC / str(seen.process.pid) / "environ").read_bytes().split(b"\0")
-            if seen.state not in DEAD_STATES and all(entry in entries for entry in cookie):
-                found.append(seen.process)
-    return sorted(found, key=lambda process: process.start_ticks)
+            environment = (PROC / str(entry.process.pid) / "environ").read_bytes().split(b"\0")
+            if entry.state not in DEAD_STATES and all(variable in environment for variable in cookie):
+                processes.append(entry.process)
+    return sorted(processes, key=lambda process: process.start_ticks)
 
 
 def send(process: Process, number: int) -> bool:
-    """Signal this very process. False when it is gone or may not be signalled."""
+    """Signal this very process; False when it is gone or may not be signalled."""
     try:
         handle = os.pidfd_open(process.pid)
     except OSError:
@@ -136,21 +144,21 @@ def send(process: Process, number: int) -> bool:
     return True
 
 
-def send_to_groups(found: list[Process], number: int) -> None:
-    """Signal the groups of processes that were just seen, except our own.
+def send_to_groups(processes: list[Process], number: int) -> None:
+    """Signal the groups of processes that were just found, except the caller's own group.
 
-    A program that forks and exits without end is gone from any list of pids before it is read, on a loaded machine
-    always. The kernel signals a whole group at once, and a fork under way begins anew with the signal pending. A leader
-    begins a session of its own, so the groups below it hold nobody else.
+    A program that forks and exits without end is gone before a list of pids can be used, on a loaded machine always.
+    The kernel signals a whole group at once, and a fork under way begins anew with the signal pending. A leader
+    begins a session of its own, so the groups below it hold no other processes.
     """
-    for group in dict.fromkeys(process.group for process in found):
+    for group in dict.fromkeys(process.group for process in processes):
         if group > 1 and group != os.getpgrp():
             with contextlib.suppress(OSError):
                 os.killpg(group, number)
 
 
 def freeze(find: Finder) -> list[Process]:
-    """SIGSTOP everything that `find` sees until it sees nothing new. Returns what was stopped, in that order."""
+    """Send SIGSTOP to everything that `find` returns until nothing new appears. Return what was stopped, in order."""
     stopped: dict[Process, None] = {}
     while new := [process for process in find() if process not in stopped]:
         send_to_groups(new, signal.SIGSTOP)
@@ -161,7 +169,7 @@ def freeze(find: Finder) -> list[Process]:
 
 
 def thaw(find: Finder) -> None:
-    """SIGCONT everything, the deepest first, so that no parent runs on beside a stopped child."""
+    """Send SIGCONT to everything, the deepest first, so that no parent runs on beside a stopped child."""
     for process in reversed(find()):
         send(process, signal.SIGCONT)
 
@@ -169,8 +177,11 @@ def thaw(find: Finder) -> None:
 def kill_all(
     find: Finder, cull: Callable[[], None], gone: Callable[[], bool], patience_s: float
 ) -> list[Process]:
-    """`cull`, else freeze, look again and SIGKILL, until all are `gone` or `patience_s` is over. Returns those that
-    were seen to survive. `cull`: ends and collects what this process knows without looking, its own children."""
+    """Kill until all are `gone` or `patience_s` is over; return the survivors.
+
+    `cull`: kills and collects this process's own children, which needs no scan of /proc. What is left is frozen,
+    searched again and killed.
+    """
     end = time.monotonic() + patience_s
     while True:
         cull()
@@ -186,24 +197,24 @@ def kill_all(
 
 
 def kill_children() -> bool:
-    """SIGKILL to this process's children and their groups. False when there is none.
+    """Send SIGKILL to this process's children and their groups; False when there is none.
 
-    One read, where a look at all of /proc takes longer than some programs keep a pid. A child that has died keeps its
-    pid and its group until it is collected, so nobody else is hit; and its group still leads to those it has left.
+    One read, where a scan of all of /proc takes longer than some programs keep a pid. A child that has died keeps its
+    pid and its group until it is collected, so no other process is hit; its group still leads to those it left behind.
     """
-    found = children()
-    for pid in found:
+    pids = children()
+    for pid in pids:
         with contextlib.suppress(OSError):
             group = os.getpgid(pid)
             os.kill(pid, signal.SIGKILL)
             if group not in (0, 1, os.getpgrp()):
                 os.killpg(group, signal.SIGKILL)
-    return bool(found)
+    return bool(pids)
 
 
 def children(thread: str = "thread-self") -> list[int]:
-    """Pids of a thread's children, living or dead, this one's unless another is named below /proc; none where the
-    kernel does not tell (CONFIG_PROC_CHILDREN)."""
+    """Return the pids of a thread's children, living or dead. `thread`: its folder below /proc, the caller's own by
+    default. Empty without CONFIG_PROC_CHILDREN in the kernel."""
     try:
         return [int(pid) for pid in (PROC / thread / "children").read_bytes().split()]
     except OSError:
@@ -211,16 +222,16 @@ def children(thread: str = "thread-self") -> list[int]:
 
 
 def below() -> list[Process]:
-    """Finds everything below this process: right for a subreaper."""
+    """Return everything below this process: the whole tree for a subreaper."""
     return descendants(os.getpid())
 
 
-def _everybody() -> list[_Seen]:
-    found = (_look(int(entry)) for entry in os.listdir(PROC) if entry.isdecimal())  # noqa: PTH208
-    return [seen for seen in found if seen is not None]
+def _all_entries() -> list[_Entry]:
+    entries = (_entry(int(name)) for name in os.listdir(PROC) if name.isdecimal())  # noqa: PTH208
+    return [entry for entry in entries if entry is not None]
 
 
-def _look(pid: int) -> _Seen | None:
+def _entry(pid: int) -> _Entry | None:
     try:
         text = (PROC / str(pid) / "stat").read_bytes()
     except OSError:
@@ -228,4 +239,4 @@ def _look(pid: int) -> _Seen | None:
     # The name in parentheses may hold spaces and parentheses itself: the fields start after the last one.
     fields = text[text.rindex(b")") + 2 :].split()
     process = Process(pid, int(fields[19]), int(fields[2]))
-    return _Seen(process, int(fields[1]), int(fields[3]), fields[0].decode(), int(fields[49]))
+    return _Entry(process, int(fields[1]), int(fields[3]), fields[0].decode(), int(fields[49]))

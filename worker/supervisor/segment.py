@@ -1,11 +1,11 @@
-"""One segment: run the leader, keep the timebox, end it as gently as it lets us, leave nothing alive.
-
-Standard library only, imports nothing of ours. Single-threaded: all signals that matter are blocked and taken
-one at a time with sigtimedwait, so nothing happens between two lines of this file.
+"""Keeps one segment's timebox, ends the leader as gently as possible and leaves nothing alive.
 
 Control is by signal: TERM = let it checkpoint and end, QUIT = end it now, USR1 = pause, USR2 = continue.
-The stop sequence: why, on disk → the stop signal to the leader alone (a signal to the whole group kills data
-workers first, and the checkpoint with them) → grace → TERM to everybody → 5 s → freeze, look again, KILL.
+The stop sequence: the reason, on disk → the stop signal to the leader alone (a signal to the whole group kills data
+workers first, and the checkpoint with them) → grace → TERM to everybody → 5 s → freeze, scan again, KILL.
+
+Single-threaded: all signals that matter are blocked and taken one at a time with sigtimedwait, so nothing happens
+between two lines of this file. Standard library only, imports nothing of Backprop.
 """
 
 import signal
@@ -20,15 +20,17 @@ from leader import Leader
 LINGER_S = 5.0
 KILL_PATIENCE_S = 10.0
 PAUSE_LIMIT_S = 600.0
-"""A worker continues or ends a paused run within five minutes. After ten there is none, and a frozen run would hold
-its VRAM for the rest of the night."""
+"""A worker continues or ends a paused run within five minutes. After ten the worker is gone, and a frozen run would
+hold its VRAM for the rest of the night."""
 CONTROL = {signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD}
-DEAF = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
 class Segment:
-    """The life of one leader, from just after its start. Durations in seconds on CLOCK_MONOTONIC. `paused`: frozen
-    by a supervisor that died since."""
+    """The life of one leader, from just after its start. Durations are in seconds on CLOCK_MONOTONIC.
+
+    `paused`: the leader was frozen by a supervisor that died since.
+    """
 
     def __init__(
         self,
@@ -54,17 +56,20 @@ class Segment:
         self._escalated = "none"
 
     def take_over(self, asked: str, ago_s: float, sent: bool) -> None:
-        """A supervisor that died since wrote down `ago_s` seconds ago that it was about to send the stop signal, and
-        perhaps that it had (`sent`). It is not sent twice: to many scripts a second one means "drop everything", in the
-        middle of their save. Where that is unknown, the signal was most likely not sent, as the note takes a disk's
-        time and the signal none; a leader that has ended counts as asked all the same."""
+        """Go on with the stop sequence of a supervisor that died.
+
+        `ago_s`: how long ago it noted in `stop.json` that it was about to send the stop signal. `sent`: whether it
+        noted that it had. The signal is not sent twice: to many scripts a second one means "drop everything", in the
+        middle of their save. Without the second note it was most likely not sent, since the note takes a disk's time
+        and the signal none. A leader that has ended counts as asked in either case.
+        """
         if sent or self._leader.ended():
             self._asked, self._asked_at_s = asked, self._now() - ago_s
         else:
             self._ask(asked)
 
     def run(self) -> dict[str, object]:
-        """Until nothing of the segment is alive. Returns the body of `exit.json`."""
+        """Supervise until nothing of the segment is alive; return the body of `exit.json`."""
         if self._asked is not None:
             self._thaw()
         while not self._leader.ended():
@@ -74,13 +79,13 @@ class Segment:
                 self._ask("timebox")
             elif self._asked_at_s is not None and self._now() >= self._asked_at_s + self._grace_s:
                 break
-            self._obey(self._wait(self._next_s()))
+            self._obey(self._wait(self._next_due_s()))
         ended_s = self._now()
         survivors = self._finish()
         return self._record(ended_s, survivors)
 
-    def _next_s(self) -> float | None:
-        """Seconds until something is due; None when only a signal can change anything."""
+    def _next_due_s(self) -> float | None:
+        """Return the seconds until something is due; None when only a signal can change anything."""
         due: list[float] = []
         if self._asked_at_s is not None:
             due.append(self._asked_at_s + self._grace_s - self._now())
@@ -111,17 +116,17 @@ class Segment:
             self._thaw()
 
     def _ask(self, why: str) -> None:
-        """Record why, then the stop signal to the leader alone. A leader that has just ended was not asked."""
+        """Record why, then send the stop signal to the leader alone. A leader that has just ended was not asked."""
         note: dict[str, object] = {"asked": why, "at_s": time.time(), "sent": False}
         files.write_if_possible(self._folder / "stop.json", note, durable=True)
         failpoint.at("asking")
         if self._leader.ended():
             return
-        # A leader we may not signal (it became another user) is asked all the same: its time is over.
+        # A leader that may not be signalled (it changed its user) counts as asked: its time is over.
         if process_tree.send(self._leader.process, self._stop_signal) or not self._leader.ended():
             self._asked, self._asked_at_s = why, self._now()
             files.write_if_possible(self._folder / "stop.json", note | {"sent": True})
-        # A stopped process takes a signal only when it runs again, whoever stopped it.
+        # A stopped process handles a signal only once it is continued, whoever stopped it.
         self._thaw()
 
     def _thaw(self) -> None:
@@ -131,7 +136,7 @@ class Segment:
             self._paused_at_s = None
 
     def _finish(self) -> list[process_tree.Process]:
-        """End whatever is still alive: TERM, a moment, then kill until nothing is left. Returns the survivors."""
+        """End whatever is still alive: TERM, a moment, then KILL until nothing is left. Return the survivors."""
         find, late = self._leader.find, not self._leader.ended()
         self._escalated = "term" if late else "none"
         end = self._now() + LINGER_S
@@ -140,16 +145,16 @@ class Segment:
         for process in find():
             process_tree.send(process, signal.SIGTERM)
         self._thaw()
-        # Not "until a look finds nobody": one at a program that forks without end may find nobody at any time.
+        # Not "until a scan finds nobody": with a program that forks without end, any scan may find nobody.
         while not (gone := self._leader.gone()) and self._now() < end:
             if self._wait(0.02) == signal.SIGQUIT:
                 break
-        left: list[process_tree.Process] = []
+        survivors: list[process_tree.Process] = []
         if not gone:
             self._escalated = "kill" if late else "none"
-            left = process_tree.kill_all(find, self._leader.cull, self._leader.gone, KILL_PATIENCE_S)
+            survivors = process_tree.kill_all(find, self._leader.cull, self._leader.gone, KILL_PATIENCE_S)
         self._leader.ended()
-        return left
+        return survivors
 
     def _record(self, ended_s: float, survivors: list[process_tree.Process]) -> dict[str, object]:
         status = self._leader.status()

@@ -1,8 +1,8 @@
-"""A supervisor that was started before it is needed waits here for its segment, and after a clean end for the next.
+"""Receives segments for a supervisor that was started before it is needed.
 
-Standard library only, imports nothing of ours. Through a socket come a segment's folder and, as a descriptor, the lock
-of its run; while that is under way the lock stays taken. The end of the socket is the end of the worker: then a
-supervisor without a segment has nothing to wait for.
+A segment's folder comes through a socket, together with the run's lock as a descriptor; the lock stays taken while it
+is under way. When the worker ends, so does the socket, and a supervisor without a segment ends too. Standard library
+only, imports nothing of Backprop.
 """
 
 # The module under `socket`: that one brings selectors and enums that a supervisor has no use for, 8 ms and 1 MiB.
@@ -18,15 +18,18 @@ ENDED = b"ended"
 
 
 class Channel:
-    """The supervisor's end."""
+    """The supervisor's end of the socket."""
 
     def __init__(self, descriptor: int) -> None:
-        # A leader that inherited it could speak in our name.
+        # A leader that inherited it could report an end in the supervisor's name.
         os.set_inheritable(descriptor, False)
         self._socket = _socket.socket(fileno=descriptor)
 
     def next_segment(self) -> tuple[Path, int] | None:
-        """(folder, descriptor of the run's lock); None once the worker is gone. Turns stderr to the segment's log."""
+        """Wait for a segment; return its folder and the descriptor of the run's lock, or None once the worker is gone.
+
+        Turns stderr to the segment's `supervisor.log`. Raises OSError.
+        """
         descriptors = array.array("i")
         data, extra, _, _ = self._socket.recvmsg(LONGEST_PATH, _socket.CMSG_SPACE(descriptors.itemsize))
         for level, kind, body in extra:
@@ -43,8 +46,8 @@ class Channel:
         os.close(log)
         return folder, descriptors[0]
 
-    def say_ended(self) -> bool:
-        """Tell the worker that this one is free again; False when there is none any more."""
+    def report_ended(self) -> bool:
+        """Report to the worker that this supervisor is free again; False when the worker is gone."""
         try:
             self._socket.send(ENDED)
         except OSError:
@@ -53,8 +56,7 @@ class Channel:
 
 
 def is_clean(control: Iterable[signal.Signals]) -> bool:
-    """Whether nothing of the segment is left in this process: no child, living or dead. Forgets what it was asked
-    while it ended."""
+    """Return whether the segment left no child behind, living or dead. Discards control signals that are pending."""
     while signal.sigtimedwait(control, 0) is not None:
         pass
     try:

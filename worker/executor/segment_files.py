@@ -1,0 +1,115 @@
+"""The JSON files in a segment's folder, as the worker writes and reads them.
+
+    order.json      written by the worker      what to run and for how long
+    processes.json  written by the supervisor  who the supervisor and the leader are, valid for one boot
+    stop.json       written by the supervisor  why the leader was asked to end: before the signal, and once more after
+    exit.json       written by the supervisor  how the segment ended
+
+A worker may read what another version wrote: unknown fields are ignored, and a field that was added later has a
+default. The supervisor is standard library only and has a reader and a writer of its own (`supervisor/files.py`).
+"""
+
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from backprop.scheduler.home.run_folder import write_synced
+
+ORDER: Final = "order.json"
+PROCESSES: Final = "processes.json"
+STOP: Final = "stop.json"
+EXIT: Final = "exit.json"
+
+T = TypeVar("T")
+
+
+class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`order.json`. `spec`: path of the run's `spec.json`, which has the environment of its shell; `environment` is
+    added to that. `cookie`: "NAME=value" entries that every process of the segment has in its environment, unless
+    it took them out. `promised_mib`: VRAM reserved on each GPU of the segment, for recovery."""
+
+    format: int = 1
+    spec: str
+    program: str
+    argv: tuple[str, ...]
+    cwd: str
+    umask: int
+    environment: dict[str, str]
+    cookie: tuple[str, ...]
+    timebox_s: float
+    promised_mib: int = 0
+    grace_s: float
+    stop_signal: int
+
+
+class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`processes.json`. `supervisor`, `leader`: pid and start ticks. `started_at_s`: Unix seconds."""
+
+    boot_id: str
+    supervisor: tuple[int, int]
+    leader: tuple[int, int]
+    started_at_s: float
+    started_monotonic_s: float | None = None
+
+
+class StopFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`stop.json`. `asked`: as in ExitRecord. `at_s`: Unix seconds. `sent`: whether the stop signal is known to have
+    been sent."""
+
+    asked: str
+    at_s: float
+    sent: bool = True
+
+
+class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`exit.json`, the recorded end of a segment. `asked`: "timebox", "asked", or None if the leader ended by itself.
+
+    `exit_code` is None when a signal ended the leader, or when nobody saw it end (`seen_to_end` False). `escalated`:
+    what it took after the grace: "none", "term" or "kill". `ended_at_s`: Unix seconds. `survivors`: pids that
+    outlived SIGKILL. `could_not_start`, `errno`: why there never was a leader.
+    """
+
+    format: int = 1
+    asked: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    seen_to_end: bool = True
+    escalated: str = "none"
+    running_s: float = 0.0
+    paused_s: float = 0.0
+    ended_at_s: float | None = None
+    survivors: tuple[int, ...] = ()
+    could_not_start: str | None = None
+    errno: int | None = None
+
+
+def write_order(folder: Path, order: OrderFile) -> None:
+    """Write `order.json`, whole or not at all. Not synced: a segment does not outlive the machine. Raises OSError."""
+    draft = folder / f"{ORDER}.tmp"
+    write_synced(draft, (msgspec.json.encode(order),), synced=False)
+    draft.replace(folder / ORDER)
+
+
+def read_order(folder: Path) -> OrderFile | None:
+    """Return the order of the segment in `folder`; None when it is missing or damaged, as for the other readers."""
+    return _read(folder / ORDER, OrderFile)
+
+
+def read_processes(folder: Path) -> ProcessesFile | None:
+    return _read(folder / PROCESSES, ProcessesFile)
+
+
+def read_stop(folder: Path) -> StopFile | None:
+    return _read(folder / STOP, StopFile)
+
+
+def read_exit(folder: Path) -> ExitRecord | None:
+    return _read(folder / EXIT, ExitRecord)
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError):
+        return None
