@@ -8,8 +8,7 @@ fairseq: checkpoint_utils.py · composer: trainer.py
 
 import glob
 import json
-import os
-from pathlib import Path
+from pathlib import PurePath
 from typing import Final
 
 from backprop.scheduler.recipes.predicates import (
@@ -25,17 +24,19 @@ from backprop.scheduler.recipes.predicates import (
     word,
 )
 from backprop.scheduler.recipes.recipe import CheckpointLocation, OnSignal, Recipe, Way
+from backprop.scheduler.recipes.source_reader import SourceReader
 
 SETTINGS_LIMIT_BYTES: Final = 64 << 10
 
 
-def ultralytics_runs() -> tuple[str, ...]:
-    """Where Ultralytics puts its runs: fixed in its settings file when it is first used, wherever that was."""
-    base = os.environ.get("YOLO_CONFIG_DIR") or "~/.config/Ultralytics"
+def ultralytics_runs(reader: SourceReader) -> tuple[str, ...]:
+    """Return the folder of Ultralytics' runs. Its settings file fixes it at the first use, wherever that was."""
+    base = reader.expand_user(reader.environment.get("YOLO_CONFIG_DIR") or "~/.config/Ultralytics")
     try:
-        with (Path(base).expanduser() / "settings.json").open("rb") as file:
-            folder = json.loads(file.read(SETTINGS_LIMIT_BYTES)).get("runs_dir")
-    except (OSError, ValueError, AttributeError, RuntimeError):
+        folder = json.loads(reader.read(PurePath(base, "settings.json"), SETTINGS_LIMIT_BYTES)).get(
+            "runs_dir"
+        )
+    except (ValueError, AttributeError):
         return ()
     usable = isinstance(folder, str) and folder.startswith("/") and "\0" not in folder
     return (glob.escape(folder),) if usable else ()

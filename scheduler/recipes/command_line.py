@@ -5,10 +5,12 @@ Loaded by every `backprop run`, so that it imports little: most scripts are look
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import Final
 
 import msgspec
+
+from backprop.scheduler.recipes.source_reader import SourceReader
 
 FORWARDING: Final = frozenset({"torchrun", "torch.distributed.run", "torch.distributed.launch"})
 """They pass the stop signal on to their workers and wait 30 s for them. Source: torch/distributed/elastic/
@@ -26,7 +28,6 @@ LAUNCHERS: Final = FORWARDING | {
 }
 ENTRIES: Final = frozenset({"yolo", "fairseq-train", "fairseq_cli.train"})
 """Console commands and modules with a recipe of their own."""
-READ_LIMIT_BYTES: Final = 1 << 20
 MAX_WORDS: Final = 2000
 MAX_WORD_CHARACTERS: Final = 4096
 _KEY: Final = re.compile(r"-{0,2}[A-Za-z_][\w.-]*", re.ASCII)
@@ -40,7 +41,7 @@ class Command(msgspec.Struct, frozen=True):
     """
 
     entry: str = ""
-    script: Path | None = None
+    script: PurePath | None = None
     launchers: frozenset[str] = frozenset()
     at: int = 0
     arguments: tuple[str, ...] = ()
@@ -55,7 +56,7 @@ def normal(name: str) -> str:
     return name.lstrip("-").replace("-", "_")
 
 
-def read_command(argv: Sequence[str], cwd: Path) -> Command:
+def read_command(argv: Sequence[str], cwd: PurePath, reader: SourceReader) -> Command:
     """Take a command apart. Raises nothing."""
     words = [word if len(word) <= MAX_WORD_CHARACTERS else "" for word in argv[:MAX_WORDS]]
     launchers: set[str] = set()
@@ -66,22 +67,11 @@ def read_command(argv: Sequence[str], cwd: Path) -> Command:
             launchers.add(name)
         elif name in ENTRIES:
             return _command(words, at, launchers, entry=name)
-        elif is_module and (found := _module(word, cwd)) is not None:
+        elif is_module and (found := _module(word, cwd, reader)) is not None:
             return _command(words, at, launchers, script=found)
-        elif word.endswith(".py") and _is_file(cwd / word):
+        elif word.endswith(".py") and reader.is_file(cwd / word):
             return _command(words, at, launchers, script=cwd / word)
     return Command()
-
-
-def read_script(path: Path) -> bytes:
-    """Its first MiB; nothing when it cannot be read, or is no regular file."""
-    if not _is_file(path):  # a FIFO would keep us waiting
-        return b""
-    try:
-        with path.open("rb") as file:
-            return file.read(READ_LIMIT_BYTES)
-    except OSError:
-        return b""
 
 
 def options_in(arguments: Sequence[str]) -> dict[str, str]:
@@ -106,21 +96,16 @@ def options_in(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _command(
-    words: Sequence[str], at: int, launchers: set[str], entry: str = "", script: Path | None = None
+    words: Sequence[str], at: int, launchers: set[str], entry: str = "", script: PurePath | None = None
 ) -> Command:
     arguments = tuple(words[at + 1 :])
     return Command(entry, script, frozenset(launchers), at + 1, arguments, options_in(arguments))
 
 
-def _module(name: str, cwd: Path) -> Path | None:
+def _module(name: str, cwd: PurePath, reader: SourceReader) -> PurePath | None:
     if not re.fullmatch(r"[A-Za-z_][\w.]*", name):
         return None
     path = cwd.joinpath(*name.split("."))
-    return next((one for one in (path.with_suffix(".py"), path / "__main__.py") if _is_file(one)), None)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+    return next(
+        (file for file in (path.with_suffix(".py"), path / "__main__.py") if reader.is_file(file)), None
+    )

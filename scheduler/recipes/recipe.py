@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from backprop.scheduler.recipes.predicates import Facts, Predicate
+from backprop.scheduler.recipes.source_reader import SourceReader
 
 
 class CheckpointLocation(msgspec.Struct, frozen=True):
@@ -19,7 +20,7 @@ class CheckpointLocation(msgspec.Struct, frozen=True):
     below: tuple[str, ...]
     named: tuple[str, ...] = ()
     default: str | None = None
-    roots: Callable[[], tuple[str, ...]] | None = None
+    roots: Callable[[SourceReader], tuple[str, ...]] | None = None
 
 
 class Way(msgspec.Struct, frozen=True):

@@ -62,7 +62,7 @@ class LoadedOption(msgspec.Struct, frozen=True):
     why: str
 
 
-def loading_option(
+def resume_option(
     script: Script, declared: Mapping[str, Option], folders: bool, names: tuple[str, ...] = ()
 ) -> LoadedOption | None:
     """The option to resume with, or None. `folders`: its checkpoints are directories. `names`: those that this

@@ -37,7 +37,6 @@ class Script(msgspec.Struct, frozen=True):
     keyword. `strings`: short ones, docstrings left out. `values`: what is assigned to a name or attribute or passed
     as a keyword; under "Call()" what is passed first to `Call`. `fields`: of dataclasses and their like, by class."""
 
-    parsed: bool = False
     modules: frozenset[str] = frozenset()
     uses: frozenset[str] = frozenset()
     words: frozenset[str] = frozenset()

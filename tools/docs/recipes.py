@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Final
 
-from backprop.scheduler.recipes.plan import LAUNCHER_GRACE_S
 from backprop.scheduler.recipes.recipe import CheckpointLocation, Recipe, Way
 from backprop.scheduler.recipes.registry import RECIPES
+from backprop.scheduler.recipes.stop_signal import LAUNCHER_GRACE_S
 
 HEAD: Final = """# Recipes
 
