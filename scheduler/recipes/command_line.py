@@ -1,6 +1,6 @@
-"""What does a command line start, through which launchers, with which arguments?
+"""Takes a command line apart: what it starts, through which launchers, with which arguments.
 
-Loaded by every `backprop run`, so that it imports little: most scripts are looked at no further.
+Every `backprop run` loads this module, so it imports little: most scripts are not examined any further.
 """
 
 import re
@@ -34,10 +34,11 @@ _KEY: Final = re.compile(r"-{0,2}[A-Za-z_][\w.-]*", re.ASCII)
 
 
 class Command(msgspec.Struct, frozen=True):
-    """`entry`: the console command or module, "" for a script. `launchers`: what stands before it.
+    """A command line taken apart.
 
-    `at`: where in argv the arguments begin. `given`: their values by name, dashes as underscores, the last one
-    winning; "" for one without a value. Of a dotted name (`trainer.max_steps`) the last part counts too.
+    `entry`: the console command or module, "" for a script. `launchers`: the known ones before it. `at`: where in argv
+    the arguments begin. `given`: their values by name, dashes as underscores, the last one winning; "" for one without
+    a value. Of a dotted name (`trainer.max_steps`) the last part counts too.
     """
 
     entry: str = ""
@@ -48,11 +49,12 @@ class Command(msgspec.Struct, frozen=True):
     given: Mapping[str, str] | None = None
 
     def value(self, name: str) -> str | None:
-        """What was given for this option; None when it was not."""
+        """Return what was given for this option; None when it was not."""
         return None if self.given is None else self.given.get(normal(name))
 
 
 def normal(name: str) -> str:
+    """Return an option's name without leading dashes, and with underscores for the others."""
     return name.lstrip("-").replace("-", "_")
 
 
@@ -67,16 +69,16 @@ def read_command(argv: Sequence[str], cwd: PurePath, reader: SourceReader) -> Co
             launchers.add(name)
         elif name in ENTRIES:
             return _command(words, at, launchers, entry=name)
-        elif is_module and (found := _module(word, cwd, reader)) is not None:
-            return _command(words, at, launchers, script=found)
+        elif is_module and (script := _module(word, cwd, reader)) is not None:
+            return _command(words, at, launchers, script=script)
         elif word.endswith(".py") and reader.is_file(cwd / word):
             return _command(words, at, launchers, script=cwd / word)
     return Command()
 
 
 def options_in(arguments: Sequence[str]) -> dict[str, str]:
-    """`--a=1`, `--a 1`, `a=1` and `A 1` (as yacs takes it) by name."""
-    found: dict[str, str] = {}
+    """Return the values of `--a=1`, `--a 1`, `a=1` and `A 1` (as yacs takes it) by name."""
+    values: dict[str, str] = {}
     for at, word in enumerate(arguments):
         name, equals, value = word.partition("=")
         if not _KEY.fullmatch(name):
@@ -90,9 +92,9 @@ def options_in(arguments: Sequence[str]) -> dict[str, str]:
             else:
                 continue
         key = normal(name)
-        found[key] = value
-        found[key.rpartition(".")[2]] = value
-    return found
+        values[key] = value
+        values[key.rpartition(".")[2]] = value
+    return values
 
 
 def _command(

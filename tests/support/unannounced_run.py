@@ -46,7 +46,11 @@ class Watched:
     def scanner(self) -> CheckpointScanner:
         recorded = queries.checkpoints(self.database, "r1")
         return CheckpointScanner(
-            get(self.database, "r1"), self.segment(), avoid=self.home, recorded=recorded, pids=lambda: self.pids
+            get(self.database, "r1"),
+            self.segment(),
+            avoid=self.home,
+            recorded=recorded,
+            pids=lambda: self.pids,
         )
 
     def store(self, found: list[ScannedCheckpoint]) -> None:

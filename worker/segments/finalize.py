@@ -142,7 +142,9 @@ class Finalizer:
         self.follow(end, settled)
 
     def _judged(self, run: RunRecord, segment: SegmentRecord, ending: SegmentResult) -> FinishedSegment:
-        chain = chain_of(run, segment, ending, checkpoints_of(self._context.home, self._context.database, run))
+        chain = chain_of(
+            run, segment, ending, checkpoints_of(self._context.home, self._context.database, run)
+        )
         failpoint.at("heard")
         return FinishedSegment(run, ending, named(next_move(run.spec, ending, chain), run.id))
 

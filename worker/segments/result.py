@@ -124,8 +124,7 @@ def chain_of(
         promised_mib=segment.promised_mib,
         peak_mib=segment.peak_mib,
         oom_retries=run.oom_retries,
-        resumable=newest_good(good)[0] is not None
-        or initial_checkpoint(run) is not None,
+        resumable=newest_good(good)[0] is not None or initial_checkpoint(run) is not None,
         advanced=run.last_step is not None
         and run.last_step > (-1 if segment.steps_from is None else segment.steps_from),
     )

@@ -117,7 +117,7 @@ CASES = {
         "python train.py",
         (),
         "train.py --resume_from_checkpoint CHECKPOINT",
-        extra={"note": "--checkpointing_steps is not given: it will save none"},
+        extra={"note": "--checkpointing_steps is not given, so it will save no checkpoint"},
     ),
     "lightning command line": Case(
         "lightning",
