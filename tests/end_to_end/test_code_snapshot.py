@@ -141,7 +141,7 @@ def test_ignored_data_is_found_beside_the_script_and_outputs_land_in_the_project
         "train.py",
         """
         import pathlib, sys
-        here = pathlib.Path(__file__).parent.parent
+        here = pathlib.Path(__file__).parent
         print((here / "data" / "x.bin").read_text())
         (here / "data" / "made").write_text("beside")
         pathlib.Path("out.txt").write_text("relative")
