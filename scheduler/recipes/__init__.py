@@ -8,7 +8,7 @@
 | `recipe`, `predicates` | what a recipe is made of |
 | `source_reader` | what recipes may read of the machine |
 | `command_line` | what a command starts, and with which arguments |
-| `script_parser`, `script_facts` | what a script's text says |
+| `syntax_tree`, `script_parser`, `script_facts` | what a script's text says |
 | `declared_options`, `path_expressions` | the options it declares, the paths it builds |
 | `checkpoint_patterns`, `resume_option`, `stop_signal` | where it saves, how it resumes, how it is stopped |
 

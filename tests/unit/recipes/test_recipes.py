@@ -19,8 +19,9 @@ from backprop.scheduler.recipes.command_line import ENTRIES, options_in, read_co
 from backprop.scheduler.recipes.declared_options import options_of
 from backprop.scheduler.recipes.plan import plan_for
 from backprop.scheduler.recipes.registry import BY_NAME, RECIPES
-from backprop.scheduler.recipes.script_parser import PARSE_LIMIT_BYTES, parse
+from backprop.scheduler.recipes.script_parser import parse
 from backprop.scheduler.recipes.source_reader import READ_LIMIT_BYTES
+from backprop.scheduler.recipes.syntax_tree import PARSE_LIMIT_BYTES
 from backprop.scheduler.spec import Plan, RunSpec
 from backprop.worker.checkpoints.resume import command_line
 from tests.support import training_scripts as trainers
