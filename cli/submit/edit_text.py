@@ -14,7 +14,7 @@ from backprop.cli.submit.submission import SCRIPT_SUFFIXES, checked, refuse_unde
 from backprop.scheduler.config.keys import BY_NAME, SettingKey
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.records import RunRecord
-from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.spec import Plan, RunSpec
 
 NONE: Final = "none"
 """TOML has no null."""
@@ -154,6 +154,7 @@ def _with_command(words: tuple[str, ...], spec: RunSpec, path: str) -> RunSpec:
     """The specification with another command, and with what is derived from one. Raises BadCommand."""
     if words == spec.argv:
         return spec
+    from backprop.cli.submit.source_reader import DiskReader
     from backprop.scheduler.recipes.plan import plan_for
 
     cwd = Path(spec.cwd)
@@ -165,11 +166,18 @@ def _with_command(words: tuple[str, ...], spec: RunSpec, path: str) -> RunSpec:
     before = Path(spec.script) if spec.script is not None else None
     plan = spec.plan
     # A plan that the user has chosen parts of stays.
-    if plan == plan_for(spec.argv, spec.program, before, cwd, None, (), spec.resume_arg):
-        plan = plan_for(words, program, script, cwd, None, (), spec.resume_arg)
+    if plan is not None and _same(
+        plan, plan_for(spec.argv, spec.program, before, cwd, DiskReader(), None, (), spec.resume_arg)
+    ):
+        plan = plan_for(words, program, script, cwd, DiskReader(), None, (), spec.resume_arg)
     return msgspec.structs.replace(
         spec, argv=words, program=program, script=str(script) if script is not None else None, plan=plan
     )
+
+
+def _same(plan: Plan, other: Plan) -> bool:
+    """Return whether two plans do the same. Their words may differ: another version may have written one of them."""
+    return msgspec.structs.replace(plan, why="", note="") == msgspec.structs.replace(other, why="", note="")
 
 
 def _program(first: str, cwd: Path, path: str) -> str:

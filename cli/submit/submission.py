@@ -171,10 +171,11 @@ def spec_of(
     asked: SubmissionRequest,
 ) -> RunSpec:
     """A specification with the settings that apply. Raises BadCommand."""
+    from backprop.cli.submit.source_reader import DiskReader
     from backprop.scheduler.recipes.plan import plan_for
 
     settings, sources = effective.settings, effective.sources
-    plan = plan_for(argv, program, script, cwd, asked.recipe, asked.globs, settings.resume_arg)
+    plan = plan_for(argv, program, script, cwd, DiskReader(), asked.recipe, asked.globs, settings.resume_arg)
     grace_s, stop_signal = settings.grace_s, settings.stop_signal
     if sources["grace_s"].layer == "default":
         grace_s = max(grace_s, plan.grace_s or 0.0)

@@ -1,14 +1,16 @@
-"""How are training scripts chained that say nothing to us? One entry for each framework, in `frameworks`.
+"""Recognises the framework of a script that announces nothing: where it saves, how it resumes. Text in, plan out.
 
 | module | |
 | --- | --- |
-| `plan` | what is done with this command line; the only one that others call |
-| `table` | the entries in the order in which they are tried, and their names |
-| `frameworks`, `scripts` | the entries: frameworks with a trainer of their own; scripts around a loop of their own |
-| `recipe`, `marks` | what an entry is made of |
-| `command`, `source`, `loose`, `declared`, `paths`, `loading` | what is known of a command and of its script's text |
-| `places` | where its checkpoints appear |
-| `page` | docs/recipes.md: `python -m tools.docs.recipes > docs/recipes.md` |
+| `plan` | makes the plan for a command; the only one that others call |
+| `registry` | the recipes in the order in which they are tried, and their names |
+| `catalog`, `catalog_plain` | the recipes: frameworks with a trainer of their own; scripts around a loop of their own |
+| `recipe`, `predicates` | what a recipe is made of |
+| `source_reader` | what recipes may read of the machine |
+| `command_line` | what a command starts, and with which arguments |
+| `syntax_tree`, `script_parser`, `script_facts` | what a script's text says |
+| `declared_options`, `path_expressions` | the options it declares, the paths it builds |
+| `checkpoint_patterns`, `resume_option`, `stop_signal` | where it saves, how it resumes, how it is stopped |
 
-A script is read, never run, and nothing but the script is read: what it imports from its own folder stays unknown.
+A script is read, never run, and only the script is read: what it imports from its own folder stays unknown.
 """

@@ -1,4 +1,4 @@
-"""The entries of frameworks that bring a trainer of their own. What each does was read in its source, named below.
+"""The recipes of frameworks that bring a trainer of their own. What each does was read in its source, named below.
 
 transformers: trainer.py, trainer_utils.py, trainer_jit_checkpoint.py · lightning: pytorch/trainer/connectors/
 {checkpoint,signal}_connector.py, callbacks/model_checkpoint.py · keras: callbacks/backup_and_restore.py · ultralytics:
@@ -8,8 +8,7 @@ fairseq: checkpoint_utils.py · composer: trainer.py
 
 import glob
 import json
-import os
-from pathlib import Path
+from pathlib import PurePath
 from typing import Final
 
 from backprop.scheduler.recipes.predicates import (
@@ -25,17 +24,19 @@ from backprop.scheduler.recipes.predicates import (
     word,
 )
 from backprop.scheduler.recipes.recipe import CheckpointLocation, OnSignal, Recipe, Way
+from backprop.scheduler.recipes.source_reader import SourceReader
 
 SETTINGS_LIMIT_BYTES: Final = 64 << 10
 
 
-def ultralytics_runs() -> tuple[str, ...]:
-    """Where Ultralytics puts its runs: fixed in its settings file when it is first used, wherever that was."""
-    base = os.environ.get("YOLO_CONFIG_DIR") or "~/.config/Ultralytics"
+def ultralytics_runs(reader: SourceReader) -> tuple[str, ...]:
+    """Return the folder of Ultralytics' runs. Its settings file fixes it at the first use, wherever that was."""
+    base = reader.expand_user(reader.environment.get("YOLO_CONFIG_DIR") or "~/.config/Ultralytics")
     try:
-        with (Path(base).expanduser() / "settings.json").open("rb") as file:
-            folder = json.loads(file.read(SETTINGS_LIMIT_BYTES)).get("runs_dir")
-    except (OSError, ValueError, AttributeError, RuntimeError):
+        folder = json.loads(reader.read(PurePath(base, "settings.json"), SETTINGS_LIMIT_BYTES)).get(
+            "runs_dir"
+        )
+    except (ValueError, AttributeError):
         return ()
     usable = isinstance(folder, str) and folder.startswith("/") and "\0" not in folder
     return (glob.escape(folder),) if usable else ()
@@ -76,10 +77,10 @@ HUGGINGFACE: Final = Recipe(
         OnSignal(given("enable_jit_checkpoint") | passes("enable_jit_checkpoint", True), signal="TERM"),
     ),
     grace_s=60,
-    cannot="its text hands no resume_from_checkpoint to train();"
-    " trainer.train(resume_from_checkpoint=os.environ.get('BACKPROP_RESUME_FROM')) would",
+    cannot="its text passes no resume_from_checkpoint to train();"
+    " use trainer.train(resume_from_checkpoint=os.environ.get('BACKPROP_RESUME_FROM'))",
     limits="`resume_from_checkpoint=True` alone fails in the first segment, where there is none yet. DeepSpeed's"
-    " directories are taken by their `trainer_state.json` too.",
+    " directories are recognised by their `trainer_state.json` too.",
 )
 
 _TRAINER: Final = uses(
@@ -117,10 +118,10 @@ LIGHTNING: Final = Recipe(
     stop_signal="TERM",
     on_signal=(OnSignal(mentions("OnExceptionCheckpoint") | passes("save_on_exception", True)),),
     grace_s=60,
-    cannot="its text hands no ckpt_path to fit();"
-    " trainer.fit(…, ckpt_path=os.environ.get('BACKPROP_RESUME_FROM')) would",
-    limits="Each segment writes into a `version_N` of its own; all of them are looked through. `ckpt_path='last'` finds"
-    " its file only where `dirpath` fixes the folder.",
+    cannot="its text passes no ckpt_path to fit();"
+    " use trainer.fit(…, ckpt_path=os.environ.get('BACKPROP_RESUME_FROM'))",
+    limits="Each segment writes into a `version_N` of its own; all of them are scanned. `ckpt_path='last'` finds its"
+    " file only if `dirpath` fixes the folder.",
 )
 
 KERAS: Final = Recipe(
@@ -134,7 +135,7 @@ KERAS: Final = Recipe(
     in_place=True,
     folders=True,
     ways=(Way("rerun"),),
-    limits="Keras 3. It deletes its folder when `fit` ends. A torn one it cannot get past by itself, unless its"
+    limits="Keras 3. It deletes its folder when `fit` ends. It fails on a torn checkpoint, unless its"
     " `double_checkpoint` is on.",
 )
 
@@ -159,9 +160,9 @@ ULTRALYTICS: Final = Recipe(
         Way("option", names=("resume",)),
     ),
     step=r"epoch(\d+)\.pt$",
-    cannot="its text has no option to resume with; as a command (yolo train …) it can",
-    limits="After its regular end the optimizer is taken out of `last.pt`: a segment that is started then says that"
-    " there is nothing to resume.",
+    cannot="its text has no option to resume with; the command (yolo train …) has one",
+    limits="After its regular end it removes the optimizer from `last.pt`: a segment started then reports that there is"
+    " nothing to resume.",
 )
 
 MMENGINE: Final = Recipe(
@@ -187,7 +188,7 @@ MMENGINE: Final = Recipe(
             " TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1",
         ),
     ),
-    limits="With a `--resume` that takes no value it goes by its own pointer file, `last_checkpoint`.",
+    limits="With a `--resume` that takes no value it follows its own pointer file, `last_checkpoint`.",
 )
 
 DETECTRON2: Final = Recipe(
@@ -204,7 +205,7 @@ DETECTRON2: Final = Recipe(
     ),
     step=r"model_(\d+)\.pth$",
     cannot="its text neither uses default_argument_parser nor declares --resume",
-    limits="It goes by its own pointer file, `last_checkpoint`.",
+    limits="It follows its own pointer file, `last_checkpoint`.",
 )
 
 FAIRSEQ: Final = Recipe(
@@ -222,8 +223,8 @@ FAIRSEQ: Final = Recipe(
         Way("rerun", when=~given("restore_file")),
     ),
     step=r"checkpoint_\d+_(\d+)\.pt$",
-    cannot="--restore-file with --reset-… begins anew each time",
-    limits="`fairseq-hydra-train` is not recognised: it gets a new folder each time.",
+    cannot="--restore-file with --reset-… starts over each time",
+    limits="`fairseq-hydra-train` is not recognised: it creates a new folder each time.",
 )
 
 COMPOSER: Final = Recipe(
@@ -238,7 +239,7 @@ COMPOSER: Final = Recipe(
     ),
     step=r"-ba(\d+)-",
     cannot="its text sets no autoresume=True, with a fixed run_name",
-    limits="`autoresume` wants a fixed `run_name`; Composer says so itself.",
+    limits="Composer requires a fixed `run_name` for autoresume.",
 )
 
 TIMM: Final = Recipe(
@@ -255,8 +256,8 @@ TIMM: Final = Recipe(
     ways=(Way("option", names=("resume",)),),
     step=r"checkpoint-(\d+)\.pth\.tar$",
     cannot="its text declares no --resume",
-    limits="Without `--experiment` each segment gets a folder with the time in its name; all are looked through. It"
-    " exits 0 on SIGINT, in the middle of an epoch, and saves nothing.",
+    limits="Without `--experiment` each segment gets a folder with the time in its name; all are scanned. On SIGINT it"
+    " exits 0 in the middle of an epoch and saves nothing.",
 )
 
 NANOGPT: Final = Recipe(
@@ -268,5 +269,5 @@ NANOGPT: Final = Recipe(
     in_place=True,
     # Only in this form, and the last one counts (configurator.py).
     ways=(Way("append", ("--init_from=resume",)),),
-    limits="It reads `ckpt.pt` in its `out_dir`, whatever it is told.",
+    limits="It reads `ckpt.pt` in its `out_dir`, whatever path it is given.",
 )

@@ -1,4 +1,4 @@
-"""The entries of scripts around a loop of their own: Accelerate's and diffusers' examples, and plain PyTorch."""
+"""The recipes of scripts around a loop of their own: Accelerate's and diffusers' examples, and plain PyTorch."""
 
 import ast
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def _unasked() -> Predicate:
         )
         return option.flag if empty else ""
 
-    return Predicate("`--checkpointing_steps` declared without a default and not given", evidence)
+    return Predicate("it declares `--checkpointing_steps` without a default, and that is not given", evidence)
 
 
 ACCELERATE: Final = Recipe(
@@ -51,14 +51,14 @@ ACCELERATE: Final = Recipe(
     folders=True,
     ways=(Way("option", names=("resume_from_checkpoint",)),),
     step=r"(?:checkpoint[-_]|step_|epoch_)(\d+)$",
-    advice=((_unasked(), "--checkpointing_steps is not given: it will save none"),),
+    advice=((_unasked(), "--checkpointing_steps is not given, so it will save no checkpoint"),),
     cannot="its text declares no --resume_from_checkpoint",
-    limits="With `--checkpointing_steps` left out most of these examples save none.",
+    limits="Without `--checkpointing_steps` most of these examples save no checkpoint.",
 )
 
 
 def find_saves(facts: Facts) -> RecipeMatch:
-    """Where its `torch.save` calls write; weights alone (`model.state_dict()`) only if it saves nothing else."""
+    """Return where its `torch.save` calls write; weights alone (`model.state_dict()`) only if it saves nothing else."""
     saves = list(_saves(facts))
     whole = [(patterns, node) for patterns, node, is_whole in saves if is_whole]
     chosen = whole or [(patterns, node) for patterns, node, _ in saves]
@@ -76,22 +76,22 @@ def find_saves(facts: Facts) -> RecipeMatch:
 
 
 def _saves(facts: Facts) -> Iterator[tuple[list[str], ast.expr | None, bool]]:
-    """(patterns, path's expression, whether more than one state_dict is saved) of each save."""
+    """Yield the patterns, the path's expression, and whether more than one state_dict is saved, for each save."""
     for call in _few(facts, "torch.save"):
         node = _argument(call, 1, "f")
-        what = _argument(call, 0, "obj")
+        saved = _argument(call, 0, "obj")
         weights = (
-            isinstance(what, ast.Call)
-            and isinstance(what.func, ast.Attribute)
-            and what.func.attr == "state_dict"
+            isinstance(saved, ast.Call)
+            and isinstance(saved.func, ast.Attribute)
+            and saved.func.attr == "state_dict"
         )
-        found = [pattern for each in facts.paths.all_of(node, call.within) for pattern in _narrowed(each)]
-        if found:
-            yield found, node, not weights
+        patterns = [pattern for each in facts.paths.all_of(node, call.within) for pattern in _narrowed(each)]
+        if patterns:
+            yield patterns, node, not weights
 
 
 def _narrowed(pattern: str) -> tuple[str, ...]:
-    """A name of which nothing is known would fit logs and data too: then only what looks like a checkpoint."""
+    """Replace an unknown name, which would fit logs and data too, by names that look like a checkpoint."""
     folder, slash, name = pattern.rpartition("/")
     if name.strip("*."):
         return (pattern,)
@@ -104,15 +104,15 @@ def _loaded(facts: Facts) -> set[str]:
 
 
 def _looked_for(facts: Facts) -> set[str]:
-    """What it asks to exist before it loads it: else the first segment would fail."""
-    found: set[str] = set()
+    """Return what it checks for before it loads it: else the first segment would fail."""
+    patterns: set[str] = set()
     for call in islice(facts.script.calls_of("exists", "isfile", "is_file"), MAX_SAVES):
         func = call.node.func
         node = (
             call.node.args[0] if call.node.args else func.value if isinstance(func, ast.Attribute) else None
         )
-        found.update(facts.paths.all_of(node, call.within))
-    return found
+        patterns.update(facts.paths.all_of(node, call.within))
+    return patterns
 
 
 def _few(facts: Facts, name: str) -> Iterator[Call]:
@@ -122,7 +122,7 @@ def _few(facts: Facts, name: str) -> Iterator[Call]:
 def _argument(call: Call, at: int, name: str) -> ast.expr | None:
     if len(call.node.args) > at:
         return call.node.args[at]
-    return next((one.value for one in call.node.keywords if one.arg == name), None)
+    return next((each.value for each in call.node.keywords if each.arg == name), None)
 
 
 PYTORCH: Final = Recipe(
@@ -132,6 +132,6 @@ PYTORCH: Final = Recipe(
     finds=find_saves,
     only_if_resumable=True,
     ways=(Way("option"),),
-    limits="Recognised only when it can be resumed: by an option that its text declares, or because it loads what it"
-    " saves when that is there.",
+    limits="Recognised only if it can be resumed: by an option that its text declares, or because it loads what it"
+    " saves if that exists.",
 )

@@ -1,14 +1,16 @@
-"""What does a command line start, through which launchers, with which arguments?
+"""Takes a command line apart: what it starts, through which launchers, with which arguments.
 
-Loaded by every `backprop run`, so that it imports little: most scripts are looked at no further.
+Every `backprop run` loads this module, so it imports little: most scripts are not examined any further.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import Final
 
 import msgspec
+
+from backprop.scheduler.recipes.source_reader import SourceReader
 
 FORWARDING: Final = frozenset({"torchrun", "torch.distributed.run", "torch.distributed.launch"})
 """They pass the stop signal on to their workers and wait 30 s for them. Source: torch/distributed/elastic/
@@ -26,36 +28,37 @@ LAUNCHERS: Final = FORWARDING | {
 }
 ENTRIES: Final = frozenset({"yolo", "fairseq-train", "fairseq_cli.train"})
 """Console commands and modules with a recipe of their own."""
-READ_LIMIT_BYTES: Final = 1 << 20
 MAX_WORDS: Final = 2000
 MAX_WORD_CHARACTERS: Final = 4096
 _KEY: Final = re.compile(r"-{0,2}[A-Za-z_][\w.-]*", re.ASCII)
 
 
 class Command(msgspec.Struct, frozen=True):
-    """`entry`: the console command or module, "" for a script. `launchers`: what stands before it.
+    """A command line taken apart.
 
-    `at`: where in argv the arguments begin. `given`: their values by name, dashes as underscores, the last one
-    winning; "" for one without a value. Of a dotted name (`trainer.max_steps`) the last part counts too.
+    `entry`: the console command or module, "" for a script. `launchers`: the known ones before it. `at`: where in argv
+    the arguments begin. `given`: their values by name, dashes as underscores, the last one winning; "" for one without
+    a value. Of a dotted name (`trainer.max_steps`) the last part counts too.
     """
 
     entry: str = ""
-    script: Path | None = None
+    script: PurePath | None = None
     launchers: frozenset[str] = frozenset()
     at: int = 0
     arguments: tuple[str, ...] = ()
     given: Mapping[str, str] | None = None
 
     def value(self, name: str) -> str | None:
-        """What was given for this option; None when it was not."""
+        """Return what was given for this option; None when it was not."""
         return None if self.given is None else self.given.get(normal(name))
 
 
 def normal(name: str) -> str:
+    """Return an option's name without leading dashes, and with underscores for the others."""
     return name.lstrip("-").replace("-", "_")
 
 
-def read_command(argv: Sequence[str], cwd: Path) -> Command:
+def read_command(argv: Sequence[str], cwd: PurePath, reader: SourceReader) -> Command:
     """Take a command apart. Raises nothing."""
     words = [word if len(word) <= MAX_WORD_CHARACTERS else "" for word in argv[:MAX_WORDS]]
     launchers: set[str] = set()
@@ -66,27 +69,16 @@ def read_command(argv: Sequence[str], cwd: Path) -> Command:
             launchers.add(name)
         elif name in ENTRIES:
             return _command(words, at, launchers, entry=name)
-        elif is_module and (found := _module(word, cwd)) is not None:
-            return _command(words, at, launchers, script=found)
-        elif word.endswith(".py") and _is_file(cwd / word):
+        elif is_module and (script := _module(word, cwd, reader)) is not None:
+            return _command(words, at, launchers, script=script)
+        elif word.endswith(".py") and reader.is_file(cwd / word):
             return _command(words, at, launchers, script=cwd / word)
     return Command()
 
 
-def read_script(path: Path) -> bytes:
-    """Its first MiB; nothing when it cannot be read, or is no regular file."""
-    if not _is_file(path):  # a FIFO would keep us waiting
-        return b""
-    try:
-        with path.open("rb") as file:
-            return file.read(READ_LIMIT_BYTES)
-    except OSError:
-        return b""
-
-
 def options_in(arguments: Sequence[str]) -> dict[str, str]:
-    """`--a=1`, `--a 1`, `a=1` and `A 1` (as yacs takes it) by name."""
-    found: dict[str, str] = {}
+    """Return the values of `--a=1`, `--a 1`, `a=1` and `A 1` (as yacs takes it) by name."""
+    values: dict[str, str] = {}
     for at, word in enumerate(arguments):
         name, equals, value = word.partition("=")
         if not _KEY.fullmatch(name):
@@ -100,27 +92,22 @@ def options_in(arguments: Sequence[str]) -> dict[str, str]:
             else:
                 continue
         key = normal(name)
-        found[key] = value
-        found[key.rpartition(".")[2]] = value
-    return found
+        values[key] = value
+        values[key.rpartition(".")[2]] = value
+    return values
 
 
 def _command(
-    words: Sequence[str], at: int, launchers: set[str], entry: str = "", script: Path | None = None
+    words: Sequence[str], at: int, launchers: set[str], entry: str = "", script: PurePath | None = None
 ) -> Command:
     arguments = tuple(words[at + 1 :])
     return Command(entry, script, frozenset(launchers), at + 1, arguments, options_in(arguments))
 
 
-def _module(name: str, cwd: Path) -> Path | None:
+def _module(name: str, cwd: PurePath, reader: SourceReader) -> PurePath | None:
     if not re.fullmatch(r"[A-Za-z_][\w.]*", name):
         return None
     path = cwd.joinpath(*name.split("."))
-    return next((one for one in (path.with_suffix(".py"), path / "__main__.py") if _is_file(one)), None)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+    return next(
+        (file for file in (path.with_suffix(".py"), path / "__main__.py") if reader.is_file(file)), None
+    )

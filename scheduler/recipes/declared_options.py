@@ -1,7 +1,7 @@
-"""Which options does a script's own text declare, and what does it say of them?
+"""Reads the options that a script's own text declares, and their help.
 
-Read from argparse and click calls, absl flags, and the fields or parameters that tyro, fire, typer, simple_parsing,
-draccus and HfArgumentParser make options of.
+They come from argparse and click calls, absl flags, and the fields or parameters that tyro, fire, typer,
+simple_parsing, draccus and HfArgumentParser make options of.
 """
 
 import ast
@@ -31,8 +31,12 @@ _FROM_FUNCTIONS: Final = {"tyro.cli", "fire.Fire", "typer.run", "draccus.wrap", 
 
 
 class Option(msgspec.Struct, frozen=True):
-    """`flag`: as it is typed. `takes`: a value that may be a path, nothing, a truth value, or something else (a number,
-    one of some choices, several). `joined`: it wants `--flag=value`. `default`: its expression."""
+    """A declared option.
+
+    `flag`: as it is typed. `takes`: "value" for what may be a path, "flag" for nothing, "bool" for a truth value,
+    "other" for a number, one of some choices, or several. `default`: its expression. `joined`: the script takes only
+    `--flag=value`.
+    """
 
     name: str
     flag: str
@@ -43,12 +47,12 @@ class Option(msgspec.Struct, frozen=True):
 
 
 def options_of(script: Script) -> dict[str, Option]:
-    """The declared options by name, dashes as underscores; of two with one name the first."""
-    found: dict[str, Option] = {}
+    """Return the declared options by name, dashes as underscores; of two with one name the first."""
+    options: dict[str, Option] = {}
     for call in script.calls:
         for option in _declared(script, call):
-            found.setdefault(option.name, option)
-    return found
+            options.setdefault(option.name, option)
+    return options
 
 
 def _declared(script: Script, call: Call) -> Iterator[Option]:
@@ -60,10 +64,10 @@ def _declared(script: Script, call: Call) -> Iterator[Option]:
         yield from _absl(call)
     if call.name in _FROM_CLASSES:
         for name in _names(call.node.args):
-            yield from (_field(one, call.name) for one in script.fields.get(name, ()))
+            yield from (_field(each, call.name) for each in script.fields.get(name, ()))
     if call.name in _FROM_FUNCTIONS:
         for name in _names(call.node.args):
-            yield from (_field(one, call.name) for one in script.parameters.get(name, ()))
+            yield from (_field(each, call.name) for each in script.parameters.get(name, ()))
 
 
 def _argparse(node: ast.Call) -> Iterator[Option]:
@@ -114,16 +118,16 @@ def _absl(call: Call) -> Iterator[Option]:
     kind = call.last.removeprefix("DEFINE_")
     takes: Takes = "value" if kind == "string" else "flag" if kind in ("bool", "boolean") else "other"
     default = call.node.args[1] if len(call.node.args) > 1 else None
-    told = words[2] if len(words) > 2 else _text(_keywords(call.node).get("help"))
-    yield Option(words[0], f"--{words[0]}", takes, told, default, joined=True)
+    text = words[2] if len(words) > 2 else _text(_keywords(call.node).get("help"))
+    yield Option(words[0], f"--{words[0]}", takes, text, default, joined=True)
 
 
-def _field(one: Parameter, maker: str) -> Option:
-    default, told = one.default, ""
+def _field(parameter: Parameter, maker: str) -> Option:
+    default, text = parameter.default, ""
     if isinstance(default, ast.Call):  # dataclasses.field(default=…, metadata={"help": …})
-        told = " ".join(_text(each) for each in ast.walk(default) if isinstance(each, ast.Constant))
+        text = " ".join(_text(each) for each in ast.walk(default) if isinstance(each, ast.Constant))
         default = _keywords(default).get("default")
-    kinds = _types(one.annotation)
+    kinds = _types(parameter.annotation)
     if kinds:
         takes: Takes = "value" if kinds & _TEXTS else "flag" if "bool" in kinds else "other"
     elif isinstance(default, ast.Constant) and isinstance(default.value, bool):
@@ -132,8 +136,8 @@ def _field(one: Parameter, maker: str) -> Option:
         takes = "value" if default is None or _text(default) or _is_none(default) else "other"
     if takes == "flag" and maker == "transformers.HfArgumentParser":
         takes = "bool"
-    dashed = one.name.replace("_", "-") if maker == "typer.run" else one.name
-    return Option(one.name, f"--{dashed}", takes, told, default, joined=maker == "fire.Fire")
+    dashed = parameter.name.replace("_", "-") if maker == "typer.run" else parameter.name
+    return Option(parameter.name, f"--{dashed}", takes, text, default, joined=maker == "fire.Fire")
 
 
 def _types(node: ast.expr | None) -> set[str]:
@@ -146,13 +150,13 @@ def _types(node: ast.expr | None) -> set[str]:
 
 
 def _flag(node: ast.Call) -> str | None:
-    """The longest spelling of an option; None for a positional argument."""
+    """Return the longest spelling of an option; None for a positional argument."""
     words = [_text(each) for each in node.args]
     return max((word for word in words if word.startswith("-") and len(word) > 1), key=len, default=None)
 
 
 def _keywords(node: ast.Call) -> dict[str, ast.expr]:
-    return {one.arg: one.value for one in node.keywords if one.arg is not None}
+    return {each.arg: each.value for each in node.keywords if each.arg is not None}
 
 
 def _names(nodes: list[ast.expr]) -> list[str]:
@@ -160,7 +164,7 @@ def _names(nodes: list[ast.expr]) -> list[str]:
 
 
 def _word(node: ast.expr | None) -> str:
-    """A name's, an attribute's last, or a string's text; "" for nothing, "?" for anything else."""
+    """Return a name, the last part of an attribute, or a string; "" for nothing, "?" for anything else."""
     match node:
         case None:
             return ""

@@ -1,4 +1,4 @@
-"""Which path does an expression of the script stand for? As a glob pattern: what only running would tell is a `*`."""
+"""Turns path expressions of a script into glob patterns: what only running would tell becomes a `*`."""
 
 import ast
 import glob
@@ -11,7 +11,7 @@ from backprop.scheduler.recipes.declared_options import Option
 from backprop.scheduler.recipes.script_facts import Call, Script
 
 MAX_EXPRESSIONS: Final = 5000
-"""Looked at for one script: names that refer to one another could be followed without end."""
+"""Read per script: names that refer to one another could be followed without end."""
 MAX_DEPTH: Final = 16
 _PERCENT: Final = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[a-zA-Z]")
 _BRACES: Final = re.compile(r"\{[^{}/]*\}")
@@ -29,7 +29,7 @@ class Paths:
         self._following: set[str] = set()
 
     def of(self, node: ast.expr | None, depth: int = 0) -> str | None:
-        """The pattern; None when nothing at all is known of it."""
+        """Return the pattern; None when nothing at all is known of it."""
         self._left -= 1
         if node is None or depth > MAX_DEPTH or self._left < 0:
             return None
@@ -48,7 +48,7 @@ class Paths:
             case ast.BinOp(op=ast.Mod(), left=ast.Constant(value=str(text))):
                 return _PERCENT.sub("*", glob.escape(text))
             case ast.BoolOp(op=ast.Or()):
-                return next((one for each in node.values if (one := self.of(each, depth + 1))), None)
+                return next((path for each in node.values if (path := self.of(each, depth + 1))), None)
             case ast.Call():
                 return self._call(node, depth)
             case ast.Name():
@@ -59,35 +59,38 @@ class Paths:
                 return None
 
     def all_of(self, node: ast.expr | None, within: str | None) -> list[str]:
-        """As `of`, for what may be a parameter of the function around it: one pattern for each call of it."""
+        """Return patterns as `of`; for a parameter of the function `within`, one for each call of that function."""
         if isinstance(node, ast.Name) and within is not None and node.id not in self._script.values:
-            found: list[str | None] = []
-            for one in self._script.parameters.get(within, ()):
-                if one.name == node.id:
-                    handed = [_argument(call, one.at, one.name) for call in self._script.calls_of(within)]
-                    found = [self.of(each) for each in (*handed, one.default) if each is not None]
-            if known := [each for each in found if each]:
+            paths: list[str | None] = []
+            for parameter in self._script.parameters.get(within, ()):
+                if parameter.name == node.id:
+                    calls = self._script.calls_of(within)
+                    arguments = [_argument(call, parameter.at, parameter.name) for call in calls]
+                    paths = [self.of(each) for each in (*arguments, parameter.default) if each is not None]
+            if known := [each for each in paths if each]:
                 return known
-        one = self.of(node)
-        return [one] if one else []
+        path = self.of(node)
+        return [path] if path else []
 
     def named(self, name: str) -> list[str]:
-        """What an option, a keyword or a variable of this name holds: of the command line, else of the option's
-        default, else of the text."""
+        """Return what an option, a keyword or a variable of this name holds.
+
+        From the command line, else from the option's default, else from the text.
+        """
         given = self._command.value(name)
         if given:
             return [glob.escape(given)] if "\0" not in given else []
         option = self._declared.get(name)
         if option is not None and (default := self.of(option.default)):
             return [default]
-        found = [self.of(each) for each in self._script.values.get(name, ())[:8]]
-        found += [
-            self.of(one.default)
-            for several in self._script.fields.values()
-            for one in several
-            if one.name == name
+        paths = [self.of(each) for each in self._script.values.get(name, ())[:8]]
+        paths += [
+            self.of(field.default)
+            for fields in self._script.fields.values()
+            for field in fields
+            if field.name == name
         ]
-        return list(dict.fromkeys(each for each in found if each))
+        return list(dict.fromkeys(each for each in paths if each))
 
     def _part(self, node: ast.expr, depth: int) -> str:
         if isinstance(node, ast.FormattedValue):
@@ -129,23 +132,26 @@ class Paths:
         option = self._declared.get(name)
         values = self._script.values.get(name, ())[:8]
         defaults = [
-            one.default
-            for several in (*self._script.parameters.values(), *self._script.fields.values())
-            for one in several
-            if one.name == name and one.default is not None
+            parameter.default
+            for parameters in (*self._script.parameters.values(), *self._script.fields.values())
+            for parameter in parameters
+            if parameter.name == name and parameter.default is not None
         ]
         self._following.add(name)
         try:
             if option is not None and (default := self.of(option.default, depth + 1)):
                 return default
-            known = {one for each in (*values, *defaults[:8]) if (one := self.of(each, depth + 1))}
+            known = {path for each in (*values, *defaults[:8]) if (path := self.of(each, depth + 1))}
         finally:
             self._following.discard(name)
         return known.pop() if len(known) == 1 else None
 
 
 def step_in(node: ast.expr | None, pattern: str) -> str | None:
-    """A regular expression for the step in such a file's name: when its last part has one `*`, made of a counter."""
+    """Return a regular expression for the step in the name of such a file.
+
+    None unless the last part of `pattern` has one `*` and `node`, the path's expression, a counter.
+    """
     name = pattern.rpartition("/")[2]
     if node is None or name.count("*") != 1:
         return None
@@ -157,7 +163,7 @@ def step_in(node: ast.expr | None, pattern: str) -> str | None:
 
 
 def _argument(call: Call, at: int, name: str) -> ast.expr | None:
-    """What a call hands over for a parameter."""
+    """Return what a call passes for a parameter."""
     for keyword in call.node.keywords:
         if keyword.arg == name:
             return keyword.value

@@ -1,9 +1,13 @@
-"""What is done with this command line: which recipe fits it, where it saves, how it is resumed?"""
+"""Makes the plan for a command: which recipe fits it, where it saves, how it is resumed.
+
+The only module of this package that others call. Every `backprop run` loads it; what most scripts do not need is
+imported where it is used.
+"""
 
 import glob
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -14,52 +18,54 @@ from backprop.scheduler.spec import Plan
 if TYPE_CHECKING:
     from backprop.scheduler.recipes.predicates import Facts
     from backprop.scheduler.recipes.recipe import Recipe, RecipeMatch, Way
+    from backprop.scheduler.recipes.source_reader import SourceReader
 
-LAUNCHER_GRACE_S: Final = 40.0
-"""torchrun waits 30 s for its workers before it kills them (torch/distributed/elastic/multiprocessing/api.py)."""
-_TRAINERS: Final = re.compile(
+_FRAMEWORKS: Final = re.compile(
     rb"torch|transformers|trl|lightning|keras|ultralytics|mm(?:engine|cv|\w{1,20}\.apis)|detectron2|composer|accelerate"
     rb"|timm|init_from"
 )
-_OURS: Final = re.compile(rb"(?m)^[ \t]*(?:import|from)[ \t]+backprop\b|checkpoint_saved")
-_READS_OURS: Final = b"BACKPROP_RESUME_FROM"
+_OUR_PROTOCOL: Final = re.compile(rb"(?m)^[ \t]*(?:import|from)[ \t]+backprop\b|checkpoint_saved")
+_OUR_VARIABLE: Final = b"BACKPROP_RESUME_FROM"
 
 
-class _Seen(msgspec.Struct, frozen=True):
+class _Subject(msgspec.Struct, frozen=True):
+    """A command and its script. `reads_variable`: the text names BACKPROP_RESUME_FROM."""
+
     facts: "Facts"
-    reads_ours: bool
+    reads_variable: bool
+    cwd: PurePath
+    reader: "SourceReader"
 
 
 def plan_for(
     argv: Sequence[str],
     program: str,
-    script: Path | None,
-    cwd: Path,
+    script: PurePath | None,
+    cwd: PurePath,
+    reader: "SourceReader",
     recipe_override: str | None = None,
     globs: Sequence[str] = (),
     resume_arg: str = "auto",
 ) -> Plan:
-    """The plan for a command as queued. Reads the script, at most 1 MiB of it. Raises BadCommand for a bad name or
-    glob.
+    """Return the plan for a command as queued. Raises BadCommand for a bad name or glob.
 
     `recipe_override`: a recipe's name, "none" for none, None for what is recognised. `globs`: the user's, relative to
     `cwd`; they replace the recipe's. `resume_arg`: the setting, which overrides how the recipe resumes. A script that
-    speaks our protocol keeps to it: no recipe, unless the user names one.
+    speaks our protocol gets no recipe, unless the user names one.
     """
     from backprop.scheduler.recipes.checkpoint_patterns import users_globs
 
-    own = users_globs(globs, cwd)
+    own = users_globs(globs, cwd, reader)
     named = _named(recipe_override)
-    found: Plan | None = None
+    plan = Plan()
     if recipe_override != "none":
-        seen = _look((program if program else argv[0], *argv[1:]), script, cwd, named is not None)
-        if seen is not None:
-            found = _chosen(named, seen, cwd)
-    plan = found or Plan()
+        command = (program if program else argv[0], *argv[1:])
+        subject = _examine(command, script, cwd, reader, forced=named is not None)
+        plan = (_choose(named, subject) if subject is not None else None) or plan
     if own:
         fixed = any(not glob.has_magic(each.rpartition("/")[2]) for each in own)
         plan = msgspec.structs.replace(plan, globs=own, in_place=plan.in_place or fixed)
-    return _plain(_overridden(_with_note(plan), resume_arg))
+    return _encodable(_overridden(_with_note(plan), resume_arg))
 
 
 def _named(name: str | None) -> "Recipe | None":
@@ -68,138 +74,105 @@ def _named(name: str | None) -> "Recipe | None":
     from backprop.scheduler.recipes.registry import BY_NAME
 
     if name not in BY_NAME:
-        raise BadCommand(f"--recipe {name} is not known; there are {', '.join(sorted(BY_NAME))}, and none")
+        raise BadCommand(f"unknown recipe {name}; use one of {', '.join(sorted(BY_NAME))}, or none")
     return BY_NAME[name]
 
 
-def _look(argv: Sequence[str], script: Path | None, cwd: Path, forced: bool) -> _Seen | None:
-    """What is known of the command; None when it is nothing that a recipe could be for. Cheap for most scripts."""
-    from backprop.scheduler.recipes.command_line import read_command, read_script
+def _examine(
+    argv: Sequence[str], script: PurePath | None, cwd: PurePath, reader: "SourceReader", forced: bool
+) -> _Subject | None:
+    """Return what is known of the command; None when no recipe could fit it. Cheap for most scripts.
 
-    command = read_command(argv, cwd)
+    `forced`: the user named a recipe, so examine any script.
+    """
+    from backprop.scheduler.recipes.command_line import read_command
+
+    command = read_command(argv, cwd, reader)
     path = command.script or (script if script is not None and script.suffix == ".py" else None)
-    text = read_script(path) if path is not None and not command.entry else b""
-    if not forced and not command.entry and (_OURS.search(text) or not _TRAINERS.search(text)):
+    text = reader.read(path) if path is not None and not command.entry else b""
+    if not forced and not command.entry and (_OUR_PROTOCOL.search(text) or not _FRAMEWORKS.search(text)):
         return None
     from backprop.scheduler.recipes.declared_options import options_of
     from backprop.scheduler.recipes.path_expressions import Paths
     from backprop.scheduler.recipes.predicates import Facts
-    from backprop.scheduler.recipes.script_parser import understand
+    from backprop.scheduler.recipes.script_parser import parse
 
-    known = understand(text)
-    declared = options_of(known)
-    return _Seen(Facts(command, known, declared, Paths(known, command, declared)), _READS_OURS in text)
+    parsed = parse(text)
+    declared = options_of(parsed)
+    facts = Facts(command, parsed, declared, Paths(parsed, command, declared))
+    return _Subject(facts, _OUR_VARIABLE in text, cwd, reader)
 
 
-def _chosen(named: "Recipe | None", seen: _Seen, cwd: Path) -> Plan | None:
+def _choose(named: "Recipe | None", subject: _Subject) -> Plan | None:
+    """Return the plan by the named recipe, else by the first that fits."""
     from backprop.scheduler.recipes.registry import RECIPES
 
     if named is not None:
-        return _plan(named, seen, cwd, "named by --recipe", forced=True)
+        return _plan(named, subject, "named by --recipe", forced=True)
     for recipe in RECIPES:
-        if evidence := recipe.known_by.evidence(seen.facts):
-            where = seen.facts.command.script
-            plan = _plan(recipe, seen, cwd, f"{where.name} has {evidence}" if where else evidence)
+        if evidence := recipe.known_by.evidence(subject.facts):
+            script = subject.facts.command.script
+            plan = _plan(recipe, subject, f"{script.name} has {evidence}" if script else evidence)
             if plan is not None:
                 return plan
     return None
 
 
-def _plan(recipe: "Recipe", seen: _Seen, cwd: Path, why: str, forced: bool = False) -> Plan | None:
+def _plan(recipe: "Recipe", subject: _Subject, why: str, forced: bool = False) -> Plan | None:
     from backprop.scheduler.recipes.checkpoint_patterns import globs_of
+    from backprop.scheduler.recipes.stop_signal import grace_s, on_signal
 
-    facts = seen.facts
-    found = recipe.finds(facts) if recipe.finds is not None else None
-    resumes, words, first, how = _way(recipe, facts, found, forced)
-    if seen.reads_ours:
+    facts = subject.facts
+    match = recipe.finds(facts) if recipe.finds is not None else None
+    resumes, words, first, how = _way(recipe, facts, match, forced)
+    if subject.reads_variable:
         resumes, words, how = "unknown", (), "it reads BACKPROP_RESUME_FROM itself"
     elif recipe.only_if_resumable and resumes == "none":
         return None
-    saves, signal = _on_signal(recipe, facts)
-    advice = next((text for mark, text in recipe.advice if mark.evidence(facts)), "")
+    saves, signal = on_signal(recipe, facts)
+    advice = next((text for condition, text in recipe.advice if condition.evidence(facts)), "")
     return Plan(
         recipe=recipe.name,
         why=f"{why}; {how}" if how else why,
-        globs=globs_of(recipe, facts, found, cwd),
+        globs=globs_of(recipe, facts, match, subject.cwd, subject.reader),
         needs=recipe.needs,
-        in_place=recipe.in_place or (found is not None and found.in_place),
+        in_place=recipe.in_place or (match is not None and match.in_place),
         resumes=resumes,
         resume_words=words,
         resume_at=_resume_at(facts, first) if words else None,
-        step_pattern=(found.step if found is not None else None) or recipe.step,
+        step_pattern=(match.step if match is not None else None) or recipe.step,
         saves_on_signal=saves,
         stop_signal=signal,
-        grace_s=_grace_s(recipe, facts, saves),
+        grace_s=grace_s(recipe, facts, saves),
         note=advice,
     )
 
 
 def _way(
-    recipe: "Recipe", facts: "Facts", found: "RecipeMatch | None", forced: bool
+    recipe: "Recipe", facts: "Facts", match: "RecipeMatch | None", forced: bool
 ) -> tuple[Literal["append", "rerun", "none", "unknown"], tuple[str, ...], bool, str]:
-    """(how it resumes, the words, whether they go first, why) by the first way that holds."""
-    from backprop.scheduler.recipes.resume_option import loading_option
+    """Return how the script resumes, the words, whether they go first, and why, by the first way that holds."""
+    from backprop.scheduler.recipes.resume_option import resume_option
 
     for way in recipe.ways:
         if way.kind == "option":
-            option = loading_option(facts.script, facts.declared, recipe.folders, way.names)
+            option = resume_option(facts.script, facts.declared, recipe.folders, way.names)
             if option is not None:
                 return "append", option.words, way.first, option.why
         elif way.when is None or way.when.evidence(facts):
             return way.kind, way.words, way.first, ""
-    if found is not None and found.rerun:
-        return "rerun", (), False, f"it loads {found.rerun} when that is there"
+    if match is not None and match.rerun:
+        return "rerun", (), False, f"it loads {match.rerun} if that file exists"
     if forced:
         certain: Sequence[Way] = [way for way in recipe.ways if way.kind != "option"]
         if certain and certain[0].kind != "option":
             return certain[0].kind, certain[0].words, certain[0].first, ""
-        return "unknown", (), False, "how it resumes could not be read from its text: --resume-arg tells"
+        return "unknown", (), False, "its text does not show how it resumes; say it with --resume-arg"
     return "none", (), False, recipe.cannot
 
 
-def _on_signal(recipe: "Recipe", facts: "Facts") -> tuple[bool, str | None]:
-    """(whether it saves when it is asked to stop, the signal to ask it with if not the usual one)."""
-    from backprop.scheduler.recipes.command_line import FORWARDING
-
-    told = next((each for each in recipe.on_signal if each.when.evidence(facts)), None)
-    if told is not None:
-        saves, signal = True, told.signal or recipe.stop_signal
-    elif handled := _handled(facts):
-        saves, signal = True, None if "INT" in handled else handled[0]
-    else:
-        saves, signal = any("save" in name for name in facts.script.on_interrupt), recipe.stop_signal
-    # Only torch's own launcher is known to pass the signal on.
-    return saves and facts.command.launchers <= FORWARDING, signal
-
-
-def _handled(facts: "Facts") -> list[str]:
-    """The signals that the script's own text installs a handler for, the likeliest to save first."""
-    import ast
-
-    found = {
-        node.attr.removeprefix("SIG")
-        for call in facts.script.calls
-        if call.name == "signal.signal" and len(call.node.args) == 2
-        for node in call.node.args[:1]
-        if isinstance(node, ast.Attribute) and _is_handler(call.node.args[1])
-    }
-    return [name for name in ("TERM", "USR1", "INT", "USR2", "HUP") if name in found]
-
-
-def _is_handler(node: object) -> bool:
-    import ast
-
-    return not (isinstance(node, ast.Attribute) and node.attr in ("SIG_IGN", "SIG_DFL"))
-
-
-def _grace_s(recipe: "Recipe", facts: "Facts", saves: bool) -> float | None:
-    wanted_s = [LAUNCHER_GRACE_S] if facts.command.launchers else []
-    wanted_s += [recipe.grace_s] if saves and recipe.grace_s is not None else []
-    return max(wanted_s, default=None)
-
-
 def _resume_at(facts: "Facts", first: bool) -> int | None:
-    """Where in argv the words go; None for the end, where they beat what is there already."""
+    """Return where in argv the words go; None for the end, where they override earlier ones."""
     command = facts.command
     if first or "REMAINDER" in facts.script.words:
         return command.at
@@ -210,12 +183,12 @@ def _with_note(plan: Plan) -> Plan:
     if plan.recipe == "none" or plan.globs or plan.resumes == "none":
         return plan
     return msgspec.structs.replace(
-        plan, note="where it saves could not be read from its text: --checkpoint-glob tells"
+        plan, note="its text does not show where it saves; say it with --checkpoint-glob"
     )
 
 
-def _plain(plan: Plan) -> Plan:
-    """The same, unless the text had half a character in what was taken from it: no file could be named so."""
+def _encodable(plan: Plan) -> Plan:
+    """Return `plan`, or an empty one if text taken from the script holds a lone surrogate, which names no file."""
     try:
         msgspec.json.encode(plan)
     except UnicodeEncodeError:
@@ -224,7 +197,7 @@ def _plain(plan: Plan) -> Plan:
 
 
 def _overridden(plan: Plan, resume_arg: str) -> Plan:
-    """What the user's setting makes of it: words of its own, or nothing appended."""
+    """Return `plan` with the user's setting applied: words of its own, or nothing appended."""
     if resume_arg == "auto":
         return plan
     if resume_arg == "none":

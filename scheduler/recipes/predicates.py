@@ -1,6 +1,6 @@
-"""What can be told of a command and its script, as marks that entries are put together from.
+"""Predicates over a command and its script, from which recipes are composed.
 
-A mark gives its evidence in words, "" where it does not hold; `&`, `|` and `~` put marks together. A `*` in a
+A predicate gives its evidence in words, "" where it does not hold; `&`, `|` and `~` combine predicates. A `*` in a
 pattern stands for anything.
 """
 
@@ -16,7 +16,7 @@ from backprop.scheduler.recipes.script_facts import Script
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """All that is known. `declared`: the script's own options."""
+    """All that is known of a command. `declared`: the script's own options."""
 
     command: Command
     script: Script
@@ -25,7 +25,7 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 class Predicate(msgspec.Struct, frozen=True):
-    """`says`: for the documentation."""
+    """`says`: a clause for the documentation."""
 
     says: str
     evidence: Callable[[Facts], str]
@@ -44,99 +44,99 @@ class Predicate(msgspec.Struct, frozen=True):
 
     def __invert__(self) -> "Predicate":
         return Predicate(
-            f"without {self.says}", lambda facts: "" if self.evidence(facts) else f"no {self.says}"
+            f"not ({self.says})", lambda facts: "" if self.evidence(facts) else f"no {self.says}"
         )
 
 
 def command(*names: str) -> Predicate:
-    """One of these console commands or modules is started."""
+    """Hold if one of these console commands or modules is started."""
     return Predicate(
-        f"the command {' or '.join(f'`{name}`' for name in names)}",
+        f"the command is {' or '.join(f'`{name}`' for name in names)}",
         lambda facts: f"the command {facts.command.entry}" if facts.command.entry in names else "",
     )
 
 
 def word(*words: str) -> Predicate:
-    """One of these words is among the arguments."""
+    """Hold if one of these words is among the arguments."""
     return Predicate(
-        f"the argument {' or '.join(f'`{one}`' for one in words)}",
-        lambda facts: next((f"the argument {one}" for one in words if one in facts.command.arguments), ""),
+        f"an argument is {' or '.join(f'`{each}`' for each in words)}",
+        lambda facts: next((f"the argument {each}" for each in words if each in facts.command.arguments), ""),
     )
 
 
 def given(*names: str) -> Predicate:
-    """One of these options is among the arguments."""
+    """Hold if one of these options is among the arguments."""
     return Predicate(
-        f"{' or '.join(f'`--{name}`' for name in names)} given",
+        f"{' or '.join(f'`--{name}`' for name in names)} is given",
         lambda facts: next((f"--{name}" for name in names if facts.command.value(name) is not None), ""),
     )
 
 
 def uses(*patterns: str) -> Predicate:
-    """The script uses something that it imported from there."""
+    """Hold if the script uses something that it imported from there."""
 
     def evidence(facts: Facts) -> str:
-        found = (name for name in facts.script.uses if any(_fits(name, one) for one in patterns))
-        return min(found, key=lambda name: (len(name), name), default="")
+        matches = (name for name in facts.script.uses if any(_fits(name, each) for each in patterns))
+        return min(matches, key=lambda name: (len(name), name), default="")
 
-    return Predicate(f"{' or '.join(f'`{one}`' for one in patterns)} used", evidence)
+    return Predicate(f"it uses {' or '.join(f'`{each}`' for each in patterns)}", evidence)
 
 
 def calls(*methods: str) -> Predicate:
-    """A method of this name is called."""
+    """Hold if the script calls a method of this name."""
     return Predicate(
-        f"{' or '.join(f'`.{one}()`' for one in methods)} called",
+        f"it calls {' or '.join(f'`.{each}()`' for each in methods)}",
         lambda facts: next((f".{call.last}()" for call in facts.script.calls_of(*methods)), ""),
     )
 
 
 def imports(*modules: str) -> Predicate:
-    """A module of these, or one inside of it, is imported."""
+    """Hold if the script imports one of these modules, or one inside of it."""
 
     def evidence(facts: Facts) -> str:
-        inside = tuple(f"{one}." for one in modules)
+        inside = tuple(f"{each}." for each in modules)
         return min(
             (f"import {m}" for m in facts.script.modules if m in modules or m.startswith(inside)), default=""
         )
 
-    return Predicate(f"{' or '.join(f'`{one}`' for one in modules)} imported", evidence)
+    return Predicate(f"it imports {' or '.join(f'`{each}`' for each in modules)}", evidence)
 
 
 def mentions(*words: str) -> Predicate:
-    """All these names, attributes or keywords stand in the code; not in a comment or string."""
+    """Hold if the code has all these names, attributes or keywords; comments and strings do not count."""
     return Predicate(
-        " and ".join(f"`{one}`" for one in words) + " in the code",
+        f"its code names {' and '.join(f'`{each}`' for each in words)}",
         lambda facts: words[0] if facts.script.words.issuperset(words) else "",
     )
 
 
 def strings(*texts: str) -> Predicate:
-    """All these strings stand in the code."""
+    """Hold if the code has all these strings."""
     return Predicate(
-        " and ".join(f"`'{one}'`" for one in texts),
+        "its code has " + " and ".join(f"`'{each}'`" for each in texts),
         lambda facts: texts[0] if facts.script.strings.issuperset(texts) else "",
     )
 
 
 def passes(name: str, *values: object) -> Predicate:
-    """A keyword or variable of this name holds one of these constants somewhere."""
+    """Hold if a keyword or variable of this name gets one of these constants somewhere."""
 
     def evidence(facts: Facts) -> str:
         held = facts.script.values.get(name, ())
         same = (each for each in held if isinstance(each, ast.Constant) and _among(each.value, values))
         return next((f"{name}={each.value!r}" for each in same), "")
 
-    return Predicate(" or ".join(f"`{name}={value!r}`" for value in values), evidence)
+    return Predicate(f"it sets {' or '.join(f'`{name}={value!r}`' for value in values)}", evidence)
 
 
 def computes(name: str) -> Predicate:
-    """A keyword or variable of this name gets what only running would tell."""
+    """Hold if a keyword or variable of this name gets a value that only running would tell."""
 
     def evidence(facts: Facts) -> str:
         held = facts.script.values.get(name, ())
         return name if any(not isinstance(each, ast.Constant) for each in held) else ""
 
-    return Predicate(f"`{name}=` worked out by the script", evidence)
+    return Predicate(f"it computes `{name}`", evidence)
 
 
 def _fits(name: str, pattern: str) -> bool:
@@ -147,5 +147,5 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def _among(value: object, values: tuple[object, ...]) -> bool:
-    """True and 1 are equal, and not the same."""
-    return any(value == one and type(value) is type(one) for one in values)
+    """Return whether `value` is among them by value and type: True and 1 are equal, and not the same."""
+    return any(value == each and type(value) is type(each) for each in values)

@@ -1,4 +1,4 @@
-"""What is an entry made of?"""
+"""Defines what a recipe is made of."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -6,25 +6,30 @@ from typing import Literal
 import msgspec
 
 from backprop.scheduler.recipes.predicates import Facts, Predicate
+from backprop.scheduler.recipes.source_reader import SourceReader
 
 
 class CheckpointLocation(msgspec.Struct, frozen=True):
     """Where checkpoints appear: `below`, in the folder that one of the options, keywords or variables `named` holds.
 
-    Of several that hold something the first counts. Without any: in `default`, relative to the current directory, or
-    nowhere. "<x>" in `below` is what the option x holds and whatever is added to it, else anything.
-    `roots`: more folders, found elsewhere.
+    The first of `named` that holds something counts. Without any: in `default`, relative to the current directory, or
+    nowhere. "<x>" in `below` is what the option x holds and whatever follows it, else anything. `roots`: returns more
+    folders.
     """
 
     below: tuple[str, ...]
     named: tuple[str, ...] = ()
     default: str | None = None
-    roots: Callable[[], tuple[str, ...]] | None = None
+    roots: Callable[[SourceReader], tuple[str, ...]] | None = None
 
 
 class Way(msgspec.Struct, frozen=True):
-    """One way to resume, taken when `when` holds. `kind` "option": with an option that the script's text declares
-    (`loading`); `names`: those that it is known for. `first`: the words go before the other arguments."""
+    """One way to resume, taken if `when` holds.
+
+    `kind` "append": with `words`; "rerun": with the same command; "option": with an option that the script's text
+    declares (`resume_option`). `names`: options that this framework's scripts are known for. `first`: the words go
+    before the other arguments.
+    """
 
     kind: Literal["append", "rerun", "option"]
     words: tuple[str, ...] = ()
@@ -34,7 +39,7 @@ class Way(msgspec.Struct, frozen=True):
 
 
 class OnSignal(msgspec.Struct, frozen=True):
-    """It saves when it gets this signal, if `when` holds."""
+    """The script saves on this signal (None for the recipe's), if `when` holds."""
 
     when: Predicate
     signal: str | None = None
@@ -43,13 +48,14 @@ class OnSignal(msgspec.Struct, frozen=True):
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """One framework.
 
-    `anywhere`: where no place is named, or a configuration file may name another one, these are looked for in the
-    current directory and up to two folders below it. `finds`: patterns that no place can describe. `needs`: files that
-    a whole checkpoint directory has. `in_place`: it overwrites its checkpoint. `folders`: its checkpoints are
-    directories. `ways`: the first that holds is taken; without one it cannot be resumed, for the reason `cannot`, or,
-    `only_if_resumable`, is not recognised at all. `step`: a regular expression, its first group the step in a name.
-    `stop_signal`, and `grace_s` if it saves on it: unless the user says otherwise. `advice`: what to tell the user when
-    the mark holds. `limits`: what to know, for the documentation.
+    `places`: where its checkpoints appear. `anywhere`: patterns for the current directory and up to two folders below
+    it, used if no place is named or a configuration file may name another one. `finds`: finds patterns that no place
+    can describe. `needs`: patterns of files that a whole checkpoint directory has. `in_place`: it overwrites its
+    checkpoint. `folders`: its checkpoints are directories. `ways`: the first that holds is taken. Without one the
+    script cannot be resumed, for the reason `cannot`; if `only_if_resumable`, it is not recognised at all. `step`: a
+    regular expression, its first group the step in a name. `stop_signal`, and `grace_s` if it saves on that signal:
+    unless the user says otherwise. `advice`: notes for the user, each with its condition. `limits`: what to know, for
+    the documentation.
     """
 
     name: str
@@ -74,8 +80,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecipeMatch(msgspec.Struct, frozen=True):
-    """What `finds` found: patterns, one overwritten in place among them, the step in a name; `rerun`: the script
-    loads what it saves, if it is there."""
+    """What a recipe's `finds` returns.
+
+    `in_place`: a file of `patterns` is overwritten in place. `step`: a regular expression for the step in a name.
+    `rerun`: a pattern of what the script both saves and, if it exists, loads; "" for none.
+    """
 
     patterns: tuple[str, ...] = ()
     in_place: bool = False

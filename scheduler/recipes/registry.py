@@ -1,4 +1,4 @@
-"""Which recipes are there? In the order in which they are tried: a script around a framework uses PyTorch too."""
+"""Lists the recipes in the order in which they are tried: a script around a framework uses PyTorch too."""
 
 from typing import Final
 

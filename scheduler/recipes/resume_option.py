@@ -1,7 +1,7 @@
-"""Which of a script's own options makes it resume from a checkpoint? Only one of which that is sure.
+"""Chooses which of a script's own options makes it resume from a checkpoint; none unless that is certain.
 
 `--checkpoint` may name an output, weights to fine-tune from, or what to evaluate; `--resume` may want an id. In doubt
-the answer is none: the chain then ends after one box with advice, which costs less than a night of starting over.
+the answer is none: the chain then ends after one timebox with advice, which costs less than a night of restarts.
 """
 
 import ast
@@ -55,18 +55,21 @@ _LOADER: Final = re.compile(r"load|resume|restore", re.I)
 _SAVER: Final = re.compile(r"save|dump|write", re.I)
 
 
-class LoadedOption(msgspec.Struct, frozen=True):
-    """`words`: to append, with {checkpoint} where the path goes. `why`: the option and what it was told by."""
+class ResumeOption(msgspec.Struct, frozen=True):
+    """`words`: to append, with {checkpoint} where the path goes. `why`: the option, in words."""
 
     words: tuple[str, ...]
     why: str
 
 
-def loading_option(
+def resume_option(
     script: Script, declared: Mapping[str, Option], folders: bool, names: tuple[str, ...] = ()
-) -> LoadedOption | None:
-    """The option to resume with, or None. `folders`: its checkpoints are directories. `names`: those that this
-    framework's scripts are known for, besides the usual ones."""
+) -> ResumeOption | None:
+    """Return the option to resume with, or None.
+
+    `folders`: the checkpoints are directories. `names`: options that this framework's scripts are known for, besides
+    the usual ones.
+    """
     uses = _uses(script)
     for name in (*names, *RESUMING):
         option = declared.get(name)
@@ -81,24 +84,24 @@ def loading_option(
         if option is not None and option.takes in ("flag", "bool") and not _is_on(option):
             words = (option.flag,) if option.takes == "flag" else (option.flag, "True")
             words = (f"{option.flag}=true",) if option.joined else words
-            return LoadedOption(words, f"its own option {option.flag}")
+            return ResumeOption(words, f"its own option {option.flag}")
     return None
 
 
-def _with_path(option: Option) -> LoadedOption:
+def _with_path(option: Option) -> ResumeOption:
     words = (f"{option.flag}={{checkpoint}}",) if option.joined else (option.flag, "{checkpoint}")
-    return LoadedOption(words, f"its own option {option.flag}")
+    return ResumeOption(words, f"its own option {option.flag}")
 
 
 def _names_checkpoint(option: Option, folders: bool) -> bool:
-    """Whether an option that is called resume wants a path to one of its checkpoints."""
+    """Return whether an option named like a resume takes a path to one of its checkpoints."""
     if _OTHER_THING.search(option.help):
         return False
     return folders or not _FOLDER.search(option.help) or _FILE.search(option.help) is not None
 
 
 def _resumes(option: Option, uses: set[str], script: Script) -> bool:
-    """Whether an option that may mean several things means a resume, by its help and by what is done with it."""
+    """Return whether an ambiguous option means a resume, by its help and by what the script does with it."""
     if "save" in uses or _NOT_RESUMING.search(option.help) or _OTHER_THING.search(option.help):
         return False
     if "fit" in uses:
@@ -109,7 +112,7 @@ def _resumes(option: Option, uses: set[str], script: Script) -> bool:
 
 
 def _restores_optimizer(script: Script) -> bool:
-    """Weights alone are loaded to evaluate or to fine-tune; who resumes loads the optimizer's state too."""
+    """Return whether the script loads an optimizer's state. Weights alone are loaded to evaluate or to fine-tune."""
     for call in script.calls_of("load_state_dict", "load_state"):
         func = call.node.func
         owner = func.value if isinstance(func, ast.Attribute) else None
@@ -126,10 +129,10 @@ def _restores_optimizer(script: Script) -> bool:
 
 
 def _uses(script: Script) -> dict[str, set[str]]:
-    """What is done with each name that may be an option: load, save, fit (a trainer is given it to resume from)."""
-    found: dict[str, set[str]] = {}
+    """Return what is done with each name that may be an option: load, save, fit (a trainer resumes from it)."""
+    uses: dict[str, set[str]] = {}
     for call in script.calls:
-        for kind, node in _handed(call):
+        for kind, node in _arguments(call):
             for each in ast.walk(node):
                 name = (
                     each.attr
@@ -139,15 +142,15 @@ def _uses(script: Script) -> dict[str, set[str]]:
                     else None
                 )
                 if name in LOADING:
-                    found.setdefault(name, set()).add(kind)
+                    uses.setdefault(name, set()).add(kind)
                 elif isinstance(each, ast.Name):  # path = args.checkpoint, then torch.load(path)
                     for value in script.values.get(each.id, ())[:4]:
                         if isinstance(value, ast.Attribute) and value.attr in LOADING:
-                            found.setdefault(value.attr, set()).add(kind)
-    return found
+                            uses.setdefault(value.attr, set()).add(kind)
+    return uses
 
 
-def _handed(call: Call) -> Iterator[tuple[str, ast.expr]]:
+def _arguments(call: Call) -> Iterator[tuple[str, ast.expr]]:
     for keyword in call.node.keywords:
         if call.last in ("fit", "train") and keyword.arg in ("ckpt_path", "resume_from_checkpoint"):
             yield "fit", keyword.value

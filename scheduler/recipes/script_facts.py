@@ -1,4 +1,4 @@
-"""What a script's text says, as it is handed on to those who conclude from it."""
+"""Holds what a script's text says."""
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +10,8 @@ LONGEST_STRING: Final = 200
 
 
 class Call(msgspec.Struct, frozen=True):
-    """`name`: where what is called comes from ("torch.save"), else "." and the method's name (".fit"). `within`: the
-    function around it."""
+    """A call. `name`: where what is called comes from ("torch.save"), else "." and the method's name (".fit").
+    `within`: the function around it."""
 
     name: str
     node: ast.Call
@@ -23,7 +23,7 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Parameter(msgspec.Struct, frozen=True):
-    """A function's parameter: its place among them, its default, whether it has an annotation."""
+    """A parameter of a function, or a field of a class. `at`: its position; -1 for a keyword-only parameter."""
 
     function: str
     at: int
@@ -33,11 +33,14 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 class Script(msgspec.Struct, frozen=True):
-    """What was found. `uses`: where the imported names that are used come from. `words`: every name, attribute and
-    keyword. `strings`: short ones, docstrings left out. `values`: what is assigned to a name or attribute or passed
-    as a keyword; under "Call()" what is passed first to `Call`. `fields`: of dataclasses and their like, by class."""
+    """What a script's text says.
 
-    parsed: bool = False
+    `modules`: the imported ones. `uses`: where the imported names that are used come from. `words`: every name,
+    attribute and keyword. `strings`: short ones without docstrings. `values`: what is assigned to a name or attribute,
+    or passed as a keyword; under "Call()" what is passed first to `Call`. `parameters`: by function. `fields`: of
+    dataclasses and the like, by class. `on_interrupt`: what is called where KeyboardInterrupt is caught.
+    """
+
     modules: frozenset[str] = frozenset()
     uses: frozenset[str] = frozenset()
     words: frozenset[str] = frozenset()
@@ -51,5 +54,5 @@ class Script(msgspec.Struct, frozen=True):
     on_interrupt: frozenset[str] = frozenset()
 
     def calls_of(self, *lasts: str) -> Iterator[Call]:
-        """The calls whose last name is one of these."""
+        """Return the calls whose last name is among `lasts`."""
         return (call for call in self.calls if call.last in lasts)

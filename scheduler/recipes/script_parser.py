@@ -1,40 +1,27 @@
-"""What does a script's text say? Its imports, calls, names and literal values, from the syntax tree; nothing is run."""
+"""Reads a script's imports, calls, names and literal values from its syntax tree. Runs nothing."""
 
 import ast
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Final
 
 from backprop.scheduler.recipes.script_facts import LONGEST_STRING, Call, Parameter, Script
+from backprop.scheduler.recipes.syntax_tree import parse_tree
 
-PARSE_LIMIT_BYTES: Final = 256 << 10
-"""Beyond any script written by hand; parsing 1 MiB takes over a second."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @lru_cache(maxsize=4)
-def understand(source: bytes) -> Script:
-    """The text taken apart. What cannot be parsed (too long, another Python's syntax) is searched instead."""
-    if len(source) > PARSE_LIMIT_BYTES:
-        return _searched(source)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an invalid escape in the user's string is not ours to report
-            return _Index().of(ast.parse(source))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the parser's ways to refuse deep nesting
-        return _searched(source)
-
-
-def _searched(source: bytes) -> Script:
-    from backprop.scheduler.recipes.loose import search
-
-    return search(source.decode(errors="replace"))
+def parse(source: bytes) -> Script:
+    """Return what the text says. Raises nothing."""
+    return _Index().of(parse_tree(source))
 
 
 def dotted(node: ast.expr, origins: Mapping[str, str]) -> str:
-    """Where a name or attribute comes from; "." and its last part when it is not imported; "" for anything else."""
+    """Return where a name or attribute comes from.
+
+    "." and its last part when it is not imported; "" for anything else.
+    """
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -47,7 +34,7 @@ def dotted(node: ast.expr, origins: Mapping[str, str]) -> str:
 
 
 class _Index:
-    """One walk over the tree. The imports first: a name may be used above the function that imports it."""
+    """Indexes a tree in one walk, its imports first: a name may be used above the function that imports it."""
 
     def __init__(self) -> None:
         self.origins: dict[str, str] = {}
@@ -69,7 +56,6 @@ class _Index:
         for node, within in nodes:
             self._take(node, within)
         return Script(
-            True,
             frozenset(self.modules),
             frozenset(self.uses),
             frozenset(self.words),
@@ -144,11 +130,15 @@ class _Index:
     def _function(self, node: Function) -> None:
         named = [*node.args.posonlyargs, *node.args.args]
         bare = len(named) - len(node.args.defaults)
-        for at, one in enumerate(named):
+        for at, parameter in enumerate(named):
             default = node.args.defaults[at - bare] if at >= bare else None
-            self.parameters[node.name].append(Parameter(node.name, at, one.arg, default, one.annotation))
-        for one, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-            self.parameters[node.name].append(Parameter(node.name, -1, one.arg, default, one.annotation))
+            self.parameters[node.name].append(
+                Parameter(node.name, at, parameter.arg, default, parameter.annotation)
+            )
+        for parameter, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+            self.parameters[node.name].append(
+                Parameter(node.name, -1, parameter.arg, default, parameter.annotation)
+            )
 
     def _class(self, node: ast.ClassDef) -> None:
         for at, line in enumerate(node.body):
@@ -158,17 +148,15 @@ class _Index:
                 )
 
     def _handler(self, node: ast.ExceptHandler) -> None:
-        """What is called where KeyboardInterrupt is caught."""
-        caught = (
-            [] if node.type is None else [one for one in ast.walk(node.type) if isinstance(one, ast.Name)]
-        )
-        if any(one.id == "KeyboardInterrupt" for one in caught):
-            inner = (one for line in node.body for one in ast.walk(line) if isinstance(one, ast.Call))
-            self.on_interrupt |= {dotted(one.func, self.origins) for one in inner}
+        """Note what is called where KeyboardInterrupt is caught."""
+        caught = ast.walk(node.type) if node.type is not None else ()
+        if any(isinstance(name, ast.Name) and name.id == "KeyboardInterrupt" for name in caught):
+            calls = (inner for line in node.body for inner in ast.walk(line) if isinstance(inner, ast.Call))
+            self.on_interrupt |= {dotted(call.func, self.origins) for call in calls}
 
 
 def _walk(tree: ast.Module) -> Iterator[tuple[ast.AST, str | None]]:
-    """Every node in the order of the text, with the name of the function around it; docstrings left out."""
+    """Yield every node in the order of the text, with the name of the function around it; docstrings left out."""
     pending: list[tuple[ast.AST, str | None]] = [(tree, None)]
     while pending:
         node, within = pending.pop()

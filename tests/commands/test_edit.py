@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from backprop.cli.submit import edit_text
+from backprop.cli.submit.source_reader import DiskReader
 from backprop.scheduler.errors import BadCommand, LostRace
 from backprop.scheduler.recipes.plan import plan_for
 from backprop.scheduler.records import RunRecord
@@ -31,7 +32,7 @@ def run(database: Database, tmp_path: Path) -> RunRecord:
         cwd=str(tmp_path),
         script=str(tmp_path / "train.py"),
         timebox_s=100.0,
-        plan=plan_for(argv, PYTHON, tmp_path / "train.py", tmp_path, None, (), "auto"),
+        plan=plan_for(argv, PYTHON, tmp_path / "train.py", tmp_path, DiskReader(), None, (), "auto"),
     )
     return add_run(database, "r1", spec=spec)
 

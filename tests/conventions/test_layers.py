@@ -192,9 +192,11 @@ def test_the_rules_read_no_clock_database_or_process() -> None:
     pure = [
         scheduler / f"{name}.py" for name in ("lifecycle", "outcome", "spec", "faults", "successive_halving")
     ]
-    for path in (*pure, *modules("scheduler/governor")):
-        used = {module.split(".")[0] for module, _ in imports(path)}
+    for path in (*pure, *modules("scheduler/governor"), *modules("scheduler/recipes")):
+        names = {name for name, _ in imports(path)}
+        used = {name.split(".")[0] for name in names}
         assert not used & impure, f"{path} imports {used & impure}"
+        assert "pathlib.Path" not in names, f"{path}: PurePath does the arithmetic and opens nothing"
 
 
 WATCHED = """

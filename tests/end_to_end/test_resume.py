@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from backprop.scheduler.outcome import SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.connection import Database
-from backprop.worker.checkpoints.resume import ResumeChoice, choose, command_line, takes_resume_from
+from backprop.worker.checkpoints.resume import StartPoint, choose, command_line, takes_resume_from
 from backprop.worker.segments.result import chain_of
 from tests.support.harness import QUIET_LIMITS, Bench
 from tests.support.store_rows import SPEC, add_run, checkpoint
@@ -34,7 +34,7 @@ def saved(folder: Path, *names: str) -> list[CheckpointRecord]:
 
 def test_the_newest_good_one(run: RunRecord, tmp_path: Path) -> None:
     records = saved(tmp_path, "1.pt", "2.pt", "3.pt")
-    assert choose(run, records) == ResumeChoice(str(tmp_path / "3.pt"))
+    assert choose(run, records) == StartPoint(str(tmp_path / "3.pt"))
     (tmp_path / "3.pt").unlink()
     found = choose(run, records)
     assert found.checkpoint == str(tmp_path / "2.pt")
@@ -42,15 +42,15 @@ def test_the_newest_good_one(run: RunRecord, tmp_path: Path) -> None:
 
 
 def test_nothing_saved_is_a_start_from_zero_or_from_what_was_given(run: RunRecord, tmp_path: Path) -> None:
-    assert choose(run, []) == ResumeChoice()
+    assert choose(run, []) == StartPoint()
     refused = [replace(checkpoint("r1", "/x"), refused="it is empty")]
-    assert choose(run, refused) == ResumeChoice(), "what was never good is no promise"
+    assert choose(run, refused) == StartPoint(), "what was never good is no promise"
     start = tmp_path / "start.pt"
     start.write_text("weights")
     given = replace(run, spec=msgspec.structs.replace(SPEC, resume_from=str(start)))
-    assert choose(given, []) == ResumeChoice(str(start))
+    assert choose(given, []) == StartPoint(str(start))
     records = saved(tmp_path, "1.pt")
-    assert choose(given, records) == ResumeChoice(str(tmp_path / "1.pt")), "its own work comes first"
+    assert choose(given, records) == StartPoint(str(tmp_path / "1.pt")), "its own work comes first"
 
 
 def test_a_chain_never_begins_again_in_silence(run: RunRecord, tmp_path: Path) -> None:
@@ -69,12 +69,12 @@ def test_a_chain_never_begins_again_in_silence(run: RunRecord, tmp_path: Path) -
 def test_where_the_user_said_to_begin_holds_until_there_is_newer_work(run: RunRecord, tmp_path: Path) -> None:
     records = saved(tmp_path, "1.pt", "2.pt", "3.pt")
     scratch = replace(run, resume_pin="", chain_start=2, segment=2)
-    assert choose(scratch, records[1:]) == ResumeChoice()
-    assert choose(scratch, records[1:]) == ResumeChoice(), "and again, if its first segment saved nothing"
-    assert choose(scratch, records) == ResumeChoice(str(tmp_path / "3.pt")), "its new work"
+    assert choose(scratch, records[1:]) == StartPoint()
+    assert choose(scratch, records[1:]) == StartPoint(), "and again, if its first segment saved nothing"
+    assert choose(scratch, records) == StartPoint(str(tmp_path / "3.pt")), "its new work"
     pinned = replace(scratch, resume_pin=str(tmp_path / "1.pt"))
-    assert choose(pinned, records[1:]) == ResumeChoice(str(tmp_path / "1.pt"))
-    assert choose(pinned, records) == ResumeChoice(str(tmp_path / "3.pt"))
+    assert choose(pinned, records[1:]) == StartPoint(str(tmp_path / "1.pt"))
+    assert choose(pinned, records) == StartPoint(str(tmp_path / "3.pt"))
     assert "is gone" in str(choose(replace(pinned, resume_pin="/no.pt"), records[1:]).problem)
 
 

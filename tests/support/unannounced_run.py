@@ -22,7 +22,7 @@ CLEAN = WriterExit(None, killed=False)
 
 
 class Watched:
-    """A claimed run whose plan names `out/`; we are the script, a spotter is a worker's eye."""
+    """A claimed run whose plan names `out/`; we are the script, a scanner is a worker's eye."""
 
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
@@ -43,10 +43,14 @@ class Watched:
         assert segment is not None
         return segment
 
-    def spotter(self) -> CheckpointScanner:
-        known = queries.checkpoints(self.database, "r1")
+    def scanner(self) -> CheckpointScanner:
+        recorded = queries.checkpoints(self.database, "r1")
         return CheckpointScanner(
-            get(self.database, "r1"), self.segment(), avoid=self.home, known=known, pids=lambda: self.pids
+            get(self.database, "r1"),
+            self.segment(),
+            avoid=self.home,
+            recorded=recorded,
+            pids=lambda: self.pids,
         )
 
     def store(self, found: list[ScannedCheckpoint]) -> None:

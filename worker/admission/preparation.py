@@ -15,8 +15,8 @@ from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, user_requests
 from backprop.worker.checkpoints.manager import CheckpointManager
-from backprop.worker.checkpoints.repair import choose_start
-from backprop.worker.checkpoints.resume import ResumeChoice
+from backprop.worker.checkpoints.resume import StartPoint
+from backprop.worker.checkpoints.start_point import choose_start
 from backprop.worker.context import Context
 from backprop.worker.executor import locks
 from backprop.worker.maintenance import recovery
@@ -28,7 +28,7 @@ class PreparedRun:
     """`lock`: descriptor of the run's lock. Whoever has this hands it on or closes it."""
 
     run: RunRecord
-    resume: ResumeChoice
+    resume: StartPoint
     lock: int
 
 
@@ -55,7 +55,7 @@ class Preparation:
             return self._say(run, told)
         try:
             start = choose_start(context.home, context.database, run)
-            problem = start.resume.problem or self._checkpoints.why_never(run, start)
+            problem = start.problem or self._checkpoints.why_never(run, start)
         except OSError as error:
             # The share that it lies on is away, say: it is not gone, and there is nothing for its user to repair.
             told = f"waits: {error.filename or 'what it begins from'} cannot be looked at: {error.strerror}"
@@ -82,9 +82,9 @@ class Preparation:
         finally:
             if not sound:
                 os.close(lock)
-        if not start.in_order:
-            return self._checkpoints.mend(run, start, lock)
-        return PreparedRun(run, start.resume, lock)
+        if start.needs_repair:
+            return self._checkpoints.repair(run, start, lock)
+        return PreparedRun(run, start, lock)
 
     def _say(self, run: RunRecord, reason: str) -> None:
         if run.reason != reason:

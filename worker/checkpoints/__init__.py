@@ -1,1 +1,1 @@
-"""Finds checkpoints, judges them, backs them up, and chooses the one that the next segment resumes from."""
+"""Finds checkpoints, checks them, backs them up, and chooses the one that the next segment resumes from."""

@@ -1,6 +1,6 @@
-"""Copies a checkpoint, file or folder, so that it shares nothing with what the trainer goes on writing.
+"""Copies a checkpoint, file or folder, so that the copy shares nothing with what the trainer goes on writing.
 
-By reflink where the file system can (Btrfs, XFS): at once and at no cost in space. Else byte by byte. Never a hard
+By reflink where the file system can (Btrfs, XFS): at once and at no cost in space. Else byte by byte. Never by a hard
 link: a trainer that truncates its file would write into the copy.
 """
 
@@ -21,17 +21,16 @@ _NO_KERNEL_COPY: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTS
 
 
 class CopyStopped(OSError):
-    """Told to give up halfway."""
+    """The copy was stopped halfway."""
 
 
 def copy(
     source: Path, target: Path, floor_mib: int | None = None, stopped: Callable[[], bool] = lambda: False
 ) -> None:
-    """Copy `source` to `target`, which must not exist; links inside a folder are copied as links. Synced when it
-    returns.
+    """Copy `source` to `target`, which must not exist, and sync it. Links inside a folder are copied as links.
 
-    `floor_mib`: what must be left free on the target's file system. Raises OSError (ENOSPC below the floor), Stopped;
-    what was copied by then is left behind.
+    `floor_mib`: what must be left free on the target's file system. `stopped`: asked between two pieces; True gives up.
+    Raises OSError (ENOSPC below the floor), CopyStopped; what was copied by then is left behind.
     """
     if source.is_dir():
         _copy_folder(source, target, floor_mib, stopped, [MAX_ENTRIES])
@@ -40,7 +39,7 @@ def copy(
 
 
 def remove(path: Path) -> None:
-    """A copy that nobody needs any more; one that is gone already is no error."""
+    """Delete a copy. One that is gone already is not an error."""
     try:
         path.unlink(missing_ok=True)
     except IsADirectoryError:
@@ -48,7 +47,7 @@ def remove(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in it last. Raises OSError."""
+    """Make renames in the folder durable. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -114,7 +113,7 @@ def _copy_bytes(reading: int, writing: int, stopped: Callable[[], bool]) -> None
     by_kernel = True
     while True:
         if stopped():
-            raise CopyStopped(errno.ECANCELED, "told to stop")
+            raise CopyStopped(errno.ECANCELED, "stopped")
         try:
             done = os.copy_file_range(reading, writing, CHUNK_BYTES) if by_kernel else _pump(reading, writing)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What is there now of what a run's patterns name? One pass over the disk, in steps of bounded cost."""
+"""Scans the disk for what a run's patterns name: one pass, in steps of bounded cost."""
 
 import os
 import stat
@@ -14,34 +14,34 @@ from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, CheckpointFile
 
 STEP_ENTRIES: Final = 10_000
 STEP_S: Final = 0.25
-WHOLE_ENTRIES: Final = 200_000
-WHOLE_S: Final = 5.0
+FINISH_ENTRIES: Final = 200_000
+FINISH_S: Final = 5.0
 """For a pass that has to be made in one go: at a segment's end, and before a start."""
 
 
 @dataclass
 class DirectoryScan:
-    """One pass. `since_s`: wall-clock seconds; what was last written before is left out (less the grain of file times).
+    """One pass.
 
-    `avoid`: a folder that is never looked into: opening and closing the queue's database would drop its locks.
-    `found`: by path as the pattern names it: how it looks, links followed, and when (monotonic seconds) it did.
-    `hollow`: what is empty, and when it was last written (Unix seconds).
+    `since_s`: Unix seconds; what was last written before is left out (less the grain of file times). `avoid`: a folder
+    that is never opened: opening and closing the queue's database would drop its locks. `files`: by path as the pattern
+    names it: how it looks, links followed, and when (monotonic seconds) it did. `empty`: what is empty, and when it was
+    last written (Unix seconds).
     """
 
     patterns: Sequence[str]
     since_s: float
     avoid: Path
-    found: dict[str, tuple[CheckpointFile, float]] = field(
+    files: dict[str, tuple[CheckpointFile, float]] = field(
         default_factory=dict[str, tuple[CheckpointFile, float]]
     )
-    hollow: dict[str, float] = field(default_factory=dict[str, float])
-    visited: int = 0
+    empty: dict[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
         self._steps = self._visit()
 
     def step(self, entries: int = STEP_ENTRIES, within_s: float = STEP_S) -> bool:
-        """Go on for at most so many entries and seconds. True when the pass is complete."""
+        """Go on for at most `entries` and `within_s` seconds. Return whether the pass is complete."""
         end_s = time.monotonic() + within_s
         for _ in range(entries):
             if next(self._steps, None) is None:
@@ -50,9 +50,9 @@ class DirectoryScan:
                 break
         return False
 
-    def whole(self) -> bool:
-        """All of it now; False when there was too much, and only a part was seen."""
-        return self.step(WHOLE_ENTRIES, WHOLE_S)
+    def finish(self) -> bool:
+        """Make the whole pass now. Return False when there was too much, and only a part was visited."""
+        return self.step(FINISH_ENTRIES, FINISH_S)
 
     def close(self) -> None:
         self._steps.close()
@@ -60,38 +60,37 @@ class DirectoryScan:
     def _visit(self) -> Generator[bool]:
         for pattern in self.patterns:
             for path in walk(pattern):
-                self.visited += 1
                 if path is not None:
-                    self._weigh(path)
+                    self._measure(path)
                 yield True
 
-    def _weigh(self, path: str) -> None:
+    def _measure(self, path: str) -> None:
         try:
             info = os.stat(path)  # noqa: PTH116
             if not stat.S_ISDIR(info.st_mode) and info.st_mtime < self.since_s - CLOCK_GRAIN_S:
-                return  # most of what is there, so that nothing dearer is done for it
+                return  # most of what is there, so nothing dearer is done for it
             real = Path(os.path.realpath(path, strict=True))
-            known = measure(real)
+            file = measure(real)
         except (OSError, ValueError):
             return
         if is_leftover(real.name) or real == self.avoid or self.avoid in real.parents:
             return
-        if isinstance(known, CheckpointFile):
-            if known.mtime_ns >= (self.since_s - CLOCK_GRAIN_S) * 1e9:
-                self.found[path] = (known, time.monotonic())
+        if isinstance(file, CheckpointFile):
+            if file.mtime_ns >= (self.since_s - CLOCK_GRAIN_S) * 1e9:
+                self.files[path] = (file, time.monotonic())
         elif info.st_uid == os.geteuid() and info.st_mtime >= self.since_s - CLOCK_GRAIN_S:
-            self.hollow[path] = info.st_mtime
+            self.empty[path] = info.st_mtime
 
 
-def newest_first(found: dict[str, tuple[CheckpointFile, float]]) -> Iterator[tuple[str, CheckpointFile]]:
-    """Each checkpoint once, by its own path rather than by a link to it."""
+def newest_first(files: dict[str, tuple[CheckpointFile, float]]) -> Iterator[tuple[str, CheckpointFile]]:
+    """Yield each checkpoint once, by its own path rather than by a link to it. `files`: of a `DirectoryScan`."""
 
     def order(item: tuple[str, tuple[CheckpointFile, float]]) -> tuple[int, bool]:
-        path, (known, _) = item
-        return -known.mtime_ns, path != str(known.path)
+        path, (file, _) = item
+        return -file.mtime_ns, path != str(file.path)
 
-    seen: set[Path] = set()
-    for path, (known, _) in sorted(found.items(), key=order):
-        if known.path not in seen:
-            seen.add(known.path)
-            yield path, known
+    yielded: set[Path] = set()
+    for path, (file, _) in sorted(files.items(), key=order):
+        if file.path not in yielded:
+            yielded.add(file.path)
+            yield path, file

@@ -1,4 +1,4 @@
-"""Does a checkpoint hold anything that the one resumed from does not? Told from a zip's directory; nothing is loaded.
+"""Tells whether a checkpoint holds anything new, by comparing the directories of two zips. Nothing is loaded.
 
 Some scripts save as they start (nanoGPT: whenever `iter_num` is a multiple of `eval_interval`, so always right after a
 resume). Taken for new work, such a file would let a chain that never gets to its next save go on for ever.
@@ -18,23 +18,26 @@ optimizer changes one of the storages; the rest changes without one: a best loss
 
 
 def contents(path: Path, before_s: float | None = None) -> Contents | None:
-    """Of a file by `torch.save`; None for any other, and for one written at or after `before_s` (Unix seconds)."""
+    """Return the contents of a file by `torch.save`.
+
+    None for any other file, and for one written at or after `before_s` (Unix seconds).
+    """
     try:
         with path.open("rb") as file:
             if before_s is not None and os.fstat(file.fileno()).st_mtime >= before_s:
                 return None
             with zipfile.ZipFile(file) as archive:
-                found = frozenset(
-                    (one.filename.partition("/")[2], one.CRC, one.file_size)
-                    for one in archive.infolist()
-                    if _STORAGES in one.filename
+                storages = frozenset(
+                    (entry.filename.partition("/")[2], entry.CRC, entry.file_size)
+                    for entry in archive.infolist()
+                    if _STORAGES in entry.filename
                 )
     except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
         return None
     # Checksums can be turned off (torch.serialization.set_crc32_options).
-    return found if any(crc for _, crc, _ in found) else None
+    return storages if any(crc for _, crc, _ in storages) else None
 
 
 def holds_the_same(path: Path, resumed: Contents | None) -> bool:
-    """Whether the file at `path` holds what `resumed` holds, tensor for tensor; False if that cannot be said."""
+    """Return whether the file at `path` holds what `resumed` holds, tensor for tensor; False if that is unknown."""
     return resumed is not None and contents(path) == resumed

@@ -1,7 +1,7 @@
-"""Whether a checkpoint on disk was written to its end, told from its structure without loading it.
+"""Tells from its structure whether a checkpoint on disk was written to its end, without loading it.
 
-Cheap on purpose: a zip's directory, a header's length, a signature. Of a format not known here, all that can
-be said is that it is not empty. Two questions, because the second may be wrong about an honest file:
+Cheap on purpose: a zip's directory, a header's length, a signature. Of an unknown format, all that can be said is that
+it is not empty. Two functions, because the second may be wrong about an honest file:
 
 - `looks_torn`: only what no whole file can look like. Zip (what torch.save, numpy and Keras write),
   safetensors, HDF5.
@@ -42,23 +42,23 @@ class _Tensor(msgspec.Struct):
 
 
 def looks_torn(path: Path) -> str | None:
-    """None, or why this file, or a file in this directory, cannot be whole. Raises OSError."""
+    """Return why this file, or a file in this directory, cannot be whole; else None. Raises OSError."""
     return _first_fault(path, strict=False)
 
 
 def looks_whole(path: Path) -> str | None:
-    """None if this file, or every file in this directory, looks complete; else why not. Raises OSError."""
+    """Return None if this file, or every file in this directory, looks complete; else why not. Raises OSError."""
     return _first_fault(path, strict=True)
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file of this name says that a save has not finished: ckpt.pt.tmp, checkpoint-is-incomplete.txt."""
+    """Return whether this name says that a save has not finished: ckpt.pt.tmp, checkpoint-is-incomplete.txt."""
     lower = name.lower()
     return lower.endswith(_LEFTOVERS) or lower.partition(".")[0].endswith("incomplete")
 
 
 def shows_its_end(path: Path) -> bool:
-    """Whether a file of this format, cut off, is told from a whole one. Raises OSError."""
+    """Return whether the format of this file would show that it was cut off. Raises OSError."""
     suffix = path.suffix.lower()
     if suffix in (*_ALWAYS_ZIP, *_HDF5, *_PICKLE, ".safetensors", ".json"):
         return True
@@ -67,13 +67,13 @@ def shows_its_end(path: Path) -> bool:
 
 
 def files_in(folder: str) -> Iterator[os.DirEntry[str]]:
-    """The regular files below `folder`, in its first 10,000 entries; no link is followed. Raises OSError."""
-    folders, seen = [folder], 0
+    """Yield the regular files below `folder`, in its first 10,000 entries. Follows no link. Raises OSError."""
+    folders, visited = [folder], 0
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
-                seen += 1
-                if seen > MAX_ENTRIES:
+                visited += 1
+                if visited > MAX_ENTRIES:
                     return
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
@@ -84,9 +84,9 @@ def files_in(folder: str) -> Iterator[os.DirEntry[str]]:
 def _first_fault(path: Path, *, strict: bool) -> str | None:
     if not path.is_dir():
         return _fault(path, strict=strict) if path.stat().st_size else "it is empty"
-    found = False
+    any_file = False
     for entry in files_in(str(path)):
-        found = True
+        any_file = True
         if strict and is_leftover(entry.name):
             return f"{entry.name}: left by a save that did not finish"
         # An empty file is ordinary inside a directory: markers, __init__.py.
@@ -95,7 +95,7 @@ def _first_fault(path: Path, *, strict: bool) -> str | None:
         why = _fault(Path(entry.path), strict=strict) if entry.stat().st_size else None
         if why:
             return f"{entry.name}: {why}"
-    return None if found else "a directory without any file"
+    return None if any_file else "a directory without any file"
 
 
 def _fault(path: Path, *, strict: bool) -> str | None:
@@ -115,7 +115,7 @@ def _fault(path: Path, *, strict: bool) -> str | None:
 
 
 def _zip_fault(file: IO[bytes]) -> str | None:
-    """The directory of a zip is its last part, so that it reads and fits says the file was finished.
+    """Check the directory of a zip. It is the last part: if it reads and fits, the file was finished.
 
     Checksums are not computed: that would read all of a checkpoint of many GB.
     """
@@ -133,7 +133,7 @@ def _zip_fault(file: IO[bytes]) -> str | None:
 
 
 def _safetensors_fault(start: bytes, file: IO[bytes], size_bytes: int) -> str | None:
-    """Layout: header length (8 bytes, little endian), JSON header, then exactly the tensors it lists."""
+    """Check the size. Layout: header length (8 bytes, little endian), JSON header, then exactly the tensors listed."""
     if len(start) < 8:
         return "shorter than its header"
     (header_bytes,) = struct.unpack("<Q", start)
@@ -153,7 +153,7 @@ def _decode_tensor(raw: msgspec.Raw) -> _Tensor:
 
 
 def _hdf5_fault(file: IO[bytes], size_bytes: int) -> str | None:
-    """The superblock names the end of the file (HDF5 file format specification, section II.A)."""
+    """Check the end of the file as the superblock names it (HDF5 file format specification, section II.A)."""
     for offset in _HDF5_OFFSETS:
         file.seek(offset)
         block = file.read(64)
@@ -170,7 +170,7 @@ def _hdf5_fault(file: IO[bytes], size_bytes: int) -> str | None:
 
 
 def _pickle_fault(file: IO[bytes]) -> str | None:
-    """Since protocol 2 it begins with b"\\x80"; each ends with the opcode STOP (pickletools.py)."""
+    """Check for the opcode STOP at the end (pickletools.py). Since protocol 2 a pickle begins with b"\\x80"."""
     file.seek(-1, os.SEEK_END)
     return None if file.read(1) == b"." else "a pickle without its end"
 

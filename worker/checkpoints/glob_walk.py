@@ -1,7 +1,7 @@
-"""Which files does a pattern name? `glob.glob(recursive=True)` in small steps, so that a look may stop halfway.
+"""Walks the files that a pattern names: `glob.glob(recursive=True)` in small steps, so that a scan may pause halfway.
 
-As there: `*` and `?` leave out names that begin with a dot, `**` stands for any number of folders. Unlike there, `**`
-follows no link, so that a link to a folder above is no endless tree.
+As in glob, `*` and `?` leave out names that begin with a dot, and `**` stands for any number of folders. Unlike there,
+`**` follows no link, so that a link to a folder above makes no endless tree.
 """
 
 import fnmatch
@@ -12,25 +12,27 @@ from pathlib import Path
 from typing import Final
 
 MAX_DEPTH: Final = 32
-"""Each level holds a descriptor open while a look pauses."""
+"""Each level holds a descriptor open while a scan pauses."""
 _MAGIC: Final = re.compile(r"[*?\[]")
 
 
 def walk(pattern: str) -> Iterator[str | None]:
-    """Each path that an absolute `pattern` names, and None for each entry passed on the way. Raises nothing: what
-    cannot be read is left out."""
+    """Yield each path that an absolute `pattern` names, and None for each entry passed on the way.
+
+    Raises nothing: what cannot be read is left out.
+    """
     yield from _walk("/", _parts(pattern), 0)
 
 
 def fixed_folder(pattern: str) -> Path:
-    """The folder that every path of `pattern` is in."""
+    """Return the deepest folder that every path of `pattern` is in."""
     parts = _parts(pattern)
     fixed = next((at for at, part in enumerate(parts) if _MAGIC.search(part)), len(parts) - 1)
     return Path("/", *parts[: max(fixed, 0)])
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Whether `walk(pattern)` would come to `path`, if it were there."""
+    """Return whether `walk(pattern)` would yield `path`, if it existed."""
     return _matches(_parts(path), _parts(pattern))
 
 
@@ -101,8 +103,8 @@ def _matches(names: Sequence[str], parts: Sequence[str]) -> bool:
     if parts[0] == "**":
         if len(parts) == 1:
             return bool(names) and not any(name.startswith(".") for name in names)
-        seen = next((at for at, name in enumerate(names) if name.startswith(".")), len(names))
-        return any(_matches(names[at:], parts[1:]) for at in range(seen + 1))
+        hidden_at = next((at for at, name in enumerate(names) if name.startswith(".")), len(names))
+        return any(_matches(names[at:], parts[1:]) for at in range(hidden_at + 1))
     return bool(names) and _named(names[0], parts[0]) and _matches(names[1:], parts[1:])
 
 

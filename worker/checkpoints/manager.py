@@ -1,12 +1,13 @@
-"""Checkpoints that nobody announces: what a worker does about them, for all its runs.
+"""Manages the checkpoints that scripts do not announce, for all runs of a worker.
 
-Looks at live segments' files (`spot`), has copies made of what is overwritten (`keep`) and puts in order what a broken
-checkpoint would spoil (`mend`). The long file work is done by `errands`.
+Scans the files of live segments, has backups made of what is overwritten in place, and has files repaired before a
+start. The long file work is done by background jobs.
 """
 
 import errno
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -14,181 +15,185 @@ from typing import Final, cast
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
 from backprop.worker.background import BackgroundJob, BackgroundJobs
-from backprop.worker.checkpoints import backups
-from backprop.worker.checkpoints import repair as mend
+from backprop.worker.checkpoints import backups, repair
 from backprop.worker.checkpoints.backups import Backup, BackupRefused
 from backprop.worker.checkpoints.candidate import writer_exit
 from backprop.worker.checkpoints.fingerprint import Contents, contents
-from backprop.worker.checkpoints.repair import StartPoint
+from backprop.worker.checkpoints.resume import StartPoint
 from backprop.worker.checkpoints.scanner import CheckpointScanner, ScannedCheckpoint
 from backprop.worker.context import Context
 from backprop.worker.executor.segment_files import ExitRecord
 
 PATIENCE_S: Final = 10.0
-"""For a copy that is under way when the worker ends."""
-MEND_AGAIN_S: Final = 30.0
+"""For a backup that is under way when the worker ends."""
+RETRY_REPAIR_S: Final = 30.0
 PASSING: Final = (errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""A full disk, a process that still writes: retried later."""
 
 SegmentKey = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class _Repair:
+    """A repair that has ended. `segment`: the run's last one by then. `at_s`: monotonic seconds."""
+
+    segment: int
+    error: OSError | RuntimeError | None
+    at_s: float
+
+    @property
+    def may_pass(self) -> bool:
+        return isinstance(self.error, OSError) and self.error.errno in PASSING
 
 
 class CheckpointManager:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._errands = BackgroundJobs()
-        self._spotters: dict[SegmentKey, CheckpointScanner] = {}
-        self._not_kept: dict[str, str] = {}
-        self._mending: dict[str, int] = {}
-        self._mended: dict[str, tuple[int, OSError | RuntimeError | None, float]] = {}
+        self._jobs = BackgroundJobs()
+        self._scanners: dict[SegmentKey, CheckpointScanner] = {}
+        self._refusals: dict[str, str] = {}
+        self._repairing: set[str] = set()
+        self._repaired: dict[str, _Repair] = {}
 
-    def look(self, run: RunRecord, segment: SegmentRecord, hurry: bool = False) -> Sequence[CheckpointRecord]:
-        """What a live segment has saved since the last look. `hurry`: a save heard of late would cost work."""
+    def scan(self, run: RunRecord, segment: SegmentRecord, hurry: bool = False) -> Sequence[CheckpointRecord]:
+        """Return what a live segment has saved since the last scan. `hurry`: late news of a save would cost work."""
         if run.spec.plan is None or not run.spec.plan.globs:
             return ()
-        return self._taken(run, self._spotter(run, segment).look(hurry=hurry))
+        return self._back_up(run, self._scanner(run, segment).scan(hurry=hurry))
 
-    def last_look(
+    def final_scan(
         self,
         run: RunRecord,
         segment: SegmentRecord,
         exit: ExitRecord | None,  # noqa: A002
     ) -> Sequence[CheckpointRecord]:
-        """The same once nothing of it lives."""
+        """Return the same once nothing of the segment lives. `exit` None: lost."""
         if run.spec.plan is None or not run.spec.plan.globs:
             return ()
-        spotter = self._spotter(run, segment)
-        found = spotter.last_look(writer_exit(exit))
-        if spotter.cut_short:
-            self._context.console.event(
-                "trouble", run, f"too many files to look at all of them: {' '.join(run.spec.plan.globs)}"
-            )
-        return self._taken(run, found)
+        scanner = self._scanner(run, segment)
+        scanned = scanner.final_scan(writer_exit(exit))
+        if scanner.cut_short:
+            patterns = " ".join(run.spec.plan.globs)
+            self._context.console.event("trouble", run, f"too many files to scan all of them: {patterns}")
+        return self._back_up(run, scanned)
 
     def report(self) -> None:
-        """Once a tick: say what the long file work has come to."""
-        self._errands.report()
+        """Report the results of the background jobs, once per tick."""
+        self._jobs.report()
 
     def forget(self, key: SegmentKey) -> None:
-        spotter = self._spotters.pop(key, None)
-        if spotter is not None:
-            spotter.close()
+        """Drop what is known of a segment's files."""
+        scanner = self._scanners.pop(key, None)
+        if scanner is not None:
+            scanner.close()
 
     def completed(self, run: RunRecord) -> None:
-        """Nothing of it will be resumed from a copy."""
+        """Delete the backups of a run that will not be resumed."""
         folder = self._context.home.run_folder(run.id)
         if (folder / "kept").is_dir():
-            self._errands.send(
-                BackgroundJob((run.id, "drop"), lambda _: backups.drop(folder), lambda _: None)
-            )
+            self._jobs.send(BackgroundJob((run.id, "drop"), lambda _: backups.drop(folder), lambda _: None))
 
     def why_not_yet(self, run: RunRecord) -> str | None:
-        """Why a run waits for its files; None when they may be looked at."""
-        if run.id in self._mending:
-            return "its checkpoint is put in order"
-        segment, error, at_s = self._mended.get(run.id, (-1, None, 0.0))
-        if segment != run.segment or not _passing(error):
+        """Return why a run waits for its files; None when it may start from them."""
+        if run.id in self._repairing:
+            return "its checkpoint is being repaired"
+        last = self._last_repair(run)
+        if last is None or not last.may_pass:
             return None
-        if self._context.clock.monotonic_s() - at_s > MEND_AGAIN_S:
-            del self._mended[run.id]
+        if self._context.clock.monotonic_s() - last.at_s > RETRY_REPAIR_S:
+            del self._repaired[run.id]
             return None
-        return f"its checkpoint cannot be put in order: {error}"
+        return f"its checkpoint cannot be repaired: {last.error}"
 
     def why_never(self, run: RunRecord, start: StartPoint) -> str | None:
-        """Why its files cannot be put in order at all; said once, then it may be tried again."""
-        segment, error, _ = self._mended.get(run.id, (-1, None, 0.0))
-        if segment != run.segment or start.in_order:
+        """Return why a repair of its files is of no use. Said once: the next call allows another repair."""
+        last = self._last_repair(run)
+        if last is None or not start.needs_repair:
             return None
-        del self._mended[run.id]
-        what = error or "it was put in order, and is broken again"
-        return f"its checkpoint cannot be put in order: {what}; look at {start.resume.checkpoint or start.set_aside[0]}"
+        del self._repaired[run.id]
+        what = last.error or "it was repaired, and is broken again"
+        return f"its checkpoint cannot be repaired: {what}; look at {start.checkpoint or start.set_aside[0]}"
 
-    def mend(self, run: RunRecord, start: StartPoint, lock: int) -> None:
-        """Put the run's files in order. Keeps its lock until that is done: nobody may start it meanwhile."""
+    def repair(self, run: RunRecord, start: StartPoint, lock: int) -> None:
+        """Repair the run's files in the background. Closes `lock` when done: nobody may start the run meanwhile."""
 
         def work(_: object) -> tuple[str, ...]:
             try:
-                return tuple(mend.repair(start, run.spec, run.segment))
+                return tuple(repair.repair(start, run.spec, run.segment))
             finally:
                 os.close(lock)
 
-        self._mending[run.id] = run.segment
-        self._errands.send(BackgroundJob((run.id, "mend"), work, partial(self._mend_done, run)))
+        self._repairing.add(run.id)
+        self._jobs.send(BackgroundJob((run.id, "repair"), work, partial(self._repair_done, run)))
 
     def close(self) -> None:
-        for key in list(self._spotters):
+        for key in list(self._scanners):
             self.forget(key)
-        self._errands.close(PATIENCE_S)
+        self._jobs.close(PATIENCE_S)
 
-    def _spotter(self, run: RunRecord, segment: SegmentRecord) -> CheckpointScanner:
+    def _last_repair(self, run: RunRecord) -> _Repair | None:
+        """Return the last repair since the run's last segment."""
+        last = self._repaired.get(run.id)
+        return last if last is not None and last.segment == run.segment else None
+
+    def _scanner(self, run: RunRecord, segment: SegmentRecord) -> CheckpointScanner:
         key = (run.id, segment.number)
-        spotter = self._spotters.get(key)
-        if spotter is None:
-            spotter = CheckpointScanner(
+        scanner = self._scanners.get(key)
+        if scanner is None:
+            scanner = CheckpointScanner(
                 run,
                 segment,
                 avoid=self._context.home.root,
-                known=queries.checkpoints(self._context.database, run.id),
+                recorded=queries.checkpoints(self._context.database, run.id),
                 pids=partial(self._context.executor.pids, *key),
                 resumed=self._resumed(run, segment),
             )
-            self._spotters[key] = spotter
-        return spotter
+            self._scanners[key] = scanner
+        return scanner
 
     def _resumed(self, run: RunRecord, segment: SegmentRecord) -> Contents | None:
-        """What a segment began with; of a file that it has written already, from the copy."""
+        """Return what a segment began with; of a file that it has overwritten already, from the backup."""
         used = segment.checkpoint_used
         if used is None:
             return None
-        copies = backups.copies(self._context.home.run_folder(run.id))
-        earlier = (one for one in copies if one.source.path == used and one.source.segment < segment.number)
-        kept = next(earlier, None)
-        began = contents(Path(used), segment.started_at_s)
-        return contents(kept.path) if began is None and kept is not None else began
+        original = contents(Path(used), segment.started_at_s)
+        if original is not None:
+            return original
+        for backup in backups.backups_of(self._context.home.run_folder(run.id)):
+            if backup.source.path == used and backup.source.segment < segment.number:
+                return contents(backup.path)
+        return None
 
-    def _taken(self, run: RunRecord, found: Sequence[ScannedCheckpoint]) -> Sequence[CheckpointRecord]:
-        for one in found:
-            if one.in_place and one.record.refused is None:
-                self._keep(run, one.record)
-        return [one.record for one in found]
+    def _back_up(self, run: RunRecord, scanned: Sequence[ScannedCheckpoint]) -> Sequence[CheckpointRecord]:
+        """Have backups made of what is overwritten in place. Return the records of all."""
+        folder, floor_mib = self._context.home.run_folder(run.id), self._context.settings.min_free_disk_mib
+        for record in (each.record for each in scanned if each.in_place and each.record.refused is None):
+            if any(backup.holds(record) for backup in backups.backups_of(folder)):
+                continue
+            work = partial(backups.back_up, folder, record, floor_mib)
+            self._jobs.send(BackgroundJob((run.id, record.path), work, partial(self._back_up_done, run)))
+        return [each.record for each in scanned]
 
-    def _keep(self, run: RunRecord, record: CheckpointRecord) -> None:
-        folder = self._context.home.run_folder(run.id)
-        if any(kept.is_of(record) for kept in backups.copies(folder)):
-            return
-        floor_mib = self._context.settings.min_free_disk_mib
-        self._errands.send(
-            BackgroundJob(
-                (run.id, record.path),
-                lambda stopped: backups.back_up(folder, record, floor_mib, stopped),
-                partial(self._keep_done, run),
-            )
-        )
-
-    def _keep_done(self, run: RunRecord, result: object) -> None:
+    def _back_up_done(self, run: RunRecord, result: object) -> None:
         console = self._context.console
         if isinstance(result, Backup):
-            self._not_kept.pop(run.id, None)
-            console.debug("kept", run, f"a copy of {result.source.path}")
+            self._refusals.pop(run.id, None)
+            console.debug("backup", run, f"of {result.source.path}")
             return
-        again = isinstance(result, BackupRefused) and result.again
+        retry = isinstance(result, BackupRefused) and result.retry
         why = result.why if isinstance(result, BackupRefused) else str(result)
-        if again or self._not_kept.get(run.id) == why:
-            console.debug("not kept", run, why)
+        if retry or self._refusals.get(run.id) == why:
+            console.debug("no backup", run, why)
         else:
-            self._not_kept[run.id] = why
-            console.event("not kept", run, f"no copy of a checkpoint that is overwritten in place: {why}")
+            self._refusals[run.id] = why
+            console.event("no backup", run, f"of a checkpoint that is saved in place: {why}")
 
-    def _mend_done(self, run: RunRecord, result: object) -> None:
-        self._mending.pop(run.id, None)
+    def _repair_done(self, run: RunRecord, result: object) -> None:
+        self._repairing.discard(run.id)
         error = result if isinstance(result, (OSError, RuntimeError)) else None
-        self._mended[run.id] = (run.segment, error, self._context.clock.monotonic_s())
+        self._repaired[run.id] = _Repair(run.segment, error, self._context.clock.monotonic_s())
         if isinstance(result, tuple):
             for line in cast("tuple[str, ...]", result):
-                self._context.console.event("mended", run, f"checkpoint {line}")
+                self._context.console.event("repaired", run, f"checkpoint {line}")
         if error is not None:
-            self._context.console.event("trouble", run, f"a checkpoint cannot be put in order: {error}")
-
-
-def _passing(error: Exception | None) -> bool:
-    """A full disk, a process that still writes: try again later."""
-    return isinstance(error, OSError) and error.errno in PASSING
+            self._context.console.event("trouble", run, f"a checkpoint cannot be repaired: {error}")

@@ -1,4 +1,4 @@
-"""Which of these paths does a process hold open for writing? Read from /proc (proc(5): fd, fdinfo)."""
+"""Tells which paths a process holds open for writing, from /proc (proc(5): fd, fdinfo)."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,24 +8,24 @@ from typing import Final
 
 MAX_PROCESSES: Final = 4096
 MAX_DESCRIPTORS: Final = 4096
-"""Of one process. A file beyond them is told from a finished one by its size and time alone."""
+"""Per process. A file beyond them is judged by its size and time alone."""
 
 
 def open_for_writing(paths: Sequence[str], pids: Iterable[int]) -> frozenset[str]:
-    """Those of `paths` (absolute, without links) that one of `pids` can write to now; for a folder, to anything below.
+    """Return those of `paths` (absolute, without links) that one of `pids` can write to now; of a folder, to any file.
 
-    A process that is gone, or that the kernel does not let us look into, says nothing. Raises nothing.
+    A process that is gone, or that the kernel does not let us inspect, counts as holding none. Raises nothing.
     """
-    found: set[str] = set()
+    written: set[str] = set()
     if paths:
         for pid in islice(pids, MAX_PROCESSES):
             for target in _written(pid, paths):
-                found.update(path for path in paths if _within(target, path))
-    return frozenset(found)
+                written.update(path for path in paths if _within(target, path))
+    return frozenset(written)
 
 
 def own_processes() -> Iterator[int]:
-    """Every process of this user."""
+    """Yield the pid of every process of this user."""
     for entry in os.scandir("/proc"):
         try:
             if entry.name.isdecimal() and entry.stat().st_uid == os.geteuid():

@@ -1,7 +1,7 @@
-"""What does the next segment resume from, and how is the script told?
+"""Chooses the checkpoint that the next segment resumes from, and builds the arguments that tell the script.
 
-A chain must never silently restart from zero: when checkpoints were announced and none of them is good any more,
-the answer is a refusal, not a fresh start.
+A chain never silently restarts from zero: when checkpoints were announced and none of them is good any more, the
+answer is a refusal, not a fresh start.
 """
 
 import re
@@ -9,11 +9,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.spec import RunSpec
-from backprop.worker.checkpoints.validation import CheckpointFile, newest_good
+from backprop.worker.checkpoints.validation import newest_good
+
+if TYPE_CHECKING:
+    from backprop.worker.checkpoints.backups import Backup
 
 RESUME_OPTION: Final = re.compile(r"""(['"])--resume-from\1""")
 """The option as a script that declares it writes it: a quoted word of its own."""
@@ -21,46 +24,74 @@ SCRIPT_LIMIT_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
-class ResumeChoice:
-    """`checkpoint`: absolute path to resume from, None for a start from zero. `passed_over`: broken newer ones,
-    each with why. `problem`: why the run cannot go on as it is; then nothing may be started."""
+class StartPoint:
+    """What the next segment begins from.
+
+    `checkpoint`: absolute path to resume from, None for a start from zero. `passed_over`: broken newer ones, each with
+    why. `problem`: why the run cannot go on as it is; then nothing may be started. `restore`: a backup whose original
+    is torn, older or gone. `set_aside`: broken checkpoints to rename. Both are done before the segment starts, with the
+    run's lock held.
+    """
 
     checkpoint: str | None = None
     passed_over: tuple[str, ...] = ()
     problem: str | None = None
+    restore: "Backup | None" = None
+    set_aside: tuple[str, ...] = ()
+
+    @property
+    def needs_repair(self) -> bool:
+        return self.restore is not None or bool(self.set_aside)
 
 
-def choose(run: RunRecord, saved: Sequence[CheckpointRecord]) -> ResumeChoice:
-    """Pick the newest good checkpoint of `saved` (newest first), else where the user said to begin. Reads the files."""
-    # One that is overwritten was announced many times: the newest word on a path is enough.
-    newest: dict[str, CheckpointFile] = {}
+def choose(run: RunRecord, saved: Sequence[CheckpointRecord]) -> StartPoint:
+    """Choose the newest good checkpoint of `saved` (newest first), else where the user said to begin.
+
+    Reads the files. Raises OSError when out of resources.
+    """
+    # One that is overwritten was announced many times: the newest record of a path is enough.
+    newest: dict[str, CheckpointRecord] = {}
     for record in usable(run, saved):
-        newest.setdefault(record.path, known_of(record))
+        newest.setdefault(record.path, record)
     good, broken = newest_good(list(newest.values()), run.spec.plan.needs if run.spec.plan else ())
-    passed_over = tuple(f"{known.path}: {why}" for known, why in broken)
+    passed_over = tuple(f"{record.path}: {why}" for record, why in broken)
     if good is not None:
-        return ResumeChoice(str(good.path), passed_over)
+        return StartPoint(good.path, passed_over)
     if broken:
-        return ResumeChoice(problem=_nothing_left(run, passed_over))
-    start = start_of(run)
-    return _given(run, start) if start else ResumeChoice()
+        return StartPoint(
+            problem=f"none of its checkpoints is good any more ({'; '.join(passed_over[:3])}); {_advice(run)}"
+        )
+    initial = initial_checkpoint(run)
+    if not initial or Path(initial).exists():
+        return StartPoint(initial or None)
+    return StartPoint(problem=f"the checkpoint to resume from is gone: {initial}; {_advice(run)}")
 
 
 def usable(run: RunRecord, saved: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
-    """Those of `saved` that a resume may take: not refused and, once the user has said where to begin again, saved
-    since then. `resume --from-scratch` that fell back on an older one would not be from scratch."""
-    since = 0 if run.resume_pin is None else run.chain_start + 1
+    """Return those of `saved` that a resume may take: not refused, and of a segment that counts."""
+    since = first_segment(run)
     return [record for record in saved if record.refused is None and record.segment >= since]
 
 
-def start_of(run: RunRecord) -> str | None:
-    """What the chain begins from while no checkpoint of its own is known; None for zero."""
+def first_segment(run: RunRecord) -> int:
+    """Return the number of the first segment whose checkpoints count.
+
+    Once the user has said where to begin again, only newer ones do: `resume --from-scratch` that fell back on an older
+    checkpoint would not be from scratch.
+    """
+    return 0 if run.resume_pin is None else run.chain_start + 1
+
+
+def initial_checkpoint(run: RunRecord) -> str | None:
+    """Return what the chain begins from while it has no checkpoint of its own; None for zero."""
     return run.spec.resume_from if run.resume_pin is None else run.resume_pin or None
 
 
 def command_line(spec: RunSpec, checkpoint: str | None) -> tuple[str, ...]:
-    """The leader's arguments. Nothing is added to a script that did not ask for it: by its recipe, or by an option of
-    its own."""
+    """Return the leader's arguments.
+
+    Something is added only for a script that asks for it: by its recipe, or by an option of its own.
+    """
     if checkpoint is None or spec.resume_arg == "none":
         return spec.argv
     if spec.resume_arg != "auto":
@@ -77,17 +108,19 @@ def command_line(spec: RunSpec, checkpoint: str | None) -> tuple[str, ...]:
 
 
 def picks_itself(spec: RunSpec) -> bool:
-    """Whether the script looks for its newest checkpoint on its own, so that a broken one must not lie in its way. One
-    that is told nothing cannot do otherwise."""
+    """Return whether the script looks for its newest checkpoint on its own, so that a broken one must be set aside.
+
+    A script that is told no path cannot do otherwise.
+    """
     plan = spec.plan
     if plan is None or plan.resumes == "none":
         return False
-    told = "{checkpoint}"
-    return not any(told in word for word in command_line(spec, told))
+    placeholder = "{checkpoint}"
+    return not any(placeholder in word for word in command_line(spec, placeholder))
 
 
 def takes_resume_from(script: str | None) -> bool:
-    """Whether the script's own text declares `--resume-from`. False when it cannot be read."""
+    """Return whether the script's own text declares `--resume-from`. False when it cannot be read."""
     if script is None:
         return False
     try:
@@ -96,20 +129,6 @@ def takes_resume_from(script: str | None) -> bool:
     except OSError:
         return False
     return RESUME_OPTION.search(text) is not None
-
-
-def known_of(record: CheckpointRecord) -> CheckpointFile:
-    return CheckpointFile(Path(record.path), record.size_bytes, record.mtime_ns, record.is_dir)
-
-
-def _given(run: RunRecord, path: str) -> ResumeChoice:
-    if Path(path).exists():
-        return ResumeChoice(path)
-    return ResumeChoice(problem=f"the checkpoint to resume from is gone: {path}; {_advice(run)}")
-
-
-def _nothing_left(run: RunRecord, broken: tuple[str, ...]) -> str:
-    return f"none of its checkpoints is good any more ({'; '.join(broken[:3])}); {_advice(run)}"
 
 
 def _advice(run: RunRecord) -> str:

@@ -1,8 +1,8 @@
-"""Which checkpoints has a live segment saved, without a word about them? Told from the files that its patterns name.
+"""Finds the checkpoints that a live segment saves without announcing them, among the files that its patterns name.
 
-One is complete when it looks the same in two looks a second apart, no process of the run holds it open for writing,
-and it is whole (`judge`). Once nothing of the segment lives, one look decides; then what a killed writer may have left
-half-written is not taken where its format could not tell.
+One is complete when it looks the same in two scans a second apart, no process of the run holds it open for writing,
+and it is whole (`candidate`). Once nothing of the segment lives, one scan decides; then what a killed writer may have
+left unfinished is not taken where its format could not show it.
 """
 
 import os
@@ -16,32 +16,38 @@ import msgspec
 
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.spec import Plan
-from backprop.worker.checkpoints.candidate import CandidateCheck, WriterExit, may_be_half, record_of, step_in
+from backprop.worker.checkpoints.candidate import (
+    CandidateCheck,
+    WriterExit,
+    may_be_unfinished,
+    record_of,
+    step_in,
+)
 from backprop.worker.checkpoints.directory_scan import DirectoryScan, newest_first
 from backprop.worker.checkpoints.fingerprint import Contents, holds_the_same
 from backprop.worker.checkpoints.open_files import open_for_writing
 from backprop.worker.checkpoints.validation import CheckpointFile, Rejected
 
-LOOK_EVERY_S: Final = 2.0
+SCAN_EVERY_S: Final = 2.0
 HURRY_S: Final = 0.5
 COST_SHARE: Final = 0.02
-"""Of a worker's time, at most this for looking at one segment's files: a slow disk is looked at more seldom."""
+"""Of a worker's time, at most this for scanning one segment's files: a slow disk is scanned less often."""
 PAUSE_CAP_S: Final = 60.0
 SETTLED_S: Final = 1.0
-NEWEST: Final = 8
-"""Of what is found at once, these are told; a resume needs no more."""
+MAX_REPORTED: Final = 8
+"""The newest of those found at once; a resume needs no more."""
 
 
 @dataclass(frozen=True)
 class ScannedCheckpoint:
-    """`record`: for the database. `in_place`: it is overwritten where it is, and a copy has to be kept."""
+    """`record`: for the database. `in_place`: it is overwritten where it is, so a backup is needed."""
 
     record: CheckpointRecord
     in_place: bool
 
 
 class CheckpointScanner:
-    """Looks at one segment's files, cheaply, as often as it is asked to."""
+    """Scans one segment's files, cheaply, as often as it is asked to."""
 
     def __init__(
         self,
@@ -49,63 +55,61 @@ class CheckpointScanner:
         segment: SegmentRecord,
         *,
         avoid: Path,
-        known: Iterable[CheckpointRecord],
+        recorded: Iterable[CheckpointRecord],
         pids: Callable[[], frozenset[int]],
         resumed: Contents | None = None,
     ) -> None:
-        """`avoid`: never looked into. `known`: the run's checkpoints on record; those of this segment say how far a
-        worker before us got. `pids`: the segment's processes now."""
+        """`avoid`: a folder never opened. `recorded`: the run's checkpoints on record; those of this segment say how
+        far an earlier worker got. `pids`: the segment's processes now. `resumed`: what the segment began with."""
         self._run, self._segment, self._pids = run, segment, pids
         self._plan = run.spec.plan or Plan()
         self._avoid = avoid
-        self._judge = CandidateCheck(run.spec)
-        own = [one.mtime_ns for one in known if one.segment == segment.number and one.refused is None]
-        self._told_before_ns = max(own, default=None)
+        self._candidates = CandidateCheck(run.spec)
+        own = [each.mtime_ns for each in recorded if each.segment == segment.number and each.refused is None]
+        self._recorded_until_ns = max(own, default=None)
         self._at_first: dict[str, CheckpointFile] | None = None
-        self._taken: dict[str, tuple[CheckpointFile, int]] = {}
-        self._faulty: dict[str, CheckpointFile] = {}
+        self._reported: dict[str, tuple[CheckpointFile, int]] = {}
+        self._broken: dict[str, CheckpointFile] = {}
         self._before: dict[str, tuple[CheckpointFile, float]] = {}
         self._resumed = resumed
-        self._sweep = self._begin()
+        self._scan = self._begin()
         self._next_s = 0.0
         self.cut_short = False
 
-    def look(self, *, hurry: bool = False) -> list[ScannedCheckpoint]:
-        """What has become complete since the last look, oldest first; nothing while it is not time to look again."""
+    def scan(self, *, hurry: bool = False) -> list[ScannedCheckpoint]:
+        """Return what has become complete since the last scan, oldest first; nothing before the next scan is due."""
         began_s = time.monotonic()
         if not self._plan.globs or began_s < self._next_s:
             return []
         new: list[ScannedCheckpoint] = []
-        if self._sweep.step():
+        if self._scan.step():
             self._remember_first()
-            new = self._reactions(self._settled())
+            new = self._report(self._settled())
             self._before = {
-                path: (known, self._first_s(path, known, at_s))
-                for path, (known, at_s) in self._sweep.found.items()
+                path: (file, self._unchanged_since_s(path, file, at_s))
+                for path, (file, at_s) in self._scan.files.items()
             }
-            self._sweep = self._begin()
+            self._scan = self._begin()
         cost_s = time.monotonic() - began_s
         self._next_s = time.monotonic() + max(
-            HURRY_S if hurry else LOOK_EVERY_S, min(cost_s / COST_SHARE, PAUSE_CAP_S)
+            HURRY_S if hurry else SCAN_EVERY_S, min(cost_s / COST_SHARE, PAUSE_CAP_S)
         )
         return new
 
-    def last_look(self, end: WriterExit) -> list[ScannedCheckpoint]:
-        """The same once nothing of the segment lives."""
+    def final_scan(self, end: WriterExit) -> list[ScannedCheckpoint]:
+        """Return the same once nothing of the segment lives. `cut_short` then tells whether files were left out."""
         if not self._plan.globs:
             return []
-        self._sweep.close()
-        self._sweep = self._begin()
-        self.cut_short = not self._sweep.whole()
+        self._scan.close()
+        self._scan = self._begin()
+        self.cut_short = not self._scan.finish()
         self._remember_first()
-        self._faulty.clear()
-        found = list(newest_first(self._sweep.found))
-        return self._reactions(
-            [(path, known) for path, known in found if self._sure(path, known, found, end)]
-        )
+        self._broken.clear()
+        files = list(newest_first(self._scan.files))
+        return self._report([(path, file) for path, file in files if self._is_sure(path, file, files, end)])
 
     def close(self) -> None:
-        self._sweep.close()
+        self._scan.close()
 
     def _begin(self) -> DirectoryScan:
         # Where the clock was set back, nothing saved now can be newer than now.
@@ -114,78 +118,78 @@ class CheckpointScanner:
 
     def _remember_first(self) -> None:
         if self._at_first is None:
-            self._at_first = {path: known for path, (known, _) in self._sweep.found.items()}
+            self._at_first = {path: file for path, (file, _) in self._scan.files.items()}
 
-    def _first_s(self, path: str, known: CheckpointFile, at_s: float) -> float:
-        """Since when it has looked like this."""
+    def _unchanged_since_s(self, path: str, file: CheckpointFile, at_s: float) -> float:
         before = self._before.get(path)
-        return before[1] if before is not None and before[0] == known else at_s
+        return before[1] if before is not None and before[0] == file else at_s
 
     def _settled(self) -> list[tuple[str, CheckpointFile]]:
-        """Those that look as they did, that nobody writes, and that are not dealt with."""
-        ripe = [
-            (path, known)
-            for path, known in newest_first(self._sweep.found)
-            if self._sweep.found[path][1] - self._first_s(path, *self._sweep.found[path]) >= SETTLED_S
-            and self._faulty.get(path) != known
-            and not self._is_taken(path, known)
+        """Return those that look as they did, that no process writes, and that were not dealt with."""
+        unchanged = [
+            (path, file)
+            for path, file in newest_first(self._scan.files)
+            if self._scan.files[path][1] - self._unchanged_since_s(path, *self._scan.files[path]) >= SETTLED_S
+            and self._broken.get(path) != file
+            and not self._is_reported(path, file)
         ]
-        written = open_for_writing([str(known.path) for _, known in ripe], self._pids()) if ripe else ()
-        return [(path, known) for path, known in ripe if str(known.path) not in written]
+        written = (
+            open_for_writing([str(file.path) for _, file in unchanged], self._pids()) if unchanged else ()
+        )
+        return [(path, file) for path, file in unchanged if str(file.path) not in written]
 
-    def _is_taken(self, path: str, known: CheckpointFile) -> bool:
-        return path in self._taken and self._taken[path][0] == known
+    def _is_reported(self, path: str, file: CheckpointFile) -> bool:
+        return path in self._reported and self._reported[path][0] == file
 
-    def _sure(
-        self, path: str, known: CheckpointFile, found: Sequence[tuple[str, CheckpointFile]], end: WriterExit
+    def _is_sure(
+        self, path: str, file: CheckpointFile, files: Sequence[tuple[str, CheckpointFile]], end: WriterExit
     ) -> bool:
-        settled = path in self._before and self._before[path][0] == known
-        newest_s = max(one.mtime_ns for _, one in found) / 1e9
-        return settled or not may_be_half(known, self._plan, end, newest_s)
+        settled = path in self._before and self._before[path][0] == file
+        newest_s = max(each.mtime_ns for _, each in files) / 1e9
+        return settled or not may_be_unfinished(file, self._plan, end, newest_s)
 
-    def _reactions(self, complete: Sequence[tuple[str, CheckpointFile]]) -> list[ScannedCheckpoint]:
-        """`complete`: newest first."""
+    def _report(self, complete: Sequence[tuple[str, CheckpointFile]]) -> list[ScannedCheckpoint]:
+        """Return the new ones of `complete` (newest first), oldest first."""
         new: list[ScannedCheckpoint] = []
-        for path, known in complete:
-            if self._is_taken(path, known) or self._told_before(path, known):
+        for path, file in complete:
+            if self._is_reported(path, file) or self._was_recorded(path, file):
                 continue
-            judged = self._judge.of(path, known, self._segment.started_at_s)
-            if judged is None:
+            checked = self._candidates.check(path, file, self._segment.started_at_s)
+            if checked is None:
                 # An empty marker may go from a folder, and nothing of it looks different.
-                if not known.is_dir:
-                    self._faulty[path] = known
+                if not file.is_dir:
+                    self._broken[path] = file
                 continue
-            if holds_the_same(known.path, self._resumed):
-                judged = Rejected(f"{known.path}: holds what this segment resumed from, so no new work")
-            if len(new) < NEWEST:
-                told = ScannedCheckpoint(self._record(path, known, judged), self._in_place(path))
-                new.append(told)
-            self._taken[path] = (known, _inode(path))
+            if holds_the_same(file.path, self._resumed):
+                checked = Rejected(f"{file.path}: holds what this segment resumed from, so no new work")
+            if len(new) < MAX_REPORTED:
+                new.append(ScannedCheckpoint(self._record(path, file, checked), self._in_place(path)))
+            self._reported[path] = (file, _inode(path))
         return new[::-1]
 
-    def _told_before(self, path: str, known: CheckpointFile) -> bool:
-        """By a worker before us. The oldest of these may be forgotten by now: put in again, it would be taken for the
-        newest. Told by what was there first, not by time alone: the clock may be set back later."""
-        if self._told_before_ns is None or self._at_first is None or self._plan.in_place:
+    def _was_recorded(self, path: str, file: CheckpointFile) -> bool:
+        """Return whether an earlier worker recorded it. The oldest such records may be gone by now: recorded again, it
+        would be taken for the newest. Not by time alone but by what was there first: the clock may be set back."""
+        if self._recorded_until_ns is None or self._at_first is None or self._plan.in_place:
             return False
-        return known.mtime_ns < self._told_before_ns and self._at_first.get(path) == known
+        return file.mtime_ns < self._recorded_until_ns and self._at_first.get(path) == file
 
     def _in_place(self, path: str) -> bool:
-        """Said by the plan, or seen: another content in the same inode."""
-        seen = path in self._taken and self._taken[path][1] == _inode(path) != 0
-        return self._plan.in_place or seen
+        """Return whether the plan says so, or the same inode was observed with another content."""
+        observed = path in self._reported and self._reported[path][1] == _inode(path) != 0
+        return self._plan.in_place or observed
 
     def _record(
-        self, path: str, known: CheckpointFile, judged: CheckpointFile | Rejected
+        self, path: str, file: CheckpointFile, checked: CheckpointFile | Rejected
     ) -> CheckpointRecord:
-        record = record_of(self._run.id, self._segment, known, step_in(path, self._plan.step_pattern))
-        if isinstance(judged, Rejected):
-            return msgspec.structs.replace(record, path=path, size_bytes=0, mtime_ns=0, refused=judged.why)
+        record = record_of(self._run.id, self._segment, file, step_in(path, self._plan.step_pattern))
+        if isinstance(checked, Rejected):
+            return msgspec.structs.replace(record, path=path, size_bytes=0, mtime_ns=0, refused=checked.why)
         return record
 
 
 def _inode(path: str) -> int:
-    """0 for a folder, and for what is gone."""
+    """Return 0 for a folder, and for what is gone."""
     try:
         return os.stat(path).st_ino if os.path.isfile(path) else 0  # noqa: PTH113, PTH116
     except OSError:

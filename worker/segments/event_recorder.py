@@ -81,9 +81,9 @@ class EventRecorder:
             if final and not leave and listener.unread_bytes() > FINAL_BYTES:
                 more, seen = True, ()
             elif final:
-                seen = self._checkpoints.last_look(run, segment, exit)
+                seen = self._checkpoints.final_scan(run, segment, exit)
             else:
-                seen = self._checkpoints.look(run, segment, hurry=self._near(run))
+                seen = self._checkpoints.scan(run, segment, hurry=self._near(run))
             heard = listener.hear(final and not more, seen, FINAL_BYTES if more else MAX_READ_BYTES, leave)
             if not leave:
                 self._unreadable_s.pop(key, None)

@@ -18,8 +18,8 @@ from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
 from backprop.scheduler.store.writes.claims import AppliedMove
-from backprop.worker.checkpoints import repair
 from backprop.worker.checkpoints.manager import CheckpointManager
+from backprop.worker.checkpoints.start_point import checkpoints_of
 from backprop.worker.context import Context
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments.event_recorder import EventRecorder, ReadResult
@@ -142,7 +142,9 @@ class Finalizer:
         self.follow(end, settled)
 
     def _judged(self, run: RunRecord, segment: SegmentRecord, ending: SegmentResult) -> FinishedSegment:
-        chain = chain_of(run, segment, ending, repair.known(self._context.home, self._context.database, run))
+        chain = chain_of(
+            run, segment, ending, checkpoints_of(self._context.home, self._context.database, run)
+        )
         failpoint.at("heard")
         return FinishedSegment(run, ending, with_advice(next_move(run.spec, ending, chain), run.id))
 

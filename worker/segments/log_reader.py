@@ -11,6 +11,7 @@ from typing import Final
 from backprop.scheduler.records import CheckpointRecord, MetricRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.writes.progress import SegmentReport
 from backprop.worker.checkpoints import validation
+from backprop.worker.checkpoints.roots import roots_for
 from backprop.worker.segments import events
 from backprop.worker.segments.resume_check import StepTrace
 from backprop.worker.segments.tail import MAX_READ_BYTES, Tail
@@ -102,7 +103,7 @@ class LogReader:
             try:
                 self._read(tail, batch, final, max_bytes)
             except OSError as error:
-                if not leave or error.errno in validation.CANNOT_LOOK:
+                if not leave or error.errno in validation.OUT_OF_RESOURCES:
                     raise
                 self.left_out.append(f"{tail.path} ({error.strerror})")
         self.announces = self.announces or bool(batch.claims)
@@ -151,7 +152,7 @@ class LogReader:
         """Where it may save. Looked for once it says that it has: many runs never do."""
         extra = [Path(root) for root in self._spec.checkpoint_roots]
         given = Path(self._spec.resume_from) if self._spec.resume_from else None
-        return validation.roots_for(self._cwd, self._spec.argv, given, extra)
+        return roots_for(self._cwd, self._spec.argv, given, extra)
 
     def _read(self, tail: Tail, batch: _Batch, final: bool, max_bytes: int) -> None:
         while True:

@@ -8,7 +8,7 @@ from pathlib import Path
 from backprop.scheduler.lifecycle import Intent
 from backprop.scheduler.outcome import Chain, SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
-from backprop.worker.checkpoints.resume import known_of, start_of, usable
+from backprop.worker.checkpoints.resume import initial_checkpoint, usable
 from backprop.worker.checkpoints.validation import newest_good
 from backprop.worker.executor import segment_files
 from backprop.worker.executor.segment_files import ExitRecord
@@ -111,12 +111,11 @@ def chain_of(
         stalled=run.stalled,
         retries_used=run.retries_used,
         lost=run.lost,
-        progressed=newest_good([known_of(record) for record in fresh])[0] is not None,
+        progressed=newest_good(fresh)[0] is not None,
         promised_mib=segment.promised_mib,
         peak_mib=segment.peak_mib,
         oom_retries=run.oom_retries,
-        resumable=newest_good([known_of(record) for record in good])[0] is not None
-        or start_of(run) is not None,
+        resumable=newest_good(good)[0] is not None or initial_checkpoint(run) is not None,
         advanced=run.last_step is not None
         and run.last_step > (-1 if segment.steps_from is None else segment.steps_from),
     )

@@ -1,4 +1,4 @@
-"""Copies of what is overwritten in place, and what is put in order before a segment starts from it."""
+"""Backups of what is overwritten in place, and what is repaired before a segment starts from it."""
 
 import errno
 import os
@@ -13,9 +13,10 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.store.connection import Database
 from backprop.worker.background import BackgroundJob, BackgroundJobs
-from backprop.worker.checkpoints import backups as keep
-from backprop.worker.checkpoints import copying, repair
-from backprop.worker.checkpoints.backups import Backup, BackupRefused, copies
+from backprop.worker.checkpoints import backups, copying, repair
+from backprop.worker.checkpoints.backups import Backup, BackupRefused, backups_of
+from backprop.worker.checkpoints.resume import StartPoint
+from backprop.worker.checkpoints.start_point import checkpoints_of, choose_start
 from tests.support.harness import Bench, wait_until
 from tests.support.store_rows import checkpoint
 from tests.support.unannounced_run import CLEAN, Watched, zip_bytes
@@ -25,13 +26,13 @@ def never() -> bool:
     return False
 
 
-def kept(run_folder: Path, path: Path, segment: int = 1) -> Backup | BackupRefused:
+def back_up(run_folder: Path, path: Path, segment: int = 1) -> Backup | BackupRefused:
     record = checkpoint("r1", path, segment=segment)
-    return keep.back_up(run_folder, record, 0, never)
+    return backups.back_up(run_folder, record, 0, never)
 
 
 def good(run_folder: Path, path: Path, segment: int = 1) -> Backup:
-    found = kept(run_folder, path, segment)
+    found = back_up(run_folder, path, segment)
     assert isinstance(found, Backup), found
     return found
 
@@ -44,7 +45,7 @@ def original(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_copy_shares_nothing_with_its_original(original: Path, tmp_path: Path) -> None:
+def test_a_backup_shares_nothing_with_its_original(original: Path, tmp_path: Path) -> None:
     whole = original.read_bytes()
     made = good(tmp_path, original)
     assert made.folder == tmp_path / "kept" / "1-1"
@@ -54,7 +55,7 @@ def test_a_copy_shares_nothing_with_its_original(original: Path, tmp_path: Path)
     with original.open("r+b") as file:
         file.write(b"torn")
     assert made.path.read_bytes() == whole
-    assert copies(tmp_path) == [made]
+    assert backups_of(tmp_path) == [made]
     assert made.source.path == str(original)
 
 
@@ -65,14 +66,14 @@ def test_the_newest_two_stay_and_nothing_else_is_touched(original: Path, tmp_pat
     for _ in range(3):
         good(tmp_path, original)
     good(tmp_path, original, segment=2)
-    names = [one.folder.name for one in copies(tmp_path) if one.source.path == str(original)]
+    names = [one.folder.name for one in backups_of(tmp_path) if one.source.path == str(original)]
     assert names == ["2-1", "1-4"]
-    assert [one.folder.name for one in copies(tmp_path) if one.source.path == str(other)] == ["1-1"]
+    assert [one.folder.name for one in backups_of(tmp_path) if one.source.path == str(other)] == ["1-1"]
     (tmp_path / "kept" / "2-1" / "copy" / "ckpt.pt").write_bytes(b"PK damaged")
-    keep.prune(tmp_path, str(original))
-    assert {one.folder.name for one in copies(tmp_path)} == {"2-1", "1-4", "1-1"}, "two good ones"
-    keep.drop(tmp_path)
-    assert copies(tmp_path) == []
+    backups.prune(tmp_path, str(original))
+    assert {one.folder.name for one in backups_of(tmp_path)} == {"2-1", "1-4", "1-1"}, "two good ones"
+    backups.drop(tmp_path)
+    assert backups_of(tmp_path) == []
     assert original.exists()
     assert other.exists()
 
@@ -80,17 +81,17 @@ def test_the_newest_two_stay_and_nothing_else_is_touched(original: Path, tmp_pat
 def test_copies_stay_while_the_original_is_torn(original: Path, tmp_path: Path) -> None:
     good(tmp_path, original)
     original.write_bytes(original.read_bytes()[:100])
-    keep.drop(tmp_path)
-    assert len(copies(tmp_path)) == 1
+    backups.drop(tmp_path)
+    assert len(backups_of(tmp_path)) == 1
 
 
-def test_what_changes_meanwhile_is_not_kept(original: Path, tmp_path: Path) -> None:
+def test_what_changes_meanwhile_is_not_backed_up(original: Path, tmp_path: Path) -> None:
     record = checkpoint("r1", original)
     with original.open("ab") as file:
         file.write(b"more")
-    found = keep.back_up(tmp_path, record, 0, never)
+    found = backups.back_up(tmp_path, record, 0, never)
     assert isinstance(found, BackupRefused)
-    assert found.again
+    assert found.retry
     changes = iter([True])
 
     def change() -> bool:
@@ -100,16 +101,16 @@ def test_what_changes_meanwhile_is_not_kept(original: Path, tmp_path: Path) -> N
                 file.write(b"more")
         return False
 
-    found = keep.back_up(tmp_path, checkpoint("r1", original), 0, change)
+    found = backups.back_up(tmp_path, checkpoint("r1", original), 0, change)
     assert isinstance(found, BackupRefused)
     assert "changed while it was copied" in found.why
-    assert copies(tmp_path) == []
+    assert backups_of(tmp_path) == []
     assert list((tmp_path / "kept").iterdir()) == [], "nothing half-done is left"
 
 
-def test_half_of_a_checkpoint_is_not_kept(original: Path, tmp_path: Path) -> None:
+def test_half_of_a_checkpoint_is_not_backed_up(original: Path, tmp_path: Path) -> None:
     original.write_bytes(original.read_bytes()[:200])
-    found = kept(tmp_path, original)
+    found = back_up(tmp_path, original)
     assert isinstance(found, BackupRefused)
     assert "not whole" in found.why
 
@@ -118,15 +119,17 @@ def test_a_full_disk_is_left_as_it_is(original: Path, tmp_path: Path) -> None:
     """But for a reflink, which takes nothing."""
     room = os.statvfs(tmp_path)
     floor_mib = room.f_bavail * room.f_frsize // 2**20 + 1024
-    found = keep.back_up(tmp_path, checkpoint("r1", original), floor_mib, never)
+    found = backups.back_up(tmp_path, checkpoint("r1", original), floor_mib, never)
     if isinstance(found, BackupRefused):
         assert "would be left free" in found.why
         assert list((tmp_path / "kept").iterdir()) == []
 
 
 def test_told_to_stop_it_stops(original: Path, tmp_path: Path) -> None:
-    found = keep.back_up(tmp_path, checkpoint("r1", original), 0, lambda: True)
-    assert isinstance(found, BackupRefused) or copies(tmp_path)[0].path.read_bytes() == original.read_bytes()
+    found = backups.back_up(tmp_path, checkpoint("r1", original), 0, lambda: True)
+    assert (
+        isinstance(found, BackupRefused) or backups_of(tmp_path)[0].path.read_bytes() == original.read_bytes()
+    )
 
 
 def test_what_a_dead_worker_left_half_done_is_cleared(original: Path, tmp_path: Path) -> None:
@@ -152,13 +155,13 @@ def test_folders_are_copied_whole(tmp_path: Path) -> None:
 def test_a_copy_is_put_back_and_the_torn_file_only_renamed(original: Path, tmp_path: Path) -> None:
     made, whole = good(tmp_path, original), original.read_bytes()
     original.write_bytes(b"PK torn")
-    aside = keep.put_back(made, (f"{original.parent}/*.pt",))
+    aside = repair.restore(made, (f"{original.parent}/*.pt",))
     assert aside == original.with_name("ckpt.pt.torn-1")
     assert aside.read_bytes() == b"PK torn"
     assert original.read_bytes() == whole
     assert made.path.exists()
     original.unlink()
-    assert keep.put_back(made, ()) is None, "it was gone"
+    assert repair.restore(made, ()) is None, "it was gone"
     assert sorted(one.name for one in original.parent.iterdir()) == ["ckpt.pt", "ckpt.pt.torn-1"]
 
 
@@ -166,7 +169,7 @@ def test_what_somebody_writes_is_left_alone(original: Path, tmp_path: Path) -> N
     """Several runs may save in one folder."""
     made = good(tmp_path, original)
     with original.open("ab"), pytest.raises(OSError, match="a process is writing it") as caught:
-        keep.put_back(made, ())
+        repair.restore(made, ())
     assert caught.value.errno == errno.ETXTBSY
     assert sorted(one.name for one in original.parent.iterdir()) == ["ckpt.pt"]
 
@@ -185,9 +188,9 @@ def test_what_is_set_aside_is_found_by_no_pattern(
 ) -> None:
     path = tmp_path / name
     path.mkdir() if is_dir else path.write_text("torn")
-    assert keep.set_aside(path, (f"{tmp_path}/{pattern}",), 3).name == expected
+    assert repair.set_aside(path, (f"{tmp_path}/{pattern}",), 3).name == expected
     path.mkdir() if is_dir else path.write_text("torn")
-    second = keep.set_aside(path, (f"{tmp_path}/{pattern}",), 3)
+    second = repair.set_aside(path, (f"{tmp_path}/{pattern}",), 3)
     assert second.name != expected
     assert "torn-3" in second.name
 
@@ -207,16 +210,16 @@ class Ended:
         return path
 
     def end(self, outcome: str = "timeboxed") -> RunRecord:
-        self.watched.store(self.watched.spotter().last_look(CLEAN))
+        self.watched.store(self.watched.scanner().final_scan(CLEAN))
         return self.watched.requeue(outcome)
 
-    def keep(self, path: Path) -> Backup:
+    def back_up(self, path: Path) -> Backup:
         folder = self.home.run_folder("r1")
         folder.mkdir(parents=True, exist_ok=True)
         return good(folder, path)
 
-    def consider(self, run: RunRecord) -> repair.StartPoint:
-        return repair.choose_start(self.home, self.watched.database, run)
+    def consider(self, run: RunRecord) -> StartPoint:
+        return choose_start(self.home, self.watched.database, run)
 
 
 @pytest.fixture
@@ -231,12 +234,12 @@ def test_a_broken_newest_is_passed_over_saying_so(ended: Ended) -> None:
     ended.saves("2.pt", zip_bytes()[:300], 1)
     ended.saves("3.pt", b"", 1.5)
     start = ended.consider(ended.end())
-    assert start.resume.checkpoint == str(ended.out / "1.pt")
-    assert [line.partition(": ")[0] for line in start.resume.passed_over] == [
+    assert start.checkpoint == str(ended.out / "1.pt")
+    assert [line.partition(": ")[0] for line in start.passed_over] == [
         str(ended.out / "3.pt"),
         str(ended.out / "2.pt"),
     ]
-    assert start.in_order, "it is told what to load, so nothing is in its way"
+    assert not start.needs_repair, "it is told what to load, so nothing is in its way"
 
 
 @pytest.mark.parametrize("plan", [{"resumes": "rerun"}, {"resumes": "append", "resume_words": ("--resume",)}])
@@ -252,8 +255,8 @@ def test_where_the_script_chooses_itself_a_broken_newest_is_set_aside(
     assert start.set_aside == (str(ended.out / "2.pt"),), "3 is somebody else's: our segments had ended"
     (told,) = repair.repair(start, run.spec, run.segment)
     assert "renamed 2.pt.torn-1" in told
-    assert ended.consider(run).in_order
-    assert ended.consider(run).resume.checkpoint == str(ended.out / "1.pt")
+    assert not ended.consider(run).needs_repair
+    assert ended.consider(run).checkpoint == str(ended.out / "1.pt")
 
 
 def test_what_has_become_whole_meanwhile_stays(ended: Ended) -> None:
@@ -270,22 +273,22 @@ def test_what_has_become_whole_meanwhile_stays(ended: Ended) -> None:
 def test_torn_in_place_the_copy_goes_back(ended: Ended) -> None:
     ended.watched.start(resumes="append", resume_words=("--init_from=resume",), in_place=True)
     path = ended.saves("ckpt.pt", zip_bytes())
-    ended.watched.store(ended.watched.spotter().last_look(CLEAN))
-    copy = ended.keep(path)
-    assert [Path(one.path) for one in repair.known(ended.home, ended.watched.database, run_of(ended))] == [
+    ended.watched.store(ended.watched.scanner().final_scan(CLEAN))
+    copy = ended.back_up(path)
+    assert [Path(one.path) for one in checkpoints_of(ended.home, ended.watched.database, run_of(ended))] == [
         path,
         copy.path,
     ], "the original comes first"
     ended.saves("ckpt.pt", zip_bytes()[:300], 1)
     run = ended.end()
     start = ended.consider(run)
-    assert (start.resume.checkpoint, start.put_back) == (str(path), copy)
-    assert "cut off" in start.resume.passed_over[0]
+    assert (start.checkpoint, start.restore) == (str(path), copy)
+    assert "cut off" in start.passed_over[0]
     (told,) = repair.repair(start, run.spec, run.segment)
-    assert "a copy of segment 1 is put back; what was there is renamed .torn-1-ckpt.pt" in told
+    assert "the backup of segment 1 is restored; what was there is renamed .torn-1-ckpt.pt" in told
     again = ended.consider(run)
-    assert again.in_order
-    assert again.resume.checkpoint == str(path)
+    assert not again.needs_repair
+    assert again.checkpoint == str(path)
 
 
 def run_of(ended: Ended) -> RunRecord:
@@ -297,12 +300,12 @@ def run_of(ended: Ended) -> RunRecord:
 def test_an_older_original_gives_way_to_the_copy_a_newer_one_does_not(ended: Ended) -> None:
     ended.watched.start(resumes="rerun", in_place=True)
     path = ended.saves("ckpt.pt", zip_bytes())
-    copy = ended.keep(path)
+    copy = ended.back_up(path)
     run = ended.end()
     os.utime(path, (time.time() - 600, time.time() - 600))
-    assert ended.consider(run).put_back == copy
+    assert ended.consider(run).restore == copy
     os.utime(path, (time.time() + 10, time.time() + 10))
-    assert ended.consider(run).in_order
+    assert not ended.consider(run).needs_repair
 
 
 def test_a_run_whose_rows_are_gone_is_found_again_on_disk(ended: Ended, tmp_path: Path) -> None:
@@ -317,9 +320,9 @@ def test_a_run_whose_rows_are_gone_is_found_again_on_disk(ended: Ended, tmp_path
     database.execute("DELETE FROM checkpoints")
     database.commit()
     database.close()
-    found = repair.known(ended.home, ended.watched.database, run)
+    found = checkpoints_of(ended.home, ended.watched.database, run)
     assert [(one.step, one.segment) for one in found] == [(2, 1), (1, 1)]
-    assert ended.consider(run).resume.checkpoint == str(ended.out / "2.pt")
+    assert ended.consider(run).checkpoint == str(ended.out / "2.pt")
 
 
 def test_errands_are_done_in_order_and_told_by_who_asks(tmp_path: Path) -> None:
@@ -381,10 +384,10 @@ def test_a_file_torn_in_place_is_restored_and_the_chain_goes_on(bench: Bench) ->
     bench.worker()
     bench.wait_for(run, "completed")
     assert "begins at 1" in bench.log(run, 2)
-    assert "mended" in bench.output(1)
-    assert "is put back; what was there is renamed ckpt.npz.torn-1" in bench.output(1)
+    assert "repaired" in bench.output(1)
+    assert "is restored; what was there is renamed ckpt.npz.torn-1" in bench.output(1)
     assert sorted(one.name for one in (bench.project / "out").iterdir()) == ["ckpt.npz", "ckpt.npz.torn-1"]
-    wait_until(lambda: not copies(folder.parent), saw=lambda: list(folder.iterdir()))
+    wait_until(lambda: not backups_of(folder.parent), saw=lambda: list(folder.iterdir()))
 
 
 CHOOSES = """
@@ -466,4 +469,4 @@ def test_records_of_copies_are_read_back_as_they_were_written(original: Path, tm
     assert isinstance(record, CheckpointRecord)
     assert (record.path, record.segment, record.size_bytes) == (str(made.path), 1, original.stat().st_size)
     (made.folder / "source.json").write_text("{")
-    assert copies(tmp_path) == []
+    assert backups_of(tmp_path) == []

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from backprop.scheduler.records import CheckpointRecord
+from backprop.worker.checkpoints.formats import looks_whole
+from backprop.worker.checkpoints.roots import roots_for
 from backprop.worker.checkpoints.validation import (
     CheckpointFile,
     Rejected,
-    looks_whole,
     newest_good,
-    roots_for,
     still_good,
     validate_announced,
 )
+from tests.support.store_rows import checkpoint
 
 
 def write_zip(path: Path, payload: bytes = b"weights" * 1000) -> None:
@@ -48,19 +50,19 @@ def cwd(tmp_path: Path) -> Path:
     return folder
 
 
-def claimed(path: str, cwd: Path, *roots: Path) -> CheckpointFile | Rejected:
+def announced(path: str, cwd: Path, *roots: Path) -> CheckpointFile | Rejected:
     now_s = time.time()
     return validate_announced(path, cwd, roots or (cwd,), now_s, now_s)
 
 
 def known(path: Path) -> CheckpointFile:
-    found = claimed(str(path), path.parent)
+    found = announced(str(path), path.parent)
     assert isinstance(found, CheckpointFile), found
     return found
 
 
 def refusal(path: str, cwd: Path, *roots: Path) -> str:
-    found = claimed(path, cwd, *roots)
+    found = announced(path, cwd, *roots)
     assert isinstance(found, Rejected), found
     return found.why
 
@@ -70,7 +72,7 @@ def test_a_file_saved_during_the_segment_is_known(cwd: Path) -> None:
     saved = cwd / "out" / "1.bin"
     saved.write_bytes(b"weights")
     for path in ("out/1.bin", "./out/../out/1.bin", str(saved)):
-        found = claimed(path, cwd)
+        found = announced(path, cwd)
         assert found == CheckpointFile(saved, 7, saved.stat().st_mtime_ns, is_dir=False)
 
 
@@ -86,7 +88,7 @@ def test_a_directory_is_measured_by_its_files(cwd: Path) -> None:
     os.utime(folder / "index", ns=(1, 1))
     newest_ns = (folder / "shards" / "0").stat().st_mtime_ns
     (folder / "empty").unlink()
-    assert claimed("checkpoint-100", cwd) == CheckpointFile(folder, 8, newest_ns, is_dir=True)
+    assert announced("checkpoint-100", cwd) == CheckpointFile(folder, 8, newest_ns, is_dir=True)
 
 
 def test_a_path_out_of_the_roots_is_refused(cwd: Path, tmp_path: Path) -> None:
@@ -97,15 +99,15 @@ def test_a_path_out_of_the_roots_is_refused(cwd: Path, tmp_path: Path) -> None:
     (cwd / "folder").symlink_to(outside.parent)
     for path in ("../work2/1.bin", str(outside), "link", "folder/1.bin"):
         assert "outside the run's folders" in refusal(path, cwd)
-        assert isinstance(claimed(path, cwd, outside.parent), CheckpointFile)
-        assert isinstance(claimed(path, cwd, outside), CheckpointFile), "a root may be a single file"
+        assert isinstance(announced(path, cwd, outside.parent), CheckpointFile)
+        assert isinstance(announced(path, cwd, outside), CheckpointFile), "a root may be a single file"
     assert "outside" in refusal("../work2/1.bin", cwd, tmp_path / "wor"), "a root is no prefix"
 
 
 def test_a_link_that_stays_inside_is_followed(cwd: Path) -> None:
     (cwd / "1.bin").write_bytes(b"x")
     (cwd / "last").symlink_to("1.bin")
-    found = claimed("last", cwd)
+    found = announced("last", cwd)
     assert isinstance(found, CheckpointFile)
     assert found.path == cwd / "1.bin", "what the link named then, not what it names later"
 
@@ -199,19 +201,19 @@ def test_a_torn_file_is_not_good_even_if_announced_so(cwd: Path) -> None:
 
 def test_the_newest_good_one_is_taken_and_the_others_named(cwd: Path) -> None:
     """By the order in which they were announced: after a jump of the wall clock the file times mislead."""
-    saved: list[CheckpointFile] = []
+    saved: list[CheckpointRecord] = []
     now_ns = time.time_ns()
     for number, jump in ((4, -1), (3, -1), (2, 0), (1, 0)):
         path = cwd / f"{number}.pt"
         write_zip(path)
         os.utime(path, ns=(0, now_ns + jump * 10**9))
-        saved.append(known(path))
+        saved.append(checkpoint("r1", path))
     (cwd / "4.pt").unlink()
     cut(cwd / "3.pt")
     good, rejected = newest_good(saved)
     assert good is not None
-    assert good.path == cwd / "2.pt"
-    assert [each.path.name for each, _ in rejected] == ["4.pt", "3.pt"]
+    assert good.path == str(cwd / "2.pt")
+    assert [Path(each.path).name for each, _ in rejected] == ["4.pt", "3.pt"]
     assert rejected[0][1] == "it is gone"
     (cwd / "1.pt").unlink()
     (cwd / "2.pt").unlink()

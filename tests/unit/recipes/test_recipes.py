@@ -5,24 +5,30 @@ import glob
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backprop.cli.submit.source_reader import DiskReader
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.recipes.command_line import ENTRIES, options_in, read_command
 from backprop.scheduler.recipes.declared_options import options_of
 from backprop.scheduler.recipes.plan import plan_for
 from backprop.scheduler.recipes.registry import BY_NAME, RECIPES
-from backprop.scheduler.recipes.script_parser import PARSE_LIMIT_BYTES, understand
+from backprop.scheduler.recipes.script_parser import parse
+from backprop.scheduler.recipes.source_reader import READ_LIMIT_BYTES
+from backprop.scheduler.recipes.syntax_tree import PARSE_LIMIT_BYTES
 from backprop.scheduler.spec import Plan, RunSpec
 from backprop.worker.checkpoints.resume import command_line
 from tests.support import training_scripts as trainers
 from tests.support.harness import ROOT
 from tools.docs.recipes import page
+
+READER = DiskReader()
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ CASES = {
         "python train.py",
         (),
         "train.py --resume_from_checkpoint CHECKPOINT",
-        extra={"note": "--checkpointing_steps is not given: it will save none"},
+        extra={"note": "--checkpointing_steps is not given, so it will save no checkpoint"},
     ),
     "lightning command line": Case(
         "lightning",
@@ -326,7 +332,7 @@ def planned(folder: Path, text: str, words: str = "python train.py", **more: obj
     """The plan for a command in `folder`, whose train.py has this text."""
     (folder / "train.py").write_text(text)
     argv = words.split()
-    return plan_for(argv, argv[0], folder / "train.py", folder, **more)  # type: ignore[arg-type]
+    return plan_for(argv, argv[0], folder / "train.py", folder, READER, **more)  # type: ignore[arg-type]
 
 
 def matching(pattern: str) -> list[str]:
@@ -581,10 +587,25 @@ def test_odd_folders_are_taken_literally(tmp_path: Path) -> None:
     assert matching(plan.globs[0]) == [str(folder / "o?t" / "checkpoint-3")]
 
 
-def test_what_cannot_be_parsed_is_searched(tmp_path: Path) -> None:
-    """Another Python's syntax, or a script too long to be parsed while the user waits."""
-    newer = trainers.IMAGENET + "\nprint x\n"
-    assert planned(tmp_path, newer).resume_words == ("--resume", "{checkpoint}")
+NO_PYTHON_YET = "def train[[T]](\n    a: T,\n) =>\n    "
+"""Syntax of no Python so far, as that of a newer one looks to an older."""
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].text])
+def test_a_script_of_another_python_is_parsed_block_by_block(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    expected = planned(tmp_path, case.text, case.words)
+    assert planned(tmp_path, f"print x\n{case.text}\nprint y\n", case.words) == expected
+    inside = case.text.rstrip().replace("\n", "\n    ")
+    found = planned(tmp_path, f"{NO_PYTHON_YET}{inside}\n    print x\n", case.words)
+    assert (found.recipe, found.globs, found.resume_words) == (
+        expected.recipe,
+        expected.globs,
+        expected.resume_words,
+    )
+
+
+def test_what_cannot_be_parsed_at_all_has_no_recipe(tmp_path: Path) -> None:
     long = trainers.HF_TRAINER + "# \n" * PARSE_LIMIT_BYTES
     plan = planned(tmp_path, long, "python train.py --output_dir o")
     assert (plan.recipe, plan.globs) == ("huggingface", (f"{tmp_path}/o/checkpoint-*",))
@@ -644,11 +665,11 @@ def test_no_text_and_no_command_line_is_too_odd(
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
     (folder / "train.py").write_bytes(text.encode(errors="surrogatepass") + raw)
-    plan = plan_for(["python", "train.py", *words], "python", folder / "train.py", folder)
+    plan = plan_for(["python", "train.py", *words], "python", folder / "train.py", folder, READER)
     assert all(each.startswith("/") for each in plan.globs)
-    plan_for([*words, "train.py"], "", folder / "train.py", folder)
+    plan_for([*words, "train.py"], "", folder / "train.py", folder, READER)
     for recipe in BY_NAME:
-        plan_for(["python", "train.py", *words], "python", folder / "train.py", folder, recipe)
+        plan_for(["python", "train.py", *words], "python", folder / "train.py", folder, READER, recipe)
 
 
 ENDLESS = {
@@ -672,16 +693,16 @@ ENDLESS = {
 def test_no_script_keeps_the_user_waiting(name: str, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_bytes(ENDLESS[name])
     began_s = time.monotonic()
-    plan_for(["python", "train.py"], "python", tmp_path / "train.py", tmp_path)
+    plan_for(["python", "train.py"], "python", tmp_path / "train.py", tmp_path, READER)
     assert time.monotonic() - began_s < 10, "a second or so, on a machine with nothing else to do"
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "train.py")
-    assert plan_for(["python", "train.py"], "python", tmp_path / "train.py", tmp_path) == Plan()
-    assert plan_for(["python", "missing.py"], "python", tmp_path / "missing.py", tmp_path) == Plan()
+    assert plan_for(["python", "train.py"], "python", tmp_path / "train.py", tmp_path, READER) == Plan()
+    assert plan_for(["python", "missing.py"], "python", tmp_path / "missing.py", tmp_path, READER) == Plan()
     (tmp_path / "a.py").mkdir()
-    assert plan_for(["python", "a.py"], "python", None, tmp_path) == Plan()
+    assert plan_for(["python", "a.py"], "python", None, tmp_path, READER) == Plan()
 
 
 def test_options_as_they_are_written() -> None:
@@ -698,18 +719,46 @@ def test_options_as_they_are_written() -> None:
 def test_what_stands_before_the_script(tmp_path: Path) -> None:
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg" / "train.py").touch()
-    module = read_command(["python", "-m", "pkg.train", "--a", "1"], tmp_path)
+    module = read_command(["python", "-m", "pkg.train", "--a", "1"], tmp_path, READER)
     assert (module.script, module.at) == (tmp_path / "pkg" / "train.py", 3)
     deep = read_command(
-        ["nice", "uv", "run", "accelerate", "launch", "--x", "1", "pkg/train.py", "b"], tmp_path
+        ["nice", "uv", "run", "accelerate", "launch", "--x", "1", "pkg/train.py", "b"], tmp_path, READER
     )
     assert (deep.launchers, deep.arguments) == (frozenset({"accelerate"}), ("b",))
-    assert read_command(["/venv/bin/yolo", "train"], tmp_path).entry == "yolo"
-    assert read_command(["bash", "train.sh"], tmp_path).script is None
+    assert read_command(["/venv/bin/yolo", "train"], tmp_path, READER).entry == "yolo"
+    assert read_command(["bash", "train.sh"], tmp_path, READER).script is None
 
 
 def test_options_are_found_once_by_name() -> None:
     twice = b"p.add_argument('-o', '--out-dir', default='a')\np.add_argument('--out_dir', default='b')\n"
-    found = options_of(understand(twice + b"p.add_argument('x')\n"))
+    found = options_of(parse(twice + b"p.add_argument('x')\n"))
     assert list(found) == ["out_dir"]
     assert found["out_dir"].flag == "--out-dir"
+
+
+class Memory:
+    """A machine of a few texts, and nothing else."""
+
+    environment: Mapping[str, str] = {"YOLO_CONFIG_DIR": "~/yolo"}
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = files
+
+    def is_file(self, path: PurePath) -> bool:
+        return str(path) in self._files
+
+    def read(self, path: PurePath, limit_bytes: int = READ_LIMIT_BYTES) -> bytes:
+        return self._files.get(str(path), b"")[:limit_bytes]
+
+    def expand_user(self, path: str) -> str:
+        return path.replace("~", "/home/a", 1)
+
+
+def test_a_plan_needs_no_disk() -> None:
+    cwd = PurePath("/nowhere")
+    memory = Memory(
+        {"/nowhere/train.py": trainers.IMAGENET.encode(), "/home/a/yolo/settings.json": b'{"runs_dir": "/r"}'}
+    )
+    plan = plan_for(["python", "train.py"], "python", None, cwd, memory, globs=["~/out/*.pt"])
+    assert (plan.recipe, plan.globs) == ("pytorch", ("/home/a/out/*.pt",))
+    assert "/r/*/*/weights/last.pt" in plan_for(["yolo", "train"], "yolo", None, cwd, memory).globs

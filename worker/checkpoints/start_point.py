@@ -1,0 +1,163 @@
+"""Finds every checkpoint of a run and decides what its next segment begins from, and what must be repaired first.
+
+A trainer that is told no path looks for its newest checkpoint itself, and would take a torn one: that is to be renamed,
+never deleted. One that overwrites its checkpoint gets our backup in its place, if the original is torn or older. Only
+reads; `repair` does what is decided here.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.outcome import SegmentOutcome
+from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+from backprop.scheduler.spec import Plan
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.worker.checkpoints.backups import Backup, backups_of
+from backprop.worker.checkpoints.candidate import (
+    CandidateCheck,
+    WriterExit,
+    fault_of,
+    may_be_unfinished,
+    record_of,
+    step_in,
+)
+from backprop.worker.checkpoints.directory_scan import DirectoryScan, newest_first
+from backprop.worker.checkpoints.resume import StartPoint, choose, first_segment, picks_itself, usable
+from backprop.worker.checkpoints.scanner import MAX_REPORTED
+from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, CheckpointFile, measure, still_good
+
+
+def checkpoints_of(home: Home, database: Database, run: RunRecord) -> list[CheckpointRecord]:
+    """Return every checkpoint of a run, newest first: on record, our backups, and those on disk whose record was lost.
+
+    Bounded; reads files only for a run whose checkpoints are scanned for. Raises DatabaseBusy.
+    """
+    saved = queries.checkpoints(database, run.id)
+    if run.spec.plan is None or not run.spec.plan.globs:
+        return saved
+    for backup in reversed(backups_of(home.run_folder(run.id))):
+        original = next((at for at, record in enumerate(saved) if backup.holds(record)), None)
+        _insert(saved, backup.record(), original)
+    segments = _counting(run, queries.segments(database, run.id))
+    if not usable(run, saved) or any(segment.outcome is SegmentOutcome.RECOVERED for segment in segments):
+        for record in reversed(_rediscovered(run, segments, home.root)):
+            content = (record.path, record.mtime_ns, record.size_bytes)
+            if all((known.path, known.mtime_ns, known.size_bytes) != content for known in saved):
+                _insert(saved, record, None)
+    return saved
+
+
+def choose_start(home: Home, database: Database, run: RunRecord) -> StartPoint:
+    """Decide what the next segment begins from. Reads the files.
+
+    Raises OSError when out of resources or when a file cannot be reached just now, DatabaseBusy.
+    """
+    start = choose(run, checkpoints_of(home, database, run))
+    plan = run.spec.plan
+    if plan is None or not plan.globs or start.problem is not None:
+        return start
+    backups = [backup for backup in backups_of(home.run_folder(run.id)) if usable(run, [backup.record()])]
+    restore = _to_restore(start.checkpoint, backups)
+    checkpoint = restore.source.path if restore is not None else start.checkpoint
+    newest_ns = restore.source.mtime_ns if restore is not None else _mtime_ns(checkpoint)
+    segments = _counting(run, queries.segments(database, run.id))
+    accounted_for = {checkpoint, *(backup.source.path for backup in backups)}
+    broken = [
+        (path, why)
+        for path, why in _broken(plan, segments, home.root, newest_ns)
+        if path not in accounted_for and all(not line.startswith(f"{path}: ") for line in start.passed_over)
+    ]
+    return dataclasses.replace(
+        start,
+        checkpoint=checkpoint,
+        passed_over=(*(f"{path}: {why}" for path, why in broken), *start.passed_over),
+        restore=restore,
+        set_aside=tuple(path for path, _ in broken) if picks_itself(run.spec) else (),
+    )
+
+
+def _counting(run: RunRecord, segments: Sequence[SegmentRecord]) -> list[SegmentRecord]:
+    """Return the segments whose checkpoints count."""
+    since = first_segment(run)
+    return [segment for segment in segments if segment.number >= since]
+
+
+def _insert(saved: list[CheckpointRecord], record: CheckpointRecord, original: int | None) -> None:
+    """Insert a backup right after its original's index, else `record` before all that is not newer."""
+    if original is None:
+        key = (record.segment, record.mtime_ns)
+        older = (at for at, known in enumerate(saved) if (known.segment, known.mtime_ns) <= key)
+        saved.insert(next(older, len(saved)), record)
+    else:
+        saved.insert(original + 1, record)
+
+
+def _rediscovered(run: RunRecord, segments: Sequence[SegmentRecord], avoid: Path) -> list[CheckpointRecord]:
+    """Return what ended segments left on disk, newest first. The final scan of one not finalized yet was just done."""
+    ended = [(segment, segment.ended_at_s) for segment in segments if segment.ended_at_s is not None]
+    if not ended or run.spec.plan is None:
+        return []
+    plan, began_s = run.spec.plan, segments[0].started_at_s
+    scan = DirectoryScan(plan.globs, began_s, avoid)
+    scan.finish()
+    candidates, files = CandidateCheck(run.spec), list(newest_first(scan.files))
+    records: list[CheckpointRecord] = []
+    for path, file in files[: 4 * MAX_REPORTED]:
+        saved_s = file.mtime_ns / 1e9
+        segment, ended_s = next(
+            (each for each in reversed(ended) if each[0].started_at_s <= saved_s), ended[0]
+        )
+        end = WriterExit(
+            ended_s, killed=segment.outcome is SegmentOutcome.LOST or segment.signal_name == "SIGKILL"
+        )
+        newest_s = files[0][1].mtime_ns / 1e9
+        if saved_s > ended_s + CLOCK_GRAIN_S or may_be_unfinished(file, plan, end, newest_s):
+            continue
+        if isinstance(candidates.check(path, file, began_s), CheckpointFile):
+            records.append(record_of(run.id, segment, file, step_in(path, plan.step_pattern)))
+    return records[:MAX_REPORTED]
+
+
+def _to_restore(checkpoint: str | None, backups: Sequence[Backup]) -> Backup | None:
+    """Return the backup to put in its original's place; None when the original is the one to take."""
+    for backup in backups:
+        if checkpoint == str(backup.path):
+            return backup
+        newer = backup.source.mtime_ns - _mtime_ns(checkpoint) > CLOCK_GRAIN_S * 1e9
+        original = checkpoint == backup.source.path
+        if original and newer and still_good(CheckpointFile.of(backup.record())) is None:
+            return backup
+    return None
+
+
+def _broken(
+    plan: Plan, segments: Sequence[SegmentRecord], avoid: Path, newest_ns: int
+) -> list[tuple[str, str]]:
+    """Return what the run's segments left that is newer than `newest_ns` and not whole, each with why.
+
+    What was written after they ended belongs to somebody else.
+    """
+    if not segments:
+        return []
+    scan = DirectoryScan(plan.globs, segments[0].started_at_s, avoid)
+    scan.finish()
+    ended_ns = ((segments[-1].ended_at_s or time.time()) + CLOCK_GRAIN_S) * 1e9
+    broken = [(path, int(at_s * 1e9), "it is empty") for path, at_s in scan.empty.items()]
+    for _, file in newest_first(scan.files):
+        if newest_ns < file.mtime_ns <= ended_ns and (why := fault_of(file, plan.needs)) is not None:
+            broken.append((str(file.path), file.mtime_ns, why))
+    return [(path, why) for path, at_ns, why in broken if newest_ns < at_ns <= ended_ns]
+
+
+def _mtime_ns(checkpoint: str | None) -> int:
+    """Return 0 for none, and for one that is gone."""
+    try:
+        file = measure(Path(os.path.realpath(checkpoint))) if checkpoint is not None else None
+    except OSError:
+        return 0
+    return file.mtime_ns if isinstance(file, CheckpointFile) else 0
