@@ -169,9 +169,10 @@ class Loop:
         context = self._context
         self._unsound = why
         context.console.event("repairing", more=why)
-        context.database.close()
-        context.database = recovery.open_sound(
-            context.home, lambda line: context.console.event("repairing", more=line)
+        context.database.reopen(
+            lambda: recovery.open_sound(
+                context.home, lambda line: context.console.event("repairing", more=line)
+            )
         )
         claims.worker_started(
             context.database,
@@ -212,6 +213,6 @@ def counts_line(context: Context) -> str:
     """What the queue holds now, for a last line."""
     try:
         counts = queries.state_counts(context.database)
-    except Exception:  # closed while it was being repaired
+    except BackpropError:
         return "the queue cannot be read"
     return ", ".join(f"{counts[state]} {state}" for state in State if state in counts) or "the queue is empty"

@@ -51,6 +51,7 @@ class Database:
         self._db = peewee_database
         self._patience_s = patience_s
         self._opened = self._identity()
+        self._reopening = False
 
     def write(self, verb: Callable[[], T]) -> T:
         """Run `verb` in one short IMMEDIATE transaction and return its result.
@@ -58,6 +59,7 @@ class Database:
         Tries again, with jitter, for up to 60 s while another process holds the lock. Raises DatabaseBusy after
         that or when the disk is full (nothing was changed), DatabaseRefused when the file is damaged.
         """
+        self._require_open()
         if self._db.in_transaction():
             return verb()
 
@@ -73,16 +75,13 @@ class Database:
 
     def read(self, query: Callable[[], T]) -> T:
         """Run `query`, which must return finished lists, never a cursor. Waits and raises as `write`."""
+        self._require_open()
         return self._patiently(query)
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """All rows of a SELECT. `values`: of its `?`, or one mapping, of its names. Waits and raises as `write`."""
         given = values[0] if len(values) == 1 and isinstance(values[0], dict) else values
         return self.read(lambda: self._db.execute_sql(sql, given).fetchall())
-
-    def changes(self) -> int:
-        """A number that differs after another connection has committed (PRAGMA data_version)."""
-        return self.read(lambda: int(self._db.execute_sql("PRAGMA data_version").fetchone()[0]))
 
     def integrity_problem(self) -> str | None:
         """First finding of a full integrity check; None when sound. About 16 ms a MiB."""
@@ -128,6 +127,21 @@ class Database:
     def _identity(self) -> tuple[int, int]:
         found = self.home.database.stat()
         return found.st_dev, found.st_ino
+
+    def _require_open(self) -> None:
+        if self._reopening:
+            raise DatabaseBusy(f"{self.home.database} cannot be used until it is repaired")
+
+    def reopen(self, opening: Callable[[], "Database"]) -> None:
+        """Swap the connection for the one of the database that `opening` returns, in the hands of every holder.
+
+        What `opening` raises is passed on. Until a later call succeeds, every read and write raises DatabaseBusy.
+        """
+        self._reopening = True
+        self.close()
+        successor = opening()
+        self._db, self._opened = successor._db, successor._opened
+        self._reopening = False
 
     def close(self) -> None:
         self._db.close()
