@@ -1,1 +1,1 @@
-"""TODO."""
+"""Programs for whoever develops Backprop; not installed."""

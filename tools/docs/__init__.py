@@ -1,1 +1,1 @@
-"""TODO."""
+"""Generators of pages in docs/: each prints its page."""

@@ -1,1 +1,2 @@
-"""TODO."""
+"""Makes the environment of a segment's leader: trackers, memory limits, installed packages, the code
+snapshot."""

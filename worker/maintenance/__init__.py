@@ -1,1 +1,1 @@
-"""TODO."""
+"""Repairs and backs up the database, removes runs, and archives their logs."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Launches live segments, reads their events, keeps their timebox and applies their ends."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Answers questions about runs, segments and metrics. Changes nothing."""
