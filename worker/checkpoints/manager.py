@@ -29,36 +29,30 @@ PATIENCE_S: Final = 10.0
 MEND_AGAIN_S: Final = 30.0
 PASSING: Final = (errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
-SegmentKey = tuple[str, int]
-
 
 class CheckpointManager:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._errands = BackgroundJobs()
-        self._spotters: dict[SegmentKey, CheckpointScanner] = {}
         self._not_kept: dict[str, str] = {}
         self._mending: dict[str, int] = {}
         self._mended: dict[str, tuple[int, OSError | RuntimeError | None, float]] = {}
 
-    def look(self, run: RunRecord, segment: SegmentRecord, hurry: bool = False) -> Sequence[CheckpointRecord]:
+    def look(
+        self, run: RunRecord, scanner: CheckpointScanner, hurry: bool = False
+    ) -> Sequence[CheckpointRecord]:
         """What a live segment has saved since the last look. `hurry`: a save heard of late would cost work."""
-        if run.spec.plan is None or not run.spec.plan.globs:
-            return ()
-        return self._taken(run, self._spotter(run, segment).look(hurry=hurry))
+        return self._taken(run, scanner.look(hurry=hurry))
 
     def last_look(
         self,
         run: RunRecord,
-        segment: SegmentRecord,
+        scanner: CheckpointScanner,
         exit: ExitRecord | None,  # noqa: A002
     ) -> Sequence[CheckpointRecord]:
         """The same once nothing of it lives."""
-        if run.spec.plan is None or not run.spec.plan.globs:
-            return ()
-        spotter = self._spotter(run, segment)
-        found = spotter.last_look(writer_exit(exit))
-        if spotter.cut_short:
+        found = scanner.last_look(writer_exit(exit))
+        if scanner.cut_short and run.spec.plan is not None:
             self._context.console.event(
                 "trouble", run, f"too many files to look at all of them: {' '.join(run.spec.plan.globs)}"
             )
@@ -67,11 +61,6 @@ class CheckpointManager:
     def report(self) -> None:
         """Once a tick: say what the long file work has come to."""
         self._errands.report()
-
-    def forget(self, key: SegmentKey) -> None:
-        spotter = self._spotters.pop(key, None)
-        if spotter is not None:
-            spotter.close()
 
     def completed(self, run: RunRecord) -> None:
         """Nothing of it will be resumed from a copy."""
@@ -115,24 +104,20 @@ class CheckpointManager:
         self._errands.send(BackgroundJob((run.id, "mend"), work, partial(self._mend_done, run)))
 
     def close(self) -> None:
-        for key in list(self._spotters):
-            self.forget(key)
         self._errands.close(PATIENCE_S)
 
-    def _spotter(self, run: RunRecord, segment: SegmentRecord) -> CheckpointScanner:
-        key = (run.id, segment.number)
-        spotter = self._spotters.get(key)
-        if spotter is None:
-            spotter = CheckpointScanner(
-                run,
-                segment,
-                avoid=self._context.home.root,
-                known=queries.checkpoints(self._context.database, run.id),
-                pids=partial(self._context.executor.pids, *key),
-                resumed=self._resumed(run, segment),
-            )
-            self._spotters[key] = spotter
-        return spotter
+    def scanner(self, run: RunRecord, segment: SegmentRecord) -> CheckpointScanner | None:
+        """Return a scanner of the files that a live segment may save; None when its plan names none."""
+        if run.spec.plan is None or not run.spec.plan.globs:
+            return None
+        return CheckpointScanner(
+            run,
+            segment,
+            avoid=self._context.home.root,
+            known=queries.checkpoints(self._context.database, run.id),
+            pids=partial(self._context.executor.pids, run.id, segment.number),
+            resumed=self._resumed(run, segment),
+        )
 
     def _resumed(self, run: RunRecord, segment: SegmentRecord) -> Contents | None:
         """What a segment began with; of a file that it has written already, from the copy."""

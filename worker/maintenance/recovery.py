@@ -247,7 +247,7 @@ def _hear_again(home: Home, database: Database, run_id: str, segments: list[Foun
             log_archive.inflate(home.segment_folder(run_id, found.number))
         listener = LogReader(run, segment, home.segment_folder(run_id, found.number))
         with contextlib.suppress(OSError):
-            heard = listener.hear(final=True)
+            heard = listener.read(final=True)
             if heard is not None:
                 progress.record(database, run_id, found.number, heard)
         listener.close()

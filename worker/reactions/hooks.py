@@ -24,7 +24,6 @@ AT_ONCE: Final = 4
 WAITING_LIMIT: Final = 1000
 LOG_LIMIT_BYTES: Final = 4 * 1024 * 1024
 CLOSE_S: Final = 10.0
-EVENTS: Final = ("completed", "failed", "timeboxed", "stopped", "group_finished", "queue_empty")
 
 
 class Hooks:

@@ -37,15 +37,12 @@ _LAUNCHER_ERROR = "ChildFailedError"
 class Tail:
     """Follows one file. Not thread-safe. Holds one descriptor once the file exists; `close()` it.
 
-    oversize: lines longer than 64 KiB, skipped. truncations: times the file was found shorter than read.
-    at_end: the last `read` saw the end of the file, so there was nothing more at that moment.
+    `at_end`: the last `read` met the end of the file, so there was nothing more at that moment.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
         self.offset = offset
-        self.oversize = 0
-        self.truncations = 0
         self.at_end = False
         self._fd = -1
         self._at = offset
@@ -127,7 +124,6 @@ class Tail:
                 return False
             self._fd = fd
         if os.fstat(self._fd).st_size < self._at:
-            self.truncations += 1
             self._restart(0)
         return True
 
@@ -141,9 +137,7 @@ class Tail:
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
             self._keep(chunk[start:end])
-            if self._skipping:
-                self.oversize += 1
-            else:
+            if not self._skipping:
                 lines.append(bytes(self._partial))
             self._partial.clear()
             self._skipping = False
@@ -158,16 +152,6 @@ class Tail:
             self._partial.clear()
         else:
             self._partial += piece
-
-
-def last_text_line(path: Path) -> str | None:
-    """The last line of output that is not blank, within the last 64 KiB; None if there is none.
-
-    A carriage return ends a line here: the last state of a progress bar is what a person would have seen.
-    Undecodable bytes are replaced; control characters stay, for the output boundary to deal with.
-    """
-    lines = _last_lines(path)
-    return lines[-1].strip() if lines else None
 
 
 def failure_line(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""When does a live segment end other than by its supervisor's timebox? Right after a save, where that loses least.
+"""Decides how long a segment may run, and when it ends before that: right after a save, where that loses least.
 
 Pure: reads no clock, file or database. Times are seconds of running time since the segment began; pauses do not count.
 
@@ -44,15 +44,16 @@ class SaveHistory:
     saves_when_asked: bool = False
 
 
-def timebox_s(run: RunRecord) -> float:
-    """This segment's box: the run's, cut to what `--max-total-minutes` leaves."""
+def box_s(run: RunRecord) -> float:
+    """Return this segment's timebox: the run's, cut to what `--max-total-minutes` leaves."""
     return min(run.spec.timebox_s, _left_s(run))
 
 
-def longest_s(run: RunRecord, habit: SaveHistory) -> float:
-    """For how long the supervisor lets it run, with or without a worker: its box, and what it may overrun it by."""
-    if habit.saves_when_asked:
-        return timebox_s(run)
+def latest_end_s(run: RunRecord, history: SaveHistory) -> float:
+    """Return how long the supervisor lets this segment run, with or without a worker: its box and what it may overrun
+    it by. `history`: as far as it is known when the segment starts (`announces` False)."""
+    if history.saves_when_asked:
+        return box_s(run)
     return min(run.spec.timebox_s * (1 + run.spec.overrun_pct / 100), _left_s(run))
 
 
@@ -61,13 +62,13 @@ def _left_s(run: RunRecord) -> float:
     return max(left_s, 1.0)
 
 
-def why_cut(habit: SaveHistory, timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> str | None:
+def why_cut(history: SaveHistory, timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> str | None:
     """Why the segment should end now, right after a save; None to let it run.
 
     `saves_s`: of this segment, the good ones that go beyond what it resumed from, oldest first.
     """
-    gap_s = expected_gap_s(habit, saves_s)
-    if habit.saves_when_asked or not saves_s or gap_s is None:
+    gap_s = expected_gap_s(history, saves_s)
+    if history.saves_when_asked or not saves_s or gap_s is None:
         return None
     saved_s = saves_s[-1]
     fits = saved_s <= elapsed_s < timebox_s and saved_s >= _earliest_s(timebox_s, gap_s)
@@ -76,10 +77,10 @@ def why_cut(habit: SaveHistory, timebox_s: float, saves_s: Sequence[float], elap
     return "cut right after a checkpoint: the next would land after the timebox's end"
 
 
-def is_near(habit: SaveHistory, timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> bool:
+def is_near(history: SaveHistory, timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> bool:
     """Whether a save that lands now would be the last that fits, so that recorder of it late would cost work."""
-    gap_s = expected_gap_s(habit, saves_s)
-    return not habit.saves_when_asked and gap_s is not None and elapsed_s >= _earliest_s(timebox_s, gap_s)
+    gap_s = expected_gap_s(history, saves_s)
+    return not history.saves_when_asked and gap_s is not None and elapsed_s >= _earliest_s(timebox_s, gap_s)
 
 
 def why_over(timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> str | None:
@@ -94,13 +95,13 @@ def why_over(timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> st
     )
 
 
-def expected_gap_s(habit: SaveHistory, saves_s: Sequence[float] = ()) -> float | None:
+def expected_gap_s(history: SaveHistory, saves_s: Sequence[float] = ()) -> float | None:
     """How long after a save the next one is expected; None while nothing tells.
 
     By this segment's own saves if it has two, else by an earlier one's, else from an earlier one's silence.
     """
-    gaps_s = gaps_of(saves_s) or habit.gaps_s
-    return median(gaps_s[-RECENT:]) if gaps_s else habit.silent_s
+    gaps_s = gaps_of(saves_s) or history.gaps_s
+    return median(gaps_s[-RECENT:]) if gaps_s else history.silent_s
 
 
 def _earliest_s(timebox_s: float, gap_s: float) -> float:
