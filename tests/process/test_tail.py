@@ -216,9 +216,7 @@ def test_any_bytes_split_anywhere(
         (b"x" * 200_000 + b"\nend\n", "end"),
     ],
 )
-def test_the_last_line_of_text_stands_for_an_error(
-    log: Path, text: bytes, last: str | None
-) -> None:
+def test_the_last_line_of_text_stands_for_an_error(log: Path, text: bytes, last: str | None) -> None:
     log.write_bytes(text)
     assert failure_line(log) == last
 
