@@ -38,18 +38,25 @@ class Cadence:
         now: ClockReading,
     ) -> None:
         self._run, self._segment, self._earlier = run, segment, earlier
-        self._known = [one for one in reversed(saved) if one.segment < segment.number and one.refused is None]
-        self._used = next((one for one in reversed(self._known) if one.path == segment.checkpoint_used), None)
+        oldest_first = list(reversed(saved))
+        self._known = [
+            record for record in oldest_first if record.segment < segment.number and record.refused is None
+        ]
+        used = (record for record in reversed(self._known) if record.path == segment.checkpoint_used)
+        self._used = next(used, None)
         self._elapsed_s = max(now.wall_s - segment.started_at_s, 0.0)
         self._observed_s = now.monotonic_s
         self._pauses: list[tuple[float, float]] = []
         self._saves_s: list[float] = []
         self._new_steps: list[int] = []
         self._histories: dict[bool, timebox.SaveHistory] = {}
-        self._origin = min((one.first_step for one in earlier if one.first_step is not None), default=None)
+        first_steps = [other.first_step for other in earlier if other.first_step is not None]
+        self._origin = min(first_steps, default=None)
         self._before: EarlierSegments | None = None
-        self._resumed_well = self._used is None or any(one.outcome == Intent.STARTED_OVER for one in earlier)
-        self.note_saves([one for one in reversed(saved) if one.segment == segment.number], now.wall_s)
+        self._resumed_well = self._used is None or any(
+            other.outcome == Intent.STARTED_OVER for other in earlier
+        )
+        self.note_saves([record for record in oldest_first if record.segment == segment.number], now.wall_s)
 
     def observe(self, state: State, now: ClockReading) -> None:
         """Count the time since the last observation as running or paused. Call once per tick."""
@@ -136,19 +143,19 @@ class Cadence:
         before = EarlierSegments(
             origin=self._origin,
             resumed_step=used.step,
-            saved_steps=tuple(one.step for one in self._known if one.step is not None),
+            saved_steps=tuple(record.step for record in self._known if record.step is not None),
         )
         if before.origin is None or resume_check.is_fine(before, steps, self._segment.steps_from):
             return before
-        told: list[resume_check.ReportedSteps] = []
+        reports: list[resume_check.ReportedSteps] = []
         wanted = {self._earlier[0].number, self._earlier[-1].number, used.segment}
         for number in sorted(wanted):
             with contextlib.suppress(OSError):
-                told.append(resume_check.read_back(folder(number), Path(self._run.spec.cwd)))
-        told_at = [one.step_at[used.path] for one in told if used.path in one.step_at]
+                reports.append(resume_check.read_back(folder(number), Path(self._run.spec.cwd)))
+        used_at = [report.step_at[used.path] for report in reports if used.path in report.step_at]
         return replace(
             before,
-            resumed_step=used.step if used.step is not None or not told_at else told_at[-1],
-            fell=any(one.steps.fell for one in told) or len(told) < len(wanted),
-            passed=any(one.passed for one in told),
+            resumed_step=used.step if used.step is not None or not used_at else used_at[-1],
+            fell=any(report.steps.fell for report in reports) or len(reports) < len(wanted),
+            passed=any(report.passed for report in reports),
         )
