@@ -30,6 +30,7 @@ from backprop.worker.context import Context
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.probes.client import GpuProbe
+from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.tracker import SegmentTracker
 from benchmarks.resting import watch
 from benchmarks.sample import OURS, Row, Sample, ours, table
@@ -95,7 +96,7 @@ def _whole_queue(times: int, queued: int) -> Iterator[Row]:
             )
             sense = StillPicture()
             guard = RuntimeMonitor(context, sense)
-            admitter = Admitter(context, sense, guard, SegmentTracker(context, guard.ended))
+            admitter = Admitter(context, sense, guard, SegmentTracker(context, guard, Reactions(context)))
             first = _timed(lambda: _refused(admitter), 1)
             later = _timed(lambda: _refused(admitter), times)
         finally:

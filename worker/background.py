@@ -1,6 +1,6 @@
-"""File work that is too long for a tick: one thread does it, one errand after another, and touches nothing but files.
+"""Does file work that is too long for a tick: one thread, one job after another, which touches nothing but files.
 
-A checkpoint of many GB takes seconds to copy, and the ticks meanwhile keep watch over heat and RAM. The database
+A checkpoint of many GB takes seconds to copy, and meanwhile the ticks keep watch over heat and RAM. The database
 belongs to the thread of the ticks alone.
 """
 
@@ -17,9 +17,9 @@ JobStopped = Callable[[], bool]
 
 @dataclass(frozen=True)
 class BackgroundJob:
-    """`work` is given a function that says when to give up. `done` is called with its result, or with what it raised,
-    by `BackgroundJobs.report`: in the thread of the ticks. `key`: a later job of the same key replaces one that
-    has not begun."""
+    """`work` is given a function that returns whether to give up. `done` is called with its result, or with what it
+    raised, by `BackgroundJobs.report`: in the thread of the ticks. `key`: a later job of the same key replaces one
+    that has not begun."""
 
     key: tuple[str, str]
     work: Callable[[JobStopped], object]
@@ -27,6 +27,8 @@ class BackgroundJob:
 
 
 class BackgroundJobs:
+    """The jobs of one worker, and the thread that does them."""
+
     def __init__(self) -> None:
         self._waiting: deque[BackgroundJob] = deque()
         self._finished: deque[tuple[BackgroundJob, object]] = deque()
@@ -35,24 +37,25 @@ class BackgroundJobs:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def send(self, errand: BackgroundJob) -> None:
+    def send(self, job: BackgroundJob) -> None:
+        """Have a job done."""
         with self._changed:
-            for older in [one for one in self._waiting if one.key == errand.key]:
+            for older in [waiting for waiting in self._waiting if waiting.key == job.key]:
                 self._waiting.remove(older)
-            self._waiting.append(errand)
+            self._waiting.append(job)
             self._changed.notify_all()
         self._have_thread()
 
     def report(self) -> None:
-        """Tell of what has been done since the last time."""
+        """Call `done` of the jobs that have finished since the last call."""
         if self._waiting:
             self._have_thread()
         while self._finished:
-            errand, result = self._finished.popleft()
-            errand.done(result)
+            job, result = self._finished.popleft()
+            job.done(result)
 
     def close(self, patience_s: float) -> None:
-        """Let what is under way finish, for so long; then it is to give up."""
+        """Wait up to `patience_s` for the jobs to finish; then the one under way is to give up."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting and self._busy is None, patience_s)
             self._waiting.clear()
@@ -60,11 +63,11 @@ class BackgroundJobs:
             self._changed.notify_all()
 
     def _have_thread(self) -> None:
-        """Where no thread is to be had just now, the next look tries again."""
+        """If the thread cannot be started just now, `report` tries again."""
         if self._thread is not None:
             return
         # A daemon: a disk that hangs must not keep a worker from ending.
-        thread = threading.Thread(target=self._work, name="errands", daemon=True)
+        thread = threading.Thread(target=self._work, name="background", daemon=True)
         with contextlib.suppress(RuntimeError):
             thread.start()
             self._thread = thread
@@ -79,9 +82,9 @@ class BackgroundJobs:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if self._closed:
                     return
-                self._busy = errand = self._waiting.popleft()
+                self._busy = job = self._waiting.popleft()
             try:
-                result: object = errand.work(lambda: self._closed)
+                result: object = job.work(lambda: self._closed)
             except Exception as error:
                 result = error if isinstance(error, OSError) else RuntimeError(traceback.format_exc(limit=-3))
-            self._finished.append((errand, result))
+            self._finished.append((job, result))

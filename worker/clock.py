@@ -4,10 +4,12 @@ import time
 
 
 class Clock:
-    """Time from outside: wall for what is stored, monotonic for durations. Seconds."""
+    """Time from outside, seconds."""
 
     def wall_s(self) -> float:
+        """Return Unix time, for what is stored."""
         return time.time()
 
     def monotonic_s(self) -> float:
+        """Return a clock that nobody sets, for durations."""
         return time.monotonic()

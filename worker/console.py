@@ -1,4 +1,4 @@
-"""Prints the worker's lines: one line per event, fit for tmux and for a log file."""
+"""Prints the worker's lines, fit for tmux and for a log file."""
 
 import contextlib
 import os
@@ -12,25 +12,25 @@ from backprop.scheduler.records import RunRecord
 
 @dataclass
 class Console:
-    """One calm line an event, fit for tmux and for a log file. Survives the loss of its terminal."""
+    """One line per event. Survives the loss of its terminal. `verbose`: prints `debug` lines too."""
 
     stream: TextIO = field(default_factory=lambda: sys.stdout)
     quiet: bool = False
     verbose: bool = False
 
     def event(self, what: str, run: RunRecord | None = None, more: str = "") -> None:
-        """`what` in a fixed column, then the run, then more."""
+        """Print the time, `what` in a fixed column, the run, and `more`."""
         who = f"{run.name} ({run.id})  " if run is not None else ""
         self.line(f"{time.strftime('%H:%M:%S')}  {what:<10}  {who}{more}".rstrip())
 
     def debug(self, what: str, run: RunRecord, more: str) -> None:
-        """As `event`, for whoever asked for more."""
+        """As `event`, if the console is verbose."""
         if self.verbose:
             self.event(what, run, more)
 
     def bell(self, text: str) -> None:
-        """A bell, and a notice of the desktop's (OSC 9, which iTerm2, WezTerm, kitty and Windows Terminal show), where
-        there is a terminal."""
+        """Ring, and show a desktop notice (OSC 9, which iTerm2, WezTerm, kitty and Windows Terminal show), where there
+        is a terminal."""
         if self.quiet or os.environ.get("TERM", "dumb") == "dumb":
             return
         safe = "".join(char if char.isprintable() else "?" for char in text)
@@ -40,6 +40,7 @@ class Console:
                 self.stream.flush()
 
     def line(self, text: str) -> None:
+        """Print one line; what is not printable becomes a question mark."""
         if self.quiet:
             return
         safe = "".join(char if char.isprintable() else "?" for char in text)

@@ -1,4 +1,4 @@
-"""What the parts of a worker share: the home, the database, the executor, the clock and the console."""
+"""Holds what the parts of a worker share: the home, the database, the executor, the clock and the console."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,10 @@ from backprop.worker.console import Console
 from backprop.worker.executor.base import Executor
 
 
-@dataclass
+@dataclass(frozen=True)
 class Context:
-    """`only`: the ids this worker may touch; None for every run. `settings`: the worker's own limits."""
+    """One per worker. `worker`: its id. `settings`: its own limits. `only`: the ids of the runs it may touch; None for
+    every run."""
 
     home: Home
     database: Database
@@ -24,5 +25,6 @@ class Context:
     console: Console
     only: frozenset[str] | None = None
 
-    def mine(self, run: RunRecord) -> bool:
+    def may_touch(self, run: RunRecord) -> bool:
+        """Return whether this worker may start, take over or end `run`."""
         return self.only is None or run.id in self.only

@@ -1,4 +1,4 @@
-"""One worker from its first line to its last: identity, locks, loop, goodbye."""
+"""Is one worker from its first line to its last: identity, locks, loop, last line."""
 
 import contextlib
 import os
@@ -30,10 +30,10 @@ def work(
     verbose: bool = False,
     greeting: str = "",
 ) -> bool:
-    """Be a worker until told to stop, or done (`drain`, `until`). True if a signal ended it.
+    """Be a worker until told to stop, or done (`drain`, `until`). Return whether a signal ended it.
 
-    Raises DatabaseRefused, HomeRefused. `only`: the runs it may touch; None for all. `quiet`: says nothing;
-    `verbose`: every checkpoint too.
+    `only`: the ids of the runs it may touch; None for all. `until`: called after each tick; True ends the worker.
+    `quiet`: print nothing. `verbose`: print checkpoints too. Raises DatabaseRefused, HomeRefused.
     """
     worker = (FOLLOWER if only else "") + os.urandom(4).hex()
     console = Console(quiet=quiet, verbose=verbose)
@@ -56,7 +56,7 @@ def work(
         return interrupted
     finally:
         with contextlib.suppress(Exception):
-            claims.worker_stopped(context.database, worker, context.clock.wall_s())
+            claims.worker_stopped(database, worker, context.clock.wall_s())
         wake.close()
         lock.release()
         with contextlib.suppress(OSError):

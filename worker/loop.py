@@ -1,4 +1,4 @@
-"""The worker's life: one tick after another until it is told to go.
+"""Runs a worker: one tick after another until it is told to stop.
 
 Signal handlers only record and wake the loop; the loop acts. First INT or TERM: claim nothing more, ask the
 segments to checkpoint, requeue them, exit. Second: end them now. HUP (tmux closed): exit, segments go on.
@@ -13,7 +13,7 @@ from typing import Final
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged, DatabaseRefused
 from backprop.scheduler.governor import opening
 from backprop.scheduler.lifecycle import State
-from backprop.scheduler.store import drain as switches
+from backprop.scheduler.store import drain
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
 from backprop.worker.admission.admission import Admitter
@@ -34,7 +34,8 @@ TROUBLE_PAUSE_S: Final = (1.0, 60.0)
 
 
 class Loop:
-    """`until`: asked after each tick; True ends the loop as a first Ctrl-C would, once nothing of ours lives."""
+    """`until`: called after each tick; True ends the loop as a first Ctrl-C would, once no segment of this worker
+    lives."""
 
     def __init__(self, context: Context, wake: WakePipe, until: Callable[[], bool] | None = None) -> None:
         self._context = context
@@ -43,15 +44,17 @@ class Loop:
         self._reader = MachineReader(context)
         self._monitor = RuntimeMonitor(context, self._reader)
         self._reactions = Reactions(context)
-        self._tracker = SegmentTracker(context, self._monitor.ended, self._reactions.steps)
+        self._tracker = SegmentTracker(context, self._monitor, self._reactions)
         self._admitter = Admitter(context, self._reader, self._monitor, self._tracker)
         self._reconciled_s = -RECONCILE_EVERY_S
         self._unsound: str | None = None
         self._trouble_s = 0.0
-        self._asked_seen = 0
+        self._obeyed = 0
 
     def run(self, drain: bool) -> bool:
-        """Tick until told to stop, or until nothing is left to run when draining. True if it was interrupted."""
+        """Tick until told to stop, or with `drain` until nothing is left to run. Return whether a signal ended it.
+
+        Raises DatabaseRefused."""
         with StopSignals() as stop:
             try:
                 while not stop.hung_up:
@@ -68,7 +71,7 @@ class Loop:
 
     def _finished(self, stop: StopSignals, alive: int, drain: bool) -> bool:
         if self._trouble_s:
-            # Nothing can be settled now. The segments end without us; who insists may go.
+            # No end can be applied now. Segments end without a worker; a second signal is enough to leave.
             return stop.asked >= 2
         if stop.asked >= 3:
             return True
@@ -80,20 +83,19 @@ class Loop:
 
     def _left_to_run(self) -> bool:
         try:
-            return self._may_come()
+            drained = drain.drained(self._context.database)
+            if drained is None:
+                return queries.next_due_s(self._context.database) is not None
         except BackpropError:
-            return True  # it cannot be read now; the next tick tells what is to be done about it
-
-    def _may_come(self) -> bool:
-        if (drained := switches.drained(self._context.database)) is not None:
-            self._context.console.event(
-                "drained", more=f"what is queued stays so: {opening.drained_words(drained[0])}"
-            )
-            return False
-        return queries.next_due_s(self._context.database) is not None
+            return True  # it cannot be read now; the next tick finds out why
+        self._context.console.event(
+            "drained", more=f"queued runs stay queued: {opening.drained_words(drained[0])}"
+        )
+        return False
 
     def _guarded_tick(self, stop: StopSignals) -> int:
-        """A tick that no trouble ends: a full disk, a locked database or a bug is said, and tried again later."""
+        """Run a tick; return how many segments live. No trouble ends it: a full disk, a locked database or a bug is
+        printed, and the next tick tries again later."""
         try:
             alive = self._tick(stop)
         except DatabaseDamaged as error:
@@ -110,37 +112,55 @@ class Loop:
         return 1
 
     def _tick(self, stop: StopSignals) -> int:
-        """Finish what ended before starting anything."""
-        # First of all: what has ended wakes us up as long as it is not collected.
+        """Finish what ended before starting anything; return how many segments live."""
+        self._reap_exited()
+        self._repair_if_unsound()
+        self._take_over_orphans()
+        self._obey(stop)
+        alive, ended = self._tracker.read_events()
+        alive -= self._tracker.finalize_ended(ended)
+        self._watch_running()
+        if not stop.asked and not stop.hung_up:
+            alive += self._admit_queued()
+        return alive
+
+    def _reap_exited(self) -> None:
+        """Collect supervisors, probes and hooks that have ended: until then a supervisor keeps waking the loop."""
         self._context.executor.reap()
+        self._reader.pump()
+        self._reactions.pump()
+
+    def _repair_if_unsound(self) -> None:
         if self._unsound is None and self._context.database.replaced():
             self._unsound = f"{self._context.home.database} was deleted or replaced"
         if self._unsound is not None:
             self._repair(self._unsound)
-        self._reader.pump()
-        self._reactions.pump()
+
+    def _take_over_orphans(self) -> None:
+        """Take over runs of dead workers, and do what else is due every 30 s because no event announces it."""
         now_s = self._context.clock.monotonic_s()
-        if now_s - self._reconciled_s >= RECONCILE_EVERY_S:
-            self._reconciled_s = now_s
-            self._expect_own_row()
-            reconcile(self._context)
-            self._reactions.end_unmet()
-            self._monitor.confirm(self._tracker.live())
-            self._back_up()
-        self._obey(stop)
-        alive = self._tracker.track()
+        if now_s - self._reconciled_s < RECONCILE_EVERY_S:
+            return
+        self._reconciled_s = now_s
+        self._expect_own_row()
+        reconcile(self._context)
+        self._reactions.end_unsatisfiable()
+        self._monitor.confirm(self._tracker.live())
+        self._back_up()
+
+    def _watch_running(self) -> None:
         self._monitor.look(self._tracker.live())
-        if not stop.asked and not stop.hung_up:
-            alive += self._admitter.admit()
-        return alive
+
+    def _admit_queued(self) -> int:
+        return self._admitter.admit()
 
     def _expect_own_row(self) -> None:
-        """An older copy may be put into the very file that is open, by `cp` say."""
-        if all(one.id != self._context.worker for one in queries.workers(self._context.database)):
+        """Repair a database that was overwritten in place by an older copy, for example with `cp`."""
+        if all(worker.id != self._context.worker for worker in queries.workers(self._context.database)):
             self._repair(f"{self._context.home.database} does not know this worker any more")
 
     def _back_up(self) -> None:
-        """Where no copy can be made (the disk is full, say), everything else goes on."""
+        """Back up the database if that is due. Where no copy can be made (a full disk), everything else goes on."""
         try:
             backups_of_database.back_up(
                 self._context.home, self._context.database, self._context.clock.wall_s()
@@ -149,31 +169,33 @@ class Loop:
             self._context.console.event("trouble", more=f"no backup could be made: {error}")
 
     def _obey(self, stop: StopSignals) -> None:
-        if stop.asked >= 1 and self._asked_seen == 0:
+        """Act on the stop signals so far."""
+        if stop.asked >= 1 and self._obeyed == 0:
             count = self._tracker.yield_all("the worker was stopped")
-            told = (
-                f"{count} segment{'s' if count > 1 else ''} asked to checkpoint; once more ends them now"
+            more = (
+                f"{count} segment{'s' if count > 1 else ''} asked to checkpoint; a second signal ends them now"
                 if count
                 else "nothing is running"
             )
-            self._context.console.event("stopping", more=told)
-        elif stop.asked >= 2 and self._asked_seen == 1:
-            told = "what has not ended yet; once more leaves it to the next worker"
-            self._context.console.event("killing", more=told)
+            self._context.console.event("stopping", more=more)
+        elif stop.asked >= 2 and self._obeyed == 1:
+            more = "segments that have not ended yet; a third signal leaves them to the next worker"
+            self._context.console.event("killing", more=more)
         if stop.asked >= 2:
             self._tracker.kill_all()
-        self._asked_seen = min(stop.asked, 2)
+        self._obeyed = min(stop.asked, 2)
 
     def _repair(self, why: str) -> None:
-        """Go on with a sound database, completed from the runs' folders; live segments have noticed nothing.
+        """Continue with a sound database, completed from the runs' folders; live segments notice nothing.
 
-        Where that fails (the disk is full, say), the next tick tries again."""
+        Where that fails (a full disk), the next tick tries again."""
         context = self._context
         self._unsound = why
         context.console.event("repairing", more=why)
-        context.database.close()
-        context.database = recovery.open_sound(
-            context.home, lambda line: context.console.event("repairing", more=line)
+        context.database.reopen(
+            lambda: recovery.open_sound(
+                context.home, lambda line: context.console.event("repairing", more=line)
+            )
         )
         claims.worker_started(
             context.database,
@@ -185,35 +207,36 @@ class Loop:
         self._reconciled_s = -RECONCILE_EVERY_S
         self._unsound = None
 
-    def _trouble(self, what: str) -> None:
-        least, most = TROUBLE_PAUSE_S
-        self._trouble_s = min(max(self._trouble_s * 2, least), most)
-        for line in what.rstrip().splitlines():
+    def _trouble(self, message: str) -> None:
+        """Print it and pause, each time in a row for twice as long."""
+        least_s, most_s = TROUBLE_PAUSE_S
+        self._trouble_s = min(max(self._trouble_s * 2, least_s), most_s)
+        for line in message.rstrip().splitlines():
             self._context.console.event("trouble", more=line)
-        self._context.console.event("trouble", more=f"the worker goes on, in {self._trouble_s:g} s")
+        self._context.console.event("trouble", more=f"the worker continues in {self._trouble_s:g} s")
 
     def _sleep(self, stop: StopSignals, alive: int) -> None:
-        """Until the next tick is due, a segment ends, a command rings, a probe answers, or a signal comes."""
+        """Wait until the next tick is due, a segment ends, a command wakes the worker, a probe answers or a signal
+        comes."""
         if not stop.asked and not stop.hung_up:
             self._context.executor.prepare()
         poll = select.poll()
-        others = (self._wake.fileno(), *self._context.executor.wake_fds(), *self._reader.wake_fds())
-        # In trouble it is time that is to pass: what ends meanwhile cannot be settled.
+        probes = self._reader.wake_fds()
+        others = (self._wake.fileno(), *self._context.executor.wake_fds(), *probes)
+        # In trouble, time has to pass: ends of segments cannot be applied meanwhile.
         for handle in (stop.fileno(), *(others if not self._trouble_s else ())):
             poll.register(handle, select.POLLIN)
-        asked = bool(
-            self._reader.wake_fds()
-        )  # a driver that does not answer must not slow down what needs none
-        timeout_s = self._trouble_s or (TICK_LIVE_S if alive or asked else TICK_IDLE_S)
+        # While a probe is under way ticks stay short: a driver that hangs must not slow down runs that need none.
+        timeout_s = self._trouble_s or (TICK_LIVE_S if alive or probes else TICK_IDLE_S)
         poll.poll(timeout_s * 1000)
         stop.drain()
         self._wake.drain()
 
 
 def counts_line(context: Context) -> str:
-    """What the queue holds now, for a last line."""
+    """Return what the queue holds now, for the worker's last line."""
     try:
         counts = queries.state_counts(context.database)
-    except Exception:  # closed while it was being repaired
+    except BackpropError:
         return "the queue cannot be read"
     return ", ".join(f"{counts[state]} {state}" for state in State if state in counts) or "the queue is empty"

@@ -13,7 +13,7 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignals:
-    """What the signals have said so far. Installed for the life of the loop."""
+    """Counts INT and TERM in `asked`, and notes HUP in `hung_up`. Installed while it is entered."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -25,7 +25,7 @@ class StopSignals:
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in STOP_SIGNALS:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup: it is to stay when its terminal goes
+                continue  # nohup: the worker is to stay when its terminal goes
             self._before[number] = signal.signal(number, self._record)
         return self
 
@@ -37,9 +37,11 @@ class StopSignals:
         os.close(self._write)
 
     def fileno(self) -> int:
+        """Return a descriptor that becomes readable when a signal comes."""
         return self._read
 
     def drain(self) -> None:
+        """Let `fileno` wait for the next signal."""
         try:
             os.read(self._read, 4096)
         except BlockingIOError:

@@ -26,7 +26,7 @@ def reconcile(context: Context) -> int:
     taken = 0
     for run in queries.live_runs(context.database):
         owner = run.worker
-        if owner is None or owner == context.worker or not context.mine(run):
+        if owner is None or owner == context.worker or not context.may_touch(run):
             continue
         if owner not in dead:
             dead[owner] = not locks.worker_alive(folder, owner)

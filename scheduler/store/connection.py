@@ -1,15 +1,15 @@
-"""How is the database opened, written and refused?
+"""Opens the database, runs transactions on it, and refuses files that are not safe to use.
 
 Rollback journal, never WAL: every SQLite from 3.7.0 to 3.51.2 can corrupt a WAL database that several processes
 write (sqlite.org/wal.html#walresetbug; fixed in 3.51.3, 3.50.7, 3.44.6), and most Pythons in use carry such a
-version. Durable (`synchronous=EXTRA` also syncs the folder after the journal is gone). The price, about 400 commits a
-second, is a hundred times what the queue needs.
+version. Durable (`synchronous=EXTRA` also syncs the folder after the journal is gone). The price is a rate of about
+400 commits per second, a hundred times what the queue needs.
 
 Never open the database file by any other means while it is open here: closing a second descriptor drops the
 process's POSIX locks (sqlite.org/howtocorrupt.html §2.2).
 
-The one database of this process, before and after it is opened: peewee's models carry theirs, and a Backprop process
-has one home. Beside the models, so that who writes plain SQL need not make eleven classes first.
+`proxy` is the one database of this process: peewee's models are bound to it, and a Backprop process has one home. It
+stands here rather than beside the models, so that plain SQL can be written without making eleven classes first.
 """
 
 # peewee's query builder is untyped.
@@ -39,18 +39,22 @@ PRAGMAS: Final = {
     "cell_size_check": 1,
 }
 COMMIT_MS: Final = 5000
-"""How long a commit waits, inside SQLite, for readers to end: new ones cannot begin meanwhile."""
+"""How long a commit waits, inside SQLite, for readers to end; new ones cannot begin meanwhile."""
 SAFE_WAL_VERSIONS: Final = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 
 
 class Database:
-    """The open database. One per process; not usable in a forked child."""
+    """The open database. One per process; not usable in a forked child.
+
+    Whoever is handed one keeps it for the life of the process: `reopen` swaps the connection inside.
+    """
 
     def __init__(self, home: Home, peewee_database: SqliteDatabase, patience_s: float = RETRY_FOR_S) -> None:
         self.home = home
         self._db = peewee_database
         self._patience_s = patience_s
         self._opened = self._identity()
+        self._reopening = False
 
     def write(self, verb: Callable[[], T]) -> T:
         """Run `verb` in one short IMMEDIATE transaction and return its result.
@@ -58,6 +62,7 @@ class Database:
         Tries again, with jitter, for up to 60 s while another process holds the lock. Raises DatabaseBusy after
         that or when the disk is full (nothing was changed), DatabaseRefused when the file is damaged.
         """
+        self._require_open()
         if self._db.in_transaction():
             return verb()
 
@@ -72,26 +77,26 @@ class Database:
             self._set_busy_ms(0)
 
     def read(self, query: Callable[[], T]) -> T:
-        """Run `query`, which must return finished lists, never a cursor. Waits and raises as `write`."""
+        """Run `query` and return its result: finished lists, never a cursor. Waits and raises as `write`."""
+        self._require_open()
         return self._patiently(query)
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """All rows of a SELECT. `values`: of its `?`, or one mapping, of its names. Waits and raises as `write`."""
+        """Return all rows of a SELECT. `values`: for its `?`, or one mapping for its names. Waits and raises as
+        `write`."""
         given = values[0] if len(values) == 1 and isinstance(values[0], dict) else values
         return self.read(lambda: self._db.execute_sql(sql, given).fetchall())
 
-    def changes(self) -> int:
-        """A number that differs after another connection has committed (PRAGMA data_version)."""
-        return self.read(lambda: int(self._db.execute_sql("PRAGMA data_version").fetchone()[0]))
-
     def integrity_problem(self) -> str | None:
-        """First finding of a full integrity check; None when sound. About 16 ms a MiB."""
+        """Return the first finding of a full integrity check; None when sound. Takes about 16 ms per MiB."""
         row = self.read(lambda: self._db.execute_sql("PRAGMA integrity_check(1)").fetchone())
         return None if row[0] == "ok" else str(row[0])
 
     def replaced(self) -> bool:
-        """Whether the path no longer leads to the file that is open: deleted, or another one put there. Raises
-        DatabaseBusy when that cannot be seen just now."""
+        """Return whether the path no longer leads to the open file: it was deleted, or another one was put there.
+
+        Raises DatabaseBusy when that cannot be seen just now.
+        """
         try:
             return self._identity() != self._opened
         except FileNotFoundError:
@@ -113,8 +118,8 @@ class Database:
         try:
             return patiently(self.home.database, action, self._patience_s)
         except (DatabaseError, sqlite3.DatabaseError):
-            # "no such table" it may be. A connection that met an empty file, for the moment of a copy put into it,
-            # keeps that for the truth and answers from memory; only the file's header tells.
+            # Perhaps "no such table". A connection that met an empty file, for the moment of a copy put into it,
+            # takes that for the truth and answers from memory; only the file's header tells.
             if patiently(self.home.database, self._schema, self._patience_s) != runner.LATEST:
                 raise DatabaseDamaged(_emptied(self.home.database)) from None
             raise
@@ -126,8 +131,23 @@ class Database:
         self._db.execute_sql(f"PRAGMA busy_timeout={busy_ms}").fetchall()
 
     def _identity(self) -> tuple[int, int]:
-        found = self.home.database.stat()
-        return found.st_dev, found.st_ino
+        info = self.home.database.stat()
+        return info.st_dev, info.st_ino
+
+    def _require_open(self) -> None:
+        if self._reopening:
+            raise DatabaseBusy(f"{self.home.database} cannot be used until it is repaired")
+
+    def reopen(self, opening: Callable[[], "Database"]) -> None:
+        """Swap the connection for the one of the database that `opening` returns, in the hands of every holder.
+
+        What `opening` raises is passed on. Until a later call succeeds, every read and write raises DatabaseBusy.
+        """
+        self._reopening = True
+        self.close()
+        successor = opening()
+        self._db, self._opened = successor._db, successor._opened
+        self._reopening = False
 
     def close(self) -> None:
         self._db.close()
@@ -136,7 +156,8 @@ class Database:
 def open_database(home: Home) -> Database:
     """Open the home's database, creating or migrating it as needed.
 
-    Raises DatabaseRefused (newer schema, not ours, damaged, WAL on an engine that can corrupt it), DatabaseBusy.
+    Raises DatabaseRefused (newer schema, another program's, damaged, WAL on an engine that can corrupt it),
+    DatabaseBusy.
     """
     database = SqliteDatabase(str(home.database), pragmas=PRAGMAS, autoconnect=False, timeout=0)
     proxy.initialize(database)
@@ -171,7 +192,7 @@ def _abandon(database: SqliteDatabase) -> None:
 
 
 def corrupts_wal() -> bool:
-    """Whether this process's SQLite can corrupt a database in WAL mode."""
+    """Return whether this process's SQLite can corrupt a database in WAL mode."""
     version = sqlite3.sqlite_version_info
     own_branch = (safe for safe in SAFE_WAL_VERSIONS if safe[:2] == version[:2])
     return version < SAFE_WAL_VERSIONS[0] and not any(version >= safe for safe in own_branch)
@@ -203,7 +224,7 @@ def _bring_up_to_date(database: SqliteDatabase, home: Home) -> None:
 
 
 def _refuse_foreign(connection: Any, path: Path) -> int:
-    """The schema version, once the file is known to be ours and not newer than this program."""
+    """Return the schema version, once the file is known to be Backprop's and not newer than this program."""
     # Emptiness first: a database that another process creates meanwhile must not look like a foreign one.
     empty = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
     application, schema = runner.version(connection)

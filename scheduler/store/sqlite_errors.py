@@ -1,4 +1,4 @@
-"""How long is a locked database waited for, and what do SQLite's errors mean to us?"""
+"""Waits for a locked database, and translates SQLite's errors into Backprop's."""
 
 # peewee is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -17,16 +17,19 @@ T = TypeVar("T")
 
 RETRY_FOR_S: Final = 60.0
 EAGER_S: Final = 5.0
-"""How long we look for the lock some thousand times a second. Somebody who writes without a pause leaves gaps of some
-microseconds, which SQLite's own ten looks a second miss for half a minute; so the wait is tenths of a second, at a
-fifth of a core meanwhile (benchmarks/locking.py). After that nobody leaves gaps, and a look now and then will do."""
+"""How long the lock is tried some thousand times per second. A writer without pauses leaves gaps of some microseconds,
+which SQLite's own ten tries per second miss for half a minute; this way the wait is tenths of a second, at a fifth of a
+core meanwhile (benchmarks/locking.py). After that nobody leaves gaps, and a try now and then will do."""
 SQLITE_BUSY, SQLITE_LOCKED, SQLITE_READONLY, SQLITE_IOERR = 5, 6, 8, 10
 SQLITE_CORRUPT, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_NOTADB = 11, 13, 14, 26
 SQLITE_READONLY_DBMOVED = SQLITE_READONLY | 4 << 8
 
 
 def patiently(path: Path, action: Callable[[], T], patience_s: float = RETRY_FOR_S) -> T:
-    """Run `action`, again while another process holds the lock, for up to a minute. What it raises is translated."""
+    """Run `action` and return its result; again while another process holds the lock, for up to `patience_s`.
+
+    What it raises is translated: DatabaseBusy, DatabaseDamaged, DatabaseRefused.
+    """
     begun_s = time.monotonic()
     while True:
         try:
@@ -35,7 +38,7 @@ def patiently(path: Path, action: Callable[[], T], patience_s: float = RETRY_FOR
         except (DatabaseError, sqlite3.DatabaseError) as error:
             if _code(error) not in (SQLITE_BUSY, SQLITE_LOCKED) or time.monotonic() > begun_s + patience_s:
                 raise _translated(error, path) from error
-        import random  # here: brings hashlib, for the few that have to wait
+        import random  # here: imports hashlib, for the few that have to wait
 
         eager = time.monotonic() < begun_s + EAGER_S
         time.sleep(random.uniform(0.0, 0.0001) if eager else random.uniform(0.002, 0.05))
@@ -48,27 +51,27 @@ def _code(error: BaseException) -> int | None:
 
 
 def _extended_code(error: BaseException) -> int | None:
-    """The SQLite result code behind a peewee error, with what more it says in its higher bits.
+    """The SQLite result code behind a peewee error, with the detail in its higher bits.
 
     peewee's rollback of a transaction that SQLite has rolled back already raises over the real error, which is
     then found only in `__context__`; so the oldest code in the chain is the cause.
     """
-    found: int | None = None
-    seen: set[int] = set()
-    while error and id(error) not in seen:
-        seen.add(id(error))
+    cause: int | None = None
+    visited: set[int] = set()
+    while error and id(error) not in visited:
+        visited.add(id(error))
         code = getattr(error, "sqlite_errorcode", None)
         if isinstance(code, int) and code != 1:
-            found = code
+            cause = code
         following = error.__cause__ or error.__context__
         if following is None:
             break
         error = following
-    return found
+    return cause
 
 
 def _translated(error: Exception, path: Path) -> Exception:
-    """Our error for SQLite's, or the error itself when it is a bug."""
+    """Backprop's error for SQLite's, or the error itself when it is a bug."""
     match _code(error):
         case code if code in (SQLITE_BUSY, SQLITE_LOCKED):
             return DatabaseBusy(f"{path} is locked by another process; see which: fuser {path}")

@@ -75,8 +75,8 @@ def test_what_runs_goes_on_and_nothing_new_starts(bench: Bench) -> None:
     assert bench.backprop("undrain").stdout == "runs are started again\n"
     bench.wait_for(second, "completed")
     said = bench.output()
-    assert "closed      nothing is started: the queue is drained (a new driver)" in said
-    assert "open        runs are started again" in said
+    assert "closed      not starting runs: the queue is drained (a new driver)" in said
+    assert "open        starting runs again" in said
     assert bench.backprop("undrain").stderr == "the queue is not drained\n"
 
 
@@ -130,7 +130,7 @@ def test_a_worker_that_drains_leaves_a_drained_queue(bench: Bench) -> None:
     assert bench.backprop("drain", "--dry-run").stdout == "would drain the queue; nothing is running\n"
     assert bench.backprop("drain").returncode == 0
     assert bench.worker("--drain").wait(timeout=60) == 0
-    assert "drained     what is queued stays so: the queue is drained (by the user)" in bench.output()
+    assert "drained     queued runs stay queued: the queue is drained (by the user)" in bench.output()
     assert bench.state(run) == "queued"
     help_text = " ".join(bench.backprop("worker", "--help").stdout.split())
     assert "`backprop drain` is another thing" in help_text
@@ -151,7 +151,7 @@ def test_outside_active_hours_nothing_starts(bench: Bench) -> None:
     assert "would wait: outside activeHours" in bench.backprop("worker", "--dry-run").stdout
     assert worker.poll() is None, "its hours will come"
     bench.end_worker(worker)
-    assert "closed      nothing is started: outside activeHours" in bench.output()
+    assert "closed      not starting runs: outside activeHours" in bench.output()
     assert bench.worker("--drain", "--active-hours", "always").wait(timeout=60) == 0
     assert bench.state(run) == "completed"
 

@@ -91,6 +91,19 @@ def test_one_that_cannot_start_says_what_it_waits_for(bench: Bench) -> None:
     assert "stays queued" in shown
 
 
+def test_as_its_worker_it_outlives_its_database(bench: Bench) -> None:
+    """Deleted under it: the worker repairs it, and whoever asks for the outcome afterwards asks the new one."""
+    bench.script("train.py", CHAIN)
+    with Terminal(bench, 150, "run", "--follow", *QUIET_LIMITS, "train.py") as terminal:
+        terminal.read_until("step 3")
+        (bench.home / "backprop.db").unlink()
+        shown = terminal.read_all()
+    assert terminal.process.returncode == 0, shown
+    (run,) = bench.runs()
+    assert (run["state"], run["last_step"], run["segment_count"]) == ("completed", 30, 1)
+    assert f"{run['id']} completed: exited 0" in shown
+
+
 def test_ctrl_c_as_its_worker_lets_it_save_and_stay_queued(bench: Bench) -> None:
     bench.script("train.py", ENDLESS)
     with Terminal(bench, 100, "run", "--follow", *QUIET_LIMITS, "train.py") as terminal:

@@ -53,7 +53,7 @@ def test_one_that_hangs_holds_up_nothing_and_is_ended_with_all_it_started(bench:
     sleeping = [int(line) for line in pids.read_text().split()]
     assert len(sleeping) == 3
     wait_until(lambda: not any(alive(pid) for pid in sleeping))
-    assert "ended with the worker" in bench.output()
+    assert "killed, the worker ends" in bench.output()
 
 
 def test_the_end_of_those_that_waited_in_vain_is_the_end_of_the_queue(bench: Bench) -> None:

@@ -40,7 +40,7 @@ def test_a_home_that_is_away_while_a_run_ends_costs_neither_the_run_nor_a_flood_
         wait_until(lambda: not Path(f"/proc/{leader}").exists())
         wait_until(lambda: "cannot be looked at" in bench.output(), saw=bench.output)
         # Its second tick in trouble is a second after the first, and so on.
-        wait_until(lambda: bench.output().count("the worker goes on") >= 2, saw=bench.output)
+        wait_until(lambda: bench.output().count("the worker continues") >= 2, saw=bench.output)
     finally:
         bench.home.chmod(0o700)
     bench.wait_for(run, "completed")
@@ -72,10 +72,10 @@ def test_an_events_file_that_cannot_be_read_does_not_keep_a_run_alive(bench: Ben
     body = "import os\nos.close(os.open(os.environ['BACKPROP_EVENTS'], os.O_CREAT | os.O_WRONLY, 0))\nprint('up')\n"
     bench.script("train.py", body)
     run = bench.queue("train.py")
-    command = (*without_roots_rights(), *impatient("worker.segments.event_recorder.UNREADABLE_S=0.5"))
+    command = (*without_roots_rights(), *impatient("worker.segments.live.UNREADABLE_S=0.5"))
     assert bench.worker("--drain", command=command).wait(timeout=60) == 0
     assert bench.state(run) == "completed"
-    assert "goes on without what cannot be read" in bench.output()
+    assert "continuing without files that cannot be read" in bench.output()
     assert "events.jsonl (Permission denied)" in bench.output()
 
 
@@ -84,7 +84,7 @@ def test_a_third_ctrl_c_leaves_what_cannot_be_settled_to_the_next_worker(bench: 
     bench.queue("train.py")
     worker = bench.worker(command=(*without_roots_rights(), str(COMMAND)))
     wait_until(lambda: "Permission denied" in bench.output(), saw=bench.output)
-    for said in ("asked to checkpoint", "leaves it to the next worker"):
+    for said in ("asked to checkpoint", "leaves them to the next worker"):
         worker.send_signal(signal.SIGINT)
         wait_until(lambda said=said: said in bench.output(), saw=bench.output)
     worker.send_signal(signal.SIGINT)
@@ -121,9 +121,7 @@ def test_a_log_that_is_long_at_the_end_is_heard_to_its_end_in_parts(bench: Bench
     """
     bench.script("train.py", body)
     run = bench.queue("train.py")
-    command = impatient(
-        "worker.segments.event_recorder.FINAL_BYTES=20000", "worker.segments.event_recorder.HEAR_EVERY_S=60"
-    )
+    command = impatient("worker.segments.live.FINAL_BYTES=20000", "worker.segments.live.READ_EVERY_S=60")
     assert bench.worker("--drain", command=command).wait(timeout=60) == 0
     seen = bench.show(run)
     assert (seen["state"], seen["last_step"]) == ("completed", 1999)

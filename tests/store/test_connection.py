@@ -18,7 +18,7 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store import connection as databases
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
-from backprop.scheduler.store.writes import claims, enqueue, user_requests
+from backprop.scheduler.store.writes import enqueue, user_requests
 from tests.support.harness import ROOT
 from tests.support.store_rows import SPEC, add_run
 
@@ -448,10 +448,33 @@ def test_two_writers_without_pauses_both_get_on(home: Home) -> None:
     opened.close()
 
 
-def test_another_process_finds_a_change(database: Database) -> None:
-    before = database.changes()
-    assert database.changes() == before
-    claims.worker_started(database, "w", 1, 2, 1.0)
-    assert database.changes() == before, "its own commits do not count"
-    said(child("opened = open_database(home)\nadd_run(opened, 'x')\nopened.close()", database.home))
-    assert database.changes() != before
+def test_every_holder_goes_on_with_the_database_that_took_its_place(home: Home) -> None:
+    holder = open_database(home)
+    add_run(holder, "before")
+    home.database.unlink()
+    assert holder.replaced()
+    holder.reopen(lambda: open_database(home))
+    assert not holder.replaced()
+    assert queries.list_runs(holder) == []
+    add_run(holder, "after")
+    holder.close()
+    opened = open_database(home)
+    assert [run.id for run in queries.list_runs(opened)] == ["after"]
+    opened.close()
+
+
+def test_one_that_could_not_be_opened_again_is_busy_until_it_could(home: Home) -> None:
+    holder = open_database(home)
+
+    def fail() -> Database:
+        raise DatabaseBusy("no room left")
+
+    with pytest.raises(DatabaseBusy, match="no room left"):
+        holder.reopen(fail)
+    with pytest.raises(DatabaseBusy, match="until it is repaired"):
+        queries.list_runs(holder)
+    with pytest.raises(DatabaseBusy, match="until it is repaired"):
+        add_run(holder, "x")
+    holder.reopen(lambda: open_database(home))
+    add_run(holder, "x")
+    holder.close()

@@ -12,7 +12,7 @@ from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import progress
 from backprop.worker.segments import log_reader
-from backprop.worker.segments.log_reader import CHECKPOINTS_A_BATCH, LogReader
+from backprop.worker.segments.log_reader import CHECKPOINTS_PER_READ, LogReader
 from tests.support.store_rows import SPEC, add_run, claimed, get
 
 
@@ -45,11 +45,11 @@ class Segment:
 
     def hear(self, final: bool = False) -> bool:
         """Hear and store; whether there was anything to store."""
-        heard = self.listener.hear(final)
+        heard = self.listener.read(final)
         if heard is None:
             return False
         assert progress.record(self.database, "r1", 1, heard)
-        self.listener.stored(heard)
+        self.listener.mark_stored(heard)
         return True
 
     def steps(self) -> tuple[int | None, float | None]:
@@ -93,7 +93,7 @@ def test_the_next_worker_reads_on_where_the_last_one_stood(segment: Segment) -> 
 def test_two_workers_that_read_the_same_bytes_store_them_once(segment: Segment) -> None:
     other = segment.another()
     segment.saves("1.pt", 1)
-    first, second = segment.listener.hear(), other.hear()
+    first, second = segment.listener.read(), other.read()
     assert first is not None
     assert second is not None
     assert progress.record(segment.database, "r1", 1, first)
@@ -162,7 +162,7 @@ def test_of_a_flood_the_last_ones_count(segment: Segment) -> None:
         segment.saves(f"{number}.pt", number)
     segment.saves("3.pt", 50)
     assert segment.hear()
-    expected = [f"{number}.pt" for number in range(51 - CHECKPOINTS_A_BATCH, 50)] + ["3.pt"]
+    expected = [f"{number}.pt" for number in range(51 - CHECKPOINTS_PER_READ, 50)] + ["3.pt"]
     assert segment.checkpoints() == expected, "one said twice counts where it was said last"
 
 

@@ -157,10 +157,8 @@ def test_thousands_are_stopped_in_one_transaction(database: Database) -> None:
     several(database, "g", *many)
     chosen = selection.choose(database, ["g"], NO_FILTERS)
     assert ids(chosen) == many
-    before = database.changes()
     assert user_requests.stop_waiting(database, ids(chosen), 5.0) == many
     assert queries.state_counts(database) == {State.STOPPED: 3000}
-    assert database.changes() == before, "counts other connections' commits, of which there were none"
 
 
 NOON = datetime(2026, 11, 23, 12, 0).timestamp()

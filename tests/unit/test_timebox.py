@@ -206,11 +206,11 @@ def test_only_a_first_checkpoint_may_land_late(
 
 def test_the_supervisors_box_is_as_long_as_it_may_overrun(database: Any) -> None:
     run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, timebox_s=100.0, overrun_pct=50.0))
-    assert timebox.longest_s(run, SaveHistory()) == 150
-    assert timebox.longest_s(run, SaveHistory(saves_when_asked=True)) == 100
+    assert timebox.latest_end_s(run, SaveHistory()) == 150
+    assert timebox.latest_end_s(run, SaveHistory(saves_when_asked=True)) == 100
     bounded = msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, max_total_s=120.0))
-    assert timebox.longest_s(bounded, SaveHistory()) == 120
-    assert timebox.timebox_s(msgspec.structs.replace(bounded, chain_total_s=119.9)) == 1, "never nothing"
+    assert timebox.latest_end_s(bounded, SaveHistory()) == 120
+    assert timebox.box_s(msgspec.structs.replace(bounded, chain_total_s=119.9)) == 1, "never nothing"
 
 
 @pytest.mark.parametrize(
@@ -242,17 +242,17 @@ def test_paused_time_counts_neither_towards_the_box_nor_as_lost(database: Any) -
     pace = Cadence(run, segment(2), earlier, saved(1, 240, 480), ClockReading(2000.0, 50.0))
 
     def wish() -> tuple[Intent, str] | None:
-        return pace.wish(False, StepTrace(), lambda _: Path("/none"))
+        return pace.early_end(False, StepTrace(), lambda _: Path("/none"))
 
-    pace.look(State.RUNNING, ClockReading(2240.0, 290.0))
-    pace.heard(saved(2, 240), 2240.0)
-    pace.look(State.PAUSED, ClockReading(2340.0, 390.0))
+    pace.observe(State.RUNNING, ClockReading(2240.0, 290.0))
+    pace.note_saves(saved(2, 240), 2240.0)
+    pace.observe(State.PAUSED, ClockReading(2340.0, 390.0))
     assert pace.paused_between_s(2000, 3000) == 100
     assert pace.paused_between_s(2300, 3000) == 40
-    pace.look(State.RUNNING, ClockReading(2575.0, 625.0))
+    pace.observe(State.RUNNING, ClockReading(2575.0, 625.0))
     assert wish() is None, "475 s of running time: the next save is due at 480"
-    pace.look(State.RUNNING, ClockReading(2583.0, 633.0))
-    pace.heard(saved(2, 580), 2583.0)
+    pace.observe(State.RUNNING, ClockReading(2583.0, 633.0))
+    pace.note_saves(saved(2, 580), 2583.0)
     found = wish()
     assert found is not None
     assert found[0] is Intent.TIMEBOX

@@ -135,9 +135,9 @@ class Admitter:
         self._closed = (seen, closed)
         was = before[1] if before is not None else None
         if closed is not None and (was is None or was.rule is not closed.rule):
-            self._context.console.event("closed", more=f"nothing is started: {closed.text}")
+            self._context.console.event("closed", more=f"not starting runs: {closed.text}")
         elif closed is None and was is not None:
-            self._context.console.event("open", more="runs are started again")
+            self._context.console.event("open", more="starting runs again")
         return closed
 
     def _candidates(self, limit: int) -> list[RunRecord]:
@@ -192,7 +192,7 @@ class Admitter:
     def _prepare(self, run: RunRecord, this: _Round) -> PreparedRun | None:
         """Trouble with one run is said, and keeps no other from its start. Raises DatabaseBusy."""
         beside = [one.run for one, _, _ in this.starts]
-        return self._tracker.guarded(run, lambda: self._preparation.prepare(run, beside))
+        return self._tracker.attempt(run, lambda: self._preparation.prepare(run, beside))
 
     def _judge(self, run: RunRecord, need: Need, this: _Round, quarantined: dict[str, str]) -> Decision:
         limits = terms.limits_of(run.spec, self._context.settings)

@@ -30,8 +30,6 @@ RETRY_REPAIR_S: Final = 30.0
 PASSING: Final = (errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 """A full disk, a process that still writes: retried later."""
 
-SegmentKey = tuple[str, int]
-
 
 @dataclass(frozen=True)
 class _Repair:
@@ -50,29 +48,38 @@ class CheckpointManager:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._jobs = BackgroundJobs()
-        self._scanners: dict[SegmentKey, CheckpointScanner] = {}
         self._refusals: dict[str, str] = {}
         self._repairing: set[str] = set()
         self._repaired: dict[str, _Repair] = {}
 
-    def scan(self, run: RunRecord, segment: SegmentRecord, hurry: bool = False) -> Sequence[CheckpointRecord]:
-        """Return what a live segment has saved since the last scan. `hurry`: late news of a save would cost work."""
+    def scanner(self, run: RunRecord, segment: SegmentRecord) -> CheckpointScanner | None:
+        """Return a scanner of the files that a live segment may save; None when its plan names none."""
         if run.spec.plan is None or not run.spec.plan.globs:
-            return ()
-        return self._back_up(run, self._scanner(run, segment).scan(hurry=hurry))
+            return None
+        return CheckpointScanner(
+            run,
+            segment,
+            avoid=self._context.home.root,
+            recorded=queries.checkpoints(self._context.database, run.id),
+            pids=partial(self._context.executor.pids, run.id, segment.number),
+            resumed=self._resumed(run, segment),
+        )
+
+    def scan(
+        self, run: RunRecord, scanner: CheckpointScanner, hurry: bool = False
+    ) -> Sequence[CheckpointRecord]:
+        """Return what a live segment has saved since the last scan. `hurry`: late news of a save would cost work."""
+        return self._back_up(run, scanner.scan(hurry=hurry))
 
     def final_scan(
         self,
         run: RunRecord,
-        segment: SegmentRecord,
+        scanner: CheckpointScanner,
         exit: ExitRecord | None,  # noqa: A002
     ) -> Sequence[CheckpointRecord]:
         """Return the same once nothing of the segment lives. `exit` None: lost."""
-        if run.spec.plan is None or not run.spec.plan.globs:
-            return ()
-        scanner = self._scanner(run, segment)
         scanned = scanner.final_scan(writer_exit(exit))
-        if scanner.cut_short:
+        if scanner.cut_short and run.spec.plan is not None:
             patterns = " ".join(run.spec.plan.globs)
             self._context.console.event("trouble", run, f"too many files to scan all of them: {patterns}")
         return self._back_up(run, scanned)
@@ -80,12 +87,6 @@ class CheckpointManager:
     def report(self) -> None:
         """Report the results of the background jobs, once per tick."""
         self._jobs.report()
-
-    def forget(self, key: SegmentKey) -> None:
-        """Drop what is known of a segment's files."""
-        scanner = self._scanners.pop(key, None)
-        if scanner is not None:
-            scanner.close()
 
     def completed(self, run: RunRecord) -> None:
         """Delete the backups of a run that will not be resumed."""
@@ -127,29 +128,12 @@ class CheckpointManager:
         self._jobs.send(BackgroundJob((run.id, "repair"), work, partial(self._repair_done, run)))
 
     def close(self) -> None:
-        for key in list(self._scanners):
-            self.forget(key)
         self._jobs.close(PATIENCE_S)
 
     def _last_repair(self, run: RunRecord) -> _Repair | None:
         """Return the last repair since the run's last segment."""
         last = self._repaired.get(run.id)
         return last if last is not None and last.segment == run.segment else None
-
-    def _scanner(self, run: RunRecord, segment: SegmentRecord) -> CheckpointScanner:
-        key = (run.id, segment.number)
-        scanner = self._scanners.get(key)
-        if scanner is None:
-            scanner = CheckpointScanner(
-                run,
-                segment,
-                avoid=self._context.home.root,
-                recorded=queries.checkpoints(self._context.database, run.id),
-                pids=partial(self._context.executor.pids, *key),
-                resumed=self._resumed(run, segment),
-            )
-            self._scanners[key] = scanner
-        return scanner
 
     def _resumed(self, run: RunRecord, segment: SegmentRecord) -> Contents | None:
         """Return what a segment began with; of a file that it has overwritten already, from the backup."""

@@ -200,7 +200,7 @@ def _read_logs_again(home: Home, database: Database, run_id: str, segments: list
             log_archive.inflate(folder)
         reader = LogReader(run, segment, folder)
         with contextlib.suppress(OSError):
-            report = reader.hear(final=True)
+            report = reader.read(final=True)
             if report is not None:
                 progress.record(database, run_id, number, report)
         reader.close()

@@ -1,4 +1,4 @@
-"""Is a group's next round decided? After every few segments of each member the worse part of it is stopped."""
+"""Decides a group's rounds: after every few segments of each member, the worse part of the group is stopped."""
 
 import contextlib
 
@@ -16,11 +16,13 @@ from backprop.worker.context import Context
 
 
 class Halving:
+    """Successive halving of the groups that ask for it."""
+
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def look(self, name: str | None) -> None:
-        """After a segment of a member of group `name` has ended. Raises DatabaseBusy."""
+    def decide_if_due(self, name: str | None) -> None:
+        """Decide the next round of group `name`, a segment of which has ended, if it is due. Raises DatabaseBusy."""
         database = self._context.database
         rules = groups.rules(database, name) if name is not None else None
         if rules is None or rules.keep_share is None or rules.keep_every is None or rules.keep_metric is None:
@@ -36,54 +38,58 @@ class Halving:
             Candidate(run_id, had.get(run_id, 0), values.get(run_id), rounds.get(run_id, 0)) for run_id in ids
         ]
         if is_due(candidates, rules.keep_every):
-            places = rank(candidates, rules.keep_share, rules.keep_highest)
-            self._decide(rules, decided + 1, places, {run.id: run for run in members})
+            ranks = rank(candidates, rules.keep_share, rules.keep_highest)
+            self._decide(rules, decided + 1, ranks, {run.id: run for run in members})
 
     def _decide(
-        self, rules: GroupRules, number: int, places: list[Rank], members: dict[str, RunRecord]
+        self, rules: GroupRules, number: int, ranks: list[Rank], members: dict[str, RunRecord]
     ) -> None:
         """In one transaction with the stops: a crash must not leave a round that is decided and stops nobody."""
         database, now_s = self._context.database, self._context.clock.wall_s()
-        said = self._said(rules, number, places)
-        out = [(members[one.run_id], f"{_place(one, places)} in {said}") for one in places if not one.kept]
+        summary = self._summary(rules, number, ranks)
+        out = [
+            (members[rank.run_id], f"{_place(rank, ranks)} in {summary}") for rank in ranks if not rank.kept
+        ]
 
         def verb() -> list[tuple[RunRecord, str]] | None:
-            # Of two workers that see the same round due, one writes it down.
-            if not groups.decide_round(database, rules.name, number, places, now_s):
+            # Of two workers that find the same round due, one writes it down.
+            if not groups.decide_round(database, rules.name, number, ranks, now_s):
                 return None
             return [(run, why) for run, why in out if self._stop_waiting(run.id, why, now_s)]
 
         stopped = database.write(verb)
         if stopped is None:
             return
-        self._context.console.event("ranked", more=f"group {rules.name}, {said}")
+        self._context.console.event("ranked", more=f"group {rules.name}, {summary}")
         outcomes = [(run, _stopped(run, why, now_s)) for run, why in stopped]
         with contextlib.suppress(OSError):
             batch_file.write_outcomes(self._context.home, outcomes)
 
-    def _said(self, rules: GroupRules, number: int, places: list[Rank]) -> str:
-        kept = sum(one.kept for one in places)
-        told = f"round {number} by {rules.keep_metric}: {kept} of {len(places)} go on"
-        if any(one.value is not None for one in places):
-            return told
-        first = places[0].run_id
+    def _summary(self, rules: GroupRules, number: int, ranks: list[Rank]) -> str:
+        kept = sum(rank.kept for rank in ranks)
+        summary = f"round {number} by {rules.keep_metric}: {kept} of {len(ranks)} go on"
+        if any(rank.value is not None for rank in ranks):
+            return summary
+        first = ranks[0].run_id
         reported = metrics.latest_of_each(self._context.database, [first])[first]
-        return f"{told}, for none has reported it; reported are: {', '.join(reported) or 'no metrics at all'}"
+        return (
+            f"{summary}, for none has reported it; reported are: {', '.join(reported) or 'no metrics at all'}"
+        )
 
     def _stop_waiting(self, run_id: str, why: str, now_s: float) -> bool:
-        """Inside the transaction: whether it was stopped at once; a live one is asked to end, as its user's stop
-        would."""
+        """Inside the transaction: return whether it was stopped at once; a live run is asked to end, as by its user's
+        stop."""
         database = self._context.database
-        now = queries.run_by_id(database, run_id)
-        if now is None:
+        run = queries.run_by_id(database, run_id)
+        if run is None:
             return False
-        if now.state in LIVE:
-            claims.ask_to_end(database, now, Intent.OUTRANKED, why)
+        if run.state in LIVE:
+            claims.ask_to_end(database, run, Intent.OUTRANKED, why)
             return False
-        if now.state in FINAL:
+        if run.state in FINAL:
             return False
         values = {"reason": f"outranked: {why}", "ended_at_s": now_s, "waiting": None}
-        move(run_id, now.state, Event.STOPPED, now.segment, values)
+        move(run_id, run.state, Event.STOPPED, run.segment, values)
         return True
 
 
@@ -92,6 +98,6 @@ def _stopped(run: RunRecord, why: str, now_s: float) -> OutcomeFile:
     return OutcomeFile(state=State.STOPPED.value, reason=reason, segment=run.segment, ended_at_s=now_s)
 
 
-def _place(one: Rank, places: list[Rank]) -> str:
-    value = "no value" if one.value is None else f"{one.value:g}"
-    return f"place {one.place} of {len(places)} ({value})"
+def _place(rank: Rank, ranks: list[Rank]) -> str:
+    value = "no value" if rank.value is None else f"{rank.value:g}"
+    return f"place {rank.place} of {len(ranks)} ({value})"

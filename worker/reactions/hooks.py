@@ -1,8 +1,8 @@
-"""Which commands of the user's are run when something has ended? Started and left alone: no hook holds up the worker.
+"""Runs the user's own commands when something has ended. They run beside the worker: no hook holds it up.
 
 A hook is a line for `sh -c` in the user's own configuration. It gets what happened as JSON on stdin and in its
 environment, has a minute, and its output goes to `hooks.log` in the home. Each is started once, after the end it
-tells of is in the database; a worker that dies in between leaves it out.
+reports is in the database; a worker that dies in between leaves it out.
 """
 
 import contextlib
@@ -24,11 +24,10 @@ AT_ONCE: Final = 4
 WAITING_LIMIT: Final = 1000
 LOG_LIMIT_BYTES: Final = 4 * 1024 * 1024
 CLOSE_S: Final = 10.0
-EVENTS: Final = ("completed", "failed", "timeboxed", "stopped", "group_finished", "queue_empty")
 
 
 class Hooks:
-    """At most four at once; the others take turns."""
+    """The hooks of one worker: at most four at once, the others take turns."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -37,18 +36,18 @@ class Hooks:
         self._left_out = 0
         self._running: list[tuple[subprocess.Popen[bytes], float, str]] = []
 
-    def fire(self, event: str, told: Mapping[str, object]) -> None:
-        """Have the hook of `event` run, if there is one. `told`: what JSON can hold."""
+    def fire(self, event: str, details: Mapping[str, object]) -> None:
+        """Have the hook of `event` run, if there is one. `details`: what JSON can hold."""
         command = self._commands.get(event)
         if command is not None:
             if len(self._waiting) >= WAITING_LIMIT:
                 self._waiting.popleft()
                 self._left_out += 1
-            self._waiting.append((event, command, {"event": event, **told}))
+            self._waiting.append((event, command, {"event": event, **details}))
             self.pump()
 
     def pump(self) -> None:
-        """Collect what has ended, end what takes too long, start what waits. Call once a tick."""
+        """Collect hooks that have ended, end those over their time, start those that wait. Call once per tick."""
         now_s = self._context.clock.monotonic_s()
         still: list[tuple[subprocess.Popen[bytes], float, str]] = []
         for process, until_s, event in self._running:
@@ -58,7 +57,7 @@ class Hooks:
             if process.returncode is None:
                 _kill(process)
                 self._context.console.event(
-                    "hook", more=f"{event}: ended after {LIMIT_S:g} s, its time was over"
+                    "hook", more=f"{event}: killed after {LIMIT_S:g} s, its time limit"
                 )
             elif process.returncode:
                 self._context.console.event(
@@ -68,33 +67,33 @@ class Hooks:
         while self._waiting and len(self._running) < AT_ONCE:
             self._start(*self._waiting.popleft(), now_s + LIMIT_S)
         if self._left_out and len(self._waiting) < WAITING_LIMIT:
-            told = f"{self._left_out} left out, the oldest: more than {WAITING_LIMIT:,} waited for their turn"
-            self._context.console.event("hook", more=told)
+            more = f"the oldest {self._left_out} left out: more than {WAITING_LIMIT:,} were waiting"
+            self._context.console.event("hook", more=more)
             self._left_out = 0
 
     def close(self) -> None:
-        """A short time for those under way, then their end: nothing outlives its worker."""
+        """Give those under way a short time, then kill them: no hook outlives its worker."""
         end_s = time.monotonic() + CLOSE_S
         while (self._running or self._waiting) and time.monotonic() < end_s:
             self.pump()
             time.sleep(0.02)
         for process, _, event in self._running:
             _kill(process)
-            self._context.console.event("hook", more=f"{event}: ended with the worker")
+            self._context.console.event("hook", more=f"{event}: killed, the worker ends")
         self._running.clear()
 
-    def _start(self, event: str, command: str, told: dict[str, object], until_s: float) -> None:
+    def _start(self, event: str, command: str, details: dict[str, object], until_s: float) -> None:
         try:
-            with tempfile.TemporaryFile() as said, self._log().open("ab") as log:
-                said.write(json.dumps(told).encode() + b"\n")
-                said.seek(0)
+            with tempfile.TemporaryFile() as stdin, self._log().open("ab") as log:
+                stdin.write(json.dumps(details).encode() + b"\n")
+                stdin.seek(0)
                 process = subprocess.Popen(
                     ["/bin/sh", "-c", command],
-                    stdin=said,
+                    stdin=stdin,
                     stdout=log,
                     stderr=log,
                     cwd=self._context.home.root,
-                    env=os.environ | _environment(told),
+                    env=os.environ | _environment(details),
                     start_new_session=True,
                 )
         except OSError as error:
@@ -103,7 +102,7 @@ class Hooks:
         self._running.append((process, until_s, event))
 
     def _log(self) -> Path:
-        """Where hooks write; begun anew when it has grown large."""
+        """Where hooks write. A new file is begun when it has grown large."""
         path = self._context.home.root / "hooks.log"
         with contextlib.suppress(OSError):
             if path.stat().st_size > LOG_LIMIT_BYTES:
@@ -111,10 +110,10 @@ class Hooks:
         return path
 
 
-def _environment(told: Mapping[str, object]) -> dict[str, str]:
-    """`BACKPROP_HOOK_EVENT`, and each plain value of the run as `BACKPROP_HOOK_RUN_…`."""
-    run = told.get("run")
-    values: dict[str, object] = {"EVENT": told["event"], "GROUP": told.get("group")}
+def _environment(details: Mapping[str, object]) -> dict[str, str]:
+    """`BACKPROP_HOOK_EVENT`, `BACKPROP_HOOK_GROUP`, and each plain value of the run as `BACKPROP_HOOK_RUN_…`."""
+    run = details.get("run")
+    values: dict[str, object] = {"EVENT": details["event"], "GROUP": details.get("group")}
     if isinstance(run, Mapping):
         values |= {f"RUN_{str(name).upper()}": value for name, value in run.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return {
@@ -125,7 +124,8 @@ def _environment(told: Mapping[str, object]) -> dict[str, str]:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """With all it started: it leads a group of its own, and is not collected yet, so the number is its own still."""
+    """Kill a hook with all it started: it leads a process group of its own, and is not collected yet, so the pid is
+    still its own."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

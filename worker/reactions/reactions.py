@@ -1,6 +1,6 @@
-"""What follows from a segment's end, besides the run's own move? The rest of its group, hooks, and a bell.
+"""Does what follows from a segment's end besides its run's own move: the rest of its group, hooks, and a bell.
 
-Who waits for what can never come any more? Such runs end as stopped, and that is on disk like every end.
+Stops runs whose dependencies can no longer be met; like every end, that is written to disk.
 """
 
 import contextlib
@@ -23,38 +23,44 @@ from backprop.worker.reactions.hooks import Hooks
 
 Step = Callable[[], None]
 RINGS: Final = (State.COMPLETED, State.FAILED)
+NAMED: Final = 5
+"""This many of the runs that are stopped together are printed one by one."""
 
 
 class Reactions:
-    """One a worker. Told of every end it settles."""
+    """One per worker."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._hooks = Hooks(context)
         self._halving = Halving(context)
 
-    def steps(self, run: RunRecord, verdict: NextMove, settled: AppliedMove) -> list[Step]:
-        """What is to be done once the end is in the database, each once. Raise DatabaseBusy: then that one has to be
-        done again."""
-        over = settled.state in FINAL
-        steps: list[Step] = [lambda: self._tell(run, verdict, settled)] if over else []
-        if verdict.fault in WOULD_FAIL_AGAIN and settled.state is State.FAILED and run.segment == 1:
-            steps.append(lambda: self._hold_rest(run, str(verdict.fault)))
+    def steps(self, run: RunRecord, move: NextMove, applied: AppliedMove) -> list[Step]:
+        """Return what is to be done now that an end is in the database, each step once.
+
+        A step that raises DatabaseBusy has to be done again.
+        """
+        over = applied.state in FINAL
+        steps: list[Step] = [lambda: self._tell_of_run(run, move, applied)] if over else []
+        if move.fault in WOULD_FAIL_AGAIN and applied.state is State.FAILED and run.segment == 1:
+            steps.append(lambda: self._hold_rest(run, str(move.fault)))
         if over:
-            steps.append(self.end_unmet)
-        steps.append(lambda: self._halving.look(run.group_name))
+            steps.append(self.end_unsatisfiable)
+        steps.append(lambda: self._halving.decide_if_due(run.group_name))
         if over:
-            steps.append(lambda: self._over(settled.finished))
+            steps.append(lambda: self._tell_of_groups(applied.finished))
         return steps
 
-    def end_unmet(self) -> None:
-        """End what waits in vain. Raises DatabaseBusy."""
-        self._over(end_unsatisfiable(self._context))
+    def end_unsatisfiable(self) -> None:
+        """Stop the runs whose dependencies can no longer be met. Raises DatabaseBusy."""
+        self._tell_of_groups(end_unsatisfiable(self._context))
 
     def pump(self) -> None:
+        """Collect hooks that have ended and start the next ones. Call once per tick."""
         self._hooks.pump()
 
     def close(self) -> None:
+        """End all hooks, after a short time for those that are under way."""
         self._hooks.close()
 
     def _hold_rest(self, run: RunRecord, fault: str) -> None:
@@ -63,14 +69,14 @@ class Reactions:
             more = f"{held} more of group {run.group_name}: two ended at once with the same {fault}"
             self._context.console.event("held", more=more)
 
-    def _tell(self, run: RunRecord, verdict: NextMove, settled: AppliedMove) -> None:
-        told = {"run": _view(run, verdict, settled.state), "group": run.group_name}
-        self._hooks.fire(settled.state.value, told)
-        if settled.state in RINGS and run.group_name is None and not settled.finished.queue_empty:
-            self._context.console.bell(f"{run.name} {settled.state}")
+    def _tell_of_run(self, run: RunRecord, move: NextMove, applied: AppliedMove) -> None:
+        state = applied.state
+        self._hooks.fire(state.value, {"run": _view(run, move, state), "group": run.group_name})
+        if state in RINGS and run.group_name is None and not applied.finished.queue_empty:
+            self._context.console.bell(f"{run.name} {state}")
 
-    def _over(self, finished: Finished) -> None:
-        # All is read before anything is told: a step that is done again is not to tell twice.
+    def _tell_of_groups(self, finished: Finished) -> None:
+        # Everything is read before anything is told: a step that is done again must not tell twice.
         counted = [(name, groups.counts(self._context.database, name)) for name in finished.groups]
         for name, counts in counted:
             self._hooks.fire("group_finished", {"group": name, "counts": counts})
@@ -82,13 +88,13 @@ class Reactions:
             self._context.console.bell("the queue is empty")
 
 
-def _view(run: RunRecord, verdict: NextMove, state: State) -> dict[str, object]:
+def _view(run: RunRecord, move: NextMove, state: State) -> dict[str, object]:
     return {
         "id": run.id,
         "name": run.name,
         "state": state.value,
-        "reason": verdict.reason,
-        "fault": verdict.fault.value if verdict.fault else None,
+        "reason": move.reason,
+        "fault": move.fault.value if move.fault else None,
         "group": run.group_name,
         "cwd": run.spec.cwd,
         "argv": list(run.spec.argv),
@@ -99,11 +105,11 @@ def _view(run: RunRecord, verdict: NextMove, state: State) -> dict[str, object]:
     }
 
 
-SAID: Final = 5
-
-
 def end_unsatisfiable(context: Context) -> Finished:
-    """Stop the runs whose dependencies can never be met; what these were the last of. Raises DatabaseBusy."""
+    """Stop the runs whose dependencies can no longer be met; return the groups that this completed.
+
+    Raises DatabaseBusy.
+    """
     now_s = context.clock.wall_s()
     ended, finished = dependencies.end_unsatisfiable(context.database, now_s)
     outcomes: list[tuple[RunRecord, OutcomeFile]] = []
@@ -113,10 +119,10 @@ def end_unsatisfiable(context: Context) -> Finished:
             continue
         outcome = OutcomeFile(state=run.state.value, reason=why, segment=run.segment, ended_at_s=now_s)
         outcomes.append((run, outcome))
-        if number < SAID:
+        if number < NAMED:
             context.console.event("stopped", run, why)
-    if len(ended) > SAID:
-        context.console.event("stopped", more=f"{len(ended) - SAID} more that wait in vain")
+    if len(ended) > NAMED:
+        context.console.event("stopped", more=f"{len(ended) - NAMED} more: their dependencies can't complete")
     with contextlib.suppress(OSError):
         batch_file.write_outcomes(context.home, outcomes)
     return finished

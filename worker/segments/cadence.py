@@ -1,6 +1,6 @@
-"""What does a worker remember of a live segment, to end it at the right moment and to say what its end has cost?
+"""Tracks the running time and the saves of a live segment, to end it at the right moment and to price its end.
 
-One object a segment. It decides nothing itself: `align` and `startover` do.
+It decides nothing itself: `timebox` and `resume_check` do.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ class ClockReading:
 
 
 class Cadence:
-    """Follows one segment: its running time, its saves, and whether it took up where the last one ended.
+    """Follows one segment: its running time, its saves, and whether it continued where the last one ended.
 
-    `segment`: as it was when this worker first looked. `earlier`: the run's segments before, oldest first. `saved`:
-    the run's checkpoints, newest first. Pauses before this moment are not known and count as running time.
+    `segment`: as it was when this worker first observed it. `earlier`: the run's segments before it, oldest first.
+    `saved`: the run's checkpoints, newest first. Pauses before `now` are not known and count as running time.
     """
 
     def __init__(
@@ -39,69 +39,80 @@ class Cadence:
         now: ClockReading,
     ) -> None:
         self._run, self._segment, self._earlier = run, segment, earlier
-        self._known = [one for one in reversed(saved) if one.segment < segment.number and one.refused is None]
-        self._used = next((one for one in reversed(self._known) if one.path == segment.checkpoint_used), None)
+        oldest_first = list(reversed(saved))
+        self._known = [
+            record for record in oldest_first if record.segment < segment.number and record.refused is None
+        ]
+        used = (record for record in reversed(self._known) if record.path == segment.checkpoint_used)
+        self._used = next(used, None)
         self._elapsed_s = max(now.wall_s - segment.started_at_s, 0.0)
-        self._looked_s = now.monotonic_s
+        self._observed_s = now.monotonic_s
         self._pauses: list[tuple[float, float]] = []
         self._saves_s: list[float] = []
         self._new_steps: list[int] = []
-        self._habits: dict[bool, timebox.SaveHistory] = {}
-        self._origin = min((one.first_step for one in earlier if one.first_step is not None), default=None)
+        self._histories: dict[bool, timebox.SaveHistory] = {}
+        first_steps = [other.first_step for other in earlier if other.first_step is not None]
+        self._origin = min(first_steps, default=None)
         self._before: EarlierSegments | None = None
         self._resumed_well = self._used is None or any(
-            one.outcome is SegmentOutcome.STARTED_OVER for one in earlier
+            other.outcome is SegmentOutcome.STARTED_OVER for other in earlier
         )
-        self.heard([one for one in reversed(saved) if one.segment == segment.number], now.wall_s)
+        self.note_saves([record for record in oldest_first if record.segment == segment.number], now.wall_s)
 
-    def look(self, state: State, now: ClockReading) -> None:
-        """Once a tick."""
-        passed_s, self._looked_s = now.monotonic_s - self._looked_s, now.monotonic_s
+    def observe(self, state: State, now: ClockReading) -> None:
+        """Count the time since the last observation as running or paused. Call once per tick."""
+        passed_s, self._observed_s = now.monotonic_s - self._observed_s, now.monotonic_s
         if state is State.PAUSED:
             self._pauses.append((now.wall_s - passed_s, now.wall_s))
         else:
             self._elapsed_s += passed_s
 
-    def heard(self, saved: Sequence[CheckpointRecord], wall_s: float) -> None:
-        """What it has saved since, oldest first."""
-        for one in (one for one in saved if one.refused is None):
-            if (
-                one.step is None
-                or self._used is None
-                or self._used.step is None
-                or one.step > self._used.step
-            ):
-                self._saves_s.append(max(self._elapsed_s - max(wall_s - timebox.landed_s(one), 0.0), 0.0))
-            if one.step is not None:
-                self._new_steps.append(one.step)
+    def note_saves(self, saved: Sequence[CheckpointRecord], wall_s: float) -> None:
+        """Count what it has saved since the last call. `saved`: oldest first. `wall_s`: now, Unix seconds."""
+        used_step = self._used.step if self._used is not None else None
+        for record in saved:
+            if record.refused is not None:
+                continue
+            if record.step is None or used_step is None or record.step > used_step:
+                age_s = max(wall_s - timebox.landed_s(record), 0.0)
+                self._saves_s.append(max(self._elapsed_s - age_s, 0.0))
+            if record.step is not None:
+                self._new_steps.append(record.step)
 
     def paused_between_s(self, from_s: float, to_s: float) -> float:
-        """How much of a span of the wall clock it was paused, as far as was seen."""
+        """Return how much of a span of the wall clock (Unix seconds) it was paused, as far as was observed."""
         return sum(max(min(end_s, to_s) - max(begin_s, from_s), 0.0) for begin_s, end_s in self._pauses)
 
+    def latest_end_s(self) -> float:
+        """Return how long its supervisor lets it run, in seconds of running time."""
+        return timebox.latest_end_s(self._run, self._history(announces=False))
+
     def is_near(self, announces: bool) -> bool:
-        """Whether to listen closely: a save that lands now may be the one to end at."""
+        """Return whether to read closely: a save that lands now may be the one to end at."""
         return self._goes_on() and timebox.is_near(
-            self._habit(announces), timebox.timebox_s(self._run), self._saves_s, self._elapsed_s
+            self._history(announces), timebox.box_s(self._run), self._saves_s, self._elapsed_s
         )
 
-    def wish(
+    def early_end(
         self, announces: bool, steps: StepTrace, folder: Callable[[int], Path]
     ) -> tuple[Intent, str] | None:
-        """Why it should be asked to end now; None to let it run. `announces`: it has said itself that it saved.
-        `folder`: of an earlier segment, by number. Reads there when its steps look as if they began again."""
-        over = self._why_over(steps, folder)
+        """Return why it should be asked to end now; None to let it run.
+
+        `announces`: it has announced a save itself. `folder`: of an earlier segment, by number; it is read when the
+        steps look as if they began again.
+        """
+        over = self._why_started_over(steps, folder)
         if over is not None:
             return Intent.STARTED_OVER, f"{over}, {resume_check.advice(self._run.spec, self._run.id)}"
-        timebox_s = timebox.timebox_s(self._run)
+        box_s = timebox.box_s(self._run)
         late = self._run.spec.overrun_pct > 0
-        why = timebox.why_over(timebox_s, self._saves_s, self._elapsed_s) if late else None
+        why = timebox.why_over(box_s, self._saves_s, self._elapsed_s) if late else None
         if why is None and self._goes_on():
-            why = timebox.why_cut(self._habit(announces), timebox_s, self._saves_s, self._elapsed_s)
+            why = timebox.why_cut(self._history(announces), box_s, self._saves_s, self._elapsed_s)
         return (Intent.TIMEBOX, why) if why is not None else None
 
     def _goes_on(self) -> bool:
-        """Whether another segment follows. In the last one nothing would be gained."""
+        """Whether another segment follows; in the last one nothing would be gained by an early end."""
         spec, done = self._run.spec, self._segment.number - self._run.chain_start
         bounded = spec.max_segments is not None and done >= spec.max_segments
         left_s = spec.max_total_s - self._run.chain_total_s if spec.max_total_s is not None else None
@@ -109,14 +120,14 @@ class Cadence:
         resumes = spec.plan is None or spec.plan.resumes != "none"
         return spec.auto_resume and resumes and not bounded and not used_up
 
-    def _habit(self, announces: bool) -> timebox.SaveHistory:
-        if announces not in self._habits:
-            self._habits[announces] = timebox.save_history(
+    def _history(self, announces: bool) -> timebox.SaveHistory:
+        if announces not in self._histories:
+            self._histories[announces] = timebox.save_history(
                 self._run.spec, self._earlier, self._known, announces
             )
-        return self._habits[announces]
+        return self._histories[announces]
 
-    def _why_over(self, steps: StepTrace, folder: Callable[[int], Path]) -> str | None:
+    def _why_started_over(self, steps: StepTrace, folder: Callable[[int], Path]) -> str | None:
         nothing = steps.first is None and (self._origin is not None or not self._new_steps)
         if self._resumed_well or nothing or self._used is None:
             return None
@@ -133,19 +144,19 @@ class Cadence:
         before = EarlierSegments(
             origin=self._origin,
             resumed_step=used.step,
-            saved_steps=tuple(one.step for one in self._known if one.step is not None),
+            saved_steps=tuple(record.step for record in self._known if record.step is not None),
         )
         if before.origin is None or resume_check.is_fine(before, steps, self._segment.steps_from):
             return before
-        told: list[resume_check.ReportedSteps] = []
+        reports: list[resume_check.ReportedSteps] = []
         wanted = {self._earlier[0].number, self._earlier[-1].number, used.segment}
         for number in sorted(wanted):
             with contextlib.suppress(OSError):
-                told.append(resume_check.read_back(folder(number), Path(self._run.spec.cwd)))
-        told_at = [one.step_at[used.path] for one in told if used.path in one.step_at]
+                reports.append(resume_check.read_back(folder(number), Path(self._run.spec.cwd)))
+        used_at = [report.step_at[used.path] for report in reports if used.path in report.step_at]
         return replace(
             before,
-            resumed_step=used.step if used.step is not None or not told_at else told_at[-1],
-            fell=any(one.steps.fell for one in told) or len(told) < len(wanted),
-            passed=any(one.passed for one in told),
+            resumed_step=used.step if used.step is not None or not used_at else used_at[-1],
+            fell=any(report.steps.fell for report in reports) or len(reports) < len(wanted),
+            passed=any(report.passed for report in reports),
         )

@@ -1,6 +1,6 @@
-"""What a script says on its output: a checkpoint it saved, or how far it is. The rest is ordinary output.
+"""Parses what a script reports on its output: a checkpoint it saved, or its progress. The rest is ordinary output.
 
-The shapes are the npm original's; a line is whatever a script printed, so nothing here trusts it:
+The shapes are the npm original's. A line is whatever a script printed, so nothing here trusts it:
 
     {"event": "checkpoint_saved", "path": "out/last.pt", "step": 1200}
     {"step": 1200, "loss": 0.31, "metrics": {"accuracy": 0.87}}       either of step and loss may be missing
@@ -10,7 +10,7 @@ The shapes are the npm original's; a line is whatever a script printed, so nothi
 
 Of ordinary output one thing is understood: a loss that is NaN, as in `loss: nan` or `{'loss': nan}`.
 
-Bounds: 64 KiB a line, 4 KiB a path, steps from 0 to 2**63 - 1 (what SQLite holds), 64 metrics.
+Bounds: 64 KiB per line, 4 KiB per path, steps from 0 to 2**63 - 1 (what SQLite holds), 64 metrics.
 """
 
 import math
@@ -33,14 +33,14 @@ _MENTIONS_US = re.compile(rb'"(?:event|step|loss)"\s*:')
 
 
 class CheckpointEvent(msgspec.Struct, frozen=True):
-    """The script says it saved `path` (as written: often relative to its directory). It has not been validated yet."""
+    """The script announces that it saved `path` (as written: often relative to its directory). Not validated yet."""
 
     path: str
     step: int | None = None
 
 
 class ProgressEvent(msgspec.Struct, frozen=True):
-    """How far the script is, in finite numbers. `nonfinite`: it says that its loss is NaN or infinite."""
+    """The script's progress, in finite numbers. `nonfinite`: it reports that its loss is NaN or infinite."""
 
     step: int | None = None
     loss: float | None = None
@@ -49,7 +49,7 @@ class ProgressEvent(msgspec.Struct, frozen=True):
 
 
 class BadEvent(msgspec.Struct, frozen=True):
-    """A line that looks like an event of ours and is not one. To be counted; never fatal."""
+    """A line that looks like an event and is not a valid one. To be counted; never fatal."""
 
     why: str
 
@@ -69,28 +69,28 @@ _decoder = msgspec.json.Decoder(_Line)
 
 
 def parse(line: bytes) -> CheckpointEvent | ProgressEvent | BadEvent | None:
-    """Read one line of output, without its newline. None for ordinary output. Raises nothing."""
+    """Parse one line of output, without its newline. Return None for ordinary output. Raises nothing."""
     text = _json_part(line)
     if text is None:
         return _ordinary(line)
     if len(text) > MAX_LINE:
         return _not_json(text[:MAX_LINE], f"longer than {MAX_LINE} bytes")
     try:
-        found = _decoder.decode(text)
+        decoded = _decoder.decode(text)
     except (ValueError, RecursionError) as error:
         finite, changed = _NO_NUMBER.subn(b" null", text)
         if not changed:
             return _ordinary(text) or _not_json(text, str(error))
-        said = parse(finite)
-        if isinstance(said, ProgressEvent) and _LOSS_IS_NO_NUMBER.search(text):
-            return msgspec.structs.replace(said, nonfinite=True)
-        return said or _not_json(text, str(error))
+        event = parse(finite)
+        if isinstance(event, ProgressEvent) and _LOSS_IS_NO_NUMBER.search(text):
+            return msgspec.structs.replace(event, nonfinite=True)
+        return event or _not_json(text, str(error))
     try:
-        if found.event == "checkpoint_saved":
-            return CheckpointEvent(_path(found.path), _step(found.step))
-        if found.event in (None, "progress"):
-            return _progress(found)
-        return _progress_beside(found)
+        if decoded.event == "checkpoint_saved":
+            return CheckpointEvent(_path(decoded.path), _step(decoded.step))
+        if decoded.event in (None, "progress"):
+            return _progress(decoded)
+        return _progress_beside(decoded)
     except ValueError as error:
         return BadEvent(str(error))
 
@@ -103,7 +103,7 @@ def _ordinary(line: bytes) -> ProgressEvent | None:
 
 
 def _not_json(text: bytes, why: str) -> BadEvent | None:
-    """Many scripts print a dict ({'loss': 0.3}) or JSON of their own; only what names our keys was for us."""
+    """Many scripts print a dict ({'loss': 0.3}) or JSON of their own; only text with an event's keys is a bad event."""
     return BadEvent(why) if _MENTIONS_US.search(text) else None
 
 
@@ -121,21 +121,21 @@ def _json_part(line: bytes) -> bytes | None:
     return line[at:] if at >= 0 else None
 
 
-def _progress(found: _Line) -> ProgressEvent | None:
-    nonfinite = found.nonfinite is True
-    said = ProgressEvent(_step(found.step), _loss(found.loss), _metrics(found.metrics), nonfinite)
-    empty = said.step is None and said.loss is None and not nonfinite and found.event is None
-    return None if empty else said
+def _progress(line: _Line) -> ProgressEvent | None:
+    nonfinite = line.nonfinite is True
+    event = ProgressEvent(_step(line.step), _loss(line.loss), _metrics(line.metrics), nonfinite)
+    empty = event.step is None and event.loss is None and not nonfinite and line.event is None
+    return None if empty else event
 
 
-def _progress_beside(found: _Line) -> ProgressEvent | None:
-    """A logger's line, which has a word of its own for `event` (structlog: the message). It is nobody's fault if it
-    means something else by a step or a loss."""
+def _progress_beside(line: _Line) -> ProgressEvent | None:
+    """A logger's line, which uses `event` for something else (structlog: the message). It is no error if it means
+    something else by a step or a loss, too."""
     try:
-        said = _progress(found)
+        event = _progress(line)
     except ValueError:
         return None
-    return said if said is not None and (said.step, said.loss) != (None, None) else None
+    return event if event is not None and (event.step, event.loss) != (None, None) else None
 
 
 def _path(value: object) -> str:
@@ -169,7 +169,7 @@ def _loss(value: object) -> float | None:
 
 
 def _metrics(value: object) -> dict[str, float]:
-    """The finite numbers among the first entries; what else a script puts there is its own business."""
+    """The finite numbers among the first entries; the others are ignored."""
     if not isinstance(value, dict):
         return {}
     metrics: dict[str, float] = {}

@@ -1,7 +1,7 @@
-"""Did a failed segment run out of memory, the GPU's or the machine's? Judged by the end of its log.
+"""Tells from the end of its log whether a failed segment ran out of memory, the GPU's or the machine's.
 
-Scripts catch "CUDA out of memory", say so, go on with a smaller batch, and may fail hours later of something else. So
-the words count only where the program's end is told: in the exception that ended it (of any rank) or in its direct
+Scripts catch "CUDA out of memory", print it, go on with a smaller batch, and may fail hours later of something else. So
+the words count only where the program's end is reported: in the exception that ended it (of any rank) or in its direct
 cause, else in what a native program or a crash prints last, after any traceback. "During handling of the above
 exception" makes nothing count: a script that tries again inside `except` has that above whatever goes wrong later.
 """
@@ -27,7 +27,7 @@ class _Shortage:
     otherwise: re.Pattern[str]
     """Makes a line with the words mean something else."""
 
-    def said_in(self, line: str) -> bool:
+    def is_in(self, line: str) -> bool:
         return self.words.search(line) is not None and self.otherwise.search(line) is None
 
 
@@ -80,7 +80,7 @@ _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 def out_of_memory(log: Path) -> str | None:
-    """The line that says the GPU's memory ran out and ended the program; None if the log does not say so.
+    """Return the line that says the GPU's memory ran out and ended the program; None if the log does not say so.
 
     `log`: of a segment that failed by itself. At most 500 characters, colours removed. Raises nothing.
     """
@@ -88,8 +88,8 @@ def out_of_memory(log: Path) -> str | None:
 
 
 def host_out_of_memory(log: Path) -> str | None:
-    """The same for the machine's memory: CPU tensors, numpy, fork, a data loader killed by the kernel. Not the kernel
-    killing the script itself: that leaves no words, only signal KILL."""
+    """Return the same for the machine's memory: CPU tensors, numpy, fork, a data loader killed by the kernel. Not for
+    the kernel killing the script itself: that leaves no words, only signal KILL."""
     return _found(_end_of(log), _HOST)
 
 
@@ -105,9 +105,9 @@ class _Raised:
 
 def _found(lines: Sequence[str], shortage: _Shortage) -> str | None:
     raised = list(_tracebacks(lines))
-    for prefix in dict.fromkeys(one.prefix for one in raised):
-        for message in _messages(lines, [one for one in raised if one.prefix == prefix]):
-            if shortage.said_in(message):
+    for prefix in dict.fromkeys(exception.prefix for exception in raised):
+        for message in _messages(lines, [exception for exception in raised if exception.prefix == prefix]):
+            if shortage.is_in(message):
                 return message.strip()[:MAX_CHARACTERS]
     return _native(lines, raised, shortage)
 
@@ -127,15 +127,16 @@ def _tracebacks(lines: Sequence[str]) -> Iterator[_Raised]:
 
 
 def _messages(lines: Sequence[str], raised: Sequence[_Raised]) -> Iterator[str]:
-    """What the last exception says that is not a launcher's, and those it was raised from. `raised`: of one prefix."""
-    own = [one for one in raised if not one.is_launcher]
+    """The message of the last exception that is not a launcher's, and of those it was raised from. `raised`: of one
+    prefix."""
+    own = [exception for exception in raised if not exception.is_launcher]
     if not own or (not _RANK.search(own[-1].prefix) and len(lines) - own[-1].at > TRACEBACK_LINES):
         return
     while own:
         last = own.pop()
         yield lines[last.at]
         if _LONG.search(lines[last.at]):
-            following = (one.header for one in raised if one.header > last.at)
+            following = (exception.header for exception in raised if exception.header > last.at)
             yield from lines[last.at + 1 : min(last.at + _LONG_LINES, next(following, len(lines)))]
         if _line_above(lines, last) != _CAUSED:
             return
@@ -151,13 +152,16 @@ def _line_above(lines: Sequence[str], raised: _Raised) -> str:
 
 def _native(lines: Sequence[str], raised: Sequence[_Raised], shortage: _Shortage) -> str | None:
     """A program's last words: after the last exception, before a launcher reports that it has failed."""
-    start = max((one.at + 1 for one in raised if not one.is_launcher), default=0)
-    end = min((one.header for one in raised if one.is_launcher and one.header >= start), default=len(lines))
+    start = max((exception.at + 1 for exception in raised if not exception.is_launcher), default=0)
+    reports = (
+        exception.header for exception in raised if exception.is_launcher and exception.header >= start
+    )
+    end = min(reports, default=len(lines))
     last = [line for line in lines[start:end] if not _FRAME.match(line)][-NATIVE_LINES:]
-    if last and _LAST_WORDS.match(last[-1]) and shortage.said_in(last[-1]):
+    if last and _LAST_WORDS.match(last[-1]) and shortage.is_in(last[-1]):
         return last[-1].strip()[:MAX_CHARACTERS]
-    said = (line for line in reversed(last) if _NATIVE.match(line) and shortage.said_in(line))
-    return next((line.strip()[:MAX_CHARACTERS] for line in said), None)
+    matches = (line for line in reversed(last) if _NATIVE.match(line) and shortage.is_in(line))
+    return next((line.strip()[:MAX_CHARACTERS] for line in matches), None)
 
 
 def _end_of(log: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""A claimed run becomes a running leader: its arguments, its environment, its place."""
+"""Starts claimed segments: composes arguments, environment and timebox, and hands them to the executor."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -30,8 +30,9 @@ CONTEXT_MIB: Final = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """One claimed segment. `lock`: descriptor of the taken run lock. `gpus`: those it was given. `limit_mib`: the
-    VRAM it may use on each, None for no limit."""
+    """One claimed segment. `lock`: descriptor of the taken run lock. `checkpoint`: absolute path to resume from.
+    `gpus`: those it was given, with `promised_mib` reserved on each. `limit_mib`: the VRAM it may use on each, None
+    for no limit."""
 
     run_id: str
     number: int
@@ -43,7 +44,9 @@ class Launch:
 
 
 def launch(context: Context, tracker: SegmentTracker, wanted: Launch) -> None:
-    """Start the segment; settle it at once if it cannot be started. Consumes the lock. Raises DatabaseBusy."""
+    """Start a claimed segment; finalize it at once if it cannot be started. Consumes the lock.
+
+    Raises UnknownRun, DatabaseBusy."""
     order: SegmentOrder | OSError
     try:
         run = _run(context, wanted.run_id)
@@ -59,15 +62,14 @@ def launch(context: Context, tracker: SegmentTracker, wanted: Launch) -> None:
         why = f"its code snapshot {what}: {run.spec.code}"
         tracker.could_not_start(run, SegmentResult(could_not_start=why, passing=passing, wanted=run.intent))
         return
-    told = f" from {wanted.checkpoint}" if wanted.checkpoint else ""
-    context.console.event("started", run, f"segment {wanted.number}, {order.timebox_s / 60:g} min{told}")
+    source = f" from {wanted.checkpoint}" if wanted.checkpoint else ""
+    context.console.event("started", run, f"segment {wanted.number}, {order.timebox_s / 60:g} min{source}")
     try:
         context.executor.start(order)
     except OSError as error:
-        ending = SegmentResult(
-            could_not_start=str(error), passing=error.errno in PASSING_ERRORS, wanted=run.intent
-        )
-        tracker.could_not_start(run, ending)
+        passing = error.errno in PASSING_ERRORS
+        result = SegmentResult(could_not_start=str(error), passing=passing, wanted=run.intent)
+        tracker.could_not_start(run, result)
 
 
 def _run(context: Context, run_id: str) -> RunRecord:
@@ -78,7 +80,7 @@ def _run(context: Context, run_id: str) -> RunRecord:
 
 
 def _order(context: Context, run: RunRecord, wanted: Launch) -> SegmentOrder | OSError:
-    """What to execute, of the code as it was when queued; why not, when that cannot be read."""
+    """What to execute, with the code as it was when queued; the error when that code cannot be read."""
     shell = run_folder.read_environment(context.home.run_folder(run.id))
     try:
         code = snapshot_command(run.spec, shell)
@@ -86,6 +88,11 @@ def _order(context: Context, run: RunRecord, wanted: Launch) -> SegmentOrder | O
         return error
     run = msgspec.structs.replace(run, spec=code.spec)
     folder = str(context.executor.folder(run.id, wanted.number))
+    earlier = [
+        segment for segment in queries.segments(context.database, run.id) if segment.number < run.segment
+    ]
+    saved = queries.checkpoints(context.database, run.id)
+    history = timebox.save_history(run.spec, earlier, saved, announces=False)
     return SegmentOrder(
         run=run,
         number=wanted.number,
@@ -96,14 +103,14 @@ def _order(context: Context, run: RunRecord, wanted: Launch) -> SegmentOrder | O
             **code.environment,
             **_limit_environment(run, wanted, shell),
         },
-        timebox_s=box_s(context, run),
+        timebox_s=timebox.latest_end_s(run, history),
         promised_mib=wanted.promised_mib,
         lock=wanted.lock,
     )
 
 
 def environment_of(run: RunRecord, folder: str, wanted: Launch) -> dict[str, str]:
-    """What the leader gets besides the environment of the shell that queued it. See docs/protocol.md."""
+    """Return what the leader gets besides the environment of the shell that queued it. See docs/protocol.md."""
     spec = run.spec
     optional = {
         "BACKPROP_RESUME_FROM": wanted.checkpoint,
@@ -126,10 +133,10 @@ def environment_of(run: RunRecord, folder: str, wanted: Launch) -> dict[str, str
 
 
 def visible_gpus(spec: RunSpec, gpus: Sequence[Gpu], allowed: str | None) -> dict[str, str | None]:
-    """The variables that show a leader its GPUs and no others; None for those to leave as they are.
+    """Return the variables that show a leader its GPUs and no others; None for those to leave as they are.
 
-    By UUID, which unlike an index means the same to the driver and to CUDA. AMD's tools give us no name that
-    HIP takes, so those go by index. A CPU run sees none. Where no rule applied (`--gpu-probe none`, no GPU
+    By UUID, which unlike an index means the same to the driver and to CUDA. AMD's tools report no name that
+    HIP takes, so those go by index. A CPU run gets an empty list. Where no rule applied (`--gpu-probe none`, no GPU
     found), the run still gets no more than the worker was allowed (`allowed`: its CUDA_VISIBLE_DEVICES).
     """
     if gpus and gpus[0].uuid.startswith(AMD_PREFIX):
@@ -141,7 +148,7 @@ def visible_gpus(spec: RunSpec, gpus: Sequence[Gpu], allowed: str | None) -> dic
 
 
 def _limit_environment(run: RunRecord, wanted: Launch, shell: Mapping[str, str]) -> dict[str, str]:
-    """What makes the run's framework keep to its own limit (`-g`)."""
+    """The variables that make the run's framework keep to its own limit (`-g`)."""
     totals = [gpu.total_mib for gpu in wanted.gpus if gpu.total_mib]
     if wanted.limit_mib is None or not totals or wanted.limit_mib >= min(totals):
         return {}
@@ -149,23 +156,16 @@ def _limit_environment(run: RunRecord, wanted: Launch, shell: Mapping[str, str])
 
     script = Path(run.spec.script) if run.spec.script else None
     # Where nothing is recognised, all: each variable is without effect where its framework is not used.
-    found = frameworks_of(run.spec.framework, script) or frozenset(AllocatorFramework)
-    return limit_environment(found, allocator_mib(wanted.limit_mib), min(totals), shell, run.spec.program)
+    frameworks = frameworks_of(run.spec.framework, script) or frozenset(AllocatorFramework)
+    return limit_environment(
+        frameworks, allocator_mib(wanted.limit_mib), min(totals), shell, run.spec.program
+    )
 
 
 def allocator_mib(limit_mib: int) -> int:
-    """What a framework's allocator may hand out so that the process keeps to `limit_mib`: a CUDA context takes 300 to
-    600 MiB beside it (nvidia-smi on an idle PyTorch process). The same rule stands in `sdk/_limit.py`."""
+    """Return what a framework's allocator may hand out so that the process keeps to `limit_mib`: a CUDA context takes
+    300 to 600 MiB beside it (nvidia-smi on an idle PyTorch process). `sdk/_limit.py` has the same rule."""
     return limit_mib - min(CONTEXT_MIB, limit_mib // 4)
-
-
-def box_s(context: Context, run: RunRecord) -> float:
-    """For how long the supervisor lets this segment run, with or without a worker."""
-    if not run.spec.overrun_pct:
-        return timebox.timebox_s(run)
-    earlier = [one for one in queries.segments(context.database, run.id) if one.number < run.segment]
-    saved = queries.checkpoints(context.database, run.id)
-    return timebox.longest_s(run, timebox.save_history(run.spec, earlier, saved, announces=False))
 
 
 def _text(value: float | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What has a live segment said? Reads its log and its events file on from the stored offsets."""
+"""Reads what a segment reports, from its log and its events file, on from the stored offsets."""
 
 import math
 import time
@@ -18,9 +18,8 @@ from backprop.worker.segments.tail import MAX_READ_BYTES, Tail
 
 QUIET_STORE_S: Final = 10.0
 """Offsets that moved past ordinary output alone are stored this seldom: reading it again would change nothing."""
-CHECKPOINTS_A_BATCH: Final = 8
-"""A script that announces faster than it is read is heard for its last few checkpoints; they are what a resume
-needs."""
+CHECKPOINTS_PER_READ: Final = 8
+"""Of a script that announces faster than it is read, the last few checkpoints are taken: a resume needs no more."""
 
 
 @dataclass
@@ -28,27 +27,27 @@ class _Batch:
     steps: StepTrace
     step: int | None = None
     loss: float | None = None
-    claims: dict[str, events.CheckpointEvent] = field(default_factory=dict[str, events.CheckpointEvent])
+    announced: dict[str, events.CheckpointEvent] = field(default_factory=dict[str, events.CheckpointEvent])
     bad: int = 0
     nonfinite: bool = False
     news: bool = False
     values: dict[str, tuple[int | None, float]] = field(default_factory=dict[str, tuple[int | None, float]])
-    """The last value of each name, with the step it was told at."""
+    """The last value of each name, with the step it was reported at."""
 
     def take(self, line: bytes) -> None:
         match events.parse(line):
-            case events.CheckpointEvent() as said:
-                self.claims.pop(said.path, None)
-                self.claims[said.path] = said
-                self.step = said.step if said.step is not None else self.step
+            case events.CheckpointEvent() as event:
+                self.announced.pop(event.path, None)
+                self.announced[event.path] = event
+                self.step = event.step if event.step is not None else self.step
                 self.news = True
-            case events.ProgressEvent() as said:
-                self.step = said.step if said.step is not None else self.step
-                if said.step is not None:
-                    self.steps.take(said.step)
-                self.loss = said.loss if said.loss is not None else self.loss
-                self.measure(said.metrics if said.loss is None else said.metrics | {"loss": said.loss})
-                self.nonfinite = self.nonfinite or said.nonfinite
+            case events.ProgressEvent() as event:
+                self.step = event.step if event.step is not None else self.step
+                if event.step is not None:
+                    self.steps.take(event.step)
+                self.loss = event.loss if event.loss is not None else self.loss
+                self.measure(event.metrics if event.loss is None else event.metrics | {"loss": event.loss})
+                self.nonfinite = self.nonfinite or event.nonfinite
                 self.news = True
             case events.BadEvent():
                 self.bad += 1
@@ -63,10 +62,10 @@ class _Batch:
 
 
 class LogReader:
-    """Follows one segment. `hear` is idempotent across workers: the store takes each span of bytes once.
+    """Follows one segment. `read` is idempotent across workers: the store takes each span of bytes once.
 
-    `left_out`: files that could not be read, with why. `steps`: those it has reported; but for the first, since this
-    listener began. `announces`: it has said since then that it saved.
+    `left_out`: files that could not be read, with why. `steps`: those it has reported since this reader began, and
+    the first of all. `announces`: it has announced a save since then.
     """
 
     def __init__(self, run: RunRecord, segment: SegmentRecord, folder: Path) -> None:
@@ -83,30 +82,29 @@ class LogReader:
         self._stored = (segment.log_offset, segment.events_offset)
         self._stored_at_s = time.monotonic()
 
-    def hear(
+    def read(
         self,
         final: bool = False,
         spotted: Sequence[CheckpointRecord] = (),
         max_bytes: int = MAX_READ_BYTES,
         leave: bool = False,
     ) -> SegmentReport | None:
-        """What was said since the last stored read; None when there is nothing worth a transaction. `max_bytes`: to be
-        read of each file, unless it is `final`. `leave`: go on without a file that cannot be read.
+        """Return what was reported since the last stored read; None when there is nothing worth a transaction.
 
-        `spotted`: what was seen on disk meanwhile, to be stored together with it.
-
-        `final`: nothing can write any more: read to the end, and take a last line without its newline. Raises
-        OSError when a file exists and cannot be read.
+        `final`: nothing can write any more: read to the end, and take a last line without its newline. `spotted`:
+        checkpoints found on disk meanwhile, to be stored with the rest. `max_bytes`: to be read of each file, unless
+        `final`. `leave`: go on without a file that cannot be read. Raises OSError when a file exists and cannot be
+        read.
         """
         batch = _Batch(self.steps)
         for tail in (self._events, self._log):
             try:
-                self._read(tail, batch, final, max_bytes)
+                self._read_file(tail, batch, final, max_bytes)
             except OSError as error:
                 if not leave or error.errno in validation.OUT_OF_RESOURCES:
                     raise
                 self.left_out.append(f"{tail.path} ({error.strerror})")
-        self.announces = self.announces or bool(batch.claims)
+        self.announces = self.announces or bool(batch.announced)
         first_s = self._first_sign()
         moved = (self._log.offset, self._events.offset) != self._stored
         quiet = not batch.news and first_s is None
@@ -120,28 +118,29 @@ class LogReader:
             events_to=self._events.offset,
             last_step=batch.step,
             last_loss=batch.loss,
-            checkpoints=self._claims(list(batch.claims.values())[-CHECKPOINTS_A_BATCH:]),
+            checkpoints=self._validated(list(batch.announced.values())[-CHECKPOINTS_PER_READ:]),
             bad_events=batch.bad,
             nonfinite=batch.nonfinite,
             first_output_s=first_s,
             first_step=self.steps.first,
             spotted=spotted,
-            metrics=self._measured(batch),
+            metrics=self._metrics(batch),
         )
 
     def unread_bytes(self) -> int:
-        """Raises OSError when a file exists and cannot be read."""
+        """Return how much of both files has not been read. Raises OSError when one exists and cannot be read."""
         return self._log.unread_bytes() + self._events.unread_bytes()
 
     def stands_at(self, segment: SegmentRecord) -> bool:
-        """Whether the row has been read as far as we have stored. Where it has not, what we heard is not in it."""
+        """Return whether the row stands where this reader has stored up to. Where it does not, what was read is not in
+        it."""
         return self._stored == (segment.log_offset, segment.events_offset)
 
-    def stored(self, heard: SegmentReport) -> None:
-        """The transaction went through."""
-        self._stored = (heard.log_to, heard.events_to)
+    def mark_stored(self, report: SegmentReport) -> None:
+        """Note that `report` is in the database."""
+        self._stored = (report.log_to, report.events_to)
         self._stored_at_s = time.monotonic()
-        self._first_output_s = self._first_output_s or heard.first_output_s
+        self._first_output_s = self._first_output_s or report.first_output_s
 
     def close(self) -> None:
         self._log.close()
@@ -149,12 +148,12 @@ class LogReader:
 
     @cached_property
     def _roots(self) -> tuple[Path, ...]:
-        """Where it may save. Looked for once it says that it has: many runs never do."""
+        """Where it may save. Looked for once it announces that it has: many runs never do."""
         extra = [Path(root) for root in self._spec.checkpoint_roots]
         given = Path(self._spec.resume_from) if self._spec.resume_from else None
         return roots_for(self._cwd, self._spec.argv, given, extra)
 
-    def _read(self, tail: Tail, batch: _Batch, final: bool, max_bytes: int) -> None:
+    def _read_file(self, tail: Tail, batch: _Batch, final: bool, max_bytes: int) -> None:
         while True:
             for line in tail.read(max_bytes):
                 batch.take(line)
@@ -170,7 +169,7 @@ class LogReader:
             return None
         return max(time.time() - self._started_s, 0.0)
 
-    def _measured(self, batch: _Batch) -> list[MetricRecord]:
+    def _metrics(self, batch: _Batch) -> list[MetricRecord]:
         """What is read long after it was written belongs where it was written."""
         written_s = (tail.written_s() for tail in (self._log, self._events))
         at_s = min(time.time(), max((at_s for at_s in written_s if at_s is not None), default=math.inf))
@@ -179,19 +178,19 @@ class LogReader:
             for name, (step, value) in batch.values.items()
         ]
 
-    def _claims(self, said: Sequence[events.CheckpointEvent]) -> tuple[CheckpointRecord, ...]:
+    def _validated(self, announced: Sequence[events.CheckpointEvent]) -> tuple[CheckpointRecord, ...]:
         now_s = time.time()
-        return tuple(self._judged(one, now_s) for one in said)
+        return tuple(self._record(event, now_s) for event in announced)
 
-    def _judged(self, said: events.CheckpointEvent, now_s: float) -> CheckpointRecord:
-        known = validation.validate_announced(said.path, self._cwd, self._roots, self._started_s, now_s)
+    def _record(self, event: events.CheckpointEvent, now_s: float) -> CheckpointRecord:
+        known = validation.validate_announced(event.path, self._cwd, self._roots, self._started_s, now_s)
         refused = known.why if isinstance(known, validation.Rejected) else None
         good = known if isinstance(known, validation.CheckpointFile) else None
         return CheckpointRecord(
             run_id=self._run_id,
             segment=self._number,
-            path=str(good.path) if good else said.path,
-            step=said.step,
+            path=str(good.path) if good else event.path,
+            step=event.step,
             size_bytes=good.size_bytes if good else 0,
             mtime_ns=good.mtime_ns if good else 0,
             is_dir=good.is_dir if good else False,

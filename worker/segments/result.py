@@ -1,4 +1,4 @@
-"""How did a segment end, and what had the chain done by then? Facts for `scheduler.outcome.settle`."""
+"""Gathers how a segment ended and what its chain had done by then: the facts for `scheduler.outcome.next_move`."""
 
 import errno
 import signal
@@ -16,11 +16,11 @@ from backprop.worker.segments.gpu_oom import out_of_memory
 from backprop.worker.segments.tail import failure_line
 from backprop.worker.segments.timebox import landed_s
 
-TOLD_TO_END = "its supervisor was told to end it"
+ASKED_FROM_OUTSIDE = "its supervisor was told to end it"
 PASSING_ERRORS = frozenset(
     {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY}
 )
-"""Errors of a start that pass by themselves: no process, memory, descriptor or disk to be had just now."""
+"""Errors of a start that pass by themselves: no process, memory, descriptor or disk is available just now."""
 
 
 def result_of(
@@ -31,10 +31,11 @@ def result_of(
     saved: Sequence[CheckpointRecord] = (),
     paused_s: Callable[[float, float], float] | None = None,
 ) -> SegmentResult:
-    """The end of `run`'s live segment; `exit` None means lost, and so does an end that nobody asked for and nobody
-    saw: it may have been a good one. Reads the end of its log when it failed.
+    """Return how `run`'s live segment ended. Reads the end of its log when it failed.
 
-    `saved`: the run's checkpoints. `paused_s`: for how much of a span of the wall clock (Unix seconds) it was paused.
+    `exit`: None means lost, and so does an end that nobody asked for and nobody saw: it may have been a good one.
+    `folder`: the segment's. `saved`: the run's checkpoints. `paused_s`: returns for how much of a span of the wall
+    clock (Unix seconds) it was paused.
     """
     wanted, why = run.intent, run.intent_why
     if exit is None or (exit.asked is None and not exit.seen_to_end):
@@ -48,7 +49,7 @@ def result_of(
     return SegmentResult(
         asked=asked,
         wanted=wanted,
-        why_asked=None if boxed else why or (TOLD_TO_END if asked is Intent.YIELD else None),
+        why_asked=None if boxed else why or (ASKED_FROM_OUTSIDE if asked is Intent.YIELD else None),
         exit_code=exit.exit_code,
         signal_name=_signal_name(exit.signal),
         could_not_start=exit.could_not_start,
@@ -69,20 +70,23 @@ def _cut_cost_s(
     saved: Sequence[CheckpointRecord],
     paused_s: Callable[[float, float], float] | None,
 ) -> float | None:
-    """Running time whose work is lost because the segment was asked to end: since its newest good checkpoint, all of it
-    where there is none. 0 for one that saved when it was asked; None for one that was not asked."""
+    """Running time whose work is lost because the segment was asked to end: since its newest good checkpoint, or all of
+    it. 0 where it saved when asked; None where it was not asked."""
     if exit.asked is None:
         return None
-    mine = [landed_s(one) for one in saved if one.segment == segment.number and one.refused is None]
-    if not mine:
+    landed = [
+        landed_s(record) for record in saved if record.segment == segment.number and record.refused is None
+    ]
+    if not landed:
         return exit.running_s
-    ended_s = exit.ended_at_s if exit.ended_at_s is not None else max(mine)
+    last_s = max(landed)
+    ended_s = exit.ended_at_s if exit.ended_at_s is not None else last_s
     # One that had to be killed went on as if it had not been asked.
     end_s = ended_s if exit.escalated != "none" else _asked_at_s(folder) or ended_s
-    if max(mine) >= end_s:
+    if last_s >= end_s:
         return 0.0
-    paused = paused_s(max(mine), end_s) if paused_s is not None else 0.0
-    return min(end_s - max(mine) - paused, exit.running_s)
+    paused = paused_s(last_s, end_s) if paused_s is not None else 0.0
+    return min(end_s - last_s - paused, exit.running_s)
 
 
 def _asked_at_s(folder: Path) -> float | None:
@@ -92,9 +96,9 @@ def _asked_at_s(folder: Path) -> float | None:
 
 
 def chain_of(
-    run: RunRecord, segment: SegmentRecord, ending: SegmentResult, saved: Sequence[CheckpointRecord]
+    run: RunRecord, segment: SegmentRecord, result: SegmentResult, saved: Sequence[CheckpointRecord]
 ) -> Chain:
-    """What the chain has done, judged by the checkpoints that are good now. `saved`: newest first."""
+    """Return what the chain has done, by the checkpoints that are good now. `saved`: the run's, newest first."""
     good = usable(run, saved)
     used = (
         record.step
@@ -107,7 +111,7 @@ def chain_of(
     ]
     return Chain(
         segments=segment.number - run.chain_start,
-        total_s=run.chain_total_s + ending.running_s,
+        total_s=run.chain_total_s + result.running_s,
         stalled=run.stalled,
         retries_used=run.retries_used,
         lost=run.lost,
@@ -127,7 +131,7 @@ def _later(step: int | None, resumed_step: int | None) -> bool:
 
 
 def _asked(exit: ExitRecord, run: RunRecord) -> Intent | None:  # noqa: A002
-    """Whose wish the stop signal carried. A signal that no row explains came from outside: make room for it."""
+    """Whose intent the stop signal carried. A signal that no row explains came from outside: the segment yields."""
     if exit.asked == "timebox":
         return Intent.TIMEBOX
     if exit.asked is not None:

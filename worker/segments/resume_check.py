@@ -1,6 +1,6 @@
-"""Did a resumed segment really resume? If its steps begin again, the whole night would be spent on the same hour.
+"""Detects a resumed segment that started over: the whole night would be spent on the same hour.
 
-An alarm ends the run, so it is raised only where nothing else explains what is seen:
+An alarm ends the run, so it is raised only where nothing else explains what is observed:
 
 - The segment was given a checkpoint of an earlier one, and its step is known.
 - The very first step it reports lies where the run's first one lay, and well before the checkpoint's.
@@ -24,9 +24,10 @@ from backprop.worker.segments.tail import Tail
 NEAR: Final = 0.05
 """Of the way from the first step to the checkpoint's: as near to the beginning counts as the beginning."""
 CLEARLY: Final = 2
-"""By so many steps the checkpoint lies beyond. By one it may: it counts steps done, the script prints which it does."""
+"""The checkpoint's step lies this much beyond the first one reported. One proves nothing: a checkpoint counts the steps
+done, while a script may print the step it is about to do."""
 SCAN_BYTES: Final = 4 << 20
-"""Of the beginning and of the end of a long log. Steps that go back with each epoch do so in either part."""
+"""Read of the beginning and of the end of a long log. Steps that go back with each epoch do so in either part."""
 
 
 @dataclass
@@ -47,9 +48,12 @@ class StepTrace:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlierSegments:
-    """What the segments before have shown. `origin`: the first step ever reported. `resumed_step`: the checkpoint's.
-    `fell`: steps went back within one. `passed`: in one they went on after a save. `saved_steps`: of their
-    checkpoints, in the order of saving."""
+    """What the run's segments before this one have shown.
+
+    `origin`: the first step ever reported. `resumed_step`: that of the checkpoint this one was given. `fell`: steps
+    went back within a segment. `passed`: in a segment steps went on after a save. `saved_steps`: of their
+    checkpoints, in the order of saving.
+    """
 
     origin: int | None
     resumed_step: int | None
@@ -59,8 +63,10 @@ class EarlierSegments:
 
 
 def is_fine(before: EarlierSegments, steps: StepTrace, reached: int | None = None) -> bool:
-    """Whether its first step shows that it went on, or that nothing can be told. `reached`: the last step before it
-    began, for where the checkpoint's is not known."""
+    """Return whether its first step shows that it resumed, or that nothing can be concluded.
+
+    `reached`: the run's last step before it began, used where the checkpoint's is not known.
+    """
     resumed = before.resumed_step if before.resumed_step is not None else reached
     if resumed is None or before.fell or steps.fell:
         return True
@@ -71,18 +77,20 @@ def is_fine(before: EarlierSegments, steps: StepTrace, reached: int | None = Non
 
 
 def why_over(before: EarlierSegments, steps: StepTrace, new_saved: Sequence[int]) -> str | None:
-    """What shows that a resumed segment began again; None while nothing does. `new_saved`: the steps of the checkpoints
-    it has saved, in order."""
+    """Return what shows that a resumed segment started over; None while nothing does.
+
+    `new_saved`: the steps of the checkpoints it has saved, in order.
+    """
     resumed = before.resumed_step
     if resumed is None or is_fine(before, steps):
         return None
     if before.origin is not None:
-        on = before.passed or (steps.highest is not None and steps.highest > resumed)
-        if steps.first is None or not on:
+        passes_saves = before.passed or (steps.highest is not None and steps.highest > resumed)
+        if steps.first is None or not passes_saves:
             return None
         return f"its steps began again at {steps.first}, though it was given a checkpoint of step {resumed}"
     saved = before.saved_steps
-    if not new_saved or len(saved) < CLEARLY or any(one >= two for one, two in pairwise(saved)):
+    if not new_saved or len(saved) < CLEARLY or any(step >= following for step, following in pairwise(saved)):
         return None
     if new_saved[0] > saved[0] or resumed - new_saved[0] < CLEARLY:
         return None
@@ -90,19 +98,19 @@ def why_over(before: EarlierSegments, steps: StepTrace, new_saved: Sequence[int]
 
 
 def advice(spec: RunSpec, run_id: str) -> str:
-    """What to do about it."""
-    said = spec.resume_arg not in ("auto", "none")
-    told = f"in BACKPROP_RESUME_FROM, and passed as {spec.resume_arg}" if said else "in BACKPROP_RESUME_FROM"
+    """Return what to do about a run that started over."""
+    passed_as = f", and passed as {spec.resume_arg}" if spec.resume_arg not in ("auto", "none") else ""
     return (
-        f"so it did not take it up. The path is {told}: let the script load it, or queue it with the --resume-arg that"
+        f"so it did not take it up. The path is in BACKPROP_RESUME_FROM{passed_as}: let the script load it, or queue it"
+        " with the --resume-arg that"
         f" it takes (docs/protocol.md); if its steps mean something else: backprop resume {run_id}"
     )
 
 
 @dataclass
 class ReportedSteps:
-    """What the events of one segment's files tell: its steps, whether they went on after a save, and the step told
-    last before each announced path."""
+    """What one segment's events report: its steps, whether they went on after a save, and the last step reported
+    before each announced path."""
 
     steps: StepTrace
     passed: bool
@@ -113,20 +121,20 @@ def read_back(folder: Path, cwd: Path) -> ReportedSteps:
     """Read the events of a segment that has ended; of long files their beginning and their end. Raises OSError,
     also where its log is gone or compressed: what cannot be read proves nothing."""
     (folder / "log").stat()
-    told = ReportedSteps(StepTrace(), False, {})
+    reported = ReportedSteps(StepTrace(), False, {})
     for path in (folder / "events.jsonl", folder / "log"):
         steps, at_save = StepTrace(), None
-        for said in _events_in(path):
-            if isinstance(said, events.ProgressEvent) and said.step is not None:
-                steps.take(said.step)
-                told.passed = told.passed or (at_save is not None and said.step > at_save)
-            elif isinstance(said, events.CheckpointEvent) and steps.last is not None:
+        for event in _events_in(path):
+            if isinstance(event, events.ProgressEvent) and event.step is not None:
+                steps.take(event.step)
+                reported.passed = reported.passed or (at_save is not None and event.step > at_save)
+            elif isinstance(event, events.CheckpointEvent) and steps.last is not None:
                 at_save = steps.last
-                told.step_at[os.path.realpath(cwd / said.path)] = steps.last
+                reported.step_at[os.path.realpath(cwd / event.path)] = steps.last
         if steps.first is not None:
-            steps.fell = steps.fell or told.steps.fell
-            told.steps = steps
-    return told
+            steps.fell = steps.fell or reported.steps.fell
+            reported.steps = steps
+    return reported
 
 
 def _events_in(path: Path) -> Iterator[object]:

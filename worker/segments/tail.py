@@ -1,14 +1,14 @@
-"""Reading the lines of a growing file, a run's log or its events file, in bounded memory.
+"""Reads the lines of a growing file, a run's log or its events file, in bounded memory.
 
-`offset` is the only thing to remember between processes: the byte after the last complete line handed out.
-Reading again from it gives exactly the lines that came after, so events are applied once.
+`offset` is all there is to remember between processes: the byte after the last complete line returned. Reading again
+from it gives exactly the lines that came after, so events are applied once.
 
 What a user may do to the file meanwhile:
-- delete, rename or replace it: the writer's descriptor still leads to the old file, and so does ours, which
-  stays open. What now has the name was not written by the run.
+- delete, rename or replace it: the writer's descriptor still leads to the old file, and so does the reader's, which
+  stays open. The file that has the name now was not written by the run.
 - truncate it (`: > log`, copytruncate, the script opening its events file again): reading starts again at 0.
   If old lines were left, they come twice: a checkpoint is validated by file and time anyway and progress is
-  overwritten by the next line, whereas skipping could lose the only word of a checkpoint. A file truncated
+  overwritten by the next line, whereas skipping could lose a checkpoint that is announced once. A file truncated
   and grown past `offset` between two reads looks untouched; its first line then arrives cut.
 """
 
@@ -37,15 +37,12 @@ _LAUNCHER_ERROR = "ChildFailedError"
 class Tail:
     """Follows one file. Not thread-safe. Holds one descriptor once the file exists; `close()` it.
 
-    oversize: lines longer than 64 KiB, skipped. truncations: times the file was found shorter than read.
-    at_end: the last `read` saw the end of the file, so there was nothing more at that moment.
+    `at_end`: the last `read` met the end of the file, so there was nothing more at that moment.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
         self.offset = offset
-        self.oversize = 0
-        self.truncations = 0
         self.at_end = False
         self._fd = -1
         self._at = offset
@@ -67,7 +64,7 @@ class Tail:
             self._fd = -1
 
     def read(self, max_bytes: int = MAX_READ_BYTES) -> list[bytes]:
-        """The next complete lines, without their newlines, from at most `max_bytes` of the file.
+        """Return the next complete lines, without their newlines, from at most `max_bytes` of the file.
 
         Empty while the file does not exist or is not a regular file, and also inside a line of over
         `max_bytes`: `at_end` tells these apart. Raises OSError if the file exists but cannot be read.
@@ -88,21 +85,21 @@ class Tail:
         return lines
 
     def unread_bytes(self) -> int:
-        """How much of the file has not been read; 0 while there is none. Raises OSError as `read`."""
+        """Return how much of the file has not been read; 0 while there is none. Raises OSError as `read`."""
         return max(os.fstat(self._fd).st_size - self._at, 0) if self._ready() else 0
 
     def rest(self) -> bytes:
-        """The text after the last newline, taken as a line; empty if none, or over 64 KiB.
+        """Return the text after the last newline, as a line; empty if there is none, or over 64 KiB.
 
-        Only when nothing can write any more and `at_end` is set: a script killed between its text and its
-        newline leaves one, and it may be the word of a checkpoint.
+        Call only when nothing can write any more and `at_end` is set: a script killed between its text and its
+        newline leaves such a line, and it may announce a checkpoint.
         """
         last = bytes(self._partial)
         self._restart(self._at)
         return last
 
     def replaced(self) -> bool:
-        """The path no longer leads to the file being followed. False while nothing is followed yet."""
+        """Return whether the path no longer leads to the file being followed. False while nothing is followed yet."""
         if self._fd < 0:
             return False
         try:
@@ -111,7 +108,7 @@ class Tail:
             return True
 
     def written_s(self) -> float | None:
-        """When the file was last written to, Unix seconds; None while nothing is followed."""
+        """Return when the file was last written to, Unix seconds; None while nothing is followed."""
         return os.fstat(self._fd).st_mtime if self._fd >= 0 else None
 
     def _ready(self) -> bool:
@@ -121,13 +118,12 @@ class Tail:
             except OSError as error:
                 if error.errno in _NOTHING_THERE:
                     return False
-                raise  # out of descriptors, say: "no lines" would be believed, and a checkpoint lost
+                raise  # for example out of descriptors: "no lines" would be believed, and a checkpoint lost
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 os.close(fd)
                 return False
             self._fd = fd
         if os.fstat(self._fd).st_size < self._at:
-            self.truncations += 1
             self._restart(0)
         return True
 
@@ -141,9 +137,7 @@ class Tail:
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
             self._keep(chunk[start:end])
-            if self._skipping:
-                self.oversize += 1
-            else:
+            if not self._skipping:
                 lines.append(bytes(self._partial))
             self._partial.clear()
             self._skipping = False
@@ -160,32 +154,23 @@ class Tail:
             self._partial += piece
 
 
-def last_text_line(path: Path) -> str | None:
-    """The last line of output that is not blank, within the last 64 KiB; None if there is none.
-
-    A carriage return ends a line here: the last state of a progress bar is what a person would have seen.
-    Undecodable bytes are replaced; control characters stay, for the output boundary to deal with.
-    """
-    lines = _last_lines(path)
-    return lines[-1].strip() if lines else None
-
-
 def failure_line(path: Path) -> str | None:
-    """What went wrong, in the script's words: the exception of the last Python traceback, else the last line that is
-    no event.
+    """Return what went wrong, in the script's words: the exception of the last Python traceback, else the last line
+    that is not an event. None when the log has neither. Raises nothing.
 
     "Last" is right for chained exceptions ("During handling of the above exception..."): Python prints the
-    one that ended the program last.
+    one that ended the program last. A carriage return ends a line: the last state of a progress bar is what a person
+    would have seen. Undecodable bytes are replaced; control characters stay, for the output boundary to deal with.
     """
     lines = _last_lines(path)
     ordinary = (line for line in reversed(lines) if events.parse(line.encode()) is None)
     fallback: str | None = next(ordinary, "").strip() or None
     for at in range(len(lines) - 1, -1, -1):
         header = _TRACEBACK.fullmatch(lines[at])
-        said = _exception_after(lines[at + 1 :], header["prefix"].replace("+", "|")) if header else None
-        if said and _LAUNCHER_ERROR not in said.partition(":")[0]:
-            return said
-        fallback = said or fallback
+        error = _exception_after(lines[at + 1 :], header["prefix"].replace("+", "|")) if header else None
+        if error and _LAUNCHER_ERROR not in error.partition(":")[0]:
+            return error
+        fallback = error or fallback
     return fallback
 
 
@@ -193,8 +178,8 @@ def _exception_after(lines: list[str], prefix: str) -> str | None:
     """The first line after a traceback's header that is neither indented nor of another rank."""
     for line in lines:
         text = line.removeprefix(prefix)
-        ours = line.startswith(prefix)
-        if ours and text[:1].strip() and not text.startswith(("+-", "| ")):
+        same_rank = line.startswith(prefix)
+        if same_rank and text[:1].strip() and not text.startswith(("+-", "| ")):
             return text.strip()
     return None
 

@@ -222,10 +222,10 @@ def test_what_was_announced_and_seen_is_on_record_once(watched: Watched) -> None
             if first == "seen":
                 watched.store(found)
                 assert watched.rows()[-1] == ("seen.pt", None)
-            heard = listener.hear(spotted=[one.record for one in found] if first == "announced" else ())
+            heard = listener.read(spotted=[one.record for one in found] if first == "announced" else ())
             assert heard is not None
             assert progress.record(watched.database, "r1", 1, heard)
-            listener.stored(heard)
+            listener.mark_stored(heard)
             watched.store(found)
     finally:
         listener.close()

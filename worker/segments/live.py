@@ -1,0 +1,229 @@
+"""Remembers one live segment for the worker that owns it: what was read of it, what it was asked, how it saves.
+
+Everything here can be read anew from the database and the segment's folder, but for pauses that only this worker
+observed.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final
+
+from backprop.scheduler.lifecycle import Intent
+from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import claims, progress
+from backprop.worker.checkpoints.manager import CheckpointManager
+from backprop.worker.checkpoints.scanner import CheckpointScanner
+from backprop.worker.context import Context
+from backprop.worker.executor.segment_files import ExitRecord
+from backprop.worker.segments.cadence import Cadence, ClockReading
+from backprop.worker.segments.log_reader import LogReader
+from backprop.worker.segments.supervisor_watchdog import SupervisorWatchdog
+from backprop.worker.segments.tail import MAX_READ_BYTES
+
+READ_EVERY_S: Final = 1.0
+"""At most one transaction per second for a segment's events: a writer without pauses starves the others."""
+FINAL_BYTES: Final = 16 * 1024 * 1024
+UNREADABLE_S: Final = 30.0
+"""After this long a file that cannot be read is left out: a run that never ends would hold its GPU, and its worker."""
+SUPERVISE_AGAIN_S: Final = 5.0
+
+SegmentKey = tuple[str, int]
+"""Run id and number of the segment."""
+
+
+class ReadResult(Enum):
+    NOTHING = 1
+    """Nothing that was worth a transaction."""
+    STORED = 2
+    MORE = 4
+    """It has ended and left more output than is read at once: a gigabyte takes a minute, in which no other segment
+    would be looked after."""
+    OVERTAKEN = 3
+    """Another worker has stored since the row was read. Nothing was stored; the next call begins where the row stands
+    then."""
+
+
+class LiveSegment:
+    """One live segment. `close()` it once its run has moved on."""
+
+    def __init__(self, context: Context, checkpoints: CheckpointManager, key: SegmentKey) -> None:
+        self.key = key
+        self._context = context
+        self._checkpoints = checkpoints
+        self._cadence: Cadence | None = None
+        self._unreadable_since_s: float | None = None
+        self._reader: LogReader | None = None
+        self._scanner: CheckpointScanner | None = None
+        self._read_s = -math.inf
+        self._watchdog = SupervisorWatchdog(context)
+        self._asked = False
+        self._supervised_s = -math.inf
+
+    def observe(self, run: RunRecord, segment: SegmentRecord) -> None:
+        """Count its running time. Call once per tick while it lives. Raises DatabaseBusy."""
+        now = self._now()
+        if self._cadence is None:
+            database = self._context.database
+            earlier = [other for other in queries.segments(database, run.id) if other.number < run.segment]
+            self._cadence = Cadence(run, segment, earlier, queries.checkpoints(database, run.id), now)
+        self._cadence.observe(run.state, now)
+
+    def check_supervisor(self, run: RunRecord) -> None:
+        """Rouse or replace a supervisor that is late. Call once per tick, after `observe`, while there is one."""
+        if self._cadence is not None:
+            self._watchdog.check(run, self._cadence.latest_end_s())
+
+    def supervise(self, run: RunRecord) -> None:
+        """Start a new supervisor for a segment that lives on without one, at most every 5 s."""
+        now_s = self._context.clock.monotonic_s()
+        if now_s - self._supervised_s >= SUPERVISE_AGAIN_S:
+            self._supervised_s = now_s
+            self._asked = False
+            self._context.console.event(
+                "adopted", run, f"segment {run.segment} has no supervisor; starting a new one"
+            )
+            self._context.executor.supervise(*self.key)
+
+    def ask(self, run: RunRecord) -> None:
+        """Ask it once to checkpoint and end, for the reason in `run.intent_why`."""
+        if not self._asked:
+            self._asked = True
+            self._context.executor.ask(*self.key)
+            self._context.console.event(
+                "stopping", run, f"segment {run.segment}: {run.intent_why or 'asked by the user'}"
+            )
+
+    def read_events(
+        self,
+        run: RunRecord,
+        segment: SegmentRecord,
+        final: bool = False,
+        exit: ExitRecord | None = None,  # noqa: A002
+    ) -> ReadResult:
+        """Store what it reported and saved since the last time. `final`: it has ended, as `exit` says. Raises OSError,
+        DatabaseBusy."""
+        now_s = self._context.clock.monotonic_s()
+        if not final and now_s - self._read_s < READ_EVERY_S and not self._is_near(run):
+            return ReadResult.NOTHING
+        self._read_s = now_s
+        if final and self._cadence is not None:
+            # It may have been paused since the last tick.
+            self._cadence.observe(run.state, ClockReading(self._context.clock.wall_s(), now_s))
+        reader = self._reader_at(run, segment)
+        leave = self._unreadable_since_s is not None and now_s - self._unreadable_since_s >= UNREADABLE_S
+        try:
+            more = final and not leave and reader.unread_bytes() > FINAL_BYTES
+            scanned = () if more else self._scan(run, segment, final, exit)
+            report = reader.read(final and not more, scanned, FINAL_BYTES if more else MAX_READ_BYTES, leave)
+            if not leave:
+                self._unreadable_since_s = None
+            elif final and reader.left_out:
+                self._context.console.event(
+                    "trouble",
+                    run,
+                    f"continuing without files that cannot be read: {', '.join(reader.left_out)}",
+                )
+            if report is None:
+                return ReadResult.MORE if more else ReadResult.NOTHING
+            if not progress.record(self._context.database, run.id, run.segment, report):
+                self._read_anew()
+                return ReadResult.OVERTAKEN
+        except BaseException as error:
+            if isinstance(error, OSError) and self._unreadable_since_s is None:
+                self._unreadable_since_s = now_s
+            # The reader has read on and nothing is stored: what it read has to be read again.
+            self._drop_reader()
+            raise
+        reader.mark_stored(report)
+        self._after_storing(run, report, final)
+        return ReadResult.MORE if more else ReadResult.STORED
+
+    def early_end(self, run: RunRecord) -> tuple[Intent, str] | None:
+        """Return why it should be asked to end now rather than at its supervisor's timebox; None to let it run."""
+        if self._cadence is None or self._reader is None:
+            return None
+        folder = functools.partial(self._context.executor.folder, run.id)
+        return self._cadence.early_end(_announces(run, self._reader), self._reader.steps, folder)
+
+    def paused_between_s(self, from_s: float, to_s: float) -> float:
+        """Return how much of a span of the wall clock (Unix seconds) it was paused, as far as was observed."""
+        return self._cadence.paused_between_s(from_s, to_s) if self._cadence is not None else 0.0
+
+    def restart(self) -> None:
+        """Begin anew with what the database and the executor know. Its observed times stay."""
+        self._read_anew()
+        self._watchdog = SupervisorWatchdog(self._context)
+        self._asked = False
+        self._supervised_s = -math.inf
+
+    def close(self) -> None:
+        """Close its files. Nothing is read of it afterwards."""
+        self._drop_reader()
+
+    def _now(self) -> ClockReading:
+        return ClockReading(self._context.clock.wall_s(), self._context.clock.monotonic_s())
+
+    def _reader_at(self, run: RunRecord, segment: SegmentRecord) -> LogReader:
+        """The reader, if it stands where `segment` does; else a new one."""
+        if self._reader is not None and not self._reader.stands_at(segment):
+            # The row is another one: the database was put together anew under this worker.
+            self._drop_reader()
+        if self._reader is None:
+            self._reader = LogReader(run, segment, self._context.executor.folder(*self.key))
+        return self._reader
+
+    def _scan(
+        self,
+        run: RunRecord,
+        segment: SegmentRecord,
+        final: bool,
+        exit: ExitRecord | None,  # noqa: A002
+    ) -> Sequence[CheckpointRecord]:
+        """What it saved without announcing it, since the last time."""
+        if self._scanner is None:
+            self._scanner = self._checkpoints.scanner(run, segment)
+        if self._scanner is None:
+            return ()
+        if final:
+            return self._checkpoints.final_scan(run, self._scanner, exit)
+        return self._checkpoints.scan(run, self._scanner, hurry=self._is_near(run))
+
+    def _after_storing(self, run: RunRecord, report: progress.SegmentReport, final: bool) -> None:
+        console, saved = self._context.console, [*report.checkpoints, *report.spotted]
+        if self._cadence is not None:
+            self._cadence.note_saves(saved, self._context.clock.wall_s())
+        if report.nonfinite and run.spec.stop_on_nan and not final:
+            step = f" at step {report.last_step}" if report.last_step is not None else ""
+            claims.ask_to_end(self._context.database, run, Intent.NAN, f"its loss is NaN{step}")
+        for record in saved:
+            if record.refused:
+                console.event("refused", run, f"checkpoint {record.path}: {record.refused}")
+            else:
+                console.debug("checkpoint", run, f"step {record.step}: {record.path}")
+
+    def _is_near(self, run: RunRecord) -> bool:
+        """Whether reading of a save a second late would matter."""
+        if self._cadence is None or self._reader is None:
+            return False
+        return self._cadence.is_near(_announces(run, self._reader))
+
+    def _read_anew(self) -> None:
+        """Read on from where the row stands, at the next call."""
+        self._drop_reader()
+        self._read_s = -math.inf
+
+    def _drop_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._scanner is not None:
+            self._scanner.close()
+            self._scanner = None
+
+
+def _announces(run: RunRecord, reader: LogReader) -> bool:
+    """Whether it announces its saves. A script whose checkpoints are looked for may do so all the same."""
+    return reader.announces or run.spec.plan is None or not run.spec.plan.globs
