@@ -1,4 +1,4 @@
-"""`backprop edit RUN`: change what a waiting run is going to do, in an editor."""
+"""`backprop edit RUN`: changes a waiting run in an editor."""
 
 import os
 import shlex
@@ -30,7 +30,8 @@ EDITORS: Final = ("editor", "nano", "vi")
 def command(ctx: click.Context, run: str, config: str | None, verbose: bool, dry_run: bool) -> int:
     """Change a queued or held RUN in $VISUAL or $EDITOR: name, priority, command, limits, environment.
 
-    It opens as commented TOML and is checked as `run` checks. A text that is refused is kept, and opened the next time.
+    The editor shows commented TOML, which is checked as `run` checks its options. A refused text is kept and opened
+    again by the next edit.
     """
     from backprop.cli.submit import edit_text
     from backprop.scheduler.errors import BackpropError, IllegalMove
@@ -79,16 +80,16 @@ def _nothing(kept: Path, run: "RunRecord") -> int:
 
 
 def _edit(kept: Path, fresh: str) -> str:
-    """Open a text that was kept, else a fresh one; what it is afterwards. Raises BadCommand."""
+    """Open the kept text, else the fresh one, and return what the editor left. Raises BadCommand."""
     from backprop.scheduler.errors import BadCommand
 
     editor = next((text for name in ("VISUAL", "EDITOR") if (text := os.environ.get(name))), None)
     words = shlex.split(editor) if editor is not None else _installed()
     if not words:
-        raise BadCommand("no editor is known; set EDITOR")
+        raise BadCommand("no editor was found; set EDITOR")
     kept.parent.mkdir(mode=0o700, exist_ok=True)
     if kept.exists():
-        click.echo(f"going on with the text that was kept in {kept}; delete it to begin anew", err=True)
+        click.echo(f"continuing with the text that was kept in {kept}; delete it to start over", err=True)
     else:
         handle = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -114,12 +115,14 @@ def _drop(kept: Path) -> None:
     try:
         kept.parent.rmdir()
     except OSError:
-        return  # other texts are kept there
+        return  # the folder holds other kept texts
 
 
 def _apply(home: "Home", database: "Database", run: "RunRecord", wanted: "Edited") -> None:
-    """The row and the folder, with the run's lock held: a worker that wants to start it waits, and finds both changed
-    or neither. Raises LostRace, BadCommand."""
+    """Change the row and the folder, with the run's lock held. Raises LostRace, BadCommand.
+
+    A worker that wants to start the run waits for the lock, and finds both changed or neither.
+    """
     from backprop.scheduler.errors import BadCommand, LostRace
     from backprop.scheduler.home import batch_file, run_folder
     from backprop.scheduler.store.writes import user_requests
