@@ -1,1 +1,1 @@
-"""TODO."""
+"""The settings: their table, the files they are read from, and what applies here."""

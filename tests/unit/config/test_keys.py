@@ -19,6 +19,7 @@ from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store.connection import Database
 from tests.support.harness import ROOT, Bench
 from tests.support.store_rows import add_run
+from tools.docs.settings import PAGE, page
 
 TABLE = ROOT / "scheduler" / "config" / "keys.py"
 BY_OPTION = [key for key in KEYS if key.flags]
@@ -116,6 +117,10 @@ def test_resume_changes_what_the_rows_say(bench: Bench) -> None:
     assert {key.name: spec[key.field] for key in kept} == {key.name: key.read(sample(key)) for key in kept}
     assert [key.name for key in keys if key not in kept] == ["snapshotCode"]
     assert Path(spec["code"]).is_dir()
+
+
+def test_the_table_in_the_docs_is_current() -> None:
+    assert PAGE.read_text() == page(PAGE.read_text()), "run: python -m tools.docs.settings"
 
 
 def test_no_other_module_names_a_key_or_declares_its_option() -> None:
