@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backprop.cli.context import open_home
-from backprop.cli.submit.submission import SubmissionRequest, enqueue, submission
+from backprop.cli.submit.enqueue import enqueue
+from backprop.cli.submit.submission import SubmissionRequest, make_submission
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.governor.decide import Limits, Need, Reservation, decide
 from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
@@ -108,10 +109,9 @@ def _whole_queue(times: int, queued: int) -> Iterator[Row]:
 
 def _fill(home: Home, database: Database, queued: int) -> Settings:
     """Queue one run, then copies of its row: one transaction each would take half a minute."""
-    wanted = submission(
+    wanted = make_submission(
         ("train.py",),
         {"minFreeRamGB": 0, "gpu.minFreeVramMB": 20_000, "maxCpuLoad": 1000},
-        {},
         None,
         home,
         SubmissionRequest(),

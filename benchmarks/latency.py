@@ -13,7 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from backprop.cli.context import open_home
-from backprop.cli.submit.submission import SubmissionRequest, enqueue, submission
+from backprop.cli.submit.enqueue import enqueue
+from backprop.cli.submit.submission import SubmissionRequest, make_submission
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.store.connection import Database
@@ -85,7 +86,7 @@ def _gaps_ms(bench: Workbench, home: Home, database: Database, segments: int) ->
 def _run_to_its_end(home: Home, database: Database, *words: str) -> float:
     """Queue a run as `backprop run` does and wait for its end; the moment of the commit, in Unix seconds."""
     limits = {"minFreeRamGB": 0, "maxCpuLoad": 1000, "python": sys.executable}
-    wanted = submission(words, limits, {}, None, home, SubmissionRequest())
+    wanted = make_submission(words, limits, None, home, SubmissionRequest())
     run_id = enqueue(home, database, wanted, time.time())
     committed_s = time.time()
     wake_workers(home.locks)

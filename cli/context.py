@@ -1,12 +1,14 @@
 """Opens the home and its database for a command."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
 
 if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database
+
+NO_WORKER: Final = "no worker is running. Start one: tmux new -d 'backprop worker'"
 
 
 def open_home() -> "tuple[Home, Database]":

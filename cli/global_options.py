@@ -13,16 +13,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Globals(msgspec.Struct, frozen=True):
+    """The options that every command has. `config`: the project file to read instead of the one found."""
+
     config: Path | None
     verbose: bool
     dry_run: bool
 
 
 def global_options(command: F) -> F:
-    """Accept --config, --verbose and --dry-run after the command too, as the original did."""
+    """Accept --config, --verbose and --dry-run after the command too, as the npm tool did."""
     for option in (
         click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing."),
-        click.option("--verbose", is_flag=True, help="Say more about what is done."),
+        click.option("--verbose", is_flag=True, help="Print more details."),
         click.option(
             "--config", metavar="PATH", shell_complete=complete_files, help="Read this project file."
         ),
@@ -32,7 +34,7 @@ def global_options(command: F) -> F:
 
 
 def globals_of(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool) -> Globals:
-    """Those given before the command and after it, together."""
+    """Combine the options given before the command and after it."""
     before: dict[str, Any] = ctx.find_root().obj or {}
     path = config or before.get("config")
     return Globals(

@@ -4,17 +4,17 @@ With filters or groups a verb says first how many runs it is about, and then whi
 it works in scripts; `--dry-run` shows it beforehand.
 """
 
-import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from backprop.cli.completion import complete_groups, complete_runs
 from backprop.cli.render.terminal_text import safe
+from backprop.cli.submit.times import read_since
 from backprop.scheduler.lifecycle import State
 
 if TYPE_CHECKING:
@@ -25,11 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SHOWN: Final = 20
 """Lines after the count; all of them with --verbose."""
-UNIT_S: Final = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 STATES: Final = tuple(state.value for state in State)
-
-_AGO: Final = re.compile(r"(?:\d{1,6}(?:\.\d{1,3})?[wdhms])+", re.ASCII)
-_CLOCK: Final = re.compile(r"(\d\d?):(\d\d)", re.ASCII)
 
 
 def filter_options(command: F) -> F:
@@ -61,27 +57,8 @@ def filters_of(values: Mapping[str, Any]) -> "Filters":
         states=_states(values["state"]) if values["state"] is not None else (),
         name=values["name"],
         group=values["group"],
-        since_s=since_s(since, time.time()) if since is not None else None,
+        since_s=read_since(since, time.time()) if since is not None else None,
     )
-
-
-def since_s(text: str, now_s: float, option: str = "--since") -> float:
-    """A time in the past, Unix seconds: `2h` or `1d12h` ago, the last `22:00`, a date, or a date and time of this zone.
-    Raises click.BadParameter."""
-    text = text.strip()
-    if _AGO.fullmatch(text):
-        parts = re.findall(r"([\d.]+)([wdhms])", text)
-        return now_s - sum(float(amount) * UNIT_S[unit] for amount, unit in parts)
-    try:
-        if clock := _CLOCK.fullmatch(text):
-            now = datetime.fromtimestamp(now_s)
-            then = now.replace(hour=int(clock[1]), minute=int(clock[2]), second=0, microsecond=0)
-            return (then if then <= now else then - timedelta(days=1)).timestamp()
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError, OSError):
-        raise click.BadParameter(
-            f"{text} is no time: 2h, 1d12h, 22:00, 2026-11-20 or 2026-11-20T22:00", param_hint=option
-        ) from None
 
 
 @dataclass(frozen=True)

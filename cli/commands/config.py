@@ -1,4 +1,4 @@
-"""`backprop config`: what would apply here, and who said so."""
+"""`backprop config`: shows the settings that apply here, and who set each."""
 
 from pathlib import Path
 

@@ -17,19 +17,6 @@ if TYPE_CHECKING:
     from backprop.cli.drill.rehearsal import Rehearsal
     from backprop.cli.drill.verdict import Costs, DrillVerdict
 
-KEYS: Final = (
-    "framework",
-    "gpuMemoryLimit",
-    "gpu.probe",
-    "gpu.minFreeVramMB",
-    "minFreeRamGB",
-    "maxCpuLoad",
-    "graceSeconds",
-    "stopSignal",
-    "resumeArg",
-    "python",
-    "checkpointEveryMinutes",
-)
 EPILOG: Final = """\b
 Examples:
   backprop drill train.py -- --out /tmp/drill     its own arguments keep its outputs apart
@@ -50,7 +37,7 @@ Exit codes: 0 it can be chained, 25 it cannot or that could not be seen, 130 int
     metavar="N",
     help="How long each of the two segments runs.  [default: 20]",
 )
-@options.setting_options(KEYS)
+@options.setting_options("drill")
 @click.option(
     "--gpus", type=click.IntRange(min=0), default=1, metavar="N", help="GPUs it needs; 0: none.  [default: 1]"
 )
@@ -83,7 +70,7 @@ def command(
 
     Says what it takes to start and to save, its peak memory, and which timebox loses little to restarts.
     """
-    from backprop.cli.submit.submission import SubmissionRequest, submission
+    from backprop.cli.submit.submission import SubmissionRequest, make_submission
 
     if surplus:
         raise click.UsageError(
@@ -95,7 +82,7 @@ def command(
     given = globals_of(ctx, config, verbose, dry_run)
     asked = SubmissionRequest(env=env, gpus=gpus, recipe=recipe, globs=checkpoint_glob)
     home = layout.locate()
-    wanted = submission(words, options.flags_of(values), options.option_names(), given.config, home, asked)
+    wanted = make_submission(words, options.chosen_settings(values), given.config, home, asked)
     if given.dry_run:
         from backprop.cli.submit.dry_run import describe_drill
 

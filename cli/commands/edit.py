@@ -1,4 +1,4 @@
-"""`backprop edit RUN`: change what a waiting run is going to do, in an editor."""
+"""`backprop edit RUN`: changes a waiting run in an editor."""
 
 import os
 import shlex
@@ -30,7 +30,8 @@ EDITORS: Final = ("editor", "nano", "vi")
 def command(ctx: click.Context, run: str, config: str | None, verbose: bool, dry_run: bool) -> int:
     """Change a queued or held RUN in $VISUAL or $EDITOR: name, priority, command, limits, environment.
 
-    It opens as commented TOML and is checked as `run` checks. A text that is refused is kept, and opened the next time.
+    The editor shows commented TOML, which is checked as `run` checks its options. A refused text is kept and opened
+    again by the next edit.
     """
     from backprop.cli.submit import edit_text
     from backprop.scheduler.errors import BackpropError, IllegalMove
@@ -40,35 +41,35 @@ def command(ctx: click.Context, run: str, config: str | None, verbose: bool, dry
     from backprop.worker.wakeup import wake_workers
 
     home, database = need_existing()
-    found = queries.find_run(database, run)
-    if found.state not in (State.QUEUED, State.HELD):
-        raise IllegalMove(f"run {found.id} is {found.state}; only a queued or held run can be edited")
-    fresh = edit_text.to_text(found)
+    record = queries.find_run(database, run)
+    if record.state not in (State.QUEUED, State.HELD):
+        raise IllegalMove(f"run {record.id} is {record.state}; only a queued or held run can be edited")
+    fresh = edit_text.to_text(record)
     if globals_of(ctx, config, verbose, dry_run).dry_run:
         click.echo(fresh, nl=False)
         return 0
-    kept = home.root / "edits" / f"{found.id}.toml"
+    kept = home.root / "edits" / f"{record.id}.toml"
     text = _edit(kept, fresh)
     if text == fresh:
-        return _nothing(kept, found)
+        return _nothing(kept, record)
     try:
-        path = run_folder.read_environment(home.run_folder(found.id)).get("PATH", os.defpath)
-        wanted = edit_text.from_text(text, found, path)
-        if (wanted.name, wanted.priority, wanted.spec, wanted.environment) == (
-            found.name,
-            found.priority,
-            found.spec,
+        path = run_folder.read_environment(home.run_folder(record.id)).get("PATH", os.defpath)
+        edited = edit_text.from_text(text, record, path)
+        if (edited.name, edited.priority, edited.spec, edited.environment) == (
+            record.name,
+            record.priority,
+            record.spec,
             {},
         ):
-            return _nothing(kept, found)
-        _apply(home, database, found, wanted)
+            return _nothing(kept, record)
+        _apply(home, database, record, edited)
     except BackpropError as error:
         raise type(error)(
             f"{error}; nothing was changed; your text is kept in {kept} for the next edit"
         ) from error
     _drop(kept)
     wake_workers(home.locks)
-    click.echo(f"changed {safe(wanted.name)} ({found.id})")
+    click.echo(f"changed {safe(edited.name)} ({record.id})")
     return 0
 
 
@@ -79,16 +80,16 @@ def _nothing(kept: Path, run: "RunRecord") -> int:
 
 
 def _edit(kept: Path, fresh: str) -> str:
-    """Open a text that was kept, else a fresh one; what it is afterwards. Raises BadCommand."""
+    """Open the kept text, else the fresh one, and return what the editor left. Raises BadCommand."""
     from backprop.scheduler.errors import BadCommand
 
     editor = next((text for name in ("VISUAL", "EDITOR") if (text := os.environ.get(name))), None)
     words = shlex.split(editor) if editor is not None else _installed()
     if not words:
-        raise BadCommand("no editor is known; set EDITOR")
+        raise BadCommand("no editor was found; set EDITOR")
     kept.parent.mkdir(mode=0o700, exist_ok=True)
     if kept.exists():
-        click.echo(f"going on with the text that was kept in {kept}; delete it to begin anew", err=True)
+        click.echo(f"continuing with the text that was kept in {kept}; delete it to start over", err=True)
     else:
         handle = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -106,7 +107,7 @@ def _edit(kept: Path, fresh: str) -> str:
 
 
 def _installed() -> list[str]:
-    return [found for name in EDITORS if (found := shutil.which(name)) is not None][:1]
+    return [path for name in EDITORS if (path := shutil.which(name)) is not None][:1]
 
 
 def _drop(kept: Path) -> None:
@@ -114,12 +115,14 @@ def _drop(kept: Path) -> None:
     try:
         kept.parent.rmdir()
     except OSError:
-        return  # other texts are kept there
+        return  # the folder holds other kept texts
 
 
-def _apply(home: "Home", database: "Database", run: "RunRecord", wanted: "Edited") -> None:
-    """The row and the folder, with the run's lock held: a worker that wants to start it waits, and finds both changed
-    or neither. Raises LostRace, BadCommand."""
+def _apply(home: "Home", database: "Database", run: "RunRecord", edited: "Edited") -> None:
+    """Change the row and the folder, with the run's lock held. Raises LostRace, BadCommand.
+
+    A worker that wants to start the run waits for the lock, and finds both changed or neither.
+    """
     from backprop.scheduler.errors import BadCommand, LostRace
     from backprop.scheduler.home import batch_file, run_folder
     from backprop.scheduler.store.writes import user_requests
@@ -134,18 +137,18 @@ def _apply(home: "Home", database: "Database", run: "RunRecord", wanted: "Edited
     if lock is None:
         raise LostRace(f"run {run.id} is being started")
     try:
-        user_requests.apply_edit(database, run, wanted.name, wanted.spec, wanted.priority)
+        user_requests.apply_edit(database, run, edited.name, edited.spec, edited.priority)
         try:
-            run_folder.change_spec(folder, wanted.spec, wanted.name, wanted.priority, wanted.environment)
+            run_folder.change_spec(folder, edited.spec, edited.name, edited.priority, edited.environment)
         except (OSError, ValueError, KeyError) as error:
-            changed = _changed(run, wanted)
+            changed = _changed(run, edited)
             user_requests.apply_edit(database, changed, run.name, run.spec, run.priority)
             raise BadCommand(f"{folder}/spec.json cannot be written: {error}") from error
     finally:
         os.close(lock)
 
 
-def _changed(run: "RunRecord", wanted: "Edited") -> "RunRecord":
+def _changed(run: "RunRecord", edited: "Edited") -> "RunRecord":
     import msgspec
 
-    return msgspec.structs.replace(run, name=wanted.name, spec=wanted.spec, priority=wanted.priority)
+    return msgspec.structs.replace(run, name=edited.name, spec=edited.spec, priority=edited.priority)

@@ -1,4 +1,4 @@
-"""`backprop import FILE`: bring in the runs the npm tool of the same name had recorded."""
+"""`backprop import FILE`: imports the runs that the npm tool of the same name recorded."""
 
 import time
 from pathlib import Path
@@ -9,13 +9,9 @@ import click
 from backprop.cli.context import open_existing, open_home
 from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
-from backprop.cli.submit.submission import (
-    SubmissionRequest,
-    environment_of_shell,
-    name_of,
-    python_of_shell,
-    spec_of,
-)
+from backprop.cli.submit.names import name_of
+from backprop.cli.submit.shell import environment_of_shell, python_of_shell
+from backprop.cli.submit.submission import SubmissionRequest, spec_of
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
@@ -29,11 +25,11 @@ if TYPE_CHECKING:
 @global_options
 @click.pass_context
 def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, dry_run: bool) -> int:
-    """Bring in FILE, the npm tool's ~/.backprop/experiments.json: ids, names, states, steps, checkpoints.
+    """Import runs from FILE, the npm version's ~/.backprop/experiments.json: ids, names, states, steps, checkpoints.
 
-    Relative paths in it are taken from this directory, and the runs get the settings that apply here (`backprop
-    config`). Ids that are here already are left alone, so it can be repeated. `backprop resume ID` then continues a
-    run from its last checkpoint.
+    Relative paths in FILE start at this directory, and the runs get the settings that apply here (`backprop config`).
+    Runs whose ids exist already are left alone, so the import can be repeated. Afterwards, `backprop resume ID`
+    continues a run from its last checkpoint.
     """
     from backprop.scheduler import npm_import
     from backprop.scheduler.config.settings import load
@@ -43,32 +39,33 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
     from backprop.scheduler.store.reads import queries
     from backprop.scheduler.store.writes import enqueue
 
-    found = npm_import.read_original(file)
-    if found is None:
+    original = npm_import.read_original(file)
+    if original is None:
         raise BadConfig(f"{file} does not exist; the npm tool keeps its runs in ~/.backprop/experiments.json")
-    for one in found.skipped:
-        click.echo(f"skipped {safe(one.id)}: {safe(one.why)}", err=True)
+    for run in original.skipped:
+        click.echo(f"skipped {safe(run.id)}: {safe(run.why)}", err=True)
     given = globals_of(ctx, config, verbose, dry_run)
     effective = load(Path.cwd(), layout.locate().root, given.config, {})
     if given.dry_run:
         _, existing = open_existing()
         known = {run.id for run in queries.list_runs(existing)} if existing is not None else set[str]()
-        for run in found.runs:
+        for run in original.runs:
             click.echo(f"would {'leave alone' if run.id in known else 'import'} {run.id} ({run.state})")
         return 0
     home, database = open_home()
     cwd, environment = Path.cwd(), environment_of_shell(())
-    rows = {run.id: _row(run, cwd, effective) for run in found.runs}
+    rows = {run.id: _row(run, cwd, effective) for run in original.runs}
     for run_id, (values, _) in rows.items():
         if not home.run_folder(run_id).exists():
             _, folder = run_folder.create(home, run_id)
             spec = decode(values["spec"])
             run_folder.write_spec(folder, run_id, values["name"], spec, environment, values["created_at_s"])
     added = enqueue.adopt_foreign(database, list(rows.values()))
-    here = len(found.runs) - len(added)
-    skipped = f", {len(found.skipped)} skipped" if found.skipped else ""
+    known_before = len(original.runs) - len(added)
+    skipped = f", {len(original.skipped)} skipped" if original.skipped else ""
     click.echo(
-        f"imported {len(added)} of {len(found.runs) + len(found.skipped)} runs; {here} were here already{skipped}"
+        f"imported {len(added)} of {len(original.runs) + len(original.skipped)} runs; {known_before} were here"
+        f" already{skipped}"
     )
     return 0
 
@@ -76,7 +73,7 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
 def _row(
     run: "OriginalRun", cwd: Path, effective: "Effective"
 ) -> "tuple[dict[str, Any], list[CheckpointRecord]]":
-    """A finished run's column values and its checkpoints; those that are not good any more are kept as refused."""
+    """Return a finished run's column values and its checkpoints; those that are no longer good are marked refused."""
     from backprop.scheduler.lifecycle import State
     from backprop.scheduler.store.writes import enqueue
 

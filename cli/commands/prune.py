@@ -8,6 +8,7 @@ import click
 from backprop.cli import run_selection
 from backprop.cli.context import open_existing
 from backprop.cli.global_options import Globals, global_options, globals_of
+from backprop.cli.submit.times import read_since
 
 if TYPE_CHECKING:
     from backprop.scheduler.home.layout import Home
@@ -50,9 +51,7 @@ def command(
     if older_than is None and keep_last is None:
         raise click.UsageError("what may go? Give --older-than, --keep-last or both", ctx)
     given = globals_of(ctx, config, verbose, dry_run)
-    before_s = (
-        run_selection.since_s(older_than, time.time(), "--older-than") if older_than is not None else None
-    )
+    before_s = read_since(older_than, time.time(), "--older-than") if older_than is not None else None
     filters = run_selection.filters_of(values)
     home, database = open_existing()
     if database is None:

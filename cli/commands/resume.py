@@ -1,16 +1,16 @@
-"""`backprop resume RUN…`: back into the queue, from the last checkpoint, the chain's history kept."""
+"""`backprop resume RUN…`: queues runs again from their last checkpoint, and keeps their history."""
 
 import contextlib
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from backprop.cli import options, run_selection
 from backprop.cli.completion import complete_files
-from backprop.cli.context import need_existing
+from backprop.cli.context import NO_WORKER, need_existing
 from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.home import layout
@@ -25,43 +25,21 @@ if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database
     from backprop.scheduler.store.reads.selection import Chosen
 
-KEYS = (
-    "maxRunMinutes",
-    "graceSeconds",
-    "maxSegments",
-    "maxTotalMinutes",
-    "overrunPercent",
-    "retries",
-    "autoResume",
-    "gpuMemoryLimit",
-    "snapshotCode",
-)
-FIELDS = {
-    "maxRunMinutes": "timebox_s",
-    "graceSeconds": "grace_s",
-    "maxSegments": "max_segments",
-    "maxTotalMinutes": "max_total_s",
-    "overrunPercent": "overrun_pct",
-    "retries": "retries",
-    "autoResume": "auto_resume",
-    "gpuMemoryLimit": "gpu_memory_limit",
-}
-
-WHY = "only a run that has ended or is held can be resumed"
+REFUSAL: Final = "only a run that has ended or is held can be resumed"
 
 
 @click.command(name="resume")
 @run_selection.run_arguments
-@options.setting_options(KEYS)
+@options.setting_options("resume")
 @click.option(
     "-r",
     "--resume-from",
     metavar="PATH",
     shell_complete=complete_files,
-    help="Resume from this instead of its newest good checkpoint.",
+    help="Resume from this instead of the newest good checkpoint.",
 )
-@click.option("--from-scratch", is_flag=True, help="Start at zero.")
-@click.option("--follow", is_flag=True, help="Show the output and end with the run.")
+@click.option("--from-scratch", is_flag=True, help="Start from the beginning.")
+@click.option("--follow", is_flag=True, help="Stream the output until the run ends.")
 @global_options
 @click.pass_context
 def command(
@@ -75,9 +53,10 @@ def command(
     dry_run: bool,
     **values: Any,
 ) -> int:
-    """Queue RUNs again, whatever their final state, or release held ones. Options given here replace their own.
+    """Queue RUNs again from their last checkpoint, however they ended, or release held ones.
 
-    Of groups and filters the completed ones stay as they are, unless --state asks for them.
+    Options given here replace those of the runs. Completed runs that only a group or a filter chose stay as they are,
+    unless --state asks for them.
     """
     from backprop.scheduler.config.settings import load
     from backprop.scheduler.errors import IllegalMove
@@ -87,18 +66,18 @@ def command(
     from backprop.worker.wakeup import wake_workers
 
     if resume_from is not None and from_scratch:
-        raise click.UsageError("--resume-from and --from-scratch exclude each other", ctx)
+        raise click.UsageError("--resume-from and --from-scratch cannot be combined", ctx)
     home, database = need_existing()
     filters, able = run_selection.filters_of(values), FINAL | {State.HELD}
     unnamed = able if filters.states else able - {State.COMPLETED}
     picked = run_selection.pick(ctx, database, runs, filters, unnamed, "resumed", named=able)
     if len(picked.able) > 1 and (resume_from is not None or follow):
         what = "--follow" if follow else "--resume-from"
-        raise click.UsageError(f"{what} is for one run; these are {len(picked.able)}", ctx)
+        raise click.UsageError(f"{what} takes one run, and these are {len(picked.able)}", ctx)
     pin = "" if from_scratch else _pin(resume_from)
     given = globals_of(ctx, config, verbose, dry_run)
-    flags = options.flags_of(values)
-    settings = load(Path.cwd(), layout.locate().root, given.config, flags, options.option_names()).settings
+    flags = options.chosen_settings(values)
+    settings = load(Path.cwd(), layout.locate().root, given.config, flags).settings
     only = picked.able[0] if len(picked.able) == 1 and not picked.bulk else None
     how = _how(database, only.id, pin) if only is not None else ""
     if given.dry_run:
@@ -107,25 +86,25 @@ def command(
     with contextlib.suppress(OSError):
         # Before the rows: an outcome that outlives this command's death would end the run again.
         batch_file.clear_outcomes(home, picked.able)
-    resumed = set(user_requests.resume(database, [one.id for one in picked.able], specs, pin, time.time()))
-    _change_folders(home, [one for one in picked.able if one.id in resumed], specs)
+    resumed = set(user_requests.resume(database, [run.id for run in picked.able], specs, pin, time.time()))
+    _change_folders(home, [run for run in picked.able if run.id in resumed], specs)
     awake = wake_workers(home.locks)
-    done = [one for one in picked.able if one.id in resumed]
+    done = [run for run in picked.able if run.id in resumed]
     run_selection.report(
         done,
         f"queued {run_selection.counted(len(done))} again",
-        lambda one: f"queued {run_selection.who(one)} again{', ' + safe(how) if how else ''}",
+        lambda run: f"queued {run_selection.who(run)} again{', ' + safe(how) if how else ''}",
         bulk=picked.bulk,
         every=given.verbose,
     )
-    late = [one for one in picked.able if one.id not in resumed]
-    code = run_selection.refuse([*picked.refused, *late], WHY, IllegalMove.exit_code)
+    late = [run for run in picked.able if run.id not in resumed]
+    code = run_selection.refuse([*picked.refused, *late], REFUSAL, IllegalMove.exit_code)
     if follow and done:
         from backprop.cli.follow import follow_run
 
         return follow_run(home, database, done[0].id, done[0].segment, settings)
     if not awake and done:
-        click.echo("no worker is running; start one (in tmux, say) with: backprop worker", err=True)
+        click.echo(NO_WORKER, err=True)
     return code
 
 
@@ -143,9 +122,9 @@ def _rehearse(picked: "run_selection.Selection", only: "Chosen | None", how: str
     from backprop.scheduler.errors import IllegalMove
 
     if only is None:
-        return run_selection.rehearse(picked, "queue again", WHY, IllegalMove.exit_code)
+        return run_selection.rehearse(picked, "queue again", REFUSAL, IllegalMove.exit_code)
     click.echo(f"would queue {run_selection.who(only)} again, {safe(how)}")
-    return run_selection.refuse(picked.refused, WHY, IllegalMove.exit_code)
+    return run_selection.refuse(picked.refused, REFUSAL, IllegalMove.exit_code)
 
 
 def _specs(
@@ -155,18 +134,22 @@ def _specs(
     flags: "Mapping[str, object]",
     settings: "Settings",
 ) -> "dict[str, RunSpec]":
-    """The specifications that change, by run; empty where no option says so."""
+    """Return the specifications that change, by run id; empty if no option changes any."""
     import msgspec
 
+    from backprop.scheduler.config.keys import BY_NAME
+    from backprop.scheduler.config.settings import spec_value
     from backprop.scheduler.store.reads import queries
 
     changed: dict[str, RunSpec] = {}
-    changes = {FIELDS[key]: getattr(settings, FIELDS[key]) for key in flags if key in FIELDS}
-    for one in runs if flags else ():
-        run = queries.run_by_id(database, one.id)
+    keys = [BY_NAME[name] for name in flags]
+    changes = {key.field: spec_value(settings, key) for key in keys if key.stays_with_run}
+    copies_code = any(key.field == "snapshot_code" for key in keys)
+    for chosen in runs if flags else ():
+        run = queries.run_by_id(database, chosen.id)
         if run is None:
             continue
-        code = {"code": _code(home, run, settings.snapshot_code)} if "snapshotCode" in flags else {}
+        code = {"code": _code(home, run, settings.snapshot_code)} if copies_code else {}
         changed[run.id] = msgspec.structs.replace(run.spec, **changes, **code)
     return changed
 
@@ -174,15 +157,15 @@ def _specs(
 def _change_folders(home: Home, runs: "Sequence[Chosen]", specs: "Mapping[str, RunSpec]") -> None:
     from backprop.scheduler.home import batch_file, run_folder
 
-    for one in runs:
-        if one.id in specs:
+    for run in runs:
+        if run.id in specs:
             with contextlib.suppress(OSError, ValueError):
-                batch_file.materialise(home, one)
-                run_folder.change_spec(home.run_folder(one.id), specs[one.id])
+                batch_file.materialise(home, run)
+                run_folder.change_spec(home.run_folder(run.id), specs[run.id])
 
 
 def _code(home: Home, run: "RunRecord", wanted: bool) -> str | None:
-    """The code as it is now, in a copy of its own beside the old one; None: whatever it is at each start."""
+    """Return the folder of a new copy of the code, beside the old one; None to run the code as it is at each start."""
     from backprop.scheduler.errors import DatabaseBusy
     from backprop.worker.environment import code_snapshot
 
@@ -200,12 +183,12 @@ def _code(home: Home, run: "RunRecord", wanted: bool) -> str | None:
 
 
 def _how(database: "Database", run_id: str, pin: str | None) -> str:
-    """From where it goes on, in words."""
+    """Return where the run continues from, in words."""
     from backprop.scheduler.store.reads import queries
 
     if pin == "":
         return "from the beginning"
     run = queries.run_by_id(database, run_id)
-    saved = (one.path for one in queries.checkpoints(database, run_id) if one.refused is None)
+    saved = (found.path for found in queries.checkpoints(database, run_id) if found.refused is None)
     newest = pin or next(saved, run.spec.resume_from if run is not None else None)
     return f"from {newest}" if newest else "from the beginning: it saved no checkpoint"

@@ -1,34 +1,41 @@
-"""`backprop run`: queue one run, and say what happens next."""
+"""`backprop run`: queues one run, or with --grid, --array, --params or --batch many."""
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
 
 from backprop.cli import options
 from backprop.cli.completion import complete_files
-from backprop.cli.context import open_existing, open_home
+from backprop.cli.context import NO_WORKER, open_existing, open_home
 from backprop.cli.global_options import Globals, global_options, globals_of
 from backprop.cli.render.terminal_text import safe
-from backprop.cli.submit import queue_options as placing
+from backprop.cli.submit.queue_options import (
+    RequestedPosition,
+    group_rules,
+    position_options,
+    refuse_rules_without_group,
+    requested_position,
+)
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
     from backprop.cli.submit.submission import Submission
-    from backprop.scheduler.spec import GroupRules
+    from backprop.scheduler.spec import GroupRules, QueuePosition
+    from backprop.scheduler.store.connection import Database
 
-EPILOG = """\b
+EPILOG: Final = """\b
 Examples:
-  backprop run train.py                              timeboxes of 10 minutes, until it is done
+  backprop run train.py                              10-minute timeboxes until it is done
   backprop run train.py -m 30 -n base -- --lr 3e-4   30 minutes each; the script's own arguments after --
-  backprop run train.py -g 8 --retries 2             8 GB of VRAM reserved; two more tries after a crash
-  backprop run --follow train.py                     watch it, and end with it
+  backprop run train.py -g 8 --retries 2             reserve 8 GB of VRAM; restart twice after a crash
+  backprop run --follow train.py                     stream the output until the run ends
   backprop run -- torchrun --nproc-per-node 2 train.py
   backprop run --grid lr=1e-3,1e-4 --grid seed=0..9 train.py -- --lr {lr} --seed {seed}
   backprop run --array 1-100%4 train.py              BACKPROP_ARRAY_INDEX from 1 to 100, four at once
-  backprop run --after base --begin 22:00 eval.py    once that one has completed, and not before ten
+  backprop run --after base --begin 22:00 eval.py    when base has completed, but not before 22:00
 
 Exit codes with --follow: 0 completed, 20 failed, 21 timeboxed, 22 stopped, 23 held, 130 interrupted.
 """
@@ -46,63 +53,71 @@ class SplitAtDashes(click.Command):
             if at < len(args) or args[0].startswith("-"):
                 raise
             typed = f"backprop {self.name} {args[0]} -- {' '.join(args[1:])}"
-            told = f"No such option: {error.option_name}. The script's own arguments come after --: {typed}"
-            raise click.UsageError(told, ctx) from error
+            message = (
+                f"No such option: {error.option_name}. The script's own arguments come after --: {typed}"
+            )
+            raise click.UsageError(message, ctx) from error
 
 
 @click.command(cls=SplitAtDashes, name="run", epilog=EPILOG)
 @click.argument("script", required=False, shell_complete=complete_files)
 @click.argument("surplus", nargs=-1, metavar="[-- SCRIPT ARGS]")
-@options.setting_options(options.all_keys())
+@options.setting_options("run")
 @click.option(
-    "-r", "--resume-from", metavar="PATH", shell_complete=complete_files, help="Checkpoint to start from."
+    "-r", "--resume-from", metavar="PATH", shell_complete=complete_files, help="Start from this checkpoint."
 )
-@click.option("--run-id", metavar="ID", help="Choose the id; one that exists is refused.")
-@click.option("-n", "--name", help="A name for people; several runs may share it.  [default: the script's]")
+@click.option("--run-id", metavar="ID", help="Use this id (must be new).")
+@click.option("-n", "--name", help="Display name; need not be unique.  [default: the script's]")
 @click.option(
-    "--gpus", type=click.IntRange(min=0), default=1, metavar="N", help="GPUs it needs; 0: none.  [default: 1]"
+    "--gpus",
+    type=click.IntRange(min=0),
+    default=1,
+    metavar="N",
+    help="Number of GPUs it needs (0 = none).  [default: 1]",
 )
-@click.option("--exclusive", is_flag=True, help="No other run of ours beside it on its GPUs.")
+@click.option("--exclusive", is_flag=True, help="Do not share its GPUs with other Backprop runs.")
 @click.option(
     "--recipe",
     metavar="NAME",
-    help="How it saves and resumes, if it does not tell: a name of docs/recipes.md, or none.  [default: recognised]",
+    help="Framework recipe to find its checkpoints and resume it (see docs/recipes.md), or none."
+    "  [default: recognised]",
 )
 @click.option(
     "--checkpoint-glob",
     multiple=True,
     metavar="PATTERN",
-    help="Where its checkpoints appear; repeatable.  [default: the recipe's]",
+    help="Path pattern of its checkpoints; repeatable.  [default: the recipe's]",
 )
 @click.option(
     "--env", multiple=True, metavar="KEY=VALUE", help="Set in the script's environment; repeatable."
 )
 @click.option(
-    "--follow", is_flag=True, help="Show the output and end with the run; be its worker if there is none."
+    "--follow",
+    is_flag=True,
+    help="Stream the output until the run ends (starts it here if no worker is running).",
 )
-@placing.position_options
+@position_options
 @click.option(
     "--grid",
     multiple=True,
     metavar="KEY=V,V,…",
-    help="A run for each value, {KEY} replaced in arguments, --name, --env; a..b[..step]; several: their product.",
+    help="One run per value of {KEY} in arguments, --name or --env. Ranges: a..b[..step]. Repeat for all"
+    " combinations.",
 )
-@click.option(
-    "--array", metavar="SPEC", help="A run for each of 1-100 or 1,3,5-7, {index} replaced; %4: four at once."
-)
+@click.option("--array", metavar="SPEC", help="One run per {index} of 1-100 or 1,3,5-7; %4: four at once.")
 @click.option(
     "--params",
     metavar="FILE",
     shell_complete=complete_files,
-    help="A run for each row of a .csv or .jsonl, {column} replaced.",
+    help="One run per row of a .csv or .jsonl, with {column} replaced.",
 )
 @click.option(
     "--batch",
     metavar="FILE",
     shell_complete=complete_files,
-    help="A run for each line, as typed after `backprop run`; -: stdin.",
+    help="One run per line, as typed after `backprop run`; -: stdin.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print the id alone; of many, one a line.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the id; of many runs, one id per line.")
 @global_options
 @click.pass_context
 def command(
@@ -118,8 +133,8 @@ def command(
 ) -> int:
     """Queue SCRIPT as a run and return at once.
 
-    SCRIPT ending in .py runs under this shell's python; anything else is a program. The directory, the environment
-    and the interpreter of this shell are remembered.
+    SCRIPT ending in .py runs under this shell's python; anything else is a program. The run keeps the directory, the
+    environment and the interpreter of this shell.
     """
     now_s = time.time()
     if surplus:
@@ -139,39 +154,28 @@ def command(
     if not words:
         raise click.UsageError("SCRIPT is missing", ctx)
     if values["parallel"] is not None and values["group"] is None:
-        raise click.UsageError("--parallel is a rule for a --group; for the worker: --max-parallel", ctx)
-    wanted = make(words, values)
-    wish = placing.requested_position(values, now_s)
-    group = placing.group_of(values["group"], values["parallel"])
-    if values["keep_best"] is not None or values["metric"] is not None:
-        from backprop.cli.submit import queue_options
-
-        group = queue_options.with_keeping(group, values["keep_best"], values["metric"])
-    for note in wanted.notes:
+        raise click.UsageError(
+            "--parallel is a rule for a --group; the worker's limit is --max-parallel", ctx
+        )
+    submission = make(words, values)
+    request = requested_position(values, now_s)
+    group = _group(values)
+    for note in submission.notes:
         click.echo(f"note: {safe(note)}", err=True)
     if given.dry_run:
         from backprop.cli.submit.dry_run import describe_start
 
-        parents = placing.Parents(open_existing()[1])
-        place = parents.place_of(wish)
-        if group is not None:
-            place = msgspec.structs.replace(place, group=group.name)
-        return describe_start(wanted, layout.locate(), place, parents.met)
-    return _queue(wanted, given, _Where(wish, group), now_s, follow, quiet)
-
-
-class _Where(msgspec.Struct, frozen=True):
-    placing: "placing.RequestedPosition"
-    group: "GroupRules | None"
+        position, met = _position(open_existing()[1], request, group)
+        return describe_start(submission, layout.locate(), position, met)
+    return _queue(submission, given, request, group, now_s, follow, quiet)
 
 
 def _submission(words: Sequence[str], values: Mapping[str, Any], given: Globals) -> "Submission":
-    from backprop.cli.submit.submission import SubmissionRequest, submission
+    from backprop.cli.submit.submission import SubmissionRequest, make_submission
 
-    return submission(
+    return make_submission(
         words,
-        options.flags_of(values),
-        options.option_names(),
+        options.chosen_settings(values),
         given.config,
         layout.locate(),
         SubmissionRequest(
@@ -189,32 +193,55 @@ def _submission(words: Sequence[str], values: Mapping[str, Any], given: Globals)
     )
 
 
+def _group(values: Mapping[str, Any]) -> "GroupRules | None":
+    if values["group"] is not None:
+        return group_rules(values["group"], values)
+    refuse_rules_without_group(values)
+    return None
+
+
+def _position(
+    database: "Database | None", request: RequestedPosition, group: "GroupRules | None"
+) -> "tuple[QueuePosition, Collection[str]]":
+    """Return the run's position, and the ids of the parents that have already ended as required."""
+    from backprop.cli.submit.parents import Parents
+
+    parents = Parents(database)
+    position = parents.position_of(request)
+    if group is not None:
+        position = msgspec.structs.replace(position, group=group.name)
+    return position, parents.met
+
+
 def _queue(
-    wanted: "Submission", given: Globals, where: _Where, now_s: float, follow: bool, quiet: bool
+    submission: "Submission",
+    given: Globals,
+    request: RequestedPosition,
+    group: "GroupRules | None",
+    now_s: float,
+    follow: bool,
+    quiet: bool,
 ) -> int:
-    from backprop.cli.submit.submission import enqueue
+    from backprop.cli.submit.enqueue import enqueue
     from backprop.scheduler.store import drain
     from backprop.worker.wakeup import wake_workers
 
     home, database = open_home()
-    parents = placing.Parents(database)
-    place = parents.place_of(where.placing)
-    if where.group is not None:
-        place = msgspec.structs.replace(place, group=where.group.name)
-    run_id = enqueue(home, database, wanted, now_s, place, where.group)
+    position, met = _position(database, request, group)
+    run_id = enqueue(home, database, submission, now_s, position, group)
     awake = wake_workers(home.locks)
     if quiet:
         click.echo(run_id)
     else:
-        from backprop.cli.submit.recipe_view import lines
-        from backprop.scheduler.store.writes import enqueue as newruns
+        from backprop.cli.submit import recipe_view
+        from backprop.scheduler.store.writes.enqueue import conditions
 
-        click.echo(f"queued {safe(wanted.name)}, id {run_id}")
-        for line in [*lines(wanted.spec), *map(" ".join, newruns.conditions(place, parents.met))]:
+        click.echo(f"queued {safe(submission.name)}, id {run_id}")
+        for line in [*recipe_view.lines(submission.spec), *map(" ".join, conditions(position, met))]:
             click.echo(safe(line), err=True)
     if given.verbose:
         click.echo(
-            f"  {safe(wanted.command)}\n  in {safe(wanted.spec.cwd)}, folder {home.run_folder(run_id)}",
+            f"  {safe(submission.command)}\n  in {safe(submission.spec.cwd)}, folder {home.run_folder(run_id)}",
             err=True,
         )
     if not quiet and (drained := drain.drained(database)) is not None:
@@ -224,7 +251,7 @@ def _queue(
     if follow:
         from backprop.cli.follow import follow_run
 
-        return follow_run(home, database, run_id, 0, wanted.settings)
+        return follow_run(home, database, run_id, 0, submission.settings)
     if not awake and not quiet:
-        click.echo("no worker is running; start one (in tmux, say) with: backprop worker", err=True)
+        click.echo(NO_WORKER, err=True)
     return 0

@@ -19,7 +19,7 @@ worker takes them over. Several workers may run at once; the limit of --max-para
 
 
 @click.command(name="worker", epilog=EPILOG)
-@options.setting_options(["maxParallel", "activeHours", "gpu.probe"])
+@options.setting_options("worker")
 @click.option(
     "--drain",
     is_flag=True,
@@ -36,8 +36,8 @@ def command(
     from pathlib import Path
 
     given = globals_of(ctx, config, verbose, dry_run)
-    flags, names = options.flags_of(values), options.option_names()
-    effective = load(Path.cwd(), layout.locate().root, given.config, flags, names)
+    flags = options.chosen_settings(values)
+    effective = load(Path.cwd(), layout.locate().root, given.config, flags)
     for note in effective.notes:
         click.echo(f"note: {note}", err=True)
     if given.dry_run:

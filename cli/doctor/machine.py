@@ -20,7 +20,7 @@ def python(cwd: Path | None, settings: Settings) -> Finding:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    from backprop.cli.submit.submission import python_of_shell
+    from backprop.cli.submit.shell import python_of_shell
 
     try:
         ours = f"backprop-scheduler {version('backprop-scheduler')}"

@@ -18,7 +18,8 @@ from typing import Final
 import msgspec
 
 from backprop.cli.drill.verdict import REPORTED, Part
-from backprop.cli.submit.submission import Submission, enqueue
+from backprop.cli.submit.enqueue import enqueue
+from backprop.cli.submit.submission import Submission
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import FINAL, State

@@ -1,1 +1,1 @@
-"""Turns a command line, a sweep or a file of commands into runs, and queues them."""
+"""Turns command lines into queued runs, and a waiting run into text for an editor and back."""

@@ -1,4 +1,4 @@
-"""`--batch`: a file of command lines, as one would type them after `backprop run`."""
+"""Reads the file of --batch: command lines as a person would type them after `backprop run`."""
 
 import shlex
 import sys
@@ -11,13 +11,13 @@ from backprop.cli.submit.sweep import MOST
 from backprop.scheduler.errors import BadCommand
 
 OWN: Final = {"-n": "--name", "--name": "--name", "--run-id": "--run-id", "--env": "--env"}
-"""Options that make a line a run of its own. All others are parsed once for all lines that have the same."""
+"""Options in which lines usually differ. All others are parsed once for all lines that have the same."""
 
 
 @dataclass(frozen=True)
 class BatchLine:
-    """One command. `shared`: its words before the script's own arguments, less those in `own`. `own`: (option, value).
-    `arguments`: what stands after `--`."""
+    """One command. `shared`: its words before the script's own arguments, without those in `own`. `own`: (option,
+    value). `arguments`: what comes after `--`."""
 
     number: int
     shared: tuple[str, ...]
@@ -25,17 +25,20 @@ class BatchLine:
     arguments: tuple[str, ...]
 
     def value(self, option: str) -> str | None:
-        """The last one given."""
+        """Return the last value given for `option`, None if there is none."""
         return next((value for name, value in reversed(self.own) if name == option), None)
 
     @property
     def env(self) -> tuple[str, ...]:
+        """The KEY=VALUE texts of --env."""
         return tuple(value for name, value in self.own if name == "--env")
 
 
 def read_lines(source: str, takes_value: frozenset[str]) -> list[BatchLine]:
-    """The commands in a file, `-` for stdin. Empty lines and comments are passed over. `takes_value`: every option of
-    `run` that has one. Raises BadCommand, naming the line."""
+    """Return the commands in a file, without empty lines and comments. Raises BadCommand, naming the line.
+
+    `source`: a path, or `-` for stdin. `takes_value`: every option of `run` that has a value.
+    """
     lines: list[BatchLine] = []
     for number, text in enumerate(_text(source).split("\n"), 1):
         try:
@@ -47,16 +50,14 @@ def read_lines(source: str, takes_value: frozenset[str]) -> list[BatchLine]:
         if words:
             lines.append(_line(number, words, takes_value))
         if len(lines) > MOST:
-            raise BadCommand(
-                f"--batch {source} has more than {MOST:,} runs, which is the most for one command"
-            )
+            raise BadCommand(f"--batch {source} has more than {MOST:,} runs, the most for one command")
     if not lines:
-        raise BadCommand(f"--batch {source} holds no command")
+        raise BadCommand(f"--batch {source} has no commands")
     return lines
 
 
 def without_comment(text: str) -> str:
-    """The line up to an unquoted # that begins a word: `shlex` would also cut `out#1` in two."""
+    """Return the line up to an unquoted # that begins a word. `shlex` would also cut `out#1` in two."""
     quote, begins, skip = "", True, False
     for at, char in enumerate(text):
         if skip:

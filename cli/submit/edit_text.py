@@ -1,4 +1,4 @@
-"""A waiting run as commented TOML, for a person to edit, and back again with the checks that `run` makes."""
+"""Writes a waiting run as commented TOML for the editor, and reads the text back with the checks that `run` makes."""
 
 import os
 import shutil
@@ -10,42 +10,27 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from backprop.cli.submit.submission import SCRIPT_SUFFIXES, checked, refuse_undecodable
-from backprop.scheduler.config.keys import BY_NAME, SettingKey
+from backprop.cli.submit.edit_values import (
+    NONE,
+    array,
+    by_dotted_key,
+    environment,
+    in_units,
+    line,
+    one_line,
+    text,
+    whole,
+)
+from backprop.cli.submit.names import checked, refuse_undecodable
+from backprop.cli.submit.shell import SCRIPT_SUFFIXES
+from backprop.scheduler.config.keys import KEYS, SettingKey
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import Plan, RunSpec
 
-NONE: Final = "none"
-"""TOML has no null."""
-LINE: Final = 90
 PRIORITY_LIMIT: Final = 1_000_000
 GPUS_LIMIT: Final = 1024
-
-SETTINGS: Final[tuple[tuple[str, str, float], ...]] = (
-    ("maxRunMinutes", "timebox_s", 60),
-    ("overrunPercent", "overrun_pct", 1),
-    ("graceSeconds", "grace_s", 1),
-    ("stopSignal", "stop_signal", 1),
-    ("checkpointEveryMinutes", "checkpoint_every_s", 60),
-    ("autoResume", "auto_resume", 1),
-    ("maxSegments", "max_segments", 1),
-    ("maxTotalMinutes", "max_total_s", 60),
-    ("retries", "retries", 1),
-    ("stopOnNan", "stop_on_nan", 1),
-    ("resumeArg", "resume_arg", 1),
-    ("framework", "framework", 1),
-    ("gpuMemoryLimit", "gpu_memory_limit", 1),
-    ("gpu.minFreeVramMB", "gpu_min_vram_mib", 1),
-    ("gpu.maxTempC", "gpu_max_temp_c", 1),
-    ("gpu.probe", "gpu_probe", 1),
-    ("minFreeRamGB", "min_free_ram_mib", 1024),
-    ("maxCpuLoad", "max_cpu_load", 1),
-    ("maxParallel", "max_parallel", 1),
-)
-"""Key of the settings, field of the specification, and how many of the field's units one of the key's is."""
-NULLABLE: Final = frozenset({"maxParallel"})
-"""Keys that a run may do without although a worker may not."""
+SETTINGS: Final = tuple(key for key in KEYS if key.editable)
 
 
 @dataclass(frozen=True)
@@ -59,99 +44,100 @@ class Edited:
 
 
 def to_text(run: RunRecord) -> str:
-    """The run as TOML, one commented line a key."""
+    """Return the run as TOML, one commented line per key."""
     spec = run.spec
     lines = [
-        f"# Run {run.id}, {run.state}. Save and leave the editor to change it; left as it is, nothing changes.",
-        "# A line that is missing leaves its value alone.",
+        f"# Run {run.id}, {run.state}. Change it, save it and leave the editor; an unchanged text changes nothing.",
+        "# If a line is missing, its value stays.",
         "",
-        _line("name", run.name, "for people"),
-        _line("priority", run.priority, "higher ones first"),
+        line("name", run.name, "display name"),
+        line("priority", run.priority, "higher ones first"),
         "",
-        "# The program and its arguments, a word each; executed in " + _one_line(spec.cwd),
-        f"command = {_array(spec.argv)}",
+        "# The program and its arguments, one word each; executed in " + one_line(spec.cwd),
+        f"command = {array(spec.argv)}",
         "",
-        _line("gpus", spec.gpus, "how many it needs; 0: none"),
-        _line("exclusive", spec.exclusive, "no other run of ours beside it on its GPUs"),
-        _line(
-            "order",
-            spec.order,
-            "round-robin or fifo: after a segment everybody else's turn, or still its own",
+        line("gpus", spec.gpus, "how many it needs; 0: none"),
+        line("exclusive", spec.exclusive, "true: share its GPUs with no other Backprop run"),
+        line(
+            "order", spec.order, "after a segment, round-robin: to the back of the queue; fifo: keep its turn"
         ),
         "",
-        *(_line(key, _shown(spec, field, scale), _expects(BY_NAME[key])) for key, field, scale in SETTINGS),
+        *(line(key.name, _shown(spec, key), _expects(key)) for key in SETTINGS),
         "",
-        "# Put into, or replaced in, the environment of the shell that queued it:",
+        "# Added to, or replaced in, the environment of the shell that queued it:",
         '# NAME = "value"',
         "[env]",
     ]
     return "\n".join(lines) + "\n"
 
 
-def from_text(text: str, run: RunRecord, path: str) -> Edited:
+def from_text(edited: str, run: RunRecord, path: str) -> Edited:
     """Read the text again. `path`: PATH of the run's environment, for a changed program.
 
     Raises BadCommand, one line, for whatever `run` would refuse too.
     """
     try:
-        found = tomllib.loads(text)
+        tables = tomllib.loads(edited)
     except tomllib.TOMLDecodeError as error:
-        raise BadCommand(f"this is no TOML: {error}") from error
-    values = _flat(found)
-    environment = _environment(found.get("env", {}))
+        raise BadCommand(f"not valid TOML: {error}") from error
+    values = by_dotted_key(tables)
+    variables = environment(tables.get("env", {}))
     spec = run.spec
-    changes: dict[str, Any] = {
-        **_plain(values, spec),
-        **{
-            field: _setting(key, values.pop(key), spec, field, scale)
-            for key, field, scale in SETTINGS
-            if key in values
-        },
+    changes = _plain(values, spec) | {
+        key.field: _setting(key, values.pop(key.name), spec) for key in SETTINGS if key.name in values
     }
     if changes.get("gpu_min_vram_mib", spec.gpu_min_vram_mib) != spec.gpu_min_vram_mib:
         changes["gpu_min_vram_declared"] = True
-    name = _text("name", values.pop("name", run.name))
-    priority = _whole("priority", values.pop("priority", run.priority), -PRIORITY_LIMIT, PRIORITY_LIMIT)
+    name = text("name", values.pop("name", run.name))
+    priority = whole("priority", values.pop("priority", run.priority), -PRIORITY_LIMIT, PRIORITY_LIMIT)
     words = values.pop("command", list(spec.argv))
     if values:
-        raise BadCommand(f"{_one_line(next(iter(values)))} is no key of a run; a fresh text lists them all")
+        raise BadCommand(f"{one_line(next(iter(values)))} is not a key of a run; a fresh text lists them all")
     spec = msgspec.structs.replace(spec, **changes)
     return Edited(
         name if name == run.name else checked("name", name),
         priority,
         _with_command(_words(words), spec, path),
-        environment,
+        variables,
     )
 
 
-def _plain(values: dict[str, object], spec: RunSpec) -> dict[str, object]:
-    """Those that are no settings, taken out of `values`."""
+def _plain(values: dict[str, object], spec: RunSpec) -> dict[str, Any]:
+    """Take what is not a setting out of `values`; return it by field."""
     order = values.pop("order", spec.order)
     if order not in ("round-robin", "fifo"):
-        raise BadCommand(f"order: expected round-robin or fifo; got {_one_line(order)}")
+        raise BadCommand(f"order: expected round-robin or fifo; got {one_line(order)}")
     exclusive = values.pop("exclusive", spec.exclusive)
     if not isinstance(exclusive, bool):
-        raise BadCommand(f"exclusive: expected true or false; got {_one_line(exclusive)}")
-    gpus = _whole("gpus", values.pop("gpus", spec.gpus), 0, GPUS_LIMIT)
+        raise BadCommand(f"exclusive: expected true or false; got {one_line(exclusive)}")
+    gpus = whole("gpus", values.pop("gpus", spec.gpus), 0, GPUS_LIMIT)
     return {"order": order, "exclusive": exclusive, "gpus": gpus}
 
 
-def _setting(key: str, value: object, spec: RunSpec, field: str, scale: float) -> object:
-    """In our units. What was not changed keeps its very value, whatever its shown form was rounded to."""
-    if value == _shown(spec, field, scale):
-        return getattr(spec, field)
-    known = BY_NAME[key]
-    if value == NONE and (known.nullable or key in NULLABLE):
+def _setting(key: SettingKey, value: object, spec: RunSpec) -> object:
+    """Return the field's value. An unchanged text keeps the very value, whatever its shown form was rounded to."""
+    if value == _shown(spec, key):
+        return getattr(spec, key.field)
+    if value == NONE and (key.nullable or key.worker_limit):
         return None
     try:
-        read = known.read(value)
+        read = key.read(value)
     except (ValueError, OverflowError):
-        raise BadCommand(f"{key}: expected {_expects(known)}; got {_one_line(value)}") from None
+        raise BadCommand(f"{key.name}: expected {_expects(key)}; got {one_line(value)}") from None
     return str(read) if isinstance(read, str) else read
 
 
+def _shown(spec: RunSpec, key: SettingKey) -> object:
+    return in_units(getattr(spec, key.field), key.scale)
+
+
+def _expects(key: SettingKey) -> str:
+    expects = key.expects.replace(", or null", "").replace(" or null", "")
+    return f'{expects}, or "{NONE}"' if key.nullable or key.worker_limit else expects
+
+
 def _with_command(words: tuple[str, ...], spec: RunSpec, path: str) -> RunSpec:
-    """The specification with another command, and with what is derived from one. Raises BadCommand."""
+    """Return the specification with another command and what follows from it. Raises BadCommand."""
     if words == spec.argv:
         return spec
     from backprop.cli.submit.source_reader import DiskReader
@@ -183,11 +169,11 @@ def _same(plan: Plan, other: Plan) -> bool:
 def _program(first: str, cwd: Path, path: str) -> str:
     if first.endswith(".py"):
         raise BadCommand(f"{first} is a script; begin with its interpreter, such as python")
-    found = shutil.which(str(cwd / first)) if os.sep in first else shutil.which(first, path=path)
-    if found is None:
+    program = shutil.which(str(cwd / first)) if os.sep in first else shutil.which(first, path=path)
+    if program is None:
         where = f"in {cwd}" if os.sep in first else "on the run's PATH"
         raise BadCommand(f"{first} is not a program {where}")
-    return str(cwd / found)
+    return str(cwd / program)
 
 
 def _words(value: object) -> tuple[str, ...]:
@@ -196,93 +182,9 @@ def _words(value: object) -> tuple[str, ...]:
     words: list[str] = []
     for word in cast("list[object]", value):
         if not isinstance(word, str) or "\0" in word:
-            raise BadCommand(f"command: {_one_line(word)} is no word; quote it")
+            raise BadCommand(f"command: {one_line(word)} is not a word; quote it")
         refuse_undecodable(word)
         words.append(word)
     if not words[0]:
         raise BadCommand("command: the program is missing")
     return tuple(words)
-
-
-def _environment(value: object) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise BadCommand('env: expected a table of NAME = "value"')
-    found: dict[str, str] = {}
-    for name, text in cast("dict[str, object]", value).items():
-        if not isinstance(text, str) or "\0" in text or not name or "=" in name or "\0" in name:
-            raise BadCommand(f'env: expected NAME = "value"; got {_one_line(name)} = {_one_line(text)}')
-        found[name] = text
-    return found
-
-
-def _flat(found: dict[str, Any]) -> dict[str, object]:
-    """By dotted key, `env` left out."""
-    values: dict[str, object] = {}
-    for name, value in found.items():
-        if name == "env":
-            continue
-        if isinstance(value, dict):
-            inside = cast("dict[str, object]", value)
-            values |= {f"{name}.{inner}": one for inner, one in inside.items()}
-        else:
-            values[name] = value
-    return values
-
-
-def _shown(spec: RunSpec, field: str, scale: float) -> object:
-    """A field in its key's units, as TOML has it."""
-    value: object = getattr(spec, field)
-    if value is None:
-        return NONE
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value) if isinstance(value, str) else value
-    amount = round(value / scale, 6)
-    return int(amount) if amount == int(amount) else amount
-
-
-def _expects(key: SettingKey) -> str:
-    told = key.expects.replace(", or null", "").replace(" or null", "")
-    return f'{told}, or "{NONE}"' if key.nullable or key.name in NULLABLE else told
-
-
-def _line(key: str, value: object, told: str) -> str:
-    return f"{f'{key} = {_value(value)}':<38}  # {told}"
-
-
-def _array(words: tuple[str, ...]) -> str:
-    texts = [_value(word) for word in words]
-    line = f"[{', '.join(texts)}]"
-    if len(line) <= LINE:
-        return line
-    return "[\n" + "".join(f"  {text},\n" for text in texts) + "]"
-
-
-def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return f'"{"".join(map(_escaped, value))}"'
-    return str(value)
-
-
-def _escaped(char: str) -> str:
-    if char in ('"', "\\"):
-        return f"\\{char}"
-    return f"\\u{ord(char):04x}" if ord(char) < 32 or ord(char) == 127 else char
-
-
-def _text(key: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise BadCommand(f"{key}: expected a text in quotes; got {_one_line(value)}")
-    return value
-
-
-def _whole(key: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise BadCommand(f"{key}: expected a whole number from {low} to {high}; got {_one_line(value)}")
-    return value
-
-
-def _one_line(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 60 else f"{text[:59]}…"

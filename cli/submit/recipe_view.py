@@ -1,4 +1,4 @@
-"""What was recognised in a command, and what will be done with it, in words and as JSON."""
+"""Shows what was recognised in a command and how the run will be resumed, in words and as JSON."""
 
 import glob
 import os
@@ -10,7 +10,7 @@ from backprop.scheduler.spec import Plan, RunSpec
 
 
 def lines(spec: RunSpec) -> list[str]:
-    """One or two lines for `run`; none for a command that no recipe and no pattern of the user's is for."""
+    """Return one or two lines for `run`; none for a command without a recipe and without a pattern of the user's."""
     plan = spec.plan
     if plan is None or (plan.recipe == "none" and not plan.globs):
         return []
@@ -22,30 +22,30 @@ def lines(spec: RunSpec) -> list[str]:
 
 
 def pairs(spec: RunSpec) -> list[tuple[str, str]]:
-    """For `show` and `--dry-run`."""
+    """Return (label, text) pairs for `show` and `--dry-run`."""
     plan = spec.plan
     if plan is None or (plan.recipe == "none" and not plan.globs):
         return [("recipe", "none")]
-    found = [("recipe", f"{plan.recipe}: {plan.why}" if plan.why else plan.recipe)]
+    rows = [("recipe", f"{plan.recipe}: {plan.why}" if plan.why else plan.recipe)]
     if plan.globs:
-        found.append(("checkpoints", ", ".join(_short(each, spec.cwd) for each in plan.globs)))
-    whole = [f"whole with {' and '.join(plan.needs)}"] if plan.needs else []
-    whole += ["overwritten in place: a good one is copied aside"] if plan.in_place else []
-    whole += ["saved when it is asked to stop"] if plan.saves_on_signal else []
-    if whole:
-        found.append(("they are", "; ".join(whole)))
-    return [*found, *(("note", plan.note) for _ in _note(plan))]
+        rows.append(("checkpoints", ", ".join(_short(each, spec.cwd) for each in plan.globs)))
+    facts = [f"whole with {' and '.join(plan.needs)}"] if plan.needs else []
+    facts += ["saved in place; Backprop keeps the last two good copies"] if plan.in_place else []
+    facts += ["saved when the script is asked to stop"] if plan.saves_on_signal else []
+    if facts:
+        rows.append(("they are", "; ".join(facts)))
+    return [*rows, *(("note", plan.note) for _ in _note(plan))]
 
 
 def resume_text(spec: RunSpec) -> str:
-    """What a resume adds to the command, with CHECKPOINT for the path."""
+    """Return what a resume adds to the command, with CHECKPOINT for the path."""
     from backprop.worker.checkpoints.resume import command_line
 
     plan = spec.plan
     if plan is not None and spec.resume_arg == "auto" and plan.resumes == "none":
         return "it cannot be resumed"
-    told = command_line(spec, "CHECKPOINT")
-    if told == spec.argv:
+    words = command_line(spec, "CHECKPOINT")
+    if words == spec.argv:
         again = plan is not None and plan.resumes == "rerun"
         return (
             "the same command, which finds its checkpoint itself"
@@ -53,11 +53,11 @@ def resume_text(spec: RunSpec) -> str:
             else "nothing is appended; the path is in BACKPROP_RESUME_FROM"
         )
     at = len(spec.argv) if plan is None or plan.resume_at is None else plan.resume_at
-    return shlex.join(told[at : at + len(told) - len(spec.argv)])
+    return shlex.join(words[at : at + len(words) - len(spec.argv)])
 
 
 def plan_json(plan: Plan | None) -> dict[str, Any] | None:
-    """As in docs/json.md; None for a run that was queued before there were recipes."""
+    """Return the plan as in docs/json.md; None for a run that was queued before there were recipes."""
     if plan is None:
         return None
     return {
@@ -86,6 +86,6 @@ def _note(plan: Plan) -> Sequence[str]:
 
 
 def _short(pattern: str, cwd: str) -> str:
-    """Relative where that is shorter to read."""
+    """Return the pattern relative to `cwd` if it lies inside."""
     inside = f"{glob.escape(cwd)}{os.sep}"
     return pattern.removeprefix(inside)

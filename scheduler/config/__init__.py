@@ -1,1 +1,1 @@
-"""Reads settings from files, environment and options, and says where each value came from."""
+"""The settings: their table, the files they are read from, and what applies here."""

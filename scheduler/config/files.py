@@ -1,7 +1,7 @@
-"""Which configuration files are read, whether they may be believed, and whether they are well formed.
+"""Finds and reads the configuration files, and refuses those that are malformed or that others could have written.
 
-What their keys mean is `settings.py`. A checkout is not trusted, so a file that somebody else could have
-written is refused rather than obeyed, and nothing above the current directory is looked at.
+The meaning of their keys is in `settings`. A checkout is not trusted: a file that somebody else could have written is
+refused rather than obeyed, and nothing above the current directory is read.
 """
 
 import json
@@ -29,31 +29,31 @@ class ConfigFile(msgspec.Struct, frozen=True):
 
 
 def project_file(cwd: Path, config: Path | None) -> ConfigFile | None:
-    """The project's file: `config` (relative to `cwd`; must exist), else the first in `cwd`, else None.
+    """Return the project's file: `config` (relative to `cwd`; must exist), else the first in `cwd`, else None.
 
-    `cwd` alone is searched, never its parents: a file further up may belong to somebody else's project.
+    Only `cwd` is searched, never its parents: a file further up may belong to somebody else's project.
     Raises BadConfig.
     """
     if config is not None:
         path = cwd / config
-        found = _toml_file(path) if path.suffix == ".toml" else _json_file(path)
-        if found is None:
+        file = _toml_file(path) if path.suffix == ".toml" else _json_file(path)
+        if file is None:
             missing = "has no [tool.backprop] table" if path.exists() else "does not exist"
             raise BadConfig(f"{path}: {missing}; --config must name a configuration file")
-        return found
+        return file
     for name in JSON_NAMES:
-        if found := _json_file(cwd / name):
-            return found
+        if file := _json_file(cwd / name):
+            return file
     return _toml_file(cwd / PYPROJECT)
 
 
 def user_file(home: Path) -> ConfigFile | None:
-    """`config.json` in BACKPROP_HOME, or None if there is none. Raises BadConfig."""
+    """Return `config.json` in BACKPROP_HOME, or None if there is none. Raises BadConfig."""
     return _json_file(home / USER_NAME)
 
 
 def read_trusted(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> bytes | None:
-    """The bytes of a regular file that only we or root could have written; None if there is no such file.
+    """Return the bytes of a regular file that only the user or root could have written; None if there is no such file.
 
     Group-writable is accepted: with a umask of 002 and a group per user, every file is.
     Raises BadConfig: not a regular file, unreadable, larger than `max_bytes`, another owner, world-writable.
@@ -68,7 +68,7 @@ def read_trusted(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> bytes | None:
 
 
 def decode_text(path: Path, data: bytes) -> str:
-    """UTF-8 with or without a byte order mark. Raises BadConfig."""
+    """Decode UTF-8 with or without a byte order mark. Raises BadConfig."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -76,7 +76,7 @@ def decode_text(path: Path, data: bytes) -> str:
 
 
 def parse_json(path: Path, text: str) -> object:
-    """JSON as the standard has it: no NaN, no Infinity, no key twice in one object. Raises BadConfig."""
+    """Parse JSON as the standard has it: no NaN, no Infinity, no key twice in one object. Raises BadConfig."""
 
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
         seen: dict[str, object] = {}
@@ -99,7 +99,7 @@ def parse_json(path: Path, text: str) -> object:
 
 
 def shown(value: object) -> str:
-    """A value as an error may quote it: one line of ASCII, at most 60 characters, whatever was given."""
+    """Return a value as an error may quote it: one line of ASCII, at most 60 characters, whatever was given."""
     try:
         text = json.dumps(value, default=str)
     except (ValueError, RecursionError):
@@ -115,9 +115,9 @@ def _json_file(path: Path) -> ConfigFile | None:
 
 
 def _toml_file(path: Path) -> ConfigFile | None:
-    """The [tool.backprop] table of a TOML file; None if the file or the table is absent."""
+    """Return the [tool.backprop] table of a TOML file; None if the file or the table is absent."""
     opened = _read_regular(path, MAX_CONFIG_BYTES)
-    # Most pyproject.toml are not about us: those are left alone, whatever is wrong with them.
+    # Most pyproject.toml files do not mention Backprop: those are left alone, whatever is wrong with them.
     if opened is None or (len(opened[0]) <= MAX_CONFIG_BYTES and b"backprop" not in opened[0]):
         return None
     data, info = opened
@@ -132,7 +132,7 @@ def _toml_file(path: Path) -> ConfigFile | None:
 
 
 def _parse_toml(path: Path, text: str) -> dict[str, object]:
-    import tomllib  # 17 ms that a directory without our table should not pay
+    import tomllib  # 17 ms that a directory without such a table should not pay
 
     try:
         return cast("dict[str, object]", tomllib.loads(text))
@@ -145,10 +145,10 @@ def _parse_toml(path: Path, text: str) -> dict[str, object]:
 NESTED = {"gpu": '{"probe": "auto"}', "hooks": '{"failed": "notify-send backprop failed"}'}
 
 
-def _flat(path: Path, found: object) -> dict[str, object]:
-    """The settings with the nested objects, `gpu` and `hooks`, as dotted keys; the original's files nest `gpu`."""
+def _flat(path: Path, settings: object) -> dict[str, object]:
+    """Return the settings with dotted keys for those nested in `gpu`, as in the npm tool's files, and `hooks`."""
     values: dict[str, object] = {}
-    for key, value in _table(path, found, "expected an object of settings").items():
+    for key, value in _table(path, settings, "expected an object of settings").items():
         if key in NESTED:
             inner = _table(path, value, f"{key}: expected an object such as {NESTED[key]}")
             leaves = {f"{key}.{name}": leaf for name, leaf in inner.items()}
@@ -160,16 +160,16 @@ def _flat(path: Path, found: object) -> dict[str, object]:
     return values
 
 
-def _table(path: Path, found: object, expected: str) -> dict[str, object]:
-    if not isinstance(found, dict):
-        raise BadConfig(f"{path}: {expected}; got {shown(found)}")
-    return cast("dict[str, object]", found)
+def _table(path: Path, value: object, expected: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise BadConfig(f"{path}: {expected}; got {shown(value)}")
+    return cast("dict[str, object]", value)
 
 
 def _read_regular(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result] | None:
-    """At most `max_bytes` + 1 bytes and the stat of the very file read; None if there is none."""
+    """Return at most `max_bytes` + 1 bytes and the stat of the very file read; None if there is none."""
     try:
-        # O_NONBLOCK: a FIFO of that name would otherwise hold us for ever.
+        # O_NONBLOCK: opening a FIFO of that name would otherwise block for ever.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except FileNotFoundError:
         return None
@@ -189,7 +189,7 @@ def _read_regular(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result] | 
 
 def _refuse_large(path: Path, data: bytes, max_bytes: int) -> None:
     if len(data) > max_bytes:
-        raise BadConfig(f"{path}: larger than {max_bytes // 1024} KiB; that is not one of our files")
+        raise BadConfig(f"{path}: larger than {max_bytes // 1024} KiB; a configuration is never that large")
 
 
 def _refuse_untrusted(path: Path, info: os.stat_result) -> None:

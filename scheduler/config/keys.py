@@ -1,24 +1,24 @@
-"""Every key a configuration file may hold: its default, what it accepts, and what that becomes in our units.
+"""The table of settings: one row says everything about a setting except what it does.
 
-Names and defaults down to `gpu.maxTempC` are the npm original's; those after it are ours in the same style.
-GB and MB in a key mean 1024 MiB and 1 MiB: what `nvidia-smi` and `free -h` print.
+The options of the commands, the text of `backprop edit`, what `backprop resume` may change, the specification of a new
+run, the checks of the configuration files and the table in docs/configuration.md are derived from these rows. A new
+setting is a row, a typed field of `Settings` and the code that obeys it; one that stays with a run also has a field of
+the same name in `RunSpec`.
+
+Names and defaults down to `gpu.maxTempC` are the npm tool's. GB and MB in a key mean 1024 MiB and 1 MiB: what
+`nvidia-smi` and `free -h` print.
 """
 
-import math
-import re
-from collections.abc import Callable
 from enum import StrEnum
-from pathlib import Path
-from typing import cast
+from typing import Final, Literal
 
 import msgspec
 
-Parser = Callable[[object], object]
+from backprop.scheduler.config import parsers
+from backprop.scheduler.config.parsers import GB_MIB, MINUTE_S, SIGNALS, TEN_YEARS_MIN, Parser
+from backprop.scheduler.spec import RunSpec
 
-_TEN_YEARS_MIN = 5_256_000
-_MAX_GB = 1024
-_SIGNALS = ("INT", "TERM", "USR1", "USR2", "HUP", "QUIT")
-_LIMIT = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(%|GB|GiB|G|MB|MiB|M)?", re.IGNORECASE | re.ASCII)
+Command = Literal["run", "worker", "resume", "drill"]
 
 
 class Framework(StrEnum):
@@ -34,42 +34,19 @@ class GpuProbeKind(StrEnum):
     NONE = "none"
 
 
-class GpuMemoryLimit(msgspec.Struct, frozen=True):
-    """A cap on the GPU memory a run may use: `percent` of the GPU's total (0 < percent <= 100), or `mib`."""
-
-    percent: float | None = None
-    mib: int | None = None
-
-    def of(self, total_mib: int) -> int:
-        """The cap in MiB on a GPU with `total_mib`; never more than the GPU has."""
-        if self.percent is not None:
-            return int(total_mib * self.percent / 100)
-        return total_mib if self.mib is None else min(self.mib, total_mib)
-
-
-def parse_gpu_memory_limit(text: str) -> GpuMemoryLimit:
-    """Read "80%", "8" (GB, as in the original), "7.5GB", "8GiB" or "8192MB". Raises ValueError.
-
-    Over 1024 GB is refused: no GPU has it, and a bare 8192 was meant to be MB.
-    """
-    found = _LIMIT.fullmatch(text.strip())
-    if found is None:
-        raise ValueError("not a share or a size")
-    amount, unit = float(found[1]), (found[2] or "GB").upper()
-    if unit == "%":
-        if not 0 < amount <= 100:
-            raise ValueError("not above 0% and at most 100%")
-        return GpuMemoryLimit(percent=amount)
-    mib = int(amount if unit.startswith("M") else amount * 1024)
-    if not 0 < mib <= _MAX_GB * 1024:
-        raise ValueError(f"not above 0 and at most {_MAX_GB} GB")
-    return GpuMemoryLimit(mib=mib)
-
-
 class SettingKey(msgspec.Struct, frozen=True):
-    """One key. `read` turns a value in the user's units into ours, or raises ValueError; `expects` says why.
+    """One setting.
 
-    `nullable`: null is a value too. `user_only`: a project file may not set it.
+    `name`: the key in configuration files. `field`: of `Settings` and, for a setting that stays with a run, of
+    `RunSpec`. `default`: in the user's units. `expects`: what a refusal says was expected. `read`: turns a value in the
+    user's units into Backprop's, or raises ValueError. `scale`: how many units of the field one of the key's is.
+    `nullable`: null is a value too. `user_only`: a project file may not set it. `worker_limit`: a run that does not
+    choose a value has none of its own, and the worker's applies.
+
+    `commands`: those that take it as an option. `flags`: the option's spellings, the long one last; empty for none.
+    `kind`: the type of the option's value. `metavar`: the value's name in the help. `help`: one sentence, without the
+    default. `no_value`: what the help says the default is where `default` is None. `docs`: what docs/configuration.md
+    says, in Markdown, where it says more than `help`.
     """
 
     name: str
@@ -77,221 +54,198 @@ class SettingKey(msgspec.Struct, frozen=True):
     default: object
     expects: str
     read: Parser
+    scale: int = 1
     nullable: bool = False
     user_only: bool = False
+    worker_limit: bool = False
+    commands: tuple[Command, ...] = ()
+    flags: tuple[str, ...] = ()
+    kind: type[object] = str
+    metavar: str | None = None
+    help: str = ""
+    no_value: str | None = None
+    docs: str = ""
+
+    @property
+    def option(self) -> str | None:
+        """The long option for messages: `--auto-resume` of `--auto-resume/--no-auto-resume`; None for none."""
+        return self.flags[-1].partition("/")[0] if self.flags else None
+
+    @property
+    def stays_with_run(self) -> bool:
+        """Whether a run keeps the value that applied when it was queued."""
+        return self.field in RunSpec.__struct_fields__
+
+    @property
+    def editable(self) -> bool:
+        """Whether `backprop edit` offers it: it stays with a run and `run` takes it."""
+        return self.stays_with_run and "run" in self.commands
 
 
-def _number(high: float, *, low: float = 0, above: bool = False, scale: float = 1) -> Parser:
-    def read(value: object) -> object:
-        # NaN fails every comparison, and an int too large for a float is compared before it is converted.
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError
-        if above and value == low:
-            raise ValueError
-        return float(value) * scale
+HOOK_EVENTS: Final = ("completed", "failed", "timeboxed", "stopped", "group_finished", "queue_empty")
+_MINUTES: Final = f"minutes: a number above 0 and at most {TEN_YEARS_MIN}"
+_BOOL: Final = "true or false"
 
-    return read
-
-
-def _whole(high: int, *, low: int = 0) -> Parser:
-    def read(value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError
-        return value
-
-    return read
-
-
-def _mib(high_gb: float) -> Parser:
-    """GB to MiB, up: a floor is never lower than what was asked."""
-    gb = _number(high_gb)
-    return lambda value: math.ceil(cast("float", gb(value)) * 1024)
-
-
-def _temperature(value: object) -> object:
-    """Down to a whole degree: a limit is never higher than what was asked."""
-    return math.floor(cast("float", _number(120, low=20)(value)))
-
-
-def _flag(value: object) -> object:
-    if not isinstance(value, bool):
-        raise ValueError  # noqa: TRY004 - one kind of refusal, whatever was wrong
-    return value
-
-
-def _text(value: object) -> str:
-    """Text fit for an argument, a path or the database: not empty, no control character, no surrogate."""
-    if not isinstance(value, str) or not 0 < len(value) <= 4096 or any(ord(char) < 32 for char in value):
-        raise ValueError
-    value.encode()
-    return value
-
-
-def _limit(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError  # noqa: TRY004
-    text = value if isinstance(value, str) else f"{value}"
-    parse_gpu_memory_limit(text)
-    return text.strip()
-
-
-def _signal(value: object) -> object:
-    name = _text(value).upper().removeprefix("SIG")
-    if name not in _SIGNALS:
-        raise ValueError
-    return name
-
-
-def _active_hours(value: object) -> object:
-    """None for always. An option is one text: windows with semicolons between them."""
-    if isinstance(value, str):
-        given: list[object] = [part.strip() for part in _text(value).split(";")]
-    elif isinstance(value, list | tuple):
-        given = list(cast("list[object]", value))
-    else:
-        raise ValueError  # noqa: TRY004
-    if [one for one in given if one != "always"] == []:
-        return None
-    from backprop.scheduler.config.active_hours import (
-        parse_all,  # its patterns take a while to compile, and few use them
-    )
-
-    texts = tuple(_text(one).strip() for one in given)
-    parse_all(texts)
-    return texts
-
-
-def _resume_arg(value: object) -> object:
-    text = _text(value)
-    if text not in ("auto", "none") and "{checkpoint}" not in text:
-        raise ValueError
-    return text
-
-
-def _path(value: object) -> Path:
-    try:
-        path = Path(_text(value)).expanduser()
-    except RuntimeError:  # ~somebody whom the machine does not know
-        raise ValueError from None
-    if not path.is_absolute():
-        raise ValueError
-    return path
-
-
-def _paths(value: object) -> object:
-    if not isinstance(value, list | tuple):
-        raise ValueError  # noqa: TRY004
-    return tuple(_path(item) for item in cast("list[object]", value))
-
-
-HOOK_EVENTS = ("completed", "failed", "timeboxed", "stopped", "group_finished", "queue_empty")
-_POSITIVE_MINUTES = f"minutes: a number above 0 and at most {_TEN_YEARS_MIN}"
-_minutes = _number(_TEN_YEARS_MIN, above=True, scale=60)
-
-KEYS: tuple[SettingKey, ...] = (
-    SettingKey("maxRunMinutes", "timebox_s", 10, _POSITIVE_MINUTES, _minutes),
-    SettingKey("maxParallel", "max_parallel", 2, "a whole number from 1 to 1024", _whole(1024, low=1)),
+KEYS: Final[tuple[SettingKey, ...]] = (
     SettingKey(
-        "gpuMemoryLimit",
-        "gpu_memory_limit",
-        None,
-        'a share such as "80%" or GB such as "8"',
-        _limit,
+        "maxRunMinutes", "timebox_s", 10, _MINUTES, parsers.minutes, scale=MINUTE_S,
+        commands=("run", "resume"), flags=("-m", "--max-run-minutes"), kind=float, metavar="MINUTES",
+        help="Timebox: how long each segment may run; fractions allowed.",
+    ),
+    SettingKey(
+        "maxParallel", "max_parallel", 2, "a whole number from 1 to 1024", parsers.whole(1024, low=1),
+        worker_limit=True,
+        commands=("run", "worker"), flags=("-p", "--max-parallel"), kind=int, metavar="N",
+        help="Start only while fewer than N runs are running.",
+    ),
+    SettingKey(
+        "gpuMemoryLimit", "gpu_memory_limit", None, 'a share such as "80%" or GB such as "8"', parsers.memory_limit,
         nullable=True,
+        commands=("run", "resume", "drill"), flags=("-g", "--gpu-memory-limit"), metavar="LIMIT",
+        help='GPU memory to reserve: "80%" of the GPU, or "8" GB.',
+        docs='VRAM to reserve per GPU and not to exceed: `"80%"` of the largest GPU here, `"8"` (GB), `"7.5GB"`,'
+        ' `"8192MB"`',
     ),
-    SettingKey("minFreeRamGB", "min_free_ram_mib", 4, "GB: a number from 0 to 65536", _mib(65536)),
     SettingKey(
-        "checkpointEveryMinutes",
-        "checkpoint_every_s",
-        None,
-        f"{_POSITIVE_MINUTES}, or null",
-        _minutes,
+        "minFreeRamGB", "min_free_ram_mib", 4, "GB: a number from 0 to 65536", parsers.gigabytes(65536), scale=GB_MIB,
+        commands=("run", "drill"), flags=("--min-free-ram",), kind=float, metavar="GB",
+        help="Start only with this much RAM free.",
+    ),
+    SettingKey(
+        "checkpointEveryMinutes", "checkpoint_every_s", None, f"{_MINUTES}, or null", parsers.minutes, scale=MINUTE_S,
         nullable=True,
+        commands=("run", "drill"), flags=("-c", "--checkpoint-every-minutes"), kind=float, metavar="MINUTES",
+        help="Ask the script to save this often (via BACKPROP_CHECKPOINT_EVERY_SECONDS).",
+        docs="ask the script to save this often; the script decides",
     ),
     SettingKey(
-        "framework", "framework", "auto", "pytorch, tensorflow or auto", lambda value: Framework(_text(value))
+        "framework", "framework", "auto", "pytorch, tensorflow or auto", parsers.choice(Framework),
+        commands=("run", "drill"), flags=("-f", "--framework"), kind=Framework,
+        help="The framework that the script uses.",
+        docs="`pytorch`, `tensorflow` or `auto`; passed on to the script",
     ),
     SettingKey(
-        "gpu.probe",
-        "gpu_probe",
-        "auto",
-        "auto, nvidia-smi, rocm or none",
-        lambda value: GpuProbeKind(_text(value)),
+        "gpu.probe", "gpu_probe", "auto", "auto, nvidia-smi, rocm or none", parsers.choice(GpuProbeKind),
+        commands=("run", "worker", "drill"), flags=("--gpu-probe",), kind=GpuProbeKind,
+        help='How to read GPU state ("none" ignores GPUs).',
+        docs="how to read GPU state: `auto`, `nvidia-smi`, `rocm`; `none`: no rule about GPUs applies",
     ),
     SettingKey(
-        "gpu.minFreeVramMB",
-        "gpu_min_vram_mib",
-        2500,
-        "MB: a whole number from 0 to 1048576",
-        _whole(1024 * 1024),
+        "gpu.minFreeVramMB", "gpu_min_vram_mib", 2500, "MB: a whole number from 0 to 1048576",
+        parsers.whole(1024 * 1024),
+        commands=("run", "drill"), flags=("--gpu-min-vram",), kind=int, metavar="MB",
+        help="Start only on a GPU with this much VRAM free.",
+        docs="VRAM to reserve per GPU where `gpuMemoryLimit` is not given",
     ),
     SettingKey(
-        "gpu.maxTempC", "gpu_max_temp_c", 85, "degrees Celsius: a number from 20 to 120", _temperature
+        "gpu.maxTempC", "gpu_max_temp_c", 85, "degrees Celsius: a number from 20 to 120", parsers.temperature,
+        commands=("run",), flags=("--gpu-max-temp",), kind=int, metavar="C",
+        help="Keep the GPU below this temperature.",
+        docs="pause at this temperature, start 5 °C below it",
     ),
-    SettingKey("autoResume", "auto_resume", True, "true or false", _flag),
     SettingKey(
-        "maxSegments",
-        "max_segments",
-        None,
-        "a whole number, 1 or more, or null",
-        _whole(10**9, low=1),
+        "autoResume", "auto_resume", True, _BOOL, parsers.flag,
+        commands=("run", "resume"), flags=("--auto-resume/--no-auto-resume",), kind=bool,
+        help="Requeue the run after each timebox until it is done.",
+    ),
+    SettingKey(
+        "maxSegments", "max_segments", None, "a whole number, 1 or more, or null", parsers.whole(10**9, low=1),
         nullable=True,
+        commands=("run", "resume"), flags=("--max-segments",), kind=int, metavar="N",
+        help="End the chain after N segments.",
     ),
     SettingKey(
-        "maxTotalMinutes", "max_total_s", None, f"{_POSITIVE_MINUTES}, or null", _minutes, nullable=True
-    ),
-    SettingKey("overrunPercent", "overrun_pct", 0, "percent: a number from 0 to 1000", _number(1000)),
-    SettingKey("graceSeconds", "grace_s", 30, "seconds: a number from 0 to 86400", _number(86400)),
-    SettingKey("stopSignal", "stop_signal", "INT", "one of " + ", ".join(_SIGNALS), _signal),
-    SettingKey("stopOnNan", "stop_on_nan", False, "true or false", _flag),
-    SettingKey("retries", "retries", 0, "a whole number from 0 to 1000", _whole(1000)),
-    SettingKey(
-        "activeHours",
-        "active_hours",
-        None,
-        '"22:00-08:00", "Mon-Fri 19:00-08:00", a list of such, or null for always',
-        _active_hours,
+        "maxTotalMinutes", "max_total_s", None, f"{_MINUTES}, or null", parsers.minutes, scale=MINUTE_S,
         nullable=True,
+        commands=("run", "resume"), flags=("--max-total-minutes",), kind=float, metavar="MINUTES",
+        help="End the chain after this much running time.",
     ),
-    # High on purpose: data workers of our own runs keep a healthy machine at 1 to 2 a core. Four runnable
-    # processes a core, for a whole minute, is a machine in trouble.
     SettingKey(
-        "maxCpuLoad",
-        "max_cpu_load",
-        4.0,
-        "load per core: a number above 0 and at most 1000",
-        _number(1000, above=True),
+        "overrunPercent", "overrun_pct", 0, "percent: a number from 0 to 1000", parsers.number(1000),
+        commands=("run", "resume"), flags=("--overrun",), kind=float, metavar="PERCENT",
+        help="Let a segment run up to this much over if it has not saved yet.",
+        docs="let a segment run up to this much over if it has not saved yet, see [Where a segment"
+        " ends](overnight.md#where-a-segment-ends)",
     ),
-    SettingKey("snapshotCode", "snapshot_code", False, "true or false", _flag),
-    SettingKey("minFreeDiskGB", "min_free_disk_mib", 1, "GB: a number from 0 to 1048576", _mib(1024 * 1024)),
     SettingKey(
-        "resumeArg",
-        "resume_arg",
-        "auto",
-        "auto, none, or a text with {checkpoint}",
-        _resume_arg,
+        "graceSeconds", "grace_s", 30, "seconds: a number from 0 to 86400", parsers.number(86400),
+        commands=("run", "resume", "drill"), flags=("--grace-seconds",), kind=float, metavar="S",
+        help="Time to save after the stop signal.",
+    ),
+    SettingKey(
+        "stopSignal", "stop_signal", "INT", "one of " + ", ".join(SIGNALS), parsers.signal_name,
+        commands=("run", "drill"), flags=("--stop-signal",), metavar="NAME",
+        help="Signal that asks the script to save and exit.",
+        docs="asks the script to save and exit: `INT`, `TERM`, `USR1`, `USR2`, `HUP` or `QUIT`",
+    ),
+    SettingKey(
+        "stopOnNan", "stop_on_nan", False, _BOOL, parsers.flag,
+        commands=("run",), flags=("--stop-on-nan/--no-stop-on-nan",), kind=bool,
+        help="End the run as failed once its loss is NaN.",
+    ),
+    SettingKey(
+        "retries", "retries", 0, "a whole number from 0 to 1000", parsers.whole(1000),
+        commands=("run", "resume"), flags=("--retries",), kind=int, metavar="N",
+        help="Start again after a crash, up to N times, from the last checkpoint.",
+    ),
+    SettingKey(
+        "activeHours", "active_hours", None, '"22:00-08:00", "Mon-Fri 19:00-08:00", a list of such, or null for always',
+        parsers.active_hours, nullable=True, no_value="always",
+        commands=("worker",), flags=("--active-hours",), metavar="HOURS",
+        help='Start runs only in these hours: "22:00-08:00", "Mon-Fri 19:00-08:00; Sat,Sun 00:00-24:00".',
+        docs='the worker starts runs only in these hours: `"22:00-08:00"`, `["Mon-Fri 19:00-08:00", "Sat,Sun'
+        ' 00:00-24:00"]`; null: always. See [Hours](order.md#hours)',
+    ),
+    # High on purpose: data workers of the user's own runs keep a healthy machine at 1 to 2 per core. Four runnable
+    # processes per core, for a whole minute, is a machine in trouble.
+    SettingKey(
+        "maxCpuLoad", "max_cpu_load", 4.0, "load per core: a number above 0 and at most 1000",
+        parsers.number(1000, above=True),
+        commands=("run", "drill"), flags=("--max-cpu-load",), kind=float, metavar="LOAD",
+        help="Start only below this one-minute load per core.",
+    ),
+    SettingKey(
+        "snapshotCode", "snapshot_code", False, _BOOL, parsers.flag,
+        commands=("run", "resume"), flags=("--snapshot-code/--no-snapshot-code",), kind=bool,
+        help="Run the code as it is now in every segment, whatever is edited later.",
+        docs="run the code as it was when queued, see [The code it runs](protocol.md#the-code-it-runs)",
+    ),
+    SettingKey(
+        "minFreeDiskGB", "min_free_disk_mib", 1, "GB: a number from 0 to 1048576", parsers.gigabytes(1024 * 1024),
+        scale=GB_MIB, docs="start only with this much room in the home's file system",
+    ),
+    SettingKey(
+        "resumeArg", "resume_arg", "auto", "auto, none, or a text with {checkpoint}", parsers.resume_arguments,
         user_only=True,
+        commands=("run", "drill"), flags=("--resume-arg",), metavar="TEMPLATE",
+        help="Arguments to append on a resume, with {checkpoint} in them; auto: as the recipe says, else --resume-from"
+        " PATH if the script takes it; none.",
+        docs="see [Resuming](protocol.md#resuming)",
     ),
-    SettingKey("python", "python", None, "an absolute path, or null", _path, nullable=True, user_only=True),
+    SettingKey(
+        "python", "python", None, "an absolute path, or null", parsers.absolute_path,
+        nullable=True, user_only=True, no_value="this shell's python",
+        commands=("run", "drill"), flags=("--python",), metavar="PATH",
+        help="Interpreter for a .py SCRIPT.",
+        docs="interpreter for `.py` scripts, an absolute path",
+    ),
     *(
         SettingKey(
-            f"hooks.{event}",
-            f"hook_{event}",
-            None,
-            "a command line, or null",
-            _text,
-            nullable=True,
-            user_only=True,
+            f"hooks.{event}", f"hook_{event}", None, "a command line, or null", parsers.text,
+            nullable=True, user_only=True, docs="a command to run then, see [Hooks](hooks.md)",
         )
         for event in HOOK_EVENTS
     ),
-    SettingKey("checkpointRoots", "checkpoint_roots", (), "a list of absolute paths", _paths, user_only=True),
-)
-BY_NAME = {key.name: key for key in KEYS}
-# The original takes its RAM floor inside `gpu` too.
-ALIASES = {"gpu.minFreeRamGB": "minFreeRamGB"}
-# Keys of the original that say what to run: a file in a checkout must not, but an old file goes on working.
-IGNORED = {
+    SettingKey(
+        "checkpointRoots", "checkpoint_roots", (), "a list of absolute paths", parsers.absolute_paths,
+        user_only=True, docs="further folders in which checkpoints are accepted",
+    ),
+)  # fmt: skip
+BY_NAME: Final = {key.name: key for key in KEYS}
+# The npm tool takes its RAM floor inside `gpu` too.
+ALIASES: Final = {"gpu.minFreeRamGB": "minFreeRamGB"}
+# Keys of the npm tool that say what to run: a file in a checkout must not, but an old file goes on working.
+IGNORED: Final = {
     "trainingScriptPath": "names no command; give SCRIPT",
     "runId": "names no run; its id is given when it is queued",
     "resumeFrom": "names no checkpoint; give --resume-from",

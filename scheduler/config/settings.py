@@ -1,11 +1,12 @@
-"""The effective settings, and where each came from: flag, project file, user file, default, in that order.
+"""Puts the settings together: a flag beats the project file, which beats the user file, which beats the default.
 
-What the keys are is `settings_keys.py`; which files are read and believed, `settings_files.py`.
+The keys are in `keys`; which files are read and trusted is in `files`.
 """
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -20,19 +21,20 @@ from backprop.scheduler.config.keys import (
     GpuProbeKind,
     SettingKey,
 )
-from backprop.scheduler.config.keys import GpuMemoryLimit as GpuMemoryLimit
-from backprop.scheduler.config.keys import parse_gpu_memory_limit as parse_gpu_memory_limit
+from backprop.scheduler.config.parsers import GpuMemoryLimit as GpuMemoryLimit
+from backprop.scheduler.config.parsers import parse_gpu_memory_limit as parse_gpu_memory_limit
 from backprop.scheduler.errors import BadConfig
 
 Layer = Literal["flag", "project", "user", "default"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What applies to a run or a worker, in our units. None: no limit, or nothing chosen.
+    """What applies to a run or a worker, one field per row of `KEYS`, in Backprop's units. None: no limit, or nothing
+    chosen.
 
-    `gpu_memory_limit` is text for `parse_gpu_memory_limit`; `max_cpu_load` is the one-minute load per core;
-    `active_hours` is text for `hours.parse_all`, None: always; `stop_signal` is a name without SIG; `resume_arg` is
-    auto, none or a text holding {checkpoint}.
+    `gpu_memory_limit` is text for `parse_gpu_memory_limit`. `max_cpu_load` is the one-minute load per core.
+    `active_hours` is text for `active_hours.parse_all`, None for always. `stop_signal` is a name without SIG.
+    `resume_arg` is "auto", "none" or a text with {checkpoint} in it.
     """
 
     timebox_s: float
@@ -68,13 +70,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hooks(self) -> dict[str, str]:
-        """The user's command for each event that has one, by the names in `HOOK_EVENTS`."""
+        """Return the user's command for each event that has one, by the names in `HOOK_EVENTS`."""
         given: dict[str, str | None] = {event: getattr(self, f"hook_{event}") for event in HOOK_EVENTS}
         return {event: command for event, command in given.items() if command is not None}
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Who set a value: the layer, its option or file (or `default`), and the value as given there."""
+    """Who set a value: the layer, its option or file (or "default"), and the value as given there."""
 
     layer: Layer
     where: str
@@ -82,49 +84,55 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Effective(msgspec.Struct, frozen=True):
-    """The settings, the source of each by field name, and what was read but has no effect, in words."""
+    """The settings, the source of each by field, and notes for the user about what was read but has no effect."""
 
     settings: Settings
     sources: Mapping[str, Source]
     notes: tuple[str, ...]
 
     def describe(self) -> list[tuple[str, str, str]]:
-        """A row for each key, in the order of the list of keys: key, value in the user's units, source."""
+        """Return (key, value in the user's units, source) of each setting, in the order of `KEYS`."""
         return [
             (key.name, _plain(self.sources[key.field].given), self.sources[key.field].where) for key in KEYS
         ]
 
     def values(self) -> list[tuple[str, object, str]]:
-        """As `describe`, each value as JSON has it: null, true, a number, text or a list."""
+        """As `describe`, with each value as JSON has it: null, true, a number, text or a list."""
         return [
             (key.name, _json(self.sources[key.field].given), self.sources[key.field].where) for key in KEYS
         ]
 
+    def spec_fields(self) -> dict[str, Any]:
+        """Return the settings that stay with a run, by field of `RunSpec`. A limit of the worker that nobody has
+        chosen is None."""
+        return {
+            key.field: None if key.worker_limit and self._is_default(key) else spec_value(self.settings, key)
+            for key in KEYS
+            if key.stays_with_run
+        }
 
-def load(
-    cwd: Path,
-    home: Path,
-    config: Path | None,
-    flags: Mapping[str, object],
-    options: Mapping[str, str] | None = None,
-) -> Effective:
+    def _is_default(self, key: SettingKey) -> bool:
+        return self.sources[key.field].layer == "default"
+
+
+def load(cwd: Path, home: Path, config: Path | None, flags: Mapping[str, object]) -> Effective:
     """Read both files, check every layer whole, and put the layers together.
 
-    `home` is BACKPROP_HOME. `flags` are values in the user's units by dotted key (`{"maxRunMinutes": 0.1}`);
-    None is "not given". `options` names the option of a key where `option_of` does not.
-    Raises BadConfig for the first thing refused, naming the file or option and the key; KeyError for a flag
-    that is no key, which is a bug of the caller.
+    `home`: BACKPROP_HOME. `config`: the project file to read instead of the one in `cwd`. `flags`: values in the user's
+    units by key (`{"maxRunMinutes": 0.1}`); None is "not given".
+    Raises BadConfig for the first thing refused, naming the file or option and the key. Raises KeyError for a flag
+    that is not a key, which is a bug of the caller.
     """
-    layers: list[dict[str, tuple[object, Source]]] = [_flag_layer(flags, options or {})]
+    layers: list[dict[str, tuple[object, Source]]] = [_flag_layer(flags)]
     notes: list[str] = []
-    found = project_file(cwd, config)
-    if found is not None:
-        layers.append(_file_layer("project", found, home))
-        notes += _notes("a project file", found)
-    found = user_file(home)
-    if found is not None:
-        layers.append(_file_layer("user", found, home))
-        notes += _notes("a configuration file", found)
+    file = project_file(cwd, config)
+    if file is not None:
+        layers.append(_file_layer("project", file, home))
+        notes += _notes("a project file", file)
+    file = user_file(home)
+    if file is not None:
+        layers.append(_file_layer("user", file, home))
+        notes += _notes("a configuration file", file)
     layers.append(_DEFAULT_LAYER)
     chosen = {key.field: next(layer[key.name] for layer in layers if key.name in layer) for key in KEYS}
     values = {field: value for field, (value, _) in chosen.items()}
@@ -132,43 +140,44 @@ def load(
     return Effective(msgspec.convert(values, Settings), sources, tuple(notes))
 
 
-def option_of(name: str) -> str:
-    """The command-line option of a key: `gpu.minFreeVramMB` is `--gpu-min-free-vram-mb`."""
-    words = "".join(
-        f"-{char}" if char.isupper() and not name[at - 1].isupper() else char for at, char in enumerate(name)
-    )
-    return "--" + words.replace(".", "-").lower()
+def spec_value(settings: Settings, key: SettingKey) -> object:
+    """Return the value of a setting as `RunSpec` has it: plain text instead of enums and paths."""
+    value: object = getattr(settings, key.field)
+    if isinstance(value, tuple):
+        return tuple(str(item) for item in cast("tuple[object, ...]", value))
+    return value.value if isinstance(value, StrEnum) else value
 
 
-def _flag_layer(flags: Mapping[str, object], options: Mapping[str, str]) -> dict[str, tuple[object, Source]]:
+def _flag_layer(flags: Mapping[str, object]) -> dict[str, tuple[object, Source]]:
     layer: dict[str, tuple[object, Source]] = {}
     for name, value in flags.items():
         key = BY_NAME[name]
         if value is not None:
-            option = options.get(name) or option_of(name)
-            layer[name] = _read(key, value, option), Source("flag", option, value)
+            where = key.option or name
+            layer[name] = _read(key, value, where), Source("flag", where, value)
     return layer
 
 
 def _file_layer(
-    layer: Literal["project", "user"], found: ConfigFile, home: Path
+    layer: Literal["project", "user"], file: ConfigFile, home: Path
 ) -> dict[str, tuple[object, Source]]:
     values: dict[str, tuple[object, Source]] = {}
-    for written, value in found.values.items():
+    for written, value in file.values.items():
         if written in IGNORED:
             continue
         key = BY_NAME.get(ALIASES.get(written, written))
         if key is None:
-            raise BadConfig(f"{found.path}: {shown(written)} is not a setting{_did_you_mean(written)}")
+            raise BadConfig(f"{file.path}: {shown(written)} is not a setting{_did_you_mean(written)}")
         if key.user_only and layer == "project":
+            option = f" or with {key.option}" if key.option else ""
             raise BadConfig(
-                f"{found.path}: {written} may not be set by a project file, which could then choose what "
-                f"runs or is read; set it in {home / USER_NAME} or with {option_of(written)}"
+                f"{file.path}: {written} may not be set by a project file, which could then choose what "
+                f"runs or is read; set it in {home / USER_NAME}{option}"
             )
         if key.name in values:
-            raise BadConfig(f"{found.path}: {written} is given twice (as {key.name} too); keep one")
-        where = f"{found.path}: {written}"
-        values[key.name] = _read(key, value, where), Source(layer, str(found.path), value)
+            raise BadConfig(f"{file.path}: {written} is given twice (as {key.name} too); keep one")
+        where = f"{file.path}: {written}"
+        values[key.name] = _read(key, value, where), Source(layer, str(file.path), value)
     return values
 
 
@@ -190,11 +199,11 @@ def _did_you_mean(written: str) -> str:
     return f"; did you mean {close[best[0]]}?" if best else "; `backprop config` lists them all"
 
 
-def _notes(kind: str, found: ConfigFile) -> list[str]:
+def _notes(kind: str, file: ConfigFile) -> list[str]:
     return [
-        f"{found.path}: {name} is ignored: {kind} {why}"
+        f"{file.path}: {name} is ignored: {kind} {why}"
         for name, why in IGNORED.items()
-        if name in found.values
+        if name in file.values
     ]
 
 

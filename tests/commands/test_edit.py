@@ -89,8 +89,8 @@ def test_another_command(run: RunRecord, tmp_path: Path) -> None:
     ("old", "new", "said"),
     [
         ("priority = 0", "priority = 1.5", "priority: expected a whole number"),
-        ("priority = 0", "priority = ", "this is no TOML"),
-        ("priority = 0", "priorty = 3", "priorty is no key of a run"),
+        ("priority = 0", "priority = ", "not valid TOML"),
+        ("priority = 0", "priorty = 3", "priorty is not a key of a run"),
         ('name = "train"', 'name = "a/b"', "name a/b is refused"),
         ('name = "train"', "name = 3", "name: expected a text"),
         (
@@ -112,7 +112,7 @@ def test_another_command(run: RunRecord, tmp_path: Path) -> None:
         ('"python"', '"no-such-program"', "no-such-program is not a program on the run's PATH"),
         ('"python"', '"./train.py"', "begin with its interpreter"),
         ('"python"', '""', "the program is missing"),
-        ('"python"', "7", "7 is no word"),
+        ('"python"', "7", "7 is not a word"),
         ("[env]", "[env]\nA = 1", 'env: expected NAME = "value"'),
         ("[env]", 'env = "x"', "env: expected a table"),
     ],
@@ -183,7 +183,7 @@ def test_a_refused_text_is_kept_and_opened_again(bench: Bench) -> None:
     assert kept.stat().st_mode & 0o777 == 0o600
     assert bench.column(run, "spec") == before
     again = bench.backprop("edit", run, env=editor(bench, "sed -i '/many/d; s/^retries .*/retries = 4/' $1"))
-    assert f"going on with the text that was kept in {kept}" in again.stderr
+    assert f"continuing with the text that was kept in {kept}" in again.stderr
     assert json.loads(str(bench.column(run, "spec")))["retries"] == 4
     assert not kept.exists()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.cli.submit.submission import was_queued
+from backprop.cli.submit.enqueue import was_queued
 from backprop.scheduler.errors import DatabaseBusy
 from backprop.scheduler.store.connection import Database
 from tests.support.harness import QUIET_LIMITS, Bench
@@ -59,7 +59,7 @@ def test_run_prints_the_id_and_how_to_start_a_worker(bench: Bench) -> None:
     done = bench.backprop("run", *QUIET_LIMITS, "train.py")
     run = bench.runs()[0]["id"]
     assert done.stdout == f"queued train, id {run}\n"
-    assert done.stderr == "no worker is running; start one (in tmux, say) with: backprop worker\n"
+    assert done.stderr == "no worker is running. Start one: tmux new -d 'backprop worker'\n"
     bench.worker()
     bench.wait_for(run, "completed")
     again = bench.backprop("run", *QUIET_LIMITS, "train.py")

@@ -91,7 +91,7 @@ def test_a_dry_run_lists_and_writes_nothing(bench: Bench) -> None:
 
 
 REFUSED: list[tuple[list[str], int, str]] = [
-    (["--grid", "lr=1,2", "train.py"], 6, "{lr} stands nowhere"),
+    (["--grid", "lr=1,2", "train.py"], 6, "--grid lr has no effect: put {lr} in the arguments, --name or --env"),
     (["--grid", "lr=1,2", "--array", "1-3%x", "train.py"], 6, "--array"),
     (["--grid", "index=1,2", "--array", "1-3", "train.py", "--", "{index}"], 6, "two sources"),
     (["--params", "none.csv", "train.py"], 6, "cannot be read"),
@@ -104,7 +104,7 @@ REFUSED: list[tuple[list[str], int, str]] = [
     (["--parallel", "3", "train.py"], 2, "--group"),
     (["--begin", "2020-01-01", "train.py"], 6, "has passed"),
     (["--grid", "a=1..400", "--grid", "b=1..400", "train.py"], 6, "160,000 runs"),
-    (["--batch", "jobs", "train.py"], 2, "the commands stand in the file"),
+    (["--batch", "jobs", "train.py"], 2, "--batch takes the commands from its file"),
     (["--batch", "none"], 6, "cannot be read"),
 ]  # fmt: skip
 
@@ -173,7 +173,7 @@ BAD_LINES: list[tuple[str, int, str]] = [
     ("train.py --after nobody", 3, "no run has the id or name nobody"),
     ("train.py --run-id one", 6, "--run-id one is taken"),
     ("train.py --after same", 6, "2 runs above are called same"),
-    ("train.py --begin yesterday", 6, "--begin yesterday is no time"),
+    ("train.py --begin yesterday", 6, "--begin yesterday is not a valid time"),
 ]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.cli.submit.submission import environment_of_shell
+from backprop.cli.submit.shell import environment_of_shell
 from backprop.scheduler.home import layout, run_folder
 from backprop.scheduler.home.layout import Home
 from backprop.worker.executor import locks

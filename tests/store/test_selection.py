@@ -6,7 +6,7 @@ from datetime import datetime
 import click
 import pytest
 
-from backprop.cli import run_selection
+from backprop.cli.submit.times import read_since
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
 from backprop.scheduler.home import batch_file, run_folder
 from backprop.scheduler.lifecycle import State
@@ -179,13 +179,13 @@ NOON = datetime(2026, 11, 23, 12, 0).timestamp()
     ],
 )
 def test_since(text: str, expected: float) -> None:
-    assert run_selection.since_s(text, NOON) == expected
+    assert read_since(text, NOON) == expected
 
 
 @pytest.mark.parametrize("text", ["", "2", "2 hours", "-2h", "25:00", "2026-13-01", "yesterday", "9999999d"])
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises((click.BadParameter, UnknownRun)):
-        run_selection.since_s(text, NOON)
+        read_since(text, NOON)
         raise UnknownRun("nine million days are a time, if a useless one")
 
 
@@ -212,7 +212,7 @@ def test_list_filters_sorts_and_counts(bench: Bench) -> None:
     none = bench.backprop("list", "--state", "failed")
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "no run matches\n")
     assert "no is no state; the states are queued, running" in refused(bench, 2, "list", "--state", "held,no")
-    assert "soon is no time" in refused(bench, 2, "list", "--since", "soon")
+    assert "soon is not a valid time" in refused(bench, 2, "list", "--since", "soon")
 
 
 @pytest.mark.parametrize("columns", [80, 200])
@@ -268,7 +268,7 @@ def test_resume_leaves_completed_members_alone(bench: Bench) -> None:
     assert bench.backprop("resume", "--group", "g", "--state", "stopped,completed").returncode == 0
     assert (bench.state("r0"), bench.state("r1")) == ("queued", "queued")
     bench.backprop("stop", "g")
-    assert "--follow is for one run; these are 2" in refused(bench, 2, "resume", "--follow", "g")
+    assert "--follow takes one run, and these are 2" in refused(bench, 2, "resume", "--follow", "g")
 
 
 def test_running_and_waiting_members_are_stopped_alike(bench: Bench) -> None:

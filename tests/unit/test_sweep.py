@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from backprop.cli.submit.batch_file import read_lines, without_comment
-from backprop.cli.submit.sweep import SweepSpec, Template, read_array, read_grid, read_params
+from backprop.cli.submit.sweep import SweepSpec, Template
+from backprop.cli.submit.sweep_options import read_array, read_grid, read_params
 from backprop.cli.submit.times import read_begin
 from backprop.scheduler.errors import BadCommand
 
@@ -95,9 +96,9 @@ def test_rows_of_files(tmp_path: Path) -> None:
         ("p.csv", "a,b\n1,2\n3\n", "line 3: 1 values for 2 columns"),
         ("p.csv", "a,a\n1,2\n", "line 1: every column"),
         ("p.csv", 'a\n"1\n', "line 2"),
-        ("p.csv", "a\n", "holds no row"),
-        ("p.jsonl", '{"a": 1}\n[1]\n', "line 2 is no JSON object"),
-        ("p.jsonl", '{"a": 1}\n\n{"b": 1}\n', "line 3 does not have the keys of the first one: a, b"),
+        ("p.csv", "a\n", "has no rows"),
+        ("p.jsonl", '{"a": 1}\n[1]\n', "line 2 is not a JSON object"),
+        ("p.jsonl", '{"a": 1}\n\n{"b": 1}\n', "line 3 does not have the keys of the first row: a, b"),
         ("p.jsonl", '{"a": "\\u0000"}\n', "line 1"),
         ("p.txt", "a\n1\n", "ends neither in"),
     ],
