@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from backprop.migrations import step_0001
+from backprop.migrations import step_0001, step_0002
 
 APPLICATION_ID: Final = 0x42505250
 """'BPRP': tells our file from any other SQLite database."""
 
-STEPS: Final[tuple[Sequence[str], ...]] = (step_0001.STATEMENTS,)
+STEPS: Final[tuple[Sequence[str], ...]] = (step_0001.STATEMENTS, step_0002.STATEMENTS)
 LATEST: Final = len(STEPS)
 
 

@@ -129,7 +129,7 @@ class Loop:
             self._back_up()
         self._obey(stop)
         alive = self._tracker.track()
-        self._monitor.look(self._tracker.live())
+        self._monitor.check(self._tracker.live())
         if not stop.asked and not stop.hung_up:
             alive += self._admitter.admit()
         return alive

@@ -102,7 +102,7 @@ def _print(shown: "Overview") -> None:
 
 
 def _starts(shown: "Overview") -> list[tuple[str, str]]:
-    """Why nothing is started now, or until when runs are, where hours are set."""
+    """Return why nothing may start now; else, where hours are set, until when runs may start."""
     from backprop.scheduler.config import active_hours
     from backprop.scheduler.governor import opening
 
@@ -138,13 +138,13 @@ def _gpu_notes(one: "GpuView") -> list[str]:
     from backprop.cli.render.terminal_text import safe
     from backprop.scheduler.governor.model import amount
 
-    notes = [f"{amount(mib)} promised to {run_id}" for run_id, mib in one.promised.items()]
+    notes = [f"{amount(mib)} reserved by {run_id}" for run_id, mib in one.promised.items()]
     if one.gpu.error is not None:
         notes.append(f"not used: {safe(one.gpu.error)}")
     if one.quarantine is not None:
-        notes.append(f"kept aside: {safe(one.quarantine)}")
+        notes.append(f"quarantined: {safe(one.quarantine)}")
     if one.gpu.throttled:
-        notes.append("slowed down by its driver because of heat")
+        notes.append("the driver is throttling it (too hot)")
     if one.idle_because is not None:
         notes.append(f"idle: {safe(one.idle_because)}")
     return notes

@@ -6,8 +6,14 @@ Neither touches what runs: a segment goes on to its end, and a requeued run wait
 from collections.abc import Sequence
 from typing import Final
 
-from backprop.scheduler.config import active_hours as hours
-from backprop.scheduler.config.active_hours import LOCAL_TIME, Local
+from backprop.scheduler.config.active_hours import (
+    LOCAL_TIME,
+    Local,
+    Window,
+    changes_at_s,
+    is_open,
+    parse_all,
+)
 from backprop.scheduler.governor.model import Denial, Rule
 
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -23,8 +29,8 @@ def closed(
     """Why nothing may be started at `now_s` (Unix seconds); None when it may. `active_hours`: as in the settings."""
     if drained is not None:
         return Denial(Rule.DRAINED, None, None, drained_words(drained[0]))
-    windows = hours.parse_all(active_hours)
-    if hours.is_open(windows, now_s, local):
+    windows = parse_all(active_hours)
+    if is_open(windows, now_s, local):
         return None
     told = "; ".join(active_hours)
     return Denial(
@@ -36,10 +42,10 @@ def drained_words(why: str) -> str:
     return f"{DRAINED} ({why}); backprop undrain opens it"
 
 
-def opens_words(windows: Sequence[hours.Window], now_s: float, local: Local = LOCAL_TIME) -> str:
+def opens_words(windows: Sequence[Window], now_s: float, local: Local = LOCAL_TIME) -> str:
     """When that changes which holds now: "opens at 22:00", "closes at Mon 08:00"."""
-    verb = "closes" if hours.is_open(windows, now_s, local) else "opens"
-    at_s = hours.changes_at_s(windows, now_s, local)
+    verb = "closes" if is_open(windows, now_s, local) else "opens"
+    at_s = changes_at_s(windows, now_s, local)
     if at_s is None:
         return f"never {verb}"
     then, now = local(at_s), local(now_s)

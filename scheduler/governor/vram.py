@@ -16,7 +16,7 @@ GPUs draw on that one pool.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from backprop.scheduler.governor.snapshot import Gpu, Snapshot
@@ -31,6 +31,13 @@ PEAK_HOLD_S: Final = 300.0
 PEAK_CONFIRM_S: Final = 10.0
 """Foreign use must last this long to be held as a peak. Without it, the seconds between a run's end and the
 driver's taking its memory back would look like a foreign process, after every segment."""
+
+
+PEAK_STEP_MIB: Final = 64
+"""A peak that moved by less is the same peak."""
+
+PEAK_REFRESH_S: Final = 60.0
+"""A recorded peak that still holds is recorded anew this often, so that others do not take it for over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,31 @@ def hold_peaks(
         old = peaks.get(gpu.uuid)
         held[gpu.uuid] = _carry(old, least, most, pids, now_s, hold_s) if old else _first(least, pids, now_s)
     return held
+
+
+def adopt_peaks(
+    own: Mapping[str, ForeignPeak], recorded: Mapping[str, ForeignPeak]
+) -> dict[str, ForeignPeak]:
+    """Combine what a process remembers with what any process recorded: per GPU, the higher peak counts."""
+    combined = {**recorded, **own}
+    for uuid, peak in recorded.items():
+        if peak.held_mib >= combined[uuid].held_mib + PEAK_STEP_MIB:
+            combined[uuid] = replace(
+                combined[uuid], held_mib=peak.held_mib, held_s=peak.held_s, pids=peak.pids
+            )
+    return combined
+
+
+def is_news(peak: ForeignPeak, recorded: ForeignPeak | None) -> bool:
+    """Return whether `peak` has to be recorded: another amount, none of the recorded
+    processes any more, or a record that grows old."""
+    old_mib = 0 if recorded is None else recorded.held_mib
+    if max(peak.held_mib, old_mib) < PEAK_STEP_MIB:
+        return False
+    if recorded is None or abs(peak.held_mib - old_mib) >= PEAK_STEP_MIB:
+        return True
+    others = bool(peak.pids) and not (peak.pids & recorded.pids)
+    return others or peak.held_s - recorded.held_s >= PEAK_REFRESH_S
 
 
 def _usable_and_free(gpu: Gpu, snapshot: Snapshot, ram_floor_mib: int) -> tuple[int, int] | None:

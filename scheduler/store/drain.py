@@ -23,7 +23,7 @@ def set_drained(database: Database, why: str | None, now_s: float) -> None:
             # A worker gives each its new reason; until then, and without one, none must give the old.
             proxy.execute_sql(
                 "UPDATE runs SET reason = 'queued', waiting = NULL WHERE state = 'queued' AND reason GLOB ?",
-                (f"waits: {DRAINED}*",),
+                (f"*{DRAINED}*",),
             )
         else:
             proxy.execute_sql(

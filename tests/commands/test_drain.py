@@ -39,7 +39,7 @@ def test_the_switch(database: Database) -> None:
     run = add_run(database, "r1")
     with pytest.raises(LostRace, match="the queue was drained meanwhile"):
         claimed(database, run)
-    claims.say_waiting(database, {"r1": ("waits: the queue is drained (another); …", ())})
+    claims.say_waiting(database, {"r1": ("the queue is drained (another); …", ())})
     drain.set_drained(database, None, 7.0)
     assert drain.drained(database) is None
     assert get(database, "r1").reason == "queued"
@@ -70,8 +70,8 @@ def test_what_runs_goes_on_and_nothing_new_starts(bench: Bench) -> None:
     assert bench.backprop("undrain").stdout == "runs are started again\n"
     bench.wait_for(second, "completed")
     said = bench.output()
-    assert "closed      nothing is started: the queue is drained (a new driver)" in said
-    assert "open        runs are started again" in said
+    assert "closed      not starting runs: the queue is drained (a new driver)" in said
+    assert "open        starting runs again" in said
     assert bench.backprop("undrain").stderr == "the queue is not drained\n"
 
 
@@ -146,7 +146,7 @@ def test_outside_active_hours_nothing_starts(bench: Bench) -> None:
     assert "would wait: outside activeHours" in bench.backprop("worker", "--dry-run").stdout
     assert worker.poll() is None, "its hours will come"
     bench.end_worker(worker)
-    assert "closed      nothing is started: outside activeHours" in bench.output()
+    assert "closed      not starting runs: outside activeHours" in bench.output()
     assert bench.worker("--drain", "--active-hours", "always").wait(timeout=60) == 0
     assert bench.state(run) == "completed"
 

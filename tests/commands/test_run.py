@@ -258,7 +258,7 @@ def test_a_dry_run_makes_nothing_and_says_what_would_happen(bench: Bench) -> Non
     assert not bench.home.exists()
     starved = bench.backprop("--dry-run", "run", "--min-free-ram", "60000", "train.py")
     assert starved.returncode == 0
-    assert "fits nowhere: needs 60000.0 GiB of free RAM" in starved.stdout
+    assert "can't run here: needs 60000 GiB of free RAM" in starved.stdout
     refused(bench, 6, "--dry-run", "run", "no.py")
     assert not bench.home.exists()
 
@@ -311,10 +311,10 @@ def test_a_dry_run_leaves_a_home_as_it_is(bench: Bench) -> None:
     for words, done in said.items():
         assert (done.returncode, done.stderr) == (0, ""), words
     outputs = {words[0]: done.stdout for words, done in said.items() if words != ("worker", "-p", "1")}
-    assert "running runs 2, at most 2" in outputs["run"], "behind the two that wait already"
+    assert "waiting for a slot (2 of 2 busy)" in outputs["run"], "behind the two that wait already"
     assert f"{waiting}  waits: would start now" in outputs["worker"]
     one = said["worker", "-p", "1"].stdout
-    assert f"{second}  second: would wait: running runs 1, at most 1" in one
+    assert f"{second}  second: would wait: waiting for a slot (1 of 1 busy)" in one
     assert f"would stop waits ({waiting})" in outputs["stop"]
     assert f"would queue stopped ({stopped}) again" in outputs["resume"]
     assert "would import x" in outputs["import"]
