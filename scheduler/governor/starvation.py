@@ -1,8 +1,9 @@
 """Decides whether a run has waited so long that nothing may pass it any more.
 
 A run that needs much may wait for ever while small ones slip through: each frees a little, and the next small one
-takes it. So after half an hour a run is starving and becomes the head of the line: nothing behind it starts until running runs
-have ended and left room. That holds only for amounts that our own runs take; they cannot give back heat or a full disk.
+takes it. So after half an hour a run is starving and becomes the head of the line: nothing behind it starts until
+running runs have ended and left room. That holds only for amounts that our own runs take; they cannot give back heat or
+a full disk.
 If the run still does not fit once none of ours has been running for a while, other programs have what it waits for: the
 others may pass again, and its wait counts anew. Pure.
 """

@@ -362,6 +362,14 @@ def test_what_is_met_already_is_not_waited_for(bench: Bench) -> None:
     assert bench.column("next", "reason") == "queued"
 
 
+def test_a_dry_run_counts_a_queue_of_any_length(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    assert bench.backprop("run", "-q", *QUIET_LIMITS, "--array", "1-500", "train.py").returncode == 0
+    rows = pairs(bench.backprop("run", "--dry-run", *QUIET_LIMITS, "train.py").stdout)
+    assert rows["ahead of it"] == "500 queued"
+    assert len(bench.backprop("worker", "--dry-run").stdout.splitlines()) == 500
+
+
 def test_a_dry_run_refuses_an_id_that_is_taken(bench: Bench) -> None:
     bench.script("train.py", "print(1)")
     run = bench.queue("train.py")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from backprop.worker.machine.reader import FRESH_S
 from tests.support.fake_gpus import (
+    HOST_IS_FINE,
     QUICK,
     allocated,
     beats,
@@ -160,6 +161,7 @@ def test_a_strangers_pause_is_no_free_space_but_its_end_is(bench: Bench, driver:
         driver.occupy("GPU-aaaa", 20_000, pid)
         run = queue(bench, "--gpu-min-vram", "6000", *HOLD)
         bench.worker(command=impatient(*QUICK, "scheduler.governor.vram.PEAK_CONFIRM_S=0.5"))
+        bench.script("other.py", "print(1)")
         told = wait_for_reason(bench, run, "4.5 of 24 GiB free")
         assert "needs 5.9 GiB; 4.5 of 24 GiB free (19.5 used by other programs)" in told
         assert status(bench)["gpus"][0]["foreign_mib"] == 20_000
@@ -169,6 +171,11 @@ def test_a_strangers_pause_is_no_free_space_but_its_end_is(bench: Bench, driver:
         wait_until(lambda: status(bench)["gpus"][0]["free_mib"] == 24_000)
         time.sleep(2)  # looks enough to start the run, were this free space
         assert bench.state(run) == "queued"
+        # Commands have read the machine once, and know it as well as the worker that has watched it.
+        assert status(bench)["gpus"][0]["foreign_mib"] == 20_000
+        for command in (("run", "--gpu-min-vram", "6000", *HOST_IS_FINE, "other.py"), ("worker",)):
+            forecast = bench.backprop("--dry-run", *command).stdout
+            assert "would wait: GPU 0: needs 5.9 GiB; 4.5 of 24 GiB free" in forecast
     bench.wait_for_log(run, "beat 1", timeout_s=60)
 
 

@@ -68,6 +68,12 @@ def test_a_move_puts_runs_exactly_there(
     assert turns(database) == f"{expected} new", "what comes later stands behind"
 
 
+def test_a_queue_is_read_whole_unless_somebody_asks_for_less(database: Database) -> None:
+    line_up(database, *(f"r{number:04}" for number in range(500)))
+    assert len(queries.queue(database, NOW_S + 1000)) == 500
+    assert len(queries.queue(database, NOW_S + 1000, limit=7)) == 7
+
+
 def test_members_of_a_batch_are_so_close_that_others_make_room(database: Database) -> None:
     """A microsecond apart, which at today's seconds is four steps of a float."""
     line_up(database, *"abcdefgh")
@@ -261,6 +267,8 @@ def test_a_big_run_is_not_passed_for_ever(bench: Bench) -> None:
     small = bench.queue("train.py", "-n", "small")
     wait_until(lambda: f"waiting its turn behind {big} (big)" in str(bench.column(small, "reason")))
     assert "a longer wait" in bench.backprop("why", small).stdout
+    forecast = bench.backprop("run", "--dry-run", *QUIET_LIMITS, "train.py").stdout
+    assert f"would wait: waiting its turn behind {big} (big)" in forecast
     (bench.project / "go").touch()
     bench.wait_for(small, "completed")
     bench.wait_for(big, "completed")
