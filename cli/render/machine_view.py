@@ -23,14 +23,14 @@ from backprop.worker.executor.locks import worker_alive
 from backprop.worker.machine.state import MachineState, read_state
 from backprop.worker.maintenance import disk_usage
 
-LOOK_S: Final = 0.1
-"""For adding up what the home takes: some ten thousand files."""
+MEASURE_S: Final = 0.1
+"""For adding up what the home takes: enough for some ten thousand files."""
 
 
 @dataclass(frozen=True)
 class GpuView:
-    """One GPU. `promised`: run id → MiB. `room`: None when its memory cannot be read. `idle_because`: why nothing of
-    ours runs there although runs are queued."""
+    """One GPU. `promised`: run id → MiB reserved. `room`: None when its memory cannot be read. `idle_because`: why none of
+    our runs is there although runs are queued."""
 
     gpu: Gpu
     room: Room | None
@@ -42,8 +42,9 @@ class GpuView:
 
 @dataclass(frozen=True)
 class Overview:
-    """`warnings`: what takes too much disk, in words. `drained`: why and since when. `active_hours`: as the settings of
-    this directory have them; a worker may have been told others. `closed`: why nothing is started now, in words."""
+    """What `status` shows. `alive`: live segments. `warnings`: what takes too much disk, in words. `drained`: why and
+    since when. `active_hours`: of the settings of this directory; a worker may have others. `closed`: why nothing may
+    start now, in words."""
 
     home: Home
     snapshot: Snapshot
@@ -59,7 +60,7 @@ class Overview:
 
 
 def overview(home: Home, database: Database | None, snapshot: Snapshot, settings: Settings) -> Overview:
-    """Put together what is known now. `database` None: nothing was ever queued."""
+    """Put together what is known now. `database` None: nothing was ever queued. Raises DatabaseBusy."""
     state = read_state(database, snapshot, LocalExecutor(home), settings, Clock())
     if database is None:
         gpus = [_gpu(gpu, state, settings, None) for gpu in snapshot.gpus]
@@ -74,7 +75,7 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
         counts=queries.state_counts(database),
         live=queries.live_runs(database),
         alive=state.segments,
-        warnings=disk_usage.look(home, LOOK_S).sentences(),
+        warnings=disk_usage.look(home, MEASURE_S).sentences(),
         drained=state.opening.drained,
         active_hours=settings.active_hours or (),
         closed=_closed(state, first),
@@ -90,21 +91,21 @@ def _closed(state: MachineState, first: RunRecord | None) -> str | None:
 
 
 def view(shown: Overview) -> dict[str, Any]:
-    """As JSON values. See docs/json.md."""
+    """Return JSON values, see docs/json.md."""
     return {
         "home": str(shown.home.root),
         "host": msgspec.to_builtins(shown.snapshot.host),
         "gpu_source": shown.snapshot.source,
         "gpu_problem": shown.snapshot.problem,
-        "gpus": [_gpu_json(one) for one in shown.gpus],
+        "gpus": [_gpu_json(gpu) for gpu in shown.gpus],
         "workers": [
             {
-                "id": one.id,
-                "pid": one.pid,
-                "max_parallel": one.max_parallel,
-                "started_at": iso(one.started_at_s),
+                "id": worker.id,
+                "pid": worker.pid,
+                "max_parallel": worker.max_parallel,
+                "started_at": iso(worker.started_at_s),
             }
-            for one in shown.workers
+            for worker in shown.workers
         ],
         "queue": {state.value: count for state, count in shown.counts.items()},
         "running": [
@@ -145,21 +146,21 @@ def _gpu(gpu: Gpu, state: MachineState, settings: Settings, idle: str | None) ->
     )
 
 
-def _gpu_json(one: GpuView) -> dict[str, Any]:
-    gpu: dict[str, Any] = msgspec.to_builtins(one.gpu)
+def _gpu_json(shown: GpuView) -> dict[str, Any]:
+    gpu: dict[str, Any] = msgspec.to_builtins(shown.gpu)
     gpu.pop("used_by_pid")
     return gpu | {
-        "limit_c": one.limit_c,
-        "promised_to": one.promised,
-        "foreign_mib": None if one.room is None else one.room.foreign_mib,
-        "available_mib": None if one.room is None else one.room.available_mib,
-        "quarantine": one.quarantine,
-        "idle_because": one.idle_because,
+        "limit_c": shown.limit_c,
+        "promised_to": shown.promised,
+        "foreign_mib": None if shown.room is None else shown.room.foreign_mib,
+        "available_mib": None if shown.room is None else shown.room.available_mib,
+        "quarantine": shown.quarantine,
+        "idle_because": shown.idle_because,
     }
 
 
 def _why_idle(gpu: Gpu, first: RunRecord | None, worker_is_there: bool) -> str | None:
-    """What the run at the head of the queue waits for, as far as it concerns this GPU."""
+    """Return what the run at the head of the queue waits for, as far as it concerns this GPU."""
     if first is None:
         return None
     if not worker_is_there:

@@ -30,7 +30,7 @@ from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.worker.clock import Clock
 from backprop.worker.executor.base import Executor
-from backprop.worker.machine.gpu_usage import Trees, Usage, trees_of, use_by_trees
+from backprop.worker.machine.gpu_usage import Processes, Usage, processes_of, usage_of
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class MachineState:
     snapshot: Snapshot
     serial: int
     segments: list[SegmentRecord]
-    processes: Trees
+    processes: Processes
     usage: Usage
     reservations: list[Reservation]
     peaks: dict[str, ForeignPeak]
@@ -97,8 +97,8 @@ def read_state(
     Raises DatabaseBusy."""
     remembered = remembered or Remembered()
     serial, segments = queries.live_segments(database) if database is not None else (0, [])
-    processes = trees_of(segments, snapshot, executor)
-    usage = use_by_trees(segments, snapshot, processes)
+    processes = processes_of(segments, snapshot, executor)
+    usage = usage_of(segments, snapshot, processes)
     reservations = reservations_of(segments, usage, clock.wall_s())
     recorded: dict[str, ForeignPeak] = {}
     quarantined = dict(remembered.quarantined)
