@@ -29,8 +29,8 @@ MEASURE_S: Final = 0.1
 
 @dataclass(frozen=True)
 class GpuView:
-    """One GPU. `promised`: run id → MiB reserved. `room`: None when its memory cannot be read. `idle_because`: why none of
-    our runs is there although runs are queued."""
+    """One GPU. `promised`: run id → MiB reserved. `room`: None when its memory cannot be read. `idle_because`: why
+    none of our runs is there although runs are queued."""
 
     gpu: Gpu
     room: Room | None

@@ -22,15 +22,15 @@ from typing import Final
 from backprop.scheduler.governor.snapshot import Gpu, Snapshot
 
 SETTLE_S: Final = 120.0
-"""A run that has not touched the GPU by then counts as settled. Importing torch and building a data set can take most of
-a minute on a cold disk; judged, not measured."""
+"""A run that has not touched the GPU by then counts as settled. Importing torch and building a data set can take most
+of a minute on a cold disk; judged, not measured."""
 
 PEAK_HOLD_S: Final = 300.0
 """How long a foreign peak counts after it was last reached, while the process that made it may still live."""
 
 PEAK_CONFIRM_S: Final = 10.0
-"""Foreign use must last this long to be held as a peak. Otherwise the seconds between a run's end and the driver's taking
-its memory back would look like a foreign process, after every segment."""
+"""Foreign use must last this long to be held as a peak. Otherwise the seconds between a run's end and the driver's
+taking its memory back would look like a foreign process, after every segment."""
 
 
 PEAK_STEP_MIB: Final = 64
