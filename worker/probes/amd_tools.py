@@ -103,7 +103,7 @@ def _find(values: Mapping[str, Any], pattern: str) -> Any | None:
 
 
 def _quantity(value: Any, *, in_mib: bool = False) -> int | None:
-    """Read a number given as 12, "12", "12.0", or {"value": 12, "unit": "MB"}; else None, as for "N/A"."""
+    """Read a number: 12, "12", "12.0", or {"value": 12, "unit": "MB"}. None for anything else, such as "N/A"."""
     unit = "MB"
     if isinstance(value, dict):
         unit = str(_dict(value).get("unit", unit))

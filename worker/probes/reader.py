@@ -77,7 +77,7 @@ class Reader:
         return nvidia if nvidia.problem else amd
 
     def _nvidia(self) -> Reading:
-        """Read by NVML, else nvidia-smi. A driver that is missing or lists no GPU is a problem only if a GPU is there."""
+        """Read by NVML, else nvidia-smi. A missing driver, or one that lists no GPU, matters only if a GPU is there."""
         try:
             reading = self._nvml.read()
         except NoNvmlError as error:
