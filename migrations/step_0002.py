@@ -1,7 +1,8 @@
-"""Schema 2: a run that stays queued although a dependency of it failed names that parent in a column of its own.
+"""Schema 2: a column for a waiting run's failed parent, and a table for the peaks of other programs.
 
 Schema 1 kept the parent in the run's reason alone: "waited for 3fa2 to complete, which has failed; kept: backprop
-resume 3fa2". The last word is taken from there, where it is a parent of the run.
+resume 3fa2". The last word is taken from there, where it is a parent of the run. What other programs were last seen
+to use of each GPU was known to one worker alone.
 """
 
 STATEMENTS = (
@@ -14,5 +15,13 @@ STATEMENTS = (
     WHERE state IN ('queued', 'held') AND segment = 0 AND instr(reason, '; kept: backprop resume ') > 0
         AND substr(reason, instr(reason, '; kept: backprop resume ') + 24) IN
             (SELECT parent_id FROM dependencies WHERE run_id = runs.id)
+    """,
+    """
+    CREATE TABLE foreign_peaks (
+        gpu_uuid TEXT NOT NULL PRIMARY KEY,
+        mib INTEGER NOT NULL,
+        pids TEXT NOT NULL,
+        at_s REAL NOT NULL
+    )
     """,
 )

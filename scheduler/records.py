@@ -169,6 +169,16 @@ class QuarantineRecord(msgspec.Struct, frozen=True, kw_only=True):
     since_s: float
 
 
+class ForeignPeakRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The most that other programs were lately seen to use of a GPU. `pids`: of the processes on the GPU then; empty
+    when the driver lists none. `at_s`: when that much was last in use, Unix seconds."""
+
+    gpu_uuid: str
+    mib: int
+    pids: tuple[int, ...]
+    at_s: float
+
+
 class SampleRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One reading kept for reports: of the host (`gpu_uuid` None, `free_mib` is RAM) or of a GPU (VRAM)."""
 

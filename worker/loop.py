@@ -149,7 +149,7 @@ class Loop:
         self._back_up()
 
     def _watch_running(self) -> None:
-        self._monitor.look(self._tracker.live())
+        self._monitor.check(self._tracker.live())
 
     def _admit_queued(self) -> int:
         return self._admitter.admit()

@@ -1,4 +1,4 @@
-"""`backprop status`: the machine, the workers and the queue at a glance; with RUN, the same as `show`."""
+"""`backprop status`: shows the machine, the workers and the queue at a glance; with RUN, the same as `show`."""
 
 import sys
 import time
@@ -31,10 +31,10 @@ def command(run: str | None, as_json: bool, watch: bool) -> None:
     from backprop.worker.machine.reader import OneOffReader
 
     home, database = open_existing()
-    machine = OneOffReader(home)
+    reader = OneOffReader(home)
     try:
         while True:
-            shown = overview(home, database, machine.look(), machine.settings)
+            shown = overview(home, database, reader.read(), reader.settings)
             if watch and is_terminal(sys.stdout):
                 click.clear()
             if as_json:
@@ -46,7 +46,7 @@ def command(run: str | None, as_json: bool, watch: bool) -> None:
             sys.stdout.flush()
             time.sleep(REFRESH_S)
     finally:
-        machine.close()
+        reader.close()
 
 
 def _print(shown: "Overview") -> None:
@@ -62,8 +62,8 @@ def _print(shown: "Overview") -> None:
         f"none can be read: {snapshot.problem}" if snapshot.problem else "none here: GPU rules do not apply"
     )
     workers = [
-        f"{one.id}, pid {one.pid}, at most {one.max_parallel} runs, since {clock(one.started_at_s)}"
-        for one in shown.workers
+        f"{worker.id}, pid {worker.pid}, at most {worker.max_parallel} runs, since {clock(worker.started_at_s)}"
+        for worker in shown.workers
     ] or ["none is running; start one with: backprop worker"]
     print_pairs(
         [
@@ -80,13 +80,13 @@ def _print(shown: "Overview") -> None:
     if shown.gpus:
         click.echo()
         columns = ("GPU", "FREE", "TOTAL", "PROMISED", "FOREIGN", "TEMP", "LIMIT", "UTIL", "NAME")
-        print_table(columns, [_gpu_row(one) for one in shown.gpus], columns[:-1])
-        for one in shown.gpus:
-            for line in _gpu_notes(one):
-                click.echo(f"  GPU {one.gpu.index}: {line}")
+        print_table(columns, [_gpu_row(view) for view in shown.gpus], columns[:-1])
+        for view in shown.gpus:
+            for line in _gpu_notes(view):
+                click.echo(f"  GPU {view.gpu.index}: {line}")
     if shown.live:
         click.echo()
-        promised = {one.run_id: one.promised_mib for one in shown.alive}
+        promised = {segment.run_id: segment.promised_mib for segment in shown.alive}
         rows = [
             (
                 run.id,
@@ -102,7 +102,7 @@ def _print(shown: "Overview") -> None:
 
 
 def _starts(shown: "Overview") -> list[tuple[str, str]]:
-    """Why nothing is started now, or until when runs are, where hours are set."""
+    """Return why nothing may start now; else, where hours are set, until when runs may start."""
     from backprop.scheduler.config import active_hours
     from backprop.scheduler.governor import opening
 
@@ -119,34 +119,34 @@ def _starts(shown: "Overview") -> list[tuple[str, str]]:
     ]
 
 
-def _gpu_row(one: "GpuView") -> tuple[str, ...]:
-    gpu = one.gpu
+def _gpu_row(view: "GpuView") -> tuple[str, ...]:
+    gpu = view.gpu
     return (
         str(gpu.index),
         _mib(gpu.free_mib),
         _mib(gpu.total_mib),
-        _mib(sum(one.promised.values())) if one.promised else "-",
-        "-" if one.room is None or not one.room.foreign_mib else _mib(one.room.foreign_mib),
+        _mib(sum(view.promised.values())) if view.promised else "-",
+        "-" if view.room is None or not view.room.foreign_mib else _mib(view.room.foreign_mib),
         "-" if gpu.temp_c is None else f"{gpu.temp_c} °C",
-        f"{one.limit_c} °C",
+        f"{view.limit_c} °C",
         "-" if gpu.utilisation_pct is None else f"{gpu.utilisation_pct} %",
         gpu.name,
     )
 
 
-def _gpu_notes(one: "GpuView") -> list[str]:
+def _gpu_notes(view: "GpuView") -> list[str]:
     from backprop.cli.render.terminal_text import safe
     from backprop.scheduler.governor.model import amount
 
-    notes = [f"{amount(mib)} promised to {run_id}" for run_id, mib in one.promised.items()]
-    if one.gpu.error is not None:
-        notes.append(f"not used: {safe(one.gpu.error)}")
-    if one.quarantine is not None:
-        notes.append(f"kept aside: {safe(one.quarantine)}")
-    if one.gpu.throttled:
-        notes.append("slowed down by its driver because of heat")
-    if one.idle_because is not None:
-        notes.append(f"idle: {safe(one.idle_because)}")
+    notes = [f"{amount(mib)} reserved by {run_id}" for run_id, mib in view.promised.items()]
+    if view.gpu.error is not None:
+        notes.append(f"not used: {safe(view.gpu.error)}")
+    if view.quarantine is not None:
+        notes.append(f"quarantined: {safe(view.quarantine)}")
+    if view.gpu.throttled:
+        notes.append("the driver is throttling it (too hot)")
+    if view.idle_because is not None:
+        notes.append(f"idle: {safe(view.idle_because)}")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""`backprop why RUN`: each rule that keeps a run waiting, what it needs, what is there, and since when."""
+"""`backprop why RUN`: shows each rule that refuses a waiting run: what it needs, what there is, and since when."""
 
 import time
 from typing import TYPE_CHECKING, Any
@@ -24,24 +24,24 @@ def command(run: str, as_json: bool) -> None:
     from backprop.worker.executor.locks import worker_alive
 
     home, database = need_existing()
-    found = queries.find_run(database, run)
-    alive = any(worker_alive(home.locks, one.id) for one in queries.workers(database))
-    before = start_conditions.reasons(database, found, time.time(), clock)
+    record = queries.find_run(database, run)
+    alive = any(worker_alive(home.locks, worker.id) for worker in queries.workers(database))
+    before = start_conditions.reasons(database, record, time.time(), clock)
     if as_json:
         print_json(
             {
-                "id": found.id,
-                "state": found.state.value,
-                "reason": found.reason,
+                "id": record.id,
+                "state": record.state.value,
+                "reason": record.reason,
                 "worker_alive": alive,
-                "not_before": iso(found.not_before_s or None),
+                "not_before": iso(record.not_before_s or None),
                 "waits": before,
-                "rules": [_rule_view(one) for one in found.waiting],
+                "rules": [_rule_view(rule) for rule in record.waiting],
             }
         )
         return
-    click.echo(f"{found.id} {safe(found.name)} is {found.state}: {safe(found.reason)}")
-    if found.state is not State.QUEUED:
+    click.echo(f"{record.id} {safe(record.name)} is {record.state}: {safe(record.reason)}")
+    if record.state is not State.QUEUED:
         return
     for line in before:
         click.echo(safe(line))
@@ -49,8 +49,8 @@ def command(run: str, as_json: bool) -> None:
         click.echo("no worker is running; start one with: backprop worker")
     if before or not alive:
         return
-    if found.waiting:
-        _print_rules(found)
+    if record.waiting:
+        _print_rules(record)
     else:
         click.echo("no worker has judged it yet; ask again in a moment")
 
@@ -62,30 +62,30 @@ def _print_rules(run: "RunRecord") -> None:
     now_s = time.time()
     rows = [
         (
-            one.rule,
-            "-" if one.gpu_index is None else str(one.gpu_index),
-            _amount(one.needed),
-            _amount(one.present),
-            duration(max(now_s - one.since_s, 0.0)),
-            one.text,
+            rule.rule,
+            "-" if rule.gpu_index is None else str(rule.gpu_index),
+            _amount(rule.needed),
+            _amount(rule.present),
+            duration(max(now_s - rule.since_s, 0.0)),
+            rule.text,
         )
-        for one in run.waiting
+        for rule in run.waiting
     ]
     print_table(
         ("RULE", "GPU", "NEEDED", "PRESENT", "SINCE", "IN WORDS"), rows, ("GPU", "NEEDED", "PRESENT", "SINCE")
     )
 
 
-def _rule_view(one: "Waiting") -> dict[str, Any]:
+def _rule_view(rule: "Waiting") -> dict[str, Any]:
     from backprop.cli.render.json_views import iso
 
     return {
-        "rule": one.rule,
-        "gpu_index": one.gpu_index,
-        "needed": one.needed,
-        "present": one.present,
-        "since": iso(one.since_s),
-        "text": one.text,
+        "rule": rule.rule,
+        "gpu_index": rule.gpu_index,
+        "needed": rule.needed,
+        "present": rule.present,
+        "since": iso(rule.since_s),
+        "text": rule.text,
     }
 
 

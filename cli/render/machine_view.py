@@ -1,4 +1,4 @@
-"""Machine, workers and queue put together: what `status` shows, and the same as JSON."""
+"""Puts machine, workers and queue together: what `status` shows, and the same as JSON."""
 
 import time
 from dataclasses import dataclass
@@ -8,29 +8,29 @@ import msgspec
 
 from backprop.cli.render.json_views import iso
 from backprop.scheduler.config.settings import Settings
-from backprop.scheduler.governor import need, opening
+from backprop.scheduler.governor import opening
 from backprop.scheduler.governor.model import Limits, Rule, heat_limit_c
 from backprop.scheduler.governor.snapshot import Gpu, Snapshot
-from backprop.scheduler.governor.vram import Room, room
+from backprop.scheduler.governor.vram import Room
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.records import RunRecord, SegmentRecord, WorkerRecord
-from backprop.scheduler.store import drain, gpu_history
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
+from backprop.worker.clock import Clock
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.executor.locks import worker_alive
-from backprop.worker.machine.gpu_usage import Usage, usage_of
+from backprop.worker.machine.state import MachineState, read_state
 from backprop.worker.maintenance import disk_usage
 
-LOOK_S: Final = 0.1
-"""For adding up what the home takes: some ten thousand files."""
+MEASURE_S: Final = 0.1
+"""For adding up what the home takes: enough for some ten thousand files."""
 
 
 @dataclass(frozen=True)
 class GpuView:
-    """One GPU. `promised`: run id → MiB. `room`: None when its memory cannot be read. `idle_because`: why nothing of
-    ours runs there although runs are queued."""
+    """One GPU. `promised`: run id → MiB reserved. `room`: None when its memory cannot be read. `idle_because`: why
+    none of our runs is there although runs are queued."""
 
     gpu: Gpu
     room: Room | None
@@ -42,8 +42,9 @@ class GpuView:
 
 @dataclass(frozen=True)
 class Overview:
-    """`warnings`: what takes too much disk, in words. `drained`: why and since when. `active_hours`: as the settings of
-    this directory have them; a worker may have been told others. `closed`: why nothing is started now, in words."""
+    """What `status` shows. `alive`: live segments. `warnings`: what takes too much disk, in words. `drained`: why and
+    since when. `active_hours`: of the settings of this directory; a worker may have others. `closed`: why nothing may
+    start now, in words."""
 
     home: Home
     snapshot: Snapshot
@@ -59,72 +60,52 @@ class Overview:
 
 
 def overview(home: Home, database: Database | None, snapshot: Snapshot, settings: Settings) -> Overview:
-    """Put together what is known now. `database` None: nothing was ever queued."""
+    """Put together what is known now. `database` None: nothing was ever queued. Raises DatabaseBusy."""
+    state = read_state(database, snapshot, LocalExecutor(home), settings, Clock())
     if database is None:
-        gpus = [_gpu(gpu, None, [], settings, None, None) for gpu in snapshot.gpus]
+        gpus = [_gpu(gpu, state, settings, None) for gpu in snapshot.gpus]
         return Overview(home, snapshot, gpus, [], {}, [], [], [])
-    workers = [one for one in queries.workers(database) if worker_alive(home.locks, one.id)]
-    alive = queries.live_segments(database)[1]
-    usage: Usage = usage_of(alive, snapshot, LocalExecutor(home)) if snapshot.gpus else {}
-    reservations = need.reservations_of(alive, usage, time.time())
-    kept_aside = {one.gpu_uuid: one.reason for one in gpu_history.quarantined(database)}
+    workers = [worker for worker in queries.workers(database) if worker_alive(home.locks, worker.id)]
     first = next(iter(queries.queue(database, time.time(), 1)), None)
-    gpus = [
-        _gpu(
-            gpu,
-            room(gpu, snapshot, reservations),
-            [one for one in alive if gpu.uuid in one.gpu_uuids],
-            settings,
-            kept_aside.get(gpu.uuid),
-            _why_idle(gpu, first, bool(workers)),
-        )
-        for gpu in snapshot.gpus
-    ]
-    counts = queries.state_counts(database)
-    warnings = disk_usage.measure(home, LOOK_S).sentences()
-    drained, active_hours = drain.drained(database), settings.active_hours or ()
     return Overview(
-        home,
-        snapshot,
-        gpus,
-        workers,
-        counts,
-        queries.live_runs(database),
-        alive,
-        warnings,
-        drained,
-        active_hours,
-        _closed(drained, active_hours, first),
+        home=home,
+        snapshot=snapshot,
+        gpus=[_gpu(gpu, state, settings, _why_idle(gpu, first, bool(workers))) for gpu in snapshot.gpus],
+        workers=workers,
+        counts=queries.state_counts(database),
+        live=queries.live_runs(database),
+        alive=state.segments,
+        warnings=disk_usage.measure(home, MEASURE_S).sentences(),
+        drained=state.opening.drained,
+        active_hours=settings.active_hours or (),
+        closed=_closed(state, first),
     )
 
 
-def _closed(
-    drained: opening.Drained | None, active_hours: tuple[str, ...], first: RunRecord | None
-) -> str | None:
-    """By the settings here, else as a worker with others has told the first run of the queue."""
-    denial = opening.closed(drained, active_hours, time.time())
-    if denial is not None:
-        return denial.text
-    told = first.waiting if first is not None else ()
-    return next((one.text for one in told if one.rule == Rule.HOURS), None)
+def _closed(state: MachineState, first: RunRecord | None) -> str | None:
+    """By the settings here, else as a worker with other settings recorded it for the first run of the queue."""
+    if state.opening.closed is not None:
+        return state.opening.closed.text
+    rules = first.waiting if first is not None else ()
+    return next((rule.text for rule in rules if rule.rule == Rule.HOURS), None)
 
 
 def view(shown: Overview) -> dict[str, Any]:
-    """As JSON values. See docs/json.md."""
+    """Return JSON values, see docs/json.md."""
     return {
         "home": str(shown.home.root),
         "host": msgspec.to_builtins(shown.snapshot.host),
         "gpu_source": shown.snapshot.source,
         "gpu_problem": shown.snapshot.problem,
-        "gpus": [_gpu_json(one) for one in shown.gpus],
+        "gpus": [_gpu_json(gpu) for gpu in shown.gpus],
         "workers": [
             {
-                "id": one.id,
-                "pid": one.pid,
-                "max_parallel": one.max_parallel,
-                "started_at": iso(one.started_at_s),
+                "id": worker.id,
+                "pid": worker.pid,
+                "max_parallel": worker.max_parallel,
+                "started_at": iso(worker.started_at_s),
             }
-            for one in shown.workers
+            for worker in shown.workers
         ],
         "queue": {state.value: count for state, count in shown.counts.items()},
         "running": [
@@ -144,14 +125,7 @@ def view(shown: Overview) -> dict[str, Any]:
     }
 
 
-def _gpu(
-    gpu: Gpu,
-    memory: Room | None,
-    here: list[SegmentRecord],
-    settings: Settings,
-    quarantine: str | None,
-    idle: str | None,
-) -> GpuView:
+def _gpu(gpu: Gpu, state: MachineState, settings: Settings, idle: str | None) -> GpuView:
     limits = Limits(
         max_parallel=1,
         min_free_ram_mib=0,
@@ -159,30 +133,39 @@ def _gpu(
         min_free_disk_mib=0,
         gpu_max_temp_c=settings.gpu_max_temp_c,
     )
-    promised = {one.run_id: one.promised_mib for one in here}
-    return GpuView(gpu, memory, promised, heat_limit_c(limits, gpu), quarantine, None if here else idle)
+    promised = {
+        segment.run_id: segment.promised_mib for segment in state.segments if gpu.uuid in segment.gpu_uuids
+    }
+    return GpuView(
+        gpu=gpu,
+        room=state.room(gpu),
+        promised=promised,
+        limit_c=heat_limit_c(limits, gpu),
+        quarantine=state.quarantined.get(gpu.uuid),
+        idle_because=None if promised else idle,
+    )
 
 
-def _gpu_json(one: GpuView) -> dict[str, Any]:
-    gpu: dict[str, Any] = msgspec.to_builtins(one.gpu)
+def _gpu_json(shown: GpuView) -> dict[str, Any]:
+    gpu: dict[str, Any] = msgspec.to_builtins(shown.gpu)
     gpu.pop("used_by_pid")
     return gpu | {
-        "limit_c": one.limit_c,
-        "promised_to": one.promised,
-        "foreign_mib": None if one.room is None else one.room.foreign_mib,
-        "available_mib": None if one.room is None else one.room.available_mib,
-        "quarantine": one.quarantine,
-        "idle_because": one.idle_because,
+        "limit_c": shown.limit_c,
+        "promised_to": shown.promised,
+        "foreign_mib": None if shown.room is None else shown.room.foreign_mib,
+        "available_mib": None if shown.room is None else shown.room.available_mib,
+        "quarantine": shown.quarantine,
+        "idle_because": shown.idle_because,
     }
 
 
 def _why_idle(gpu: Gpu, first: RunRecord | None, worker_is_there: bool) -> str | None:
-    """What the run at the head of the queue waits for, as far as it concerns this GPU."""
+    """Return what the run at the head of the queue waits for, as far as it concerns this GPU."""
     if first is None:
         return None
     if not worker_is_there:
         return "no worker is running"
-    rules = [one for one in first.waiting if one.gpu_index in (None, gpu.index)]
+    rules = [rule for rule in first.waiting if rule.gpu_index in (None, gpu.index)]
     if not rules:
         return None
-    return f"{first.id} waits: " + "; ".join(one.text.removeprefix(f"GPU {gpu.index}: ") for one in rules)
+    return f"{first.id} is next: " + "; ".join(rule.text.removeprefix(f"GPU {gpu.index}: ") for rule in rules)

@@ -1,4 +1,4 @@
-"""What would happen? The same rules on the same readings, and nothing written."""
+"""Prints what would happen, judged as a worker would judge it on the same state of the machine. Writes nothing."""
 
 import time
 from collections.abc import Collection
@@ -13,18 +13,21 @@ from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit import recipe_view
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.errors import BadCommand
-from backprop.scheduler.governor import need as terms
-from backprop.scheduler.governor import opening
-from backprop.scheduler.governor.decide import Reservation, decide
+from backprop.scheduler.governor import starvation
+from backprop.scheduler.governor.decide import Decision, Need
 from backprop.scheduler.home.layout import Home
+from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import QueuePosition, RunSpec
-from backprop.scheduler.store import drain, gpu_history
+from backprop.scheduler.store import gpu_history
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import enqueue
+from backprop.worker.admission.judge import Judge
+from backprop.worker.admission.waiting_reasons import Starving, head_of_line, recorded_since
+from backprop.worker.clock import Clock
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.executor.locks import worker_alive
-from backprop.worker.machine.gpu_usage import Usage, usage_of
 from backprop.worker.machine.reader import read_machine
+from backprop.worker.machine.state import read_state
 
 if TYPE_CHECKING:
     from backprop.cli.submit.submission import Submission
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def describe_start(wanted: "Submission", home: Home, place: QueuePosition, met: Collection[str]) -> int:
-    """Print what `run` would queue and what the governor says of it now, behind what is queued already."""
+    """Print what `run` would queue, and whether it could start now, behind the runs that are queued already."""
     _, database = open_existing()
     if (
         wanted.run_id is not None
@@ -40,10 +43,10 @@ def describe_start(wanted: "Submission", home: Home, place: QueuePosition, met: 
         and queries.run_by_id(database, wanted.run_id) is not None
     ):
         raise BadCommand(enqueue.id_taken([wanted.run_id]))
-    judge = _Judge(home, database, wanted.settings)
+    forecast = _Forecast(home, database, wanted.settings)
     ahead = queries.queue(database, time.time()) if database is not None else []
     for run in ahead:
-        judge.verdict(run.id, run.spec, run.need_mib)
+        forecast.of_queued(run)
     spec = wanted.spec
     waits = place.held or enqueue.conditions(place, met)
     ends = [f"{spec.max_segments} segments"] if spec.max_segments else []
@@ -62,7 +65,7 @@ def describe_start(wanted: "Submission", home: Home, place: QueuePosition, met: 
             ("on a resume", recipe_view.resume_text(spec)),
             *_place(place, met),
             ("ahead of it", f"{len(ahead)} queued" if ahead else "nothing"),
-            ("governor", judge.verdict("", spec, when="then" if waits else "now")),
+            ("governor", forecast.of_new(spec, when="then" if waits else "now")),
         ]
     )
     return 0
@@ -73,23 +76,23 @@ def _command(wanted: "Submission") -> list[tuple[str, str]]:
 
 
 def _at_most(home: Home, database: "Database | None") -> int | None:
-    """The most runs that one of the workers here lets run at once; None where there is none."""
+    """Return how many runs at once the most generous living worker allows; None when no worker is running."""
     if database is None:
         return None
-    alive = [one for one in queries.workers(database) if worker_alive(home.locks, one.id)]
-    return max((one.max_parallel for one in alive), default=None)
+    alive = [worker for worker in queries.workers(database) if worker_alive(home.locks, worker.id)]
+    return max((worker.max_parallel for worker in alive), default=None)
 
 
 def _place(place: QueuePosition, met: Collection[str]) -> list[tuple[str, str]]:
-    """What the governor does not know of: it says what the machine has room for, not whose turn it is."""
-    found = [("group", place.group)] if place.group is not None else []
-    found += [("priority", str(place.priority))] if place.priority else []
-    found += [("held", "until: backprop release")] if place.held else []
-    return found + enqueue.conditions(place, met)
+    """Return what the governor does not know: it says what the machine has room for, not whose turn it is."""
+    pairs = [("group", place.group)] if place.group is not None else []
+    pairs += [("priority", str(place.priority))] if place.priority else []
+    pairs += [("held", "until: backprop release")] if place.held else []
+    return pairs + enqueue.conditions(place, met)
 
 
 def describe_drill(wanted: "Submission", home: Home, seconds: float) -> int:
-    """Print what `drill` would do and what the governor says of it now."""
+    """Print what `drill` would do, and whether it could start now."""
     _, database = open_existing()
     spec = wanted.spec
     print_pairs(
@@ -103,7 +106,7 @@ def describe_drill(wanted: "Submission", home: Home, seconds: float) -> int:
             ("after it", "nothing of it is left but what the script writes"),
             *recipe_view.pairs(spec),
             ("on a resume", recipe_view.resume_text(spec)),
-            ("governor", _Judge(home, database, wanted.settings).verdict("", spec)),
+            ("governor", _Forecast(home, database, wanted.settings).of_new(spec)),
         ]
     )
     return 0
@@ -116,57 +119,58 @@ def describe_queue(home: Home, settings: Settings) -> int:
     if not runs:
         click.echo("nothing is queued that may start now")
         return 0
-    judge = _Judge(home, database, settings)
+    forecast = _Forecast(home, database, settings)
     for run in runs:
-        click.echo(f"{run.id}  {safe(run.name)}: {safe(judge.verdict(run.id, run.spec, run.need_mib))}")
+        click.echo(f"{run.id}  {safe(run.name)}: {safe(forecast.of_queued(run))}")
     return 0
 
 
-class _Judge:
-    """The governor on one look at the machine. What it admits counts against what it is asked next."""
+class _Forecast:
+    """Judges runs in the order of the queue on one reading of the machine, as a worker's admission does."""
 
     def __init__(self, home: Home, database: "Database | None", settings: Settings) -> None:
         self._database = database
         at_most = _at_most(home, database)
-        self._settings = (
-            settings if at_most is None else msgspec.structs.replace(settings, max_parallel=at_most)
+        snapshot = read_machine(home, settings)
+        self._state = read_state(database, snapshot, LocalExecutor(home), settings, Clock())
+        self._judge = Judge(
+            self._state,
+            settings if at_most is None else msgspec.structs.replace(settings, max_parallel=at_most),
         )
-        self._snapshot = snapshot = read_machine(home, settings)
-        alive = queries.live_segments(database)[1] if database is not None else []
-        usage: Usage = usage_of(alive, snapshot, LocalExecutor(home)) if snapshot.gpus else {}
-        self._reservations = terms.reservations_of(alive, usage, time.time())
-        self._running = len(alive)
-        kept_aside = gpu_history.quarantined(database) if database is not None and snapshot.gpus else []
-        self._quarantined = {one.gpu_uuid: one.reason for one in kept_aside}
-        drained = drain.drained(database) if database is not None else None
-        self._closed = opening.closed(drained, settings.active_hours or (), time.time())
+        self._starving: Starving | None = None
+        self._learned: dict[str, int | None] = {}
 
-    def verdict(self, run_id: str, spec: RunSpec, raised_mib: int | None = None, when: str = "now") -> str:
-        """In words. `run_id`: empty for a run that is not queued yet. `when`: it would start if nothing refuses it."""
-        snapshot, database = self._snapshot, self._database
-        learns = database is not None and bool(snapshot.gpus)
-        learned_mib = gpu_history.learned_mib(database, run_id, spec) if database and learns else None
-        need = terms.need_of(spec, snapshot, learned_mib, raised_mib)
-        limits = terms.limits_of(spec, self._settings)
-        decision = decide(need, limits, snapshot, self._reservations, self._running, self._quarantined)
+    def of_queued(self, run: RunRecord) -> str:
+        """Say whether a queued run would start now, and count it if so."""
+        need, decision = self._judge.judge(run.spec, self._learned_mib(run.spec, run), run.need_mib)
+        if not decision.admitted and self._starving is None and self._state.segments:
+            self._starving = head_of_line(run, decision, recorded_since(run), time.time())
+        return self._say(run.id, need, decision, "now")
+
+    def of_new(self, spec: RunSpec, when: str = "now") -> str:
+        """Say whether a run that is not queued yet would start. `when`: it would if nothing refuses it."""
+        need, decision = self._judge.judge(spec, self._learned_mib(spec), None)
+        return self._say("", need, decision, when)
+
+    def _say(self, run_id: str, need: Need, decision: Decision, when: str) -> str:
         if decision.infeasible is not None:
-            return f"fits nowhere: {decision.infeasible}"
+            return decision.sentence()
         if not decision.admitted:
             return f"would wait: {decision.sentence()}"
-        if self._closed is not None:
-            return f"would wait: {self._closed.sentence()}"
-        self._running += 1
-        self._reservations += [
-            Reservation(
-                run_id=run_id,
-                gpu_uuid=uuid,
-                promised_mib=need.vram_mib,
-                seen_mib=0,
-                started_s=time.time(),
-                settled=False,
-                exclusive=need.exclusive,
-            )
-            for uuid in decision.gpu_uuids
-        ]
-        names = [gpu.name for gpu in snapshot.gpus if gpu.uuid in decision.gpu_uuids]
+        if self._state.opening.closed is not None:
+            return f"would wait: {self._state.opening.closed.sentence()}"
+        if self._starving is not None and starvation.keeps_back(self._starving.wait, need.gpus):
+            return f"would wait: {self._starving.behind().sentence()}"
+        self._judge.plan(run_id, need, decision, time.time())
+        names = [gpu.name for gpu in self._state.snapshot.gpus if gpu.uuid in decision.gpu_uuids]
         return f"would start {when}{' on ' + ', '.join(names) if names else ''}"
+
+    def _learned_mib(self, spec: RunSpec, run: RunRecord | None = None) -> int | None:
+        """Ask once per script, but for a run that has segments of its own."""
+        if self._database is None or not self._state.snapshot.gpus:
+            return None
+        run_id = run.id if run is not None and run.segment else ""
+        key = run_id or spec.script or spec.program
+        if key not in self._learned:
+            self._learned[key] = gpu_history.learned_mib(self._database, run_id, spec)
+        return self._learned[key]

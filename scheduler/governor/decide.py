@@ -1,12 +1,12 @@
-"""May this run start now, on which GPUs, and if not, why not?
+"""Decides whether a run may start now and on which GPUs, and names every rule that refuses it.
 
-`decide` is pure: it looks at a frozen snapshot and at what was promised, and names *every* rule that fails,
-with the amounts. The same `Decision` feeds the log, `status` and `why`.
+`decide` is pure: from a frozen snapshot and the reservations it names *every* rule that fails, with the amounts. The
+same `Decision` feeds the log, `status` and `why`.
 
-    rules      the words: Limits, Need, Denial, Decision
-    vram       how much of a GPU may still be promised
-    placement  which GPUs can take a run
-    watch      the running-time counterpart: go on, pause, continue, yield, stop
+    model        what the governor works with: Limits, Need, Denial, Decision
+    vram         how much of a GPU may still be reserved
+    gpu_choice   which GPUs can take a run
+    runtime      the counterpart for running runs: go on, pause, continue, yield, stop
 
 RAM, load or disk that cannot be read refuse a start: "cannot say" never counts as good.
 """
@@ -42,9 +42,8 @@ def decide(
 ) -> Decision:
     """Judge one start.
 
-    `reservations`: of every run on this machine, whichever worker owns it. `running_count`: the runs that
-    count against `max_parallel`. `quarantined`: GPU UUID → why it is kept aside. `peaks`: what
-    `vram.hold_peaks` remembers of others' use.
+    `reservations`: of every run on this machine, whichever worker owns it. `running_count`: the runs that count
+    against `max_parallel`. `quarantined`: GPU UUID → why. `peaks`: other programs' recent use, see `vram.hold_peaks`.
     """
     denials = list(_host(limits, snapshot, running_count))
     gpu_uuids: tuple[str, ...] = ()
@@ -57,15 +56,16 @@ def decide(
 
 
 def infeasible(need: Need, limits: Limits, snapshot: Snapshot) -> str | None:
-    """Why the run could not start even if nothing else ran here, with the numbers; None if it could.
+    """Return why the run could not start even if nothing else ran here, with the numbers; None if it could.
 
-    A GPU that cannot be read might be large enough, so it never makes a run infeasible. Neither does the
-    lack of any GPU for a run on one (it then runs on the CPU); a run that asks for several means it.
+    A GPU that cannot be read might be large enough, so it never makes a run infeasible. Neither does the lack of any
+    GPU for a run on one, which then runs on the CPU; a run that asks for several means it.
     """
     ram_mib = snapshot.host.ram_total_mib
     if ram_mib is not None and ram_mib < limits.min_free_ram_mib:
         return (
             f"needs {amount(limits.min_free_ram_mib)} of free RAM, this machine has {amount(ram_mib)} in all"
+            " (--min-free-ram)"
         )
     if need.gpus < 1 or snapshot.problem is not None or (need.gpus == 1 and not snapshot.gpus):
         return None
@@ -74,37 +74,46 @@ def infeasible(need: Need, limits: Limits, snapshot: Snapshot) -> str | None:
         return None
     if len(sizes) < need.gpus:
         return f"needs {need.gpus} GPUs, this machine has {len(sizes)}"
-    has = ", ".join(
-        amount(size) for size in sorted((size for size in sizes if size is not None), reverse=True)
-    )
-    where = f" on each of {need.gpus} GPUs" if need.gpus > 1 else ""
-    return f"needs {amount(need.vram_mib)} of VRAM{where} ({need.source}), the GPUs here have {has}"
+    known = sorted((size for size in sizes if size is not None), reverse=True)
+    if need.gpus == 1:
+        return f"needs {amount(need.vram_mib)} of VRAM, the largest GPU has {amount(known[0])}"
+    has = ", ".join(amount(size) for size in known)
+    return f"needs {amount(need.vram_mib)} of VRAM on each of {need.gpus} GPUs, the GPUs here have {has}"
 
 
 def _host(limits: Limits, snapshot: Snapshot, running_count: int) -> Iterator[Denial]:
     host = snapshot.host
     if running_count >= limits.max_parallel:
-        text = f"running runs {running_count}, at most {limits.max_parallel}"
+        text = f"waiting for a slot ({_busy(running_count, limits.max_parallel)})"
         yield Denial(Rule.PARALLEL, limits.max_parallel, running_count, text)
-    yield from _floor(Rule.RAM, host.ram_free_mib, limits.min_free_ram_mib)
+    yield from _floor(Rule.RAM, host.ram_free_mib, limits.min_free_ram_mib, "--min-free-ram")
     yield from _load(host.load_1m, host.cores, limits.max_cpu_load)
-    yield from _floor(Rule.DISK, host.disk_free_mib, limits.min_free_disk_mib)
+    yield from _floor(Rule.DISK, host.disk_free_mib, limits.min_free_disk_mib, "minFreeDiskGB")
 
 
-def _floor(rule: Rule, present_mib: int | None, needed_mib: int) -> Iterator[Denial]:
+def _busy(running_count: int, most: int) -> str:
+    """A run's own limit may be lower than the number of runs that its worker has running already."""
+    return (
+        f"{running_count} of {most} busy"
+        if running_count <= most
+        else f"{running_count} busy, at most {most}"
+    )
+
+
+def _floor(rule: Rule, present_mib: int | None, needed_mib: int, option: str) -> Iterator[Denial]:
+    head = f"needs {amount(needed_mib)} of {rule}"
     if present_mib is None:
-        yield Denial(rule, needed_mib, None, f"{rule} cannot be read, needs {amount(needed_mib)}")
+        yield Denial(rule, needed_mib, None, f"{head}; it cannot be read ({option})")
     elif present_mib < needed_mib:
-        yield Denial(
-            rule, needed_mib, present_mib, f"{rule} {amount(present_mib)}, needs {amount(needed_mib)}"
-        )
+        yield Denial(rule, needed_mib, present_mib, f"{head}; has {amount(present_mib)} ({option})")
 
 
 def _load(load_1m: float | None, cores: int, most: float) -> Iterator[Denial]:
     if load_1m is None:
-        yield Denial(Rule.LOAD, most, None, f"CPU load cannot be read, at most {most:.2f} per core")
+        text = f"CPU load cannot be read; at most {most:.2f} per core (--max-cpu-load)"
+        yield Denial(Rule.LOAD, most, None, text)
         return
     per_core = load_1m / max(1, cores)
     if per_core > most:
-        text = f"CPU load {per_core:.2f} per core, at most {most:.2f}"
+        text = f"CPU load is too high; {per_core:.2f} per core, at most {most:.2f} (--max-cpu-load)"
         yield Denial(Rule.LOAD, most, per_core, text)

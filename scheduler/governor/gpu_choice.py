@@ -1,21 +1,20 @@
-"""Which GPUs can take a run now, and why can the others not?
+"""Chooses the GPUs for a run, and names the rules that refuse the others.
 
-A GPU without a readable memory is not used, nor one without a readable temperature unless the user allows
-that: what cannot be read never counts as good. A driver that does not say whether it throttles is believed
-on the temperature alone.
+A GPU whose memory cannot be read is not used, nor one whose temperature cannot be read unless the user allows that:
+what cannot be read never counts as good. If the driver does not say whether it throttles, the temperature alone counts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from backprop.scheduler.governor.model import Denial, Limits, Need, Rule, amount, heat_limit_c
+from backprop.scheduler.governor.model import Denial, Limits, Need, Rule, amount, gib, heat_limit_c
 from backprop.scheduler.governor.snapshot import Gpu, Snapshot
 from backprop.scheduler.governor.vram import ForeignPeak, Reservation, Room, room
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """`gpu_uuids`: as many as needed, or none; then `denials` say which rule fails on which GPU."""
+    """`gpu_uuids`: as many as needed, or none; then `denials` name the rule that fails on each GPU."""
 
     gpu_uuids: tuple[str, ...]
     denials: tuple[Denial, ...]
@@ -29,16 +28,16 @@ def place(
     quarantined: Mapping[str, str],
     peaks: Mapping[str, ForeignPeak],
 ) -> Placement:
-    """Choose the GPUs with the most memory left to promise, the lower index among equals."""
+    """Choose the GPUs with the most memory left to reserve, the lower index among equals."""
     fitting: list[tuple[Gpu, Room]] = []
     denials: list[Denial] = []
     for gpu in snapshot.gpus:
         memory = room(gpu, snapshot, reservations, peaks, limits.min_free_ram_mib)
-        here = [one for one in reservations if one.gpu_uuid == gpu.uuid]
+        own = [reservation for reservation in reservations if reservation.gpu_uuid == gpu.uuid]
         failing = [
             *_condition(limits, gpu, quarantined),
             *_memory(need, gpu, memory),
-            *_company(need, gpu, here),
+            *_exclusive(need, gpu, own),
         ]
         denials.extend(failing)
         if memory is not None and not failing:
@@ -50,13 +49,14 @@ def place(
         text = f"no GPU can be used: {snapshot.problem}"
         denials.append(Denial(Rule.GPU_READABLE, need.gpus, None, text))
     elif need.gpus > 1:
-        text = f"GPUs that fit {len(chosen)}, needs {need.gpus}"
+        verb = "is" if len(chosen) == 1 else "are"
+        text = f"needs {need.gpus} GPUs, {len(chosen)} {verb} free enough"
         denials.append(Denial(Rule.GPU_COUNT, need.gpus, len(chosen), text))
     return Placement((), tuple(denials))
 
 
 def _most_room(fitting: Sequence[tuple[Gpu, Room]]) -> tuple[str, ...]:
-    """Best first. At most one unified GPU: they share one memory, and each was judged as if alone."""
+    """Return UUIDs, best first. At most one unified GPU: they share one memory, and each was judged as if alone."""
     ranked = sorted(fitting, key=lambda pair: (-pair[1].available_mib, pair[0].index, pair[0].uuid))
     unified = [gpu.uuid for gpu, _ in ranked if gpu.unified]
     return tuple(gpu.uuid for gpu, _ in ranked if gpu.uuid not in unified[1:])
@@ -64,7 +64,7 @@ def _most_room(fitting: Sequence[tuple[Gpu, Room]]) -> tuple[str, ...]:
 
 def _condition(limits: Limits, gpu: Gpu, quarantined: Mapping[str, str]) -> Iterator[Denial]:
     if why := quarantined.get(gpu.uuid):
-        yield _denial(gpu, Rule.QUARANTINE, f"kept aside: {why}")
+        yield _denial(gpu, Rule.QUARANTINE, f"quarantined: {why}")
     if gpu.error is not None:
         yield _denial(gpu, Rule.GPU_READABLE, f"not used: {gpu.error}")
         return
@@ -73,10 +73,10 @@ def _condition(limits: Limits, gpu: Gpu, quarantined: Mapping[str, str]) -> Iter
         if not limits.allow_unknown_temp:
             yield _denial(gpu, Rule.TEMPERATURE, "not used: its temperature cannot be read", start_c)
     elif gpu.temp_c > start_c:
-        text = f"temperature {gpu.temp_c} °C, starts at {start_c} °C or less"
+        text = f"too hot ({gpu.temp_c} °C); a run starts at {start_c} °C or less (--gpu-max-temp)"
         yield _denial(gpu, Rule.TEMPERATURE, text, start_c, gpu.temp_c)
     if gpu.throttled:
-        yield _denial(gpu, Rule.SLOWDOWN, "its driver slows it down because of heat")
+        yield _denial(gpu, Rule.SLOWDOWN, "the driver is throttling it (too hot)")
 
 
 def _memory(need: Need, gpu: Gpu, memory: Room | None) -> Iterator[Denial]:
@@ -84,29 +84,32 @@ def _memory(need: Need, gpu: Gpu, memory: Room | None) -> Iterator[Denial]:
         if gpu.error is None:
             yield _denial(gpu, Rule.VRAM, "not used: its memory cannot be read", need.vram_mib)
     elif memory.available_mib < need.vram_mib:
-        text = f"{_what_is_left(gpu, memory)}, needs {amount(need.vram_mib)} ({need.source})"
+        source = "" if need.source == "declared" else f" ({need.source})"
+        text = f"needs {amount(need.vram_mib)}{source}; {_free(gpu, memory)}"
         yield _denial(gpu, Rule.VRAM, text, need.vram_mib, memory.available_mib)
 
 
-def _what_is_left(gpu: Gpu, memory: Room) -> str:
-    what = "memory left, shared with RAM," if gpu.unified else "VRAM left"
-    gone: list[str] = []
+def _free(gpu: Gpu, memory: Room) -> str:
+    """Say how much of the GPU's memory is free to reserve, and where the rest is."""
+    taken: list[str] = []
     if memory.promised_mib:
-        gone.append(f"{amount(memory.promised_mib)} promised to runs")
+        taken.append(f"{gib(memory.promised_mib)} reserved by runs")
     if memory.foreign_mib:
-        gone.append(f"{amount(memory.foreign_mib)} used by others now or lately")
-    return f"{what} {amount(max(0, memory.available_mib))} of {amount(memory.usable_mib)}" + (
-        f" ({', '.join(gone)})" if gone else ""
-    )
+        lately = "" if memory.foreign_mib <= memory.usable_mib - memory.free_mib else "lately "
+        taken.append(f"{gib(memory.foreign_mib)} {lately}used by other programs")
+    shared = ", shared with RAM" if gpu.unified else ""
+    rest = f" ({', '.join(taken)})" if taken else ""
+    return f"{gib(max(0, memory.available_mib))} of {gib(memory.usable_mib)} GiB free{shared}{rest}"
 
 
-def _company(need: Need, gpu: Gpu, here: Sequence[Reservation]) -> Iterator[Denial]:
-    owner = next((one.run_id for one in here if one.exclusive), None)
+def _exclusive(need: Need, gpu: Gpu, reservations: Sequence[Reservation]) -> Iterator[Denial]:
+    owner = next((reservation.run_id for reservation in reservations if reservation.exclusive), None)
     if owner is not None:
-        yield _denial(gpu, Rule.EXCLUSIVE, f"run {owner} has it for itself")
-    elif need.exclusive and here:
-        runs = ", ".join(one.run_id for one in here)
-        yield _denial(gpu, Rule.EXCLUSIVE, f"asked for it alone, but there runs {runs}", 0, len(here))
+        yield _denial(gpu, Rule.EXCLUSIVE, f"run {owner} has it exclusively")
+    elif need.exclusive and reservations:
+        runs = ", ".join(reservation.run_id for reservation in reservations)
+        text = f"needed exclusively; {runs} is running there (--exclusive)"
+        yield _denial(gpu, Rule.EXCLUSIVE, text, 0, len(reservations))
 
 
 def _denial(

@@ -1,9 +1,9 @@
-"""Did a GPU's memory come back after a segment ended there? If not, the GPU is kept aside until it has.
+"""Quarantines a GPU until the memory of a segment that ended there has come back.
 
-Pure. A driver may hold memory after a kill for minutes, or until a reset; whoever starts into that dies of it.
-What has not come back is memory in use that no living process accounts for, beyond what was so already while the
-segment ran (desktops and drivers hold some). So neither a neighbour that grows nor a newcomer is taken for it.
-Where the driver does not tell each process's amount, this cannot be judged, and nothing is kept aside.
+A driver may hold memory after a kill for minutes, or until a reset; a run that starts there then dies of it. Unreturned
+memory is memory in use that no living process accounts for, beyond what was so already while the segment ran: desktops
+and drivers hold some. So neither a neighbour that grows nor a newcomer is taken for it. Where the driver does not tell
+each process's amount, this cannot be judged, and no GPU is quarantined. Pure.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,9 +22,9 @@ TOLERANCE_SHARE: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class UnreturnedMemory:
-    """What a segment left on one GPU: `used_mib` when it was last seen, by its processes `pids`, beside
-    `unexplained_mib` that nobody accounted for. `ended_s`: on the clock the caller goes by. `survivors`: it left
-    processes that even SIGKILL did not end."""
+    """What an ended segment has to return on one GPU. `used_mib`: in its last reading, by its processes `pids`, beside
+    `unexplained_mib` that no process accounted for. `ended_s`: on the caller's clock. `survivors`: processes of it
+    outlived SIGKILL."""
 
     run_id: str
     gpu_uuid: str
@@ -36,28 +36,29 @@ class UnreturnedMemory:
 
 
 def judge(
-    left: Iterable[UnreturnedMemory], snapshot: Snapshot, now_s: float
+    unreturned: Iterable[UnreturnedMemory], snapshot: Snapshot, now_s: float
 ) -> tuple[list[UnreturnedMemory], dict[str, str]]:
-    """(what is still open, GPU UUID → why it is kept aside). Call with each reading."""
-    open_still: list[UnreturnedMemory] = []
+    """Return (what is still unreturned, GPU UUID → why it is quarantined). Call it with each reading."""
+    still: list[UnreturnedMemory] = []
     reasons: dict[str, str] = {}
-    for one in left:
-        gpu = snapshot.gpu(one.gpu_uuid)
-        if now_s - one.ended_s > FORGOTTEN_S:
+    for memory in unreturned:
+        gpu = snapshot.gpu(memory.gpu_uuid)
+        if now_s - memory.ended_s > FORGOTTEN_S:
             continue
-        told_mib = None if gpu is None else unexplained_mib(gpu, one.pids)
-        missing_mib = None if told_mib is None else told_mib - one.unexplained_mib
-        if missing_mib is not None and missing_mib <= max(TOLERANCE_MIB, one.used_mib * TOLERANCE_SHARE):
+        rest_mib = None if gpu is None else unexplained_mib(gpu, memory.pids)
+        missing_mib = None if rest_mib is None else rest_mib - memory.unexplained_mib
+        tolerated_mib = max(TOLERANCE_MIB, memory.used_mib * TOLERANCE_SHARE)
+        if missing_mib is not None and missing_mib <= tolerated_mib:
             continue
-        open_still.append(one)
-        if missing_mib is not None and (one.survivors or now_s - one.ended_s >= PATIENCE_S):
-            whose = "with processes that survive SIGKILL" if one.survivors else "after its processes ended"
-            reasons[one.gpu_uuid] = f"{amount(missing_mib)} of run {one.run_id} have not come back {whose}"
-    return open_still, reasons
+        still.append(memory)
+        if missing_mib is not None and (memory.survivors or now_s - memory.ended_s >= PATIENCE_S):
+            why = "its processes survive SIGKILL" if memory.survivors else "its processes have ended"
+            reasons[memory.gpu_uuid] = f"run {memory.run_id} has not returned {amount(missing_mib)} ({why})"
+    return still, reasons
 
 
 def unexplained_mib(gpu: Gpu, without: frozenset[int] = frozenset()) -> int | None:
-    """VRAM in use that the driver ascribes to no process but those of `without`; None if that cannot be told."""
+    """Return the VRAM in use that the driver ascribes to no process but those of `without`; None if it cannot tell."""
     if gpu.error is not None or gpu.total_mib is None or gpu.free_mib is None:
         return None
     explained = 0
@@ -69,9 +70,9 @@ def unexplained_mib(gpu: Gpu, without: frozenset[int] = frozenset()) -> int | No
 
 
 def merged(*reasons: Mapping[str, str]) -> dict[str, str]:
-    """Several maps of kept-aside GPUs as one; the first that names a GPU gives the reason."""
-    found: dict[str, str] = {}
-    for one in reasons:
-        for uuid, why in one.items():
-            found.setdefault(uuid, why)
-    return found
+    """Combine several maps of quarantined GPUs; the first that names a GPU gives the reason."""
+    combined: dict[str, str] = {}
+    for source in reasons:
+        for uuid, why in source.items():
+            combined.setdefault(uuid, why)
+    return combined

@@ -1,6 +1,9 @@
-"""The words of the governor: what is asked, what may be, which rule says no.
+"""Names what the governor works with: what a run asks for, the limits on it, and the rules that refuse it.
 
-Memory is in MiB, temperatures in °C. Data only; the rules themselves are in `governor`, `placement`, `watch`.
+Memory is in MiB, temperatures in °C. Data only: the rules themselves are in `decide`, `gpu_choice` and `runtime`.
+
+A sentence that refuses opens with a head of at most 24 columns, since a list of runs shows little more. Then come the
+amounts, and the option that changes the limit.
 """
 
 from dataclasses import dataclass
@@ -28,18 +31,18 @@ class Rule(StrEnum):
     EXCLUSIVE = "exclusive"
     TEMPERATURE = "temperature"
     SLOWDOWN = "thermal slowdown"
-    AGED = "a longer wait"
+    HEAD_OF_LINE = "a longer wait"
     DRAINED = "drained"
     HOURS = "active hours"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What must hold for one run: the worker's limits and the run's own, the stricter of each.
+    """The limits that one run has to keep: the stricter of its worker's and its own.
 
-    `max_parallel`: running runs, this one included. `max_cpu_load`: one-minute load per core.
-    `gpu_max_temp_c`: where a running run is paused; a start and a continuation need `temp_headroom_c`
-    less. `allow_unknown_temp`: a GPU whose temperature cannot be read may be used (vGPUs, some laptops).
+    `max_parallel`: running runs, this one included. `max_cpu_load`: one-minute load per core. `gpu_max_temp_c`: where
+    a running run is paused; starting and continuing need `temp_headroom_c` less. `allow_unknown_temp`: a GPU whose
+    temperature cannot be read may be used (vGPUs, some laptops).
     """
 
     max_parallel: int
@@ -53,9 +56,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What a run asks for. `vram_mib`: on each of its `gpus`. `source`: who said so.
+    """What a run asks for. `vram_mib`: on each of its `gpus`. `source`: where the amount comes from.
 
-    `gpus` 0: a CPU run, which no rule about GPUs holds back. `exclusive`: no other run of ours beside it.
+    `gpus` 0: a CPU run, which no rule about GPUs refuses. `exclusive`: no other run of ours may share its GPUs.
     """
 
     vram_mib: int
@@ -78,15 +81,17 @@ class Denial:
     gpu_index: int | None = None
 
     def sentence(self) -> str:
-        """One line for people, such as "free RAM 3.1 GiB, needs 4.0 GiB"."""
+        """One line for people, such as "GPU 0: needs 44 GiB; 11 of 23.6 GiB free"."""
         return self.text if self.gpu_index is None else f"GPU {self.gpu_index}: {self.text}"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`gpu_uuids`: where to start, best first; empty for a CPU run, on a machine without GPUs, and when
-    refused. `infeasible`: why the run would not fit even on this machine left empty, with the numbers;
-    None if it would, or if that cannot be told now."""
+    """The governor's answer.
+
+    `gpu_uuids`: where to start, best first; empty for a CPU run, on a machine without GPUs, and when refused.
+    `infeasible`: why the run would not fit even if nothing else ran here, with the numbers; None if it would, or if
+    that cannot be told now."""
 
     denials: tuple[Denial, ...]
     gpu_uuids: tuple[str, ...]
@@ -98,14 +103,21 @@ class Decision:
 
     def sentence(self) -> str:
         """Every reason in one line; empty when admitted."""
-        return self.infeasible or "; ".join(one.sentence() for one in self.denials)
+        if self.infeasible is not None:
+            return f"can't run here: {self.infeasible}"
+        return "; ".join(denial.sentence() for denial in self.denials)
 
 
 def amount(mib: float) -> str:
-    """MiB for people: "3.1 GiB", "512 MiB"."""
-    return f"{mib / GIB_IN_MIB:.1f} GiB" if abs(mib) >= GIB_IN_MIB else f"{mib:.0f} MiB"
+    """Return MiB for people: "3.1 GiB", "4 GiB", "512 MiB"."""
+    return f"{gib(mib)} GiB" if abs(mib) >= GIB_IN_MIB else f"{mib:.0f} MiB"
+
+
+def gib(mib: float) -> str:
+    """Return MiB as a number of GiB with at most one decimal: "3.1", "4"."""
+    return f"{mib / GIB_IN_MIB:.1f}".removesuffix(".0")
 
 
 def heat_limit_c(limits: Limits, gpu: Gpu) -> int:
-    """Where this GPU is too hot: the user's limit, or the driver's slowdown if that comes first."""
+    """Return where this GPU is too hot: the user's limit, or the driver's slowdown if that comes first."""
     return limits.gpu_max_temp_c if gpu.slowdown_c is None else min(limits.gpu_max_temp_c, gpu.slowdown_c)

@@ -1,4 +1,4 @@
-"""What does the governor have to know of a run? Its need, its limits, and what the live ones were promised."""
+"""Turns a run's specification into what the governor judges: its need, its limits, and its reservations."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from backprop.scheduler.records import SegmentRecord
 from backprop.scheduler.spec import RunSpec
 
 LEARNED_MARGIN: Final = 1.1
-"""On top of the most that was seen: readings come every two seconds, and allocators round up."""
+"""On top of the highest reading: readings come every two seconds, and allocators round up."""
 NOMINAL_SIZE: Final = 1.1
 """A GPU's size on its box is at most this much above what its driver hands out."""
 
@@ -20,11 +20,11 @@ NOMINAL_SIZE: Final = 1.1
 def need_of(
     spec: RunSpec, snapshot: Snapshot, learned_mib: int | None = None, raised_mib: int | None = None
 ) -> Need:
-    """What to reserve on each GPU: declared (`-g`, else `--gpu-min-vram`), else learned, else the default.
+    """Return what to reserve on each GPU: declared (`-g`, else `--gpu-min-vram`), else learned, else the default.
 
-    `--gpu-probe none` and `--gpus 0` make it a CPU run for the governor. A share of a GPU is taken of the largest
-    one here, so that it is not promised less on the others. `learned_mib`: the most that earlier segments were
-    seen to use. `raised_mib`: after it ran out of GPU memory; at most the largest GPU, so that it can be tried.
+    `--gpu-probe none` and `--gpus 0` make it a CPU run for the governor. A share of a GPU is a share of the largest one
+    here, so that the run gets no less on the others. `learned_mib`: the most that earlier segments used. `raised_mib`:
+    the need after the run ran out of GPU memory; capped at the largest GPU, so that it can be tried.
     """
     if spec.gpu_probe == "none" or spec.gpus == 0:
         return Need(vram_mib=0, gpus=0)
@@ -42,7 +42,7 @@ def need_of(
 
 
 def limits_of(spec: RunSpec, worker: Settings) -> Limits:
-    """The run's own limits; running runs and free disk are the worker's, which a run may only tighten."""
+    """Return the run's limits. Running runs and free disk are the worker's limits; a run may only tighten the first."""
     return Limits(
         max_parallel=min(worker.max_parallel, spec.max_parallel or worker.max_parallel),
         min_free_ram_mib=spec.min_free_ram_mib,
@@ -55,8 +55,8 @@ def limits_of(spec: RunSpec, worker: Settings) -> Limits:
 def reservations_of(
     alive: Sequence[SegmentRecord], usage: Mapping[tuple[str, str], int | None], now_s: float
 ) -> list[Reservation]:
-    """What was promised to the segments that live, one a GPU. `usage`: what they use, by (run id, GPU UUID), in
-    the reading that is decided on. `now_s`: wall clock, as their starts."""
+    """Return the reservations of the live segments, one per GPU of each. `usage`: what they use, by (run id, GPU UUID),
+    in the reading that is decided on. `now_s`: wall clock, as their starts."""
     return [
         Reservation(
             run_id=segment.run_id,
@@ -73,7 +73,7 @@ def reservations_of(
 
 
 def promises_of(run_id: str, gpu_uuids: Sequence[str], need: Need, now_s: float) -> list[Reservation]:
-    """What a run that is about to be claimed will have been promised. `now_s`: wall clock."""
+    """Return the reservations of a run that is about to be claimed. `now_s`: wall clock."""
     return [
         Reservation(
             run_id=run_id,
@@ -89,7 +89,7 @@ def promises_of(run_id: str, gpu_uuids: Sequence[str], need: Need, now_s: float)
 
 
 def memory_limit_mib(spec: RunSpec, snapshot: Snapshot) -> int | None:
-    """`-g` in MiB; None when there is none, or no GPU to take a share of.
+    """Return `-g` in MiB; None when it is not given, or there is no GPU to take a share of.
 
     A size barely above what the largest GPU hands out means all of it: "24" on a card sold as one of 24 GB.
     """

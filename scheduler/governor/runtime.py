@@ -1,10 +1,10 @@
-"""May this running run go on, or must it pause, continue, yield or stop?
+"""Decides whether a running run goes on, or has to pause, continue, yield or stop.
 
-The running-time counterpart of `governor.decide`, and as pure. Pausing freezes a run's processes: it cools
-the GPU and stops the run's growth, but gives no memory back. Yielding does: checkpoint, end, requeue.
+The counterpart of `decide` for running runs, and as pure. Pausing freezes a run's processes: it cools the GPU and stops
+the run's growth, but returns no memory. Yielding does: checkpoint, end, requeue.
 
-Hysteresis: paused at the heat limit, continued only `temp_headroom_c` below it; paused under the RAM floor,
-continued only at twice the floor. What cannot be read neither pauses a run nor continues a paused one.
+Hysteresis: a run pauses at the heat limit and continues only `temp_headroom_c` below it; it pauses under the RAM floor
+and continues only at twice the floor. What cannot be read neither pauses a run nor continues a paused one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ class ActionKind(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why. Kept as the reason of a pause, a yield or a stop."""
+    """The cause of a pause, a yield or a stop. The database keeps the values."""
 
     HEAT = "cooling"
     RAM = "low on RAM"
@@ -37,7 +37,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`reason`: one line for people; empty if there is nothing to say. `cause` is None for go_on."""
+    """What to do. `reason`: one line for people; empty if there is nothing to say. `cause`: None for GO_ON."""
 
     kind: ActionKind
     reason: str = ""
@@ -48,9 +48,9 @@ class Action:
 class WatchedRun:
     """One running or paused run.
 
-    `paused_for`: the governor's own pause; None if it runs. A run paused by its user is not to be passed in.
+    `paused_for`: the governor's own pause; None if it is running. A run paused by its user must not be passed in.
     `started_s`, `paused_since_s`: on the clock of `now_s`. `memory_limit_mib`: on each GPU; None: no limit.
-    `seen_mib`: its own use by GPU UUID; GPUs whose use cannot be told are left out.
+    `used_mib`: its own use by GPU UUID; GPUs whose use cannot be told are left out.
     """
 
     run_id: str
@@ -59,16 +59,16 @@ class WatchedRun:
     paused_for: Cause | None = None
     paused_since_s: float | None = None
     memory_limit_mib: int | None = None
-    seen_mib: Mapping[str, int] | None = None
+    used_mib: Mapping[str, int] | None = None
 
 
 def watch(run: WatchedRun, limits: Limits, snapshot: Snapshot, now_s: float) -> Action:
     """Judge one run by itself. For several, `watch_all`: short RAM concerns them together."""
     if (over := _over_memory_limit(run, snapshot)) is not None:
         return Action(ActionKind.STOP, over, Cause.MEMORY_LIMIT)
-    hot, starved = _heat(run, limits, snapshot), _starvation(run, snapshot)
-    cause = Cause.HEAT if hot else Cause.RAM if starved else None
-    why = hot or starved or ""
+    hot, short = _heat(run, limits, snapshot), _short_of_ram(run, snapshot)
+    cause = Cause.HEAT if hot else Cause.RAM if short else None
+    why = hot or short or ""
     if run.paused_for is None:
         if cause is None:
             return Action(ActionKind.GO_ON)
@@ -87,28 +87,28 @@ def watch(run: WatchedRun, limits: Limits, snapshot: Snapshot, now_s: float) -> 
 def watch_all(
     runs: Iterable[tuple[WatchedRun, Limits]], snapshot: Snapshot, now_s: float
 ) -> dict[str, Action]:
-    """Judge all runs of one worker; run id → action.
+    """Judge all runs of one worker; return run id → action.
 
-    Short RAM is everybody's: one run at a time reacts, the newest pauses or yields first and the oldest
-    continues first, so that one frozen run can be enough to save the others.
+    All runs share the RAM, so one at a time reacts when it is short: the newest pauses or yields first and the oldest
+    continues first. One frozen run can be enough to save the others.
     """
     oldest_first = sorted(runs, key=lambda pair: pair[0].started_s)
     actions = {run.run_id: watch(run, limits, snapshot, now_s) for run, limits in oldest_first}
     about_ram = [run.run_id for run, _ in oldest_first if actions[run.run_id].cause is Cause.RAM]
-    relieving = [one for one in about_ram if actions[one].kind is not ActionKind.CONTINUE]
-    continuing = [one for one in about_ram if actions[one].kind is ActionKind.CONTINUE]
+    relieving = [run_id for run_id in about_ram if actions[run_id].kind is not ActionKind.CONTINUE]
+    continuing = [run_id for run_id in about_ram if actions[run_id].kind is ActionKind.CONTINUE]
     for run_id in (*relieving[:-1], *continuing[1:]):
         actions[run_id] = Action(ActionKind.GO_ON, actions[run_id].reason)
     return actions
 
 
 def ram_floor_mib(ram_total_mib: int | None) -> int:
-    """Below this the kernel's OOM killer is near: 3 % of RAM, but 512 MiB at least and 4 GiB at most."""
+    """Return where the kernel's OOM killer is near: 3 % of RAM, but 512 MiB at least and 4 GiB at most."""
     return min(4096, max(512, (ram_total_mib or 0) * 3 // 100))
 
 
 def tolerated_mib(memory_limit_mib: int) -> int:
-    """Where a run over its limit is ended: 10 % or 512 MiB above, whichever is more. The CUDA context and the
+    """Return where a run over its limit is ended: 10 % or 512 MiB above, whichever is more. The CUDA context and the
     allocator's rounding count against a run, though its script cannot steer them."""
     return memory_limit_mib + max(512, memory_limit_mib // 10)
 
@@ -116,16 +116,16 @@ def tolerated_mib(memory_limit_mib: int) -> int:
 def _over_memory_limit(run: WatchedRun, snapshot: Snapshot) -> str | None:
     if run.memory_limit_mib is None:
         return None
-    for uuid, seen in (run.seen_mib or {}).items():
-        if seen > tolerated_mib(run.memory_limit_mib):
+    for uuid, used_mib in (run.used_mib or {}).items():
+        if used_mib > tolerated_mib(run.memory_limit_mib):
             gpu = snapshot.gpu(uuid)
             where = f"GPU {gpu.index}" if gpu else uuid
-            return f"uses {amount(seen)} on {where}, its limit is {amount(run.memory_limit_mib)}"
+            return f"uses {amount(used_mib)} on {where}, its limit is {amount(run.memory_limit_mib)}"
     return None
 
 
 def _heat(run: WatchedRun, limits: Limits, snapshot: Snapshot) -> str | None:
-    """Why the run's GPUs are too hot, or None. For a run paused for heat, until they are cool again."""
+    """Return why the run's GPUs are too hot, or None. For a run paused for heat, until they are cool again."""
     cooling = run.paused_for is Cause.HEAT
     for uuid in run.gpu_uuids:
         gpu = snapshot.gpu(uuid)
@@ -133,20 +133,20 @@ def _heat(run: WatchedRun, limits: Limits, snapshot: Snapshot) -> str | None:
             if cooling:
                 return f"the temperature of {f'GPU {gpu.index}' if gpu else uuid} cannot be read"
             if gpu is not None and gpu.throttled:
-                return f"GPU {gpu.index} is slowed down by its driver because of heat"
+                return f"the driver is throttling GPU {gpu.index} (too hot)"
             continue
         limit_c = heat_limit_c(limits, gpu)
         if gpu.temp_c >= limit_c:
             return f"GPU {gpu.index} at {gpu.temp_c} °C, limit {limit_c} °C"
         if cooling and (gpu.temp_c > limit_c - limits.temp_headroom_c or gpu.throttled):
             until = f"continues at {limit_c - limits.temp_headroom_c} °C"
-            slowed = ", slowed down by its driver" if gpu.throttled else ""
+            slowed = ", throttled by its driver" if gpu.throttled else ""
             return f"GPU {gpu.index} at {gpu.temp_c} °C{slowed}, {until}"
     return None
 
 
-def _starvation(run: WatchedRun, snapshot: Snapshot) -> str | None:
-    """Why RAM is too short for the run, or None. For a run paused for it, until twice the floor is free."""
+def _short_of_ram(run: WatchedRun, snapshot: Snapshot) -> str | None:
+    """Return why RAM is too short for the run, or None. For a run paused for that, until twice the floor is free."""
     floor_mib = ram_floor_mib(snapshot.host.ram_total_mib)
     free_mib = snapshot.host.ram_free_mib
     if run.paused_for is Cause.RAM:

@@ -1,7 +1,7 @@
-"""What does the machine look like right now? One frozen picture of it, for the governor.
+"""Holds one frozen reading of the machine, for the governor.
 
-Memory is in MiB, temperatures in °C, utilisation in percent. None means "cannot say", never 0.
-Nothing here looks at the machine: `backprop.worker.probes` does.
+Memory is in MiB, temperatures in °C, utilisation in percent. None means "cannot say", never 0. Nothing here reads the
+machine: `backprop.worker.probes` does.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ NO_SOURCE: Final = "none"
 class Host:
     """The machine around the GPUs.
 
-    `ram_free_mib`: what can be had without swapping (MemAvailable). `load_1m`: the one-minute load average of
+    `ram_free_mib`: what is available without swapping (MemAvailable). `load_1m`: the one-minute load average of
     the whole machine. `cores`: its logical cores. `disk_free_mib`: on the file system of the queue's folder.
     """
 
@@ -34,8 +34,8 @@ class Gpu:
     `reserved_mib`: the part of `total_mib` that the driver never hands out.
     `slowdown_c`: where the driver starts to slow it down. `throttled`: it reports a thermal slowdown now.
     `error`: why it cannot be used, in words; None if it can. `used_by_pid`: (pid, MiB or None) as the driver
-    tells it, for display and attribution only: in a container the pids are the host's, and on some
-    systems the amounts are missing.
+    reports it, for display and attribution only: in a container the pids are the host's, and on some systems the
+    amounts are missing.
     """
 
     uuid: str
@@ -60,7 +60,7 @@ class Snapshot:
     `gpus` empty and `problem` None: the machine has no GPU, and no rule about GPUs applies. `problem`: why
     no GPU could be read although there seems to be one; the GPUs last known are then in `gpus`, each with
     its `error`.
-    `source`: who told: nvml, nvidia-smi, amd-smi, rocm-smi, sysfs or none. `taken_s`: monotonic seconds.
+    `source`: what was read: nvml, nvidia-smi, amd-smi, rocm-smi, sysfs or none. `taken_s`: monotonic seconds.
     """
 
     host: Host
@@ -70,5 +70,5 @@ class Snapshot:
     taken_s: float
 
     def gpu(self, uuid: str) -> Gpu | None:
-        """The GPU of that UUID; None if it is not in the picture."""
+        """Return the GPU of that UUID; None if it is not in the reading."""
         return next((gpu for gpu in self.gpus if gpu.uuid == uuid), None)

@@ -1,10 +1,11 @@
-"""May a run that has waited long keep others from passing it?
+"""Decides whether a run has waited so long that nothing may pass it any more.
 
-A run that needs much may wait for ever while small ones slip through: each frees a little, and the next small one takes
-it. So after half an hour it is let past: nothing behind it starts, until what runs of ours have ends and leaves room.
-Only for amounts that our own runs take; heat or a full disk is not theirs to give back. If it still does not fit once
-none of ours has been running for a while, somebody else has what it waits for: the others pass again, and it counts
-anew. Pure.
+A run that needs much may wait for ever while small ones slip through: each frees a little, and the next small one
+takes it. So after half an hour a run is starving and becomes the head of the line: nothing behind it starts until
+running runs have ended and left room. That holds only for amounts that our own runs take; they cannot give back heat or
+a full disk.
+If the run still does not fit once none of ours has been running for a while, other programs have what it waits for: the
+others may pass again, and its wait counts anew. Pure.
 """
 
 from collections.abc import Collection
@@ -13,7 +14,7 @@ from typing import Final
 
 from backprop.scheduler.governor.model import Denial, Rule
 
-AGED_S: Final = 1800.0
+STARVING_S: Final = 1800.0
 CLEARS_S: Final = 60.0
 """After the last of our runs has ended, its memory may take seconds to come back, and the one-minute load that long."""
 
@@ -23,8 +24,8 @@ AMOUNTS: Final = OF_GPUS | {Rule.PARALLEL, Rule.RAM, Rule.LOAD}
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """`rules`: the amounts a run waits for. `since_s`: since when. `excused_s`: when it was last found not to fit
-    although none of ours was running."""
+    """What a run waits for. `rules`: the amounts. `since_s`: since when. `excused_s`: when it last did not fit although
+    none of our runs was running. Seconds of one clock."""
 
     rules: frozenset[Rule]
     since_s: float
@@ -32,23 +33,23 @@ class Wait:
 
 
 def amounts(denials: Collection[Denial]) -> frozenset[Rule]:
-    """What a refused run waits for of what our runs take."""
-    return AMOUNTS & {one.rule for one in denials}
+    """Return what a refused run waits for, of what our own runs take."""
+    return AMOUNTS & {denial.rule for denial in denials}
 
 
 def is_starving(wait: Wait, now_s: float) -> bool:
-    """Whether it has waited long enough to be let past. Seconds of one clock."""
+    """Return whether the run has waited long enough to hold back those behind it."""
     begun_s = wait.since_s if wait.excused_s is None else max(wait.since_s, wait.excused_s)
-    return bool(wait.rules) and now_s - begun_s >= AGED_S
+    return bool(wait.rules) and now_s - begun_s >= STARVING_S
 
 
-def is_unsatisfiable(alone_for_s: float | None) -> bool:
-    """Whether keeping others back cannot help. `alone_for_s`: since when none of ours has been running; None while
-    one is."""
+def holding_back_is_futile(alone_for_s: float | None) -> bool:
+    """Return whether holding others back cannot help. `alone_for_s`: for how long none of our runs has been running;
+    None while one is."""
     return alone_for_s is not None and alone_for_s >= CLEARS_S
 
 
 def keeps_back(wait: Wait, gpus: int) -> bool:
-    """Whether a later run that needs `gpus` would take what an aged one waits for: a run without a GPU does not, as
-    long as GPUs are all that is missing."""
+    """Return whether a later run that needs `gpus` would take what the starving one waits for. A run without a GPU
+    would not, as long as GPUs are all that is missing."""
     return gpus > 0 or not wait.rules <= OF_GPUS

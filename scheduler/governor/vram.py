@@ -1,44 +1,51 @@
-"""How much of a GPU may still be promised?
+"""Counts how much of a GPU may still be reserved.
 
-    available = usable - what was promised to runs - what others use
+    available = usable - reserved by our runs - used by other programs
 
-A run counts with its promise, or with its use if that is more; so nothing promised is promised again. Whatever
-the reading shows beyond our runs is others'; so what is available never exceeds what is free now less the parts
-of promises not yet taken, and nothing that somebody uses is promised at all.
+A run counts with its reservation, or with its use if that is more, so nothing is reserved twice. Whatever the reading
+shows beyond our runs is foreign. So the available memory never exceeds what is free now less the parts of reservations
+not yet taken, and nothing that is in use is reserved.
 
-Foreign use is what neither our runs nor the driver's own reserve account for; its recent peak counts on for
-a while, since a pause in somebody else's job is not free space. Where the driver does not say which process
-uses what (containers, WSL2), a run's use is bounded by its promise: it counts as foreign until the run has
-settled, and as the run's own after that.
+Foreign use is what neither our runs nor the driver's own reserve account for. Its recent peak counts for a while
+longer, since a pause in somebody else's job is not free space. Where the driver does not say which process uses what
+(containers, WSL2), a run's use is bounded by its reservation: it counts as foreign until the run has settled, and as
+the run's own after that.
 
-A unified GPU shares the host's RAM: its memory is what RAM has beyond the floor kept free, and all unified
-GPUs draw on that one pool.
+A unified GPU shares the host's RAM: its memory is what RAM has beyond the floor kept free, and all unified GPUs draw on
+that one pool.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from backprop.scheduler.governor.snapshot import Gpu, Snapshot
 
 SETTLE_S: Final = 120.0
-"""A run that has not touched the GPU by then is taken as settled. Importing torch and building a data set
-can take most of a minute on a cold disk; judged, not measured."""
+"""A run that has not touched the GPU by then counts as settled. Importing torch and building a data set can take most
+of a minute on a cold disk; judged, not measured."""
 
 PEAK_HOLD_S: Final = 300.0
-"""How long a foreign peak counts after it was last seen, while the process that made it may still live."""
+"""How long a foreign peak counts after it was last reached, while the process that made it may still live."""
 
 PEAK_CONFIRM_S: Final = 10.0
-"""Foreign use must last this long to be held as a peak. Without it, the seconds between a run's end and the
-driver's taking its memory back would look like a foreign process, after every segment."""
+"""Foreign use must last this long to be held as a peak. Otherwise the seconds between a run's end and the driver's
+taking its memory back would look like a foreign process, after every segment."""
+
+
+PEAK_STEP_MIB: Final = 64
+"""A peak that moved by less is the same peak."""
+
+PEAK_REFRESH_S: Final = 60.0
+"""A recorded peak that still holds is recorded anew this often, so that others do not take it for over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What one running run was promised on one GPU; a run on several GPUs has one for each.
+    """What one running run has reserved on one GPU; a run on several GPUs has one for each.
 
-    `seen_mib`: the run's own use there in the *same* reading as the snapshot; None if it cannot be told.
-    `started_s`: on the clock the caller uses for `allocation_has_shown`. `exclusive`: nobody may join it on the GPU.
+    `seen_mib`: the run's own use there in the *same* reading as the snapshot; None if it cannot be told. `started_s`:
+    on the caller's clock for `allocation_has_shown`. `exclusive`: no other run may share the GPU.
     """
 
     run_id: str
@@ -52,10 +59,10 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class ForeignPeak:
-    """What is remembered of foreign use on one GPU (see `hold_peaks`).
+    """What is remembered of foreign use on one GPU, see `hold_peaks`.
 
-    `held_mib` was last reached at `held_s` by a process among `pids` (empty: the driver names none).
-    `lowest_mib` is the least seen since `window_s`: what lasts through a window is confirmed.
+    `held_mib` was last reached at `held_s` by a process among `pids` (empty: the driver names none). `lowest_mib` is
+    the lowest reading since `window_s`: use that lasts through a window is confirmed.
     """
 
     held_mib: int
@@ -69,9 +76,9 @@ class ForeignPeak:
 class Room:
     """A GPU's memory in MiB, as the governor counts it.
 
-    `usable_mib`: what it could ever hand out. `free_mib`: free now. `promised_mib`: to all runs on it, each
-    at least what it uses. `untaken_mib`: promised, but not allocated yet. `foreign_mib`: other people's,
-    the held peak included. `available_mib`: what may be promised now; may be negative.
+    `usable_mib`: what it could ever hand out. `free_mib`: free now. `promised_mib`: reserved by all runs on it, each
+    counted with at least its use. `untaken_mib`: reserved, but not allocated yet. `foreign_mib`: other programs', the
+    held peak included. `available_mib`: what may be reserved now; may be negative.
     """
 
     usable_mib: int
@@ -85,12 +92,12 @@ class Room:
 def allocation_has_shown(
     seen_mib: int | None, started_s: float, now_s: float, settle_s: float = SETTLE_S
 ) -> bool:
-    """Whether a run's promise has begun to show on the device, or has had its time to."""
+    """Return whether a run's allocation shows on the device, or has had its time to."""
     return bool(seen_mib) or now_s - started_s >= settle_s
 
 
 def usable_mib(gpu: Gpu, snapshot: Snapshot, ram_floor_mib: int = 0) -> int | None:
-    """What the GPU could hand out if nobody used it; None if that cannot be told."""
+    """Return what the GPU could hand out if nothing used it; None if that cannot be told."""
     if gpu.unified:
         total_mib = snapshot.host.ram_total_mib
         return None if total_mib is None else max(0, total_mib - ram_floor_mib)
@@ -114,11 +121,9 @@ def room(
 
 
 def sharing(gpu: Gpu, snapshot: Snapshot, reservations: Iterable[Reservation]) -> tuple[Reservation, ...]:
-    """The reservations that draw on the same memory as `gpu`."""
-    if not gpu.unified:
-        return tuple(one for one in reservations if one.gpu_uuid == gpu.uuid)
-    pool = {other.uuid for other in snapshot.gpus if other.unified}
-    return tuple(one for one in reservations if one.gpu_uuid in pool)
+    """Return the reservations that draw on the same memory as `gpu`."""
+    pool = {other.uuid for other in snapshot.gpus if other.unified} if gpu.unified else {gpu.uuid}
+    return tuple(reservation for reservation in reservations if reservation.gpu_uuid in pool)
 
 
 def hold_peaks(
@@ -128,10 +133,10 @@ def hold_peaks(
     now_s: float,
     hold_s: float = PEAK_HOLD_S,
 ) -> dict[str, ForeignPeak]:
-    """Carry the foreign peaks over one more reading; call it for every reading, with the same clock.
+    """Carry the foreign peaks over one more reading. Call it for every reading, with the same clock.
 
-    A peak falls at once when every process that was there at its time is gone, else `hold_s` after it was
-    last possible. A GPU that cannot be read keeps what is remembered of it.
+    A peak falls at once when every process that was there at its time is gone, else `hold_s` after foreign use could
+    last have been as high. A GPU that cannot be read keeps what is remembered of it.
     """
     held = dict(peaks)
     for gpu in snapshot.gpus:
@@ -145,6 +150,31 @@ def hold_peaks(
     return held
 
 
+def adopt_peaks(
+    own: Mapping[str, ForeignPeak], recorded: Mapping[str, ForeignPeak]
+) -> dict[str, ForeignPeak]:
+    """Combine what a process remembers with what any process recorded: per GPU, the higher peak counts."""
+    combined = {**recorded, **own}
+    for uuid, peak in recorded.items():
+        if peak.held_mib >= combined[uuid].held_mib + PEAK_STEP_MIB:
+            combined[uuid] = replace(
+                combined[uuid], held_mib=peak.held_mib, held_s=peak.held_s, pids=peak.pids
+            )
+    return combined
+
+
+def is_news(peak: ForeignPeak, recorded: ForeignPeak | None) -> bool:
+    """Return whether `peak` has to be recorded: another amount, none of the recorded
+    processes any more, or a record that grows old."""
+    old_mib = 0 if recorded is None else recorded.held_mib
+    if max(peak.held_mib, old_mib) < PEAK_STEP_MIB:
+        return False
+    if recorded is None or abs(peak.held_mib - old_mib) >= PEAK_STEP_MIB:
+        return True
+    others = bool(peak.pids) and not (peak.pids & recorded.pids)
+    return others or peak.held_s - recorded.held_s >= PEAK_REFRESH_S
+
+
 def _usable_and_free(gpu: Gpu, snapshot: Snapshot, ram_floor_mib: int) -> tuple[int, int] | None:
     usable = usable_mib(gpu, snapshot, ram_floor_mib)
     free = snapshot.host.ram_free_mib if gpu.unified else gpu.free_mib
@@ -154,24 +184,21 @@ def _usable_and_free(gpu: Gpu, snapshot: Snapshot, ram_floor_mib: int) -> tuple[
 
 
 def _count(usable: int, free: int, ours: Sequence[Reservation], peak_mib: int) -> Room:
-    promised = sum(max(one.promised_mib, one.seen_mib or 0) for one in ours)
+    promised = sum(max(own.promised_mib, own.seen_mib or 0) for own in ours)
     used = usable - free
-    # A run whose use is not told may not have allocated yet: until it settles, what is used is foreign.
-    known = sum(one.seen_mib for one in ours if one.seen_mib is not None)
-    silent = sum(one.promised_mib for one in ours if one.seen_mib is None and one.settled)
+    # A run whose use cannot be told may not have allocated yet: until it settles, what is used is foreign.
+    known = sum(own.seen_mib for own in ours if own.seen_mib is not None)
+    silent = sum(own.promised_mib for own in ours if own.seen_mib is None and own.settled)
     foreign = max(peak_mib, used - known - silent, 0)
-    untaken = sum(_untaken(one) for one in ours) - max(0, used - known - foreign)
+    untaken = sum(max(0, own.promised_mib - (own.seen_mib or 0)) for own in ours)
+    untaken -= max(0, used - known - foreign)
     return Room(usable, free, promised, untaken, foreign, usable - promised - foreign)
 
 
-def _untaken(one: Reservation) -> int:
-    return max(0, one.promised_mib - (one.seen_mib or 0))
-
-
 def _foreign_bounds(used: int, ours: Sequence[Reservation]) -> tuple[int, int]:
-    """The least and the most that others may be using, given runs whose own use is not told."""
-    known = sum(one.seen_mib for one in ours if one.seen_mib is not None)
-    silent = sum(one.promised_mib for one in ours if one.seen_mib is None)
+    """Return the least and the most that others may be using, given runs whose own use cannot be told."""
+    known = sum(own.seen_mib for own in ours if own.seen_mib is not None)
+    silent = sum(own.promised_mib for own in ours if own.seen_mib is None)
     return max(0, used - known - silent), max(0, used - known)
 
 

@@ -8,14 +8,16 @@ them.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from backprop.scheduler.governor.snapshot import Snapshot
-from backprop.scheduler.records import QuarantineRecord, SampleRecord
+from backprop.scheduler.records import ForeignPeakRecord, QuarantineRecord, SampleRecord
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store.connection import Database
-from backprop.scheduler.store.schema import Quarantine, Run, Sample, Segment, Worker
+from backprop.scheduler.store.schema import ForeignPeak, Quarantine, Run, Sample, Segment, Worker
 
 SAMPLE_EVERY_S: Final = 30.0
 SAMPLES_KEPT_S: Final = 2 * 86400.0
@@ -74,6 +76,34 @@ def quarantined(database: Database) -> list[QuarantineRecord]:
         there = Worker.select(Worker.id).where(Worker.stopped_at_s.is_null())
         rows = Quarantine.select().where(Quarantine.worker.in_(there))
         return [QuarantineRecord(**row.__data__) for row in rows]
+
+    return database.read(query)
+
+
+def record_foreign_peaks(database: Database, peaks: Sequence[ForeignPeakRecord]) -> None:
+    """Replace what is remembered of these GPUs. Call it only for news: it is a write each time."""
+
+    def verb() -> None:
+        for peak in peaks:
+            pids = msgspec.json.encode(peak.pids).decode()
+            ForeignPeak.replace(gpu_uuid=peak.gpu_uuid, mib=peak.mib, pids=pids, at_s=peak.at_s).execute()
+
+    database.write(verb)
+
+
+def foreign_peaks(database: Database) -> list[ForeignPeakRecord]:
+    """What other programs were lately seen to use, one record per GPU. The reader judges whether it still counts."""
+
+    def query() -> list[ForeignPeakRecord]:
+        return [
+            ForeignPeakRecord(
+                gpu_uuid=row.gpu_uuid,
+                mib=row.mib,
+                pids=msgspec.json.decode(row.pids, type=tuple[int, ...]),
+                at_s=row.at_s,
+            )
+            for row in ForeignPeak.select()
+        ]
 
     return database.read(query)
 

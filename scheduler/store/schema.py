@@ -198,6 +198,16 @@ class Quarantine(Table):
         table_name = "quarantine"
 
 
+class ForeignPeak(Table):
+    gpu_uuid = TextField(primary_key=True)
+    mib = IntegerField()
+    pids = TextField()
+    at_s = FloatField()
+
+    class Meta:
+        table_name = "foreign_peaks"
+
+
 class Sample(Table):
     serial = AutoField()
     at_s = FloatField()

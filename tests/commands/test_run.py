@@ -258,7 +258,7 @@ def test_a_dry_run_makes_nothing_and_says_what_would_happen(bench: Bench) -> Non
     assert not bench.home.exists()
     starved = bench.backprop("--dry-run", "run", "--min-free-ram", "60000", "train.py")
     assert starved.returncode == 0
-    assert "fits nowhere: needs 60000.0 GiB of free RAM" in starved.stdout
+    assert "can't run here: needs 60000 GiB of free RAM" in starved.stdout
     refused(bench, 6, "--dry-run", "run", "no.py")
     assert not bench.home.exists()
 
@@ -311,10 +311,10 @@ def test_a_dry_run_leaves_a_home_as_it_is(bench: Bench) -> None:
     for words, done in said.items():
         assert (done.returncode, done.stderr) == (0, ""), words
     outputs = {words[0]: done.stdout for words, done in said.items() if words != ("worker", "-p", "1")}
-    assert "running runs 2, at most 2" in outputs["run"], "behind the two that wait already"
+    assert "waiting for a slot (2 of 2 busy)" in outputs["run"], "behind the two that wait already"
     assert f"{waiting}  waits: would start now" in outputs["worker"]
     one = said["worker", "-p", "1"].stdout
-    assert f"{second}  second: would wait: running runs 1, at most 1" in one
+    assert f"{second}  second: would wait: waiting for a slot (1 of 1 busy)" in one
     assert f"would stop waits ({waiting})" in outputs["stop"]
     assert f"would queue stopped ({stopped}) again" in outputs["resume"]
     assert "would import x" in outputs["import"]
@@ -360,6 +360,14 @@ def test_what_is_met_already_is_not_waited_for(bench: Bench) -> None:
     done = bench.backprop(*words, "--run-id", "next")
     assert "waits for" not in done.stderr
     assert bench.column("next", "reason") == "queued"
+
+
+def test_a_dry_run_counts_a_queue_of_any_length(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    assert bench.backprop("run", "-q", *QUIET_LIMITS, "--array", "1-500", "train.py").returncode == 0
+    rows = pairs(bench.backprop("run", "--dry-run", *QUIET_LIMITS, "train.py").stdout)
+    assert rows["ahead of it"] == "500 queued"
+    assert len(bench.backprop("worker", "--dry-run").stdout.splitlines()) == 500
 
 
 def test_a_dry_run_refuses_an_id_that_is_taken(bench: Bench) -> None:

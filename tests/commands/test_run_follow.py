@@ -84,7 +84,7 @@ def test_one_that_cannot_start_says_what_it_waits_for(bench: Bench) -> None:
     words = ["run", "--follow", *QUIET_LIMITS, "train.py"]
     words[words.index("--min-free-ram") + 1] = _more_ram_than_free()
     with Terminal(bench, 150, *words) as terminal:
-        terminal.read_until("waits: free RAM")
+        terminal.read_until("of free RAM")
         terminal.press("\x03")
         shown = terminal.read_all()
     assert terminal.process.returncode == 130

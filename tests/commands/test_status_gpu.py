@@ -19,8 +19,8 @@ def test_status_without_a_queue(bench: Bench, driver: FakeDriver) -> None:
     shown = bench.backprop("status").stdout
     assert "GPUs    2, read by nvml" in shown
     assert "worker  none is running; start one with: backprop worker" in shown
-    assert re.search(r"0  23\.4 GiB  24\.0 GiB +- +- +61 °C +85 °C +87 % +Fake RTX", shown)
-    assert re.search(r"1  22\.5 GiB  24\.0 GiB +- +- +82 °C +70 °C +0 % +Fake GPU", shown)
+    assert re.search(r"0  23\.4 GiB  24 GiB +- +- +61 °C +85 °C +87 % +Fake RTX", shown)
+    assert re.search(r"1  22\.5 GiB  24 GiB +- +1000 MiB +82 °C +70 °C +0 % +Fake GPU", shown)
     assert not bench.home.exists()
     told = status(bench)
     assert [gpu["uuid"] for gpu in told["gpus"]] == ["GPU-aaaa", "GPU-bbbb"]
@@ -35,7 +35,7 @@ def test_status_and_why_account_for_everything(bench: Bench, driver: FakeDriver)
     bench.worker("-p", "4", command=impatient(*QUICK))
     bench.wait_for_log(running, "allocated")
     waiting = queue(bench, "--gpu-min-vram", "16000", "-n", "two", "--", "--mib", "8000")
-    wait_for_reason(bench, waiting, "VRAM left")
+    wait_for_reason(bench, waiting, "needs 15.6 GiB")
 
     (rules_a, rules_b) = _why(bench, waiting)["rules"]
     assert rules_a["rule"] == "free VRAM"
@@ -43,17 +43,25 @@ def test_status_and_why_account_for_everything(bench: Bench, driver: FakeDriver)
     assert (rules_b["rule"], rules_b["gpu_index"]) == ("temperature", 1)
     assert (rules_b["needed"], rules_b["present"]) == (65, 82)
     words = bench.backprop("why", waiting).stdout
-    assert f"{waiting} two is queued: waits: GPU 0: VRAM left 14.6 GiB of 23.4 GiB" in words
+    assert (
+        f"{waiting} two is queued: GPU 0: needs 15.6 GiB; 14.6 of 23.4 GiB free (8.8 reserved by runs)"
+        in words
+    )
     assert re.search(r"free VRAM +0 +16000 +15000 +[\d.]+m?s ", words)
-    assert re.search(r"temperature +1 +65 +82 +[\d.]+m?s +GPU 1: temperature 82 °C, starts at 65 °C", words)
+    assert re.search(
+        r"temperature +1 +65 +82 +[\d.]+m?s +GPU 1: too hot \(82 °C\); a run starts at 65 °C", words
+    )
 
     gpu, hot = status(bench)["gpus"]
     assert gpu["promised_to"] == {running: 9000}
     assert (gpu["available_mib"], gpu["foreign_mib"], gpu["idle_because"]) == (15_000, 0, None)
     assert (hot["promised_to"], hot["foreign_mib"]) == ({}, 1000)
-    assert hot["idle_because"] == f"{waiting} waits: temperature 82 °C, starts at 65 °C or less"
+    assert (
+        hot["idle_because"]
+        == f"{waiting} is next: too hot (82 °C); a run starts at 65 °C or less (--gpu-max-temp)"
+    )
     shown = bench.backprop("status").stdout
-    assert f"GPU 0: 8.8 GiB promised to {running}" in shown
+    assert f"GPU 0: 8.8 GiB reserved by {running}" in shown
     assert f"GPU 1: idle: {hot['idle_because']}" in shown
     assert re.search(rf"{running} +one +running +1 +8\.8 GiB", shown)
     assert "queue   1 queued, 1 running" in shown

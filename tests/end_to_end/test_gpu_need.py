@@ -33,7 +33,7 @@ def test_a_script_is_known_by_what_it_used_before(bench: Bench, driver: FakeDriv
     (bench.project / "go").unlink()
     later = [queue(bench, "--", "--mib", "9000", "--until", "go") for _ in range(3)]
     third = later[2]
-    told = wait_for_reason(bench, third, "VRAM left")
+    told = wait_for_reason(bench, third, "(learned)")
     assert "needs 9.7 GiB (learned)" in told
     segment = bench.show(later[0])["segments"][0]
     assert (segment["need_source"], segment["promised_mib"]) == ("learned", 9900)
@@ -67,11 +67,11 @@ def test_show_says_when_a_declaration_was_far_off(bench: Bench, driver: FakeDriv
     for run in runs:
         wait_for_state(bench, run, "completed")
     assert vram_line(bench, much).endswith(
-        "20.0 GiB reserved (declared); used at most 2.9 GiB: far less than declared;"
+        "20 GiB reserved (declared); used at most 2.9 GiB: far less than declared;"
         " declaring less lets more runs share a GPU"
     )
     assert vram_line(bench, little).endswith("used at most 4.9 GiB: more than declared; declare more")
-    assert vram_line(bench, right).endswith("5.0 GiB reserved (declared); used at most 4.8 GiB")
+    assert vram_line(bench, right).endswith("5 GiB reserved (declared); used at most 4.8 GiB")
 
 
 def test_use_beyond_the_promise_counts_in_full(bench: Bench, driver: FakeDriver) -> None:
@@ -81,8 +81,8 @@ def test_use_beyond_the_promise_counts_in_full(bench: Bench, driver: FakeDriver)
     bench.worker("-p", "8", command=impatient(*QUICK))
     wait_until(lambda: bench.state(big) == "running" and peak_mib(bench, big) == 18_000, timeout_s=60)
     other = queue(bench, "--gpu-min-vram", "8000", "--", "--mib", "8000")
-    told = wait_for_reason(bench, other, "VRAM left")
-    assert "VRAM left 6.4 GiB of 24.0 GiB (17.6 GiB promised to runs), needs 7.8 GiB (declared)" in told
+    told = wait_for_reason(bench, other, "needs 7.8 GiB")
+    assert "needs 7.8 GiB; 6.4 of 24 GiB free (17.6 reserved by runs)" in told
     assert bench.state(big) == "running"
     assert bench.backprop("stop", big).returncode == 0
     assert given(bench, other) == ["GPU-aaaa"], reason(bench, other)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from backprop.worker.machine.reader import FRESH_S
 from tests.support.fake_gpus import (
+    HOST_IS_FINE,
     QUICK,
     allocated,
     beats,
@@ -95,7 +96,7 @@ def test_heat_pauses_the_whole_tree_and_its_timebox(bench: Bench, driver: FakeDr
     assert reason(bench, run) == "paused: GPU 0 at 90 °C, limit 85 °C"
     assert reason(bench, tracker) == "paused: GPU 0 at 66 °C, limit 60 °C"
     late = queue(bench, *HOLD)
-    assert "GPU 0: temperature 90 °C, starts at 80 °C or less" in wait_for_reason(bench, late, "temperature")
+    assert "GPU 0: too hot (90 °C); a run starts at 80 °C or less" in wait_for_reason(bench, late, "too hot")
     shown = bench.backprop("status").stdout
     assert re.search(rf"{run} .* paused .* paused: GPU 0 at 90 °C, limit 85 °C", shown)
     assert "90 °C  85 °C" in shown
@@ -135,7 +136,7 @@ def test_several_gpus_and_too_long_a_pause_yield_and_resume_when_cool(
     driver.show(replace(A, temp=91), replace(B, temp=91), FULL)
     for run in (both, single):
         wait_until(lambda run=run: bench.folder(run).joinpath("exit.json").exists(), timeout_s=60)
-        wait_for_reason(bench, run, "temperature 91 °C, starts at 80 °C or less")
+        wait_for_reason(bench, run, "too hot (91 °C); a run starts at 80 °C or less")
     told = bench.output()
     assert "paused for now: cooling: GPU 0 at 91 °C, limit 85 °C; not paused: it runs on several GPUs" in told
     assert re.search(
@@ -160,8 +161,9 @@ def test_a_strangers_pause_is_no_free_space_but_its_end_is(bench: Bench, driver:
         driver.occupy("GPU-aaaa", 20_000, pid)
         run = queue(bench, "--gpu-min-vram", "6000", *HOLD)
         bench.worker(command=impatient(*QUICK, "scheduler.governor.vram.PEAK_CONFIRM_S=0.5"))
-        told = wait_for_reason(bench, run, "VRAM left 4.5 GiB of 24.0 GiB")
-        assert "(19.5 GiB used by others now or lately), needs 5.9 GiB (declared)" in told
+        bench.script("other.py", "print(1)")
+        told = wait_for_reason(bench, run, "4.5 of 24 GiB free")
+        assert "needs 5.9 GiB; 4.5 of 24 GiB free (19.5 used by other programs)" in told
         assert status(bench)["gpus"][0]["foreign_mib"] == 20_000
         assert "idle: " + run in bench.backprop("status").stdout
         time.sleep(2)  # looks enough to see that its use lasts
@@ -169,6 +171,11 @@ def test_a_strangers_pause_is_no_free_space_but_its_end_is(bench: Bench, driver:
         wait_until(lambda: status(bench)["gpus"][0]["free_mib"] == 24_000)
         time.sleep(2)  # looks enough to start the run, were this free space
         assert bench.state(run) == "queued"
+        # Commands have read the machine once, and know it as well as the worker that has watched it.
+        assert status(bench)["gpus"][0]["foreign_mib"] == 20_000
+        for command in (("run", "--gpu-min-vram", "6000", *HOST_IS_FINE, "other.py"), ("worker",)):
+            forecast = bench.backprop("--dry-run", *command).stdout
+            assert "would wait: GPU 0: needs 5.9 GiB; 4.5 of 24 GiB free" in forecast
     bench.wait_for_log(run, "beat 1", timeout_s=60)
 
 
@@ -187,7 +194,7 @@ def test_one_gpu_of_two_is_lost_and_comes_back(bench: Bench, driver: FakeDriver)
     driver.show(A, replace(B, handle_rc=15))
     third = queue(bench, *words)
     told = wait_for_reason(bench, third, "GPU 1: not used: GPU is lost")
-    assert "GPU 0: VRAM left 4.5 GiB of 24.0 GiB (19.5 GiB promised to runs), needs 19.5 GiB" in told
+    assert "GPU 0: needs 19.5 GiB; 4.5 of 24 GiB free (19.5 reserved by runs)" in told
     wait_for_output(bench, "trouble     GPU 1 (Fake GPU) cannot be used: GPU is lost")
     shown = bench.backprop("status").stdout
     assert "not used: GPU is lost" in shown
@@ -208,7 +215,7 @@ def test_a_driver_that_hangs_keeps_back_only_what_needs_a_gpu(bench: Bench, driv
         "-p", "8", command=impatient("GpuProbe.back_off_s=1", "worker.probes.client.MAX_BACK_OFF_S=2")
     )
     bench.wait_for_log(running, "beat 3")
-    wait_for_reason(bench, waiting, "VRAM left")
+    wait_for_reason(bench, waiting, "GiB free")
     driver.show(A, hang_ms=60_000)
     hung_s = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
@@ -236,7 +243,7 @@ TROUBLES = [
     ((replace(A, handle_rc=15), replace(B, handle_rc=15)), 0, "GPU 1: not used: "),
     ((replace(A, mem_rc=3),), 0, "GPU 0: not used: its memory cannot be read"),
     ((replace(A, temp_rc=3),), 0, "GPU 0: not used: its temperature cannot be read"),
-    ((replace(A, reasons=0x40),), 0, "GPU 0: its driver slows it down because of heat"),
+    ((replace(A, reasons=0x40),), 0, "GPU 0: the driver is throttling it (too hot)"),
 ]
 
 
@@ -302,7 +309,7 @@ def test_mig_instances_are_gpus_of_their_own(bench: Bench, driver: FakeDriver) -
     last = next(run for run in runs if bench.state(run) == "queued")
     started = [given(bench, run) for run in runs if run != last]
     assert sorted(started) == [["MIG-aaaa"], ["MIG-bbbb"]]
-    assert "VRAM left 2.2 GiB of 10.0 GiB (7.8 GiB promised to runs)" in wait_for_reason(bench, last, "VRAM")
+    assert "2.2 of 10 GiB free (7.8 reserved by runs)" in wait_for_reason(bench, last, "GiB free")
     assert {gpu["uuid"] for gpu in status(bench)["gpus"]} == {"MIG-aaaa", "MIG-bbbb"}
 
 
@@ -314,7 +321,7 @@ def test_unified_memory_is_the_hosts(bench: Bench, driver: FakeDriver) -> None:
     assert given(bench, run) == ["GPU-gb10"]
     wait_for_state(bench, huge, "held")
     assert re.fullmatch(
-        r"fits nowhere: needs 1024\.0 GiB of VRAM \(declared\), the GPUs here have [\d.]+ GiB",
+        r"can't run here: needs 1024 GiB of VRAM, the largest GPU has [\d.]+ GiB",
         reason(bench, huge),
     )
     (gpu,) = status(bench)["gpus"]
@@ -328,12 +335,12 @@ def test_a_worker_uses_the_gpus_it_was_given_only(bench: Bench, driver: FakeDriv
     words = ("--gpu-min-vram", "20000", "--", "--mib", "5000")
     first, second = queue(bench, *words), queue(bench, *words)
     bench.worker("-p", "4", env={"CUDA_VISIBLE_DEVICES": "1"}, command=impatient(*QUICK))
-    told = wait_for_reason(bench, second, "GPU 1: VRAM left 4.5 GiB")
+    told = wait_for_reason(bench, second, "GPU 1: needs 19.5 GiB; 4.5 of 24 GiB free")
     assert "GPU 0" not in told
     assert given(bench, first) == ["GPU-bbbb"]
     two = queue(bench, "--gpus", "2")
     wait_for_state(bench, two, "held")
-    assert reason(bench, two) == "fits nowhere: needs 2 GPUs, this machine has 1"
+    assert reason(bench, two) == "can't run here: needs 2 GPUs, this machine has 1"
 
 
 # What a run asks for
@@ -347,12 +354,12 @@ def test_what_fits_nowhere_is_held_at_once(bench: Bench, driver: FakeDriver) -> 
     share = queue(bench, "-g", "80%", *HOLD)
     bench.worker(command=impatient(*QUICK))
     for run, why in (
-        (large, "needs 100.0 GiB of VRAM (declared), the GPUs here have 24.0 GiB, 16.0 GiB"),
+        (large, "needs 100 GiB of VRAM, the largest GPU has 24 GiB"),
         (many, "needs 3 GPUs, this machine has 2"),
-        (both, "needs 20.0 GiB of VRAM on each of 2 GPUs (declared), the GPUs here have 24.0 GiB, 16.0 GiB"),
+        (both, "needs 20 GiB of VRAM on each of 2 GPUs, the GPUs here have 24 GiB, 16 GiB"),
     ):
         wait_for_state(bench, run, "held")
-        assert reason(bench, run) == f"fits nowhere: {why}"
+        assert reason(bench, run) == f"can't run here: {why}"
         assert why in bench.backprop("why", run).stdout
     assert given(bench, share) == ["GPU-aaaa"]
     assert bench.show(share)["segments"][0]["promised_mib"] == 24_576 * 80 // 100
@@ -369,13 +376,13 @@ def test_exclusive_runs_share_with_nobody_and_cpu_runs_wait_for_nobody(
     bench.worker("-p", "8", command=impatient(*QUICK))
     bench.wait_for_log(alone, "allocated")
     small = queue(bench, *HOLD)
-    assert f"GPU 0: run {alone} has it for itself" in wait_for_reason(bench, small, "has it for itself")
+    assert f"GPU 0: run {alone} has it exclusively" in wait_for_reason(bench, small, "exclusively")
     wait_for_state(bench, cpu_run(bench), "completed")
     (bench.project / "go").touch()
     bench.wait_for_log(small, "allocated")
     also = queue(bench, "--exclusive", *HOLD)
-    told = wait_for_reason(bench, also, "asked for it alone")
-    assert f"GPU 0: asked for it alone, but there runs {small}" in told
+    told = wait_for_reason(bench, also, "needed exclusively")
+    assert f"GPU 0: needed exclusively; {small} is running there" in told
     driver.show(replace(A, temp=99, used=24_000))
     wait_for_state(bench, cpu_run(bench), "completed")
 
@@ -393,7 +400,7 @@ def test_growing_beyond_its_limit_ends_a_run_before_its_neighbours_suffer(
     assert [bench.state(run) for run in (greedy, modest)] == ["running", "running"]
     (bench.project / "grow").touch()
     shown = bench.wait_for(greedy, "failed")
-    assert reason(bench, greedy) == "over its limit: uses 8.8 GiB on GPU 0, its limit is 6.0 GiB"
+    assert reason(bench, greedy) == "over its limit: uses 8.8 GiB on GPU 0, its limit is 6 GiB"
     assert shown["segments"][0]["outcome"] == "over its limit"
     assert "stopping" in bench.output()
     (bench.project / "go").touch()
@@ -423,7 +430,7 @@ def test_out_of_gpu_memory_is_named_and_tried_once_more_with_a_larger_need(
 # Memory that does not come back
 
 
-def test_memory_that_does_not_come_back_after_a_kill_puts_its_gpu_aside(
+def test_memory_that_does_not_come_back_after_a_kill_quarantines_its_gpu(
     bench: Bench, driver: FakeDriver
 ) -> None:
     driver.show(A, FULL)
@@ -441,11 +448,11 @@ def test_memory_that_does_not_come_back_after_a_kill_puts_its_gpu_aside(
     driver.show(replace(A, used=8000), FULL)
     worker.send_signal(signal.SIGCONT)
     wait_for_state(bench, run, "failed")
-    lost = f"7.8 GiB of run {run} have not come back after its processes ended"
+    lost = f"run {run} has not returned 7.8 GiB (its processes have ended)"
     wait_for_output(bench, f"quarantine  GPU 0 (Fake GPU): {lost}")
     waiting = queue(bench, "--gpu-min-vram", "6000", *HOLD)
-    assert f"GPU 0: kept aside: {lost}" in wait_for_reason(bench, waiting, "kept aside")
-    assert f"GPU 0: kept aside: {lost}" in bench.backprop("status").stdout
+    assert f"GPU 0: quarantined: {lost}" in wait_for_reason(bench, waiting, "quarantined")
+    assert f"GPU 0: quarantined: {lost}" in bench.backprop("status").stdout
     assert status(bench)["gpus"][0]["quarantine"] == lost
     wait_for_state(bench, cpu_run(bench), "completed")
     driver.show(A, FULL)

@@ -68,6 +68,12 @@ def test_a_move_puts_runs_exactly_there(
     assert turns(database) == f"{expected} new", "what comes later stands behind"
 
 
+def test_a_queue_is_read_whole_unless_somebody_asks_for_less(database: Database) -> None:
+    line_up(database, *(f"r{number:04}" for number in range(500)))
+    assert len(queries.queue(database, NOW_S + 1000)) == 500
+    assert len(queries.queue(database, NOW_S + 1000, limit=7)) == 7
+
+
 def test_members_of_a_batch_are_so_close_that_others_make_room(database: Database) -> None:
     """A microsecond apart, which at today's seconds is four steps of a float."""
     line_up(database, *"abcdefgh")
@@ -146,62 +152,62 @@ def refusal(*rules: Rule) -> Decision:
     return Decision(tuple(Denial(rule, 1, 0, f"too little {rule.value}") for rule in rules), ())
 
 
-def test_a_long_wait_lets_nothing_pass_until_it_is_in_vain(
+def test_a_long_wait_lets_nothing_pass_until_holding_back_is_futile(
     database: Database, watch: Watch, waits: WaitingReasons
 ) -> None:
     line_up(database, "big", "small")
 
-    def aged(decision: Decision) -> bool:
-        waits.tell([(get(database, "big"), decision)])
-        return waits.aged(get(database, "big"), decision) is not None
+    def starving(decision: Decision) -> bool:
+        waits.record([(get(database, "big"), decision)])
+        return waits.starving(get(database, "big"), decision) is not None
 
     vram = refusal(Rule.VRAM)
     waits.note_alive(1)
-    assert not aged(vram)
-    watch.now_s += starvation.AGED_S - 60
+    assert not starving(vram)
+    watch.now_s += starvation.STARVING_S - 60
     waits.note_alive(1)
-    assert not aged(vram)
+    assert not starving(vram)
     watch.now_s += 60
     waits.note_alive(1)
-    assert aged(vram)
-    found = waits.aged(get(database, "big"), vram)
+    assert starving(vram)
+    found = waits.starving(get(database, "big"), vram)
     assert found is not None
     began = time.strftime("%H:%M", time.localtime(NOW_S))
     assert found.behind().sentence() == (
-        f"lets big (big) go first, which has waited for free VRAM since {began}"
+        f"waiting its turn behind big (big), which has waited for free VRAM since {began}"
     )
     watch.now_s += starvation.CLEARS_S - 1
     waits.note_alive(0)
-    assert aged(vram), "memory takes a moment to come back"
+    assert starving(vram), "memory takes a moment to come back"
     watch.now_s += 1
     waits.note_alive(0)
-    assert not aged(vram), "somebody else has it"
-    watch.now_s += starvation.AGED_S - 1
+    assert not starving(vram), "somebody else has it"
+    watch.now_s += starvation.STARVING_S - 1
     waits.note_alive(2)
-    assert not aged(vram), "half an hour of its own for everybody else"
+    assert not starving(vram), "half an hour of its own for everybody else"
     watch.now_s += 1
     waits.note_alive(2)
-    assert aged(vram)
-    assert not aged(refusal(Rule.TEMPERATURE)), "not what our runs could give back"
+    assert starving(vram)
+    assert not starving(refusal(Rule.TEMPERATURE)), "not what our runs could give back"
 
 
 def test_a_wait_is_remembered_by_the_next_worker_and_forgotten_by_a_start(
     database: Database, watch: Watch, waits: WaitingReasons
 ) -> None:
     line_up(database, "big")
-    waits.tell([(get(database, "big"), refusal(Rule.PARALLEL))])
-    assert get(database, "big").reason == "waits: too little running runs"
-    watch.now_s += starvation.AGED_S
+    waits.record([(get(database, "big"), refusal(Rule.PARALLEL))])
+    assert get(database, "big").reason == "too little running runs"
+    watch.now_s += starvation.STARVING_S
     other = WaitingReasons(waits._context)
     other.note_alive(1)
-    assert other.aged(get(database, "big"), refusal(Rule.PARALLEL)) is not None
+    assert other.starving(get(database, "big"), refusal(Rule.PARALLEL)) is not None
     from tests.support.store_rows import claimed
 
     claimed(database, get(database, "big"))
-    waits.tell([])
+    waits.record([])
     queue_again(database)
     waits.note_alive(1)
-    assert waits.aged(get(database, "big"), refusal(Rule.PARALLEL)) is None
+    assert waits.starving(get(database, "big"), refusal(Rule.PARALLEL)) is None
 
 
 def queue_again(database: Database) -> None:
@@ -222,14 +228,14 @@ def test_reasons_are_written_when_they_change_and_not_every_tick(
     database: Database, watch: Watch, waits: WaitingReasons
 ) -> None:
     line_up(database, "big")
-    waits.tell([(get(database, "big"), refusal(Rule.RAM))])
+    waits.record([(get(database, "big"), refusal(Rule.RAM))])
     before = written(database)
     for _ in range(5):
         watch.now_s += 60
-        waits.tell([(get(database, "big"), refusal(Rule.RAM))])
+        waits.record([(get(database, "big"), refusal(Rule.RAM))])
     assert written(database) == before
     since = get(database, "big").waiting[0].since_s
-    waits.tell([(get(database, "big"), refusal(Rule.RAM, Rule.LOAD))])
+    waits.record([(get(database, "big"), refusal(Rule.RAM, Rule.LOAD))])
     now = get(database, "big").waiting
     assert [(one.rule, one.since_s) for one in now] == [("free RAM", since), ("CPU load", watch.now_s)]
 
@@ -259,8 +265,10 @@ def test_a_big_run_is_not_passed_for_ever(bench: Bench) -> None:
     set_waiting(bench.home, big, msgspec.json.encode(since).decode())
     assert bench.backprop("release", big).returncode == 0
     small = bench.queue("train.py", "-n", "small")
-    wait_until(lambda: f"lets {big} (big) go first" in str(bench.column(small, "reason")))
+    wait_until(lambda: f"waiting its turn behind {big} (big)" in str(bench.column(small, "reason")))
     assert "a longer wait" in bench.backprop("why", small).stdout
+    forecast = bench.backprop("run", "--dry-run", *QUIET_LIMITS, "train.py").stdout
+    assert f"would wait: waiting its turn behind {big} (big)" in forecast
     (bench.project / "go").touch()
     bench.wait_for(small, "completed")
     bench.wait_for(big, "completed")
@@ -277,7 +285,7 @@ def test_everybody_in_a_longer_queue_is_told_why_it_waits(bench: Bench, slots: s
     first, second, *_, last = done.stdout.split()
     bench.worker("-p", slots)
     bench.wait_for_log(first, "up")
-    told = "waits: running runs 1, at most 1"
+    told = "waiting for a slot (1 of 1 busy)"
     wait_until(lambda: bench.column(last, "reason") == told, saw=lambda: bench.column(last, "reason"))
     assert bench.column(second, "reason") == told
     assert bench.backprop("stop", first).returncode == 0
@@ -337,7 +345,7 @@ def test_one_that_cannot_be_looked_at_keeps_no_other_from_its_start(bench: Bench
     try:
         bench.worker(command=(*without_roots_rights(), str(COMMAND)))
         bench.wait_for(other, "completed")
-        told = f"waits: {away / 'ckpt'} cannot be looked at: Permission denied"
+        told = f"cannot be read now: {away / 'ckpt'} (Permission denied)"
         wait_until(lambda: bench.column(lost, "reason") == told, saw=lambda: bench.column(lost, "reason"))
     finally:
         away.chmod(0o700)

@@ -13,7 +13,7 @@ from tests.support.harness import SCRIPTS, Bench, alive, wait_until
 GPU_TRAINER = SCRIPTS / "gpu_trainer.py"
 HOST_IS_FINE = ("--min-free-ram", "0", "--max-cpu-load", "1000")
 """A small or busy test machine must not hold a run back; the GPU rules stay."""
-QUICK = ("worker.machine.monitor.LOOK_EVERY_S=0.4", "worker.machine.reader.FRESH_S=0.4")
+QUICK = ("worker.machine.monitor.CHECK_EVERY_S=0.4", "worker.machine.reader.FRESH_S=0.4")
 """For `impatient`: a worker that looks at the GPUs five times as often, so that a scene takes seconds."""
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
 from backprop.scheduler.records import SegmentRecord
-from backprop.worker.machine.gpu_usage import trees_of, usage_of
+from backprop.worker.machine.gpu_usage import processes_of, usage_of
 
 HERE = os.getpid()
 PARENT = os.getppid()
@@ -16,7 +16,7 @@ NOT_HERE = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
 
 
 class Trees:
-    """Stands for the place where segments run, as far as `usage_of` looks at it."""
+    """Stands for the executor, as far as `processes_of` asks it."""
 
     def __init__(self, **trees: set[int]) -> None:
         self.trees = trees
@@ -78,7 +78,9 @@ def gpu(*by_pid: tuple[int, int | None], uuid: str = "GPU-0", used_mib: int = 90
 def use(seen: Gpu, tree: set[int]) -> int | None:
     """What run `a`, with the processes `tree`, uses on the GPU."""
     place = Trees(a=tree)
-    return usage_of([segment("a", "GPU-0")], machine(seen), place)["a", "GPU-0"]
+    segments = [segment("a", "GPU-0")]
+    processes = processes_of(segments, machine(seen), place)
+    return usage_of(segments, machine(seen), processes)["a", "GPU-0"]
 
 
 def test_all_processes_of_a_run_count_and_no_others() -> None:
@@ -126,13 +128,17 @@ def test_an_empty_list_is_believed_on_an_idle_gpu() -> None:
 def test_a_run_on_two_gpus_is_told_apart_on_each() -> None:
     seen = machine(gpu((HERE, 3000)), gpu((HERE, 2000), uuid="GPU-1"))
     place = Trees(a={HERE}, b={PARENT})
-    found = usage_of([segment("a", "GPU-0", "GPU-1"), segment("b", "GPU-1"), segment("c")], seen, place)
-    assert found == {("a", "GPU-0"): 3000, ("a", "GPU-1"): 2000, ("b", "GPU-1"): 0}
+    segments = [segment("a", "GPU-0", "GPU-1"), segment("b", "GPU-1"), segment("c")]
+    assert usage_of(segments, seen, processes_of(segments, seen, place)) == {
+        ("a", "GPU-0"): 3000,
+        ("a", "GPU-1"): 2000,
+        ("b", "GPU-1"): 0,
+    }
 
 
 def test_processes_are_looked_up_once_a_run_and_only_where_a_driver_lists_any() -> None:
     place = Trees(a={HERE}, b={PARENT})
     seen = machine(gpu((HERE, 3000)), gpu((HERE, 2000), uuid="GPU-1"), gpu(uuid="GPU-2", used_mib=0))
     segments = [segment("a", "GPU-0", "GPU-1"), segment("b", "GPU-2"), segment("c")]
-    assert trees_of(segments, seen, place) == {"a": frozenset({HERE})}
+    assert processes_of(segments, seen, place) == {"a": frozenset({HERE})}
     assert place.looks == 1

@@ -1,7 +1,7 @@
-"""Is a run that the governor admits ready to be claimed? Its files in order, its folder there, its lock taken.
+"""Prepares an admitted run for its claim: repairs its checkpoint, makes its folder, takes its lock.
 
-The order of a start is what keeps it single: the run lock, then the claim in the database with its reservation, then
-the supervisor, which inherits the lock. This is the part before the claim.
+The order of a start keeps it single: the run lock, then the claim in the database with its reservation, then the
+supervisor, which inherits the lock. This module does the part before the claim.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from backprop.worker.segments.result import PASSING_ERRORS
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """`lock`: descriptor of the run's lock. Whoever has this hands it on or closes it."""
+    """A run that can be claimed. `lock`: descriptor of its run lock; the holder hands it on or closes it."""
 
     run: RunRecord
     resume: StartPoint
@@ -33,33 +33,38 @@ class PreparedRun:
 
 
 def hold(context: Context, run: RunRecord, why: str) -> None:
-    """It cannot start as it is: until its user says otherwise. Raises DatabaseBusy."""
+    """Hold a run that cannot start as it is, until its user releases it. Raises DatabaseBusy."""
     with contextlib.suppress(LostRace):
         user_requests.hold_run(context.database, run, why)
         context.console.event("held", run, why)
 
 
 class Preparation:
+    """Prepares the runs of one worker."""
+
     def __init__(self, context: Context, checkpoints: CheckpointManager) -> None:
         self._context = context
         self._checkpoints = checkpoints
 
     def prepare(self, run: RunRecord, beside: Sequence[RunRecord]) -> PreparedRun | None:
-        """Have `run` ready, its lock taken; None when it cannot be claimed now, which it is told. `beside`: runs that
-        are about to be claimed too. Raises DatabaseBusy."""
+        """Prepare `run` and take its lock. Return None when it cannot be claimed now; its reason then says why.
+        `beside`: runs that are about to be claimed too. Raises DatabaseBusy."""
         context = self._context
         if (why := self._checkpoints.why_not_yet(run)) is not None:
-            return self._say(run, f"waits: {why}")
+            return self._set_reason(run, f"waiting: {why}")
         if (rival := self._rival(run, beside)) is not None:
-            told = f"waits: {rival.name} ({rival.id}) is running and saves where it does; give each a folder of its own"
-            return self._say(run, told)
+            return self._set_reason(
+                run,
+                f"waiting for {rival.name} ({rival.id}), which saves to the same place; give each a folder of its own",
+            )
         try:
             start = choose_start(context.home, context.database, run)
             problem = start.problem or self._checkpoints.why_never(run, start)
         except OSError as error:
-            # The share that it lies on is away, say: it is not gone, and there is nothing for its user to repair.
-            told = f"waits: {error.filename or 'what it begins from'} cannot be looked at: {error.strerror}"
-            return self._say(run, told)
+            # Perhaps the share with the checkpoint is away: it is not gone, and its user has nothing to repair.
+            return self._set_reason(
+                run, f"cannot be read now: {error.filename or 'its checkpoint'} ({error.strerror})"
+            )
         if problem is not None:
             return hold(context, run, problem)
         try:
@@ -67,18 +72,18 @@ class Preparation:
             lock = locks.take(context.home.run_lock(run.id))
         except OSError as error:
             why = f"its folder {context.home.run_folder(run.id)} cannot be used: {error.strerror}"
-            return (
-                self._say(run, f"waits: {why}") if error.errno in PASSING_ERRORS else hold(context, run, why)
-            )
+            if error.errno in PASSING_ERRORS:
+                return self._set_reason(run, f"waiting: {why}")
+            return hold(context, run, why)
         if lock is None:
-            return self._say(run, f"waits: processes of segment {run.segment} are still alive")
+            return self._set_reason(run, f"waiting for processes of segment {run.segment} to end")
         sound = False
         try:
             sound = run_folder.newest_segment(context.home.run_folder(run.id)) <= run.segment
             if not sound:
                 return self._put_back(run)
         except OSError as error:
-            return self._say(run, f"waits: {error.filename} cannot be looked at: {error.strerror}")
+            return self._set_reason(run, f"cannot be read now: {error.filename} ({error.strerror})")
         finally:
             if not sound:
                 os.close(lock)
@@ -86,23 +91,25 @@ class Preparation:
             return self._checkpoints.repair(run, start, lock)
         return PreparedRun(run, start, lock)
 
-    def _say(self, run: RunRecord, reason: str) -> None:
+    def _set_reason(self, run: RunRecord, reason: str) -> None:
         if run.reason != reason:
             claims.record_waiting_reasons(self._context.database, {run.id: (reason, ())})
 
     def _rival(self, run: RunRecord, beside: Sequence[RunRecord]) -> RunRecord | None:
-        """A live run among whose checkpoints those of `run` would appear: seen from outside they cannot be told apart,
-        and whoever resumed from one would go on from another's work."""
+        """Return a live run that saves to the same place as `run`: from outside their checkpoints cannot be told apart,
+        and a resume could go on from the other run's work."""
         globs = frozenset(run.spec.plan.globs) if run.spec.plan is not None else frozenset[str]()
         if not globs:
             return None
         others = [*queries.live_runs(self._context.database), *beside]
         return next(
-            (one for one in others if one.spec.plan and not globs.isdisjoint(one.spec.plan.globs)), None
+            (other for other in others if other.spec.plan and not globs.isdisjoint(other.spec.plan.globs)),
+            None,
         )
 
     def _put_back(self, run: RunRecord) -> None:
-        """The database is older than the run's folder: starting the segment again could repeat a finished run."""
+        """Put a run back from its folder: the database is older, and starting the segment again could repeat a finished
+        run."""
         if recovery.put_back(self._context.home, self._context.database, run.id):
             self._context.console.event("repairing", run, "put back from its folder")
         else:

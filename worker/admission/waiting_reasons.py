@@ -1,4 +1,4 @@
-"""Why do queued runs wait, since when, and which of them has waited so long that nothing may pass it?"""
+"""Keeps the reasons of waiting runs: which rules refuse each, since when, and whether one of them is starving."""
 
 import math
 import time
@@ -12,8 +12,8 @@ from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.store.writes import claims
 from backprop.worker.context import Context
 
-SAY_AGAIN_S: Final = 30.0
-"""A waiting reason whose amounts alone changed is written this seldom."""
+REWRITE_S: Final = 30.0
+"""A reason of which only the amounts have changed is recorded at most this often."""
 
 Since = dict[str, float]
 """Rule and GPU → since when it fails, Unix seconds."""
@@ -21,96 +21,107 @@ Since = dict[str, float]
 
 @dataclass(frozen=True)
 class Starving:
-    """A run that is to be let past, and what it waits for."""
+    """A run that holds back those behind it, and what it waits for."""
 
     run: RunRecord
     wait: starvation.Wait
 
     def behind(self) -> Decision:
-        """What those that it keeps back are told."""
+        """The decision on each run that it holds back."""
         what = ", ".join(sorted(rule.value for rule in self.wait.rules))
         since = time.strftime("%H:%M", time.localtime(self.wait.since_s))
-        text = f"lets {self.run.id} ({self.run.name}) go first, which has waited for {what} since {since}"
-        return Decision((Denial(Rule.AGED, None, None, text),), ())
+        text = f"waiting its turn behind {self.run.id} ({self.run.name}), which has waited for {what} since {since}"
+        return Decision((Denial(Rule.HEAD_OF_LINE, None, None, text),), ())
+
+
+def head_of_line(
+    run: RunRecord, decision: Decision, since: Since, now_s: float, excused_s: float | None = None
+) -> Starving | None:
+    """Return a refused run as one that nothing behind it may pass, if it has waited long enough for amounts that our
+    runs take. `now_s`, `excused_s`: Unix seconds; see `starvation.Wait`."""
+    rules = starvation.amounts(decision.denials)
+    begun = [since.get(_key(denial), now_s) for denial in decision.denials if denial.rule in rules]
+    if not begun:
+        return None
+    wait = starvation.Wait(rules, min(begun), excused_s)
+    return Starving(run, wait) if starvation.is_starving(wait, now_s) else None
+
+
+def recorded_since(run: RunRecord) -> Since:
+    """Return since when which rules refuse the run, as a worker recorded it."""
+    return {f"{waiting.rule}/{waiting.gpu_index}": waiting.since_s for waiting in run.waiting}
 
 
 class WaitingReasons:
+    """One worker's memory of the runs it refused, so that it writes only what has changed."""
+
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._said: dict[str, tuple[Since, float]] = {}
+        self._recorded: dict[str, tuple[Since, float]] = {}
         self._excused_s: dict[str, float] = {}
         self._alive_s = -math.inf
 
     def clear(self) -> None:
-        """Nothing waits."""
-        self._said.clear()
+        """Forget everything: nothing waits."""
+        self._recorded.clear()
         self._excused_s.clear()
 
     def note_alive(self, count: int) -> None:
-        """How many of our runs live now, of any worker."""
+        """Note how many runs live now, of any worker."""
         if count:
             self._alive_s = self._context.clock.monotonic_s()
 
-    def aged(self, run: RunRecord, decision: Decision) -> Starving | None:
-        """A refused run, if nothing may pass it any more."""
+    def starving(self, run: RunRecord, decision: Decision) -> Starving | None:
+        """Return a refused run as the head of the line, if nothing may pass it any more."""
         now_s = self._context.clock.wall_s()
-        rules = starvation.amounts(decision.denials)
         since = self._since(run, decision, now_s)
-        begun = [since[_key(one)] for one in decision.denials if one.rule in rules]
-        if not begun:
+        head = head_of_line(run, decision, since, now_s, self._excused_s.get(run.id))
+        if head is None:
             return None
-        wait = starvation.Wait(rules, min(begun), self._excused_s.get(run.id))
-        if not starvation.is_starving(wait, now_s):
-            return None
-        if starvation.is_unsatisfiable(self._context.clock.monotonic_s() - self._alive_s):
+        if starvation.holding_back_is_futile(self._context.clock.monotonic_s() - self._alive_s):
             self._excused_s[run.id] = now_s
             self._context.console.event(
-                "passed", run, "it does not fit though none of ours runs; others go first"
+                "passed", run, "it does not fit although no other run is running; others may pass it"
             )
             return None
-        return Starving(run, wait)
+        return head
 
-    def tell(
+    def record(
         self,
         waiting: Sequence[tuple[RunRecord, Decision]],
         behind: Sequence[tuple[RunRecord, Decision]] = (),
     ) -> None:
-        """Write down why these runs wait, rule by rule with since when, if that has changed in kind. `waiting` are all
-        that are looked at each time: of those it is written after a while if it has changed in amount, too."""
+        """Record why these runs wait, rule by rule with since when, if the rules have changed. `waiting`: those that
+        are judged each time; of them a change of amounts alone is recorded too, after a while. Raises DatabaseBusy."""
         now_s = self._context.clock.wall_s()
         news: dict[str, tuple[str, list[Waiting]]] = {}
-        said: dict[str, tuple[Since, float]] = {}
+        recorded: dict[str, tuple[Since, float]] = {}
         for run, decision in waiting:
             since = self._since(run, decision, now_s)
-            before, said_s = self._said.get(run.id, (_known(run), 0.0))
-            reason = f"waits: {decision.sentence()}"
-            if since.keys() == before.keys() and (now_s - said_s < SAY_AGAIN_S or reason == run.reason):
-                said[run.id] = (since, said_s)
+            before, written_s = self._recorded.get(run.id, (recorded_since(run), 0.0))
+            reason = decision.sentence()
+            if since.keys() == before.keys() and (now_s - written_s < REWRITE_S or reason == run.reason):
+                recorded[run.id] = (since, written_s)
                 continue
-            said[run.id] = (since, now_s)
+            recorded[run.id] = (since, now_s)
             news[run.id] = (reason, _rules(decision, since))
         for run, decision in behind:
             since = self._since(run, decision, now_s)
-            if since.keys() != _known(run).keys():
-                news[run.id] = (f"waits: {decision.sentence()}", _rules(decision, since))
-        # A run that started meanwhile begins to wait anew when it is queued again.
-        self._said = said
-        self._excused_s = {run_id: at_s for run_id, at_s in self._excused_s.items() if run_id in said}
+            if since.keys() != recorded_since(run).keys():
+                news[run.id] = (decision.sentence(), _rules(decision, since))
+        # A run that has started meanwhile begins to wait anew when it is queued again.
+        self._recorded = recorded
+        self._excused_s = {run_id: at_s for run_id, at_s in self._excused_s.items() if run_id in recorded}
         if news:
             claims.record_waiting_reasons(self._context.database, news)
 
     def _since(self, run: RunRecord, decision: Decision, now_s: float) -> Since:
-        before, _ = self._said.get(run.id, (_known(run), 0.0))
-        return {_key(one): before.get(_key(one), now_s) for one in decision.denials}
+        before, _ = self._recorded.get(run.id, (recorded_since(run), 0.0))
+        return {_key(denial): before.get(_key(denial), now_s) for denial in decision.denials}
 
 
 def _key(denial: Denial) -> str:
     return f"{denial.rule}/{denial.gpu_index}"
-
-
-def _known(run: RunRecord) -> Since:
-    """What a worker wrote down before."""
-    return {f"{one.rule}/{one.gpu_index}": one.since_s for one in run.waiting}
 
 
 def _rules(decision: Decision, since: Since) -> list[Waiting]:

@@ -1,10 +1,10 @@
-"""How much VRAM does each of our runs use now? Matches the driver's list of processes with our trees.
+"""Attributes VRAM to our runs: matches the driver's list of processes with their process trees.
 
 None means "cannot be told": in a container the driver lists the host's pids, on WSL2 and some vGPUs it gives no
 amounts. A run that is merely not on the list yet uses nothing.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,18 +18,12 @@ IDLE_USE_MIB: Final = 1024
 Usage = Mapping[tuple[str, str], int | None]
 """(run id, GPU UUID) → MiB, or None."""
 
-
-Trees = Mapping[str, frozenset[int]]
+Processes = Mapping[str, frozenset[int]]
 """Run id → the pids of its live segment."""
 
 
-def usage_of(segments: Sequence[SegmentRecord], snapshot: Snapshot, executor: Executor) -> Usage:
-    """What every live segment uses on each GPU it was given."""
-    return use_by_trees(segments, snapshot, trees_of(segments, snapshot, executor))
-
-
-def trees_of(segments: Iterable[SegmentRecord], snapshot: Snapshot, executor: Executor) -> Trees:
-    """The processes of the segments. Looks at /proc only for those on a GPU whose driver lists processes."""
+def processes_of(segments: Iterable[SegmentRecord], snapshot: Snapshot, executor: Executor) -> Processes:
+    """Return the processes of the segments. Reads /proc only for those on a GPU whose driver lists processes."""
     listing = {gpu.uuid for gpu in snapshot.gpus if gpu.used_by_pid}
     return {
         segment.run_id: executor.pids(segment.run_id, segment.number)
@@ -38,25 +32,25 @@ def trees_of(segments: Iterable[SegmentRecord], snapshot: Snapshot, executor: Ex
     }
 
 
-def use_by_trees(segments: Iterable[SegmentRecord], snapshot: Snapshot, trees: Trees) -> Usage:
-    """As `usage_of`, of processes that are known already."""
-    found: dict[tuple[str, str], int | None] = {}
+def usage_of(segments: Iterable[SegmentRecord], snapshot: Snapshot, processes: Processes) -> Usage:
+    """Return what every live segment uses on each GPU it was given."""
+    usage: dict[tuple[str, str], int | None] = {}
     for segment in segments:
-        tree = trees.get(segment.run_id, frozenset[int]())
+        pids = processes.get(segment.run_id, frozenset[int]())
         for uuid in segment.gpu_uuids:
             gpu = snapshot.gpu(uuid)
-            found[segment.run_id, uuid] = None if gpu is None else _use(gpu, tree)
-    return found
+            usage[segment.run_id, uuid] = None if gpu is None else _use(gpu, pids)
+    return usage
 
 
-def _use(gpu: Gpu, tree: frozenset[int]) -> int | None:
+def _use(gpu: Gpu, pids: frozenset[int]) -> int | None:
     if gpu.error is not None:
         return None
-    mine = [mib for pid, mib in gpu.used_by_pid if pid in tree]
-    if mine:
-        return None if None in mine else sum(mib for mib in mine if mib is not None)
+    own = [mib for pid, mib in gpu.used_by_pid if pid in pids]
+    if own:
+        return None if None in own else sum(mib for mib in own if mib is not None)
     if not gpu.used_by_pid:
         used = None if gpu.total_mib is None or gpu.free_mib is None else gpu.total_mib - gpu.free_mib
         return 0 if used is not None and used - (gpu.reserved_mib or 0) < IDLE_USE_MIB else None
-    # Pids that do not exist here are another namespace's: ours may be among them under other numbers.
+    # Pids that do not exist here belong to another namespace: ours may be among them under other numbers.
     return 0 if all(Path(f"/proc/{pid}").exists() for pid, _ in gpu.used_by_pid) else None

@@ -1,10 +1,11 @@
-"""What the governor does while runs are running: heat, RAM, limits, peaks, GPUs to keep aside, samples.
+"""Watches running runs: heat, RAM, memory limits, VRAM peaks, unreturned memory, samples for reports.
 
-Looks every two seconds while anything lives. `scheduler.watch` decides; this applies: a pause freezes the tree
-through its supervisor, a yield or a stop is recorded first and then asked for by `tend`.
+It checks every two seconds while anything lives. `governor.runtime` decides, and the monitor applies it: a pause
+freezes the process tree through its supervisor; a yield or a stop is recorded first, and the segment tracker then asks
+for it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 from backprop.scheduler.errors import LostRace
@@ -12,142 +13,123 @@ from backprop.scheduler.governor import gpu_quarantine, need
 from backprop.scheduler.governor.gpu_quarantine import UnreturnedMemory
 from backprop.scheduler.governor.runtime import Action, ActionKind, Cause, WatchedRun, watch_all
 from backprop.scheduler.governor.snapshot import Snapshot
-from backprop.scheduler.governor.vram import ForeignPeak, Reservation, hold_peaks
+from backprop.scheduler.governor.vram import PEAK_STEP_MIB, ForeignPeak
 from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store import gpu_history
-from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
 from backprop.worker.context import Context
-from backprop.worker.machine.gpu_usage import Trees, Usage, trees_of, use_by_trees
+from backprop.worker.machine.state import MachineState, Remembered, read_state, unrecorded_peaks
 
-LOOK_EVERY_S: Final = 2.0
-PEAK_STEP_MIB: Final = 64
+CHECK_EVERY_S: Final = 2.0
 
 
 class Sense(Protocol):
     def snapshot(self) -> Snapshot | None: ...
 
 
-@dataclass(frozen=True)
-class MachineState:
-    """One reading, with what our runs were promised and use in it. `serial`: of the claims it knows of."""
-
-    snapshot: Snapshot
-    serial: int
-    alive: list[SegmentRecord]
-    usage: Usage
-    reservations: list[Reservation]
-
-
 class RuntimeMonitor:
-    """Keeps what must be remembered between readings: foreign peaks, pauses, what ended segments left behind."""
+    """Keeps what must be remembered between readings: peaks, pauses, and memory that ended segments must return."""
 
     def __init__(self, context: Context, sense: Sense) -> None:
         self._context = context
         self._reader = sense
-        self._looked_s = -LOOK_EVERY_S
+        self._checked_s = -CHECK_EVERY_S
         self._peaks: dict[str, ForeignPeak] = {}
         self._run_peaks: dict[tuple[str, int], int] = {}
         self._paused_s: dict[str, float] = {}
-        self._would_leave: dict[tuple[str, int, str], UnreturnedMemory] = {}
-        self._left: list[UnreturnedMemory] = []
-        self._kept_aside: dict[str, str] = {}
+        self._in_use: dict[tuple[str, int, str], UnreturnedMemory] = {}
+        self._unreturned: list[UnreturnedMemory] = []
+        self._quarantined: dict[str, str] = {}
 
-    @property
-    def peaks(self) -> dict[str, ForeignPeak]:
-        return self._peaks
+    def read_state(self, snapshot: Snapshot) -> MachineState:
+        """Assemble the machine's state, and keep what must outlive this reading. Raises DatabaseBusy."""
+        context = self._context
+        state = read_state(
+            context.database,
+            snapshot,
+            context.executor,
+            context.settings,
+            context.clock,
+            Remembered(self._peaks, self._quarantined),
+        )
+        self._peaks = state.peaks
+        if news := unrecorded_peaks(state, context.clock):
+            gpu_history.record_foreign_peaks(context.database, news)
+        self._record_own_peaks(state)
+        self._remember_use(state)
+        return state
 
-    def picture(self, snapshot: Snapshot) -> MachineState:
-        """Put a reading together with what is promised; remember foreign peaks and peaks of ours."""
-        serial, alive = queries.live_segments(self._context.database)
-        trees = trees_of(alive, snapshot, self._context.executor)
-        usage = use_by_trees(alive, snapshot, trees)
-        reservations = need.reservations_of(alive, usage, self._context.clock.wall_s())
+    def check(self, live: list[RunRecord]) -> None:
+        """Check the running runs of this worker, if it is time to. Raises DatabaseBusy."""
         now_s = self._context.clock.monotonic_s()
-        self._peaks = hold_peaks(self._peaks, snapshot, reservations, now_s)
-        self._record_peaks(alive, usage)
-        self._remember_use(alive, snapshot, usage, trees)
-        return MachineState(snapshot, serial, alive, usage, reservations)
-
-    def quarantined(self) -> dict[str, str]:
-        """GPU UUID → why no run is to start there, whichever worker found out."""
-        others = {one.gpu_uuid: one.reason for one in gpu_history.quarantined(self._context.database)}
-        return gpu_quarantine.merged(self._kept_aside, others)
-
-    def look(self, live: list[RunRecord]) -> None:
-        """One look at the running runs of this worker, if it is time. Raises DatabaseBusy."""
-        now_s = self._context.clock.monotonic_s()
-        if now_s - self._looked_s < LOOK_EVERY_S or not (live or self._left or self._kept_aside):
+        if now_s - self._checked_s < CHECK_EVERY_S or not (live or self._unreturned or self._quarantined):
             return
         snapshot = self._reader.snapshot()
         if snapshot is None:
             return
-        self._looked_s = now_s
-        picture = self.picture(snapshot)
-        self._clear_up(picture, now_s)
-        self._watch(live, picture, now_s)
+        self._checked_s = now_s
+        state = self.read_state(snapshot)
+        self._judge_unreturned(state)
+        self._watch(live, state, now_s)
         gpu_history.keep_sample(self._context.database, snapshot, self._context.clock.wall_s())
 
     def ended(self, run_id: str, number: int, survivors: bool) -> None:
-        """A segment has ended: its VRAM has to come back."""
+        """Note that a segment has ended: its VRAM has to come back. `survivors`: processes outlived SIGKILL."""
         self._paused_s.pop(run_id, None)
         self._run_peaks.pop((run_id, number), None)
         ended_s = self._context.clock.wall_s()
-        for key in [key for key in self._would_leave if key[:2] == (run_id, number)]:
-            one = self._would_leave.pop(key)
-            self._left.append(replace(one, ended_s=ended_s, survivors=survivors))
+        for key in [key for key in self._in_use if key[:2] == (run_id, number)]:
+            memory = self._in_use.pop(key)
+            self._unreturned.append(replace(memory, ended_s=ended_s, survivors=survivors))
 
-    def _remember_use(
-        self, alive: list[SegmentRecord], snapshot: Snapshot, usage: Usage, trees: Trees
-    ) -> None:
-        """What each segment was last seen to use: once it has ended, its processes cannot be asked any more."""
-        seen: dict[tuple[str, int, str], UnreturnedMemory] = {}
-        for segment in alive:
+    def _remember_use(self, state: MachineState) -> None:
+        """Remember what each segment uses: once it has ended, its processes cannot be asked any more."""
+        in_use: dict[tuple[str, int, str], UnreturnedMemory] = {}
+        for segment in state.segments:
             for uuid in segment.gpu_uuids:
                 key = (segment.run_id, segment.number, uuid)
-                gpu, used = snapshot.gpu(uuid), usage.get((segment.run_id, uuid))
-                rest = gpu_quarantine.unexplained_mib(gpu) if gpu is not None else None
-                if used and rest is not None:
-                    tree = trees[segment.run_id]
-                    seen[key] = UnreturnedMemory(segment.run_id, uuid, used, rest, tree, ended_s=0.0)
-                elif key in self._would_leave:
-                    seen[key] = self._would_leave[key]
-        self._would_leave = seen
+                gpu, used_mib = state.snapshot.gpu(uuid), state.usage.get((segment.run_id, uuid))
+                rest_mib = gpu_quarantine.unexplained_mib(gpu) if gpu is not None else None
+                if used_mib and rest_mib is not None:
+                    pids = state.processes[segment.run_id]
+                    in_use[key] = UnreturnedMemory(
+                        segment.run_id, uuid, used_mib, rest_mib, pids, ended_s=0.0
+                    )
+                elif key in self._in_use:
+                    in_use[key] = self._in_use[key]
+        self._in_use = in_use
 
-    def _clear_up(self, picture: MachineState, now_s: float) -> None:
-        wall_s = self._context.clock.wall_s()
-        self._left, kept = gpu_quarantine.judge(self._left, picture.snapshot, wall_s)
-        if kept == self._kept_aside:
+    def _judge_unreturned(self, state: MachineState) -> None:
+        """Quarantine the GPUs whose memory has not come back, and release those where it has."""
+        context, wall_s = self._context, self._context.clock.wall_s()
+        self._unreturned, reasons = gpu_quarantine.judge(self._unreturned, state.snapshot, wall_s)
+        if reasons == self._quarantined:
             return
-        for uuid in kept.keys() - self._kept_aside.keys():
-            self._context.console.event(
-                "quarantine", more=f"GPU {_name(picture.snapshot, uuid)}: {kept[uuid]}"
-            )
-        for uuid in self._kept_aside.keys() - kept.keys():
-            self._context.console.event(
-                "recovered", more=f"GPU {_name(picture.snapshot, uuid)} is used again"
-            )
-        self._kept_aside = kept
-        gpu_history.set_quarantine(self._context.database, self._context.worker, kept, wall_s)
+        for uuid in reasons.keys() - self._quarantined.keys():
+            context.console.event("quarantine", more=f"GPU {_name(state.snapshot, uuid)}: {reasons[uuid]}")
+        for uuid in self._quarantined.keys() - reasons.keys():
+            context.console.event("recovered", more=f"GPU {_name(state.snapshot, uuid)} is used again")
+        self._quarantined = reasons
+        gpu_history.set_quarantine(context.database, context.worker, reasons, wall_s)
 
-    def _watch(self, live: list[RunRecord], picture: MachineState, now_s: float) -> None:
+    def _watch(self, live: list[RunRecord], state: MachineState, now_s: float) -> None:
         runs = {run.id: run for run in live if run.intent is None}
-        segments = {segment.run_id: segment for segment in picture.alive}
+        segments = {segment.run_id: segment for segment in state.segments}
         pairs = [
-            (self._watched(run, segments[run.id], picture), need.limits_of(run.spec, self._context.settings))
+            (self._watched(run, segments[run.id], state), need.limits_of(run.spec, self._context.settings))
             for run in runs.values()
             if run.id in segments
         ]
-        for run_id, action in watch_all(pairs, picture.snapshot, now_s).items():
+        for run_id, action in watch_all(pairs, state.snapshot, now_s).items():
             try:
                 self._apply(runs[run_id], action, now_s)
             except LostRace:
                 continue
 
-    def _watched(self, run: RunRecord, segment: SegmentRecord, picture: MachineState) -> WatchedRun:
-        seen = {
-            uuid: mib for uuid in segment.gpu_uuids if (mib := picture.usage.get((run.id, uuid))) is not None
+    def _watched(self, run: RunRecord, segment: SegmentRecord, state: MachineState) -> WatchedRun:
+        used_mib = {
+            uuid: mib for uuid in segment.gpu_uuids if (mib := state.usage.get((run.id, uuid))) is not None
         }
         paused = Cause(run.paused_for) if run.paused_for is not None else None
         if paused is not None:
@@ -158,8 +140,8 @@ class RuntimeMonitor:
             started_s=segment.started_at_s,
             paused_for=paused,
             paused_since_s=self._paused_s.get(run.id),
-            memory_limit_mib=need.memory_limit_mib(run.spec, picture.snapshot),
-            seen_mib=seen,
+            memory_limit_mib=need.memory_limit_mib(run.spec, state.snapshot),
+            used_mib=used_mib,
         )
 
     def _apply(self, run: RunRecord, action: Action, now_s: float) -> None:
@@ -168,7 +150,7 @@ class RuntimeMonitor:
             case ActionKind.GO_ON:
                 return
             case ActionKind.PAUSE:
-                # The state first: a crash in between leaves a run that is thawed again, never one frozen unseen.
+                # The state first: a crash in between then leaves a run that is thawed again, not one frozen unseen.
                 claims.pause(context.database, run, action.cause or Cause.HEAT, action.reason)
                 self._paused_s[run.id] = now_s
                 context.executor.pause(run.id, run.segment)
@@ -185,20 +167,22 @@ class RuntimeMonitor:
                 claims.ask_to_end(context.database, run, Intent.LIMIT, action.reason)
 
     def confirm(self, live: list[RunRecord]) -> None:
-        """Make the trees agree with the states: pausing or thawing one twice does nothing."""
+        """Make process trees agree with the recorded states: pausing or thawing one twice does nothing."""
         for run in live:
             if run.state is State.PAUSED and run.intent is None:
                 self._context.executor.pause(run.id, run.segment)
             elif run.state is State.RUNNING and run.intent is None:
                 self._context.executor.unpause(run.id, run.segment)
 
-    def _record_peaks(self, alive: list[SegmentRecord], usage: Usage) -> None:
-        for segment in alive:
-            seen = max((usage.get((segment.run_id, uuid)) or 0 for uuid in segment.gpu_uuids), default=0)
+    def _record_own_peaks(self, state: MachineState) -> None:
+        for segment in state.segments:
+            used_mib = max(
+                (state.usage.get((segment.run_id, uuid)) or 0 for uuid in segment.gpu_uuids), default=0
+            )
             key = (segment.run_id, segment.number)
-            if seen >= max(self._run_peaks.get(key, 0), segment.peak_mib or 0) + PEAK_STEP_MIB:
-                self._run_peaks[key] = seen
-                gpu_history.record_peak(self._context.database, segment.run_id, segment.number, seen)
+            if used_mib >= max(self._run_peaks.get(key, 0), segment.peak_mib or 0) + PEAK_STEP_MIB:
+                self._run_peaks[key] = used_mib
+                gpu_history.record_peak(self._context.database, segment.run_id, segment.number, used_mib)
 
 
 def _name(snapshot: Snapshot, uuid: str) -> str:

@@ -1,6 +1,6 @@
-"""The machine as the governor is to see it: the host read now, the GPUs as their helper last told.
+"""Reads the machine for the governor: the host at once, the GPUs as their helper process last reported them.
 
-One look at the machine, for commands that need no worker.
+A worker reads again and again without waiting (`MachineReader`); a command reads once and waits (`read_machine`).
 """
 
 import re
@@ -19,62 +19,64 @@ from backprop.worker.probes.host import read_host
 from backprop.worker.probes.reading import Reading, unknown
 
 FRESH_S: Final = 3.0
-"""A reading older than this is not decided on: memory is taken and given back within seconds."""
+"""No decision is made on an older reading: memory is taken and returned within seconds."""
 PATIENCE_S: Final = 0.5
-"""An answer is awaited this long. A driver needs milliseconds, a sick one for ever; meanwhile the GPUs count as
-unknown, which keeps back only the runs that need one."""
+"""How long an answer is awaited. A driver needs milliseconds, a sick one takes for ever; after that the GPUs count as
+unknown, which holds back only the runs that need one."""
 
 _NUMBER: Final = re.compile(r"\d+")
 
 
 class MachineReader:
-    """Reads GPUs only while somebody asks. The first reading is asked for at once, so that it is there by then."""
+    """Reads GPUs only while asked to. It requests the first reading at once, so that it is there when needed."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._probe = GpuProbe(context.settings.gpu_probe.value)
-        self._told_s: float | None = None
+        self._read_s: float | None = None
         self._awaited_s: float | None = None
         self._trouble: dict[str, str] = {}
         self._probe.request(context.clock.monotonic_s())
 
     def pump(self) -> None:
-        """Take an answer that has come. Call once a tick; never waits."""
+        """Take an answer that has come. Call it once per tick; it never waits."""
         now_s = self._context.clock.monotonic_s()
         if (reading := self._probe.poll(now_s)) is not None:
-            self._told_s = now_s
-            self._say_trouble(reading)
+            self._read_s = now_s
+            self._report_trouble(reading)
         if self._probe.fileno() is None:
             self._awaited_s = None
         elif self._awaited_s is None:
             self._awaited_s = now_s
 
     def snapshot(self) -> Snapshot | None:
-        """The machine now; None while a reading of its GPUs is awaited, but not for long."""
+        """Return the machine now; None while a reading of its GPUs is awaited, which is not for long."""
         self.pump()
         now_s = self._context.clock.monotonic_s()
-        old = self._told_s is None or (bool(self._probe.latest.gpus) and now_s - self._told_s > FRESH_S)
+        old = self._read_s is None or (bool(self._probe.latest.gpus) and now_s - self._read_s > FRESH_S)
         if old or self._probe.stale:
             self._probe.request(now_s)
             self.pump()
         reading = self._probe.latest
-        if self._awaited_s is not None and (self._told_s is None or old):
+        if self._awaited_s is not None and (self._read_s is None or old):
             awaited_s = now_s - self._awaited_s
             if awaited_s < PATIENCE_S:
                 return None
             reading = unknown(reading.gpus, f"the GPU driver has not answered for {awaited_s:.1f} s")
-        taken_s = now_s if self._told_s is None else self._told_s
+        taken_s = now_s if self._read_s is None else self._read_s
         return reading.with_host(read_host(self._context.home.root), taken_s)
 
     def wake_fds(self) -> list[int]:
+        """Return descriptors that become readable when an answer comes."""
         handle = self._probe.fileno()
         return [] if handle is None else [handle]
 
     def close(self) -> None:
+        """End the helper process."""
         self._probe.close()
 
-    def _say_trouble(self, reading: Reading) -> None:
-        """Say once what is wrong with which GPU, and that it no longer is."""
+    def _report_trouble(self, reading: Reading) -> None:
+        """Print once what is wrong with which GPU, and once that it no longer is."""
         now = {f"GPU {gpu.index} ({gpu.name})": gpu.error for gpu in reading.gpus if gpu.error is not None}
         if reading.problem is not None:
             now = {"the GPUs": reading.problem}
@@ -93,11 +95,11 @@ class OneOffReader:
     def __init__(self, home: Home, settings: Settings | None = None) -> None:
         self.settings = settings or load(Path.cwd(), layout.locate().root, None, {}).settings
         self._probe = GpuProbe(self.settings.gpu_probe.value)
-        # Disk space is that of the home, or of the folder it will be created in.
-        self._place = home.root if home.root.exists() else home.root.parent
+        # Free disk is that of the home, or of the folder it will be created in.
+        self._folder = home.root if home.root.exists() else home.root.parent
 
-    def look(self) -> Snapshot:
-        """The machine now; waits for a GPU driver 10 s at most."""
+    def read(self) -> Snapshot:
+        """Return the machine now; waits for a GPU driver 10 s at most."""
         while True:
             now_s = time.monotonic()
             self._probe.request(now_s)
@@ -107,16 +109,16 @@ class OneOffReader:
                 reading = self._probe.latest
                 break
             select.select([handle], [], [], 0.1)
-        return reading.with_host(read_host(self._place), time.monotonic())
+        return reading.with_host(read_host(self._folder), time.monotonic())
 
     def close(self) -> None:
         self._probe.close()
 
 
 def read_machine(home: Home, settings: Settings | None = None) -> Snapshot:
-    """One look. `settings`: None for those of this directory."""
-    machine = OneOffReader(home, settings)
+    """Read the machine once. `settings`: None for those of this directory."""
+    reader = OneOffReader(home, settings)
     try:
-        return machine.look()
+        return reader.read()
     finally:
-        machine.close()
+        reader.close()

@@ -1,1 +1,1 @@
-"""Readers of the host and of GPUs, behind one frozen snapshot."""
+"""Reads the host and its GPUs into one frozen snapshot."""

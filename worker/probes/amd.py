@@ -1,4 +1,4 @@
-"""Read AMD GPUs: from the kernel's own files, else through `amd-smi` or `rocm-smi`.
+"""Reads AMD GPUs: from the kernel's own files, else through `amd-smi` or `rocm-smi`.
 
 The files under /sys/class/drm need no tool, cost next to nothing and do not change between releases.
 """
@@ -27,7 +27,7 @@ def read_amd(
 ) -> Reading | None:
     """Read all AMD GPUs within `deadline_s`; None if there is none. Raises ToolError.
 
-    `root`, `folders`: where to look instead of the machine's root and the tools' usual folders.
+    `root`, `folders`: used instead of the machine's root and of the tools' usual folders.
     """
     if gpus := tuple(read_sysfs(root)):
         return Reading(gpus, "sysfs")
@@ -48,11 +48,11 @@ def read_amd(
 
 
 def read_sysfs(root: Path = ROOT) -> Iterator[Gpu]:
-    """The cards with amdgpu's memory counters, in the order of their PCI addresses."""
+    """Yield the cards with amdgpu's memory counters, in the order of their PCI addresses."""
     cards = (card for card in root.glob("sys/class/drm/card*") if _CARD.search(card.name))
     devices = {(card / "device").resolve() for card in cards if read_text(card / "device/vendor") == _AMD}
     counted = (device for device in devices if (device / "mem_info_vram_total").exists())
-    for index, device in enumerate(sorted(counted, key=lambda one: one.name)):
+    for index, device in enumerate(sorted(counted, key=lambda device: device.name)):
         total, used = _file(device / "mem_info_vram_total"), _file(device / "mem_info_vram_used")
         temp_c, slowdown_c = _hwmon(device)
         unique = read_text(device / "unique_id")
@@ -74,13 +74,13 @@ def _file(path: Path) -> int | None:
 
 
 def _hwmon(device: Path) -> tuple[int | None, int | None]:
-    """(temperature, critical temperature) of the edge sensor, or of the hottest spot on cards without one."""
+    """Return (temperature, critical temperature) of the edge sensor, or of the hottest spot on cards without one."""
     labelled = {read_text(path): path for path in sorted(device.glob("hwmon/hwmon*/temp*_label"))}
     for sensor in _SENSORS:
         if sensor in labelled:
             stem = labelled[sensor].name.removesuffix("_label")
-            here, crit = (_file(labelled[sensor].with_name(f"{stem}_{end}")) for end in ("input", "crit"))
-            return None if here is None else here // 1000, None if not crit else crit // 1000
+            temp, critical = (_file(labelled[sensor].with_name(f"{stem}_{end}")) for end in ("input", "crit"))
+            return None if temp is None else temp // 1000, None if not critical else critical // 1000
     first = next(iter(sorted(device.glob("hwmon/hwmon*/temp1_input"))), None)
-    here = None if first is None else _file(first)
-    return None if here is None else here // 1000, None
+    temp = None if first is None else _file(first)
+    return None if temp is None else temp // 1000, None

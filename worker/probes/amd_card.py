@@ -1,4 +1,4 @@
-"""One AMD GPU, from the numbers that its kernel files or a tool gave."""
+"""Builds one AMD GPU from the numbers that its kernel files or a tool gave."""
 
 from backprop.scheduler.governor.snapshot import Gpu
 
@@ -14,6 +14,7 @@ def amd_gpu(
     slowdown_c: int | None,
     utilisation_pct: int | None,
 ) -> Gpu:
+    """Build the GPU. Memory that contradicts itself counts as unreadable."""
     readable = total_mib is not None and used_mib is not None and 0 <= used_mib <= total_mib and total_mib > 0
     return Gpu(
         uuid=uuid,

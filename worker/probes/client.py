@@ -1,11 +1,11 @@
-"""Ask the helper process for readings, without ever waiting for it.
+"""Asks the helper process for readings, without ever waiting for it.
 
-A call into a sick NVIDIA driver cannot be interrupted, and may leave its process unkillable (state D). So the
-readings are made by a helper; one that overruns its deadline is killed and left behind, never waited for, and
-the GPUs count as unknown until another helper answers.
+A call into a sick NVIDIA driver cannot be interrupted, and may leave its process unkillable (state D). So a helper
+makes the readings. One that overruns its deadline is killed and left behind, never waited for, and the GPUs count as
+unknown until another helper answers.
 
-    probe = GpuProbe(Kind.AUTO)
-    each tick:   probe.request(now_s)            # asks, if it is time to
+    probe = GpuProbe(ProbeKind.AUTO)
+    each tick:   probe.request(now_s)            # asks, if it is time
                  select([..., probe.fileno()])   # None: nothing to wait for
                  reading = probe.poll(now_s)     # a new reading, or None
     at the end:  probe.close()
@@ -28,7 +28,7 @@ from backprop.worker.probes.reader import ProbeKind
 from backprop.worker.probes.reading import NO_GPU, Reading, lost, unknown
 
 DEADLINE_S: Final = 10.0
-"""For one reading. On a busy machine NVML takes over 2 s; what takes over 10 s seldom comes at all."""
+"""For one reading. On a busy machine NVML takes over 2 s; an answer that takes over 10 s seldom comes at all."""
 
 INTERVAL_S: Final = 1.0
 
@@ -41,7 +41,7 @@ MAX_RETRY_S: Final = 60.0
 """After an answer that no GPU can be read, and after a helper that died."""
 
 NO_GPU_PAUSE_S: Final = 300.0
-"""A machine without GPUs is asked again this seldom, and holds no helper (about 20 MB) in between."""
+"""A machine without GPUs is asked again only this often, and holds no helper (about 20 MB) in between."""
 
 MAX_LEFT_BEHIND: Final = 2
 
@@ -49,12 +49,12 @@ _NEVER_ASKED: Final = Reading((), "none", "the GPUs have not been read yet")
 
 
 class GpuProbe:
-    """The GPUs of this machine, as last told by a helper process.
+    """The GPUs of this machine, as a helper process last reported them.
 
-    `latest`: the last reading; after a failure, the GPUs last known with the reason in each, and in
-    `problem`. `stale`: `latest` is not an answer but such a stand-in. `interval_s`: between two requests at
-    least. `back_off_s`, `retry_s`: after a first overrun, and after any other first failure; they double
-    with each further one. `helper_options`, `environment`: for the helper; None is the worker's environment.
+    `latest`: the last reading; after a failure, the GPUs last known with the reason in each, and in its `problem`.
+    `stale`: `latest` is such a stand-in and not an answer. `interval_s`: the least time between two requests.
+    `back_off_s`, `retry_s`: the pause after a first overrun, and after any other first failure; they double with each
+    further one. `helper_options`, `environment`: for the helper; None is the worker's environment.
     """
 
     def __init__(
@@ -85,11 +85,6 @@ class GpuProbe:
         self._asked_s: float | None = None
         self._fresh: Reading | None = None
 
-    @property
-    def problem(self) -> str | None:
-        """Why no GPU can be read; None if they can, or if there is none."""
-        return self.latest.problem
-
     def request(self, now_s: float) -> None:
         """Ask for a reading, unless one is on its way or it is too early after a failure. Never waits."""
         self._reap()
@@ -99,7 +94,7 @@ class GpuProbe:
             self._not_before_s = float("inf")
             self._keep(NO_GPU)
             return
-        for _ in range(2):  # a helper that died while idle is replaced without a word
+        for _ in range(2):  # a helper that died while idle is replaced silently
             if self._helper is None and not self._start(now_s):
                 return
             if self._helper is not None and self._helper.ask():
@@ -109,14 +104,14 @@ class GpuProbe:
         self._retry_later(now_s, "the GPU probe's helper ends as soon as it is started")
 
     def fileno(self) -> int | None:
-        """What becomes readable when an answer comes; None while none is awaited."""
+        """Return what becomes readable when an answer comes; None while none is awaited."""
         return None if self._helper is None or self._asked_s is None else self._helper.out_fd
 
     def poll(self, now_s: float) -> Reading | None:
-        """The reading that came, or failed to come, since the last call; None if there is nothing new."""
+        """Return the reading that came, or failed to come, since the last call; None if there is nothing new."""
         self._reap()
         if self._asked_s is not None and self._helper is not None:
-            self._listen(self._helper, self._asked_s, now_s)
+            self._read_answer(self._helper, self._asked_s, now_s)
         fresh, self._fresh = self._fresh, None
         return fresh
 
@@ -133,7 +128,7 @@ class GpuProbe:
 
     def _start(self, now_s: float) -> bool:
         if len(self._left_behind) >= MAX_LEFT_BEHIND:
-            self._not_before_s = now_s + self._retry_s  # to see whether the kernel has let one of them go
+            self._not_before_s = now_s + self._retry_s  # the kernel may release one of them by then
             why = f"{len(self._left_behind)} GPU probes are stuck in the driver"
             if self.latest.problem != why:
                 self._keep(self._unknown(why))
@@ -146,7 +141,7 @@ class GpuProbe:
             return False
         return True
 
-    def _listen(self, helper: HelperProcess, asked_s: float, now_s: float) -> None:
+    def _read_answer(self, helper: HelperProcess, asked_s: float, now_s: float) -> None:
         line = helper.read_line()
         if line is None:
             if now_s - asked_s > self._deadline_s:
@@ -174,10 +169,10 @@ class GpuProbe:
         self._keep(replace(reading, gpus=self._recognise(reading.gpus)), stale=False)
 
     def _recognise(self, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
-        """Name the GPUs that are too far gone to tell their UUID, and add those that are no longer listed."""
-        told = {gpu.uuid for gpu in gpus}
+        """Name the GPUs that cannot report their UUID any more, and add those that are no longer listed."""
+        listed = {gpu.uuid for gpu in gpus}
         why_at = {gpu.index: gpu.error for gpu in gpus if gpu.error is not None}
-        missing = [gpu for uuid, gpu in self._known.items() if uuid not in told]
+        missing = [gpu for uuid, gpu in self._known.items() if uuid not in listed]
         # An instance of a partitioned GPU disappears when it is partitioned anew: nothing is lost then.
         vanished = [
             lost(gpu, why_at.get(gpu.index, "its driver no longer lists it"))
@@ -221,7 +216,7 @@ class GpuProbe:
 
 
 def read_once(kind: ProbeKind | str = ProbeKind.AUTO, deadline_s: float = DEADLINE_S) -> Reading:
-    """One reading, for a command that needs no other. Waits for `deadline_s` at most."""
+    """Read the GPUs once, for a command that needs no more. Waits for `deadline_s` at most."""
     probe = GpuProbe(kind, deadline_s)
     try:
         while True:

@@ -1,7 +1,7 @@
-"""Is there a GPU at all, whatever its driver says?
+"""Finds out whether there is a GPU at all, whatever its driver says.
 
-Tells a machine without GPUs, where no rule about them applies, from one whose driver is broken, where no run
-may start. Reads the kernel's own files; `root` lets a test give a folder instead of the machine.
+That tells a machine without GPUs, where no rule about them applies, from one whose driver is broken, where no run may
+start. Reads the kernel's own files; `root` lets a test give a folder instead of the machine.
 """
 
 from pathlib import Path
@@ -14,7 +14,8 @@ _DISPLAY_CLASSES: Final = ("0x0300", "0x0302", "0x0380")  # VGA, 3D controller, 
 
 
 def nvidia_seems_present(root: Path = ROOT) -> bool:
-    """An NVIDIA GPU on the PCI bus, its device node (containers see no bus), or the driver's own list."""
+    """Return whether an NVIDIA GPU is on the PCI bus, has a device node (containers see no bus), or is in the driver's
+    own list."""
     return (
         any(root.glob("proc/driver/nvidia/gpus/*"))
         or any(root.glob("dev/nvidia[0-9]*"))
@@ -27,7 +28,7 @@ def _is_gpu(device: Path, vendor: str) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """A short kernel file, stripped; "" where it cannot be read."""
+    """Return a short kernel file, stripped; "" if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

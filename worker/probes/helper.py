@@ -1,4 +1,4 @@
-"""The process that reads GPUs for a worker: `python -m backprop.worker.probes.helper --kind auto`.
+"""Reads GPUs for a worker, in a process of its own: `python -m backprop.worker.probes.helper --kind auto`.
 
 One line on stdin (its text does not matter) asks for one reading; the answer is one line of JSON on stdout, a
 `Reading`. End of input ends the process. It may hang in a driver for ever: nobody waits for it.
@@ -17,6 +17,7 @@ from backprop.worker.probes.reading import Reading
 
 
 def main() -> None:
+    """Answer until the input ends."""
     options = _options()
     reader = Reader(
         ProbeKind(options.kind),

@@ -1,4 +1,4 @@
-"""One helper process, as the worker sees it: asked, listened to, killed; never waited for."""
+"""Starts, asks, reads and kills one helper process, and never waits for it."""
 
 import os
 import signal
@@ -14,11 +14,11 @@ _READ_BYTES: Final = 1 << 16
 
 
 class HelperProcess:
-    """Started by its constructor, which raises OSError if it cannot be. No method waits."""
+    """One helper. The constructor starts it and raises OSError if it cannot. No method waits."""
 
     def __init__(self, options: Sequence[str], environment: Mapping[str, str] | None) -> None:
         self._stderr_fd = os.memfd_create("gpu-probe-stderr")
-        # -P and cwd="/": no file of the folder the worker was started in can pose as one of our modules.
+        # -P and cwd="/": no file in the folder the worker was started in can pose as one of our modules.
         argv = [sys.executable, "-P", "-m", "backprop.worker.probes.helper", *options]
         try:
             self._process = subprocess.Popen(
@@ -29,7 +29,7 @@ class HelperProcess:
                 cwd="/",
                 env=environment,
                 bufsize=0,
-                start_new_session=True,  # Ctrl-C is for the worker; and its tools are killed with it
+                start_new_session=True,  # Ctrl-C is for the worker; the helper's tools are killed with it
             )
         except OSError:
             os.close(self._stderr_fd)
@@ -43,6 +43,7 @@ class HelperProcess:
 
     @property
     def out_fd(self) -> int:
+        """The descriptor that becomes readable when an answer comes."""
         return self._out.fileno()
 
     def ask(self) -> bool:
@@ -53,7 +54,7 @@ class HelperProcess:
             return False
 
     def read_line(self) -> bytes | None:
-        """One whole line; b"" at the end, or when a line has no end; None if there is none yet."""
+        """Return one whole line; b"" at the end of output, or if a line is endless; None if there is none yet."""
         while b"\n" not in self._received:
             try:
                 chunk = os.read(self._out.fileno(), _READ_BYTES)
@@ -67,23 +68,24 @@ class HelperProcess:
         return bytes(line)
 
     def last_words(self) -> str:
-        """Its exit code and the last line of its stderr, to end a sentence with; "" if neither is known."""
+        """Return its exit code and the last line of its stderr, to end a sentence with; "" if neither is known."""
         size = os.fstat(self._stderr_fd).st_size
         text = os.pread(self._stderr_fd, 2048, max(0, size - 2048)).decode(errors="replace").strip()
         line = text.splitlines()[-1] if text else ""
         return self._ending() + (f": {line}" if line else "")
 
     def _ending(self) -> str:
-        """How it ended; looked at without reaping, since `kill` needs its process group to stay its own."""
+        """Say how it ended, without reaping it: `kill` needs its process group to stay its own."""
         try:
-            told = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            status = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return ""
-        if told is None:
+        if status is None:
             return ""
-        return f" with {'exit code' if told.si_code == os.CLD_EXITED else 'signal'} {told.si_status}"
+        return f" with {'exit code' if status.si_code == os.CLD_EXITED else 'signal'} {status.si_status}"
 
     def kill(self) -> None:
+        """Kill it and its tools, and close what connects it."""
         for stream in (self._in, self._out):
             stream.close()
         os.close(self._stderr_fd)
@@ -91,9 +93,9 @@ class HelperProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def gone(self) -> bool:
-        """Reap it, if it is dead."""
+        """Reap it if it is dead; return whether it was."""
         return self._process.poll() is not None
 
     def forget(self) -> None:
-        """Give it up for good: it is stuck in the kernel, and init reaps it after us."""
+        """Give it up for good: it is stuck in the kernel, and init will reap it."""
         self._process.returncode = -signal.SIGKILL

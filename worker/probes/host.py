@@ -1,4 +1,4 @@
-"""RAM, load and disk of this machine. Cheap, local, cannot hang: read in the worker itself."""
+"""Reads RAM, load and disk of this machine. Cheap, local and unable to hang, so the worker itself does it."""
 
 import os
 from pathlib import Path
@@ -16,14 +16,14 @@ def read_host(home: Path) -> Host:
         ram_free_mib=ram_free_mib,
         ram_total_mib=ram_total_mib,
         load_1m=_load(),
-        # Of the whole machine, as the load average is: a worker confined to two cores sees everybody's load.
+        # Of the whole machine, as the load average: a worker confined to two cores sees everybody's load.
         cores=os.cpu_count() or 1,
         disk_free_mib=_disk(home),
     )
 
 
 def _ram() -> tuple[int | None, int | None]:
-    import psutil  # here, not above: commands that never look at the host should not pay for it
+    import psutil  # here, not above: commands that never read the host should not pay for it
 
     try:
         memory = psutil.virtual_memory()
@@ -40,9 +40,9 @@ def _load() -> float | None:
 
 
 def _disk(home: Path) -> int | None:
-    """What an ordinary user may still write: the blocks kept for root do not count."""
+    """Return what an ordinary user may still write: the blocks reserved for root do not count."""
     try:
-        told = os.statvfs(home)
+        status = os.statvfs(home)
     except OSError:
         return None
-    return told.f_bavail * told.f_frsize // MIB
+    return status.f_bavail * status.f_frsize // MIB

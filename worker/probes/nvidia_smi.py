@@ -1,4 +1,4 @@
-"""Read NVIDIA GPUs through the `nvidia-smi` program, where NVML cannot be used.
+"""Reads NVIDIA GPUs through the `nvidia-smi` program, where NVML cannot be used.
 
 Its values can be `[N/A]`, `[Not Supported]`, `[Unknown Error]`, `[GPU is lost]`, `[GPU requires reset]`: all
 mean "cannot say", the last two that the GPU is gone. With one lost GPU of several the whole command may fail
@@ -34,15 +34,15 @@ _NO_DEVICES: Final = re.compile(r"no devices were found", re.IGNORECASE)
 def read_nvidia_smi(tool: Path, deadline_s: float) -> Reading:
     """Read all GPUs within `deadline_s`. Raises ToolError."""
     end_s = time.monotonic() + deadline_s
-    asked = _query(tool, (), end_s)
-    found = _parse(asked.out)
-    if (asked.code == 0 and found) or _NO_DEVICES.search(asked.out + asked.err):
-        return Reading(found, SOURCE)
-    if asked.code == 0:
-        raise ToolError(f"{tool} printed nothing that can be read: {asked.complaint()!r}")
-    gpus = _one_by_one(tool, {gpu.uuid: gpu for gpu in found}, end_s)
+    result = _query(tool, (), end_s)
+    gpus = _parse(result.out)
+    if (result.code == 0 and gpus) or _NO_DEVICES.search(result.out + result.err):
+        return Reading(gpus, SOURCE)
+    if result.code == 0:
+        raise ToolError(f"{tool} printed nothing that can be read: {result.complaint()!r}")
+    gpus = _one_by_one(tool, {gpu.uuid: gpu for gpu in gpus}, end_s)
     if not gpus:
-        raise ToolError(f"{tool} failed with exit code {asked.code}: {asked.complaint()}")
+        raise ToolError(f"{tool} failed with exit code {result.code}: {result.complaint()}")
     return Reading(gpus, SOURCE)
 
 
@@ -58,7 +58,7 @@ def _fields(names: Sequence[str]) -> list[str]:
     return [f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits"]
 
 
-def _one_by_one(tool: Path, found: dict[str, Gpu], end_s: float) -> tuple[Gpu, ...]:
+def _one_by_one(tool: Path, known: dict[str, Gpu], end_s: float) -> tuple[Gpu, ...]:
     """Ask each GPU that `-L` lists. One that fails is kept with its complaint."""
     listing = ask_tool(tool, ["-L"], end_s)
     gpus: list[Gpu] = []
@@ -67,11 +67,11 @@ def _one_by_one(tool: Path, found: dict[str, Gpu], end_s: float) -> tuple[Gpu, .
         if listed is None:
             continue
         index, name, uuid = int(listed[1]), listed[2], listed[3]
-        if uuid not in found:
-            asked = _query(tool, ["-i", uuid], end_s)
-            parsed = _parse(asked.out) if asked.code == 0 else ()
-            found[uuid] = parsed[0] if parsed else _unreadable(uuid, index, name, asked.complaint())
-        gpus.append(found[uuid])
+        if uuid not in known:
+            result = _query(tool, ["-i", uuid], end_s)
+            parsed = _parse(result.out) if result.code == 0 else ()
+            known[uuid] = parsed[0] if parsed else _unreadable(uuid, index, name, result.complaint())
+        gpus.append(known[uuid])
     return tuple(gpus)
 
 
@@ -81,13 +81,13 @@ def _parse(text: str) -> tuple[Gpu, ...]:
 
 
 def _gpu(row: Sequence[str]) -> Gpu | None:
-    """One CSV line; None for anything else, such as a warning between the lines."""
+    """Read one CSV line; None for anything else, such as a warning between the lines."""
     if len(row) not in (len(_BASE), len(_BASE) + len(_EXTRA)) or not _DIGITS.fullmatch(row[0]):
         return None
     index, uuid, name = int(row[0]), row[1], row[2]
     if gone := next((field for field in row[1:] if _GONE.search(field)), None):
-        known = uuid if uuid.startswith("GPU-") else f"{UNKNOWN_UUID}{index}"
-        return _unreadable(known, index, name, gone.strip("[]"))
+        known_uuid = uuid if uuid.startswith("GPU-") else f"{UNKNOWN_UUID}{index}"
+        return _unreadable(known_uuid, index, name, gone.strip("[]"))
     if not uuid.startswith("GPU-"):
         return None
     if row[len(_BASE) + 2 :] == ("Enabled",):

@@ -1,10 +1,10 @@
-"""Read NVIDIA GPUs through NVML, by way of `pynvml` (the package nvidia-ml-py).
+"""Reads NVIDIA GPUs through NVML, by way of `pynvml` (the package nvidia-ml-py).
 
 Only for the helper process: a call into a sick driver can hang, and nothing in Python can interrupt it.
 
-What is known to differ between drivers and cards, and what is done about it:
+Drivers and cards are known to differ in this:
 - A driver older than the module lacks functions: NVMLError_FunctionNotFound, or NVMLLibraryMismatchError,
-  which is *not* an NVMLError. Then an older function is asked, or the answer is None.
+  which is *not* an NVMLError. Then an older function is called, or the answer is None.
 - One lost GPU raises for itself; the others answer. It is reported with its error, not left out.
 - "Not supported" is None, never 0. For memory it is an error of the GPU, except on the known integrated ones,
   which share the host's RAM and have no memory of their own to report.
@@ -65,6 +65,7 @@ class Nvml:
         return Reading(gpus, SOURCE)
 
     def close(self) -> None:
+        """End the session, if there is one."""
         if self._module is not None and self._open:
             self._open = False
             try:

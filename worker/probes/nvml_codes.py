@@ -1,4 +1,4 @@
-"""NVML's return codes, and what pynvml makes of them."""
+"""Names NVML's return codes, and the exceptions that pynvml makes of them."""
 
 from types import ModuleType
 from typing import Final
@@ -11,11 +11,11 @@ GPU_GONE: Final = frozenset({LOST, RESET})
 
 
 def nvml_errors(nvml: ModuleType) -> tuple[type[Exception], ...]:
-    """What its functions raise."""
+    """Return the exceptions that its functions raise."""
     mismatch: type[Exception] | None = getattr(nvml, "NVMLLibraryMismatchError", None)
     return (nvml.NVMLError,) if mismatch is None else (nvml.NVMLError, mismatch)
 
 
 def error_code(error: Exception) -> int:
-    """NVML's return code; 0 for the mismatch error, which carries none."""
+    """Return NVML's return code; 0 for the mismatch error, which carries none."""
     return int(getattr(error, "value", 0))

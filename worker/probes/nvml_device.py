@@ -1,4 +1,4 @@
-"""One NVIDIA GPU, or its MIG instances, asked through pynvml. Only for `backprop.worker.probes.nvml`."""
+"""Reads one NVIDIA GPU, or its MIG instances, through pynvml. Only for `backprop.worker.probes.nvml`."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -19,13 +19,14 @@ _HW_SLOWDOWN, _SW_THERMAL, _HW_THERMAL, _POWER_BRAKE = 0x08, 0x20, 0x40, 0x80
 
 
 class NvmlDevice:
-    """One physical GPU during one reading. `gone`: it was found lost, or in need of a reset."""
+    """One physical GPU during one reading. `gone`: it is lost, or needs a reset."""
 
     def __init__(self, nvml: ModuleType, index: int) -> None:
         self._nvml, self._index = nvml, index
         self.gone = False
 
     def read(self) -> Iterator[Gpu]:
+        """Yield the GPU, or its instances if MIG is on. Raises pynvml's errors that concern the whole driver."""
         uuid, name = f"{UNKNOWN_UUID}{self._index}", "GPU"
         try:
             handle = self._nvml.nvmlDeviceGetHandleByIndex(self._index)
@@ -68,70 +69,71 @@ class NvmlDevice:
         return bool(mode and mode[0] == 1)
 
     def _read_instances(self, parent: Any, name: str) -> Iterator[Gpu]:
-        found = False
+        any_instance = False
         for number in range(self._ask("nvmlDeviceGetMaxMigDeviceCount", parent) or 0):
             instance = self._ask("nvmlDeviceGetMigDeviceHandleByIndex", parent, number)
             if instance is not None:
-                found = True
+                any_instance = True
                 yield self._read(instance, self._ask("nvmlDeviceGetName", instance) or f"{name} MIG", parent)
-        if not found:
+        if not any_instance:
             uuid = self._ask("nvmlDeviceGetUUID", parent) or f"{UNKNOWN_UUID}{self._index}"
             yield _unreadable(uuid, self._index, name, "MIG is on, but no instance was made")
 
     def _memory(self, handle: Any) -> tuple[int | None, int | None, int | None, str | None]:
-        """(total, free, reserved, error) in MiB."""
+        """Return (total, free, reserved) in MiB and why they cannot be read, or None."""
         version = getattr(self._nvml, "nvmlMemory_v2", None)
-        told = self._ask("nvmlDeviceGetMemoryInfo", handle, version) if version is not None else None
-        reserved_mib = None if told is None else int(told.reserved) // MIB
-        told = told or self._ask("nvmlDeviceGetMemoryInfo", handle)
-        if told is None:
+        memory = self._ask("nvmlDeviceGetMemoryInfo", handle, version) if version is not None else None
+        reserved_mib = None if memory is None else int(memory.reserved) // MIB
+        memory = memory or self._ask("nvmlDeviceGetMemoryInfo", handle)
+        if memory is None:
             return None, None, None, "its memory cannot be read (not supported by its driver)"
-        total, free = int(told.total), int(told.free)
+        total, free = int(memory.total), int(memory.free)
         if not 0 <= free <= total or total == 0:
             return None, None, None, f"its driver reports {free} bytes free of {total}"
         return total // MIB, free // MIB, reserved_mib, None
 
     def _temp_c(self, handle: Any) -> int | None:
-        told = self._ask("nvmlDeviceGetTemperature", handle, _GPU_SENSOR)
-        if told is None:
-            told = self._ask("nvmlDeviceGetTemperatureV", handle, _GPU_SENSOR)
-        return None if told is None else int(told)
+        temp_c = self._ask("nvmlDeviceGetTemperature", handle, _GPU_SENSOR)
+        if temp_c is None:
+            temp_c = self._ask("nvmlDeviceGetTemperatureV", handle, _GPU_SENSOR)
+        return None if temp_c is None else int(temp_c)
 
     def _slowdown_c(self, handle: Any, temp_c: int | None) -> int | None:
-        """The threshold, which newer cards give up in favour of the margin left to it."""
-        told = self._ask("nvmlDeviceGetTemperatureThreshold", handle, _SLOWDOWN_THRESHOLD)
-        if told:
-            return int(told)
+        """Return the threshold; newer cards report the margin left to it instead."""
+        threshold_c = self._ask("nvmlDeviceGetTemperatureThreshold", handle, _SLOWDOWN_THRESHOLD)
+        if threshold_c:
+            return int(threshold_c)
         margin_c = None if temp_c is None else self._ask("nvmlDeviceGetMarginTemperature", handle)
         return None if temp_c is None or margin_c is None else temp_c + int(margin_c)
 
     def _throttled(self, handle: Any) -> bool | None:
-        told = self._ask("nvmlDeviceGetCurrentClocksEventReasons", handle)
-        if told is None:
-            told = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
-        if told is None:
+        reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons", handle)
+        if reasons is None:
+            reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
+        if reasons is None:
             return None
         # The general hardware slowdown is also set by an external power brake, which is not heat.
-        by_hardware = bool(told & _HW_SLOWDOWN) and not told & _POWER_BRAKE
-        return by_hardware or bool(told & (_SW_THERMAL | _HW_THERMAL))
+        by_hardware = bool(reasons & _HW_SLOWDOWN) and not reasons & _POWER_BRAKE
+        return by_hardware or bool(reasons & (_SW_THERMAL | _HW_THERMAL))
 
     def _utilisation(self, handle: Any) -> int | None:
-        told = self._ask("nvmlDeviceGetUtilizationRates", handle)
-        return None if told is None else int(told.gpu)
+        rates = self._ask("nvmlDeviceGetUtilizationRates", handle)
+        return None if rates is None else int(rates.gpu)
 
     def _processes(self, handle: Any) -> tuple[tuple[int, int | None], ...]:
-        """A process with both compute and graphics is in both lists, with the same amount."""
-        found: dict[int, int | None] = {}
+        """Merge both lists: a process with both compute and graphics is in both, with the same amount."""
+        used_mib: dict[int, int | None] = {}
         for kind in ("Graphics", "Compute"):
             listed = self._ask(f"nvmlDeviceGet{kind}RunningProcesses", handle)
             if listed is None:
                 listed = self._ask(f"nvmlDeviceGet{kind}RunningProcesses_v2", handle)
-            for one in listed or ():
-                found[int(one.pid)] = None if one.usedGpuMemory is None else int(one.usedGpuMemory) // MIB
-        return tuple(found.items())
+            for process in listed or ():
+                used = process.usedGpuMemory
+                used_mib[int(process.pid)] = None if used is None else int(used) // MIB
+        return tuple(used_mib.items())
 
     def _ask(self, name: str, *args: Any) -> Any | None:
-        """Call one function; None if this driver, module or card has no answer. Raises only what concerns the
+        """Call one function; return None if this driver, module or card has no answer. Raises only what concerns the
         whole GPU or the whole driver."""
         function: Callable[..., Any] | None = getattr(self._nvml, name, None)
         if function is None:

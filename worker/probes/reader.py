@@ -1,4 +1,4 @@
-"""Read the GPUs of this machine by the first way that works.
+"""Reads the GPUs of this machine by the first way that works.
 
 For the helper process only: a reading can hang in the driver, see `backprop.worker.probes.client`.
 """
@@ -24,7 +24,7 @@ MIN_AUTO_AMD_MIB: Final = 2048
 
 
 class ProbeKind(StrEnum):
-    """What the user may choose (`--gpu-probe`). AUTO: NVML, nvidia-smi, AMD, and else none."""
+    """The choices of `--gpu-probe`. AUTO: NVML, nvidia-smi, AMD, else none."""
 
     AUTO = "auto"
     NVIDIA_SMI = "nvidia-smi"
@@ -33,10 +33,10 @@ class ProbeKind(StrEnum):
 
 
 class Reader:
-    """Reads again and again; NVML stays open between readings.
+    """Reads as often as asked; NVML stays open between readings.
 
-    `tool_deadline_s`: for the tools of one reading together; less than the client's own deadline. `root`,
-    `folders`: where to look instead of the machine's root, and of the folders where tools usually are.
+    `tool_deadline_s`: for the tools of one reading together; less than the client's own deadline. `root`, `folders`:
+    used instead of the machine's root, and of the folders where tools usually are.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Reader:
         self._nvml = Nvml()
 
     def read(self) -> Reading:
-        """Read all GPUs that may be used. Raises nothing that is expected; may hang."""
+        """Read all GPUs that may be used. Expected errors become the reading's problem; it may hang."""
         match self._kind:
             case ProbeKind.NONE:
                 return NO_GPU
@@ -77,7 +77,7 @@ class Reader:
         return nvidia if nvidia.problem else amd
 
     def _nvidia(self) -> Reading:
-        """NVML, else nvidia-smi. That no driver is there, or lists no GPU, is a problem only beside a GPU."""
+        """Read by NVML, else nvidia-smi. A missing driver, or one that lists no GPU, matters only if a GPU is there."""
         try:
             reading = self._nvml.read()
         except NoNvmlError as error:

@@ -1,4 +1,4 @@
-"""What one look at the GPUs gave, and how it becomes part of a snapshot."""
+"""Holds one reading of the GPUs, and makes a snapshot of it."""
 
 from dataclasses import dataclass, replace
 
@@ -7,18 +7,19 @@ from backprop.scheduler.governor.snapshot import NO_SOURCE, Gpu, Host, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """As `gpus`, `source` and `problem` of `backprop.scheduler.snapshot.Snapshot`."""
+    """The `gpus`, `source` and `problem` of a `governor.snapshot.Snapshot`."""
 
     gpus: tuple[Gpu, ...]
     source: str
     problem: str | None = None
 
     def with_host(self, host: Host, taken_s: float) -> Snapshot:
+        """Complete the snapshot. `taken_s`: monotonic seconds."""
         return Snapshot(host, self.gpus, self.source, self.problem, taken_s)
 
     @property
     def empty_machine(self) -> bool:
-        """There is no GPU, and nothing suggests one."""
+        """Whether there is no GPU and nothing suggests one."""
         return not self.gpus and self.problem is None
 
 
@@ -26,12 +27,12 @@ NO_GPU = Reading((), NO_SOURCE)
 
 
 def unknown(gpus: tuple[Gpu, ...], problem: str) -> Reading:
-    """The GPUs last known, none of them usable, because of `problem`."""
+    """Return the GPUs last known, none of them usable because of `problem`."""
     return Reading(tuple(lost(gpu, problem) for gpu in gpus), NO_SOURCE, problem)
 
 
 def lost(gpu: Gpu, why: str) -> Gpu:
-    """`gpu` without what changes from moment to moment. Its size stays known."""
+    """Return `gpu` without what changes from moment to moment. Its size stays known."""
     return replace(
         gpu,
         free_mib=None,

@@ -1,7 +1,7 @@
-"""Run a vendor's tool, with a deadline that holds.
+"""Runs a vendor's tool with a deadline that holds.
 
 `subprocess.run(timeout=...)` kills at its timeout and then waits without limit; a tool stuck in the driver
-(state D) does not die. Here it is killed and left behind, as is one that prints without end.
+(state D) does not die. Here it is killed and left behind, as is one whose output is endless.
 """
 
 import contextlib
@@ -15,37 +15,38 @@ from pathlib import Path
 from typing import Final
 
 TOOL_FOLDERS: Final = tuple(
-    Path(one) for one in ("/usr/bin", "/usr/local/bin", "/usr/lib/wsl/lib", "/opt/rocm/bin", "/opt/bin")
+    Path(folder) for folder in ("/usr/bin", "/usr/local/bin", "/usr/lib/wsl/lib", "/opt/rocm/bin", "/opt/bin")
 )
 MAX_OUTPUT_BYTES: Final = 1 << 20
 DEATH_S: Final = 0.25
-"""How long one that was killed is waited for."""
+"""How long a killed tool is waited for."""
 _POLL_S: Final = 0.01
 
 
 class ToolError(Exception):
-    """The tool is of no use now; the text says why."""
+    """The tool cannot be used now; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """`code` is None if the tool had to be killed."""
+    """What a tool printed. `code`: None if it had to be killed."""
 
     code: int | None
     out: str
     err: str
 
     def complaint(self) -> str:
-        """The last line it printed, for a message; errors first."""
+        """Return the last line it printed, for a message; errors first."""
         lines = (self.err.strip() or self.out.strip()).splitlines()
         return lines[-1].strip()[:200] if lines else "it printed nothing"
 
 
 def find_tool(name: str, folders: Sequence[Path] | None = None) -> Path | None:
-    """Look for `name` in the vendors' usual folders, then in PATH (absolute entries only, so never in a
-    project's folder by way of "."). `folders`: look there instead."""
+    """Find `name` in the vendors' usual folders, then in PATH (absolute entries only, so never in a project's folder by
+    way of "."). `folders`: search these instead. None if it is not there."""
     if folders is None:
-        in_path = (Path(one) for one in os.environ.get("PATH", "").split(os.pathsep) if one.startswith("/"))
+        entries = os.environ.get("PATH", "").split(os.pathsep)
+        in_path = (Path(entry) for entry in entries if entry.startswith("/"))
         folders = (*TOOL_FOLDERS, *in_path)
     for folder in folders:
         path = folder / name
@@ -55,7 +56,7 @@ def find_tool(name: str, folders: Sequence[Path] | None = None) -> Path | None:
 
 
 def ask_tool(tool: Path, arguments: Sequence[str], end_s: float) -> ToolResult:
-    """Run it until the monotonic time `end_s`; whatever its exit code. Raises ToolError."""
+    """Run the tool until the monotonic time `end_s`; return its result whatever the exit code. Raises ToolError."""
     left_s = end_s - time.monotonic()
     if left_s <= 0:
         raise ToolError(f"{tool} is too slow")
@@ -71,7 +72,7 @@ def ask_tool(tool: Path, arguments: Sequence[str], end_s: float) -> ToolResult:
 
 
 def run_tool(argv: Sequence[str | Path], deadline_s: float) -> ToolResult:
-    """Run it for at most `deadline_s`. Raises OSError if it cannot be started at all."""
+    """Run a command for at most `deadline_s`. Raises OSError if it cannot be started at all."""
     process = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,

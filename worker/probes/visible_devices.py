@@ -1,7 +1,7 @@
-"""Which GPUs may a worker use? Those that its own CUDA_VISIBLE_DEVICES names.
+"""Restricts a reading to the GPUs that the worker's own CUDA_VISIBLE_DEVICES names.
 
-Entries are indices, UUIDs or beginnings of UUIDs, as CUDA takes them. Indices count in the order of the PCI
-bus, in which runs are started too.
+Entries are indices, UUIDs or prefixes of UUIDs, as CUDA takes them. Indices count in the order of the PCI bus, which
+runs get too.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def only_visible(reading: Reading, environment: Mapping[str, str], names: tuple[
 
     An empty value or "-1" names none: the worker then runs as on a machine without GPUs. A value that names
     no GPU that exists is a mistake, and becomes the reading's problem."""
-    name = next((one for one in names if one in environment), None)
+    name = next((name for name in names if name in environment), None)
     if name is None or not reading.gpus:
         return reading
     entries = [entry for part in environment[name].split(",") if (entry := part.strip())]
@@ -35,5 +35,5 @@ def only_visible(reading: Reading, environment: Mapping[str, str], names: tuple[
 def _named(gpu: Gpu, entry: str) -> bool:
     if entry.isdigit():
         return gpu.index == int(entry)
-    # CUDA takes "MIG-GPU-<parent>/1/0" too, an old spelling that NVML no longer tells; it is not understood.
+    # CUDA takes "MIG-GPU-<parent>/1/0" too, an old spelling that NVML no longer reports; it is not understood.
     return gpu.uuid.lower().startswith(entry.lower())

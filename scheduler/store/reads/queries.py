@@ -118,16 +118,16 @@ def list_runs(database: Database, limit: int | None = None) -> list[RunRecord]:
 def queue(
     database: Database,
     now_s: float,
-    limit: int = 200,
+    limit: int | None = None,
     only: Collection[str] | None = None,
     after: RunRecord | None = None,
 ) -> list[RunRecord]:
     """Return the first `limit` queued runs that may be claimed at `now_s` (Unix seconds), in queue order.
 
-    Their time has come, their dependencies are met, and their group may start another member. `only`: of these ids.
-    `after`: of those behind the place of this run.
+    Their time has come, their dependencies are met, and their group may start another member. `limit`
+    None: all. `only`: of these ids. `after`: of those behind the place of this run.
     """
-    values: dict[str, object] = {"now_s": now_s, "limit": limit}
+    values: dict[str, object] = {"now_s": now_s, "limit": -1 if limit is None else limit}
     values |= {f"only_{number}": run_id for number, run_id in enumerate(only or ())}
     among = f" AND id IN ({', '.join(f':only_{n}' for n in range(len(only)))})" if only is not None else ""
     if after is not None:

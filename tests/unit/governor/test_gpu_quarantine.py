@@ -46,7 +46,7 @@ def machine(*gpus: Gpu) -> Snapshot:
 
 
 def reason_for(seen: Gpu, one: UnreturnedMemory = LEFT, now_s: float = LATE_S) -> str | None:
-    """Why the GPU is kept aside; None if it is not."""
+    """Why the GPU is quarantined; None if it is not."""
     return judge([one], machine(seen), now_s)[1].get("GPU-0")
 
 
@@ -62,9 +62,9 @@ def test_memory_that_did_not_come_back_keeps_the_gpu_aside_until_it_has() -> Non
     stuck = gpu(300 + 8 * GIB)
     assert reason_for(stuck, now_s=LATE_S - 1) is None
     assert still_open(stuck, now_s=LATE_S - 1)
-    assert reason_for(stuck) == "8.0 GiB of run a have not come back after its processes ended"
+    assert reason_for(stuck) == "run a has not returned 8 GiB (its processes have ended)"
     half = gpu(300 + 4 * GIB)
-    assert reason_for(half) == "4.0 GiB of run a have not come back after its processes ended"
+    assert reason_for(half) == "run a has not returned 4 GiB (its processes have ended)"
     assert judge([LEFT], machine(gpu(300)), LATE_S + 60) == ([], {})
 
 
@@ -91,14 +91,14 @@ def test_memory_that_others_hold_is_not_missing(seen: Gpu) -> None:
 
 def test_memory_is_missing_beside_others_too() -> None:
     seen = gpu(300 + 8 * GIB + 6 * GIB, (NEIGHBOUR, 6 * GIB))
-    assert reason_for(seen) == "8.0 GiB of run a have not come back after its processes ended"
+    assert reason_for(seen) == "run a has not returned 8 GiB (its processes have ended)"
 
 
 def test_processes_that_survive_sigkill_are_no_excuse_and_need_no_patience() -> None:
     stuck = gpu(300 + 8 * GIB, (OURS, 8 * GIB))
     survivors = replace(LEFT, survivors=True)
     told = reason_for(stuck, survivors, LEFT.ended_s)
-    assert told == "8.0 GiB of run a have not come back with processes that survive SIGKILL"
+    assert told == "run a has not returned 8 GiB (its processes survive SIGKILL)"
     assert reason_for(stuck, now_s=LEFT.ended_s) is None
     assert reason_for(stuck) is not None
 
@@ -129,7 +129,7 @@ def test_two_segments_on_one_gpu_are_judged_each_by_itself() -> None:
     second = replace(LEFT, run_id="b", used_mib=GIB)
     open_still, reasons = judge([LEFT, second], machine(gpu(300 + GIB)), LATE_S)
     assert open_still == [second]
-    assert reasons == {"GPU-0": "1.0 GiB of run b have not come back after its processes ended"}
+    assert reasons == {"GPU-0": "run b has not returned 1 GiB (its processes have ended)"}
 
 
 def test_unexplained_memory() -> None:

@@ -19,7 +19,7 @@ from tests.support.governor_cases import GIB, HOST, LIMITS, gpu, machine
 RUN = WatchedRun(run_id="r1", gpu_uuids=("GPU-0",), started_s=0.0)
 
 
-def look(run: WatchedRun = RUN, *, now_s: float = 100.0, host: Host = HOST, **values: object) -> Action:
+def judge(run: WatchedRun = RUN, *, now_s: float = 100.0, host: Host = HOST, **values: object) -> Action:
     return watch(run, LIMITS, machine(gpu(**values), host=host), now_s)
 
 
@@ -28,26 +28,26 @@ def paused(cause: Cause, since_s: float = 90.0) -> WatchedRun:
 
 
 def test_heat_rises_and_falls() -> None:
-    assert look(temp_c=82).kind is ActionKind.GO_ON
-    hot = look(temp_c=83)
+    assert judge(temp_c=82).kind is ActionKind.GO_ON
+    hot = judge(temp_c=83)
     assert (hot.kind, hot.cause, hot.reason) == (ActionKind.PAUSE, Cause.HEAT, "GPU 0 at 83 °C, limit 83 °C")
-    waiting = look(paused(Cause.HEAT), temp_c=79)
+    waiting = judge(paused(Cause.HEAT), temp_c=79)
     assert (waiting.kind, waiting.reason) == (
         ActionKind.GO_ON,
         "paused: GPU 0 at 79 °C, continues at 78 °C",
     )
-    cool = look(paused(Cause.HEAT), temp_c=78)
+    cool = judge(paused(Cause.HEAT), temp_c=78)
     assert (cool.kind, cool.reason) == (ActionKind.CONTINUE, "cool again: GPU 0 at 78 °C")
 
 
 def test_throttling_keeps_a_paused_run_paused_and_stands_in_for_a_thermometer() -> None:
-    assert look(paused(Cause.HEAT), temp_c=70, throttled=True).kind is ActionKind.GO_ON
-    assert look(temp_c=70, throttled=True).kind is ActionKind.GO_ON
-    assert look(temp_c=None, throttled=True).kind is ActionKind.PAUSE
+    assert judge(paused(Cause.HEAT), temp_c=70, throttled=True).kind is ActionKind.GO_ON
+    assert judge(temp_c=70, throttled=True).kind is ActionKind.GO_ON
+    assert judge(temp_c=None, throttled=True).kind is ActionKind.PAUSE
 
 
 def test_too_long_a_pause_yields() -> None:
-    still_hot = look(paused(Cause.HEAT, since_s=0.0), now_s=301.0, temp_c=90)
+    still_hot = judge(paused(Cause.HEAT, since_s=0.0), now_s=301.0, temp_c=90)
     assert (still_hot.kind, still_hot.cause) == (ActionKind.YIELD, Cause.HEAT)
     assert still_hot.reason == "GPU 0 at 90 °C, limit 83 °C; paused for 5 minutes"
 
@@ -60,13 +60,13 @@ def test_runs_on_several_gpus_yield_at_once() -> None:
 
 
 def test_an_unreadable_gpu_neither_pauses_nor_continues() -> None:
-    assert look(temp_c=None, error="lost").kind is ActionKind.GO_ON
-    frozen = look(paused(Cause.HEAT), temp_c=None, error="lost")
+    assert judge(temp_c=None, error="lost").kind is ActionKind.GO_ON
+    frozen = judge(paused(Cause.HEAT), temp_c=None, error="lost")
     assert (frozen.kind, frozen.reason) == (
         ActionKind.GO_ON,
         "paused: the temperature of GPU 0 cannot be read",
     )
-    assert look(paused(Cause.HEAT, since_s=0), now_s=400, temp_c=None).kind is ActionKind.YIELD
+    assert judge(paused(Cause.HEAT, since_s=0), now_s=400, temp_c=None).kind is ActionKind.YIELD
 
 
 @pytest.mark.parametrize(("total_gib", "floor_mib"), [(8, 512), (64, 1966), (512, 4096)])
@@ -75,22 +75,22 @@ def test_the_ram_floor(total_gib: int, floor_mib: int) -> None:
 
 
 def test_ram_runs_short_and_recovers() -> None:
-    short = look(host=replace(HOST, ram_free_mib=1000))
+    short = judge(host=replace(HOST, ram_free_mib=1000))
     assert (short.kind, short.cause) == (ActionKind.PAUSE, Cause.RAM)
     assert short.reason == "free RAM 1000 MiB, floor 1.9 GiB"
-    assert look(paused(Cause.RAM), host=replace(HOST, ram_free_mib=3000)).kind is ActionKind.GO_ON
-    assert look(paused(Cause.RAM), host=replace(HOST, ram_free_mib=None)).kind is ActionKind.GO_ON
-    assert look(paused(Cause.RAM), host=replace(HOST, ram_free_mib=4000)).kind is ActionKind.CONTINUE
-    assert look(host=replace(HOST, ram_free_mib=None)).kind is ActionKind.GO_ON
+    assert judge(paused(Cause.RAM), host=replace(HOST, ram_free_mib=3000)).kind is ActionKind.GO_ON
+    assert judge(paused(Cause.RAM), host=replace(HOST, ram_free_mib=None)).kind is ActionKind.GO_ON
+    assert judge(paused(Cause.RAM), host=replace(HOST, ram_free_mib=4000)).kind is ActionKind.CONTINUE
+    assert judge(host=replace(HOST, ram_free_mib=None)).kind is ActionKind.GO_ON
 
 
 def test_cool_but_short_of_ram_stays_paused() -> None:
-    action = look(paused(Cause.HEAT), temp_c=50, host=replace(HOST, ram_free_mib=1000))
+    action = judge(paused(Cause.HEAT), temp_c=50, host=replace(HOST, ram_free_mib=1000))
     assert (action.kind, action.reason) == (ActionKind.GO_ON, "paused: free RAM 1000 MiB, floor 1.9 GiB")
 
 
 @pytest.mark.parametrize(
-    ("limit", "seen", "kind"),
+    ("limit", "used", "kind"),
     [
         (8 * GIB, 9011, ActionKind.GO_ON),
         (8 * GIB, 9012, ActionKind.STOP),
@@ -99,8 +99,8 @@ def test_cool_but_short_of_ram_stays_paused() -> None:
         (None, 99 * GIB, ActionKind.GO_ON),
     ],
 )
-def test_growing_beyond_its_own_limit(limit: int | None, seen: int, kind: ActionKind) -> None:
-    action = look(replace(RUN, memory_limit_mib=limit, seen_mib={"GPU-0": seen}))
+def test_growing_beyond_its_own_limit(limit: int | None, used: int, kind: ActionKind) -> None:
+    action = judge(replace(RUN, memory_limit_mib=limit, used_mib={"GPU-0": used}))
     assert action.kind is kind
     if kind is ActionKind.STOP:
         assert action.cause is Cause.MEMORY_LIMIT

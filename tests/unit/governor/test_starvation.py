@@ -1,10 +1,10 @@
-"""A run that has waited long for what others take is let past; one that waits for what is nobody's to give is not."""
+"""A run that has waited long holds back those behind it, if it waits for amounts that our own runs take."""
 
 import pytest
 
 from backprop.scheduler.governor import starvation
 from backprop.scheduler.governor.model import Denial, Rule
-from backprop.scheduler.governor.starvation import AGED_S, CLEARS_S, Wait
+from backprop.scheduler.governor.starvation import CLEARS_S, STARVING_S, Wait
 
 
 def denials(*rules: Rule) -> list[Denial]:
@@ -24,22 +24,22 @@ def test_only_what_runs_of_ours_take_counts() -> None:
 @pytest.mark.parametrize(
     ("wait", "now_s", "expected"),
     [
-        (Wait(frozenset({Rule.VRAM}), 100.0), 100 + AGED_S - 1, False),
-        (Wait(frozenset({Rule.VRAM}), 100.0), 100 + AGED_S, True),
-        (Wait(frozenset(), 100.0), 100 + 10 * AGED_S, False),
-        (Wait(frozenset({Rule.RAM}), 100.0, excused_s=5000.0), 100 + 2 * AGED_S, False),
-        (Wait(frozenset({Rule.RAM}), 100.0, excused_s=5000.0), 5000 + AGED_S, True),
-        (Wait(frozenset({Rule.RAM}), 9000.0, excused_s=5000.0), 5000 + AGED_S, False),
+        (Wait(frozenset({Rule.VRAM}), 100.0), 100 + STARVING_S - 1, False),
+        (Wait(frozenset({Rule.VRAM}), 100.0), 100 + STARVING_S, True),
+        (Wait(frozenset(), 100.0), 100 + 10 * STARVING_S, False),
+        (Wait(frozenset({Rule.RAM}), 100.0, excused_s=5000.0), 100 + 2 * STARVING_S, False),
+        (Wait(frozenset({Rule.RAM}), 100.0, excused_s=5000.0), 5000 + STARVING_S, True),
+        (Wait(frozenset({Rule.RAM}), 9000.0, excused_s=5000.0), 5000 + STARVING_S, False),
     ],
 )
-def test_when_a_run_has_aged(wait: Wait, now_s: float, expected: bool) -> None:
+def test_when_a_run_is_starving(wait: Wait, now_s: float, expected: bool) -> None:
     assert starvation.is_starving(wait, now_s) is expected
 
 
-def test_others_wait_in_vain_once_nothing_of_ours_runs() -> None:
-    assert not starvation.is_unsatisfiable(None)
-    assert not starvation.is_unsatisfiable(CLEARS_S - 1)
-    assert starvation.is_unsatisfiable(CLEARS_S)
+def test_holding_back_is_futile_once_nothing_of_ours_runs() -> None:
+    assert not starvation.holding_back_is_futile(None)
+    assert not starvation.holding_back_is_futile(CLEARS_S - 1)
+    assert starvation.holding_back_is_futile(CLEARS_S)
 
 
 def test_a_run_without_a_gpu_passes_one_that_waits_for_gpus_alone() -> None:

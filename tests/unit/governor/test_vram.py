@@ -28,7 +28,7 @@ def test_a_pause_in_somebodys_job_is_not_free_space() -> None:
     decision = decide(NEED, LIMITS, machine(card), (), 0, peaks={"GPU-0": peak})
     assert decision.admitted
     assert decide(Need(vram_mib=7 * GIB), LIMITS, machine(card), (), 0, peaks={"GPU-0": peak}).sentence() == (
-        "GPU 0: VRAM left 6.0 GiB of 24.0 GiB (18.0 GiB used by others now or lately), needs 7.0 GiB (default)"
+        "GPU 0: needs 7 GiB (default); 6 of 24 GiB free (18 lately used by other programs)"
     )
 
 

@@ -1,0 +1,42 @@
+"""Judges one run after another on one reading of the machine, each as if those planned before it had started.
+
+A worker's admission and `--dry-run` both judge with it.
+"""
+
+from backprop.scheduler.config.settings import Settings
+from backprop.scheduler.governor.decide import Decision, Limits, Need, Reservation
+from backprop.scheduler.governor.need import limits_of, need_of, promises_of
+from backprop.scheduler.spec import RunSpec
+from backprop.worker.machine.state import MachineState
+
+
+class Judge:
+    """`settings`: of the worker that would start the runs."""
+
+    def __init__(self, state: MachineState, settings: Settings) -> None:
+        self._state = state
+        self._settings = settings
+        self._starting = 0
+        self._planned: list[Reservation] = []
+        self._decisions: dict[tuple[Need, Limits], Decision] = {}
+
+    @property
+    def running(self) -> int:
+        """How many runs will be running once the planned ones have started."""
+        return len(self._state.segments) + self._starting
+
+    def judge(self, spec: RunSpec, learned_mib: int | None, raised_mib: int | None) -> tuple[Need, Decision]:
+        """Judge one start. `learned_mib`, `raised_mib`: see `need_of`."""
+        need = need_of(spec, self._state.snapshot, learned_mib, raised_mib)
+        limits = limits_of(spec, self._settings)
+        decision = self._decisions.get((need, limits))
+        if decision is None:
+            decision = self._state.decide(need, limits, self._planned, self._starting)
+            self._decisions[need, limits] = decision
+        return need, decision
+
+    def plan(self, run_id: str, need: Need, decision: Decision, now_s: float) -> None:
+        """Count an admitted run as started: whatever is judged after it finds less room. `now_s`: wall clock."""
+        self._starting += 1
+        self._planned += promises_of(run_id, decision.gpu_uuids, need, now_s)
+        self._decisions.clear()

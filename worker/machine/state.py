@@ -1,0 +1,152 @@
+"""Assembles the state of the machine that the governor decides on.
+
+Admission, the runtime monitor, `--dry-run` and `status` all get the same object, so that none of them can promise
+what another refuses. It holds one reading of the machine, what the live segments were promised and use in that
+reading, what other programs lately used, which GPUs are quarantined, and whether anything may start at all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from backprop.scheduler.config.settings import Settings
+from backprop.scheduler.governor import gpu_quarantine, opening
+from backprop.scheduler.governor.decide import Decision, decide
+from backprop.scheduler.governor.model import Denial, Limits, Need
+from backprop.scheduler.governor.need import reservations_of
+from backprop.scheduler.governor.snapshot import Gpu, Snapshot
+from backprop.scheduler.governor.vram import (
+    ForeignPeak,
+    Reservation,
+    Room,
+    adopt_peaks,
+    hold_peaks,
+    is_news,
+    room,
+)
+from backprop.scheduler.records import ForeignPeakRecord, SegmentRecord
+from backprop.scheduler.store import drain, gpu_history
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.worker.clock import Clock
+from backprop.worker.executor.base import Executor
+from backprop.worker.machine.gpu_usage import Processes, Usage, processes_of, usage_of
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Whether anything may start. `drained`: why and since when the user stopped all starts. `closed`: why nothing
+    may start now, for that or for the active hours; None when runs may start."""
+
+    drained: opening.Drained | None
+    closed: Denial | None
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What a process knows from its earlier readings. `peaks`: other programs' use, by GPU UUID, on the monotonic
+    clock. `quarantined`: GPU UUID → why, of the GPUs that it quarantines itself."""
+
+    peaks: Mapping[str, ForeignPeak] = field(default_factory=dict[str, ForeignPeak])
+    quarantined: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class MachineState:
+    """The machine at one moment, with what the runs on it were promised and use in the same reading.
+
+    `serial`: the admission serial that `segments` knows of. `segments`: all live ones, of any worker. `processes`:
+    their pids. `usage`, `reservations`: theirs. `peaks`: other programs' recent use, carried over to this reading.
+    `recorded`: the same as the database had it. `quarantined`: GPU UUID → why no run may start there.
+    """
+
+    snapshot: Snapshot
+    serial: int
+    segments: list[SegmentRecord]
+    processes: Processes
+    usage: Usage
+    reservations: list[Reservation]
+    peaks: dict[str, ForeignPeak]
+    recorded: dict[str, ForeignPeak]
+    quarantined: dict[str, str]
+    opening: Opening
+
+    def decide(
+        self, need: Need, limits: Limits, planned: Sequence[Reservation] = (), starting: int = 0
+    ) -> Decision:
+        """Judge one start. `planned`: reservations of the `starting` runs that are about to start too."""
+        reservations = [*self.reservations, *planned]
+        running = len(self.segments) + starting
+        return decide(need, limits, self.snapshot, reservations, running, self.quarantined, self.peaks)
+
+    def room(self, gpu: Gpu) -> Room | None:
+        """Count one GPU's memory; None if it cannot be read."""
+        return room(gpu, self.snapshot, self.reservations, self.peaks)
+
+
+def read_state(
+    database: Database | None,
+    snapshot: Snapshot,
+    executor: Executor,
+    settings: Settings,
+    clock: Clock,
+    remembered: Remembered | None = None,
+) -> MachineState:
+    """Put a reading together with what the database and this process know. `database` None: nothing was ever queued.
+
+    Raises DatabaseBusy."""
+    remembered = remembered or Remembered()
+    serial, segments = queries.live_segments(database) if database is not None else (0, [])
+    processes = processes_of(segments, snapshot, executor)
+    usage = usage_of(segments, snapshot, processes)
+    reservations = reservations_of(segments, usage, clock.wall_s())
+    recorded: dict[str, ForeignPeak] = {}
+    quarantined = dict(remembered.quarantined)
+    if database is not None and snapshot.gpus:
+        recorded = {record.gpu_uuid: _peak(record, clock) for record in gpu_history.foreign_peaks(database)}
+        others = {record.gpu_uuid: record.reason for record in gpu_history.quarantined(database)}
+        quarantined = gpu_quarantine.merged(quarantined, others)
+    peaks = adopt_peaks(remembered.peaks, recorded)
+    return MachineState(
+        snapshot=snapshot,
+        serial=serial,
+        segments=segments,
+        processes=processes,
+        usage=usage,
+        reservations=reservations,
+        peaks=hold_peaks(peaks, snapshot, reservations, clock.monotonic_s()),
+        recorded=recorded,
+        quarantined=quarantined,
+        opening=read_opening(database, settings, clock.wall_s()),
+    )
+
+
+def read_opening(database: Database | None, settings: Settings, now_s: float) -> Opening:
+    """Return whether anything may start at `now_s` (Unix seconds). Raises DatabaseBusy."""
+    drained = drain.drained(database) if database is not None else None
+    return Opening(drained, _closed(drained, settings.active_hours or (), int(now_s // 60)))
+
+
+@lru_cache(maxsize=4)
+def _closed(drained: opening.Drained | None, active_hours: tuple[str, ...], minute: int) -> Denial | None:
+    """Work it out once per minute: the next opening is found by going through the week."""
+    return opening.closed(drained, active_hours, minute * 60.0)
+
+
+def unrecorded_peaks(state: MachineState, clock: Clock) -> list[ForeignPeakRecord]:
+    """The peaks of the GPUs in this reading that the database does not have yet. Empty most of the time."""
+    to_wall_s = clock.wall_s() - clock.monotonic_s()
+    return [
+        ForeignPeakRecord(
+            gpu_uuid=uuid, mib=peak.held_mib, pids=tuple(sorted(peak.pids)), at_s=peak.held_s + to_wall_s
+        )
+        for uuid, peak in state.peaks.items()
+        if state.snapshot.gpu(uuid) is not None and is_news(peak, state.recorded.get(uuid))
+    ]
+
+
+def _peak(record: ForeignPeakRecord, clock: Clock) -> ForeignPeak:
+    """A recorded peak on the monotonic clock: the wall clock may have been set since."""
+    now_s = clock.monotonic_s()
+    held_s = now_s - max(0.0, clock.wall_s() - record.at_s)
+    return ForeignPeak(record.mib, held_s, frozenset(record.pids), lowest_mib=record.mib, window_s=now_s)
