@@ -1,4 +1,4 @@
-"""What does deciding cost, and what does reading the GPUs? With eight GPUs, and 10,000 runs in the queue.
+"""Measures decisions and readings with eight GPUs and 10,000 queued runs: `python -m benchmarks.governor`.
 
 Decisions are made on a picture of eight GPUs, of which each holds two runs and none has room: the dearest case, since
 every rule is judged on every GPU and every run gets its reasons. Readings go through the helper process, as in a
@@ -6,6 +6,7 @@ worker: of the real NVIDIA driver where there is one, else of the fake one of th
 itself and so shows the way there and back alone (it needs a C compiler, and pytest as the tests do).
 """
 
+import argparse
 import contextlib
 import os
 import select
@@ -192,5 +193,13 @@ def _timed(action: Callable[[], object], times: int) -> Sample:
     return Sample(tuple(taken_ms))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.governor",
+        description="Measure what a decision and a reading of the GPUs cost.",
+    ).parse_args()
     print(table(measure(100, QUEUED, 20.0), [OURS]))
+
+
+if __name__ == "__main__":
+    main()

@@ -124,7 +124,9 @@ def _running(path: Path, hogs: Hogs) -> Generator[None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure how long writes wait beside hogs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.locking", description="Measure how long writes wait beside hogs."
+    )
     parser.add_argument("--quick", action="store_true", help="few repetitions: to see that it works")
     quick = parser.parse_args().quick
     print(machine(), end="\n\n", flush=True)

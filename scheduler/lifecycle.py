@@ -2,7 +2,7 @@
 
 Imports nothing of ours and reads no clock, database or process. A new state is a row here and a line in
 `DESCRIPTION`, never an `if` elsewhere. How a segment ended (exit code, signal, timebox) is a result kept beside
-the state, not another state. `docs/architecture.md` holds the diagram drawn from this table.
+the state, not another state. `docs/design/lifecycle.md` holds the diagram drawn from this table.
 """
 
 from enum import StrEnum

@@ -22,6 +22,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = Path(__file__).parent / "scripts"
+PROGRAMS = Path(__file__).parent / "programs"
 COMMAND = Path(sys.executable).parent / "backprop"
 QUIET_LIMITS = ("--min-free-ram", "0", "--max-cpu-load", "1000", "--gpu-probe", "none")
 """So that a busy or small test machine starts runs at once. Tests of the governor leave them out."""
@@ -35,6 +36,11 @@ def wait_until(
     while not true_now():
         assert time.monotonic() < end, f"still not true after {timeout_s} s; saw: {saw()}"
         time.sleep(0.02)
+
+
+def program(name: str) -> list[str]:
+    """The command that starts a file of tests/support/programs, with warnings as errors."""
+    return [sys.executable, "-W", "error", str(PROGRAMS / f"{name}.py")]
 
 
 def without_roots_rights() -> tuple[str, ...]:

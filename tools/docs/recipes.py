@@ -6,6 +6,7 @@ from typing import Final
 from backprop.scheduler.recipes.plan import LAUNCHER_GRACE_S
 from backprop.scheduler.recipes.recipe import CheckpointLocation, Recipe, Way
 from backprop.scheduler.recipes.registry import RECIPES
+from tools.docs.printing import print_page
 
 HEAD: Final = """# Recipes
 
@@ -105,4 +106,4 @@ def _way(way: Way) -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    print_page("recipes.md", page, "recipes")

@@ -26,6 +26,7 @@ from segment import CONTROL, DEAF, Segment
 
 PR_SET_CHILD_SUBREAPER = 36
 SPARE = "--spare"
+USAGE = "usage: python -I -S worker/supervisor SEGMENT_FOLDER LOCK_FD | --spare SOCKET_FD"
 EXIT_TAKEN = 3
 """Another supervisor watches this segment."""
 
@@ -216,5 +217,8 @@ def serve(descriptor: int) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--help"]:
+        print(USAGE)
+        sys.exit(0)
     _hear_only_the_worker()
     sys.exit(serve(int(sys.argv[2])) if sys.argv[1] == SPARE else main(Path(sys.argv[1]), int(sys.argv[2])))
