@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness import ROOT, Bench
+from tests.support.harness import ROOT, Bench, program
 
 MAY_IMPORT = {
     "migrations": set[str](),
@@ -197,18 +197,10 @@ def test_the_rules_read_no_clock_database_or_process() -> None:
         assert not used & impure, f"{path} imports {used & impure}"
 
 
-WATCHED = """
-import json, sys
-from backprop.cli.main import run_command
-code = run_command(sys.argv[1:])
-print(json.dumps([code, sorted(sys.modules)]))
-"""
-
-
 def loaded_by(bench: Bench, *words: str) -> set[str]:
     """The modules a command has loaded when it ends."""
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, *words],
+        [*program("loaded_modules"), *words],
         capture_output=True,
         text=True,
         env=bench.environment,

@@ -1,8 +1,7 @@
 """Layers with one parameter each, or none."""
 
 from torch import Tensor
-
-from . import functional
+from torch.nn import functional
 
 
 class Module:
