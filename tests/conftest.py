@@ -21,6 +21,25 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+MARKERS = {
+    "process": {"process", "commands", "end_to_end", "faults", "frameworks"},
+    "slow": {"end_to_end", "faults", "frameworks"},
+}
+"""Which folders of tests/ a marker is for."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder: `process` starts processes, `slow` takes seconds each. `gpu`: needs the fake driver,
+    which is compiled."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        for marker, folders in MARKERS.items():
+            if folder in folders:
+                item.add_marker(marker)
+        if "nvml_library" in getattr(item, "fixturenames", ()):
+            item.add_marker("gpu")
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """A home and a project folder of its own; ends by asserting that no process of it is left."""
