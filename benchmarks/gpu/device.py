@@ -136,7 +136,7 @@ def _readings_ms(readings: int) -> tuple[float, Sample]:
 
 
 def _summary(sample: Sample) -> str:
-    return f"median {sample.told(digits=2)} ms, n {len(sample.values)}"
+    return f"median {sample.text(digits=2)} ms, n {len(sample.values)}"
 
 
 CHECKS: tuple[Check, ...] = (free_memory, uuid_mask, stop_and_continue, memory_after_kill, probe_cost)
