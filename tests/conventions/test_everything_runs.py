@@ -1,6 +1,6 @@
-"""Every module of the repository can be imported, and every program says what it is for, without doing it.
+"""Every module of the repository can be imported, and every program prints its help without doing its work.
 
-What is run seldom (a benchmark, a storm, the recorder of a fixture) rots unseen otherwise.
+Code that is run seldom (a benchmark, a storm, the recorder of a fixture) would rot unseen otherwise.
 """
 
 import ast
@@ -57,8 +57,8 @@ def module_name(folder: str, path: Path) -> str:
 
 
 def modules(folder: str) -> list[str]:
-    """Every module of a folder by the name it is imported by. The supervisor's import one another without a package,
-    and test files are imported by pytest."""
+    """Return the names that the modules of a folder are imported by. Left out: the supervisor's, which import one
+    another without a package, and test files, which pytest imports."""
     return [
         module_name(folder, path)
         for path in files(folder)
@@ -69,7 +69,7 @@ def modules(folder: str) -> list[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """A home of its own; the repository and the stub of PyTorch on the path."""
+    """Return an environment with a home in `folder`, and the repository and the stub of PyTorch on the path."""
     return {name: value for name, value in os.environ.items() if not name.startswith("BACKPROP_")} | {
         "BACKPROP_HOME": str(folder / "home"),
         "PYTHONPATH": f"{ROOT}:{STUB_TORCH}",
@@ -115,7 +115,7 @@ def test_every_script_compiles() -> None:
 
 
 def starts_when_run(path: Path) -> bool:
-    """Whether it is a program: `__main__.py`, or one with `if __name__ == "__main__"`."""
+    """Return whether it is a program: `__main__.py`, or one with `if __name__ == "__main__"`."""
     return path.name == "__main__.py" or any(
         isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
         for node in ast.parse(path.read_text()).body
@@ -123,13 +123,13 @@ def starts_when_run(path: Path) -> bool:
 
 
 def programs() -> list[Path]:
-    """Every program of ours. The frameworks' scripts are written as users write, and run in tests/frameworks."""
+    """Return every program of ours. The frameworks' scripts are written as users write, and run in tests/frameworks."""
     found = [path for folder in (*PACKAGES, "examples") for path in files(folder) if starts_when_run(path)]
     return [path for path in found if not path.is_relative_to(ROOT / "tests" / "frameworks" / "scripts")]
 
 
 def command(path: Path) -> list[str]:
-    """How it is started: by its folder, by its path, or as a module."""
+    """Return how a program is started: by its folder, by its path, or as a module."""
     if path.parent == SUPERVISOR:
         return [sys.executable, "-I", "-S", str(SUPERVISOR)]
     if is_script(path):

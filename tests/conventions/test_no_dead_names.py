@@ -53,8 +53,8 @@ def is_public(name: str) -> bool:
 
 
 def definitions(module: str, tree: ast.Module) -> Iterator[tuple[Name, ast.stmt]]:
-    """Public functions, classes, constants and methods, each with the statement that defines it. Not click commands,
-    which the lazy group imports by their file's name, and not methods that override one of a base elsewhere."""
+    """Yield public functions, classes, constants and methods, each with the statement that defines it. Left out: click
+    commands, which the lazy group imports by their file's name, and methods that override one of a base elsewhere."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and is_public(node.name):
             if not any("command" in ast.unparse(decorator) for decorator in node.decorator_list):
@@ -70,7 +70,7 @@ def definitions(module: str, tree: ast.Module) -> Iterator[tuple[Name, ast.stmt]
 
 
 def members(module: str, node: ast.ClassDef) -> Iterator[tuple[Name, ast.stmt]]:
-    """The public methods of a class, its members if it is an enum, and the attributes that it sets on itself."""
+    """Yield the public methods of a class, its members if it is an enum, and the attributes that it sets on itself."""
     is_enum = any(ast.unparse(base).endswith("Enum") for base in node.bases)
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and is_public(statement.name):
@@ -88,13 +88,13 @@ def members(module: str, node: ast.ClassDef) -> Iterator[tuple[Name, ast.stmt]]:
 
 
 def overrides(node: ast.ClassDef) -> bool:
-    """Whether a base comes from click, peewee or ast, which call methods by names of their own."""
+    """Return whether a base comes from click, peewee or ast, which call methods by names of their own."""
     bases = [ast.unparse(base) for base in node.bases]
     return any(base.startswith(("click.", "peewee.", "ast.")) or base in ("Group", "Model") for base in bases)
 
 
 def imported(tree: ast.Module) -> tuple[dict[str, Name], dict[str, str]]:
-    """What the names of a module stand for: names of other modules, and modules."""
+    """Return what the names of a module stand for: names of other modules, and modules."""
     names: dict[str, Name] = {}
     aliases: dict[str, str] = {}
     for node in ast.walk(tree):
@@ -110,7 +110,7 @@ def imported(tree: ast.Module) -> tuple[dict[str, Name], dict[str, str]]:
 
 
 def uses(module: str, tree: ast.Module) -> Counter[Name]:
-    """How often names are read in a module; attributes, whosoever they are, under the module "*"."""
+    """Count how often names are read in a module; attributes of any object under the module "*"."""
     names, aliases = imported(tree)
     counted: Counter[Name] = Counter()
     for node in ast.walk(tree):
@@ -127,7 +127,7 @@ def uses(module: str, tree: ast.Module) -> Counter[Name]:
 
 
 def dead_names() -> set[str]:
-    """What `python -c "from tests.conventions.test_no_dead_names import *; print(dead_names())"` prints."""
+    """Return the names without a caller, each with its module."""
     parsed = trees()
     read: Counter[Name] = Counter()
     for module, tree in parsed.items():

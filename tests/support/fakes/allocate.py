@@ -1,4 +1,4 @@
-"""A training script's memory without a GPU: allocate on the fake GPU, hold it for a while, end.
+"""Allocates on the fake GPU, holds the memory for a while, and ends: a training script without a GPU.
 
 `--delay-s` before it allocates, as imports and CUDA's start take time; `--hold-s` after. Where the GPU has
 less left it fails with the words and the exit code of a CUDA out-of-memory error.

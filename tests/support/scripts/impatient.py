@@ -1,6 +1,6 @@
-"""The `backprop` command with some of its patience taken away: what waits for minutes then waits for a second.
+"""Runs the `backprop` command with shorter waits: what waits for minutes then waits for a second.
 
-    python impatient.py scheduler.aftermath.PATIENCE_S=1 -- worker --drain
+    python impatient.py scheduler.governor.gpu_quarantine.PATIENCE_S=1 -- worker --drain
 
 GpuProbe.NAME=S and Database.patience_s=S set the default of one of their arguments.
 """
