@@ -1,1 +1,1 @@
-"""TODO."""
+"""Holds programs of the repository that are not part of the product."""
