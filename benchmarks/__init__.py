@@ -1,1 +1,1 @@
-"""What does Backprop cost? Measured on this machine by one command: `python -m benchmarks.run`."""
+"""Measures what Backprop costs on this machine: `python -m benchmarks`."""

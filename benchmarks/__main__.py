@@ -1,4 +1,4 @@
-"""Every figure in one table, ours and those of the tools beside it: `python -m benchmarks`, from the repository's root.
+"""Prints every figure in one table, beside those of other tools: `python -m benchmarks`, from the repository's root.
 
 Needs an installed `backprop` (not an editable one, whose finder costs every command some milliseconds) and the standard
 library. Other tools are measured as far as they are installed: task-spooler (`tsp`), nq and GNU parallel from Debian;

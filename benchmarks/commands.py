@@ -1,4 +1,4 @@
-"""How long does a person wait for a command, beside an interpreter that imports what all of them need?"""
+"""Measures how long commands take, beside an interpreter that imports what all of them need."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ FLOOR_SAID = "`python -c 'import click, peewee'`"
 
 
 def measure(pairs: int) -> list[Row]:
-    """`run` in turn with the floor, so that what else the machine does hits both; then the others."""
+    """Measure `run` in turn with the floor, so that other load hits both; then the other commands."""
     with Workbench() as bench:
         bench.script("train.py", "print('hello')\n")
         for _ in range(RUNS_IN_QUEUE):
@@ -42,12 +42,12 @@ def walls(spent: Sequence[tuple[float, float]]) -> Sample:
 
 
 def median_cpu(spent: Sequence[tuple[float, float]]) -> float:
-    """CPU time, which a busy machine changes less than the wall clock."""
+    """Return the median CPU time in ms, which a busy machine changes less than the wall clock."""
     return Sample(tuple(cpu for _, cpu in spent)).median
 
 
 def spent_by(command: Sequence[str]) -> tuple[float, float]:
-    """(wall, CPU) of one command in ms. Raises CalledProcessError."""
+    """Run one command; return (wall, CPU) in ms. Raises CalledProcessError."""
     nowhere = [(os.POSIX_SPAWN_OPEN, out, os.devnull, os.O_WRONLY, 0) for out in (1, 2)]
     begun = time.perf_counter()
     pid = os.posix_spawn(command[0], tuple(command), os.environ, file_actions=nowhere)

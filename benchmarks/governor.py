@@ -1,11 +1,12 @@
-"""What does deciding cost, and what does reading the GPUs? With eight GPUs, and 10,000 runs in the queue.
+"""Measures decisions and readings with eight GPUs and 10,000 queued runs: `python -m benchmarks.governor`.
 
-Decisions are made on a picture of eight GPUs, of which each holds two runs and none has room: the dearest case, since
-every rule is judged on every GPU and every run gets its reasons. Readings go through the helper process, as in a
-worker: of the real NVIDIA driver where there is one, else of the fake one of the tests, which costs next to nothing
-itself and so shows the way there and back alone (it needs a C compiler, and pytest as the tests do).
+Decisions are made on a snapshot of eight GPUs that hold two runs each and have no room. That is the dearest case: every
+rule is judged on every GPU, and every run gets its reasons. Readings go through the helper process, as in a worker: of
+the real NVIDIA driver where there is one, else of the tests' fake driver (which needs a C compiler and pytest).
+The fake driver costs next to nothing, so it shows the cost of the helper alone.
 """
 
+import argparse
 import contextlib
 import os
 import select
@@ -52,7 +53,8 @@ PICTURE = Snapshot(
 
 
 def measure(times: int, queued: int, idle_s: float) -> list[Row]:
-    """`times`: of each decision and reading. `queued`: runs in the queue. `idle_s`: how long the helper is watched."""
+    """Measure decisions and readings. `times`: of each. `queued`: runs in the queue. `idle_s`: how long the helper is
+    watched."""
     return [_one_decision(times), *_whole_queue(times, queued), *_reading(times, idle_s)]
 
 
@@ -80,7 +82,7 @@ def _one_decision(times: int) -> Row:
 
 @dataclass
 class StillPicture:
-    """A machine that is looked at without cost, and does not change."""
+    """A machine that can be read without cost, and does not change."""
 
     def snapshot(self) -> Snapshot:
         return PICTURE
@@ -154,7 +156,7 @@ def _reading(times: int, idle_s: float) -> Iterator[Row]:
 
 
 def _driver(folder: Path) -> tuple[Mapping[str, str] | None, str]:
-    """(the environment a helper needs, whose driver it then sees); None where there is no driver to read."""
+    """Return the environment that a helper needs (None where there is no driver to read), and whose driver it sees."""
     if Path("/proc/driver/nvidia/version").exists():
         return os.environ, "NVIDIA's driver"
     try:
@@ -178,7 +180,7 @@ def _read(probe: GpuProbe) -> None:
 
 
 def _child_of_ours() -> int:
-    """The pid of this process's only child: the helper."""
+    """Return the pid of this process's only child: the helper."""
     me = os.getpid()
     (pid,) = Path(f"/proc/{me}/task/{me}/children").read_text().split()
     return int(pid)
@@ -193,5 +195,13 @@ def _timed(action: Callable[[], object], times: int) -> Sample:
     return Sample(tuple(taken_ms))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.governor",
+        description="Measure what a decision and a reading of the GPUs cost.",
+    ).parse_args()
     print(table(measure(100, QUEUED, 20.0), [OURS]))
+
+
+if __name__ == "__main__":
+    main()

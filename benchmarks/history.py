@@ -1,4 +1,4 @@
-"""How long does `list` take beside many finished runs? And do many segments end when their timebox does?
+"""Measures `list` beside many finished runs, and how exactly many segments end with their timebox.
 
 A million finished runs are written straight into a database of the current schema: queueing them one by one would take
 hours and leave the same rows.
@@ -20,7 +20,7 @@ SLEEPER: Final = "import time\ntime.sleep(600)\n"
 
 
 def listing(sizes: tuple[int, ...], repeats: int) -> list[Row]:
-    """`backprop list` of the newest 50 beside so many finished runs, of each size in turn."""
+    """Measure `backprop list` of the newest 50 runs beside each of `sizes` finished runs."""
     spent: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
     with ExitStack() as stack:
         homes: dict[int, Path] = {}
@@ -62,7 +62,7 @@ def _fill(home: Path, size: int) -> None:
 
 
 def timeboxes(segments: int, timebox_s: float) -> list[Row]:
-    """By how much segments of a script that ends at once when asked miss their timebox."""
+    """Measure by how much segments of a script that ends at once when asked miss their timebox."""
     with Workbench() as bench, bench.worker():
         bench.script("sleep.py", SLEEPER)
         words = ("run", "-q", *QUIET, "-m", f"{timebox_s / 60:.6f}", "--array", f"1-{segments}", "sleep.py")

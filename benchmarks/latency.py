@@ -1,8 +1,8 @@
-"""How soon does a queued run start, and how long is the pause between two segments?
+"""Measures how soon a queued run starts, and the gap between two segments.
 
-Both are measured from a moment in one process to a moment in another on the same wall clock, and both hold the
-start of the script's interpreter, which is Python's cost and not ours: its median is measured with the same script,
-and taken off. The queue is written and watched from inside this process: so the moment of the commit is known, and no
+Both are measured from a moment in one process to a moment in another, on the same wall clock. Both include the start of
+the script's interpreter, which is Python's cost and not ours: its median is measured with the same script and
+subtracted. The queue is written and watched from inside this process, so the moment of the commit is known and no
 command of ours keeps a core busy meanwhile.
 """
 
@@ -43,7 +43,8 @@ os._exit(0 if step == last else 75)
 
 
 def measure(starts: int, segments: int) -> list[Row]:
-    """Start latency of an idle worker over `starts` runs, gaps of one chain of `segments`, and the interpreter's."""
+    """Measure an idle worker's start latency over `starts` runs, the gaps of a chain of `segments`, and the
+    interpreter's start."""
     with Workbench() as bench, bench.worker():
         home, database = open_home()
         try:
@@ -84,7 +85,7 @@ def _gaps_ms(bench: Workbench, home: Home, database: Database, segments: int) ->
 
 
 def _run_to_its_end(home: Home, database: Database, *words: str) -> float:
-    """Queue a run as `backprop run` does and wait for its end; the moment of the commit, in Unix seconds."""
+    """Queue a run as `backprop run` does and wait for its end. Return the moment of the commit, in Unix seconds."""
     limits = {"minFreeRamGB": 0, "maxCpuLoad": 1000, "python": sys.executable}
     wanted = make_submission(words, limits, None, home, SubmissionRequest())
     run_id = enqueue(home, database, wanted, time.time())

@@ -1,8 +1,8 @@
-"""How long does a write of ours wait for others that write the same database? `python -m benchmarks.locking`
+"""Measures how long our writes wait for others that write the same database: `python -m benchmarks.locking`.
 
-Beside hogs of three kinds: some that write as Backprop's own processes do, a pause after each transaction; one that
-begins the next transaction the moment the last is committed; and one that besides sits on each for a while. SQLite
-has no queue of waiting writers, so the last two leave us their gaps of some microseconds alone. Two minutes.
+The hogs are of three kinds. Some write as Backprop's own processes do, with a pause after each transaction. One begins
+the next transaction the moment the last is committed. One also keeps each transaction open for a while. SQLite has no
+queue of waiting writers, so the last two leave us only their gaps of some microseconds. Takes three minutes.
 """
 
 import argparse
@@ -62,7 +62,7 @@ SCENES = (
 
 
 def measure(hogs: Hogs, times: int, longest_s: float) -> dict[str, list[float]]:
-    """How long `times` writes and reads of ours took beside `hogs`, in ms, sorted; fewer where `longest_s` is over."""
+    """Return how long `times` writes and reads of ours took beside `hogs`, in ms, sorted. Stop after `longest_s`."""
     with Workbench():
         home, database = open_home()
         enqueue.enqueue(database, "hogged", "hogged", SPEC, 1.0, "queued")
@@ -124,7 +124,9 @@ def _running(path: Path, hogs: Hogs) -> Generator[None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure how long writes wait beside hogs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.locking", description="Measure how long writes wait beside hogs."
+    )
     parser.add_argument("--quick", action="store_true", help="few repetitions: to see that it works")
     quick = parser.parse_args().quick
     print(machine(), end="\n\n", flush=True)

@@ -1,4 +1,4 @@
-"""The machine in a line."""
+"""Describes the machine in one line."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def machine() -> str:
-    """Versions, processor, memory, file system and load."""
+    """Return versions, processor, memory, file system and load, for the head of a report."""
     names = [
         line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")
     ]
@@ -24,7 +24,7 @@ def machine() -> str:
 
 
 def _file_system(folder: str) -> str:
-    """The type of the file system that holds `folder`."""
+    """Return the type of the file system that holds `folder`."""
     mounts = [line.split() for line in _lines("/proc/self/mounts")]
     holding = [(mount[1], mount[2]) for mount in mounts if Path(folder).is_relative_to(mount[1])]
     return max(holding, key=lambda pair: len(pair[0]), default=("", "?"))[1]

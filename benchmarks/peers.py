@@ -1,8 +1,7 @@
-"""The figures that other tools have too, each tool in its turn.
+"""Measures the figures that other tools have too, one tool after another.
 
-The job is `true`, or writes one byte: what is measured is the queue. What each keeps of its promises when something
-dies is not measured here: task-spooler's queue dies with its server, huey loses what runs, nq and parallel have no
-record.
+The job is `true`, or writes one byte: the queue is measured, not the job. What each tool keeps when something dies is
+not measured: task-spooler's queue dies with its server, huey loses running jobs, nq and parallel have no record.
 """
 
 import subprocess
@@ -29,7 +28,7 @@ Cell = Sample | str | None
 
 
 def measure(tools: tuple[type[Tool], ...], repeats: int, jobs: int, rest_s: float) -> list[Row]:
-    """A line a figure, of every tool. `jobs`: to drain. `rest_s`: for how long an idle server is watched."""
+    """Measure each figure of every tool. `jobs`: to drain. `rest_s`: for how long an idle server is watched."""
     figures: dict[tuple[str, str, str, int], Callable[[type[Tool]], Cell]] = {
         ("one job is queued", "ms", "", 1): lambda tool: _one(tool, repeats),
         ("1,000 jobs are queued", "ms", "", 0): lambda tool: _many(tool, 1000, max(repeats // 5, 1)),
@@ -57,7 +56,7 @@ def measure(tools: tuple[type[Tool], ...], repeats: int, jobs: int, rest_s: floa
 
 
 def _patiently(look: Callable[[type[Tool]], Cell], tool: type[Tool]) -> Cell:
-    """What is seen, or what went wrong: a rival that fails here ends no benchmark."""
+    """Return the measurement, or what went wrong: a rival that fails does not end the benchmark."""
     if tool is Backprop:
         return look(tool)
     try:
@@ -76,7 +75,7 @@ def _one(tool: type[Tool], repeats: int) -> Cell:
 
 
 def _many(tool: type[Tool], count: int, repeats: int) -> Cell:
-    """While its only slot is busy."""
+    """Measure queueing `count` jobs while the only slot is busy."""
     if not tool.queues:
         return None
     if tool.queues < count:
@@ -93,7 +92,7 @@ def _many(tool: type[Tool], count: int, repeats: int) -> Cell:
 
 
 def _drain(tool: type[Tool], slots: int, jobs: int, repeats: int) -> Cell:
-    """Jobs a second, from the first command that queues them to the last end."""
+    """Measure jobs per second, from the first command that queues them to the last end."""
     if slots not in tool.slots:
         return None
     return Sample(tuple(_drained_a_s(tool, slots, min(jobs, tool.jobs)) for _ in range(repeats)))
@@ -110,7 +109,7 @@ def _drained_a_s(tool: type[Tool], slots: int, jobs: int) -> float:
 
 
 def _start(tool: type[Tool], repeats: int) -> Cell:
-    """Of an idle server."""
+    """Measure the start of a job on an idle server."""
     with _opened(tool, 1) as queue:
         return Sample(tuple(_start_ms(queue) for _ in range(3 if tool is Gflow else repeats)))
 
@@ -134,7 +133,7 @@ def _rest(tool: type[Tool], rest_s: float, look: Callable[[int, float], float]) 
 
 
 def _share(pid: int, seconds: float) -> float:
-    """CPU of a process over that time, % of a core."""
+    """Return the CPU of a process over `seconds`, % of a core."""
     before, begun_s = cpu_ms(pid), time.monotonic()
     time.sleep(seconds)
     return (cpu_ms(pid) - before) / (time.monotonic() - begun_s) / 10

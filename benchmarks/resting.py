@@ -1,4 +1,4 @@
-"""What do a worker and a supervisor take while nothing happens?"""
+"""Measures what a worker and a supervisor take while nothing happens."""
 
 import json
 import os
@@ -14,7 +14,7 @@ KIB_IN_MIB = 1024
 
 
 def measure(seconds: float) -> list[Row]:
-    """A worker with an empty queue, then the same with one run asleep, and that run's supervisor."""
+    """Measure a worker with an empty queue, then with one sleeping run, and that run's supervisor."""
     with Workbench() as bench:
         bench.script("sleep.py", SLEEPER)
         with bench.worker() as worker:
@@ -33,7 +33,7 @@ def measure(seconds: float) -> list[Row]:
 
 
 def watch(processes: dict[str, int], seconds: float, target: str = "") -> list[Row]:
-    """CPU and memory of living processes, by name, over that time. `target`: of their CPU."""
+    """Measure CPU and memory of `processes` (pids by name) over `seconds`. `target`: of their CPU."""
     before = {name: cpu_ms(pid) for name, pid in processes.items()}
     begun = time.monotonic()
     time.sleep(seconds)
@@ -52,12 +52,12 @@ def watch(processes: dict[str, int], seconds: float, target: str = "") -> list[R
 
 
 def cpu_ms(pid: int) -> float:
-    """Time on a CPU so far, of all threads: first field of schedstat, nanoseconds."""
+    """Return the CPU time of all threads so far: first field of schedstat, nanoseconds."""
     tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e6
 
 
 def memory_mib(pid: int) -> tuple[float, float]:
-    """(PSS, RSS): the proportional share of pages used with others, and all pages present."""
+    """Return (PSS, RSS): with the proportional share of pages used with others, and all pages present."""
     fields = dict(line.split()[:2] for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
     return int(fields["Pss:"]) / KIB_IN_MIB, int(fields["Rss:"]) / KIB_IN_MIB

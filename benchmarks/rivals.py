@@ -1,4 +1,4 @@
-"""Other queues for one machine: task-spooler and nq from Debian, gflow and huey from PyPI."""
+"""Drives other queues for one machine: task-spooler and nq from Debian, gflow and huey from PyPI."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from benchmarks.workbench import wait_until
 
 
 class TaskSpooler(Tool):
-    """Each job that waits is a process connected to the server, which takes about 1,000 of them and lets the next wait
+    """Each waiting job is a process connected to the server, which takes about 1,000 of them and lets the next wait
     outside."""
 
     name = "task-spooler"
@@ -40,7 +40,7 @@ class TaskSpooler(Tool):
 
 
 class Nq(Tool):
-    """No server: each job is a process that waits for those before it."""
+    """Has no server: each job is a process that waits for those before it."""
 
     name = "nq"
     slots = (1,)
@@ -157,7 +157,7 @@ def _python_with_huey() -> str:
 
 
 def _process_with(setting: str, name: str = "") -> int | None:
-    """The oldest process with this line in its environment, whose command holds `name`."""
+    """Return the oldest process with this line in its environment, whose command contains `name`."""
     for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
         try:
             has = setting.encode() in (folder / "environ").read_bytes().split(b"\0")

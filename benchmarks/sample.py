@@ -1,4 +1,4 @@
-"""Numbers of one kind, and how they are told: the median, and the range where there are several."""
+"""Holds measurements and prints them: the median, and the range where there are several."""
 
 import statistics
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ class Sample:
         return statistics.median(self.values)
 
     def less(self, amount: float) -> "Sample":
-        """The same with `amount` taken off each."""
+        """Return the same with `amount` subtracted from each."""
         return Sample(tuple(value - amount for value in self.values))
 
-    def told(self, digits: int = 1) -> str:
+    def text(self, digits: int = 1) -> str:
         low, high = min(self.values), max(self.values)
         spread = f" ({low:.{digits}f}-{high:.{digits}f})" if len(self.values) > 1 else ""
         return f"{self.median:.{digits}f}{spread}"
@@ -29,30 +29,32 @@ class Sample:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `seen`: by tool; a text says why there is no number. `target`: what was aimed at."""
+    """One line of the table. `cells`: by tool; a text says why there is no number. `target`: what was aimed at."""
 
     what: str
     unit: str
-    seen: dict[str, Sample | str] = field(default_factory=dict[str, "Sample | str"])
+    cells: dict[str, Sample | str] = field(default_factory=dict[str, "Sample | str"])
     target: str = ""
     digits: int = 1
 
     @property
     def count(self) -> int:
-        return max((len(one.values) for one in self.seen.values() if isinstance(one, Sample)), default=0)
+        return max(
+            (len(sample.values) for sample in self.cells.values() if isinstance(sample, Sample)), default=0
+        )
 
     def cell(self, tool: str) -> str:
-        found = self.seen.get(tool, "")
-        return found if isinstance(found, str) else found.told(self.digits)
+        value = self.cells.get(tool, "")
+        return value if isinstance(value, str) else value.text(self.digits)
 
 
 def ours(what: str, unit: str, sample: Sample, target: str = "", digits: int = 1) -> Row:
-    """A line that says nothing of other tools."""
+    """Return a line without other tools."""
     return Row(what, unit, {OURS: sample}, target, digits)
 
 
 def table(rows: Sequence[Row], tools: Sequence[str]) -> str:
-    """The rows as a Markdown table, a column a tool. `n`: the most measurements of a line's cells."""
+    """Return the rows as a Markdown table with a column per tool. `n`: the most measurements of a line's cells."""
     lines = [
         f"| what | unit | n | target | {' | '.join(tools)} |",
         f"| --- | --- | ---: | ---: |{' ---: |' * len(tools)}",

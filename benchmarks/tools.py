@@ -1,4 +1,4 @@
-"""A tool that runs jobs, as the benchmark sees it; ours, and those without a queue that are the floor.
+"""Drives tools that run jobs: the interface, Backprop, and tools without a queue as the floor.
 
 Each works in a folder of its own. A job is a line for `sh -c`, run in that folder.
 """
@@ -19,8 +19,8 @@ BLOCKER: Final = "while [ ! -e go ]; do sleep 0.2; done"
 
 
 class Tool(ABC):
-    """`queues`: how many jobs it can be given at once while its slots are busy, and `queues_why` no more; 0 for one
-    that has no queue."""
+    """One tool. `queues`: how many jobs it takes while its slots are busy (0: it has no queue); `queues_why`: why no
+    more."""
 
     name: str
     slots: tuple[int, ...] = (1, 2)
@@ -35,7 +35,7 @@ class Tool(ABC):
     @staticmethod
     @abstractmethod
     def missing() -> str | None:
-        """Why it cannot be measured here; None if it can."""
+        """Return why it cannot be measured on this machine; None if it can."""
 
     @abstractmethod
     def open(self, slots: int) -> None: ...
@@ -47,19 +47,19 @@ class Tool(ABC):
     def close(self) -> None: ...
 
     def enqueue_many(self, line: str, count: int) -> None:
-        """By one command where it has one. Raises CalledProcessError, TimeoutExpired."""
+        """Queue `count` jobs, by one command where it has one. Raises CalledProcessError, TimeoutExpired."""
         for _ in range(count):
             self.enqueue(line)
 
     def server(self) -> int | None:
-        """The pid of the process that waits for jobs; None where there is none."""
+        """Return the pid of the process that waits for jobs; None where there is none."""
         return None
 
     def release(self) -> None:
         (self.folder / "go").touch()
 
     def call(self, *words: str) -> None:
-        """A command of the tool's. Its output goes nowhere: a server that it leaves behind would keep a pipe open."""
+        """Run a command of the tool, without its output: a server that it leaves behind would keep a pipe open."""
         subprocess.run(
             words,
             check=True,
@@ -108,7 +108,7 @@ class Backprop(Tool):
 
 
 class Parallel(Tool):
-    """Given its jobs, it runs them and ends."""
+    """Runs the jobs it is given, and ends."""
 
     name = "GNU parallel"
     queues = 0
@@ -150,7 +150,7 @@ class Shell(Parallel):
 
 
 def found(command: str) -> str:
-    """Where a tool's command is: beside this interpreter, beside $PEERS_PYTHON, or on PATH; itself if nowhere."""
+    """Return the path of a tool's command: beside this interpreter, beside $PEERS_PYTHON, or on PATH; else its name."""
     folders = (Path(sys.executable).parent, Path(os.environ.get("PEERS_PYTHON", sys.executable)).parent)
     places = os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")])
     return shutil.which(command, path=places) or command

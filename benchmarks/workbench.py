@@ -1,4 +1,4 @@
-"""A home and a project folder of one's own, the installed command, and workers that end with them."""
+"""Makes a home and a project folder for one measurement, with the installed command and workers that end with them."""
 
 import atexit
 import os
@@ -17,8 +17,8 @@ ALWAYS = ("--min-free-ram", "0", "--max-cpu-load", "1000")
 
 
 class Workbench:
-    """Leaves nothing behind: `with Workbench() as bench`. Changes BACKPROP_HOME and the directory of this process
-    meanwhile, because some measurements call the queue from inside it."""
+    """A home and a project, removed at exit: `with Workbench() as bench`. Changes BACKPROP_HOME and the directory of
+    this process meanwhile, because some measurements call the queue from inside it."""
 
     def __enter__(self) -> "Workbench":
         self._folder = Path(tempfile.mkdtemp(prefix="backprop-bench-"))
@@ -45,12 +45,12 @@ class Workbench:
         return path
 
     def backprop(self, *words: str) -> str:
-        """Run the installed command; its output. Raises CalledProcessError."""
+        """Run the installed command and return its output. Raises CalledProcessError."""
         return subprocess.run([COMMAND, *words], check=True, capture_output=True, text=True).stdout
 
     @contextmanager
     def worker(self) -> Generator[int]:
-        """A worker with default settings; its pid. Ends it, and with it what it runs."""
+        """Start a worker with default settings and yield its pid. Ends it, and with it its segments."""
         with (self._folder / "worker.out").open("w") as out:
             process = subprocess.Popen([COMMAND, "worker"], stdout=out, stderr=out, start_new_session=True)
         try:
@@ -66,8 +66,8 @@ class Workbench:
 
 
 def remove_at_exit(folder: Path) -> None:
-    """Not earlier: for a minute after many files were deleted, ext4 takes up to twenty times as long to make one, since
-    it looks for inodes that were not in use lately. The next measurement would show that."""
+    """Remove the folder at exit, not earlier. For a minute after many files were deleted, ext4 takes up to twenty times
+    as long to make one, since it looks for inodes that were not in use lately. The next measurement would show that."""
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 

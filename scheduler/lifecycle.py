@@ -2,7 +2,8 @@
 
 Imports nothing of the product and reads no clock, database or process. A new state is a row of `TRANSITIONS` and a
 paragraph in `DESCRIPTION`, never an `if` elsewhere. How a segment ended (exit code, signal, timebox) is a result that
-is kept beside the state, not another state.
+is kept beside the state, not another state. The page
+`docs/design/lifecycle.md` is generated from it.
 """
 
 from enum import StrEnum

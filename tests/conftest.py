@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests."""
+"""Defines the fixtures and markers that all tests share."""
 
 import signal
 from collections.abc import Iterator
@@ -21,9 +21,28 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+MARKERS = {
+    "process": {"process", "commands", "end_to_end", "faults", "frameworks"},
+    "slow": {"end_to_end", "faults", "frameworks"},
+}
+"""Which folders of tests/ a marker is for."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder: `process` starts processes, `slow` takes seconds each. `gpu`: needs the fake driver,
+    which is compiled."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        for marker, folders in MARKERS.items():
+            if folder in folders:
+                item.add_marker(marker)
+        if "nvml_library" in getattr(item, "fixturenames", ()):
+            item.add_marker("gpu")
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    """A home and a project folder of its own; ends by asserting that no process of it is left."""
+    """Make a home and a project folder; at the end, assert that no process of it is left."""
     made = Bench(tmp_path)
     try:
         yield made
@@ -33,7 +52,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    """A new database, a real file, opened by this process."""
+    """Open a new database, a real file, in this process."""
     opened = open_database(layout.ensure(Home(tmp_path / "home")))
     try:
         yield opened
@@ -43,13 +62,13 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a fake libnvidia-ml.so.1. Skips where no C compiler is."""
+    """Return the folder of a fake libnvidia-ml.so.1. Skips where no C compiler is."""
     return build_driver(tmp_path_factory.mktemp("nvml"))
 
 
 @pytest.fixture
 def driver(bench: Bench, nvml_library: Path) -> FakeDriver:
-    """A fake NVIDIA driver, seen by everything that the bench starts."""
+    """Make a fake NVIDIA driver that everything started by the bench sees."""
     made = FakeDriver(bench.home.parent / "driver", nvml_library)
     seen = made.environment()
     bench.environment |= {name: seen[name] for name in ("LD_LIBRARY_PATH", "FAKE_NVML_DIR")}
@@ -58,7 +77,7 @@ def driver(bench: Bench, nvml_library: Path) -> FakeDriver:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    """A folder that probes take for a machine without a GPU."""
+    """Make a folder that probes take for a machine without a GPU."""
     (tmp_path / "machine").mkdir()
     made = Machine(tmp_path / "machine")
     yield made

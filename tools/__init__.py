@@ -1,1 +1,1 @@
-"""Programs for whoever develops Backprop; not installed."""
+"""Holds programs of the repository that are not part of the product."""

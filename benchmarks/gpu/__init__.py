@@ -1,1 +1,1 @@
-"""What only a real GPU can show: run `python -m benchmarks.gpu.check` on yours."""
+"""Checks what only a real GPU can show: run `python -m benchmarks.gpu.check` on yours."""

@@ -1,8 +1,8 @@
-"""The tests' scenes for real, on a machine with an NVIDIA GPU and PyTorch: `python -m benchmarks.gpu.check`.
+"""Checks on an NVIDIA GPU with PyTorch what the tests can only simulate: `python -m benchmarks.gpu.check`.
 
-Compares what the tests can only simulate, and prints a table. Where there is no such GPU or no PyTorch it says so and
-ends with 0. Takes about six minutes a GPU, and most of its memory: leave it alone meanwhile. Exit code 1: something
-is not as it should be. Needs an installed `backprop`, and torch in the interpreter it is run with.
+Prints a table per GPU. Without such a GPU or without PyTorch it says so and ends with 0. It takes about six minutes
+per GPU and most of the GPU's memory: leave the machine alone meanwhile. Exit code 1: a check has failed. Needs an
+installed `backprop`, and torch in the interpreter that runs it.
 """
 
 import argparse
@@ -13,17 +13,21 @@ from collections.abc import Iterator
 from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.client import read_once
 from benchmarks.gpu import device, runs
-from benchmarks.gpu.finding import CannotCheck, Check, Finding
-from benchmarks.run import machine
+from benchmarks.gpu.finding import QUICK, THOROUGH, CannotCheck, Check, Effort, Finding
+from benchmarks.machine import machine
 
 MOST_USED_MIB = 1024
-"""What desktop and driver may hold; more is somebody at work, whom the checks would disturb."""
+"""What desktop and driver may hold. More means that somebody is at work, whom the checks would disturb."""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Check on real GPUs what the tests simulate.")
-    parser.add_argument("--gpu", type=int, metavar="INDEX", help="this GPU alone")
-    only: int | None = parser.parse_args().gpu
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu.check", description="Check on real GPUs what the tests simulate."
+    )
+    parser.add_argument("--gpu", type=int, metavar="INDEX", help="check this GPU alone")
+    parser.add_argument("--quick", action="store_true", help="short measurements: to see that it works")
+    options = parser.parse_args()
+    only: int | None = options.gpu
     reading = read_once()
     why = why_not(reading.source, reading.problem, reading.gpus)
     if why is not None:
@@ -33,47 +37,52 @@ def main() -> int:
     failed = False
     for gpu in reading.gpus:
         if only is None or gpu.index == only:
-            failed |= _check(gpu)
+            failed |= _check(gpu, QUICK if options.quick else THOROUGH)
     return 1 if failed else 0
 
 
 def why_not(source: str, problem: str | None, gpus: tuple[Gpu, ...]) -> str | None:
-    """Why nothing can be checked here; None if it can."""
+    """Return why nothing can be checked on this machine; None if something can."""
     if not gpus:
         return f"no GPU can be read here: {problem}" if problem else "this machine has no GPU"
     if source != "nvml":
         return f"the GPUs here are read by {source}; these checks are for NVML"
-    asked = "import torch; assert torch.cuda.is_available(), f'torch {torch.__version__} finds no CUDA'"
-    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=False)
+    program = "import torch; assert torch.cuda.is_available(), f'torch {torch.__version__} finds no CUDA'"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         return f"no PyTorch with CUDA here: {' '.join(done.stderr.strip().splitlines()[-1:])}"
     return None
 
 
-def _check(gpu: Gpu) -> bool:
-    """Print the table of one GPU; whether anything in it is not as it should be."""
+def _check(gpu: Gpu, effort: Effort) -> bool:
+    """Print the table of one GPU. Return whether a check has failed."""
     print(f"GPU {gpu.index}: {gpu.name}, {gpu.total_mib} MiB, {gpu.uuid}\n")
     if gpu.total_mib is None or gpu.free_mib is None or gpu.error is not None:
         print(f"skipped: {gpu.error or 'its memory cannot be read'}\n")
         return False
     if gpu.total_mib - (gpu.reserved_mib or 0) - gpu.free_mib > MOST_USED_MIB:
-        print(f"skipped: somebody uses it; {gpu.free_mib} MiB are free\n")
+        print(f"skipped: somebody uses it; only {gpu.free_mib} MiB are free\n")
         return False
     print("| what | found | as it should be |\n| --- | --- | --- |")
     failed = False
     for check in (*device.CHECKS, *runs.CHECKS):
-        for found in _guarded(check, gpu):
-            print(found.row(), flush=True)
-            failed |= found.agrees is False
+        for finding in _guarded(check, gpu, effort):
+            print(finding.row(), flush=True)
+            failed |= finding.agrees is False
     print()
     return failed
 
 
-def _guarded(check: Check, gpu: Gpu) -> Iterator[Finding]:
+def _guarded(check: Check, gpu: Gpu, effort: Effort) -> Iterator[Finding]:
+    """Carry out one check. An error ends that check alone, as a failure."""
     try:
-        yield from check(gpu)
+        yield from check(gpu, effort)
     except (CannotCheck, TimeoutError, OSError, subprocess.CalledProcessError) as error:
-        yield Finding(check.__name__.replace("_", " "), f"could not be carried out: {error}", agrees=False)
+        yield Finding(
+            getattr(check, "__name__", "check").replace("_", " "),
+            f"could not be carried out: {error}",
+            agrees=False,
+        )
 
 
 if __name__ == "__main__":

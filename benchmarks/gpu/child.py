@@ -1,4 +1,4 @@
-"""A process that holds memory on one GPU through PyTorch, started as a worker starts a run, and what it says."""
+"""Starts a process that holds memory on one GPU through PyTorch, and reads what it prints."""
 
 import os
 import subprocess
@@ -8,7 +8,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.gpu import finding
 from benchmarks.gpu.finding import CannotCheck
 from benchmarks.workbench import wait_until
 
@@ -18,20 +17,23 @@ START_S = 180.0
 
 
 class Holder:
+    """The process while it lives. `out`: the file that its output goes to."""
+
     def __init__(self, process: subprocess.Popen[bytes], out: Path) -> None:
         self.process = process
         self._out = out
 
     def lines(self) -> list[str]:
+        """Return what it has printed so far."""
         return self._out.read_text(errors="replace").splitlines()
 
     def beats(self) -> list[tuple[int, int]]:
-        """(free, total) in MiB by torch, for each time it has filled its memory."""
-        told = [line.split() for line in self.lines() if line.startswith("beat ")]
-        return [(int(words[2]), int(words[3])) for words in told if len(words) == 4]
+        """Return (free, total) in MiB by torch, for each time it has filled its memory."""
+        words_of_beats = [line.split() for line in self.lines() if line.startswith("beat ")]
+        return [(int(words[2]), int(words[3])) for words in words_of_beats if len(words) == 4]
 
     def next_beat(self) -> tuple[int, int]:
-        """What it says once it has filled its memory once more from now on."""
+        """Wait until it has filled its memory once more, and return that beat. Raises TimeoutError."""
         before = len(self.beats())
         wait_until(lambda: len(self.beats()) > before + 1)
         return self.beats()[-1]
@@ -39,12 +41,12 @@ class Holder:
 
 @contextmanager
 def holder(uuid: str, mib: int) -> Generator[Holder]:
-    """A child that has taken `mib`. Raises CannotCheck with its words when it cannot begin."""
+    """Run a child that has taken `mib`. Raises CannotCheck with its last line when it cannot begin, TimeoutError."""
     with tempfile.TemporaryDirectory(prefix="backprop-gpu-") as folder:
         out = Path(folder) / "out"
         with out.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, TRAINER, "--device", finding.DEVICE, "hold", "--mib", str(mib)],
+                [sys.executable, TRAINER, "hold", "--mib", str(mib)],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": uuid},

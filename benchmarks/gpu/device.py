@@ -1,4 +1,4 @@
-"""What the driver and CUDA do, measured on one GPU without a worker."""
+"""Measures what the driver and CUDA do on one GPU, without a worker."""
 
 import os
 import select
@@ -10,18 +10,16 @@ from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.client import GpuProbe
 from backprop.worker.probes.nvml import Nvml
 from benchmarks.gpu.child import holder
-from benchmarks.gpu.finding import AGREE_MIB, CannotCheck, Check, Finding
+from benchmarks.gpu.finding import AGREE_MIB, CannotCheck, Check, Effort, Finding
 from benchmarks.sample import Sample
 from benchmarks.workbench import wait_until
 
 USED_MIB = 1024
-STOPPED_S = 10.0
-READINGS = 50
 GONE_S = 60.0
 
 
-def free_memory(gpu: Gpu) -> Iterator[Finding]:
-    """Our free VRAM against torch's `mem_get_info`, at the same time, beside a process that has taken some."""
+def free_memory(gpu: Gpu, _effort: Effort) -> Iterator[Finding]:
+    """Compare our free VRAM to torch's `mem_get_info` at the same time, beside a process that has taken some."""
     nvml = Nvml()
     idle_mib = free_mib(nvml, gpu.uuid)
     with holder(gpu.uuid, USED_MIB) as child:
@@ -32,35 +30,39 @@ def free_memory(gpu: Gpu) -> Iterator[Finding]:
             "free VRAM, ours and torch's", f"{ours_mib} and {theirs_mib} MiB of {total_mib}", agrees
         )
         taken_mib = idle_mib - ours_mib
-        yield Finding("taken by a process that allocates 1024 MiB", f"{taken_mib} MiB, with its CUDA context")
+        yield Finding(
+            f"taken by a process that allocates {USED_MIB} MiB", f"{taken_mib} MiB, with its CUDA context"
+        )
         listed = next((mib for pid, mib in now(nvml, gpu.uuid).used_by_pid if pid == child.process.pid), None)
-        told = "not told" if listed is None else f"{listed} MiB"
+        listed_text = "not told" if listed is None else f"{listed} MiB"
         yield Finding(
             "the same by the driver's list of processes",
-            told,
+            listed_text,
             None if listed is None else abs(listed - taken_mib) <= AGREE_MIB,
         )
 
 
-def uuid_mask(gpu: Gpu) -> Iterator[Finding]:
-    """CUDA_VISIBLE_DEVICES with a UUID leaves one device."""
+def uuid_mask(gpu: Gpu, _effort: Effort) -> Iterator[Finding]:
+    """Check that CUDA_VISIBLE_DEVICES with a UUID leaves one device."""
     with holder(gpu.uuid, 16) as child:
-        said = child.lines()[0]
-    yield Finding("CUDA_VISIBLE_DEVICES=UUID", said, said.endswith(" 1 visible"))
+        first_line = child.lines()[0]
+    yield Finding("CUDA_VISIBLE_DEVICES=UUID", first_line, first_line.endswith(" 1 visible"))
 
 
-def stop_and_continue(gpu: Gpu) -> Iterator[Finding]:
-    """A frozen CUDA process stands still, keeps its VRAM, and goes on."""
+def stop_and_continue(gpu: Gpu, effort: Effort) -> Iterator[Finding]:
+    """Check that a frozen CUDA process stands still, keeps its VRAM, and goes on."""
     nvml = Nvml()
     with holder(gpu.uuid, USED_MIB) as child:
         used_mib = free_mib(nvml, gpu.uuid)
         child.process.send_signal(signal.SIGSTOP)
         time.sleep(1)
         before = len(child.beats())
-        time.sleep(STOPPED_S)
+        time.sleep(effort.stopped_s)
         frozen = len(child.beats())
         kept = abs(free_mib(nvml, gpu.uuid) - used_mib) <= AGREE_MIB
-        yield Finding(f"beats in {STOPPED_S:g} s of SIGSTOP", str(frozen - before), agrees=frozen == before)
+        yield Finding(
+            f"beats in {effort.stopped_s:g} s of SIGSTOP", str(frozen - before), agrees=frozen == before
+        )
         yield Finding("its VRAM meanwhile", "still taken" if kept else "no longer taken", kept)
         begun = time.monotonic()
         child.process.send_signal(signal.SIGCONT)
@@ -68,8 +70,8 @@ def stop_and_continue(gpu: Gpu) -> Iterator[Finding]:
         yield Finding("beats again after SIGCONT", f"{(time.monotonic() - begun) * 1000:.0f} ms", agrees=True)
 
 
-def memory_after_kill(gpu: Gpu) -> Iterator[Finding]:
-    """How long after kill -9 the VRAM is back."""
+def memory_after_kill(gpu: Gpu, _effort: Effort) -> Iterator[Finding]:
+    """Measure how long after kill -9 the VRAM is back."""
     nvml = Nvml()
     before_mib = free_mib(nvml, gpu.uuid)
     with holder(gpu.uuid, USED_MIB) as child:
@@ -81,47 +83,47 @@ def memory_after_kill(gpu: Gpu) -> Iterator[Finding]:
         yield Finding("VRAM back after kill -9", f"{(time.monotonic() - begun) * 1000:.0f} ms", agrees=True)
 
 
-def probe_cost(gpu: Gpu) -> Iterator[Finding]:
-    """What a reading takes: by NVML alone, and through the helper process as a worker reads."""
+def probe_cost(gpu: Gpu, effort: Effort) -> Iterator[Finding]:
+    """Measure a reading by NVML alone, and through the helper process as a worker reads."""
     nvml = Nvml()
     nvml.read()
-    yield Finding("one NVML reading of all GPUs", _told(_timed(nvml)))
-    first_ms, later = _readings_ms()
-    yield Finding("through the helper", f"{_told(later)}; the first, with its start, {first_ms:.0f} ms")
+    yield Finding("one NVML reading of all GPUs", _summary(_timed(nvml, effort.readings)))
+    first_ms, later = _readings_ms(effort.readings)
+    yield Finding("through the helper", f"{_summary(later)}; the first, with its start, {first_ms:.0f} ms")
     with holder(gpu.uuid, USED_MIB):
-        yield Finding("through the helper, GPU busy", _told(_readings_ms()[1]))
+        yield Finding("through the helper, GPU busy", _summary(_readings_ms(effort.readings)[1]))
 
 
 def now(nvml: Nvml, uuid: str) -> Gpu:
-    """Raises CannotCheck."""
-    found = next((gpu for gpu in nvml.read().gpus if gpu.uuid == uuid), None)
-    if found is None:
+    """Read the GPU. Raises CannotCheck."""
+    gpu = next((gpu for gpu in nvml.read().gpus if gpu.uuid == uuid), None)
+    if gpu is None:
         raise CannotCheck(f"NVML no longer lists {uuid}")
-    return found
+    return gpu
 
 
 def free_mib(nvml: Nvml, uuid: str) -> int:
-    """Raises CannotCheck."""
-    told = now(nvml, uuid).free_mib
-    if told is None:
+    """Read the free memory. Raises CannotCheck."""
+    mib = now(nvml, uuid).free_mib
+    if mib is None:
         raise CannotCheck("NVML does not tell its free memory")
-    return told
+    return mib
 
 
-def _timed(nvml: Nvml) -> Sample:
+def _timed(nvml: Nvml, readings: int) -> Sample:
     taken: list[float] = []
-    for _ in range(READINGS):
+    for _ in range(readings):
         begun = time.monotonic()
         nvml.read()
         taken.append((time.monotonic() - begun) * 1000)
     return Sample(tuple(taken))
 
 
-def _readings_ms() -> tuple[float, Sample]:
+def _readings_ms(readings: int) -> tuple[float, Sample]:
     probe = GpuProbe(interval_s=0.0)
     taken: list[float] = []
     try:
-        for _ in range(READINGS + 1):
+        for _ in range(readings + 1):
             begun = time.monotonic()
             probe.request(begun)
             while probe.poll(time.monotonic()) is None:
@@ -133,9 +135,8 @@ def _readings_ms() -> tuple[float, Sample]:
     return taken[0], Sample(tuple(taken[1:]))
 
 
-def _told(sample: Sample) -> str:
-    median, spread, count = sample.told(digits=2)
-    return f"median {median} ms ({spread}, n {count})"
+def _summary(sample: Sample) -> str:
+    return f"median {sample.text(digits=2)} ms, n {len(sample.values)}"
 
 
 CHECKS: tuple[Check, ...] = (free_memory, uuid_mask, stop_and_continue, memory_after_kill, probe_cost)

@@ -1,4 +1,4 @@
-"""One line of the table of `check`, and the machine it is about."""
+"""Types that the checks share: one line of their table, how long they take, and why one could not be done."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from backprop.scheduler.governor.snapshot import Gpu
 
 AGREE_MIB = 64
-"""How far two readings may lie apart: others' small allocations between them."""
-DEVICE = "cuda"
+"""How far two readings may lie apart: other programs' small allocations between them."""
 
 
 class CannotCheck(Exception):
@@ -16,16 +15,36 @@ class CannotCheck(Exception):
 
 @dataclass(frozen=True)
 class Finding:
-    """`agrees` None: a number to know, with nothing to compare it to."""
+    """One line of the table. `agrees` None: a number to know, with nothing to compare it to."""
 
     what: str
     found: str
     agrees: bool | None = None
 
     def row(self) -> str:
+        """Return the line in Markdown."""
         mark = {True: "ok", False: "**no**", None: ""}[self.agrees]
         return f"| {self.what} | {self.found} | {mark} |"
 
 
-Check = Callable[[Gpu], Iterator[Finding]]
-"""A check of one GPU that nobody else uses. Raises CannotCheck, TimeoutError, OSError."""
+@dataclass(frozen=True)
+class Effort:
+    """How long the checks take.
+
+    `stopped_s`: how long a process stays frozen. `readings`: of the driver, per measurement. `hold_s`: how long each
+    packed run keeps its memory. `box_min`: the timebox of a chain, in minutes. `plain_s`: about what the same training
+    takes without interruption, several timeboxes.
+    """
+
+    stopped_s: float
+    readings: int
+    hold_s: float
+    box_min: float
+    plain_s: float
+
+
+THOROUGH = Effort(stopped_s=10.0, readings=50, hold_s=20.0, box_min=0.25, plain_s=60.0)
+QUICK = Effort(stopped_s=1.0, readings=5, hold_s=4.0, box_min=0.05, plain_s=5.0)
+
+Check = Callable[[Gpu, Effort], Iterator[Finding]]
+"""A check of one GPU that nobody else uses. Raises CannotCheck, TimeoutError, OSError, CalledProcessError."""

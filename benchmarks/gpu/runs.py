@@ -1,4 +1,4 @@
-"""What a worker does with real PyTorch runs on one GPU: packing, limits, chaining."""
+"""Checks what a worker does with PyTorch runs on one GPU: packing, limits, chaining."""
 
 import json
 import os
@@ -10,30 +10,27 @@ from contextlib import contextmanager
 from typing import Any
 
 from backprop.scheduler.governor.snapshot import Gpu
-from benchmarks.gpu import finding
 from benchmarks.gpu.child import TRAINER
-from benchmarks.gpu.finding import CannotCheck, Check, Finding
+from benchmarks.gpu.finding import CannotCheck, Check, Effort, Finding
 from benchmarks.workbench import ALWAYS, Workbench, wait_until
 
 CONTEXT_MIB = 1024
-"""More than any CUDA context, so that what a run allocates and its context fit into what is promised to it."""
+"""More than any CUDA context, so that what a run allocates and its context fit into its reservation."""
 PACKED = 4
 RUNS = 6
 PATIENCE_S = 300.0
-BOX_MIN = 0.25
-PLAIN_S = 60.0
-"""About what the uninterrupted training is to take: four boxes."""
+UNFINISHED = frozenset({"queued", "running", "paused"})
 
 
-def packing(gpu: Gpu) -> Iterator[Finding]:
-    """Six runs of a quarter of the GPU each: up to four at once, and none ever lacks memory."""
+def packing(gpu: Gpu, effort: Effort) -> Iterator[Finding]:
+    """Pack six runs of a quarter of the GPU each: up to four run at once, and none lacks memory."""
     need_mib = (gpu.free_mib or 0) // PACKED
     take_mib = need_mib - CONTEXT_MIB
     if take_mib < CONTEXT_MIB:
         raise CannotCheck(f"{gpu.free_mib} MiB free are too few for {PACKED} runs")
     with _bench(gpu) as bench, bench.worker():
         words = ("--gpu-min-vram", str(need_mib))
-        hold = ("hold", "--mib", str(take_mib), "--seconds", "20")
+        hold = ("hold", "--mib", str(take_mib), "--seconds", f"{effort.hold_s:g}")
         runs = [_queue(bench, words, hold) for _ in range(RUNS)]
         at_once = _most_at_once(bench)
         ended = [_show(bench, run) for run in runs]
@@ -43,53 +40,53 @@ def packing(gpu: Gpu) -> Iterator[Finding]:
         f"{states.count('completed')} completed",
         set(states) == {"completed"},
     )
-    yield Finding("at once at most", str(at_once), 1 < at_once <= PACKED)
+    yield Finding("the most at once", str(at_once), 1 < at_once <= PACKED)
     peaks = [run["segments"][-1]["peak_mib"] or 0 for run in ended]
     yield Finding("the most one of them used", f"{max(peaks)} MiB", 0 < max(peaks) <= need_mib)
 
 
 def _most_at_once(bench: Workbench) -> int:
-    """How many runs were running at the same time, at most, until none is left. Raises CannotCheck."""
+    """Wait until no run is left. Return the most that were running at the same time. Raises CannotCheck."""
     most, end_s = 0, time.monotonic() + PATIENCE_S
     while time.monotonic() < end_s:
         states = [run["state"] for run in json.loads(bench.backprop("list", "--json"))]
-        if not {"queued", "running", "paused"}.intersection(states):
+        if not UNFINISHED.intersection(states):
             return most
         most = max(most, states.count("running"))
         time.sleep(0.5)
     raise CannotCheck(f"not ended after {PATIENCE_S:g} s")
 
 
-def limit(gpu: Gpu) -> Iterator[Finding]:
-    """A run that grows to twice its `-g`: stopped by PyTorch itself where its version can, else by the governor."""
+def limit(gpu: Gpu, _effort: Effort) -> Iterator[Finding]:
+    """Grow a run to twice its `-g`: PyTorch stops it where its version can, else the governor does."""
     for framework, by in (("auto", "the framework"), ("tensorflow", "the governor alone")):
         with _bench(gpu) as bench, bench.worker():
             run = _queue(bench, ("-g", "2", "-f", framework), ("hold", "--mib", "4096", "--grow"))
-            wait_until(lambda: _show(bench, run)["state"] in ("failed", "completed"), timeout_s=PATIENCE_S)  # noqa: B023
-            shown = _show(bench, run)
+            shown = _when_ended(bench, run)
         segment = shown["segments"][-1]
-        told = f"{segment['outcome']}, seen to use at most {segment['peak_mib']} MiB"
+        how = f"{segment['outcome']}, seen to use at most {segment['peak_mib']} MiB"
         good = ("over its limit",) if framework == "tensorflow" else ("over its limit", "out of GPU memory")
-        yield Finding(f"grows to 4 GiB under -g 2, watched by {by}", told, segment["outcome"] in good)
+        yield Finding(f"grows to 4 GiB under -g 2, watched by {by}", how, segment["outcome"] in good)
 
 
-def chain(gpu: Gpu) -> Iterator[Finding]:
-    """A training in timeboxes against the same without interruption: the same result, and what each box costs."""
+def chain(gpu: Gpu, effort: Effort) -> Iterator[Finding]:
+    """Train in timeboxes and without interruption: compare the results, and tell what each resume costs."""
     with _bench(gpu) as bench:
-        steps = _steps_for(PLAIN_S, gpu)
+        steps = _steps_for(effort.plain_s, gpu)
         begun = time.monotonic()
         plain = _train(gpu, steps, str(bench.project))
         plain_s = time.monotonic() - begun
         with bench.worker():
             begun = time.monotonic()
-            run = _queue(bench, ("-m", str(BOX_MIN)), ("train", "--steps", str(steps)))
-            wait_until(lambda: _show(bench, run)["state"] in ("completed", "failed"), timeout_s=PATIENCE_S)
+            run = _queue(bench, ("-m", str(effort.box_min)), ("train", "--steps", str(steps)))
+            shown = _when_ended(bench, run)
             chained_s = time.monotonic() - begun
-            shown = _show(bench, run)
             digest = _digest(bench.backprop("logs", run))
     boxes = len(shown["segments"])
     yield Finding(
-        f"{steps} steps in boxes of {BOX_MIN * 60:g} s", shown["reason"], shown["state"] == "completed"
+        f"{steps} steps in timeboxes of {effort.box_min * 60:g} s",
+        shown["reason"],
+        shown["state"] == "completed",
     )
     yield Finding("what it learned, uninterrupted and chained", f"{plain} and {digest}", plain == digest)
     cost = f"{plain_s:.1f} s and {chained_s:.1f} s in {boxes} segments"
@@ -100,7 +97,7 @@ def chain(gpu: Gpu) -> Iterator[Finding]:
 
 @contextmanager
 def _bench(gpu: Gpu) -> Generator[Workbench]:
-    """A bench whose worker may use this GPU alone, and start as many runs as fit."""
+    """Open a bench whose worker may use this GPU alone, and start as many runs as fit."""
     with Workbench() as bench:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu.uuid
         home = bench.home
@@ -119,8 +116,6 @@ def _queue(bench: Workbench, words: Sequence[str], trainer: Sequence[str]) -> st
         *words,
         str(TRAINER),
         "--",
-        "--device",
-        finding.DEVICE,
         *trainer,
     ).strip()
 
@@ -129,8 +124,14 @@ def _show(bench: Workbench, run: str) -> dict[str, Any]:
     return json.loads(bench.backprop("show", run, "--json"))
 
 
+def _when_ended(bench: Workbench, run: str) -> dict[str, Any]:
+    """Wait until the run has ended; what `show` then says. Raises TimeoutError."""
+    wait_until(lambda: _show(bench, run)["state"] not in UNFINISHED, timeout_s=PATIENCE_S)
+    return _show(bench, run)
+
+
 def _steps_for(seconds: float, gpu: Gpu) -> int:
-    """How many steps take about so long, by a short and a longer training: the start-up falls out."""
+    """Return how many steps take about `seconds`, by a short and a longer training: the start-up cancels out."""
     few, more = 200, 2200
     taken: list[float] = []
     for steps in (few, few, more):  # the first one warms the caches
@@ -142,9 +143,9 @@ def _steps_for(seconds: float, gpu: Gpu) -> int:
 
 
 def _train(gpu: Gpu, steps: int, folder: str) -> str:
-    """Train without interruption; the digest of the result. Raises CannotCheck."""
+    """Train without interruption; return the digest of the result. Raises CannotCheck."""
     done = subprocess.run(
-        [sys.executable, TRAINER, "--device", finding.DEVICE, "train", "--steps", str(steps)],
+        [sys.executable, TRAINER, "train", "--steps", str(steps)],
         env=os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": gpu.uuid},
         cwd=folder,
         capture_output=True,

@@ -1,7 +1,7 @@
-"""What the checks run on the GPU: PyTorch, and nothing of ours.
+"""Runs on the GPU for the checks: PyTorch, and nothing of ours.
 
 hold --mib N [--grow]     takes N MiB (with --grow: 256 MiB more each half second, up to N) and fills them over and
-                          over; says "beat COUNT FREE_MIB TOTAL_MIB" ten times a second, by torch's mem_get_info
+                          over; prints "beat COUNT FREE_MIB TOTAL_MIB" ten times a second, by torch's mem_get_info
 train --steps N           trains a small network, deterministically; ends with "digest HEX" of all it has learned.
                           Saves on SIGINT and ends; goes on with --resume-from
 """
@@ -21,11 +21,11 @@ import torch
 
 MIB = 1024 * 1024
 GROW_MIB = 256
+DEVICE = "cuda"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--device", default="cuda")
+    parser = argparse.ArgumentParser(description="Hold memory or train on a GPU, for benchmarks.gpu.check.")
     actions = parser.add_subparsers(dest="action", required=True)
     holding = actions.add_parser("hold")
     holding.add_argument("--mib", type=int, required=True)
@@ -37,51 +37,51 @@ def main() -> int:
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.cuda.device_count()} visible", flush=True)
     if options.action == "hold":
-        return hold(options.device, options.mib, options.grow, options.seconds)
-    return train(options.device, options.steps, options.resume_from)
+        return hold(options.mib, options.grow, options.seconds)
+    return train(options.steps, options.resume_from)
 
 
-def hold(device: str, mib: int, grow: bool, seconds: float) -> int:
+def hold(mib: int, grow: bool, seconds: float) -> int:
     steps = range(GROW_MIB, mib + 1, GROW_MIB) if grow else (mib,)
     held: list[torch.Tensor] = []
     have, beat, end_s = 0, 0, time.monotonic() + seconds
     for wanted in steps:
-        held.append(torch.empty((wanted - have) * MIB, dtype=torch.uint8, device=device))
+        held.append(torch.empty((wanted - have) * MIB, dtype=torch.uint8, device=DEVICE))
         have = wanted
         for _ in range(5 if grow else 1):
-            beat = _beat(device, held, beat)
+            beat = _beat(held, beat)
     while time.monotonic() < end_s:
-        beat = _beat(device, held, beat)
+        beat = _beat(held, beat)
     return 0
 
 
-def _beat(device: str, held: list[torch.Tensor], beat: int) -> int:
+def _beat(held: list[torch.Tensor], beat: int) -> int:
     for part in held:
         part.fill_(beat % 256)
-    free, total = torch.cuda.mem_get_info() if device == "cuda" else (0, 0)
+    free, total = torch.cuda.mem_get_info()
     print(f"beat {beat + 1} {free // MIB} {total // MIB}", flush=True)
     time.sleep(0.1)
     return beat + 1
 
 
-def train(device: str, steps: int, resume_from: Path | None) -> int:
+def train(steps: int, resume_from: Path | None) -> int:
     stop_asked: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _: stop_asked.append(number))
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(0)
     network = torch.nn.Sequential(
         torch.nn.Linear(256, 1024), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(1024, 10)
-    ).to(device)
+    ).to(DEVICE)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     done = 0
     if resume_from is not None:
-        saved = torch.load(resume_from, map_location=device, weights_only=True)
+        saved = torch.load(resume_from, map_location=DEVICE, weights_only=True)
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         done = saved["step"]
     for step in range(done + 1, steps + 1):
         torch.manual_seed(step)  # data and dropout depend on the step alone, not on how often one has resumed
-        inputs = torch.randn(512, 256, device=device)
+        inputs = torch.randn(512, 256, device=DEVICE)
         loss = torch.nn.functional.cross_entropy(network(inputs), inputs[:, :10].argmax(1))
         optimizer.zero_grad()
         loss.backward()

@@ -2,12 +2,11 @@
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.harness import COMMAND, QUIET_LIMITS, Bench, wait_until
+from tests.support.harness import COMMAND, QUIET_LIMITS, Bench, program, wait_until
 from tests.support.terminal import Terminal
 
 CHAIN = """
@@ -136,15 +135,7 @@ def test_a_worker_that_is_quicker_than_the_watcher_hides_nothing(bench: Bench) -
     run = bench.queue("train.py", "-m", "0.01")
     worker = bench.worker()
     bench.wait_for(run, "completed")
-    watch = f"""
-import sys
-from backprop.cli.follow import follow_run
-from backprop.cli.context import open_home
-sys.exit(follow_run(*open_home(), {run!r}, 0, None))  # settings are for whoever has to be the worker
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", watch], env=bench.environment, capture_output=True, text=True
-    )
+    done = subprocess.run([*program("follow"), run], env=bench.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert steps(done.stdout) == list(range(1, 31))
     assert bench.end_worker(worker) == 0

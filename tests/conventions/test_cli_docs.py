@@ -1,4 +1,4 @@
-"""docs/cli.md is what the program says of itself."""
+"""docs/cli.md is made from the program's own help."""
 
 import subprocess
 import sys

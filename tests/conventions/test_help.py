@@ -54,7 +54,7 @@ def command(name: str) -> click.Command:
 
 
 def options(name: str) -> dict[str, click.Option]:
-    """By each of its spellings."""
+    """Return the options of a command by each of their spellings."""
     found = [one for one in command(name).params if isinstance(one, click.Option)]
     return {spelling: one for one in found for spelling in (*one.opts, *one.secondary_opts)}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness import ROOT, Bench
+from tests.support.harness import ROOT, Bench, program
 
 MAY_IMPORT = {
     "migrations": set[str](),
@@ -53,7 +53,7 @@ TOP_ENTRIES = {"scheduler": 13, "worker": 20, "cli": 14}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Every module `path` imports, inside functions too, and whether it is only for the type checker."""
+    """Yield every module that `path` imports, inside functions too, and whether it is only for the type checker."""
     tree = ast.parse(path.read_text())
     typing_only = {
         id(inner)
@@ -100,7 +100,7 @@ def test_nothing_imports_a_bare_folder(folder: str) -> None:
 
 
 def rooms(folder: str) -> dict[str, set[str]]:
-    """Each module or package directly inside `folder`, with those of the same folder that it imports."""
+    """Return each module or package directly inside `folder`, with those of the same folder that it imports."""
     found: dict[str, set[str]] = {}
     for path in modules(folder):
         own = path.relative_to(ROOT / folder).with_suffix("").parts[0]
@@ -158,7 +158,7 @@ def test_only_the_store_knows_sql(folder: str) -> None:
 
 
 def outsiders(folder: str) -> dict[str, str]:
-    """Modules of neither the standard library nor ours that a folder imports, and where."""
+    """Return modules of neither the standard library nor ours that a folder imports, and where."""
     known = sys.stdlib_module_names | {path.stem for path in modules(folder)} | {"backprop"}
     return {
         name: str(path)
@@ -169,7 +169,7 @@ def outsiders(folder: str) -> dict[str, str]:
 
 
 def _within(name: str, path: Path, folder: Path) -> bool:
-    """Whether a relative import of `path` stays in `folder`."""
+    """Return whether a relative import of `path` stays in `folder`."""
     dots = len(name) - len(name.lstrip("."))
     return 0 < dots <= len(path.relative_to(folder).parts)
 
@@ -199,18 +199,10 @@ def test_the_rules_read_no_clock_database_or_process() -> None:
         assert "pathlib.Path" not in names, f"{path}: PurePath does the arithmetic and opens nothing"
 
 
-WATCHED = """
-import json, sys
-from backprop.cli.main import run_command
-code = run_command(sys.argv[1:])
-print(json.dumps([code, sorted(sys.modules)]))
-"""
-
-
 def loaded_by(bench: Bench, *words: str) -> set[str]:
-    """The modules a command has loaded when it ends."""
+    """Return the modules that a command has loaded when it ends."""
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, *words],
+        [*program("loaded_modules"), *words],
         capture_output=True,
         text=True,
         env=bench.environment,

@@ -20,7 +20,7 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.writes import enqueue
 from tests.support import promises as books
-from tests.support.harness import SCRIPTS, Bench, alive, wait_until
+from tests.support.harness import SCRIPTS, Bench, alive, program, wait_until
 from tests.support.store_rows import SPEC
 
 TRAINER = str(SCRIPTS / "trainer.py")
@@ -313,26 +313,6 @@ def test_a_lock_held_for_long_disturbs_no_segment_and_nothing_is_lost(bench: Ben
     assert not (bench.project / "doubles").exists()
 
 
-HOG = """
-import sys
-from pathlib import Path
-import time
-from backprop.scheduler.store.writes import enqueue as newruns, user_requests as queue
-from backprop.scheduler.store.connection import open_database
-from backprop.scheduler.home.layout import Home
-opened = open_database(Home(Path(sys.argv[1])))
-print("ready", flush=True)
-end_s = time.monotonic() + float(sys.argv[2])
-number = 0
-while time.monotonic() < end_s:
-    mine = queue.Run.update(last_step=number).where(queue.Run.id == "heard")
-    opened.write(lambda: (mine.execute(), time.sleep(0.005)))
-    number += 1
-    time.sleep(float(sys.argv[3]))
-opened.close()
-"""
-
-
 def waits_s(database: Database, count: int, pause_s: float) -> list[float]:
     """How long `count` ordinary verbs take beside others, sorted."""
     taken: list[float] = []
@@ -347,7 +327,7 @@ def waits_s(database: Database, count: int, pause_s: float) -> list[float]:
 def test_a_writer_without_pauses_starves_nobody(database: Database) -> None:
     """It leaves gaps of some microseconds: SQLite's own ten looks a second would take half a minute to hit one."""
     enqueue.enqueue(database, "heard", "x", SPEC, 1.0, "queued")
-    words = [sys.executable, "-c", HOG, str(database.home.root), "90", "0"]
+    words = [*program("database_hog"), str(database.home.root), "90", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as hog:
         try:
             assert hog.stdout is not None
@@ -364,7 +344,7 @@ def test_writers_that_pause_as_ours_do_starve_nobody(database: Database) -> None
     enqueue.enqueue(database, "heard", "x", SPEC, 1.0, "queued")
     hogs = [
         subprocess.Popen(
-            [sys.executable, "-c", HOG, str(database.home.root), "6", "0.2"],
+            [*program("database_hog"), str(database.home.root), "6", "0.2"],
             stdout=subprocess.PIPE,
             text=True,
         )

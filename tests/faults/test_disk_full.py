@@ -14,7 +14,7 @@ import pytest
 
 from backprop.worker.supervisor import files
 from tests.support import promises as books
-from tests.support.harness import ROOT, SCRIPTS, Bench, wait_until
+from tests.support.harness import ROOT, SCRIPTS, Bench, program, wait_until
 
 TRAINER = str(SCRIPTS / "trainer.py")
 
@@ -56,15 +56,11 @@ def test_below_the_floor_nothing_starts_and_the_reason_says_so(bench: Bench) -> 
 
 def test_a_shortage_at_the_start_of_a_segment_is_no_fault_of_the_run(bench: Bench) -> None:
     """Where no file can be made in its folder for lack of room, the run waits; it is not held for the user."""
-    limit = "import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, -1))\n"
-    start = (
-        "from backprop.cli.main import main\nsys.argv = ['backprop', 'worker', '--drain']\nsys.exit(main())\n"
-    )
     run = bench.queue(TRAINER, "--", "--steps", "5")
     bench.worker("--drain").wait(timeout=60)
     again = bench.queue(TRAINER, "--", "--steps", "5")
     starved = subprocess.Popen(
-        [sys.executable, "-c", limit + start],
+        program("worker_without_room"),
         env=bench.environment,
         cwd=bench.project,
         stdout=subprocess.DEVNULL,

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backprop.worker.executor import locks
-from tests.support.harness import wait_until
+from tests.support.harness import program, wait_until
 
 
 @pytest.fixture
@@ -108,11 +107,7 @@ def test_what_is_no_file_is_an_error_and_not_a_free_lock(tmp_path: Path) -> None
 
 def test_a_worker_lives_as_long_as_its_process(tmp_path: Path) -> None:
     assert not locks.worker_alive(tmp_path, "w1")
-    program = (
-        "import sys, time; from pathlib import Path; from backprop.worker.executor import locks;"
-        "lock = locks.hold_worker_lock(Path(sys.argv[1]), 'w1'); print('held', flush=True); time.sleep(600)"
-    )
-    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) as worker:
+    with subprocess.Popen([*program("hold_worker_lock"), str(tmp_path)], stdout=subprocess.PIPE) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == b"held\n"
         assert locks.worker_alive(tmp_path, "w1")

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backprop.worker.segments.tail import MAX_LINE, Tail, failure_line
+from tests.support.harness import program
 
 
 def append(path: Path, data: bytes) -> None:
@@ -145,18 +146,7 @@ def test_a_hundred_megabytes_on_one_line_cost_little_memory(log: Path) -> None:
         for _ in range(100):
             file.write(b"x" * 1024 * 1024)
         file.write(b"\nafter\n")
-    code = (
-        "import resource, sys\n"
-        "from pathlib import Path\n"
-        "from backprop.worker.segments.tail import Tail\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "tail, lines = Tail(Path(sys.argv[1])), []\n"
-        "while not tail.at_end: lines += tail.read()\n"
-        "tail.close()\n"
-        "assert lines == [b'after'], lines\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, log], capture_output=True, text=True, check=True)
+    done = subprocess.run([*program("tail_one_line"), log], capture_output=True, text=True, check=True)
     log.unlink()
     assert int(done.stdout) < 20 * 1024, "KiB more at the peak"
 

@@ -1,7 +1,6 @@
 """Runs queued together share one file until they need a folder of their own; nothing of it is lost meanwhile."""
 
 import subprocess
-import sys
 from dataclasses import dataclass
 
 import msgspec
@@ -18,6 +17,7 @@ from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import deletion, enqueue, user_requests
 from backprop.worker.maintenance import recovery
+from tests.support.harness import program
 from tests.support.store_rows import SPEC, get
 
 NOW_S = 1_700_000_000.25
@@ -114,23 +114,9 @@ def test_what_was_changed_in_a_folder_is_not_undone(database: Database, home: Ho
     assert sorted(path.name for path in home.run_folder("b-1").iterdir()) == ["spec.json"]
 
 
-MAKE = """
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-from backprop.scheduler.home import batch_file as batches
-from backprop.scheduler.store.writes import enqueue as newruns
-from backprop.scheduler.home.layout import Home
-sys.stdin.read(1)
-for number in range(60):
-    run = SimpleNamespace(id=f"b-{number}", batch="b", segment=0)
-    assert batches.materialise(Home(Path(sys.argv[1])), run)
-"""
-
-
 def test_several_make_the_same_folders_at_once(database: Database, home: Home) -> None:
     made = queued(database, 60)
-    command = [sys.executable, "-c", MAKE, str(home.root)]
+    command = [*program("materialise_batch"), str(home.root)]
     makers = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(3)]
     for maker in makers:
         assert maker.stdin is not None

@@ -1,9 +1,9 @@
 """Opening, writing and refusing the database: real files, other processes, full disks."""
 
 import os
+import shlex
 import sqlite3
 import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -19,7 +19,7 @@ from backprop.scheduler.store import connection as databases
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import enqueue, user_requests
-from tests.support.harness import ROOT
+from tests.support.harness import ROOT, program
 from tests.support.store_rows import SPEC, add_run
 
 
@@ -67,32 +67,15 @@ def integrity(home: Home) -> str:
     return said(child(CHECK, home)).strip()
 
 
-PRELUDE = """
-from pathlib import Path
-from backprop.scheduler.store.writes import claims, enqueue as newruns
-from backprop.scheduler.home import layout as homes
-from backprop.scheduler.store.writes import claims, enqueue as newruns, user_requests as queue
-from backprop.scheduler.store.reads import queries as reads
-from backprop.scheduler.store.connection import open_database
-from backprop.scheduler.errors import DatabaseBusy
-from backprop.scheduler.home.layout import Home
-from tests.support.store_rows import SPEC, add_run
-"""
-
-
 def child(code: str, home: Home) -> "subprocess.Popen[str]":
     """Start another process with `home` in its hands."""
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", program(code, home)],
+        [*program("database_snippet"), str(home.root), textwrap.dedent(code)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
     )
-
-
-def program(code: str, home: Home) -> str:
-    return f"{PRELUDE}home = Home(Path({str(home.root)!r}))\n{textwrap.dedent(code)}"
 
 
 def said(started: "subprocess.Popen[str]") -> str:
@@ -327,14 +310,14 @@ FILL_UP = """
 done = 0
 try:
     for number in range(5000):
-        newruns.enqueue(opened, f"n{number}", "x" * 3000, SPEC, 1.0, "queued")
+        enqueue.enqueue(opened, f"n{number}", "x" * 3000, SPEC, 1.0, "queued")
         done += 1
 except DatabaseBusy as error:
     print(error)
 """
 GO_ON = """
-newruns.enqueue(opened, "after", "after", SPEC, 1.0, "queued")
-print(len(reads.list_runs(opened)) - done)
+enqueue.enqueue(opened, "after", "after", SPEC, 1.0, "queued")
+print(len(queries.list_runs(opened)) - done)
 opened.close()
 """
 
@@ -357,21 +340,19 @@ def test_a_full_disk_is_named_and_nothing_is_corrupt(tmp_path: Path) -> None:
     mount = tmp_path / "disk"
     mount.mkdir()
     make = """
-homes.ensure(home)
+layout.ensure(home)
 (home.root / "ballast").write_bytes(bytes(200_000))
 opened = open_database(home)
 """
     relief = "(home.root / 'ballast').unlink()"
-    script = tmp_path / "fill.py"
-    script.write_text(program(make + FILL_UP + relief + GO_ON + CHECK, Home(mount / "home")))
-    inside = f"mount -t tmpfs -o size=1m tmpfs {mount} && exec {sys.executable} {script}"
+    words = [*program("database_snippet"), str(mount / "home"), make + FILL_UP + relief + GO_ON + CHECK]
+    inside = f"mount -t tmpfs -o size=1m tmpfs {mount} && exec {shlex.join(words)}"
     done = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", inside],
         capture_output=True,
         text=True,
         timeout=90,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     if "unshare:" in done.stderr or "mount:" in done.stderr:
         pytest.skip(f"no mount namespace to be had: {done.stderr.strip()}")
@@ -389,7 +370,7 @@ def test_a_forked_child_cannot_use_it_and_does_no_harm(home: Home) -> None:
 
             def use_in_child():
                 global opened
-                uses = (lambda: reads.list_runs(opened), lambda: add_run(opened, "c"), opened.integrity_problem)
+                uses = (lambda: queries.list_runs(opened), lambda: add_run(opened, "c"), opened.integrity_problem)
                 refused = 0
                 for use in uses:
                     try:
@@ -401,7 +382,7 @@ def test_a_forked_child_cannot_use_it_and_does_no_harm(home: Home) -> None:
                 return 0 if refused == len(uses) else 1
 
             def fork_inside():
-                queue.Run.update(name="renamed").where(queue.Run.id == "before").execute()
+                Run.update(name="renamed").where(Run.id == "before").execute()
                 pid = os.fork()
                 if pid == 0:
                     os._exit(use_in_child())
@@ -416,7 +397,7 @@ def test_a_forked_child_cannot_use_it_and_does_no_harm(home: Home) -> None:
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
             for number in range(30):
                 add_run(opened, f"after{number}")
-            print(opened.integrity_problem(), len(reads.list_runs(opened)), reads.find_run(opened, "before").name)
+            print(opened.integrity_problem(), len(queries.list_runs(opened)), queries.find_run(opened, "before").name)
             opened.close()
             """,
             home,
@@ -433,7 +414,7 @@ def test_two_writers_without_pauses_both_get_on(home: Home) -> None:
             f"""
             opened = open_database(home)
             for number in range(60):
-                newruns.enqueue(opened, f"w{who}-{{number}}", "x", SPEC, 1.0, "queued")
+                enqueue.enqueue(opened, f"w{who}-{{number}}", "x", SPEC, 1.0, "queued")
             opened.close()
             """,
             home,

@@ -2,7 +2,6 @@
 
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import peewee
@@ -14,7 +13,7 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store import schema
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
-from tests.support.harness import ROOT
+from tests.support.harness import ROOT, program
 from tests.support.store_rows import add_run
 
 TYPES = {
@@ -75,15 +74,7 @@ def test_a_step_that_fails_leaves_the_schema_before_it(tmp_path: Path) -> None:
 
 def test_a_killed_migration_leaves_the_schema_before_it(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
-    code = """
-import os, sqlite3, sys
-from pathlib import Path
-from backprop.migrations import runner
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.create_function("die", 0, lambda: os.kill(os.getpid(), 9))
-runner.migrate(connection, Path(sys.argv[1]), [("CREATE TABLE a (x)",), ("CREATE TABLE b (x)", "SELECT die()")])
-"""
-    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    done = subprocess.run([*program("killed_migration"), str(path)], check=False)
     assert done.returncode == -9
     connection = connect(path)
     assert runner.version(connection) == (runner.APPLICATION_ID, 1)
@@ -164,28 +155,11 @@ def test_the_parent_of_a_kept_run_is_taken_from_its_sentence(
     assert rows == [(noted, reason)]
 
 
-RACE = """
-import sys
-from pathlib import Path
-from backprop.scheduler.home import layout as homes
-from backprop.scheduler.store.connection import open_database
-from backprop.scheduler.home.layout import Home
-from tests.support.store_rows import add_run
-who, root = sys.argv[1:]
-for number in range(20):
-    print("ready", flush=True)
-    sys.stdin.readline()
-    opened = open_database(homes.ensure(Home(Path(root) / str(number))))
-    add_run(opened, who)
-    opened.close()
-"""
-
-
 def test_two_processes_open_a_new_home_at_once(tmp_path: Path) -> None:
     """Twenty times: both succeed, one creates it, and neither takes the other's half for a foreign database."""
     racers = [
         subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", RACE, who, str(tmp_path)],
+            [*program("open_new_homes"), who, str(tmp_path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 
 import msgspec
@@ -19,7 +18,7 @@ from backprop.scheduler.store.schema import Run, Segment
 from backprop.scheduler.store.writes import claims, enqueue, progress, user_requests
 from backprop.scheduler.store.writes.claims import Claim
 from backprop.scheduler.store.writes.progress import SegmentReport
-from tests.support.harness import ROOT
+from tests.support.harness import ROOT, program
 from tests.support.store_rows import SPEC, add_run, checkpoint, claimed, get
 
 REQUEUED = NextMove(Event.REQUEUED, SegmentOutcome.TIMEBOXED, "timebox reached")
@@ -316,43 +315,12 @@ def test_a_retry_does_not_wait_for_a_clock_that_was_set_back(database: Database)
     assert [run.id for run in queries.queue(database, 100.0)] == ["r0"], "what its user wants to wait, waits"
 
 
-CLAIM_ALL = """
-import sys
-from pathlib import Path
-from backprop.scheduler.store.writes import claims, enqueue as newruns, user_requests as queue
-from backprop.scheduler.store.reads import queries as reads
-from backprop.scheduler.store.connection import open_database
-from backprop.scheduler.errors import LostRace
-from backprop.scheduler.home.layout import Home
-root, who = sys.argv[1:]
-database = open_database(Home(Path(root)))
-print("ready", flush=True)
-sys.stdin.readline()
-mine = []
-while True:
-    serial, _ = reads.live_segments(database)
-    waiting = reads.queue(database, 10.0, limit=5)
-    if not waiting:
-        break
-    for run in waiting:
-        try:
-            if claims.claim(database, [claims.Claim(run=run, worker=who, serial=serial)], 10.0) == [None]:
-                break
-        except LostRace:
-            break
-        mine.append(run.id)
-        serial += 1
-database.close()
-print(*mine)
-"""
-
-
 def test_four_processes_claim_a_hundred_runs_each_exactly_once(database: Database) -> None:
     for number in range(100):
         enqueue.enqueue(database, f"r{number:03}", "n", SPEC, float(number % 7), "queued")
     claimers = [
         subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", CLAIM_ALL, str(database.home.root), f"w{who}"],
+            [*program("claim_all"), str(database.home.root), f"w{who}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

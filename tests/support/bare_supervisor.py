@@ -1,4 +1,4 @@
-"""A supervisor by itself: a folder with an order in it, a lock, and the program."""
+"""Starts supervisors without a worker: a folder with an order in it, a lock, and the program."""
 
 import json
 import os
@@ -58,7 +58,7 @@ class Stand:
         self.order(sys.executable, "-I", "-S", "-u", "-c", textwrap.dedent(body), **changes)
 
     def start(self) -> subprocess.Popen[bytes]:
-        """A supervisor that starts the leader. The lock is handed on: nobody else holds it."""
+        """Start a supervisor that starts the leader. The lock is handed on: nobody else holds it."""
         lock = locks.take(self.run / "run.lock")
         assert lock is not None, "the run is locked"
         try:
@@ -67,11 +67,11 @@ class Stand:
             os.close(lock)
 
     def adopt(self) -> subprocess.Popen[bytes]:
-        """A supervisor that takes the place of a dead one."""
+        """Start a supervisor that takes the place of a dead one."""
         return self._spawn("-1", [])
 
     def replace(self, first: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-        """Kill a supervisor; another one that has taken its place."""
+        """Kill a supervisor, and return another one that has taken its place."""
         first.kill()
         first.wait()
         second = self.adopt()
@@ -87,7 +87,7 @@ class Stand:
         return process
 
     def known(self) -> dict[str, Any]:
-        """`processes.json`, once it is there."""
+        """Return `processes.json`, once it exists."""
         path = self.segment / "processes.json"
         wait_until(path.exists)
         return json.loads(path.read_text())
@@ -103,13 +103,13 @@ class Stand:
         wait_until(lambda: text in self.log(), saw=self.log)
 
     def ended(self) -> dict[str, Any]:
-        """`exit.json`, after every supervisor is gone."""
+        """Return `exit.json`, after every supervisor is gone."""
         for process in self._processes:
             process.wait(timeout=60)
         return json.loads((self.segment / "exit.json").read_text())
 
     def held(self) -> bool:
-        """What a worker asks: does anything of the segment live?"""
+        """Return whether anything of the segment lives, as a worker sees it."""
         return locks.held(self.run / "run.lock") or locks.held(self.segment / "log")
 
     def left(self) -> list[int]:

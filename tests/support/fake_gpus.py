@@ -1,4 +1,4 @@
-"""Runs on fake GPUs: how tests queue them, find what they were given, and look at `why` and `status`."""
+"""Queues runs on fake GPUs, and reads what they were given and what `why` and `status` say."""
 
 import json
 import sqlite3
@@ -24,7 +24,7 @@ def queue(bench: Bench, *words: str, script: Path = GPU_TRAINER) -> str:
 
 
 def impatient(*settings: str) -> tuple[str, ...]:
-    """A command that stands in for `backprop`, see `scripts/impatient.py`."""
+    """Return a command that stands in for `backprop`, see `scripts/impatient.py`."""
     return (sys.executable, str(SCRIPTS / "impatient.py"), *settings, "--")
 
 
@@ -33,7 +33,7 @@ def reason(bench: Bench, run: str) -> str:
 
 
 def wait_for_reason(bench: Bench, run: str, *texts: str, timeout_s: float = 60.0) -> str:
-    """Wait until the run's reason holds all `texts`; what `why` says then."""
+    """Wait until the run's reason contains all `texts`, and return what `why` then says."""
     wait_until(
         lambda: all(text in reason(bench, run) for text in texts),
         timeout_s=timeout_s,
@@ -51,13 +51,13 @@ def wait_for_state(bench: Bench, run: str, state: str, timeout_s: float = 60.0) 
 
 
 def peak_mib(bench: Bench, run: str, segment: int = 1) -> int | None:
-    """The most VRAM that a segment was seen to use, as the database holds it."""
+    """Return the most VRAM that a segment was seen to use, as the database has it."""
     query = f"SELECT peak_mib FROM segments WHERE run_id = '{run}' AND number = {segment}"
     return _rows(bench, query)[0][0]
 
 
 def given(bench: Bench, run: str, segment: int = 1) -> list[str]:
-    """The UUIDs that a segment of the trainer found in CUDA_VISIBLE_DEVICES."""
+    """Return the UUIDs that a segment of the trainer found in CUDA_VISIBLE_DEVICES."""
     bench.wait_for_log(run, "takes ", segment, timeout_s=60)
     return bench.log(run, segment).partition("takes ")[2].partition(", begins")[0].split(",")
 
@@ -73,7 +73,7 @@ def status(bench: Bench) -> dict[str, Any]:
 
 
 def allocated(driver: FakeDriver) -> dict[str, list[int]]:
-    """What living processes hold, by GPU, in MiB; as the driver counts."""
+    """Return what living processes hold, by GPU, in MiB, as the driver counts."""
     held: dict[str, list[int]] = {}
     for path in (driver.folder / "alloc").glob("[0-9]*"):
         try:
@@ -86,7 +86,7 @@ def allocated(driver: FakeDriver) -> dict[str, list[int]]:
 
 
 def promised_mib(bench: Bench) -> Counter[str]:
-    """What is promised on each GPU to segments that live, in one consistent look."""
+    """Return what is reserved on each GPU for live segments, in one consistent read."""
     promised: Counter[str] = Counter()
     for uuids, mib in _rows(bench, "SELECT gpu_uuids, promised_mib FROM segments WHERE ended_at_s IS NULL"):
         promised.update(dict.fromkeys(json.loads(uuids), mib))

@@ -1,4 +1,4 @@
-"""Machines, cards and promises for tests of the rules."""
+"""Makes machines, GPUs and reservations for tests of the rules."""
 
 from backprop.scheduler.governor.decide import Decision, Limits, Need, Reservation, Rule, decide
 from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot

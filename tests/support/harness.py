@@ -1,6 +1,6 @@
-"""What every test of the real thing needs: a home of its own, the installed command, workers, and patience.
+"""Runs the installed command for a test: a home of its own, workers, and patience.
 
-Nothing is faked here: real processes, real signals, real SQLite files. Each bench ends by asserting that no
+Nothing is faked: real processes, real signals, real SQLite files. Each bench ends by asserting that no
 process of its home is left.
 """
 
@@ -22,6 +22,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = Path(__file__).parent / "scripts"
+PROGRAMS = Path(__file__).parent / "programs"
 COMMAND = Path(sys.executable).parent / "backprop"
 QUIET_LIMITS = ("--min-free-ram", "0", "--max-cpu-load", "1000", "--gpu-probe", "none")
 """So that a busy or small test machine starts runs at once. Tests of the governor leave them out."""
@@ -37,8 +38,13 @@ def wait_until(
         time.sleep(0.02)
 
 
+def program(name: str) -> list[str]:
+    """Return the command that starts a file of tests/support/programs, with warnings as errors."""
+    return [sys.executable, "-W", "error", str(PROGRAMS / f"{name}.py")]
+
+
 def without_roots_rights() -> tuple[str, ...]:
-    """What to put before a command, so that modes of files hold for it as for everybody."""
+    """Return what to put before a command, so that file modes hold for it as for other users."""
     if os.geteuid() != 0:
         return ()
     if shutil.which("setpriv") is None:
@@ -47,7 +53,7 @@ def without_roots_rights() -> tuple[str, ...]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs under this pid; its zombie does not count."""
+    """Return whether a process runs under this pid; its zombie does not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -55,7 +61,7 @@ def alive(pid: int) -> bool:
 
 
 def processes_with(entry: str) -> list[int]:
-    """Living processes (no zombies) that carry `entry` ("NAME=value") in their environment, without us."""
+    """Return living processes (no zombies) that carry `entry` ("NAME=value") in their environment, without us."""
     found: list[int] = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdecimal() or int(folder.name) == os.getpid():
@@ -115,7 +121,7 @@ class Bench:
         )
 
     def queue(self, *words: str, quiet_limits: bool = True, command: Sequence[str] = (str(COMMAND),)) -> str:
-        """`backprop run -q …`; the new run's id."""
+        """Queue by `backprop run -q …`, and return the new run's id."""
         at = words.index("--") if "--" in words else len(words)
         limits = QUIET_LIMITS if quiet_limits else ()
         done = self.backprop("run", "-q", *limits, *words[:at], *words[at:], command=command)
@@ -144,11 +150,11 @@ class Bench:
 
     @property
     def workers(self) -> "tuple[subprocess.Popen[str], ...]":
-        """Every worker that was started, the ended ones too."""
+        """Return every worker that was started, the ended ones too."""
         return tuple(self._workers)
 
     def output(self, number: int = 0) -> str:
-        """What worker `number` has said so far."""
+        """Return what worker `number` has printed so far."""
         return (self.project.parent / f"worker-{number}.out").read_text()
 
     def show(self, run: str) -> dict[str, Any]:
@@ -162,7 +168,7 @@ class Bench:
         return json.loads(done.stdout)
 
     def wait_for(self, run: str, *states: str, timeout_s: float = 60.0) -> dict[str, Any]:
-        """Wait until the run is in one of `states`; how it looks then."""
+        """Wait until the run is in one of `states`, and return what `show` then says."""
         wait_until(
             lambda: self.state(run) in states,
             timeout_s=timeout_s,
@@ -171,11 +177,11 @@ class Bench:
         return self.show(run)
 
     def state(self, run: str) -> str:
-        """The run's state alone, read from the database: cheap enough to poll."""
+        """Read the run's state alone from the database: cheap enough to poll."""
         return str(self.column(run, "state"))
 
     def column(self, run: str, name: str) -> object:
-        """One column of the run's row, as the database holds it."""
+        """Return one column of the run's row, as the database has it."""
         # Its own process's connection, opened and closed by the same library that holds no other here.
         database = sqlite3.connect(self.home / "backprop.db", timeout=10)
         try:
@@ -191,7 +197,7 @@ class Bench:
         return self.home / "runs" / run / str(segment)
 
     def wait_for_log(self, run: str, text: str, segment: int = 1, timeout_s: float = 30.0) -> None:
-        """Wait until the segment's log holds `text`."""
+        """Wait until the segment's log contains `text`."""
         wait_until(
             lambda: text in self.log(run, segment),
             timeout_s=timeout_s,
@@ -199,25 +205,25 @@ class Bench:
         )
 
     def exit_record(self, run: str, segment: int = 1, timeout_s: float = 30.0) -> dict[str, Any]:
-        """What the segment's supervisor left behind, once it has."""
+        """Wait for the `exit.json` of the segment, and return it."""
         path = self.folder(run, segment) / "exit.json"
         wait_until(path.exists, timeout_s=timeout_s, saw=self._outputs)
         return json.loads(path.read_text())
 
     def leader(self, run: str, segment: int = 1) -> int:
-        """The pid of the segment's leader, once it is known."""
+        """Wait for the pid of the segment's leader, and return it."""
         return self._pid(run, segment, "leader")
 
     def supervisor(self, run: str, segment: int = 1) -> int:
         return self._pid(run, segment, "supervisor")
 
     def end_worker(self, worker: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> int:
-        """Signal a worker and wait for its end; its exit code."""
+        """Signal a worker, wait for its end, and return its exit code."""
         worker.send_signal(number)
         return worker.wait(timeout=60)
 
     def close(self) -> None:
-        """End the workers, then assert that they leave nothing alive; kill what is."""
+        """End the workers, and assert that they leave nothing alive; kill what is left."""
         for worker in self._workers:
             if worker.poll() is None:
                 worker.send_signal(signal.SIGTERM)
@@ -244,11 +250,11 @@ class Bench:
         assert not told, f"left alive: {told}; {self._outputs()}"
 
     def busy(self) -> list[int]:
-        """As `left`, without the supervisor that a worker keeps ready."""
+        """Return `left` without the standby supervisor of a worker."""
         return [pid for pid in self.left() if b"--spare" not in _command(pid)]
 
     def left(self) -> list[int]:
-        """Processes of this home that are alive."""
+        """Return the processes of this home that are alive."""
         return processes_with(f"BACKPROP_HOME={self.home}")
 
     def _pid(self, run: str, segment: int, who: str) -> int:
@@ -262,7 +268,7 @@ class Bench:
 
 @contextlib.contextmanager
 def _hearing_hangups() -> Generator[None]:
-    """Whoever is started meanwhile hears SIGHUP, even where the tests run under nohup."""
+    """Let processes that are started meanwhile receive SIGHUP, even where the tests run under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A wall clock that a test can move under real processes, by a small library loaded before all others."""
+"""Moves the wall clock of real processes, by a small library that is loaded before all others."""
 
 import shutil
 import subprocess
@@ -44,7 +44,7 @@ class WallClock:
         self.environment = {"LD_PRELOAD": str(library), "JUMP": str(self._jump)}
 
     def set(self, offset_s: int) -> None:
-        """Seconds off the true time, for everybody, from now on."""
+        """Set how many seconds the clock is off the true time, for all its processes, from now on."""
         draft = self._jump.with_suffix(".tmp")
         draft.write_text(str(offset_s))
         draft.replace(self._jump)

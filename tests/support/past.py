@@ -1,4 +1,4 @@
-"""Past versions as they were: their program, run beside today's, and a home that one of them left behind.
+"""Unpacks a past version: its program, which runs beside today's, and a home that it left behind.
 
 `home_0_1_0/program.tar.xz` is what its wheel holds, byte for byte. It runs from a folder of its own on the packages of
 the test's environment, which hold what it imports: today's program needs the same ones.
@@ -42,7 +42,7 @@ setuptools puts last. `--where` tells what has won."""
 
 
 def unpack_program(folder: Path) -> tuple[str, ...]:
-    """Put 0.1.0 into `folder`, which is made; the command that stands in for `backprop`."""
+    """Put 0.1.0 into `folder`, which is made. Return the command that stands in for `backprop`."""
     _extract("program.tar.xz", folder)
     entry = folder / "backprop-0.1.0.py"
     entry.write_text(ENTRY.format(program=str(folder)))
@@ -50,7 +50,7 @@ def unpack_program(folder: Path) -> tuple[str, ...]:
 
 
 def unpack_home(folder: Path) -> dict[str, Any]:
-    """Put the recorded home into `folder` as `home`, its project as `project`; what 0.1.0 itself said of it."""
+    """Put the recorded home into `folder` as `home`, its project as `project`. Return what 0.1.0 said of it."""
     _extract("home.tar.xz", folder)
     for path in sorted(folder.rglob("*")):
         if stat.S_ISREG(path.lstat().st_mode) and path.name != "log":
@@ -61,13 +61,13 @@ def unpack_home(folder: Path) -> dict[str, Any]:
 
 
 def rows(home: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
-    """What a query says of a home's database, asked past any program."""
+    """Query a home's database past any program."""
     with contextlib.closing(sqlite3.connect(home / "backprop.db", timeout=10)) as database:
         return database.execute(query, values).fetchall()
 
 
 def link_python(folder: Path) -> None:
-    """Make the interpreter of the home's scripts: the bare one, which all of them are content with."""
+    """Make the interpreter of the home's scripts: the bare one suffices for all of them."""
     (folder / "bin").mkdir(exist_ok=True)
     (folder / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
 
@@ -97,7 +97,7 @@ def _move_rows(path: Path, folder: str) -> None:
 
 
 def _restore_times(home: Path) -> None:
-    """A checkpoint is known by its time to the nanosecond, which tarfile does not keep."""
+    """Restore file times: a checkpoint is known by its time to the nanosecond, which tarfile does not keep."""
     saved = "SELECT path, mtime_ns FROM checkpoints WHERE refused IS NULL ORDER BY serial"
     for name, mtime_ns in rows(home, saved):
         if Path(name).exists():

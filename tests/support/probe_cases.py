@@ -1,4 +1,4 @@
-"""Machines that probes look at, and readings as a worker gets them."""
+"""Makes machines for probes to read, and reads them as a worker does."""
 
 import os
 import select
@@ -41,7 +41,7 @@ class Machine:
 
 
 def read(probe: GpuProbe, within_s: float = 30.0) -> Reading:
-    """One more reading, as a worker's loop gets it."""
+    """Return one more reading, as a worker's loop gets it."""
     end_s = time.monotonic() + within_s
     while time.monotonic() < end_s:
         now_s = time.monotonic()

@@ -1,6 +1,6 @@
-"""What must hold whatever was killed, whenever: the promises, checked against the leaders' own books.
+"""Checks the promises, which hold whatever was killed and whenever, against the leaders' own books.
 
-`tests/support/scripts/ledger.py` writes the books; the run folders and the database say what Backprop made of it.
+`tests/support/scripts/ledger.py` writes the books; the run folders and the database have what Backprop made of it.
 
     I1   a run never has two leaders at once, nor one segment twice
     I2   a run whose script has ended well is not started again once that is on record
@@ -29,7 +29,7 @@ LATE_S = 25.0
 
 @dataclass
 class Book:
-    """One run's ledger, read."""
+    """The contents of one run's ledger."""
 
     starts: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     steps: set[int] = field(default_factory=set[int])
@@ -68,7 +68,7 @@ def read_book(project: Path, run: str) -> Book:
 def faults_of_run(
     home: Path, project: Path, row: dict[str, Any], segments: list[dict[str, Any]]
 ) -> list[str]:
-    """What is wrong with one run that is to be over. `row`, `segments`: as the database has them."""
+    """Return what is wrong with one run that should be over. `row`, `segments`: as the database has them."""
     run, state = row["id"], row["state"]
     book = read_book(project, run)
     faults = [*book.faults]
@@ -111,7 +111,7 @@ def rows(home: Path, table: str, patience_s: float = 30.0) -> list[dict[str, Any
 
 
 def unsound(home: Path) -> list[str]:
-    """I6."""
+    """Return what breaks I6."""
     database = sqlite3.connect(home / "backprop.db", timeout=30)
     try:
         found = database.execute("PRAGMA integrity_check").fetchall()
@@ -121,7 +121,7 @@ def unsound(home: Path) -> list[str]:
 
 
 def faults(home: Path, project: Path) -> list[str]:
-    """Everything that is wrong once all is to be over."""
+    """Return everything that is wrong once all runs should be over."""
     found = unsound(home)
     segments = rows(home, "segments")
     for row in rows(home, "runs"):

@@ -1,4 +1,4 @@
-"""What a refusal must be: one line, its code, and a home as it was."""
+"""Checks refusals: one line, its exit code, and an unchanged home."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tests.support.harness import Bench
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Every path below with its size, mode and time of change: what "wrote nothing" is measured by."""
+    """Return every path below with its size, mode and time of change, by which "wrote nothing" is measured."""
     return {
         str(path.relative_to(folder)): ((info := path.lstat()).st_size, info.st_mode, info.st_mtime_ns)
         for path in sorted(folder.rglob("*"))
@@ -14,14 +14,14 @@ def contents(folder: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def at_home(bench: Bench) -> dict[str, tuple[int, int, int]] | None:
-    """What is in the home, but for locks, which hold nothing."""
+    """Return the contents of the home without locks, which are empty."""
     if not bench.home.exists():
         return None
     return {path: seen for path, seen in contents(bench.home).items() if not path.startswith("locks")}
 
 
 def refused(bench: Bench, code: int, *words: str, env: dict[str, str] | None = None) -> str:
-    """The one line on stderr of a command that is refused with `code`, and changes nothing at home."""
+    """Return the one line on stderr of a command that is refused with `code` and changes nothing at home."""
     before = at_home(bench)
     done = bench.backprop(*words, env=env)
     assert (done.returncode, done.stdout) == (code, ""), done

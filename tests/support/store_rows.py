@@ -1,4 +1,4 @@
-"""Rows for tests of the store: a run in any state, made by the verbs that lead there."""
+"""Makes rows for tests of the store: a run in any state, by the verbs that lead there."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def get(database: Database, run_id: str) -> RunRecord:
 
 
 def claimed(database: Database, run: RunRecord, now_s: float = 2.0, worker: str = "w1") -> RunRecord:
-    """Claim a queued run; how it is then."""
+    """Claim a queued run, and return it as it then is."""
     serial, _ = queries.live_segments(database)
     claims.claim(database, [claims.Claim(run=run, worker=worker, serial=serial)], now_s)
     return get(database, run.id)
@@ -37,7 +37,7 @@ def claimed(database: Database, run: RunRecord, now_s: float = 2.0, worker: str 
 def add_run(
     database: Database, run_id: str, state: State = State.QUEUED, name: str = "train", spec: RunSpec = SPEC
 ) -> RunRecord:
-    """A new run, brought into `state`."""
+    """Add a run, and bring it into `state`."""
     enqueue.enqueue(database, run_id, name, spec, 1.0, "queued")
     run = get(database, run_id)
     if state is State.HELD:
@@ -58,7 +58,7 @@ def add_run(
 
 
 def checkpoint(run_id: str, path: Path | str, segment: int = 1, step: int | None = None) -> CheckpointRecord:
-    """An accepted claim; the file's own size and time where there is one."""
+    """Return an accepted checkpoint, with the size and time of the file if it exists."""
     info = Path(path).stat() if Path(path).is_file() else None
     return CheckpointRecord(
         run_id=run_id,

@@ -1,4 +1,4 @@
-"""A terminal of a given width with one command in it: what a person would see."""
+"""Runs one command in a terminal of a given width, and shows what a person would see."""
 
 import contextlib
 import fcntl
@@ -50,7 +50,7 @@ class Terminal:
         os.write(self._main, text.encode())
 
     def read_until(self, text: str, timeout_s: float = 30.0) -> str:
-        """Read on until `text` has been shown; all that has been."""
+        """Read on until `text` has been shown. Return everything that has been."""
         os.set_blocking(self._main, False)
         end = time.monotonic() + timeout_s
         while text.encode() not in self._seen:
@@ -61,7 +61,7 @@ class Terminal:
         return self.shown()
 
     def read_all(self, raw: bool = False, timeout_s: float = 60.0) -> str:
-        """Read to the end of the command; what was shown, without escape sequences unless `raw`."""
+        """Read to the end of the command. Return what was shown, without escape sequences unless `raw`."""
         os.set_blocking(self._main, False)
         end = time.monotonic() + timeout_s
         while True:

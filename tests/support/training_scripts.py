@@ -1,4 +1,4 @@
-"""Training scripts as people write them, cut to what a recipe goes by. None was written for Backprop; none is run."""
+"""Holds training scripts as people write them, cut to what a recipe goes by. None is for Backprop; none is run."""
 
 HF_TRAINER = '''
 """Fine-tune a language model."""

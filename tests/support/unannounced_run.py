@@ -1,4 +1,4 @@
-"""A run whose script says nothing, for tests of what is seen of it from outside."""
+"""Makes a run whose script announces nothing, for tests of what is observed from outside."""
 
 import io
 import time
@@ -22,7 +22,7 @@ CLEAN = WriterExit(None, killed=False)
 
 
 class Watched:
-    """A claimed run whose plan names `out/`; we are the script, a scanner is a worker's eye."""
+    """A claimed run whose plan names `out/`; the test is the script, a scanner is the worker."""
 
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
@@ -66,13 +66,13 @@ class Watched:
         assert progress.record(self.database, "r1", 1, heard)
 
     def requeue(self, outcome: SegmentOutcome = SegmentOutcome.TIMEBOXED) -> RunRecord:
-        """Its segment has ended; the run as it waits for the next one."""
+        """End its segment, and return the run as it waits for the next one."""
         verdict = NextMove(Event.REQUEUED, outcome, "why")
         claims.apply_result(self.database, get(self.database, "r1"), verdict, SegmentResult(), time.time())
         return get(self.database, "r1")
 
     def rows(self) -> list[tuple[str, int | None]]:
-        """Good checkpoints on record, oldest first."""
+        """Return the good checkpoints on record, oldest first."""
         saved = queries.checkpoints(self.database, "r1")
         return [(Path(one.path).name, one.step) for one in reversed(saved) if one.refused is None]
 

@@ -1,6 +1,4 @@
-"""The table of states: every pair is a row or refused, what is derived from it, and its picture in the docs."""
-
-import re
+"""The table of states: every pair is a row or refused, what is derived from it, and its page in the docs."""
 
 import pytest
 
@@ -12,11 +10,11 @@ from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, user_requests
 from tests.support.harness import ROOT
 from tests.support.store_rows import add_run
-from tools.docs.lifecycle import mermaid
+from tools.docs.lifecycle import page
 
 PAIRS = [(state, event) for state in State for event in Event]
 SETTLING = (Event.REQUEUED, Event.COMPLETED, Event.FAILED, Event.TIMEBOXED, Event.STOPPED)
-ARCHITECTURE = ROOT / "docs" / "architecture.md"
+PAGE = ROOT / "docs" / "design" / "lifecycle.md"
 
 
 @pytest.mark.parametrize(("state", "event"), PAIRS)
@@ -80,8 +78,5 @@ def test_every_state_is_reached_and_left_again() -> None:
     assert reached == set(State)
 
 
-def test_the_docs_hold_the_diagram_drawn_from_the_table() -> None:
-    drawn = re.findall(r"^```mermaid\n(.*?)^```$", ARCHITECTURE.read_text(), re.M | re.S)
-    assert mermaid() + "\n" in drawn, (
-        f"docs/architecture.md differs from the table; put this in:\n{mermaid()}"
-    )
+def test_the_page_is_current() -> None:
+    assert PAGE.read_text() == page(), "run: python -m tools.docs.lifecycle > docs/design/lifecycle.md"

@@ -1,1 +1,1 @@
-"""Generators of pages in docs/: each prints its page."""
+"""Generates pages of docs/ from the product itself, so that they cannot disagree with it."""

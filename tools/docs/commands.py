@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from backprop.cli.main import backprop
+from tools.docs.printing import print_page
 
 HEAD: Final = """\
 # Commands
@@ -115,4 +116,4 @@ def _verbatim(text: str) -> str:
 
 
 if __name__ == "__main__":
-    print(manual(), end="")
+    print_page("cli.md", manual, "commands")

@@ -6,6 +6,7 @@ from typing import Final
 from backprop.scheduler.recipes.recipe import CheckpointLocation, Recipe, Way
 from backprop.scheduler.recipes.registry import RECIPES
 from backprop.scheduler.recipes.stop_signal import LAUNCHER_GRACE_S
+from tools.docs.printing import print_page
 
 HEAD: Final = """# Recipes
 
@@ -106,4 +107,4 @@ def _way(way: Way) -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    print_page("recipes.md", page, "recipes")

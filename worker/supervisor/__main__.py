@@ -28,6 +28,7 @@ from segment import CONTROL, IGNORED, Segment
 PR_SET_CHILD_SUBREAPER = 36
 STANDBY = "--spare"
 """Unchanged since 0.1.0: a worker that is running during an upgrade starts the program of the new version."""
+USAGE = "usage: python -I -S worker/supervisor SEGMENT_FOLDER LOCK_FD | --spare SOCKET_FD"
 EXIT_TAKEN = 3
 """Another supervisor watches this segment."""
 
@@ -233,5 +234,8 @@ def serve(descriptor: int) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--help"]:
+        print(USAGE)
+        sys.exit(0)
     _accept_only_control_signals()
     sys.exit(serve(int(sys.argv[2])) if sys.argv[1] == STANDBY else main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,4 +1,4 @@
-"""A graphics driver and its tools, made of files: what no test machine has, and no test may break.
+"""Fakes a graphics driver and its tools by files: no test machine has them, and no test may break them.
 
     library = build_driver(folder)                  # libnvidia-ml.so.1, compiled from nvml.c
     driver = FakeDriver(folder / "driver", library)
@@ -68,7 +68,7 @@ class FakeDriver:
         (folder / "alloc").mkdir(parents=True)
 
     def show(self, *gpus: FakeGpu, init_rc: int = 0, hang_ms: int = 0) -> None:
-        """What the driver answers from now on. `init_rc`: of the whole library: 9 not loaded, 18 mismatch."""
+        """Set what the driver answers from now on. `init_rc`: of the whole library: 9 not loaded, 18 mismatch."""
         lines = [f"driver init={init_rc} hang_ms={hang_ms}"]
         for gpu in gpus:
             lines.append("gpu " + _pairs(gpu) + f" mig={int(gpu.mig is not None)}")
@@ -78,7 +78,7 @@ class FakeDriver:
         draft.replace(self.folder / "state")
 
     def occupy(self, uuid: str, mib: int, pid: int | None = None) -> Path:
-        """Memory held by a process (this one unless told otherwise) until it ends or the file is removed.
+        """Let a process (by default this one) hold memory until it ends or the returned file is removed.
         `mib` -1: the driver does not tell how much."""
         pid = os.getpid() if pid is None else pid
         path = self.folder / "alloc" / f"{pid}.{uuid}"
@@ -87,7 +87,7 @@ class FakeDriver:
         return draft.replace(path)
 
     def environment(self, **more: str) -> dict[str, str]:
-        """For a process that shall see this driver: the present environment, without a choice of GPUs."""
+        """Return the environment for a process that shall see this driver: ours, without a choice of GPUs."""
         hidden = {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"}
         base = {name: value for name, value in os.environ.items() if name not in hidden}
         return base | {"LD_LIBRARY_PATH": str(self.library), "FAKE_NVML_DIR": str(self.folder)} | more
@@ -107,7 +107,7 @@ def build_driver(folder: Path, *, old: bool = False) -> Path:
 
 
 def fake_tool(folder: Path, name: str, script: str) -> Path:
-    """An executable shell script in `folder`; replaced whole if it is there."""
+    """Write an executable shell script into `folder`; one that exists is replaced whole."""
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{name}"
     draft.write_text(f"#!/bin/sh\n{script}\n")
@@ -116,7 +116,7 @@ def fake_tool(folder: Path, name: str, script: str) -> Path:
 
 
 def fake_files(root: Path, files: Mapping[str, str]) -> Path:
-    """A folder that stands for the root of a machine: path → content."""
+    """Make a folder that stands for the root of a machine: path → content."""
     for path, content in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(content)

@@ -1,4 +1,4 @@
-"""A training script's memory without a GPU: allocate on the fake GPU, hold it for a while, end.
+"""Allocates on the fake GPU, holds the memory for a while, and ends: a training script without a GPU.
 
 `--delay-s` before it allocates, as imports and CUDA's start take time; `--hold-s` after. Where the GPU has
 less left it fails with the words and the exit code of a CUDA out-of-memory error.
@@ -25,10 +25,11 @@ def main() -> None:
     time.sleep(options.hold_s)
 
 
-def allocate(folder: Path, uuid: str, mib: int) -> None:
+def allocate(folder: Path, uuid: str, mib: int, held_mib: int = 0) -> None:
+    """Hold `mib` of the GPU as this process's whole share. `held_mib`: how much of that it has already."""
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a card hands out its memory one request after another
-        if left_mib(uuid) < mib:
+        if memory_mib(uuid)[0] < mib - held_mib:
             print(
                 f"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate {mib} MiB.", file=sys.stderr
             )
@@ -39,15 +40,16 @@ def allocate(folder: Path, uuid: str, mib: int) -> None:
         draft.replace(path)
 
 
-def left_mib(uuid: str) -> int:
-    """By the driver's own answer: NVML is the one that knows which processes live."""
+def memory_mib(uuid: str) -> tuple[int, int]:
+    """Return (free, total) by the driver's own answer: NVML is the one that knows which processes live."""
     import pynvml
 
     pynvml.nvmlInit()
     for index in range(pynvml.nvmlDeviceGetCount()):
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         if pynvml.nvmlDeviceGetUUID(handle) == uuid:
-            return pynvml.nvmlDeviceGetMemoryInfo(handle).free // (1024 * 1024)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            return memory.free // (1024 * 1024), memory.total // (1024 * 1024)
     print("RuntimeError: No CUDA GPUs are available", file=sys.stderr)
     raise SystemExit(1)
 

@@ -1,4 +1,4 @@
-"""The story of a disk that fills up while a run is running. Run inside a mount namespace: full_disk.py FOLDER DISK."""
+"""Fills a disk while a run is running. Run inside a mount namespace: full_disk.py FOLDER DISK."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The `backprop` command with some of its patience taken away: what waits for minutes then waits for a second.
+"""Runs the `backprop` command with shorter waits: what waits for minutes then waits for a second.
 
     python impatient.py scheduler.governor.gpu_quarantine.PATIENCE_S=1 -- worker --drain
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -ISu
-"""A leader that keeps books: what it did is on disk before it goes on, so that nobody need be believed.
+"""Trains as a leader that keeps books: what it did is on disk before it goes on, so that tests need believe nobody.
 
 It counts to `--steps`, saves `ckpt-RUN-STEP` every `--save-every` steps and when SIGINT asks, announces it, and then
 exits 75. `--first N`: the first segment exits 75 after N steps. In the file `ledger-RUN`, one synced line each:
@@ -41,7 +41,7 @@ def note(*words: object) -> None:
 
 
 def say(event: dict[str, object]) -> bool:
-    """One line to the log; whether all of it got there."""
+    """Write one line to the log. Return whether all of it got there."""
     global cut
     line = (b"\n" if cut else b"") + json.dumps(event).encode() + b"\n"
     try:

@@ -1,0 +1,157 @@
+"""Every module of the repository can be imported, and every program prints its help without doing its work.
+
+Code that is run seldom (a benchmark, a storm, the recorder of a fixture) would rot unseen otherwise.
+"""
+
+import ast
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.harness import ROOT, program
+
+PACKAGES = {
+    "sdk": "backprop",
+    "scheduler": "backprop.scheduler",
+    "worker": "backprop.worker",
+    "cli": "backprop.cli",
+    "migrations": "backprop.migrations",
+    "benchmarks": "benchmarks",
+    "tools": "tools",
+    "tests": "tests",
+}
+"""Each folder that holds our modules, and the package that it is imported as."""
+SUPERVISOR = ROOT / "worker" / "supervisor"
+STUB_TORCH = ROOT / "tests" / "support" / "stub_torch"
+SCRIPTS = (
+    "examples",
+    "tests/support/scripts",
+    "tests/support/programs",
+    "tests/frameworks/scripts",
+    "tests/fixtures/home_0_1_0/train.py",
+    "tests/support/fakes/allocate.py",
+    "tests/faults/sweep/driver.py",
+    "benchmarks/gpu/trainer.py",
+)
+"""Programs that do their work when they are imported, or import what lies beside them: they are only compiled."""
+FRAMEWORKS = {"keras": "keras", "lightning": "lightning", "transformers": "transformers"}
+"""Integrations, and the module of the user's that each needs."""
+
+
+def files(folder: str) -> list[Path]:
+    return sorted(path for path in (ROOT / folder).rglob("*.py") if not path.is_relative_to(STUB_TORCH))
+
+
+def is_script(path: Path) -> bool:
+    return any(path.is_relative_to(ROOT / script) for script in SCRIPTS)
+
+
+def module_name(folder: str, path: Path) -> str:
+    parts = path.relative_to(ROOT / folder).with_suffix("").parts
+    return ".".join((PACKAGES[folder], *(part for part in parts if part != "__init__")))
+
+
+def modules(folder: str) -> list[str]:
+    """Return the names that the modules of a folder are imported by. Left out: the supervisor's, which import one
+    another without a package, and test files, which pytest imports."""
+    return [
+        module_name(folder, path)
+        for path in files(folder)
+        if not is_script(path)
+        and (path.parent != SUPERVISOR or path.name == "__init__.py")
+        and not path.name.startswith(("test_", "conftest"))
+    ]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return an environment with a home in `folder`, and the repository and the stub of PyTorch on the path."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("BACKPROP_")} | {
+        "BACKPROP_HOME": str(folder / "home"),
+        "PYTHONPATH": f"{ROOT}:{STUB_TORCH}",
+        "COLUMNS": "100",
+    }
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_every_module_can_be_imported_first(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "cwd").mkdir()
+    done = subprocess.run(
+        [*program("import_each"), *modules(folder)],
+        env=environment(tmp_path),
+        cwd=tmp_path / "cwd",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    failures = json.loads(done.stdout.splitlines()[-1])
+    for integration, framework in FRAMEWORKS.items():
+        if importlib.util.find_spec(framework) is None and folder == "sdk":
+            reason = failures.pop(f"backprop.integrations.{integration}")
+            assert "this callback needs" in reason and "pip install" in reason, reason
+    assert failures == {}
+    assert list((tmp_path / "cwd").iterdir()) == [], "imported modules have written files"
+
+
+def test_every_module_of_the_supervisor_can_be_imported_alone() -> None:
+    for path in sorted(SUPERVISOR.glob("*.py")):
+        if path.stem not in ("__init__", "__main__"):
+            code = f"import sys; sys.path.insert(0, {str(SUPERVISOR)!r}); import {path.stem}"
+            done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+            assert done.returncode == 0, f"{path.stem}: {done.stderr}"
+
+
+def test_every_script_compiles() -> None:
+    for script in SCRIPTS:
+        paths = [ROOT / script] if script.endswith(".py") else files(script)
+        assert paths, f"nothing in {script}"
+        for path in paths:
+            compile(path.read_text(), str(path), "exec")
+
+
+def starts_when_run(path: Path) -> bool:
+    """Return whether it is a program: `__main__.py`, or one with `if __name__ == "__main__"`."""
+    return path.name == "__main__.py" or any(
+        isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
+        for node in ast.parse(path.read_text()).body
+    )
+
+
+def programs() -> list[Path]:
+    """Return every program of ours. The frameworks' scripts are written as users write, and run in tests/frameworks."""
+    found = [path for folder in (*PACKAGES, "examples") for path in files(folder) if starts_when_run(path)]
+    return [path for path in found if not path.is_relative_to(ROOT / "tests" / "frameworks" / "scripts")]
+
+
+def command(path: Path) -> list[str]:
+    """Return how a program is started: by its folder, by its path, or as a module."""
+    if path.parent == SUPERVISOR:
+        return [sys.executable, "-I", "-S", str(SUPERVISOR)]
+    if is_script(path):
+        return [sys.executable, str(path)]
+    name = module_name(path.relative_to(ROOT).parts[0], path).removesuffix(".__main__")
+    return [sys.executable, "-m", name]
+
+
+@pytest.mark.parametrize("path", programs(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_program_has_help_that_does_nothing_else(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "cwd").mkdir()
+    done = subprocess.run(
+        [*command(path), "--help"],
+        env=environment(tmp_path),
+        cwd=tmp_path / "cwd",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: "), done.stdout
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == [tmp_path / "cwd"], "it has made a home"
+    assert list((tmp_path / "cwd").iterdir()) == [], "it has written files"

@@ -1,0 +1,115 @@
+"""Stands in for PyTorch on the fake GPUs: the few names that `benchmarks/gpu` uses, typed, and nothing else.
+
+Put the folder above this package on PYTHONPATH, in the environment of a `FakeDriver`. Memory is taken from the fake
+driver, so NVML sees it. Arithmetic is deterministic and tiny: a tensor holds a few numbers whatever its shape. The type
+checker reads this package in place of the real one, which need not be installed.
+"""
+
+import pickle
+import random
+import struct
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from torch import cuda
+
+__version__ = "0.stub"
+uint8: Final = "uint8"
+_VALUES: Final = 4
+_random = random.Random(0)
+
+
+class Tensor:
+    """A few numbers. `parameters`: the tensors that a loss was computed with."""
+
+    def __init__(self, values: Sequence[float], parameters: "Sequence[Tensor]" = ()) -> None:
+        self.values = list(values)
+        self.gradient = 0.0
+        self._parameters = parameters
+
+    def fill_(self, value: float) -> "Tensor":
+        self.values = [float(value)] * len(self.values)
+        return self
+
+    def item(self) -> float:
+        return sum(self.values) / len(self.values)
+
+    def backward(self) -> None:
+        for parameter in self._parameters:
+            parameter.gradient += self.item()
+
+    def parameters(self) -> "Sequence[Tensor]":
+        return self._parameters
+
+    def argmax(self, dim: int) -> "Tensor":
+        return self
+
+    def detach(self) -> "Tensor":
+        return self
+
+    def cpu(self) -> "Tensor":
+        return self
+
+    def contiguous(self) -> "Tensor":
+        return self
+
+    def flatten(self) -> "Tensor":
+        return self
+
+    def view(self, dtype: str) -> "Tensor":
+        return Tensor(list(struct.pack(f"{len(self.values)}d", *self.values)))
+
+    def tolist(self) -> list[int]:
+        return [int(value) for value in self.values]
+
+    def __getitem__(self, key: object) -> "Tensor":
+        return self
+
+
+def empty(size: int, *, dtype: str, device: str) -> Tensor:
+    """Take `size` bytes of the fake GPUs; exit like a script that runs out of GPU memory where they are not free."""
+    cuda.take(size)
+    return Tensor([0.0])
+
+
+def randn(*shape: int, device: str) -> Tensor:
+    return Tensor([_random.gauss(0.0, 1.0) for _ in range(_VALUES)])
+
+
+def manual_seed(seed: int) -> None:
+    _random.seed(seed)
+
+
+def use_deterministic_algorithms(mode: bool) -> None:
+    return None
+
+
+def save(value: object, path: Path) -> None:
+    """Write a zip archive with the entries by which the real format is recognised."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(value))
+        archive.writestr("archive/version", "3\n")
+
+
+def load(path: Path, *, map_location: str, weights_only: bool) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        return pickle.loads(archive.read("archive/data.pkl"))
+
+
+from torch import nn, optim  # noqa: E402  (they need Tensor)
+
+__all__ = [
+    "Tensor",
+    "cuda",
+    "empty",
+    "load",
+    "manual_seed",
+    "nn",
+    "optim",
+    "randn",
+    "save",
+    "uint8",
+    "use_deterministic_algorithms",
+]
