@@ -108,7 +108,7 @@ def _ask_orphans(home: "Home", asked: "dict[str, RunRecord]") -> None:
 
 def _put_down(home: "Home", ended: "Sequence[Chosen]", now_s: float) -> None:
     """On disk too, where it outlives the database. Nothing is undone where that fails."""
-    from backprop.scheduler.home import batch_file
+    from backprop.scheduler.home import batch_outcomes
     from backprop.scheduler.home.run_folder import OutcomeFile
     from backprop.scheduler.lifecycle import State
     from backprop.scheduler.store.writes.user_requests import STOPPED_WAITING
@@ -119,4 +119,4 @@ def _put_down(home: "Home", ended: "Sequence[Chosen]", now_s: float) -> None:
         )
 
     with contextlib.suppress(OSError):
-        batch_file.write_outcomes(home, [(one, outcome(one)) for one in ended])
+        batch_outcomes.write(home, [(one, outcome(one)) for one in ended])

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Names and keeps the files under the home: `~/.backprop`."""

@@ -8,7 +8,7 @@ import pytest
 
 from backprop.cli import run_selection
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
-from backprop.scheduler.home import batch_file, run_folder
+from backprop.scheduler.home import batch_outcomes, run_folder
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.spec import NewRun, QueuePosition
 from backprop.scheduler.store.connection import Database
@@ -305,12 +305,12 @@ def test_a_stopped_member_stays_stopped_when_the_database_is_lost(bench: Bench) 
 
 def test_the_outcomes_of_many_are_written_without_waiting_for_the_disk(database: Database) -> None:
     home = database.home
-    several(database, None, *(f"r{number}" for number in range(batch_file.MANY + 1)))
+    several(database, None, *(f"r{number}" for number in range(batch_outcomes.MANY + 1)))
     chosen = selection.choose(database, [], Filters(name="*"))
     for one in chosen:
         home.run_folder(one.id).mkdir()
     outcome = run_folder.OutcomeFile(state="stopped", reason="why", segment=0, ended_at_s=2.0)
-    batch_file.write_outcomes(home, [(one, outcome) for one in chosen])
+    batch_outcomes.write(home, [(one, outcome) for one in chosen])
     assert all(run_folder.read_outcome(home.run_folder(one.id)) == outcome for one in chosen)
 
 

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged
-from backprop.scheduler.home import batch_file, run_folder
+from backprop.scheduler.home import batch_file, batch_outcomes, run_folder
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store import rebuild
 from backprop.scheduler.store.connection import Database, open_database
@@ -78,11 +78,11 @@ def complete_batches(home: Home, database: Database) -> dict[str, int]:
         if found is None:
             continue
         if count := len(
-            rebuild.put_back_batch(database, found, lambda name=name: batch_file.removed(home, name))
+            rebuild.put_back_batch(database, found, lambda name=name: batch_outcomes.removed(home, name))
         ):
             back[name] = count
         if not found.members:
-            batch_file.tidy(home, name)
+            batch_file.delete_unneeded(home, name)
     return back
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.errors import DatabaseBusy
-from backprop.scheduler.home import batch_file, run_folder
+from backprop.scheduler.home import batch_file, batch_outcomes, run_folder
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
@@ -108,7 +108,7 @@ def _out_of_sight(
             ids = [one.id for one in leaving if one.batch == batch]
             # Perhaps a second time: then what it has to be put back to is known already.
             if batch not in together:
-                together[batch] = batch_file.forget(home, batch, ids)
+                together[batch] = batch_outcomes.mark_removed(home, batch, ids)
         for one in leaving:
             if one.id not in renamed:
                 _hide(home, one.id, renamed)
@@ -125,7 +125,7 @@ def _out_of_sight(
                     folder.rename(home.run_folder(run_id))
             for batch, before in together.items():
                 with contextlib.suppress(OSError):
-                    batch_file.remember(home, batch, before)
+                    batch_outcomes.unmark_removed(home, batch, before)
             if isinstance(error, OSError):
                 raise DatabaseBusy(
                     f"folders cannot be moved in {home.runs}: {error.strerror}; nothing was removed"
@@ -146,9 +146,9 @@ def _forget_shared(home: Home, database: Database, batches_of: Collection[str]) 
     """What a batch's members shared: what is left of its files once each has a folder or is removed, and their snapshot
     of the code once none of them is left."""
     for batch in batches_of:
-        batch_file.tidy(home, batch)
+        batch_file.delete_unneeded(home, batch)
     for batch in deletion.batches_without_runs(database, batches_of):
-        shutil.rmtree(batch_file.folder(home, batch), ignore_errors=True)
+        shutil.rmtree(home.batch_folder(batch), ignore_errors=True)
 
 
 @contextlib.contextmanager
