@@ -10,8 +10,7 @@ from typing import Final
 
 import click
 
-from backprop.cli.exit_codes import EXIT_CODE
-from backprop.cli.main import INTERRUPTED
+from backprop.cli.exit_codes import INTERRUPTED, OF_STATE
 from backprop.cli.render.log_stream import LogStream
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.config.settings import Settings
@@ -38,11 +37,11 @@ def follow_run(home: Home, database: Database, run_id: str, before: int, setting
         interrupted = _work(home, database, run_id, settings, stream, reasons)
         told = f"{run_id} stays queued; go on with: backprop worker"
     run = run_now(database, run_id)
-    if run.state not in EXIT_CODE:
+    if run.state not in OF_STATE:
         click.echo(told if interrupted else f"{run_id} is {run.state}", err=True)
         return INTERRUPTED
     click.echo(f"{run_id} {run.state}: {safe(run.reason)}", err=True)
-    return EXIT_CODE[run.state]
+    return OF_STATE[run.state]
 
 
 class _Reasons:

@@ -1,7 +1,7 @@
 """The `backprop` command group: loads one command's module, runs it, turns refusals into one line and a code.
 
 Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcomes of a followed run
-(`cli/outcome.py`), 24 the doctor found something bad, 25 a drill did, 130 interrupted. A bug keeps its traceback and
+(`cli/exit_codes.py`), 24 the doctor found something bad, 25 a drill did, 130 interrupted. A bug keeps its traceback and
 exits 1.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
+from backprop.cli.exit_codes import INTERRUPTED
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.errors import BackpropError, DatabaseBusy
 
@@ -55,7 +56,6 @@ Start here:
   backprop worker                              run what is queued (in tmux)
   backprop list                                see how far everything is
 """
-INTERRUPTED: Final = 130
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 """Of an OSError without a path: an output that is redirected to a full disk."""
 

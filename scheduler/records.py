@@ -3,10 +3,23 @@
 Times are Unix seconds; None means "not yet" or "cannot say".
 """
 
+from typing import Protocol
+
 import msgspec
 
 from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.spec import RunSpec
+
+
+class RunRef(Protocol):
+    """What has to be known of a run to find its files. `batch`: queued with others, see `home.batch_file`."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def batch(self) -> str | None: ...
+    @property
+    def segment(self) -> int: ...
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from backprop.cli.context import open_home
+from backprop.cli.exit_codes import INTERRUPTED
 from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.run_selection import counted
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database
 
 POLL_S: Final = 0.5
-INTERRUPTED: Final = 130
 WHY_LIMIT: Final = 200
 
 

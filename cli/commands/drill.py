@@ -7,9 +7,8 @@ import click
 from backprop.cli import options
 from backprop.cli.commands.run import SplitAtDashes
 from backprop.cli.completion import complete_files
-from backprop.cli.exit_codes import DRILL_FAILED
+from backprop.cli.exit_codes import DRILL_FAILED, INTERRUPTED
 from backprop.cli.global_options import global_options, globals_of
-from backprop.cli.main import INTERRUPTED
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.home import layout
 
@@ -113,7 +112,7 @@ def command(
     if done.interrupted:
         say("interrupted; nothing of it is left")
         return INTERRUPTED
-    verdict = judge(done.parts, done.run.reason, done.broken, seconds)
+    verdict = judge(done.segments, done.run.reason, done.broken, seconds)
     costs = _costs(done)
     if as_json:
         from backprop.cli.render.json_views import print_json
@@ -133,14 +132,14 @@ def _costs(done: "Rehearsal") -> "Costs | None":
 
     from backprop.cli.drill.verdict import Costs
 
-    ready_s = [one.ready_s for one in done.parts if one.ready_s is not None]
-    gaps_s = [gap_s for one in done.parts for gap_s in one.gaps_s]
+    ready_s = [one.ready_s for one in done.segments if one.ready_s is not None]
+    gaps_s = [gap_s for one in done.segments for gap_s in one.gaps_s]
     if not ready_s:
         return None
     return Costs(
         ready_s=max(ready_s),
-        save_s=max((one.save_s for one in done.parts if one.save_s is not None), default=0.0),
-        saves_when_asked=any(one.cut_cost_s == 0 for one in done.parts),
+        save_s=max((one.save_s for one in done.segments if one.save_s is not None), default=0.0),
+        saves_when_asked=any(one.cut_cost_s == 0 for one in done.segments),
         gap_s=median(gaps_s) if gaps_s else None,
     )
 
@@ -155,7 +154,7 @@ def _print(done: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None") ->
     pairs += [("advice", line) for line in verdict.advice]
     if costs is not None:
         pairs.append(("start-up", f"{duration(costs.ready_s)} to its first step or line"))
-    if costs is not None and any(one.save_s is not None for one in done.parts):
+    if costs is not None and any(one.save_s is not None for one in done.segments):
         when = "it saves when asked" if costs.saves_when_asked else "it saves nothing when asked"
         pairs.append(("stop", f"{duration(costs.save_s)} from the signal to its end; {when}"))
     if done.checkpoint is not None:
@@ -189,7 +188,7 @@ def _view(done: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None") -> 
                 "checkpoint_used": one.used,
                 "checkpoints": one.saved,
             }
-            for one in done.parts
+            for one in done.segments
         ],
         "ready_s": costs.ready_s if costs is not None else None,
         "save_s": costs.save_s if costs is not None else None,

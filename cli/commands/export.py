@@ -66,7 +66,7 @@ def command(
         )
         return 0
     if kind == "original":
-        text = as_json(export.original())
+        text = as_json(export.npm())
     elif what == "all":
         text = as_json({name: export.table(name) for name in TABLES} | {"checkpoints": export.checkpoints()})
     else:

@@ -8,6 +8,7 @@ import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import need_existing
+from backprop.cli.exit_codes import INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,5 +100,5 @@ def _follow(database: "Database", shown: "list[tuple[Chosen, LogStream]]", segme
             if left:
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0

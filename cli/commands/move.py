@@ -45,7 +45,7 @@ def command(
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import State
     from backprop.scheduler.store.reads import queries, selection
-    from backprop.scheduler.store.writes import ordering as order
+    from backprop.scheduler.store.writes import ordering
     from backprop.scheduler.store.writes.ordering import TargetSlot
     from backprop.worker.wakeup import wake_workers
 
@@ -70,7 +70,7 @@ def command(
         return run_selection.rehearse(picked, "move", WHY, IllegalMove.exit_code)
     other_id = queries.find_run(database, other).id if other is not None else None
     ids = _in_order(database, runs, [one.id for one in picked.able])
-    moved = set(order.move_to(database, ids, where, other_id, time.time()))
+    moved = set(ordering.move_to(database, ids, where, other_id, time.time()))
     wake_workers(home.locks)
     done = {one.id: one for one in picked.able if one.id in moved}
     run_selection.report(
@@ -88,10 +88,10 @@ def _in_order(database: "Database", words: Sequence[str], ids: Sequence[str]) ->
     """As they were given; members of a group as they stand in the queue."""
     from backprop.scheduler.store.reads import selection
 
-    order: dict[str, None] = {}
+    in_order: dict[str, None] = {}
     for word in words:
-        mine = {one.id for one in selection.choose(database, [word], selection.NO_FILTERS)}
-        order |= dict.fromkeys(
-            selection.in_queue_order(database, [run_id for run_id in ids if run_id in mine])
+        matches = {run.id for run in selection.choose(database, [word], selection.NO_FILTERS)}
+        in_order |= dict.fromkeys(
+            selection.in_queue_order(database, [run_id for run_id in ids if run_id in matches])
         )
-    return list(order)
+    return list(in_order)

@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from backprop.cli import options
+from backprop.cli.exit_codes import INTERRUPTED
 from backprop.cli.global_options import global_options, globals_of
-from backprop.cli.main import INTERRUPTED
 from backprop.scheduler.config.settings import load
 from backprop.scheduler.home import layout
 

@@ -1,7 +1,6 @@
 """Is the database sound, does it know what the runs' folders know, and does anybody work?"""
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from backprop.cli.doctor.finding import Finding, bad, counted, note, ok, some
@@ -18,23 +17,16 @@ WHOLE: Final = f"{REPAIR}   (a worker's start does the same)"
 CLOCK_SLACK_S: Final = 5.0
 
 
-@dataclass(frozen=True)
-class Opened:
-    """`database`: open for reading; None where there is none, or none that can be read."""
-
-    finding: Finding
-    database: "Database | None" = None
-
-
-def database(home: Home) -> Opened:
-    """Opens it for reading and checks all of it. Close what comes back. Raises OSError."""
+def check_database(home: Home) -> "tuple[Finding, Database | None]":
+    """Check the whole database. Returns it open for reading, for the caller to close; None where there is none, or none
+    that can be read. Raises OSError."""
     from backprop.scheduler.store import integrity
 
     header = integrity.read_header(home)
     if header is None:
-        return Opened(_missing(home))
+        return _missing(home), None
     if (refused := _refused(home, header)) is not None:
-        return Opened(refused)
+        return refused, None
     engine = f"SQLite {integrity.ENGINE}, {'WAL' if header.wal else 'rollback'} journal"
     opened = None
     try:
@@ -45,9 +37,9 @@ def database(home: Home) -> Opened:
     except BackpropError as error:
         if opened is not None:
             opened.close()
-        return Opened(_trouble(home, error))
+        return _trouble(home, error), None
     size = home.database.stat().st_size
-    return Opened(ok("database", f"sound, {size / 1e6:.1f} MB, schema {header.schema}; {engine}"), opened)
+    return ok("database", f"sound, {size / 1e6:.1f} MB, schema {header.schema}; {engine}"), opened
 
 
 def _trouble(home: Home, error: BackpropError) -> Finding:
@@ -99,7 +91,7 @@ def _refused(home: Home, header: "DatabaseHeader") -> Finding | None:
     return None
 
 
-def run_folders(home: Home, opened: "Database") -> Finding:
+def check_folders(home: Home, opened: "Database") -> Finding:
     """Which runs their folders know better. Raises OSError, DatabaseBusy."""
     from backprop.worker.maintenance import recovery
 
@@ -110,7 +102,7 @@ def run_folders(home: Home, opened: "Database") -> Finding:
     return ok("folders", "the database knows every run in them")
 
 
-def workers(home: Home, opened: "Database") -> tuple[Finding, dict[str, int]]:
+def check_workers(home: Home, opened: "Database") -> tuple[Finding, dict[str, int]]:
     """Who works, and whether anybody should; the pids of the living by their ids. Raises OSError, DatabaseBusy."""
     from backprop.scheduler.store.reads import queries
     from backprop.worker.executor.locks import worker_alive
@@ -129,7 +121,7 @@ def workers(home: Home, opened: "Database") -> tuple[Finding, dict[str, int]]:
     return ok("workers", f"{len(alive)} alive: {some(names)}; {queued} queued"), alive
 
 
-def segments(home: Home, opened: "Database", alive: dict[str, int]) -> Finding:
+def check_segments(home: Home, opened: "Database", alive: dict[str, int]) -> Finding:
     """How those are that the database takes for running. Raises OSError, DatabaseBusy."""
     from backprop.scheduler.store.reads import queries
     from backprop.worker.executor.base import Life
@@ -149,7 +141,7 @@ def segments(home: Home, opened: "Database", alive: dict[str, int]) -> Finding:
     return ok("segments", told)
 
 
-def leftovers(home: Home, now_s: float) -> Finding:
+def check_leftovers(home: Home, now_s: float) -> Finding:
     """Files of dead workers in `locks/`. Raises OSError."""
     from backprop.worker import takeover
 
@@ -159,7 +151,7 @@ def leftovers(home: Home, now_s: float) -> Finding:
     return ok("leftovers", "none of dead workers")
 
 
-def clock(opened: "Database | None", now_s: float) -> Finding:
+def check_clock(opened: "Database | None", now_s: float) -> Finding:
     """Was the wall clock set back, or the machine asleep? Durations are monotonic, so neither hurts a timebox."""
     from backprop.scheduler.store.integrity import newest_time_s
 

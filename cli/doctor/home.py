@@ -42,7 +42,7 @@ OLD_BACKUP_S: Final = 2 * 86400.0
 REPAIR: Final = "backprop doctor --repair"
 
 
-def home_itself(home: Home) -> Finding:
+def check_home(home: Home) -> Finding:
     """Link, owner, mode. Raises HomeRefused, OSError."""
     if not layout.check(home):
         return ok("home", f"{home.root} does not exist yet; the first `backprop run` makes it")
@@ -60,7 +60,7 @@ def home_itself(home: Home) -> Finding:
     return ok("home", f"{home.root}, ours alone (mode {mode:o})")
 
 
-def file_system(home: Home) -> Finding:
+def check_file_system(home: Home) -> Finding:
     """The kind it is on, by name."""
     place = home.root if home.root.exists() else home.root.parent
     kind = layout.file_system_type(place)
@@ -76,7 +76,7 @@ def file_system(home: Home) -> Finding:
     return ok("file system", name or f"a local one of type 0x{kind:x}" if kind else "cannot be told")
 
 
-def locking(home: Home) -> Finding:
+def check_locks(home: Home) -> Finding:
     """Tries flock and pidfds for real: in a nameless file in `locks/`, on this process. Raises OSError."""
     if not layout.check(home) or not home.locks.is_dir():
         return ok("locks", f"not tried: there is no {home.locks} yet")
@@ -99,7 +99,7 @@ def locking(home: Home) -> Finding:
     return ok("locks", "flock excludes, pidfds work")
 
 
-def space(home: Home, least_mib: int) -> Finding:
+def check_disk(home: Home, least_mib: int) -> Finding:
     """Room on the home's disk, against `minFreeDiskGB`. Raises OSError."""
     place = home.root if home.root.exists() else home.root.parent
     told = os.statvfs(place)
@@ -117,7 +117,7 @@ def space(home: Home, least_mib: int) -> Finding:
     return ok("disk", f"{free_mib / 1024:.1f} GiB free at {place}; runs start from {least_mib / 1024:g} GiB")
 
 
-def size(home: Home) -> Finding:
+def check_size(home: Home) -> Finding:
     """What the home takes, and logs that are out of hand. Looks for a few seconds at most."""
     from backprop.worker.maintenance import disk_usage
 
@@ -127,7 +127,7 @@ def size(home: Home) -> Finding:
     return note("size", f"{told}; {'; '.join(warnings)}") if warnings else ok("size", told)
 
 
-def backups(home: Home, now_s: float) -> Finding:
+def check_backups(home: Home, now_s: float) -> Finding:
     """How old the newest backup is; what recovery has set aside."""
     times = [path.stat().st_mtime for path in (home.root / "backups").glob("backprop-*.db")]
     aside = sorted(path.name for path in home.root.glob("backprop.db.damaged-*"))

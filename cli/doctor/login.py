@@ -13,7 +13,7 @@ LINGERING: Final = Path("/var/lib/systemd/linger")
 """A file for each user who lingers; loginctl tells of users alone that are logged in."""
 
 
-def terminal(environment: Mapping[str, str], cgroup: str) -> Finding:
+def check_terminal(environment: Mapping[str, str], cgroup: str) -> Finding:
     """Would a worker started here outlive this terminal? `cgroup`: the text of /proc/self/cgroup."""
     if "TMUX" in environment:
         return ok("terminal", "inside tmux: a worker started here stays when you detach")
@@ -45,7 +45,7 @@ class Login:
         return self.kills and listed and self.user not in self.spares
 
 
-def logout(login: Login | None) -> Finding:
+def check_logout(login: Login | None) -> Finding:
     """Do processes started here survive a logout? (logind.conf(5), KillUserProcesses=; loginctl(1), enable-linger)
 
     Sessions of their own do not help: logind kills by cgroup.

@@ -15,7 +15,7 @@ FEW_DESCRIPTORS: Final = 256
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def python(cwd: Path | None, settings: Settings) -> Finding:
+def check_python(cwd: Path | None, settings: Settings) -> Finding:
     """What runs us, and what would run a script. Raises BadCommand."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
@@ -32,7 +32,7 @@ def python(cwd: Path | None, settings: Settings) -> Finding:
     return ok("python", f"{told} {python_of_shell(settings.python, cwd)}")
 
 
-def settings_here(cwd: Path | None, home: Path, config: Path | None) -> tuple[Finding, Settings]:
+def check_settings(cwd: Path | None, home: Path, config: Path | None) -> tuple[Finding, Settings]:
     """The settings that apply here; the defaults where a file is refused. Raises nothing that is expected."""
     from backprop.scheduler.errors import BadConfig
 
@@ -46,7 +46,7 @@ def settings_here(cwd: Path | None, home: Path, config: Path | None) -> tuple[Fi
     ), effective.settings
 
 
-def gpus(kind: str) -> Finding:
+def check_gpus(kind: str) -> Finding:
     """Asks the driver as a worker does: in a helper process, for 10 s at most."""
     from backprop.worker.probes.client import read_once
 
@@ -87,7 +87,7 @@ def deafness_of(pid: int | str) -> Deafness | None:
     return Deafness(inside("SigIgn"), inside("SigBlk"))
 
 
-def signals(ours: Deafness | None, workers: Mapping[str, Deafness | None]) -> Finding:
+def check_signals(ours: Deafness | None, workers: Mapping[str, Deafness | None]) -> Finding:
     """Who hears Ctrl-C, TERM and HUP? A mask is inherited from whatever started the process (`&` in a script,
     nohup, a launcher). Leaders are given a clean one, so only workers can be deaf."""
     for worker, seen in workers.items():
@@ -109,7 +109,7 @@ def signals(ours: Deafness | None, workers: Mapping[str, Deafness | None]) -> Fi
     )
 
 
-def processes() -> Finding:
+def check_processes() -> Finding:
     """Can our own processes be seen and told apart? (proc(5): hidepid, subset)"""
     from backprop.worker.supervisor import process_tree
 
@@ -134,7 +134,7 @@ def processes() -> Finding:
     return ok("processes", "/proc can be read")
 
 
-def descriptors() -> Finding:
+def check_descriptors() -> Finding:
     """Each live segment costs a worker about six."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < FEW_DESCRIPTORS:

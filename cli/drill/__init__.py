@@ -1,1 +1,1 @@
-"""TODO."""
+"""Runs, stops and resumes a script on trial, and says whether it can be chained."""

@@ -27,7 +27,7 @@ class Proof(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class DrillSegment:
     """One segment of a drill. Seconds since its start. `ready_s`: to its first reported step, else to its first line.
 
     `steps`: by what told them: "reported", or a word of its ordinary output ("step", "epoch"), or "bar". `save_s`:
@@ -77,7 +77,7 @@ LOAD_ADVICE: Final = (
 )
 
 
-def judge(parts: Sequence[Part], reason: str, broken: Sequence[str], seconds: float) -> DrillVerdict:
+def judge(parts: Sequence[DrillSegment], reason: str, broken: Sequence[str], seconds: float) -> DrillVerdict:
     """What the segments prove. `reason`: of the run's state now. `broken`: newer checkpoints that are not whole, with
     why. `seconds`: the box of each segment."""
     no = Proof.NOT_CHAINABLE
@@ -108,7 +108,7 @@ def judge(parts: Sequence[Part], reason: str, broken: Sequence[str], seconds: fl
     return _went_on(first, second)
 
 
-def _went_on(first: Part, second: Part) -> DrillVerdict:
+def _went_on(first: DrillSegment, second: DrillSegment) -> DrillVerdict:
     killed = first.killed or second.killed
     advice = (
         ("it had to be killed when asked to stop: see --stop-signal and --grace-seconds",) if killed else ()
@@ -151,7 +151,7 @@ class _Evidence:
         return f"it {how}: {self.told} {self.after} when resumed, and had reached {self.reached} before"
 
 
-def _evidence(first: Part, second: Part) -> list[_Evidence]:
+def _evidence(first: DrillSegment, second: DrillSegment) -> list[_Evidence]:
     """The best first: reported steps, those of checkpoints, numbers in its ordinary output."""
     found: list[_Evidence] = []
     if len(first.saved_steps) and second.saved_steps and second.used_step is not None:

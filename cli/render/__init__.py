@@ -1,1 +1,2 @@
-"""TODO."""
+"""Prints runs, tables, logs and the machine for people, and as JSON, CSV or TensorBoard files for
+programs."""

@@ -16,7 +16,7 @@ from typing import Any, Final, TextIO, cast
 
 from backprop.cli.render.json_views import checkpoint_view, is_terminal, iso, run_view, segment_view
 from backprop.cli.render.terminal_text import safe
-from backprop.scheduler import npm_import as original
+from backprop.scheduler import npm_import
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
@@ -75,12 +75,12 @@ class Exporter:
             for one in metrics.of_runs(self._database, self._ids)
         ]
 
-    def original(self) -> dict[str, Any]:
+    def npm(self) -> dict[str, Any]:
         """As `~/.backprop/experiments.json` of the npm tool."""
         found: dict[str, Any] = {}
         for run in self._runs:
             saved = [one.path for one in queries.checkpoints(self._database, run.id) if one.refused is None]
-            found[run.id] = original.record_of(run, saved[::-1])
+            found[run.id] = npm_import.record_of(run, saved[::-1])
         return found
 
     def tensorboard(self, folder: Path) -> int:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Turns a command line, a sweep or a file of commands into runs, and queues them."""

@@ -1,1 +1,1 @@
-"""Names and keeps the files under the home: `~/.backprop`."""
+"""Lays out `~/.backprop`: the folders of runs, what is written there, and what is refused."""

@@ -23,9 +23,10 @@ from typing import Final
 import msgspec
 
 from backprop.scheduler.home import batch_outcomes, run_folder
-from backprop.scheduler.home.layout import Home, RunRef
+from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile, SpecFile
 from backprop.scheduler.lifecycle import FINAL
+from backprop.scheduler.records import RunRef
 from backprop.scheduler.spec import GroupRules, NewRun, created_s
 
 FORMAT: Final = 1

@@ -13,9 +13,10 @@ from typing import Final
 import msgspec
 
 from backprop.scheduler.home import run_folder
-from backprop.scheduler.home.layout import Home, RunRef
+from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import State
+from backprop.scheduler.records import RunRef
 
 MANY: Final = 100
 """Above this, two syncs per folder take seconds."""

@@ -8,7 +8,7 @@ system. Everything relies on SQLite's locks and on flock, and both are unsound o
 import os
 import stat
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -30,17 +30,6 @@ REMOTE_FILE_SYSTEMS: Final = {
 """`f_type` of statfs(2) for file systems whose locks other machines, or nobody, may not honour."""
 
 ADVICE: Final = "set BACKPROP_HOME to a private directory on a local disk"
-
-
-class RunRef(Protocol):
-    """What locates a run's files."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def batch(self) -> str | None: ...
-    @property
-    def segment(self) -> int: ...
 
 
 class Home(msgspec.Struct, frozen=True):

@@ -12,13 +12,11 @@ from typing import Any
 
 import pytest
 
-from backprop.cli.doctor import database as checks_queue
-from backprop.cli.doctor import home as checks_home
-from backprop.cli.doctor import login as checks_login
-from backprop.cli.doctor import machine
+from backprop.cli.doctor.database import check_clock, check_database, check_leftovers
 from backprop.cli.doctor.finding import Finding, Level
-from backprop.cli.doctor.login import Login
-from backprop.cli.doctor.machine import Deafness
+from backprop.cli.doctor.home import check_disk, check_file_system, check_home, check_locks
+from backprop.cli.doctor.login import Login, check_logout, check_terminal, read_login
+from backprop.cli.doctor.machine import Deafness, check_gpus, check_signals, deafness_of
 from backprop.cli.exit_codes import DOCTOR_FOUND
 from backprop.migrations import runner
 from backprop.scheduler.home import layout
@@ -221,11 +219,11 @@ def test_runs_that_the_database_has_forgotten(bench: Bench) -> None:
 def ask_database(home: Home) -> Finding:
     """What is told of it, having changed nothing."""
     before = seen(home.root)
-    opened = checks_queue.database(home)
-    if opened.database is not None:
-        opened.database.close()
+    finding, opened = check_database(home)
+    if opened is not None:
+        opened.close()
     assert seen(home.root) == before
-    return opened.finding
+    return finding
 
 
 def sql(home: Home, text: str) -> None:
@@ -306,7 +304,7 @@ def test_a_database_that_somebody_holds_does_not_hold_the_doctor(
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", HOLD, str(home.database)], **pipes) as holder:
         assert holder.stdout.readline() == "held\n"
-        told = checks_queue.database(home).finding
+        told, _ = check_database(home)
         assert holder.communicate("")[0] == ""
     assert (told.level, "locked by another process" in told.told) == (Level.BAD, True)
     assert ask_database(home).level is Level.OK
@@ -336,14 +334,14 @@ def test_a_planted_link_inside_is_told(home: Home, tmp_path: Path, name: str) ->
     if place.exists():
         place.rmdir()
     place.symlink_to(tmp_path)
-    told = checks_home.home_itself(home)
+    told = check_home(home)
     assert told.level is Level.BAD
     assert f"{place} is a symbolic link" in told.told
 
 
 def test_something_else_where_the_database_should_be(home: Home) -> None:
     os.mkfifo(home.database, 0o600)
-    assert "no regular file" in checks_home.home_itself(home).told
+    assert "no regular file" in check_home(home).told
 
 
 @pytest.mark.parametrize(
@@ -364,21 +362,21 @@ def test_the_file_system_by_name(
 ) -> None:
     monkeypatch.delenv("BACKPROP_ALLOW_REMOTE_HOME", raising=False)
     monkeypatch.setattr(layout, "file_system_type", lambda _: kind)
-    told = checks_home.file_system(home)
+    told = check_file_system(home)
     assert (told.level, word in told.told) == (level, True), told
 
 
 def test_locks_are_tried_and_leave_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     before = seen(home.root)
-    assert checks_home.locking(home).level is Level.OK
+    assert check_locks(home).level is Level.OK
     assert seen(home.root) == before
     monkeypatch.setattr("fcntl.flock", lambda *_: None)
-    assert "excludes nobody" in checks_home.locking(home).told
+    assert "excludes nobody" in check_locks(home).told
 
 
 def test_too_little_room_is_told(home: Home) -> None:
-    assert checks_home.space(home, 0).level is Level.OK
-    told = checks_home.space(home, 1 << 40)
+    assert check_disk(home, 0).level is Level.OK
+    told = check_disk(home, 1 << 40)
     assert (told.level, "no run starts" in told.told) == (Level.BAD, True)
 
 
@@ -408,8 +406,8 @@ def test_on_a_full_disk(bench: Bench) -> None:
 def test_a_clock_that_was_set_back(database: Database) -> None:
     add_run(database, "r1")
     now_s = time.time()
-    assert "set back" not in checks_queue.clock(database, now_s).told
-    told = checks_queue.clock(database, -3600.0)
+    assert "set back" not in check_clock(database, now_s).told
+    told = check_clock(database, -3600.0)
     assert told.level is Level.NOTE
     assert "3601 s behind" in told.told
 
@@ -417,14 +415,14 @@ def test_a_clock_that_was_set_back(database: Database) -> None:
 def test_young_files_of_a_worker_that_is_starting_are_left_alone(home: Home) -> None:
     path = locks.worker_lock_path(home.locks, "w1")
     path.touch()
-    assert checks_queue.leftovers(home, time.time()).level is Level.OK
+    assert check_leftovers(home, time.time()).level is Level.OK
     old(path)
-    assert checks_queue.leftovers(home, time.time()).level is Level.NOTE
+    assert check_leftovers(home, time.time()).level is Level.NOTE
     held = locks.take(path)
     assert held is not None
     os.mkfifo(wake_path(home.locks, "w1"))
     old(wake_path(home.locks, "w1"))
-    assert checks_queue.leftovers(home, time.time()).level is Level.OK
+    assert check_leftovers(home, time.time()).level is Level.OK
     os.close(held)
 
 
@@ -440,12 +438,12 @@ def test_signals_that_a_process_was_born_deaf_to() -> None:
     child = subprocess.Popen([sys.executable, "-c", DEAF, "/bin/sleep", "600"])
     try:
         wanted = Deafness(frozenset({signal.SIGHUP}), frozenset({signal.SIGTERM}))
-        wait_until(lambda: machine.deafness_of(child.pid) == wanted,
-                   saw=lambda: machine.deafness_of(child.pid))  # fmt: skip
+        wait_until(lambda: deafness_of(child.pid) == wanted,
+                   saw=lambda: deafness_of(child.pid))  # fmt: skip
     finally:
         child.kill()
         child.wait()
-    assert machine.deafness_of(child.pid) is None
+    assert deafness_of(child.pid) is None
 
 
 HEARS = Deafness(frozenset(), frozenset())
@@ -464,7 +462,7 @@ HEARS = Deafness(frozenset(), frozenset())
     ],
 )
 def test_who_hears_what(ours: Deafness | None, worker: Deafness | None, level: Level, word: str) -> None:
-    told = machine.signals(ours, {"w1": worker})
+    told = check_signals(ours, {"w1": worker})
     assert (told.level, word in told.told) == (level, True), told
 
 
@@ -485,7 +483,7 @@ USER_UNIT = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.sc
     ],
 )
 def test_what_a_logout_does(login: Login | None, level: Level, word: str) -> None:
-    told = checks_login.logout(login)
+    told = check_logout(login)
     assert (told.level, word in told.told) == (level, True), told
     assert (level is Level.NOTE) == ("loginctl enable-linger" in (told.advice or ""))
 
@@ -498,15 +496,15 @@ def test_loginctl_is_asked_and_not_waited_for(tmp_path: Path, monkeypatch: pytes
     )
     fake.chmod(0o755)
     monkeypatch.setattr(vendor_tool, "find_tool", lambda _: fake)
-    login = checks_login.read_login(SESSION)
+    login = read_login(SESSION)
     assert login is not None
     assert (login.lingers, login.kills, login.spares) == (True, True, ("root", "ann"))
     fake.write_text("#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n")
-    assert checks_login.read_login(SESSION) is None
+    assert read_login(SESSION) is None
     monkeypatch.setattr(
         vendor_tool, "run_tool", lambda _, deadline_s: ToolResult(None, f"{deadline_s:g}", "")
     )
-    assert checks_login.read_login(SESSION) is None, "it had to be killed"
+    assert read_login(SESSION) is None, "it had to be killed"
 
 
 @pytest.mark.parametrize(
@@ -519,17 +517,17 @@ def test_loginctl_is_asked_and_not_waited_for(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_what_a_worker_would_live_in(environment: dict[str, str], cgroup: str, word: str) -> None:
-    assert word in checks_login.terminal(environment, cgroup).told
+    assert word in check_terminal(environment, cgroup).told
 
 
 def test_gpus_as_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         client, "read_once", lambda _: Reading((), "none", "the driver has not answered for 10 s")
     )
-    told = machine.gpus("auto")
+    told = check_gpus("auto")
     assert (told.level, "has not answered" in told.told) == (Level.BAD, True)
     monkeypatch.undo()
-    assert machine.gpus("none").level is Level.OK
+    assert check_gpus("none").level is Level.OK
 
 
 def test_a_worker_deaf_to_term_few_descriptors_and_a_bad_setting(bench: Bench) -> None:

@@ -15,7 +15,7 @@ from backprop.cli.drill.verdict import (
     BOXES_MIN,
     FINE_SHARE,
     Costs,
-    Part,
+    DrillSegment,
     Proof,
     judge,
     lost_share,
@@ -34,8 +34,10 @@ def steps(*reported: int) -> StepTrace:
     return told
 
 
-FIRST = Part(outcome="timeboxed", reason="timebox reached", saved=2, steps={"reported": steps(1, 90)})
-SECOND = Part(outcome="timeboxed", reason="", used="c", used_step=80, steps={"reported": steps(81, 170)})
+FIRST = DrillSegment(outcome="timeboxed", reason="timebox reached", saved=2, steps={"reported": steps(1, 90)})
+SECOND = DrillSegment(
+    outcome="timeboxed", reason="", used="c", used_step=80, steps={"reported": steps(81, 170)}
+)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ SECOND = Part(outcome="timeboxed", reason="", used="c", used_step=80, steps={"re
         ((replace(FIRST, steps={}), replace(SECOND, steps={}, outcome="completed")), Proof.CHAINABLE, "end"),
     ],
 )
-def test_what_two_segments_prove(parts: tuple[Part, ...], proof: Proof, told: str) -> None:
+def test_what_two_segments_prove(parts: tuple[DrillSegment, ...], proof: Proof, told: str) -> None:
     verdict = judge(parts, "the reason", (), 20)
     assert verdict.proof is proof
     assert told in verdict.why
