@@ -1,4 +1,4 @@
-"""`backprop move RUN…`: another place in the queue."""
+"""`backprop move RUN…`: moves waiting runs within the queue."""
 
 import time
 from collections.abc import Sequence
@@ -38,9 +38,9 @@ def command(
     verbose: bool,
     dry_run: bool,
 ) -> int:
-    """Give waiting RUNs (ids, names, groups) another place in the queue, in the order given, and the priority there.
+    """Move waiting RUNs (ids, names, groups) within the queue, in the order given; they get the priority there.
 
-    It is the place of the next segment: afterwards a run takes turns with the others as before.
+    This positions only the next segment. Afterwards a run takes turns with the others as before.
     """
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import State
@@ -49,7 +49,7 @@ def command(
     from backprop.scheduler.store.writes.ordering import TargetSlot
     from backprop.worker.wakeup import wake_workers
 
-    asked = [
+    positions = [
         (where, other)
         for where, given, other in (
             (TargetSlot.FIRST, first, None),
@@ -59,9 +59,11 @@ def command(
         )
         if given
     ]
-    if len(asked) != 1:
-        raise click.UsageError("say where: one of --first, --last, --before OTHER, --after OTHER", ctx)
-    where, other = asked[0]
+    if len(positions) != 1:
+        raise click.UsageError(
+            "no position given: use one of --first, --last, --before OTHER, --after OTHER", ctx
+        )
+    where, other = positions[0]
     home, database = need_existing()
     states = {State.QUEUED, State.HELD}
     picked = run_selection.pick(ctx, database, runs, selection.NO_FILTERS, states, "moved")
@@ -85,7 +87,7 @@ def command(
 
 
 def _in_order(database: "Database", words: Sequence[str], ids: Sequence[str]) -> list[str]:
-    """As they were given; members of a group as they stand in the queue."""
+    """Return the ids in the order of the words, members of a group in the order of the queue."""
     from backprop.scheduler.store.reads import selection
 
     in_order: dict[str, None] = {}

@@ -31,7 +31,7 @@ from backprop.cli.doctor.machine import (
     check_python,
     check_settings,
     check_signals,
-    deafness_of,
+    signal_masks,
 )
 from backprop.scheduler.errors import HomeRefused
 from backprop.scheduler.home import layout
@@ -98,7 +98,7 @@ def _inside(home: Home) -> list[Finding]:
             guarded("size", lambda: check_size(home)),
             *(guarded(name, check) for name, check in of_database if opened),
             guarded("leftovers", lambda: check_leftovers(home, now_s)),
-            check_signals(deafness_of("self"), {worker: deafness_of(pid) for worker, pid in pids.items()}),
+            check_signals(signal_masks("self"), {worker: signal_masks(pid) for worker, pid in pids.items()}),
             guarded("clock", lambda: check_clock(opened[0] if opened else None, now_s)),
         ]
     finally:

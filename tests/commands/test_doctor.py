@@ -16,7 +16,7 @@ from backprop.cli.doctor.database import check_clock, check_database, check_left
 from backprop.cli.doctor.finding import Finding, Level
 from backprop.cli.doctor.home import check_disk, check_file_system, check_home, check_locks
 from backprop.cli.doctor.login import Login, check_logout, check_terminal, read_login
-from backprop.cli.doctor.machine import Deafness, check_gpus, check_signals, deafness_of
+from backprop.cli.doctor.machine import SignalMasks, check_gpus, check_signals, signal_masks
 from backprop.cli.exit_codes import DOCTOR_FOUND
 from backprop.migrations import runner
 from backprop.scheduler.home import layout
@@ -100,7 +100,7 @@ def test_one_aligned_line_a_check_and_advice_below(bench: Bench) -> None:
         assert line[column - 1] == " ", line
         assert line[column] != " ", line
     advice = [line for line in lines if line.startswith(" ")]
-    assert " " * column + "backprop worker   (in tmux, say)" in advice
+    assert " " * column + "tmux new -d -s backprop 'backprop worker'" in advice
 
 
 def test_looking_changes_nothing(bench: Bench) -> None:
@@ -116,7 +116,7 @@ def test_looking_changes_nothing(bench: Bench) -> None:
     assert "sound" in found["database"]["told"]
     assert "rollback journal" in found["database"]["told"]
     assert found["locks"]["level"] == "ok"
-    assert "none is running, while 1 run wait" in found["workers"]["told"]
+    assert "none is running, but 1 run queued" in found["workers"]["told"]
     assert found["workers"]["level"] == "note"
     assert "nothing is repaired" in bench.backprop("--dry-run", "doctor", "--repair").stderr
     assert seen(bench.home) == before
@@ -140,7 +140,7 @@ def test_a_dead_worker_its_run_and_its_files(bench: Bench) -> None:
     assert len(files) == 2, files
     bench.show(run)  # rolls back what it was killed in the middle of, which the doctor leaves to others
     _, found = doctor(bench)
-    assert "is gone: the next one takes over" in found["segments"]["told"]
+    assert "is gone: the next worker takes over" in found["segments"]["told"]
     assert found["segments"]["advice"] == "backprop worker"
     assert files[0].name in found["leftovers"]["told"]
     told = json.loads(bench.backprop("doctor", "--json", "--repair").stdout)
@@ -210,7 +210,7 @@ def test_runs_that_the_database_has_forgotten(bench: Bench) -> None:
     (bench.home / "backprop.db").unlink()
     code, found = doctor(bench)
     assert code == DOCTOR_FOUND
-    assert "is gone" in found["database"]["told"]
+    assert "is missing" in found["database"]["told"]
     assert "2 runs" in found["database"]["told"]
     assert doctor(bench, "--repair")[0] == 0
     assert {one["id"] for one in bench.runs()} == set(runs)
@@ -248,10 +248,10 @@ def test_a_wal_database_is_dangerous_on_some_engines_only(
 @pytest.mark.parametrize(
     ("content", "level", "word"),
     [
-        ("PRAGMA application_id = 7; CREATE TABLE notes (text)", Level.BAD, "some other program's"),
+        ("PRAGMA application_id = 7; CREATE TABLE notes (text)", Level.BAD, "of another program"),
         (f"PRAGMA application_id = {runner.APPLICATION_ID}; PRAGMA user_version = {runner.LATEST + 1}",
          Level.BAD, "knows up to"),
-        (b"", Level.NOTE, "brings it up to date"),
+        (b"", Level.NOTE, "upgrades it"),
         (b"SQLite form", Level.BAD, "damaged"),
         (b"\0" * 5000, Level.BAD, "damaged"),
     ],
@@ -319,7 +319,7 @@ def test_homes_that_are_refused(bench: Bench, tmp_path: Path) -> None:
     _, found = doctor(bench, env={"BACKPROP_HOME": "relative"})
     assert "not an absolute path" in found["home"]["told"]
     _, found = doctor(bench, env={"BACKPROP_HOME": str(tmp_path / "no" / "home")})
-    assert found["file system"]["told"] == "cannot be told"
+    assert found["file system"]["told"] == "unknown"
     bench.home.mkdir()
     bench.home.chmod(0o777)
     told = bench.backprop("doctor", "--repair")
@@ -341,7 +341,7 @@ def test_a_planted_link_inside_is_told(home: Home, tmp_path: Path, name: str) ->
 
 def test_something_else_where_the_database_should_be(home: Home) -> None:
     os.mkfifo(home.database, 0o600)
-    assert "no regular file" in check_home(home).told
+    assert "not a regular file" in check_home(home).told
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_something_else_where_the_database_should_be(home: Home) -> None:
         (0x01021994, Level.NOTE, "tmpfs"),
         (0x794C7630, Level.NOTE, "overlayfs"),
         (0x1234, Level.OK, "0x1234"),
-        (0, Level.OK, "cannot be told"),
+        (0, Level.OK, "unknown"),
     ],
 )
 def test_the_file_system_by_name(
@@ -371,7 +371,7 @@ def test_locks_are_tried_and_leave_nothing(home: Home, monkeypatch: pytest.Monke
     assert check_locks(home).level is Level.OK
     assert seen(home.root) == before
     monkeypatch.setattr("fcntl.flock", lambda *_: None)
-    assert "excludes nobody" in check_locks(home).told
+    assert "no effect" in check_locks(home).told
 
 
 def test_too_little_room_is_told(home: Home) -> None:
@@ -437,31 +437,38 @@ os.execv(sys.argv[1], sys.argv[1:])
 def test_signals_that_a_process_was_born_deaf_to() -> None:
     child = subprocess.Popen([sys.executable, "-c", DEAF, "/bin/sleep", "600"])
     try:
-        wanted = Deafness(frozenset({signal.SIGHUP}), frozenset({signal.SIGTERM}))
-        wait_until(lambda: deafness_of(child.pid) == wanted,
-                   saw=lambda: deafness_of(child.pid))  # fmt: skip
+        wanted = SignalMasks(frozenset({signal.SIGHUP}), frozenset({signal.SIGTERM}))
+        wait_until(lambda: signal_masks(child.pid) == wanted,
+                   saw=lambda: signal_masks(child.pid))  # fmt: skip
     finally:
         child.kill()
         child.wait()
-    assert deafness_of(child.pid) is None
+    assert signal_masks(child.pid) is None
 
 
-HEARS = Deafness(frozenset(), frozenset())
+HEARS = SignalMasks(frozenset(), frozenset())
 
 
 @pytest.mark.parametrize(
     ("ours", "worker", "level", "word"),
     [
-        (HEARS, HEARS, Level.OK, "are heard"),
-        (Deafness(frozenset({signal.SIGHUP}), frozenset()), None, Level.OK, "nohup"),
-        (Deafness(frozenset({signal.SIGINT}), frozenset()), HEARS, Level.OK, "INT ignored here"),
-        (Deafness(frozenset(), frozenset({signal.SIGTERM})), HEARS, Level.NOTE, "TERM blocked here"),
-        (HEARS, Deafness(frozenset({signal.SIGHUP}), frozenset()), Level.OK, "are heard"),
-        (HEARS, Deafness(frozenset(), frozenset({signal.SIGINT})), Level.BAD, "worker w1 is deaf to INT"),
+        (HEARS, HEARS, Level.OK, "signals are received"),
+        (SignalMasks(frozenset({signal.SIGHUP}), frozenset()), None, Level.OK, "nohup"),
+        (SignalMasks(frozenset({signal.SIGINT}), frozenset()), HEARS, Level.OK, "SIGINT ignored here"),
+        (SignalMasks(frozenset(), frozenset({signal.SIGTERM})), HEARS, Level.NOTE, "SIGTERM blocked here"),
+        (HEARS, SignalMasks(frozenset({signal.SIGHUP}), frozenset()), Level.OK, "are received"),
+        (
+            HEARS,
+            SignalMasks(frozenset(), frozenset({signal.SIGINT})),
+            Level.BAD,
+            "worker w1 ignores SIGINT (inherited from its parent)",
+        ),
         (None, HEARS, Level.NOTE, "cannot be read"),
     ],
 )
-def test_who_hears_what(ours: Deafness | None, worker: Deafness | None, level: Level, word: str) -> None:
+def test_who_hears_what(
+    ours: SignalMasks | None, worker: SignalMasks | None, level: Level, word: str
+) -> None:
     told = check_signals(ours, {"w1": worker})
     assert (told.level, word in told.told) == (level, True), told
 
@@ -473,12 +480,16 @@ USER_UNIT = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.sc
 @pytest.mark.parametrize(
     ("login", "level", "word"),
     [
-        (None, Level.OK, "does not answer"),
-        (Login("ann", lingers=False, kills=False, cgroup=SESSION), Level.OK, "survives it"),
+        (None, Level.OK, "kills nothing"),
+        (Login("ann", lingers=False, kills=False, cgroup=SESSION), Level.OK, "survive a logout"),
         (Login("ann", lingers=True, kills=True, cgroup=SESSION), Level.NOTE, "kills workers and runs"),
-        (Login("root", lingers=False, kills=True, spares=("root",), cgroup=SESSION), Level.OK, "survives"),
-        (Login("ann", lingers=False, kills=True, kills_only=("bob",), cgroup=SESSION), Level.OK, "survives"),
-        (Login("ann", lingers=False, kills=False, cgroup=USER_UNIT), Level.NOTE, "ends with the last logout"),
+        (Login("root", lingers=False, kills=True, spares=("root",), cgroup=SESSION), Level.OK, "survive"),
+        (Login("ann", lingers=False, kills=True, kills_only=("bob",), cgroup=SESSION), Level.OK, "survive"),
+        (
+            Login("ann", lingers=False, kills=False, cgroup=USER_UNIT),
+            Level.NOTE,
+            "ends with your last logout",
+        ),
         (Login("ann", lingers=True, kills=True, cgroup=USER_UNIT), Level.OK, "lingers"),
     ],
 )
@@ -513,7 +524,7 @@ def test_loginctl_is_asked_and_not_waited_for(tmp_path: Path, monkeypatch: pytes
         ({"TMUX": "x"}, SESSION, "tmux"),
         ({"STY": "x"}, SESSION, "screen"),
         ({}, "0::/system.slice/backprop.service\n", "unit backprop.service"),
-        ({"TERM": "xterm", "INVOCATION_ID": "x"}, USER_UNIT, "neither"),
+        ({"TERM": "xterm", "INVOCATION_ID": "x"}, USER_UNIT, "not in tmux"),
     ],
 )
 def test_what_a_worker_would_live_in(environment: dict[str, str], cgroup: str, word: str) -> None:
@@ -549,7 +560,7 @@ def test_a_worker_deaf_to_term_few_descriptors_and_a_bad_setting(bench: Bench) -
         worker.wait()
     found = {one["name"]: one for one in json.loads(done.stdout)["findings"]}
     assert done.returncode == DOCTOR_FOUND
-    assert "is deaf to TERM" in found["signals"]["told"]
+    assert "ignores SIGTERM" in found["signals"]["told"]
     assert found["descriptors"]["level"] == "note"
     assert "maxParallel" in found["settings"]["told"]
     assert found["settings"]["level"] == "bad"
@@ -562,7 +573,7 @@ def test_from_a_directory_that_is_gone(bench: Bench) -> None:
     done = subprocess.run(["sh", str(script)], env=bench.environment, cwd=bench.project, capture_output=True,
                           text=True, check=False)  # fmt: skip
     assert done.returncode == DOCTOR_FOUND, done
-    assert "the current directory is gone" in done.stdout
+    assert "the current directory no longer exists" in done.stdout
 
 
 def test_what_is_told_cannot_steer_a_terminal(bench: Bench, tmp_path: Path) -> None:

@@ -210,11 +210,13 @@ def test_list_filters_sorts_and_counts(bench: Bench) -> None:
     found = json.loads(bench.backprop("list", "--json", "--state", "held", "--reverse").stdout)
     assert [one["id"] for one in found] == ["r1", "r2"]
     more = bench.backprop("list", "-n", "1", "--state", "held")
-    assert more.stderr == "… and 1 more; all of them with -n 0\n"
+    assert more.stderr == "… and 1 more; show all with -n 0\n"
     none = bench.backprop("list", "--state", "failed")
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "no run matches\n")
-    assert "no is no state; the states are queued, running" in refused(bench, 2, "list", "--state", "held,no")
-    assert "soon is no time" in refused(bench, 2, "list", "--since", "soon")
+    assert "unknown state no; use one or more of queued, running" in refused(
+        bench, 2, "list", "--state", "held,no"
+    )
+    assert "soon is not a time" in refused(bench, 2, "list", "--since", "soon")
 
 
 @pytest.mark.parametrize("columns", [80, 200])
@@ -250,7 +252,7 @@ def test_filters_alone_say_first_how_many(bench: Bench) -> None:
     assert again.stdout.splitlines()[0] == "queued 10 runs again"
     spec = json.loads(str(bench.column(bench_id(bench, "train-12"), "spec")))
     assert spec["timebox_s"] == 180
-    assert "which runs? Give RUN" in refused(bench, 2, "stop")
+    assert "no runs given: name one" in refused(bench, 2, "stop")
 
 
 def bench_id(bench: Bench, name: str) -> str:
