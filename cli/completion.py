@@ -1,5 +1,4 @@
-"""What a shell offers after Tab: runs by id and name, and groups. Silent on any trouble, and never the one to create or
-change anything."""
+"""Completes runs by id and name, groups and files for a shell. Silent on any error, and creates or changes nothing."""
 
 import contextlib
 from typing import TYPE_CHECKING, Final
@@ -13,18 +12,23 @@ NEWEST: Final = 200
 
 
 def complete_runs(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
-    """Ids, names and groups that begin so, of the newest runs."""
+    """Return ids, names and groups that begin with `incomplete`, of the newest runs."""
     from click.shell_completion import CompletionItem
 
     items: dict[str, CompletionItem] = {}
     for run_id, name, state, group in _newest():
-        for text, told in ((run_id, f"{name}, {state}"), (name, f"{run_id}, {state}"), (group, "group")):
+        for text, description in (
+            (run_id, f"{name}, {state}"),
+            (name, f"{run_id}, {state}"),
+            (group, "group"),
+        ):
             if text is not None and text.startswith(incomplete):
-                items.setdefault(text, CompletionItem(text, help=told))
+                items.setdefault(text, CompletionItem(text, help=description))
     return list(items.values())
 
 
 def complete_groups(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """Return groups that begin with `incomplete`, of the newest runs."""
     from click.shell_completion import CompletionItem
 
     groups = dict.fromkeys(group for *_, group in _newest() if group is not None)
@@ -32,7 +36,7 @@ def complete_groups(_ctx: click.Context, _param: click.Parameter, incomplete: st
 
 
 def complete_parents(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
-    """As `complete_runs`, of what stands behind the last comma."""
+    """As `complete_runs`, for the part after the last comma."""
     from click.shell_completion import CompletionItem
 
     before, comma, last = incomplete.rpartition(",")
@@ -43,18 +47,18 @@ def complete_parents(_ctx: click.Context, _param: click.Parameter, incomplete: s
 
 
 def complete_files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
-    """Has the shell offer its own file names."""
+    """Return a request to the shell to complete file names itself."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="file")]
 
 
 def _newest() -> list[tuple[str, str, str, str | None]]:
-    """(id, name, state, group)."""
+    """Return (id, name, state, group) of the newest runs; nothing on any error."""
     from backprop.cli.context import open_existing
     from backprop.scheduler.store.reads import selection
 
-    # Whatever is wrong, a half-typed line is not the place to say so.
+    # A half-typed line is not the place to report an error.
     with contextlib.suppress(Exception):
         _, database = open_existing()
         if database is not None:

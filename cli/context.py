@@ -12,7 +12,7 @@ NO_WORKER: Final = "no worker is running. Start one: tmux new -d 'backprop worke
 
 
 def open_home() -> "tuple[Home, Database]":
-    """The home, created if need be, and its database. Raises HomeRefused, DatabaseRefused, DatabaseBusy."""
+    """Return the home, created if needed, and its database. Raises HomeRefused, DatabaseRefused, DatabaseBusy."""
     from backprop.scheduler.store.connection import open_database
 
     home = layout.ensure(layout.locate())
@@ -20,7 +20,7 @@ def open_home() -> "tuple[Home, Database]":
 
 
 def open_existing() -> "tuple[Home, Database | None]":
-    """As `open_home`, but creates nothing: None where nothing was ever queued."""
+    """As `open_home`, but create nothing: the database is None where nothing was ever queued."""
     from backprop.scheduler.store.connection import open_database
 
     home = layout.locate()
@@ -30,10 +30,10 @@ def open_existing() -> "tuple[Home, Database | None]":
 
 
 def need_existing() -> "tuple[Home, Database]":
-    """As `open_existing`; raises UnknownRun where nothing was ever queued."""
+    """As `open_existing`, but raise UnknownRun where nothing was ever queued."""
     from backprop.scheduler.errors import UnknownRun
 
     home, database = open_existing()
     if database is None:
-        raise UnknownRun(f"nothing has been queued in {home.root} yet; begin with: backprop run SCRIPT")
+        raise UnknownRun(f"nothing has been queued in {home.root} yet; start with: backprop run SCRIPT")
     return home, database

@@ -1,7 +1,7 @@
 """The `backprop` command group: loads one command's module, runs it, turns refusals into one line and a code.
 
 Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcomes of a followed run
-(`cli/outcome.py`), 24 the doctor found something bad, 25 a drill did, 130 interrupted. A bug keeps its traceback and
+(`cli/exit_codes.py`), 24 the doctor found something bad, 25 a drill did, 130 interrupted. A bug keeps its traceback and
 exits 1.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
+from backprop.cli.exit_codes import INTERRUPTED
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.errors import BackpropError, DatabaseBusy
 
@@ -25,43 +26,42 @@ COMMANDS: Final = {
     "run": "Queue a training run.",
     "worker": "Start queued runs, one segment after another.",
     "list": "List runs, newest first.",
-    "status": "Show host, GPUs, workers and queue, or one run.",
+    "status": "Show the machine, the workers and the queue, or one run.",
     "show": "Show one run: segments, checkpoints, reason.",
-    "why": "Say why a run is waiting, rule by rule.",
+    "why": "Explain why a run is waiting, rule by rule.",
     "logs": "Print a run's output.",
     "stop": "Stop runs; they keep their checkpoints.",
     "resume": "Queue runs again, from their last checkpoints.",
-    "hold": "Keep queued runs from being started.",
-    "release": "Let held runs be started again.",
-    "move": "Give waiting runs another place in the queue.",
-    "edit": "Change a waiting run's specification in an editor.",
-    "drain": "Let no worker start anything; what runs goes on.",
-    "undrain": "Let workers start runs again.",
+    "hold": "Hold queued runs.",
+    "release": "Release held runs.",
+    "move": "Move waiting runs within the queue.",
+    "edit": "Change a waiting run in an editor.",
+    "drain": "Stop starting new runs; running ones continue.",
+    "undrain": "Start runs again after a drain.",
     "config": "Show the effective settings and their sources.",
     "doctor": "Check this installation and explain what is wrong.",
-    "drill": "Run, stop and resume a script: can it be chained?",
-    "groups": "Show groups, their rules and rankings.",
-    "rm": "Remove runs and what is kept of them.",
-    "prune": "Remove runs that ended long ago, or compress their logs.",
+    "drill": "Test that a script saves and resumes (about a minute).",
+    "groups": "Show the progress, rules and rankings of groups.",
+    "rm": "Delete runs and their logs (never your checkpoints).",
+    "prune": "Delete runs that ended long ago, or compress their logs.",
     "export": "Write runs, segments and metrics for other programs.",
     "completion": "Print a completion script for bash, zsh or fish.",
-    "import": "Bring in experiments.json of the npm tool.",
+    "import": "Import runs from the npm version.",
 }
 MODULES: Final = {"import": "import_"}
-"""Of commands whose name Python keeps for itself."""
+"""Modules of commands whose name is a keyword of Python."""
 EPILOG: Final = """\b
 Start here:
-  backprop run train.py -m 10 -- --lr 3e-4     queue it, ten minutes a segment
+  backprop run train.py -m 10 -- --lr 3e-4     queue it, ten minutes per segment
   backprop worker                              run what is queued (in tmux)
-  backprop list                                see how far everything is
+  backprop list                                see progress
 """
-INTERRUPTED: Final = 130
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-"""Of an OSError without a path: an output that is redirected to a full disk."""
+"""In an OSError without a path: the output is redirected to a full disk."""
 
 
 class LazyGroup(click.Group):
-    """Knows its commands by name and one line; imports the module of the one that is called."""
+    """Lists its commands by name and one line, and imports only the module of the command that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"backprop.cli.commands.{MODULES.get(cmd_name, cmd_name)}")
         command = module.command
         if not isinstance(command, click.Command):
-            raise TypeError(f"{module.__name__}.command is no click command")
+            raise TypeError(f"{module.__name__}.command is not a click command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -80,13 +80,13 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
-        """Click would import every command's module for its help."""
+        """Complete without importing every command's module for its help, as Click would."""
         from click.shell_completion import CompletionItem
 
-        named = [
-            CompletionItem(name, help=told) for name, told in COMMANDS.items() if name.startswith(incomplete)
+        matches = [
+            CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)
         ]
-        return named + click.Command.shell_complete(self, ctx, incomplete)
+        return matches + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -110,39 +110,39 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="backprop-scheduler", prog_name="backprop")
 @click.pass_context
 def backprop(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool) -> None:
-    """Queue training runs; let a worker run them in timeboxed segments that resume from their checkpoints."""
+    """Run your training queue overnight: timeboxed, checkpointed, resumed automatically."""
     ctx.obj = {"config": config, "verbose": verbose, "dry_run": dry_run}
 
 
 def main() -> None:
-    """Entry point of the installed command."""
+    """Run the command line of this process and exit."""
     _open_streams()
     _leave(run_command(sys.argv[1:]))
 
 
 def _open_streams() -> None:
-    """A standard stream that the shell has closed (`>&-`) takes what is written and gives nothing. Left closed, its
-    number would go to the next file that is opened."""
+    """Open standard streams that the shell has closed (`>&-`) on /dev/null. Left closed, their numbers would go to the
+    next files that are opened."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - for the rest of our life
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - open until the process ends
 
 
 def _leave(code: int) -> NoReturn:
-    """Exit without taking the interpreter apart, object by object: 15 ms, a fifth of what `run` takes. What has to be
-    closed has been by now. Not under a debugger or profiler, which have something left to do."""
+    """Exit without the interpreter's teardown, which takes 15 ms, a fifth of `run`. All that has to be closed is closed
+    by now. Under a debugger or profiler, exit in the ordinary way."""
     watched = sys.gettrace() is not None or sys.getprofile() is not None
     if not watched and threading.active_count() == 1:
-        with suppress(OSError, ValueError):  # ValueError: closed since
+        with suppress(OSError, ValueError):  # ValueError: the stream was closed
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-    # An output that cannot be written: Python says so, and exits 120.
+    # When an output cannot be written, Python reports it and exits 120.
     sys.exit(code)
 
 
 def run_command(args: list[str]) -> int:
-    """Run one command line; its exit code."""
+    """Run one command line; return its exit code."""
     try:
         code = backprop.main(args=args or ["--help"], prog_name="backprop", standalone_mode=False)
     except click.UsageError as error:
@@ -160,7 +160,7 @@ def run_command(args: list[str]) -> int:
             f"cannot write: {error.strerror}; free some space and try again", DatabaseBusy.exit_code
         )
     except SystemExit:
-        # Click's answer when the reader of our output has gone (`| head`). That is no failure.
+        # Click exits when the reader of the output is gone (`| head`). That is not a failure.
         return 0
     return code if isinstance(code, int) else 0
 

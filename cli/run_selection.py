@@ -1,7 +1,7 @@
-"""Which runs a command is about: RUN… (ids, names, beginnings of ids, groups) and filters, the same for every verb.
+"""Selects the runs that a command applies to: RUN… (ids, names, beginnings of ids, groups) and filters.
 
-With filters or groups a verb says first how many runs it is about, and then which: nobody is asked anything, so that
-it works in scripts; `--dry-run` shows it beforehand.
+With filters or groups a command first prints how many runs it changed, then which. It never asks for confirmation, so
+that it works in scripts; `--dry-run` shows the selection beforehand.
 """
 
 import time
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 SHOWN: Final = 20
-"""Lines after the count; all of them with --verbose."""
+"""Lines printed after the count; --verbose prints all."""
 STATES: Final = tuple(state.value for state in State)
 
 
 def filter_options(command: F) -> F:
-    """--state, --name, --group, --since."""
+    """Add --state, --name, --group and --since."""
     for option in (
         click.option("--since", metavar="TIME",
                      help="Queued since then: 2h (ago; w, d, h, m, s), 22:00, 2026-11-20, 2026-11-20T22:00."),
         click.option("--group", metavar="NAME", shell_complete=complete_groups, help="Members of this group."),
-        click.option("--name", metavar="GLOB", help="With such a name: * ? [abc] as in a shell, in quotes."),
+        click.option("--name", metavar="GLOB", help="Name matches this pattern: * ? [abc] as in a shell, in quotes."),
         click.option("--state", metavar="S,…", shell_complete=_complete_states,
                      help=f"In one of these states: {', '.join(STATES)}."),
     ):  # fmt: skip
@@ -43,13 +43,13 @@ def filter_options(command: F) -> F:
 
 
 def run_arguments(command: F) -> F:
-    """RUN… and the filters."""
+    """Add RUN… and the filters."""
     argument = click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=complete_runs)
     return argument(filter_options(command))
 
 
 def filters_of(values: Mapping[str, Any]) -> "Filters":
-    """The filters among a command's parameters. Raises click.BadParameter."""
+    """Return the filters among a command's parameters. Raises click.BadParameter."""
     from backprop.scheduler.store.reads.selection import Filters
 
     since = values["since"]
@@ -63,8 +63,8 @@ def filters_of(values: Mapping[str, Any]) -> "Filters":
 
 @dataclass(frozen=True)
 class Selection:
-    """`able`: those the verb applies to. `refused`: named one by one, but their state does not allow it. `bulk`: a
-    group or a filter chose them, so that a count comes first."""
+    """`able`: runs the command applies to. `refused`: runs that were named themselves, but whose state does not allow
+    it. `bulk`: a group or a filter selected some, so a count is printed first."""
 
     able: "list[Chosen]"
     refused: "list[Chosen]"
@@ -80,50 +80,53 @@ def pick(
     done: str,
     named: Collection[State] | None = None,
 ) -> Selection:
-    """The runs a verb is about. `states`: those it applies to; runs in others are passed over, but refused when they
-    were named themselves. `named`: the states it applies to in those, if others. `done`: the verb as in "can be
-    stopped".
+    """Return the runs that a command applies to.
 
-    Raises UnknownRun when that is none, AmbiguousRun, click.UsageError when neither runs nor filters are given.
+    `states`: the states it applies to. A run in another state is skipped, or refused if it was named itself. `named`:
+    the states for runs that were named themselves, where they differ. `done`: the verb as in "can be stopped".
+
+    Raises UnknownRun when no run is left, AmbiguousRun, and click.UsageError when neither runs nor filters are given.
     """
     from backprop.scheduler.errors import UnknownRun
     from backprop.scheduler.store.reads import selection
 
     if not words and not filters.given:
-        raise click.UsageError("which runs? Give RUN (an id, a name or a group) or a filter", ctx)
-    found = selection.choose(database, words, filters)
-    if not found:
-        raise UnknownRun(f"no run matches {_told(words, filters)}; see: backprop list")
+        raise click.UsageError(
+            "no runs given: name one (id, name or group) or use a filter such as --state failed", ctx
+        )
+    matches = selection.choose(database, words, filters)
+    if not matches:
+        raise UnknownRun(f"no run matches {_described(words, filters)}; see: backprop list")
     named = states if named is None else named
-    able = [one for one in found if one.state in (named if one.named else states)]
-    refused = [one for one in found if one.named and one.state not in named]
+    able = [run for run in matches if run.state in (named if run.named else states)]
+    refused = [run for run in matches if run.named and run.state not in named]
     if not able and not refused:
         counts = ", ".join(
-            f"{count} {state}" for state in STATES if (count := sum(one.state == state for one in found))
+            f"{count} {state}" for state in STATES if (count := sum(run.state == state for run in matches))
         )
-        raise UnknownRun(f"no run that matches {_told(words, filters)} can be {done}: {counts}")
-    return Selection(able, refused, filters.given or any(not one.named for one in found))
+        raise UnknownRun(f"no run that matches {_described(words, filters)} can be {done}: {counts}")
+    return Selection(able, refused, filters.given or any(not run.named for run in matches))
 
 
 def report(
     done: "Sequence[Chosen]", head: str, line: "Callable[[Chosen], str]", *, bulk: bool, every: bool = False
 ) -> None:
-    """Say what was done: with `bulk` the count first, and after twenty lines how many more, unless `every`."""
+    """Print what was done, one `line` per run. `bulk`: print `head` first, and at most `SHOWN` lines unless `every`."""
     if bulk:
         click.echo(head)
     shown = done if every or not bulk else done[:SHOWN]
-    for one in shown:
-        click.echo(f"{'  ' if bulk else ''}{line(one)}")
+    for run in shown:
+        click.echo(f"{'  ' if bulk else ''}{line(run)}")
     if len(done) > len(shown):
         click.echo(f"  … and {len(done) - len(shown)} more")
 
 
 def rehearse(picked: Selection, verb: str, why: str, code: int) -> int:
-    """`--dry-run`: all that would be done, one line a run, and what would be refused; the exit code."""
+    """Print what a command would do and would refuse, one line per run; return the exit code."""
     report(
         picked.able,
         f"would {verb} {counted(len(picked.able))}",
-        lambda one: f"would {verb} {who(one)}, {one.state}",
+        lambda run: f"would {verb} {who(run)}, {run.state}",
         bulk=picked.bulk,
         every=True,
     )
@@ -131,32 +134,32 @@ def rehearse(picked: Selection, verb: str, why: str, code: int) -> int:
 
 
 def refuse(refused: "Sequence[Chosen]", why: str, code: int) -> int:
-    """Say which runs were not touched; the exit code, 0 when there is none."""
-    for one in refused:
-        click.echo(f"backprop: run {one.id} is {one.state}; {why}", err=True)
+    """Print which runs were left unchanged; return the exit code, 0 when there is none."""
+    for run in refused:
+        click.echo(f"backprop: run {run.id} is {run.state}; {why}", err=True)
     return code if refused else 0
 
 
 def counted(count: int) -> str:
+    """Return "1 run" or "2 runs"."""
     return f"{count} run{'' if count == 1 else 's'}"
 
 
-def who(one: "Chosen") -> str:
-    return f"{safe(one.name)} ({one.id})"
+def who(run: "Chosen") -> str:
+    """Return "name (id)"."""
+    return f"{safe(run.name)} ({run.id})"
 
 
 def _states(text: str) -> tuple[State, ...]:
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
-    wrong = [name for name in names if name not in STATES]
-    if wrong or not names:
-        raise click.BadParameter(
-            f"{', '.join(wrong) or 'nothing'} is no state; the states are {', '.join(STATES)}",
-            param_hint="--state",
-        )
+    unknown = [name for name in names if name not in STATES]
+    if unknown or not names:
+        named = f"unknown state {', '.join(unknown)}" if unknown else "no state given"
+        raise click.BadParameter(f"{named}; use one or more of {', '.join(STATES)}", param_hint="--state")
     return tuple(State(name) for name in dict.fromkeys(names))
 
 
-def _told(words: Sequence[str], filters: "Filters") -> str:
+def _described(words: Sequence[str], filters: "Filters") -> str:
     given = [
         *words,
         *([f"--state {','.join(filters.states)}"] if filters.states else []),

@@ -1,13 +1,13 @@
-"""`backprop completion SHELL`: what a shell needs to complete commands, options, runs and groups."""
+"""`backprop completion SHELL`: prints what a shell needs to complete commands, options, runs and groups."""
 
 from typing import Final
 
 import click
 
 VARIABLE: Final = "_BACKPROP_COMPLETE"
-"""By click's rule for the program's name; it asks the program itself, so that the script never grows old."""
+"""By click's rule for the program's name. The script asks the program itself, so it never becomes outdated."""
 EPILOG: Final = """\b
-Put one of these where your shell starts:
+Add one of these to your shell's startup file:
   bash   eval "$(backprop completion bash)"          in ~/.bashrc
   zsh    eval "$(backprop completion zsh)"           in ~/.zshrc, after compinit
   fish   backprop completion fish | source           in ~/.config/fish/config.fish
@@ -24,7 +24,7 @@ def command(shell: str) -> None:
 
     kind = get_completion_class(shell)
     if kind is None:
-        raise click.UsageError(f"nothing is known about completion in {shell}")
-    # Not `source()`: for bash that first asks the bash on PATH for its version, and talks if there is none.
-    made = kind(backprop, {}, "backprop", VARIABLE)
-    click.echo(made.source_template % made.source_vars())
+        raise click.UsageError(f"completion for {shell} is not supported")
+    # Not `source()`: for bash it first asks the bash on PATH for its version, and prints a warning if there is none.
+    completion = kind(backprop, {}, "backprop", VARIABLE)
+    click.echo(completion.source_template % completion.source_vars())

@@ -1,4 +1,4 @@
-"""`backprop doctor`: is this installation sound? With `--repair`, what recovery can do by itself is done."""
+"""`backprop doctor`: checks this installation; with `--repair`, first repairs what recovery can repair alone."""
 
 import contextlib
 import time
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backprop.cli.doctor.finding import Finding
 
 EPILOG = """\b
-Each line is ok, note (worth knowing) or BAD; what to do stands below it.
+Each line is ok, note (worth knowing) or BAD, with what to do below it.
 Exit codes: 0 nothing is bad, 24 something is.
 """
 
@@ -24,7 +24,7 @@ Exit codes: 0 nothing is bad, 24 something is.
 @click.option(
     "--repair",
     is_flag=True,
-    help="First repair what needs no decision. Nothing is deleted but locks of the dead.",
+    help="First repair what needs no decision. Deletes nothing but lock files of dead workers.",
 )
 @global_options
 @click.pass_context
@@ -51,21 +51,29 @@ def command(
     elif repair:
         _repair(say)
     findings = examine(given.config)
-    sound = all(one.level is not Level.BAD for one in findings)
+    sound = all(finding.level is not Level.BAD for finding in findings)
     if as_json:
-        told = [
-            {"name": one.name, "level": one.level.value, "told": one.told, "advice": one.advice}
-            for one in findings
+        views = [
+            {
+                "name": finding.name,
+                "level": finding.level.value,
+                "told": finding.told,
+                "advice": finding.advice,
+            }
+            for finding in findings
         ]
-        print_json({"sound": sound, "repaired": done, "findings": told})
+        print_json({"sound": sound, "repaired": done, "findings": views})
     else:
         _print(findings)
     return 0 if sound else DOCTOR_FOUND
 
 
 def _repair(say: Callable[[str], None]) -> None:
-    """Close the home, make the database sound and complete, strike off the dead. Workers may be alive meanwhile: the
-    database is set aside under recovery's lock, and a live worker notices that and goes on with the new one."""
+    """Close the home to others, make the database sound and complete, and strike off dead workers.
+
+    Workers may be alive meanwhile: the database is set aside under recovery's lock, and a live worker notices that and
+    continues with the new one.
+    """
     from backprop.scheduler.errors import BackpropError
     from backprop.worker import takeover
     from backprop.worker.maintenance import recovery
@@ -89,7 +97,7 @@ def _repair(say: Callable[[str], None]) -> None:
         for path in takeover.leftovers(home, time.time()):
             with contextlib.suppress(OSError):
                 path.unlink()
-                say(f"removed {path}, of a dead worker")
+                say(f"removed {path} of a dead worker")
     except BackpropError as error:
         say(f"not repaired: {error}")
     except OSError as error:
@@ -100,9 +108,9 @@ def _print(findings: "list[Finding]") -> None:
     from backprop.cli.doctor.finding import Level
     from backprop.cli.render.terminal_text import safe
 
-    width = max(len(one.name) for one in findings)
-    for one in findings:
-        level = "BAD" if one.level is Level.BAD else one.level.value
-        click.echo(f"{level:<4}  {one.name:<{width}}  {safe(one.told)}")
-        if one.advice is not None:
-            click.echo(f"{'':<{width + 8}}{safe(one.advice)}")
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        level = "BAD" if finding.level is Level.BAD else finding.level.value
+        click.echo(f"{level:<4}  {finding.name:<{width}}  {safe(finding.told)}")
+        if finding.advice is not None:
+            click.echo(f"{'':<{width + 8}}{safe(finding.advice)}")

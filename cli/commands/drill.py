@@ -1,4 +1,4 @@
-"""`backprop drill SCRIPT`: run, stop, resume; say whether it can be chained, and what a restart costs."""
+"""`backprop drill SCRIPT`: tests that a script saves and resumes, and measures what a restart costs."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -7,23 +7,23 @@ import click
 from backprop.cli import options
 from backprop.cli.commands.run import SplitAtDashes
 from backprop.cli.completion import complete_files
-from backprop.cli.exit_codes import DRILL_FAILED
+from backprop.cli.exit_codes import DRILL_FAILED, INTERRUPTED
 from backprop.cli.global_options import global_options, globals_of
-from backprop.cli.main import INTERRUPTED
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
+    from backprop.cli.drill.costs import Costs
     from backprop.cli.drill.rehearsal import Rehearsal
-    from backprop.cli.drill.verdict import Costs, DrillVerdict
+    from backprop.cli.drill.verdict import DrillVerdict
 
 EPILOG: Final = """\b
 Examples:
-  backprop drill train.py -- --out /tmp/drill     its own arguments keep its outputs apart
+  backprop drill train.py -- --out /tmp/drill     with outputs of its own
   backprop drill --seconds 60 train.py            for a script that starts slowly or saves seldom
 
-It takes two segments and writes where it always writes. Nothing is queued.
-Exit codes: 0 it can be chained, 25 it cannot or that could not be seen, 130 interrupted.
+It runs two segments. The script writes its normal outputs. Nothing is queued.
+Exit codes: 0 it resumes, 25 it does not or that is unclear, 130 interrupted.
 """
 
 
@@ -35,15 +35,23 @@ Exit codes: 0 it can be chained, 25 it cannot or that could not be seen, 130 int
     type=click.FloatRange(min=0, min_open=True, max=86400),
     default=20.0,
     metavar="N",
-    help="How long each of the two segments runs.  [default: 20]",
+    help="Length of each of the two segments.  [default: 20]",
 )
 @options.setting_options("drill")
 @click.option(
-    "--gpus", type=click.IntRange(min=0), default=1, metavar="N", help="GPUs it needs; 0: none.  [default: 1]"
+    "--gpus",
+    type=click.IntRange(min=0),
+    default=1,
+    metavar="N",
+    help="Number of GPUs it needs (0 = none).  [default: 1]",
 )
-@click.option("--recipe", metavar="NAME", help="How it saves and resumes, if it does not tell.")
 @click.option(
-    "--checkpoint-glob", multiple=True, metavar="PATTERN", help="Where its checkpoints appear; repeatable."
+    "--recipe",
+    metavar="NAME",
+    help="Framework recipe to find its checkpoints and resume it (see docs/recipes.md), or none.",
+)
+@click.option(
+    "--checkpoint-glob", multiple=True, metavar="PATTERN", help="Path pattern of its checkpoints; repeatable."
 )
 @click.option(
     "--env", multiple=True, metavar="KEY=VALUE", help="Set in the script's environment; repeatable."
@@ -66,9 +74,9 @@ def command(
     dry_run: bool,
     **values: Any,
 ) -> int:
-    """Rehearse SCRIPT, in about a minute: run it, stop it, resume it, and see whether it goes on.
+    """Test that SCRIPT saves and resumes, in about a minute: run it, stop it, resume it.
 
-    Says what it takes to start and to save, its peak memory, and which timebox loses little to restarts.
+    Prints how long it takes to start and to save, its peak memory, and a timebox that loses little to restarts.
     """
     from backprop.cli.submit.submission import SubmissionRequest, make_submission
 
@@ -95,70 +103,80 @@ def command(
 
     for note in wanted.notes:
         say(f"note: {note}")
-    say(f"two segments of {seconds:g} s; it writes where it always writes")
-    done = rehearse(layout.ensure(home), wanted, seconds, say)
-    if done.interrupted:
-        say("interrupted; nothing of it is left")
+    say(f"running two {seconds:g}-second segments; note: the script writes its normal outputs")
+    rehearsal = rehearse(layout.ensure(home), wanted, seconds, say)
+    if rehearsal.interrupted:
+        say("interrupted; its processes and its temporary home are gone")
         return INTERRUPTED
-    verdict = judge(done.parts, done.run.reason, done.broken, seconds)
-    costs = _costs(done)
+    verdict = judge(rehearsal.segments, rehearsal.run.reason, rehearsal.broken, seconds)
+    costs = _costs(rehearsal)
     if as_json:
         from backprop.cli.render.json_views import print_json
 
-        print_json(_view(done, verdict, costs))
+        print_json(_view(rehearsal, verdict, costs))
     else:
-        _print(done, verdict, costs)
+        _print(rehearsal, verdict, costs)
     if verdict.proof is not Proof.CHAINABLE:
-        for line in done.tail:
+        for line in rehearsal.tail:
             say(f"| {line}")
     return 0 if verdict.proof is Proof.CHAINABLE else DRILL_FAILED
 
 
-def _costs(done: "Rehearsal") -> "Costs | None":
-    """None where it never became ready."""
+def _costs(rehearsal: "Rehearsal") -> "Costs | None":
+    """Return the measured costs; None when the script never became ready."""
     from statistics import median
 
-    from backprop.cli.drill.verdict import Costs
+    from backprop.cli.drill.costs import Costs
 
-    ready_s = [one.ready_s for one in done.parts if one.ready_s is not None]
-    gaps_s = [gap_s for one in done.parts for gap_s in one.gaps_s]
+    ready_s = [segment.ready_s for segment in rehearsal.segments if segment.ready_s is not None]
+    gaps_s = [gap_s for segment in rehearsal.segments for gap_s in segment.gaps_s]
     if not ready_s:
         return None
     return Costs(
         ready_s=max(ready_s),
-        save_s=max((one.save_s for one in done.parts if one.save_s is not None), default=0.0),
-        saves_when_asked=any(one.cut_cost_s == 0 for one in done.parts),
+        save_s=max((one.save_s for one in rehearsal.segments if one.save_s is not None), default=0.0),
+        saves_when_asked=any(one.cut_cost_s == 0 for one in rehearsal.segments),
         gap_s=median(gaps_s) if gaps_s else None,
     )
 
 
-def _print(done: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None") -> None:
-    from backprop.cli.drill.verdict import Proof, lost_share, recommended_min
+def _print(rehearsal: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None") -> None:
+    from backprop.cli.drill.costs import lost_share, recommended_min
+    from backprop.cli.drill.verdict import SHOWN, Proof
     from backprop.cli.render.json_views import duration, size
     from backprop.cli.render.tables import print_pairs
     from backprop.scheduler.governor.model import amount
 
-    pairs = [("verdict", f"{verdict.proof}: {verdict.why}")]
+    pairs = [("verdict", f"{SHOWN[verdict.proof]}: {verdict.why}")]
     pairs += [("advice", line) for line in verdict.advice]
     if costs is not None:
-        pairs.append(("start-up", f"{duration(costs.ready_s)} to its first step or line"))
-    if costs is not None and any(one.save_s is not None for one in done.parts):
-        when = "it saves when asked" if costs.saves_when_asked else "it saves nothing when asked"
+        pairs.append(("startup", f"{duration(costs.ready_s)} to its first step or line"))
+    if costs is not None and any(one.save_s is not None for one in rehearsal.segments):
+        when = "it saves when asked" if costs.saves_when_asked else "it does not save when asked"
         pairs.append(("stop", f"{duration(costs.save_s)} from the signal to its end; {when}"))
-    if done.checkpoint is not None:
-        every = f", one each {duration(costs.gap_s)}" if costs is not None and costs.gap_s is not None else ""
-        pairs.append(("checkpoint", f"{size(done.checkpoint.size_bytes)}{every}: {done.checkpoint.path}"))
-    pairs.append(("peak RAM", amount(done.ram_peak_mib) if done.ram_peak_mib is not None else "not seen"))
-    pairs.append(("peak VRAM", amount(done.vram_peak_mib) if done.vram_peak_mib is not None else "not seen"))
+    if rehearsal.checkpoint is not None:
+        every = (
+            f", one every {duration(costs.gap_s)}" if costs is not None and costs.gap_s is not None else ""
+        )
+        pairs.append(
+            ("checkpoint", f"{size(rehearsal.checkpoint.size_bytes)}{every}: {rehearsal.checkpoint.path}")
+        )
+    pairs.append(
+        ("peak RAM", amount(rehearsal.ram_peak_mib) if rehearsal.ram_peak_mib is not None else "unknown")
+    )
+    pairs.append(
+        ("peak VRAM", amount(rehearsal.vram_peak_mib) if rehearsal.vram_peak_mib is not None else "unknown")
+    )
     if costs is not None and verdict.proof is Proof.CHAINABLE:
         box, least = recommended_min(costs)
-        more = f"; below 5 % from {least} min on" if least < box else ""
+        more = f"; below 5% from {least} min on" if least < box else ""
         pairs.append(("timebox", f"-m {box}: {lost_share(costs, box * 60):.1%} lost to restarts{more}"))
     print_pairs(pairs)
 
 
-def _view(done: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None") -> dict[str, object]:
-    from backprop.cli.drill.verdict import Proof, lost_share, recommended_min
+def _view(rehearsal: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None") -> dict[str, object]:
+    from backprop.cli.drill.costs import lost_share, recommended_min
+    from backprop.cli.drill.verdict import Proof
 
     chainable = costs is not None and verdict.proof is Proof.CHAINABLE
     box, least = recommended_min(costs) if costs is not None and chainable else (None, None)
@@ -176,16 +194,18 @@ def _view(done: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None") -> 
                 "checkpoint_used": one.used,
                 "checkpoints": one.saved,
             }
-            for one in done.parts
+            for one in rehearsal.segments
         ],
         "ready_s": costs.ready_s if costs is not None else None,
         "save_s": costs.save_s if costs is not None else None,
         "saves_when_asked": costs.saves_when_asked if costs is not None else None,
-        "checkpoint": done.checkpoint.path if done.checkpoint is not None else None,
-        "checkpoint_size_bytes": done.checkpoint.size_bytes if done.checkpoint is not None else None,
+        "checkpoint": rehearsal.checkpoint.path if rehearsal.checkpoint is not None else None,
+        "checkpoint_size_bytes": rehearsal.checkpoint.size_bytes
+        if rehearsal.checkpoint is not None
+        else None,
         "checkpoint_every_s": costs.gap_s if costs is not None else None,
-        "ram_peak_mib": done.ram_peak_mib,
-        "vram_peak_mib": done.vram_peak_mib,
+        "ram_peak_mib": rehearsal.ram_peak_mib,
+        "vram_peak_mib": rehearsal.vram_peak_mib,
         "timebox_min": box,
         "least_timebox_min": least,
         "lost_share": lost_share(costs, box * 60) if costs is not None and box is not None else None,

@@ -1,4 +1,4 @@
-"""`backprop export`: runs, segments and metrics for other programs."""
+"""`backprop export`: writes runs, segments and metrics for other programs."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -10,8 +10,8 @@ from backprop.cli.context import need_existing
 
 EPILOG: Final = """\b
 Examples:
-  backprop export --format csv -o runs.csv              a line a run, with its last metrics
-  backprop export --group sweep --what metrics          every value that was kept, as JSON
+  backprop export --format csv -o runs.csv              one line per run, with its last metrics
+  backprop export --group sweep --what metrics          every stored value, as JSON
   backprop export --tensorboard tb && tensorboard --logdir tb
   backprop export --format original -o experiments.json
 """
@@ -21,19 +21,19 @@ Examples:
 @run_selection.run_arguments
 @click.option(
     "--format", "kind", type=click.Choice(["json", "csv", "original"]), default=None,
-    help="As JSON, as CSV, or (original) as the npm tool's experiments.json.  [default: json]",
+    help="JSON, CSV, or (original) the npm version's experiments.json.  [default: json]",
 )  # fmt: skip
 @click.option(
     "--what", type=click.Choice(["runs", "segments", "metrics", "all"]), default=None,
-    help="Which table; all: every one in a single JSON object.  [default: runs]",
+    help="Table to write; all: every table in one JSON object.  [default: runs]",
 )  # fmt: skip
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Write it there, whole or not at all; -: stdout.  [default: -]",
+    help="Write to this file, whole or not at all (- = stdout).  [default: -]",
 )  # fmt: skip
 @click.option(
     "--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-    help="Write the metrics as TensorBoard events instead, a folder a run.",
+    help="Write the metrics as TensorBoard events instead, one folder per run.",
 )  # fmt: skip
 @click.pass_context
 def command(
@@ -45,16 +45,16 @@ def command(
     tensorboard: Path | None,
     **values: Any,
 ) -> int:
-    """Write RUNs, or all of them, as JSON or CSV, in the npm tool's format, or for TensorBoard."""
+    """Write RUNs (default: all) as JSON or CSV, in the npm version's format, or for TensorBoard."""
     from backprop.cli.render.export import TABLES, Exporter, as_csv, as_json, deliver
     from backprop.scheduler.store.reads import queries, selection
 
     if tensorboard is not None and (kind, what, output) != (None, None, None):
-        raise click.UsageError("--tensorboard goes with none of --format, --what and --output", ctx)
+        raise click.UsageError("--tensorboard cannot be combined with --format, --what or --output", ctx)
     if kind == "original" and what not in (None, "runs"):
-        raise click.UsageError("--format original knows runs only", ctx)
+        raise click.UsageError("--format original holds runs only; leave out --what", ctx)
     if kind == "csv" and what == "all":
-        raise click.UsageError("CSV is one table: --what runs, segments or metrics", ctx)
+        raise click.UsageError("CSV holds one table: use --what runs, segments or metrics", ctx)
     home, database = need_existing()
     chosen = selection.choose(database, runs, run_selection.filters_of(values))
     export = Exporter(home, database, queries.runs_by_id(database, [one.id for one in chosen]))
@@ -66,7 +66,7 @@ def command(
         )
         return 0
     if kind == "original":
-        text = as_json(export.original())
+        text = as_json(export.npm())
     elif what == "all":
         text = as_json({name: export.table(name) for name in TABLES} | {"checkpoints": export.checkpoints()})
     else:

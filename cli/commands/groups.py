@@ -1,4 +1,4 @@
-"""`backprop groups [NAME]`: how far groups are, their rules, and who was stopped for its rank."""
+"""`backprop groups [NAME]`: shows progress and rules of groups, and which members early stopping ended."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
 def command(name: str | None, as_json: bool) -> None:
-    """List groups, the newest first; with NAME, one group's rules and rankings."""
+    """List groups, newest first. With NAME: the rules and rankings of one group."""
     from backprop.scheduler.errors import UnknownRun
     from backprop.scheduler.store import groups
 
     _, database = open_existing()
     known = dict(groups.all_names(database)) if database is not None else {}
     if name is not None and name not in known:
-        raise UnknownRun(f"no group is named {name}; see: backprop groups")
+        raise UnknownRun(f"unknown group {name}; see: backprop groups")
     if database is None or not known:
         if as_json:
             print_json([])
         else:
-            click.echo("no groups yet; make one with: backprop run SCRIPT --grid lr=1e-3,1e-4", err=True)
+            click.echo("no groups yet; create one with: backprop run SCRIPT --grid lr=1e-3,1e-4", err=True)
         return
     rules = groups.all_rules(database)
     wanted = [name] if name is not None else list(known)

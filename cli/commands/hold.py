@@ -1,4 +1,4 @@
-"""`backprop hold RUN…`: keep waiting runs from starting."""
+"""`backprop hold RUN…`: keeps queued runs from starting."""
 
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ WHY: Final = "only a queued run can be held"
 def command(
     ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
 ) -> int:
-    """Hold queued RUNs: nothing starts them until `backprop release`."""
+    """Hold queued RUNs: they do not start until `backprop release`."""
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import State
     from backprop.scheduler.store.writes import user_requests

@@ -1,4 +1,4 @@
-"""`backprop list`: every run and how far it is."""
+"""`backprop list`: lists runs and their progress."""
 
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT: Final = 50
 COUNTED: Final = 10_000
-"""Counting a million rows would take longer than all the rest."""
+"""Rows counted at most: a million would take longer than all the rest."""
 SORTS: Final = ("age", "name", "state", "step", "loss", "segments", "ended", "turn")
 
 
@@ -28,9 +28,9 @@ SORTS: Final = ("age", "name", "state", "step", "loss", "segments", "ended", "tu
     default="age",
     show_default=True,
     metavar="BY",
-    help=f"One of {', '.join(SORTS)}. Newest, highest, last first; loss the lowest; turn: what is queued, next first.",
+    help=f"One of {', '.join(SORTS)}. Newest or highest first; loss sorts lowest first; turn shows the queue in order.",
 )
-@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option("--reverse", is_flag=True, help="Reverse the order.")
 @click.option(
     "-n",
     "--limit",
@@ -38,7 +38,7 @@ SORTS: Final = ("age", "name", "state", "step", "loss", "segments", "ended", "tu
     default=DEFAULT_LIMIT,
     show_default=True,
     metavar="N",
-    help="The first N of them; 0 for all.",
+    help="Show N runs (0 = all).",
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")  # fmt: skip
 def command(sort: str, reverse: bool, limit: int, as_json: bool, **values: Any) -> None:
@@ -57,11 +57,11 @@ def command(sort: str, reverse: bool, limit: int, as_json: bool, **values: Any) 
         print_json([run_view(run, last_checkpoint=newest.get(run.id)) for run in runs])
         return
     if database is None or not runs:
-        _say_none(database, filters)
+        _print_none(database, filters)
         return
     _print(runs)
     if limit and len(runs) == limit:
-        _say_more(database, filters, limit)
+        _print_more(database, filters, limit)
 
 
 def _print(runs: "list[RunRecord]") -> None:
@@ -86,7 +86,7 @@ def _print(runs: "list[RunRecord]") -> None:
     )
 
 
-def _say_none(database: "Database | None", filters: "Filters") -> None:
+def _print_none(database: "Database | None", filters: "Filters") -> None:
     from backprop.scheduler.store.reads import selection
 
     if filters.given and database is not None and selection.list_runs(database, limit=1):
@@ -95,10 +95,10 @@ def _say_none(database: "Database | None", filters: "Filters") -> None:
     click.echo("no runs yet; queue one with: backprop run SCRIPT", err=True)
 
 
-def _say_more(database: "Database", filters: "Filters", limit: int) -> None:
+def _print_more(database: "Database", filters: "Filters", limit: int) -> None:
     from backprop.scheduler.store.reads import selection
 
     more = selection.count(database, filters, limit + COUNTED + 1) - limit
     if more > 0:
-        told = f"{more} more" if more <= COUNTED else f"more than {COUNTED:,} more"
-        click.echo(f"… and {told}; all of them with -n 0", err=True)
+        text = f"{more} more" if more <= COUNTED else f"more than {COUNTED:,} more"
+        click.echo(f"… and {text}; show all with -n 0", err=True)

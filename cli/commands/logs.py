@@ -1,4 +1,4 @@
-"""`backprop logs RUN…`: what the scripts printed."""
+"""`backprop logs RUN…`: prints the output of scripts."""
 
 import sys
 import time
@@ -8,6 +8,7 @@ import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import need_existing
+from backprop.cli.exit_codes import INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,17 +24,18 @@ POLL_S: Final = 0.3
 @click.command(name="logs")
 @run_selection.run_arguments
 @click.option(
-    "-f", "--follow", is_flag=True, help="Go on as it grows, through every segment, until the run has ended."
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Keep printing new output, through all segments, until the run has ended.",
 )
-@click.option("--segment", type=click.IntRange(min=1), metavar="N", help="Segment N alone.  [default: all]")
-@click.option(
-    "--raw", is_flag=True, help="Every byte as it is; a terminal gets text and colours only otherwise."
-)
+@click.option("--segment", type=click.IntRange(min=1), metavar="N", help="Only segment N.  [default: all]")
+@click.option("--raw", is_flag=True, help="Don't filter escape sequences.")
 @click.pass_context
 def command(
     ctx: click.Context, runs: tuple[str, ...], follow: bool, segment: int | None, raw: bool, **values: Any
 ) -> int:
-    """Print the output of RUN: all its segments, or one. Of several RUNs, each line with the run's name before it."""
+    """Print the output of RUN, of all segments or one. With several RUNs, each line starts with the run's name."""
     from backprop.scheduler.errors import UnknownRun
     from backprop.scheduler.lifecycle import State
 
@@ -41,7 +43,7 @@ def command(
     picked = run_selection.pick(ctx, database, runs, run_selection.filters_of(values), set(State), "shown")
     found = picked.able
     if len(found) == 1 and segment is not None and segment > found[0].segment:
-        raise UnknownRun(f"run {found[0].id} has {found[0].segment} segments, no segment {segment}")
+        raise UnknownRun(f"run {found[0].id} has no segment {segment}, only {found[0].segment}")
     if len(found) == 1 and not found[0].segment and not follow:
         click.echo(f"run {found[0].id} has not started yet ({_reason(database, found[0].id)})", err=True)
         return 0
@@ -67,7 +69,7 @@ def _stream(
 
 
 def _prefix(one: "Chosen", among: "Sequence[Chosen]") -> str | None:
-    """Its name says whose a line is, and its id too where another has that name."""
+    """Return the name that starts each line, with the id where several runs share the name; None for one run alone."""
     if len(among) == 1:
         return None
     return f"{one.name}/{one.id}" if sum(other.name == one.name for other in among) > 1 else one.name
@@ -77,7 +79,7 @@ def _reason(database: "Database", run_id: str) -> str:
     from backprop.scheduler.store.reads import queries
 
     run = queries.run_by_id(database, run_id)
-    return run.reason if run is not None else "it has been removed"
+    return run.reason if run is not None else "it was removed"
 
 
 def _follow(database: "Database", shown: "list[tuple[Chosen, LogStream]]", segment: int | None) -> int:
@@ -99,5 +101,5 @@ def _follow(database: "Database", shown: "list[tuple[Chosen, LogStream]]", segme
             if left:
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0

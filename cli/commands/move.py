@@ -1,4 +1,4 @@
-"""`backprop move RUN…`: another place in the queue."""
+"""`backprop move RUN…`: moves waiting runs within the queue."""
 
 import time
 from collections.abc import Sequence
@@ -38,18 +38,18 @@ def command(
     verbose: bool,
     dry_run: bool,
 ) -> int:
-    """Give waiting RUNs (ids, names, groups) another place in the queue, in the order given, and the priority there.
+    """Move waiting RUNs (ids, names, groups) within the queue, in the order given; they get the priority there.
 
-    It is the place of the next segment: afterwards a run takes turns with the others as before.
+    This positions only the next segment. Afterwards a run takes turns with the others as before.
     """
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import State
     from backprop.scheduler.store.reads import queries, selection
-    from backprop.scheduler.store.writes import ordering as order
+    from backprop.scheduler.store.writes import ordering
     from backprop.scheduler.store.writes.ordering import TargetSlot
     from backprop.worker.wakeup import wake_workers
 
-    asked = [
+    positions = [
         (where, other)
         for where, given, other in (
             (TargetSlot.FIRST, first, None),
@@ -59,9 +59,11 @@ def command(
         )
         if given
     ]
-    if len(asked) != 1:
-        raise click.UsageError("say where: one of --first, --last, --before OTHER, --after OTHER", ctx)
-    where, other = asked[0]
+    if len(positions) != 1:
+        raise click.UsageError(
+            "no position given: use one of --first, --last, --before OTHER, --after OTHER", ctx
+        )
+    where, other = positions[0]
     home, database = need_existing()
     states = {State.QUEUED, State.HELD}
     picked = run_selection.pick(ctx, database, runs, selection.NO_FILTERS, states, "moved")
@@ -70,7 +72,7 @@ def command(
         return run_selection.rehearse(picked, "move", WHY, IllegalMove.exit_code)
     other_id = queries.find_run(database, other).id if other is not None else None
     ids = _in_order(database, runs, [one.id for one in picked.able])
-    moved = set(order.move_to(database, ids, where, other_id, time.time()))
+    moved = set(ordering.move_to(database, ids, where, other_id, time.time()))
     wake_workers(home.locks)
     done = {one.id: one for one in picked.able if one.id in moved}
     run_selection.report(
@@ -85,13 +87,13 @@ def command(
 
 
 def _in_order(database: "Database", words: Sequence[str], ids: Sequence[str]) -> list[str]:
-    """As they were given; members of a group as they stand in the queue."""
+    """Return the ids in the order of the words, members of a group in the order of the queue."""
     from backprop.scheduler.store.reads import selection
 
-    order: dict[str, None] = {}
+    in_order: dict[str, None] = {}
     for word in words:
-        mine = {one.id for one in selection.choose(database, [word], selection.NO_FILTERS)}
-        order |= dict.fromkeys(
-            selection.in_queue_order(database, [run_id for run_id in ids if run_id in mine])
+        matches = {run.id for run in selection.choose(database, [word], selection.NO_FILTERS)}
+        in_order |= dict.fromkeys(
+            selection.in_queue_order(database, [run_id for run_id in ids if run_id in matches])
         )
-    return list(order)
+    return list(in_order)

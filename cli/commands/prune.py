@@ -1,4 +1,4 @@
-"""`backprop prune`: remove what has ended long ago, or compress its logs."""
+"""`backprop prune`: deletes runs that ended long ago, or compresses their logs."""
 
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -19,17 +19,17 @@ EPILOG: Final = """\b
 Examples:
   backprop prune --older-than 30d --keep-last 100 --dry-run
   backprop prune --older-than 7d --state failed,stopped
-  backprop prune --compress-logs --older-than 1d        keeps everything, in less room
+  backprop prune --compress-logs --older-than 1d        keeps everything, in less space
 """
 
 
 @click.command(name="prune", epilog=EPILOG)
-@click.option("--older-than", metavar="TIME", help="Ended before then: 30d ago (w, d, h, m, s), or a date.")
+@click.option("--older-than", metavar="TIME", help="Ended before then: 30d (ago; w, d, h, m, s), or a date.")
+@click.option("--keep-last", type=click.IntRange(min=0), metavar="N", help="Keep the N runs that ended last.")
 @click.option(
-    "--keep-last", type=click.IntRange(min=0), metavar="N", help="Leave alone the N that ended last."
-)
-@click.option(
-    "--compress-logs", is_flag=True, help="Remove nothing; compress logs, which `logs` reads all the same."
+    "--compress-logs",
+    is_flag=True,
+    help="Delete nothing; compress logs instead. `backprop logs` still reads them.",
 )
 @run_selection.filter_options
 @global_options
@@ -44,12 +44,12 @@ def command(
     dry_run: bool,
     **values: Any,
 ) -> int:
-    """Remove runs that have ended: their logs, folders, copies and rows. Checkpoints that scripts wrote stay.
+    """Delete runs that have ended: their logs, folders, backups and rows. Checkpoints that scripts wrote stay.
 
-    Runs that waiting ones depend on are left alone.
+    Runs that waiting runs depend on are kept.
     """
     if older_than is None and keep_last is None:
-        raise click.UsageError("what may go? Give --older-than, --keep-last or both", ctx)
+        raise click.UsageError("no limit given: use --older-than, --keep-last or both", ctx)
     given = globals_of(ctx, config, verbose, dry_run)
     before_s = read_since(older_than, time.time(), "--older-than") if older_than is not None else None
     filters = run_selection.filters_of(values)
@@ -75,7 +75,7 @@ def _chosen(database: "Database", filters: Any, before_s: float | None, keep_las
 def _remove(home: "Home", database: "Database", chosen: "list[Chosen]", given: Globals) -> int:
     import shutil
 
-    from backprop.cli.commands.rm import tell_kept
+    from backprop.cli.commands.rm import report_kept
     from backprop.cli.render.json_views import size
     from backprop.worker.maintenance import removal
 
@@ -94,7 +94,7 @@ def _remove(home: "Home", database: "Database", chosen: "list[Chosen]", given: G
     done = [one for one in chosen if one.id in ids]
     head = f"removed {run_selection.counted(len(done))}, {size(freed + gone.freed_bytes)} freed"
     run_selection.report(done if given.verbose else [], head, _line, bulk=True, every=True)
-    return tell_kept(gone)
+    return report_kept(gone)
 
 
 def _compress(home: "Home", chosen: "list[Chosen]", given: Globals) -> int:

@@ -1,4 +1,4 @@
-"""`backprop release RUN…`: let held runs start again."""
+"""`backprop release RUN…`: puts held runs back into the queue."""
 
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ WHY: Final = "only a held run can be released"
 def command(
     ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
 ) -> int:
-    """Put held RUNs back into the queue, at the places they had."""
+    """Release held RUNs: they return to their old positions in the queue."""
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import State
     from backprop.scheduler.store.writes import user_requests

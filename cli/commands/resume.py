@@ -60,7 +60,7 @@ def command(
     """
     from backprop.scheduler.config.settings import load
     from backprop.scheduler.errors import IllegalMove
-    from backprop.scheduler.home import batch_file
+    from backprop.scheduler.home import batch_outcomes
     from backprop.scheduler.lifecycle import FINAL, State
     from backprop.scheduler.store.writes import user_requests
     from backprop.worker.wakeup import wake_workers
@@ -85,7 +85,7 @@ def command(
     specs = _specs(home, database, picked.able, flags, settings)
     with contextlib.suppress(OSError):
         # Before the rows: an outcome that outlives this command's death would end the run again.
-        batch_file.clear_outcomes(home, picked.able)
+        batch_outcomes.clear(home, picked.able)
     resumed = set(user_requests.resume(database, [run.id for run in picked.able], specs, pin, time.time()))
     _change_folders(home, [run for run in picked.able if run.id in resumed], specs)
     awake = wake_workers(home.locks)

@@ -1,4 +1,4 @@
-"""`backprop rm RUN…`: remove runs, with everything that Backprop keeps of them."""
+"""`backprop rm RUN…`: deletes runs with everything that Backprop stores about them."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,9 +21,9 @@ WHY: Final = "it is alive; stop it first: backprop stop"
 def command(
     ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
 ) -> int:
-    """Remove RUNs that have ended, are held or queued: their logs, folders, copies and rows.
+    """Delete RUNs that have ended, are held or queued: their logs, folders, backups and rows.
 
-    Checkpoints and all else that the scripts wrote stay where they are.
+    Checkpoints and all other files that the scripts wrote stay where they are.
     """
     from backprop.cli.render.json_views import size
     from backprop.scheduler.errors import IllegalMove
@@ -47,19 +47,21 @@ def command(
         every=given.verbose,
     )
     refused = run_selection.refuse(picked.refused, WHY, IllegalMove.exit_code)
-    return tell_kept(gone) or refused
+    return report_kept(gone) or refused
 
 
-def tell_kept(gone: "RemovedRun") -> int:
-    """Say what was left alone, and why; the exit code, 0 when there is none."""
+def report_kept(gone: "RemovedRun") -> int:
+    """Print which runs were kept and why; return the exit code, 0 when there is none."""
     from backprop.scheduler.errors import IllegalMove
 
     for run_id, by in gone.needed.items():
-        click.echo(f"backprop: run {run_id} is what {by} waits for; remove {by} first", err=True)
+        click.echo(
+            f"backprop: run {run_id} is needed by {by}, which waits for it; remove {by} first", err=True
+        )
     for run_id in gone.alive:
         click.echo(
             f"backprop: processes of run {run_id} are still alive; see: backprop show {run_id}", err=True
         )
     for run_id in gone.moved:
-        click.echo(f"backprop: run {run_id} has just moved on; look again: backprop show {run_id}", err=True)
+        click.echo(f"backprop: run {run_id} changed state just now; see: backprop show {run_id}", err=True)
     return IllegalMove.exit_code if gone.needed or gone.alive or gone.moved else 0

@@ -1,4 +1,4 @@
-"""`backprop show RUN`: one run with its chain of segments, its checkpoints, and why it is where it is."""
+"""`backprop show RUN`: shows one run with its segments, its checkpoints and the reason of its state."""
 
 import time
 from typing import TYPE_CHECKING, Final
@@ -25,7 +25,7 @@ FAR_OFF_MIB: Final = 1024
 @click.argument("run", shell_complete=complete_runs)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
 def command(run: str, as_json: bool) -> None:
-    """Show RUN, named by id, a unique beginning of its id, or its name."""
+    """Show RUN, given by its id, a unique beginning of its id, or its name."""
     home, database = need_existing()
     show(home, database, run, as_json)
 
@@ -72,7 +72,7 @@ def _print(
     spec = run.spec
     running_s = sum(one.running_s or 0.0 for one in segments)
     finite = number(run.last_loss)
-    loss = f"nan, {finite} when it was last a number" if run.fault == NAN else finite
+    loss = f"nan, last finite value {finite}" if run.fault == NAN else finite
     progress = f"step {run.last_step if run.last_step is not None else '-'}, loss {loss}"
     print_pairs(
         [
@@ -139,7 +139,7 @@ def _link_view(link: "Link") -> dict[str, str | None]:
 
 
 def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
-    """Where it stands in the queue, as far as that is not the same for every run."""
+    """Return what of its position in the queue is not the default."""
     from backprop.cli.render.json_views import clock
     from backprop.scheduler.lifecycle import State
     from backprop.scheduler.store.reads.start_conditions import dependency_text
@@ -156,7 +156,7 @@ def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
 
 
 def _vram(spec: "RunSpec", segments: "list[SegmentRecord]") -> list[tuple[str, str]]:
-    """What was reserved, who said so, what was used, and whether the declaration was far off."""
+    """Return what was reserved, by whom, the peak use, and whether the declaration was far off."""
     from backprop.scheduler.governor.model import amount
 
     given = [one for one in segments if one.gpu_uuids]
@@ -169,19 +169,19 @@ def _vram(spec: "RunSpec", segments: "list[SegmentRecord]") -> list[tuple[str, s
         return [("VRAM", f"needs {amount(spec.gpu_min_vram_mib)} of a GPU ({source})")]
     promised_mib, source = given[-1].promised_mib, given[-1].need_source
     peak_mib = max((one.peak_mib for one in given if one.peak_mib is not None), default=None)
-    told = f"{amount(promised_mib)} reserved ({source})"
+    reserved = f"reserved {amount(promised_mib)} ({source})"
     if peak_mib is None:
-        return [("VRAM", f"{told}; its own use could not be seen")]
+        return [("VRAM", f"{reserved}; actual use unknown")]
     far_off = ""
     if source == "declared" and peak_mib > promised_mib:
-        far_off = ": more than declared; declare more"
+        far_off = ", more than declared: declare more"
     elif source == "declared" and promised_mib > 2 * peak_mib and promised_mib - peak_mib > FAR_OFF_MIB:
-        far_off = ": far less than declared; declaring less lets more runs share a GPU"
-    return [("VRAM", f"{told}; used at most {amount(peak_mib)}{far_off}")]
+        far_off = ", far less than declared: declare less to let more runs share a GPU"
+    return [("VRAM", f"{reserved}; peak {amount(peak_mib)}{far_off}")]
 
 
 def _overrun(spec: "RunSpec") -> str:
-    return f", {spec.overrun_pct:g} % more for a first checkpoint" if spec.overrun_pct else ""
+    return f", up to {spec.overrun_pct:g}% more until its first checkpoint" if spec.overrun_pct else ""
 
 
 def _code(segment: "SegmentRecord") -> str:

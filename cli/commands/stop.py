@@ -1,4 +1,4 @@
-"""`backprop stop RUN…`: ask runs to checkpoint and end."""
+"""`backprop stop RUN…`: asks runs to checkpoint and end."""
 
 import contextlib
 import time
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def command(
     ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
 ) -> int:
-    """Stop RUNs: a waiting one at once, a running one after it has had its grace to save. `resume` continues them."""
+    """Stop RUNs. Running ones get --grace-seconds to save first. `backprop resume` continues them."""
     from backprop.scheduler.errors import BackpropError, IllegalMove
     from backprop.scheduler.lifecycle import FINAL, LIVE, State
     from backprop.scheduler.store.writes import user_requests
@@ -34,7 +34,7 @@ def command(
 
     home, database = need_existing()
     given = globals_of(ctx, config, verbose, dry_run)
-    # Every name is understood before anything is stopped.
+    # Resolve every name before anything is stopped.
     picked = run_selection.pick(
         ctx, database, runs, run_selection.filters_of(values), set(State) - FINAL, "stopped"
     )
@@ -59,12 +59,12 @@ def command(
     wake_workers(home.locks)
     _ask_orphans(home, asked)
     ended = [one for one in picked.able if one.id in stopped]
-    _put_down(home, ended, now_s)
-    told = [f"stopped {run_selection.counted(len(stopped))}"] if stopped or not asked else []
-    told += [f"asked {run_selection.counted(len(asked))} to save and end"] if asked else []
+    _record_outcomes(home, ended, now_s)
+    summary = [f"stopped {run_selection.counted(len(stopped))}"] if stopped or not asked else []
+    summary += [f"asked {run_selection.counted(len(asked))} to save and end"] if asked else []
     run_selection.report(
         [one for one in picked.able if one.id in stopped or one.id in asked],
-        ", ".join(told),
+        ", ".join(summary),
         lambda one: _line(one, asked.get(one.id)),
         bulk=picked.bulk,
         every=given.verbose,
@@ -82,8 +82,10 @@ def _line(one: "Chosen", asked: "RunRecord | None") -> str:
 
 
 def _ask(database: "Database", run_id: str, now_s: float) -> "tuple[RunRecord, State]":
-    """Ask a live run to end; what it is then. It may have been queued or started a moment ago. Raises IllegalMove,
-    UnknownRun."""
+    """Ask a live run to end; return it and its state after that. It may have been queued or started a moment ago.
+
+    Raises IllegalMove, UnknownRun.
+    """
     from backprop.scheduler.errors import LostRace, UnknownRun
     from backprop.scheduler.store.reads import queries
     from backprop.scheduler.store.writes import user_requests
@@ -91,13 +93,13 @@ def _ask(database: "Database", run_id: str, now_s: float) -> "tuple[RunRecord, S
     while True:
         run = queries.run_by_id(database, run_id)
         if run is None:
-            raise UnknownRun(f"run {run_id} has been removed meanwhile")
+            raise UnknownRun(f"run {run_id} was removed meanwhile")
         with contextlib.suppress(LostRace):
             return run, user_requests.ask_to_stop(database, run, now_s)
 
 
 def _ask_orphans(home: "Home", asked: "dict[str, RunRecord]") -> None:
-    """Those whose worker is dead: another one, if there is any, may take a while to notice."""
+    """Ask runs whose worker is dead directly: another worker, if any, may take a while to notice the request."""
     from backprop.worker.executor import locks
     from backprop.worker.executor.local import LocalExecutor
 
@@ -106,9 +108,9 @@ def _ask_orphans(home: "Home", asked: "dict[str, RunRecord]") -> None:
             LocalExecutor(home).ask(run.id, run.segment)
 
 
-def _put_down(home: "Home", ended: "Sequence[Chosen]", now_s: float) -> None:
-    """On disk too, where it outlives the database. Nothing is undone where that fails."""
-    from backprop.scheduler.home import batch_file
+def _record_outcomes(home: "Home", ended: "Sequence[Chosen]", now_s: float) -> None:
+    """Record the outcomes on disk too, where they outlive the database. A failure undoes nothing."""
+    from backprop.scheduler.home import batch_outcomes
     from backprop.scheduler.home.run_folder import OutcomeFile
     from backprop.scheduler.lifecycle import State
     from backprop.scheduler.store.writes.user_requests import STOPPED_WAITING
@@ -119,4 +121,4 @@ def _put_down(home: "Home", ended: "Sequence[Chosen]", now_s: float) -> None:
         )
 
     with contextlib.suppress(OSError):
-        batch_file.write_outcomes(home, [(one, outcome(one)) for one in ended])
+        batch_outcomes.write(home, [(one, outcome(one)) for one in ended])

@@ -1,4 +1,4 @@
-"""`backprop undrain`: let workers start runs again."""
+"""`backprop undrain`: lets workers start runs again."""
 
 import time
 
@@ -12,7 +12,7 @@ from backprop.cli.global_options import global_options, globals_of
 @global_options
 @click.pass_context
 def command(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool) -> int:
-    """Let workers start runs again, after `backprop drain`."""
+    """Start runs again after `backprop drain`."""
     from backprop.scheduler.store import drain
     from backprop.worker.wakeup import wake_workers
 
@@ -21,11 +21,11 @@ def command(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool
         click.echo("the queue is not drained", err=True)
         return 0
     if globals_of(ctx, config, verbose, dry_run).dry_run:
-        click.echo("would let runs be started again")
+        click.echo("would start runs again")
         return 0
     drain.set_drained(database, None, time.time())
     awake = wake_workers(home.locks)
-    click.echo("runs are started again")
+    click.echo("starting runs again")
     if not awake:
         click.echo("no worker is running; start one (in tmux, say) with: backprop worker", err=True)
     return 0

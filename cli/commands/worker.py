@@ -1,4 +1,4 @@
-"""`backprop worker`: start what is queued, one segment after another, until told to stop."""
+"""`backprop worker`: starts queued runs, one segment after another, until it is stopped."""
 
 import sys
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import click
 
 from backprop.cli import options
+from backprop.cli.exit_codes import INTERRUPTED
 from backprop.cli.global_options import global_options, globals_of
-from backprop.cli.main import INTERRUPTED
 from backprop.scheduler.config.settings import load
 from backprop.scheduler.home import layout
 
 EPILOG = """\b
-First Ctrl-C (or SIGTERM): claim nothing more, ask running segments to checkpoint, requeue them, exit.
-Second Ctrl-C: end them now. Closing tmux or the terminal: the worker exits, segments go on, and the next
-worker takes them over. Several workers may run at once; the limit of --max-parallel counts all their runs.
+First Ctrl-C (or SIGTERM): start nothing new, ask running segments to checkpoint, requeue them, exit.
+Second Ctrl-C: end them now. Closing tmux or the terminal: the worker exits, segments continue, and the
+next worker takes them over. Several workers may run at once; --max-parallel limits all their runs together.
 """
 
 
@@ -23,15 +23,15 @@ worker takes them over. Several workers may run at once; the limit of --max-para
 @click.option(
     "--drain",
     is_flag=True,
-    help="Exit once nothing is left that can run. (`backprop drain` is another thing: it keeps all workers from"
-    " starting anything.)",
+    help="Exit once nothing is left that can run. Not to be confused with `backprop drain`, which keeps all workers"
+    " from starting runs.",
 )
 @global_options
 @click.pass_context
 def command(
     ctx: click.Context, drain: bool, config: str | None, verbose: bool, dry_run: bool, **values: Any
 ) -> int:
-    """Start queued runs whenever the governor sees room for them."""
+    """Start queued runs whenever the machine has room for them."""
     from importlib.metadata import version
     from pathlib import Path
 

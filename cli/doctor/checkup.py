@@ -1,4 +1,4 @@
-"""All of the doctor's questions, in the order in which a person would ask them."""
+"""Runs all checks of the doctor, in the order in which a person would make them."""
 
 import os
 import time
@@ -6,10 +6,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backprop.cli.doctor import database as checks_queue
-from backprop.cli.doctor import home as checks_home
-from backprop.cli.doctor import login, machine
+from backprop.cli.doctor.database import (
+    check_clock,
+    check_database,
+    check_folders,
+    check_leftovers,
+    check_segments,
+    check_workers,
+)
 from backprop.cli.doctor.finding import Finding, Level, bad, guarded
+from backprop.cli.doctor.home import (
+    check_backups,
+    check_disk,
+    check_file_system,
+    check_home,
+    check_locks,
+    check_size,
+)
+from backprop.cli.doctor.login import check_logout, check_terminal, read_login
+from backprop.cli.doctor.machine import (
+    check_descriptors,
+    check_gpus,
+    check_processes,
+    check_python,
+    check_settings,
+    check_signals,
+    signal_masks,
+)
 from backprop.scheduler.errors import HomeRefused
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
@@ -19,76 +42,68 @@ if TYPE_CHECKING:
 
 
 def examine(config: Path | None) -> list[Finding]:
-    """Every check, in the order in which a person would ask. `config`: the project file to read."""
+    """Return the findings of all checks. Changes nothing. `config`: the project file to read."""
     refused = None
     try:
         home = layout.locate()
     except HomeRefused as error:
         home, refused = Home(Path.home() / ".backprop"), bad("home", str(error))
     cwd = _cwd()
-    settings, chosen = machine.settings_here(cwd, home.root, config)
+    of_settings, settings = check_settings(cwd, home.root, config)
     cgroup = _text("/proc/self/cgroup")
-    found = [
-        guarded("python", lambda: machine.python(cwd, chosen)),
-        settings,
-        refused or guarded("home", lambda: checks_home.home_itself(home)),
-    ]
+    of_home = refused or guarded("home", lambda: check_home(home))
+    findings = [guarded("python", lambda: check_python(cwd, settings)), of_settings, of_home]
     if refused is None:
-        found += [
-            guarded("file system", lambda: checks_home.file_system(home)),
-            guarded("disk", lambda: checks_home.space(home, chosen.min_free_disk_mib)),
+        findings += [
+            guarded("file system", lambda: check_file_system(home)),
+            guarded("disk", lambda: check_disk(home, settings.min_free_disk_mib)),
         ]
-        found += _inside(home) if found[2].level is not Level.BAD else []
+        findings += _inside(home) if of_home.level is not Level.BAD else []
     return [
-        *found,
-        guarded("GPUs", lambda: machine.gpus(chosen.gpu_probe.value)),
-        guarded("processes", machine.processes),
-        machine.descriptors(),
-        login.terminal(os.environ, cgroup),
-        login.logout(login.read_login(cgroup)),
+        *findings,
+        guarded("GPUs", lambda: check_gpus(settings.gpu_probe.value)),
+        guarded("processes", check_processes),
+        check_descriptors(),
+        check_terminal(os.environ, cgroup),
+        check_logout(read_login(cgroup)),
     ]
 
 
 def _inside(home: Home) -> list[Finding]:
-    """What is in a home that can be trusted."""
+    """Check the contents of a home that can be trusted."""
     now_s = time.time()
     opened: list[Database] = []
     pids: dict[str, int] = {}
 
     def database() -> Finding:
-        seen = checks_queue.database(home)
-        opened.extend([seen.database] if seen.database is not None else [])
-        return seen.finding
+        finding, database = check_database(home)
+        opened.extend([database] if database is not None else [])
+        return finding
 
     def workers() -> Finding:
-        finding, alive = checks_queue.workers(home, opened[0])
+        finding, alive = check_workers(home, opened[0])
         pids.update(alive)
         return finding
 
-    asked: list[tuple[str, Callable[[], Finding]]] = [
-        ("folders", lambda: checks_queue.run_folders(home, opened[0])),
+    of_database: list[tuple[str, Callable[[], Finding]]] = [
+        ("folders", lambda: check_folders(home, opened[0])),
         ("workers", workers),
-        ("segments", lambda: checks_queue.segments(home, opened[0], pids)),
+        ("segments", lambda: check_segments(home, opened[0], pids)),
     ]
     try:
         return [
-            guarded("locks", lambda: checks_home.locking(home)),
+            guarded("locks", lambda: check_locks(home)),
             guarded("database", database),
-            guarded("backup", lambda: checks_home.backups(home, now_s)),
-            guarded("size", lambda: checks_home.size(home)),
-            *(guarded(name, question) for name, question in asked if opened),
-            guarded("leftovers", lambda: checks_queue.leftovers(home, now_s)),
-            _signals(pids),
-            guarded("clock", lambda: checks_queue.clock(opened[0] if opened else None, now_s)),
+            guarded("backup", lambda: check_backups(home, now_s)),
+            guarded("size", lambda: check_size(home)),
+            *(guarded(name, check) for name, check in of_database if opened),
+            guarded("leftovers", lambda: check_leftovers(home, now_s)),
+            check_signals(signal_masks("self"), {worker: signal_masks(pid) for worker, pid in pids.items()}),
+            guarded("clock", lambda: check_clock(opened[0] if opened else None, now_s)),
         ]
     finally:
-        for one in opened:
-            one.close()
-
-
-def _signals(pids: dict[str, int]) -> Finding:
-    heard = machine.deafness_of
-    return machine.signals(heard("self"), {worker: heard(pid) for worker, pid in pids.items()})
+        for connection in opened:
+            connection.close()
 
 
 def _cwd() -> Path | None:

@@ -1,8 +1,7 @@
-"""What `backprop doctor` finds: one answer a question, with what to do about it.
+"""Holds the result of a check of `backprop doctor`: what was seen, and what to do about it.
 
-The questions are in `checks_home.py` (where things are kept), `checks_queue.py` (what is in them),
-`checks_machine.py` (what they stand on) and `checks_login.py` (what they outlive); `checkup.py` asks them all. None
-changes anything.
+The checks are in `home` (where things are kept), `database` (what is queued and running), `machine` (what Backprop
+relies on) and `login` (what survives a logout). `checkup` runs them all. None changes anything.
 """
 
 from collections.abc import Callable
@@ -22,7 +21,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """`told`: what was seen. `advice`: what to do, or None where nothing is to be done."""
+    """`told`: what was seen. `advice`: what to do, a command where there is one; None where nothing has to be done."""
 
     name: str
     level: Level
@@ -42,10 +41,11 @@ def bad(name: str, told: str, advice: str | None = None) -> Finding:
     return Finding(name, Level.BAD, told, advice)
 
 
-def guarded(name: str, question: Callable[[], Finding]) -> Finding:
-    """The answer; what kept it from being had is an answer too, and no other question suffers. A bug is raised."""
+def guarded(name: str, check: Callable[[], Finding]) -> Finding:
+    """Return what the check finds. An expected error becomes a finding, so that the other checks still run. A bug is
+    raised."""
     try:
-        return question()
+        return check()
     except BackpropError as error:
         return bad(name, str(error))
     except OSError as error:
@@ -54,11 +54,11 @@ def guarded(name: str, question: Callable[[], Finding]) -> Finding:
 
 
 def counted(count: int, what: str) -> str:
-    """1 run, 2 runs."""
+    """Return "1 run" or "2 runs"."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def some(names: list[str], most: int = 5) -> str:
-    """The first few, and how many more."""
+    """Return the first `most` names and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,4 +1,4 @@
-"""Is the home a place that can be trusted, and do locks work in it?"""
+"""Checks that the home can be trusted, has room, and has working locks."""
 
 import errno
 import fcntl
@@ -28,13 +28,13 @@ LOCAL_FILE_SYSTEMS: Final = {
     0x2011BAB0: "exFAT",
     0x4D44: "FAT",
 }
-"""`f_type` of statfs(2), by their usual names (ext2 and ext3 share ext4's)."""
-PASSING_FILE_SYSTEMS: Final = {
-    0x01021994: ("tmpfs", "it is in memory: a reboot loses the queue and every run's folder"),
-    0x858458F6: ("ramfs", "it is in memory: a reboot loses the queue and every run's folder"),
+"""By `f_type` of statfs(2). ext2 and ext3 share ext4's."""
+TEMPORARY_FILE_SYSTEMS: Final = {
+    0x01021994: ("tmpfs", "in memory: a reboot loses the queue and every run's folder"),
+    0x858458F6: ("ramfs", "in memory: a reboot loses the queue and every run's folder"),
     0x794C7630: (
         "overlayfs",
-        "probably inside a container: what is queued goes with it, unless kept on a volume",
+        "probably inside a container: the queue is lost with it, unless it is on a volume",
     ),
 }
 SIZE_S: Final = 3.0
@@ -42,52 +42,52 @@ OLD_BACKUP_S: Final = 2 * 86400.0
 REPAIR: Final = "backprop doctor --repair"
 
 
-def home_itself(home: Home) -> Finding:
-    """Link, owner, mode. Raises HomeRefused, OSError."""
+def check_home(home: Home) -> Finding:
+    """Check for links, foreign owners and open modes. Raises HomeRefused, OSError."""
     if not layout.check(home):
-        return ok("home", f"{home.root} does not exist yet; the first `backprop run` makes it")
+        return ok("home", f"{home.root} does not exist yet; the first `backprop run` creates it")
     for folder in (home.locks, home.runs, home.root / "backups", home.database):
         if (wrong := _wrong(folder)) is not None:
-            return bad("home", f"{folder} {wrong}", "look at what is there, then move it away")
+            return bad("home", f"{folder} {wrong}", "check what it is, then move it away")
     mode = stat.S_IMODE(home.root.stat().st_mode)
     if mode & 0o077:
         return note("home", f"{home.root} can be read by others (mode {mode:o})", REPAIR)
     if home.database.exists() and not home.database.is_file():
-        return bad("home", f"{home.database} is no regular file", "look at what is there, then move it away")
+        return bad("home", f"{home.database} is not a regular file", "check what it is, then move it away")
     missing = [folder.name for folder in (home.locks, home.runs) if not folder.exists()]
     if missing:
-        return note("home", f"{home.root} lacks {' and '.join(missing)}; any `backprop run` makes them")
-    return ok("home", f"{home.root}, ours alone (mode {mode:o})")
+        return note("home", f"{home.root} lacks {' and '.join(missing)}; any `backprop run` creates them")
+    return ok("home", f"{home.root}, private (mode {mode:o})")
 
 
-def file_system(home: Home) -> Finding:
-    """The kind it is on, by name."""
-    place = home.root if home.root.exists() else home.root.parent
-    kind = layout.file_system_type(place)
+def check_file_system(home: Home) -> Finding:
+    """Check that the home is on a local and lasting file system."""
+    path = home.root if home.root.exists() else home.root.parent
+    kind = layout.file_system_type(path)
     if (remote := REMOTE_FILE_SYSTEMS.get(kind)) is not None:
-        told = f"{place} is on {remote}, where locks cannot be trusted"
+        told = f"{path} is on {remote}, where locks cannot be trusted"
         if os.environ.get("BACKPROP_ALLOW_REMOTE_HOME") == "1":
             return note("file system", f"{told}; BACKPROP_ALLOW_REMOTE_HOME=1 accepts that")
         return bad("file system", told, ADVICE)
-    if kind in PASSING_FILE_SYSTEMS:
-        name, why = PASSING_FILE_SYSTEMS[kind]
+    if kind in TEMPORARY_FILE_SYSTEMS:
+        name, why = TEMPORARY_FILE_SYSTEMS[kind]
         return note("file system", f"{name}; {why}", ADVICE)
     name = LOCAL_FILE_SYSTEMS.get(kind)
-    return ok("file system", name or f"a local one of type 0x{kind:x}" if kind else "cannot be told")
+    return ok("file system", name or f"local, type 0x{kind:x}" if kind else "unknown")
 
 
-def locking(home: Home) -> Finding:
-    """Tries flock and pidfds for real: in a nameless file in `locks/`, on this process. Raises OSError."""
+def check_locks(home: Home) -> Finding:
+    """Try flock on a nameless file in `locks/`, and a pidfd on this process. Raises OSError."""
     if not layout.check(home) or not home.locks.is_dir():
-        return ok("locks", f"not tried: there is no {home.locks} yet")
+        return ok("locks", f"not tested: {home.locks} does not exist yet")
     try:
         excludes = _flock_excludes(home.locks)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
-        return bad("locks", f"no file can be made in {home.locks}: {error.strerror}", "free some space")
+        return bad("locks", f"cannot create a file in {home.locks}: {error.strerror}", "free some space")
     if not excludes:
-        return bad("locks", f"flock excludes nobody in {home.locks}", ADVICE)
+        return bad("locks", f"file locks have no effect in {home.locks}", ADVICE)
     try:
         handle = os.pidfd_open(os.getpid())
         try:
@@ -95,30 +95,30 @@ def locking(home: Home) -> Finding:
         finally:
             os.close(handle)
     except OSError as error:
-        return bad("locks", f"the kernel has no pidfds ({error.strerror})", "Linux 5.3 or newer is needed")
-    return ok("locks", "flock excludes, pidfds work")
+        return bad("locks", f"the kernel has no pidfds ({error.strerror})", "use Linux 5.3 or newer")
+    return ok("locks", "file locks and pidfds work")
 
 
-def space(home: Home, least_mib: int) -> Finding:
-    """Room on the home's disk, against `minFreeDiskGB`. Raises OSError."""
-    place = home.root if home.root.exists() else home.root.parent
-    told = os.statvfs(place)
-    free_mib = told.f_bavail * told.f_frsize // MIB
-    if told.f_files and not told.f_favail:
-        return bad(
-            "disk", f"no file can be made at {place}: it has no inodes left", "remove some files there"
-        )
+def check_disk(home: Home, least_mib: int) -> Finding:
+    """Check the free space on the home's disk against `minFreeDiskGB`. Raises OSError."""
+    path = home.root if home.root.exists() else home.root.parent
+    status = os.statvfs(path)
+    free_mib = status.f_bavail * status.f_frsize // MIB
+    if status.f_files and not status.f_favail:
+        return bad("disk", f"cannot create files at {path}: no inodes left", "remove some files there")
     if free_mib < least_mib:
         return bad(
             "disk",
-            f"{free_mib} MiB free at {place}; below {least_mib} MiB (minFreeDiskGB) no run starts",
-            "free some space; what is running goes on",
+            f"{free_mib} MiB free at {path}; no run starts below {least_mib} MiB (minFreeDiskGB)",
+            "free some space; running segments continue",
         )
-    return ok("disk", f"{free_mib / 1024:.1f} GiB free at {place}; runs start from {least_mib / 1024:g} GiB")
+    return ok(
+        "disk", f"{free_mib / 1024:.1f} GiB free at {path}; runs need {least_mib / 1024:g} GiB to start"
+    )
 
 
-def size(home: Home) -> Finding:
-    """What the home takes, and logs that are out of hand. Looks for a few seconds at most."""
+def check_size(home: Home) -> Finding:
+    """Check the size of the home and of its logs, for `SIZE_S` at most."""
     from backprop.worker.maintenance import disk_usage
 
     use = disk_usage.measure(home, SIZE_S)
@@ -127,37 +127,37 @@ def size(home: Home) -> Finding:
     return note("size", f"{told}; {'; '.join(warnings)}") if warnings else ok("size", told)
 
 
-def backups(home: Home, now_s: float) -> Finding:
-    """How old the newest backup is; what recovery has set aside."""
+def check_backups(home: Home, now_s: float) -> Finding:
+    """Check the age of the newest backup, and for damaged databases that recovery set aside."""
     times = [path.stat().st_mtime for path in (home.root / "backups").glob("backprop-*.db")]
     aside = sorted(path.name for path in home.root.glob("backprop.db.damaged-*"))
     kept = f"; {aside[-1]} is a damaged database that was set aside" if aside else ""
     if not times:
         if not home.database.exists():
             return ok("backup", f"nothing to back up yet{kept}")
-        return note("backup", f"none yet; a worker makes one a day{kept}")
+        return note("backup", f"none yet; a worker makes one per day{kept}")
     age_s = max(now_s - max(times), 0.0)
     told = f"{len(times)} kept, the newest of {time.strftime('%Y-%m-%d %H:%M', time.localtime(max(times)))}{kept}"
     if age_s > OLD_BACKUP_S:
-        return note("backup", f"{told}: {age_s / 86400:.0f} days ago; a worker makes one a day")
+        return note("backup", f"{told}: {age_s / 86400:.0f} days ago; a worker makes one per day")
     return ok("backup", told)
 
 
 def _wrong(path: Path) -> str | None:
-    """Why what is at `path` is not ours to trust; None when it is, or nothing is there. Raises OSError."""
+    """Return why `path` cannot be trusted; None when it can, or does not exist. Raises OSError."""
     try:
-        seen = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return None
-    if stat.S_ISLNK(seen.st_mode):
+    if stat.S_ISLNK(status.st_mode):
         return f"is a symbolic link, to {path.readlink()}"
-    if seen.st_uid != os.geteuid():
-        return f"belongs to uid {seen.st_uid}, you are {os.geteuid()}"
-    return "can be written by others" if seen.st_mode & 0o022 else None
+    if status.st_uid != os.geteuid():
+        return f"belongs to uid {status.st_uid}, you are {os.geteuid()}"
+    return "can be written by others" if status.st_mode & 0o022 else None
 
 
 def _flock_excludes(folder: Path) -> bool:
-    """Whether a second opening of one file is kept out while the first holds it, and let in afterwards."""
+    """Return whether a lock on a file keeps a second opening of it out, and lets it in once released."""
     with tempfile.TemporaryFile(dir=folder) as first:
         fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with open(f"/proc/self/fd/{first.fileno()}", "r+b") as second:  # noqa: PTH123

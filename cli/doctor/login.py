@@ -1,4 +1,4 @@
-"""Would a worker started here outlive its terminal, and a logout?"""
+"""Checks whether a worker started here survives its terminal and a logout."""
 
 import os
 from collections.abc import Mapping
@@ -10,27 +10,27 @@ from backprop.cli.doctor.finding import Finding, note, ok
 
 LOGINCTL_PATIENCE_S: Final = 2.0
 LINGERING: Final = Path("/var/lib/systemd/linger")
-"""A file for each user who lingers; loginctl tells of users alone that are logged in."""
+"""Holds a file for each user who lingers. loginctl lists only users that are logged in."""
 
 
-def terminal(environment: Mapping[str, str], cgroup: str) -> Finding:
-    """Would a worker started here outlive this terminal? `cgroup`: the text of /proc/self/cgroup."""
+def check_terminal(environment: Mapping[str, str], cgroup: str) -> Finding:
+    """Check whether a worker started here survives this terminal. `cgroup`: the text of /proc/self/cgroup."""
     if "TMUX" in environment:
-        return ok("terminal", "inside tmux: a worker started here stays when you detach")
+        return ok("terminal", "inside tmux: a worker started here keeps running when you detach")
     if "STY" in environment:
-        return ok("terminal", "inside screen: a worker started here stays when you detach")
-    # INVOCATION_ID alone says nothing: desktops hand it down to every terminal.
+        return ok("terminal", "inside screen: a worker started here keeps running when you detach")
+    # INVOCATION_ID alone says nothing: desktops pass it on to every terminal.
     if "TERM" not in environment and cgroup.rstrip().endswith(".service"):
         return ok("terminal", f"inside the systemd unit {cgroup.rstrip().rpartition('/')[2]}")
     told = (
-        "neither tmux, screen nor systemd: a worker started here ends with the terminal; its segments go on"
+        "not in tmux, screen or systemd: a worker started here ends with the terminal; its segments continue"
     )
     return note("terminal", told, "tmux new -d -s backprop 'backprop worker'")
 
 
 @dataclass(frozen=True)
 class Login:
-    """What systemd-logind does to `user` at logout. `cgroup`: as for `terminal`."""
+    """What systemd-logind does to `user` at logout. `cgroup`: as for `check_terminal`."""
 
     user: str
     lingers: bool
@@ -45,34 +45,36 @@ class Login:
         return self.kills and listed and self.user not in self.spares
 
 
-def logout(login: Login | None) -> Finding:
-    """Do processes started here survive a logout? (logind.conf(5), KillUserProcesses=; loginctl(1), enable-linger)
+def check_logout(login: Login | None) -> Finding:
+    """Check whether processes started here survive a logout. `login` None: there is no systemd-logind.
 
-    Sessions of their own do not help: logind kills by cgroup.
+    (logind.conf(5), KillUserProcesses=; loginctl(1), enable-linger)
+
+    A session of their own does not help: logind kills by cgroup.
     """
     if login is None:
-        return ok("logout", "systemd-logind is not here or does not answer: it ends nothing")
+        return ok("logout", "no systemd-logind: logging out kills nothing")
     if "/user@" in login.cgroup:
         if login.lingers:
-            return ok("logout", "below the user's own systemd, which lingers: everything stays")
-        told = "below the user's own systemd, which ends with the last logout, and all runs with it"
+            return ok("logout", "under your systemd user instance, which lingers: everything keeps running")
+        told = "under your systemd user instance, which ends with your last logout, and all runs with it"
         return note("logout", told, "loginctl enable-linger")
     if login.is_killed:
-        told = "KillUserProcesses=yes: a logout kills workers and runs of this session, tmux or not"
+        told = "KillUserProcesses=yes: logging out kills workers and runs of this session, tmux or not"
         return note("logout", told, "loginctl enable-linger && systemd-run --user --scope tmux")
-    return ok("logout", "KillUserProcesses=no: what runs in tmux, and every segment, survives it")
+    return ok("logout", "KillUserProcesses=no: segments, and workers in tmux, survive a logout")
 
 
 def read_login(cgroup: str) -> Login | None:
-    """Ask loginctl, 2 s at most a question; None where it does not exist or does not answer."""
+    """Ask loginctl, for 2 s at most per call; None where it does not exist or does not answer."""
     manager = _loginctl("show-user")
     if manager is None or "KillUserProcesses" not in manager:
         return None
-    mine = _loginctl("show-user", str(os.geteuid())) or {}
-    user = mine.get("Name") or os.environ.get("USER", "")
+    own = _loginctl("show-user", str(os.geteuid())) or {}
+    user = own.get("Name") or os.environ.get("USER", "")
     return Login(
         user,
-        lingers=mine.get("Linger") == "yes" or (user != "" and (LINGERING / user).exists()),
+        lingers=own.get("Linger") == "yes" or (user != "" and (LINGERING / user).exists()),
         kills=manager["KillUserProcesses"] == "yes",
         kills_only=tuple(manager.get("KillOnlyUsers", "").split()),
         spares=tuple(manager.get("KillExcludeUsers", "").split()),

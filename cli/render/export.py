@@ -1,4 +1,4 @@
-"""What leaves as a whole: runs, segments and metrics as JSON, as tables, in the npm tool's shape, for TensorBoard.
+"""Exports runs, segments and metrics as JSON, as CSV, in the npm version's format, or for TensorBoard.
 
 The fields are those of `list --json` and `show --json`: docs/json.md.
 """
@@ -16,7 +16,7 @@ from typing import Any, Final, TextIO, cast
 
 from backprop.cli.render.json_views import checkpoint_view, is_terminal, iso, run_view, segment_view
 from backprop.cli.render.terminal_text import safe
-from backprop.scheduler import npm_import as original
+from backprop.scheduler import npm_import
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
@@ -25,19 +25,19 @@ from backprop.scheduler.store.reads import metrics, queries
 from backprop.worker.maintenance.log_archive import log_of
 
 TABLES: Final = ("runs", "segments", "metrics")
-OURS: Final = ".backprop"
-"""Ends the names of the event files that an earlier export has written; nothing else in the folder is touched."""
+EVENT_SUFFIX: Final = ".backprop"
+"""Suffix of the event files that an export writes; the next one deletes only these from the folder."""
 
 
 class Exporter:
-    """The rows of some runs, each table as `json` would write it."""
+    """Reads the rows of some runs, each table as JSON has it."""
 
     def __init__(self, home: Home, database: Database, runs: Sequence[RunRecord]) -> None:
         self._home, self._database, self._runs = home, database, runs
         self._ids = [run.id for run in runs]
 
     def table(self, what: str) -> list[dict[str, Any]]:
-        """`what`: one of `TABLES`."""
+        """Return the rows of a table. `what`: one of `TABLES`."""
         return {"runs": self.runs, "segments": self.segments, "metrics": self.metrics}[what]()
 
     def runs(self) -> list[dict[str, Any]]:
@@ -75,16 +75,17 @@ class Exporter:
             for one in metrics.of_runs(self._database, self._ids)
         ]
 
-    def original(self) -> dict[str, Any]:
-        """As `~/.backprop/experiments.json` of the npm tool."""
-        found: dict[str, Any] = {}
+    def npm(self) -> dict[str, Any]:
+        """Return the content of `~/.backprop/experiments.json` of the npm version."""
+        records: dict[str, Any] = {}
         for run in self._runs:
             saved = [one.path for one in queries.checkpoints(self._database, run.id) if one.refused is None]
-            found[run.id] = original.record_of(run, saved[::-1])
-        return found
+            records[run.id] = npm_import.record_of(run, saved[::-1])
+        return records
 
     def tensorboard(self, folder: Path) -> int:
-        """One folder a run, with its metrics as scalars; how many runs had any. Written anew each time.
+        """Write the metrics of each run as scalars, one folder per run; return how many runs had any. Replaces the
+        files of an earlier export.
 
         Raises BadCommand without tensorboardX, or when it cannot write there.
         """
@@ -103,11 +104,11 @@ class Exporter:
             into = folder / f"{run.name}-{run.id}"
             try:
                 into.mkdir(parents=True, exist_ok=True)
-                for old in into.glob(f"events.out.tfevents.*{OURS}"):
+                for old in into.glob(f"events.out.tfevents.*{EVENT_SUFFIX}"):
                     old.unlink()
-                with contextlib.closing(make(logdir=str(into), filename_suffix=OURS)) as writer:
+                with contextlib.closing(make(logdir=str(into), filename_suffix=EVENT_SUFFIX)) as writer:
                     for number, one in enumerate(rows):
-                        # Without a step the order is all there is.
+                        # Without steps the order is all that is known.
                         step = number if one.step is None else one.step
                         writer.add_scalar(one.name, one.value, step, walltime=one.at_s)
             except OSError as error:
@@ -118,8 +119,8 @@ class Exporter:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a row, the columns of all rows together; null is empty, a list has semicolons, an object a column each
-    (`metrics.loss`)."""
+    """Return one line per row, with the columns of all rows. Null is empty, a list is joined by semicolons; each field
+    of an object gets a column (`metrics.loss`)."""
     flat = [dict(_flat(row)) for row in rows]
     columns = dict.fromkeys(name for row in flat for name in row)
     text = io.StringIO()
@@ -142,8 +143,9 @@ def _flat(row: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def deliver(text: str, file: Path | None, stdout: TextIO = sys.stdout) -> None:
-    """To a file, whole or not at all, or to stdout (None, or `-`); names that could command a terminal do not reach
-    one. A link is followed; into a device or a FIFO it is written as it is.
+    """Write to a file, whole or not at all, or to stdout (`file` None or `-`), made `safe` if that is a terminal.
+
+    A link is followed. A device or FIFO is written directly.
 
     Raises BadCommand when the file cannot be written.
     """
@@ -165,4 +167,5 @@ def deliver(text: str, file: Path | None, stdout: TextIO = sys.stdout) -> None:
 
 
 def as_json(value: object) -> str:
+    """Return indented JSON."""
     return json.dumps(value, indent=2) + "\n"

@@ -1,4 +1,7 @@
-"""What leaves the program as JSON, and times and durations for people. The JSON is a contract: docs/json.md."""
+"""Builds the JSON of runs, segments and checkpoints, and formats times, sizes and numbers for people.
+
+The JSON is a contract: docs/json.md.
+"""
 
 import json
 import time
@@ -9,11 +12,11 @@ from backprop.cli.render.command_text import command_text
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 
 NAN: Final = "NaN loss"
-"""`triage.Fault.NAN`, for what has no use for the rest of triage."""
+"""`faults.Fault.NAN`, without importing the rest of that module."""
 
 
 def print_json(value: object) -> None:
-    """To stdout, indented, ASCII: no control character of a name or path reaches a terminal."""
+    """Print indented ASCII, so that no control character of a name or path reaches a terminal."""
     import click
 
     click.echo(json.dumps(value, indent=2))
@@ -22,7 +25,7 @@ def print_json(value: object) -> None:
 def run_view(
     run: RunRecord, segment_count: int | None = None, last_checkpoint: str | None = None
 ) -> dict[str, Any]:
-    """One run, as in `list --json`."""
+    """Return a run as in `list --json`. `segment_count` None: that of the run."""
     return {
         "id": run.id,
         "name": run.name,
@@ -46,6 +49,7 @@ def run_view(
 
 
 def segment_view(segment: SegmentRecord, log: str) -> dict[str, Any]:
+    """Return a segment as in `show --json`. `log`: the path of its log."""
     return {
         "number": segment.number,
         "started_at": iso(segment.started_at_s),
@@ -68,6 +72,7 @@ def segment_view(segment: SegmentRecord, log: str) -> dict[str, Any]:
 
 
 def checkpoint_view(checkpoint: CheckpointRecord) -> dict[str, Any]:
+    """Return a checkpoint as in `show --json`."""
     return {
         "path": checkpoint.path,
         "segment": checkpoint.segment,
@@ -79,14 +84,14 @@ def checkpoint_view(checkpoint: CheckpointRecord) -> dict[str, Any]:
 
 
 def iso(at_s: float | None) -> str | None:
-    """Unix seconds as ISO 8601 with the local zone; None stays None."""
+    """Return Unix seconds as ISO 8601 with the local zone; None stays None."""
     return (
         None if at_s is None else datetime.fromtimestamp(at_s).astimezone().isoformat(timespec="milliseconds")
     )
 
 
 def clock(at_s: float | None) -> str:
-    """For people: the time today, else the date too."""
+    """Return a time for people: without its date if that is today; "-" for None."""
     if at_s is None:
         return "-"
     local = time.localtime(at_s)
@@ -95,7 +100,7 @@ def clock(at_s: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """For people: 4.2s, 12m05s, 3h07m, 2d04h."""
+    """Return a duration for people: 4.2s, 12m05s, 3h07m, 2d04h; "-" for None."""
     if seconds is None:
         return "-"
     if seconds < 60:
@@ -108,7 +113,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes for people: 512 B, 1.2 kB, 3.4 MB, 5.6 GB."""
+    """Return bytes for people: 512 B, 1.2 kB, 3.4 MB, 5.6 GB."""
     for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= power:
             return f"{count / power:.1f} {unit}"
@@ -116,10 +121,12 @@ def size(count: int) -> str:
 
 
 def number(value: float | None) -> str:
+    """Return four significant digits; "-" for None."""
     return "-" if value is None else f"{value:.4g}"
 
 
 def is_terminal(stream: TextIO) -> bool:
+    """Return whether the stream is open and a terminal."""
     try:
         return stream.isatty()
     except (OSError, ValueError):

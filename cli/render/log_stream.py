@@ -1,4 +1,4 @@
-"""A run's logs as one stream of bytes, segment after segment, safe for a terminal."""
+"""Streams a run's logs as bytes, segment after segment, safe for a terminal."""
 
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -9,11 +9,11 @@ from backprop.worker.maintenance.log_archive import log_of, open_log
 
 CHUNK_BYTES: Final = 1 << 16
 LINE_BYTES: Final = 1 << 16
-"""A line of several runs' logs that is longer is cut."""
+"""A longer line is broken, where lines carry a prefix."""
 
 
 class Lines:
-    """Passes whole lines on to `out`, each with a name before it. What has no end yet waits for it."""
+    """Writes whole lines to `out`, each with a prefix. An unfinished line waits for its end."""
 
     def __init__(self, out: BinaryIO, prefix: str) -> None:
         self._out = out
@@ -35,16 +35,18 @@ class Lines:
         self._out.flush()
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Write the last line, if it is unfinished."""
         if self._rest:
             self.write(b"\n")
             self._out.flush()
 
 
 class LogStream:
-    """Copies logs to `out` as they grow, from segment `first` on. `raw`: every byte passes; otherwise a terminal
-    gets text and colours only. `marks`: a line before each segment. `prefix`: before each line, where the logs of
-    several runs go to one place."""
+    """Copies logs to `out` as they grow, from segment `first` on.
+
+    `raw`: copy every byte; otherwise a terminal gets text and colours only. `marks`: print a line before each segment.
+    `prefix`: printed before each line, where several runs share `out`.
+    """
 
     def __init__(
         self,
@@ -66,19 +68,19 @@ class LogStream:
         self._marks = marks
 
     def pump(self, newest: int | None) -> None:
-        """Copy what is there. `newest`: the segment that is live; None to find out from the folders."""
+        """Copy what is there now. `newest`: the last segment to copy; None for all that have a folder."""
         while True:
             self._copy()
             following = self._number + 1
             if not log_of(self._segment(following)).exists() or (newest is not None and following > newest):
                 return
-            # The next one began only after this one had ended: nothing more can come.
+            # The next segment starts only after this one has ended: its log is complete.
             self._copy()
             self._close()
             self._number = following
 
     def finish(self, newest: int | None) -> None:
-        """Copy the rest."""
+        """Copy the rest. `newest`: as for `pump`."""
         self.pump(newest)
         self._close()
         if self._filter is not None:

@@ -1,4 +1,4 @@
-"""Tables that line up: cut to the width of a terminal, whole in a pipe, without colour where none is wanted."""
+"""Prints aligned tables: cut to the width of a terminal, whole in a pipe, coloured only where colour is wanted."""
 
 import sys
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ PIPE_WIDTH: Final = 10_000
 GAP: Final = 2
 LAST_LEAST: Final = 16
 TEXT_LEAST: Final = 12
-"""Columns of text are cut down to this before the last one, a sentence mostly, is cut to nothing."""
+"""Other text columns shrink to this before the last one, mostly a sentence, shrinks below `LAST_LEAST`."""
 STATE_STYLE: Final = {
     "running": "cyan",
     "paused": "yellow",
@@ -26,9 +26,9 @@ STATE_STYLE: Final = {
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print rows under their columns. `right`: columns of numbers, never cut.
+    """Print rows under their column names. `right`: right-aligned columns, never cut.
 
-    Cells go through `safe`; a cell that is the name of a state gets its colour.
+    Cells are made `safe`. A cell that is the name of a state gets that state's colour.
     """
     from rich.console import Console
     from rich.table import Table
@@ -53,7 +53,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
 def _widths(
     columns: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[bool], room: int
 ) -> list[int]:
-    """As wide as their cells, if there is room. Else the last column gives way first, then the widest of text."""
+    """Return the width of each column. If they do not fit, the last one shrinks first, then the widest text columns."""
     from rich.cells import cell_len
 
     widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
@@ -68,7 +68,7 @@ def _widths(
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]], indent: str = "") -> None:
-    """Label and value, lined up, values whole."""
+    """Print labels and values in two columns, values uncut."""
     width = max((len(label) for label, _ in pairs), default=0)
     for label, value in pairs:
         click.echo(f"{indent}{label:<{width}}  {safe(value)}".rstrip())

@@ -1,9 +1,9 @@
-"""The output boundary: text of other people's making, rendered harmless for a terminal.
+"""Makes text from outside harmless for a terminal.
 
-A run's name, a path or a log line may hold escape sequences that retitle the window, write the clipboard,
-move the cursor over what was printed, or turn the reading direction; rich passes them all through. Whatever
-is shown goes through `safe` first (and into rich as a `Text`, or through `rich.markup.escape`); a log that is
-streamed to a terminal goes through `Colours`, which lets colours pass and nothing else.
+A run's name, a path or a log line may hold escape sequences that retitle the window, write the clipboard, move the
+cursor over earlier output, or reverse the reading direction; rich passes them all through. All text from outside goes
+through `safe` first (and into rich as a `Text`, or through `rich.markup.escape`). A log that is streamed to a terminal
+goes through `Colours`, which passes text and colours only.
 """
 
 import codecs
@@ -21,10 +21,10 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def safe(text: str, width: int | None = None) -> str:
-    """`text` on one line, with every control, format, unassigned, surrogate or private character spelled out.
+    """Return `text` on one line, with every control, format, unassigned, surrogate or private character escaped.
 
-    `width`: the most terminal columns it may take; what is cut ends in an ellipsis. Wide characters take two.
-    Combining marks count one although they take none, so that a text full of them cannot grow without end.
+    `width`: the most terminal columns it may take; a cut text ends in an ellipsis. Wide characters take two columns.
+    Combining marks count as one although they take none, so that a text full of them cannot grow without end.
     """
     if width is None:
         return "".join(map(_visible, text))
@@ -34,23 +34,23 @@ def safe(text: str, width: int | None = None) -> str:
         for piece in _visible(char):
             pieces.append(piece)
             columns += _columns(piece)
-            if columns > width:  # seen as soon as it is so: a text of any length costs no more than `width`
+            if columns > width:  # at once: a text of any length costs no more than `width`
                 return _cut(pieces, columns, width)
     return "".join(pieces)
 
 
 def colours_only(data: bytes) -> bytes:
-    """All of a text at once through `Colours`."""
+    """Return a whole text filtered by `Colours`."""
     colours = Colours()
     return colours.feed(data) + colours.close()
 
 
 class Colours:
-    """A filter for a stream of bytes: lets UTF-8 text, newline, tab, return and colours (SGR) pass.
+    """Filters a stream of bytes: passes UTF-8 text, newline, tab, return and colours (SGR).
 
-    Other control sequences (cursor, erase, modes) are dropped: progress bars are full of them. Any other
-    escape, control or format character is made visible, so that it has no effect. Not UTF-8: replaced.
-    Cut the stream where you like: a sequence or character cut in two is held back until its end is there.
+    Other control sequences (cursor, erase, modes) are dropped, because progress bars are full of them. Any other
+    escape, control or format character is escaped, so that it has no effect. Bytes that are not UTF-8 are replaced.
+    The stream may be cut anywhere: a sequence or character cut in two is held back until its end arrives.
     """
 
     def __init__(self) -> None:
@@ -59,6 +59,7 @@ class Colours:
         self._coloured = False
 
     def feed(self, data: bytes) -> bytes:
+        """Return the next part of the stream, filtered."""
         text = self._held + self._decode(data)
         cut = _UNFINISHED.search(text)
         end = cut.start() if cut else len(text)
@@ -66,7 +67,7 @@ class Colours:
         return self._filter(text[:end])
 
     def close(self) -> bytes:
-        """What was held back, visible, and the end of a colour that was left on."""
+        """Return what was held back, escaped, and a reset if a colour was left on."""
         text = self._held + self._decode(b"", True)
         self._held = ""
         return self._filter(text) + (b"\x1b[0m" if self._coloured else b"")
@@ -75,13 +76,13 @@ class Colours:
         return _SPECIAL.sub(self._replace, text).encode(errors="replace")
 
     def _replace(self, match: re.Match[str]) -> str:
-        found = match[0]
-        if found.startswith("\x1b["):
-            if not _SGR.fullmatch(found):
+        special = match[0]
+        if special.startswith("\x1b["):
+            if not _SGR.fullmatch(special):
                 return ""
-            self._coloured = found.strip("\x1b[m;:0") != ""
-            return found
-        return found if found.isprintable() else "".join(map(_visible, found))
+            self._coloured = special.strip("\x1b[m;:0") != ""
+            return special
+        return special if special.isprintable() else "".join(map(_visible, special))
 
 
 def _cut(pieces: list[str], columns: int, width: int) -> str:
@@ -91,7 +92,7 @@ def _cut(pieces: list[str], columns: int, width: int) -> str:
 
 
 def _visible(char: str) -> str:
-    """`isprintable` refuses Cc, Cf, Cs, Co, Cn, Zl, Zp, and also the spaces (Zs), which are harmless."""
+    """Escape what is not printable. `isprintable` refuses Cc, Cf, Cs, Co, Cn, Zl, Zp, and the harmless Zs."""
     if char.isprintable() or unicodedata.category(char) == "Zs":
         return char
     code = ord(char)

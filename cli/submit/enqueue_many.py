@@ -130,7 +130,7 @@ def _with_code(
     for code in dict.fromkeys(draft.code for draft in drafts.runs if draft.code is not None):
         from backprop.worker.environment import code_snapshot
 
-        folder = batch_file.folder(home, batch) / str(len(copies) + 1)
+        folder = home.batch_folder(batch) / str(len(copies) + 1)
         folder.mkdir(mode=0o700, parents=True)
         copies[code] = str(code_snapshot.take(code, folder))
     return [

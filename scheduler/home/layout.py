@@ -1,8 +1,8 @@
-"""Where does Backprop keep things, and may it?
+"""Locates the home, checks that it can be trusted, and names the files inside it.
 
-`~/.backprop`, or `BACKPROP_HOME`: a real directory, ours, closed to everybody else, on a local file system.
-SQLite's locks and flock are the ground everything stands on, and both are unsound on network file systems
-(sqlite.org/howtocorrupt.html §2; flock(2), NOTES), so those are refused rather than trusted.
+The home is `~/.backprop`, or `BACKPROP_HOME`: a real directory of this user, closed to all others, on a local file
+system. Everything relies on SQLite's locks and on flock, and both are unsound on network file systems
+(sqlite.org/howtocorrupt.html §2; flock(2), NOTES), so those are refused.
 """
 
 import os
@@ -57,6 +57,16 @@ class Home(msgspec.Struct, frozen=True):
     def config(self) -> Path:
         return self.root / "config.json"
 
+    def batch_file(self, batch: str) -> Path:
+        return self.batches / f"{batch}.jsonl"
+
+    def batch_outcomes(self, batch: str) -> Path:
+        return self.batches / f"{batch}.ends.jsonl"
+
+    def batch_folder(self, batch: str) -> Path:
+        """The code that the batch's members share. Missing where no snapshot was asked for."""
+        return self.batches / batch
+
     def run_folder(self, run_id: str) -> Path:
         return self.runs / run_id
 
@@ -68,7 +78,7 @@ class Home(msgspec.Struct, frozen=True):
 
 
 def locate() -> Home:
-    """The home this environment names, not yet looked at. Raises HomeRefused for a relative BACKPROP_HOME."""
+    """Return the home that this environment names, unchecked. Raises HomeRefused for a relative BACKPROP_HOME."""
     named = os.environ.get("BACKPROP_HOME")
     if named is None or not named:
         return Home(Path.home() / ".backprop")
@@ -79,41 +89,41 @@ def locate() -> Home:
 
 
 def check(home: Home) -> bool:
-    """Refuse a home that is there but cannot be trusted. Returns whether it is there. Writes nothing.
+    """Return whether the home exists. Writes nothing.
 
-    Raises HomeRefused: a symbolic link, not a directory, somebody else's, or writable by others.
+    Raises HomeRefused when it exists and is a symbolic link, not a directory, another user's, or writable by others.
     """
     root = home.root
     try:
-        seen = root.lstat()
+        status = root.lstat()
     except FileNotFoundError:
         return False
     except OSError as error:
         raise HomeRefused(f"{root}: {error.strerror}; {ADVICE}") from error
-    if stat.S_ISLNK(seen.st_mode):
+    if stat.S_ISLNK(status.st_mode):
         raise HomeRefused(
             f"{root} is a symbolic link; set BACKPROP_HOME to that path itself: {os.path.realpath(root)}"
         )
-    if not stat.S_ISDIR(seen.st_mode):
+    if not stat.S_ISDIR(status.st_mode):
         raise HomeRefused(f"{root} is not a directory; {ADVICE}")
-    if seen.st_uid != os.geteuid():
-        raise HomeRefused(f"{root} belongs to uid {seen.st_uid}, you are {os.geteuid()}; {ADVICE}")
-    if seen.st_mode & stat.S_ISVTX:
-        raise HomeRefused(f"{root} is a folder that users share (mode {seen.st_mode & 0o7777:o}); {ADVICE}")
-    if seen.st_mode & 0o022:
+    if status.st_uid != os.geteuid():
+        raise HomeRefused(f"{root} belongs to uid {status.st_uid}, you are {os.geteuid()}; {ADVICE}")
+    if status.st_mode & stat.S_ISVTX:
+        raise HomeRefused(f"{root} is a folder that users share (mode {status.st_mode & 0o7777:o}); {ADVICE}")
+    if status.st_mode & 0o022:
         raise HomeRefused(
-            f"{root} can be written by others (mode {seen.st_mode & 0o777:o}); close it: chmod 700 {root}"
+            f"{root} can be written by others (mode {status.st_mode & 0o777:o}); close it: chmod 700 {root}"
         )
     return True
 
 
 def ensure(home: Home) -> Home:
-    """Create or check the home and its folders; close it to others. Raises HomeRefused."""
-    there = check(home)
+    """Create or check the home and its folders, and close it to others. Raises HomeRefused."""
+    exists = check(home)
     try:
-        # Before the first lock or database is made in it; `backprop worker` looks each time it starts.
+        # Before the first lock or database is created in it. `backprop worker` checks at every start.
         if not home.database.exists():
-            refuse_remote(home.root if there else home.root.parent)
+            refuse_remote(home.root if exists else home.root.parent)
         home.root.mkdir(mode=0o700, parents=False, exist_ok=True)
         if home.root.stat().st_mode & 0o077:
             home.root.chmod(0o700)
@@ -137,7 +147,8 @@ def refuse_remote(path: Path) -> None:
 
 
 def file_system_type(path: Path) -> int:
-    """`f_type` of statfs(2), the first long of the structure on every Linux ABI; 0 when it cannot be read."""
+    """Return `f_type` of statfs(2), or 0 when it cannot be read. It is the structure's first long on every Linux
+    ABI."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)

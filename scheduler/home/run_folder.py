@@ -1,10 +1,10 @@
-"""A run's folder: `runs/<id>/`, enough to put the run back into an empty database and to start it.
+"""Reads and writes a run's folder, `runs/<id>/`: enough to put the run back into an empty database and to start it.
 
     spec.json       what to run, with the environment of the shell that queued it (0600)
     outcome.json    its final state; missing while it is not final
     <segment>/      order.json, log, events.jsonl, processes.json, stop.json, exit.json of each segment
 
-Written under a temporary name, synced and renamed: a crash leaves the old file or the new one.
+Each file is written under a temporary name, synced and renamed: a crash leaves the old file or the new one.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ FORMAT: Final = 1
 
 
 class SpecFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`spec.json`, without its environment. `place`: where it stood in the queue at first. `group`: the rules it
-    brought for its group. `batch`: with which others it was queued, see `batches`."""
+    """`spec.json`, without its environment. `place`: its first position in the queue. `group`: the rules it was
+    submitted with for its group. `batch`: the runs it was queued together with, see `batch_file`."""
 
     id: str
     name: str
@@ -38,7 +38,7 @@ class SpecFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutcomeFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`outcome.json`: the final state a run had after its segment number `segment`."""
+    """`outcome.json`: the final state of a run after its segment number `segment`."""
 
     state: str
     reason: str
@@ -47,7 +47,8 @@ class OutcomeFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create(home: Home, wanted: str | None) -> tuple[str, Path]:
-    """A new run's id and its empty folder. `wanted`: the id asked for. Raises BadCommand when it is taken."""
+    """Create the empty folder of a new run; return the run's id and the folder. `wanted`: the id, None for a random
+    one. Raises BadCommand when it is taken."""
     for _ in range(ID_TRIES):
         run_id = wanted or os.urandom(4).hex()
         folder = home.run_folder(run_id)
@@ -74,15 +75,15 @@ def write_spec(
     group: GroupRules | None = None,
 ) -> None:
     """Write `spec.json`. Raises OSError."""
-    kept = SpecFile(id=run_id, name=name, created_at_s=now_s, spec=spec, place=place, group=group)
-    _write(folder / "spec.json", _body(kept, environment))
+    content = SpecFile(id=run_id, name=name, created_at_s=now_s, spec=spec, place=place, group=group)
+    _write(folder / "spec.json", _body(content, environment))
 
 
-def write_first(folder: Path, kept: SpecFile, environment: Mapping[str, str]) -> None:
-    """Write `spec.json` unless it is there: of several processes that do so at once one wins, and what was changed
-    in it since is not undone. Raises OSError."""
+def write_first(folder: Path, content: SpecFile, environment: Mapping[str, str]) -> None:
+    """Write `spec.json` unless it exists. Of several processes that do so at once one wins, and a later change of the
+    file is not undone. Raises OSError."""
     draft = folder / f"spec.json.{os.getpid()}"
-    write_synced(draft, (_json(_body(kept, environment)),))
+    write_synced(draft, (_json(_body(content, environment)),))
     try:
         with contextlib.suppress(FileExistsError):
             os.link(draft, folder / "spec.json", follow_symlinks=False)
@@ -91,8 +92,8 @@ def write_first(folder: Path, kept: SpecFile, environment: Mapping[str, str]) ->
     sync(folder)
 
 
-def _body(kept: SpecFile, environment: Mapping[str, str]) -> dict[str, Any]:
-    return {"format": FORMAT, **msgspec.to_builtins(kept), "environment": dict(environment)}
+def _body(content: SpecFile, environment: Mapping[str, str]) -> dict[str, Any]:
+    return {"format": FORMAT, **msgspec.to_builtins(content), "environment": dict(environment)}
 
 
 def change_spec(
@@ -102,8 +103,8 @@ def change_spec(
     priority: int | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Put a changed specification beside the environment that is there, and another name and priority where they are
-    given. `environment`: put into that one. Raises OSError, ValueError."""
+    """Change the specification in `spec.json`, and the name and priority unless they are None. `environment`:
+    variables to add to those in the file. Raises OSError, ValueError."""
     body = json.loads((folder / "spec.json").read_bytes())
     changed: dict[str, Any] = {"spec": msgspec.to_builtins(spec)}
     if name is not None:
@@ -117,7 +118,7 @@ def change_spec(
 
 
 def read_spec(folder: Path) -> SpecFile | None:
-    """What the folder says of its run; None when it is damaged."""
+    """Return the content of `spec.json`; None when it is missing or damaged."""
     try:
         return msgspec.convert(json.loads((folder / "spec.json").read_bytes()), SpecFile)
     except (OSError, ValueError):
@@ -125,11 +126,12 @@ def read_spec(folder: Path) -> SpecFile | None:
 
 
 def write_outcome(folder: Path, outcome: OutcomeFile, *, synced: bool = True) -> None:
-    """Write `outcome.json`. `synced`: have it on disk on return. Raises OSError."""
+    """Write `outcome.json`. `synced`: it is on disk on return. Raises OSError."""
     _write(folder / "outcome.json", msgspec.to_builtins(outcome), synced=synced)
 
 
 def read_outcome(folder: Path) -> OutcomeFile | None:
+    """Return the content of `outcome.json`; None when it is missing or damaged."""
     try:
         return msgspec.json.decode((folder / "outcome.json").read_bytes(), type=OutcomeFile)
     except (OSError, msgspec.DecodeError):
@@ -137,40 +139,42 @@ def read_outcome(folder: Path) -> OutcomeFile | None:
 
 
 def clear_outcome(folder: Path) -> None:
-    """The run goes on."""
+    """Delete `outcome.json`, because the run is resumed. Raises OSError."""
     (folder / "outcome.json").unlink(missing_ok=True)
 
 
 def segment_numbers(folder: Path) -> list[int]:
-    """The segments that were ordered, in order."""
+    """Return the numbers of the segments that were ordered, ascending. Raises OSError."""
     return sorted(
-        int(one.name) for one in folder.iterdir() if one.name.isdecimal() and (one / "order.json").exists()
+        int(path.name)
+        for path in folder.iterdir()
+        if path.name.isdecimal() and (path / "order.json").exists()
     )
 
 
 def newest_segment(folder: Path) -> int:
-    """The last segment that was ordered; 0 for none. Raises OSError."""
+    """Return the number of the last segment that was ordered; 0 for none. Raises OSError."""
     return max(segment_numbers(folder), default=0)
 
 
 def read_environment(folder: Path) -> dict[str, str]:
-    """The environment of the shell that queued the run; empty when its folder is damaged."""
+    """Return the environment of the shell that queued the run; empty when its folder is damaged."""
     try:
-        found = json.loads((folder / "spec.json").read_bytes())["environment"]
+        environment = json.loads((folder / "spec.json").read_bytes())["environment"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return {str(name): str(value) for name, value in found.items()}
+    return {str(name): str(value) for name, value in environment.items()}
 
 
 def remove(folder: Path) -> None:
-    """Take back a folder whose run was never queued."""
-    import shutil  # here: brings every compressor there is, for one command in a thousand
+    """Delete a folder whose run was never queued. Raises nothing."""
+    import shutil  # here: it loads all compressors, for one command in a thousand
 
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_synced(path: Path, chunks: Iterable[bytes], *, synced: bool = True) -> None:
-    """Write a file of one's own and have it on disk, if `synced`. Raises OSError."""
+    """Write a file that no other process writes. `synced`: it is on disk on return. Raises OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     handle = os.open(path, flags, 0o600)
     with open(handle, "wb") as file:  # noqa: PTH123
@@ -181,7 +185,7 @@ def write_synced(path: Path, chunks: Iterable[bytes], *, synced: bool = True) ->
 
 
 def sync(folder: Path) -> None:
-    """Have the names in a folder on disk. Raises OSError."""
+    """Sync the names in a folder to disk. Raises OSError."""
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
@@ -198,6 +202,6 @@ def _write(path: Path, body: Mapping[str, Any], *, synced: bool = True) -> None:
 
 
 def _json(body: Mapping[str, Any]) -> bytes:
-    """The standard library writes what is not UTF-8 in an environment as escapes and reads it back the same; msgspec
-    refuses it."""
+    """The standard library writes bytes that are not UTF-8 as escapes and reads them back unchanged; msgspec refuses
+    them."""
     return json.dumps(body).encode("ascii")

@@ -12,13 +12,11 @@ from typing import Any
 
 import pytest
 
-from backprop.cli.doctor import database as checks_queue
-from backprop.cli.doctor import home as checks_home
-from backprop.cli.doctor import login as checks_login
-from backprop.cli.doctor import machine
+from backprop.cli.doctor.database import check_clock, check_database, check_leftovers
 from backprop.cli.doctor.finding import Finding, Level
-from backprop.cli.doctor.login import Login
-from backprop.cli.doctor.machine import Deafness
+from backprop.cli.doctor.home import check_disk, check_file_system, check_home, check_locks
+from backprop.cli.doctor.login import Login, check_logout, check_terminal, read_login
+from backprop.cli.doctor.machine import SignalMasks, check_gpus, check_signals, signal_masks
 from backprop.cli.exit_codes import DOCTOR_FOUND
 from backprop.migrations import runner
 from backprop.scheduler.home import layout
@@ -102,7 +100,7 @@ def test_one_aligned_line_a_check_and_advice_below(bench: Bench) -> None:
         assert line[column - 1] == " ", line
         assert line[column] != " ", line
     advice = [line for line in lines if line.startswith(" ")]
-    assert " " * column + "backprop worker   (in tmux, say)" in advice
+    assert " " * column + "tmux new -d -s backprop 'backprop worker'" in advice
 
 
 def test_looking_changes_nothing(bench: Bench) -> None:
@@ -118,7 +116,7 @@ def test_looking_changes_nothing(bench: Bench) -> None:
     assert "sound" in found["database"]["told"]
     assert "rollback journal" in found["database"]["told"]
     assert found["locks"]["level"] == "ok"
-    assert "none is running, while 1 run wait" in found["workers"]["told"]
+    assert "none is running, but 1 run queued" in found["workers"]["told"]
     assert found["workers"]["level"] == "note"
     assert "nothing is repaired" in bench.backprop("--dry-run", "doctor", "--repair").stderr
     assert seen(bench.home) == before
@@ -142,7 +140,7 @@ def test_a_dead_worker_its_run_and_its_files(bench: Bench) -> None:
     assert len(files) == 2, files
     bench.show(run)  # rolls back what it was killed in the middle of, which the doctor leaves to others
     _, found = doctor(bench)
-    assert "is gone: the next one takes over" in found["segments"]["told"]
+    assert "is gone: the next worker takes over" in found["segments"]["told"]
     assert found["segments"]["advice"] == "backprop worker"
     assert files[0].name in found["leftovers"]["told"]
     told = json.loads(bench.backprop("doctor", "--json", "--repair").stdout)
@@ -212,7 +210,7 @@ def test_runs_that_the_database_has_forgotten(bench: Bench) -> None:
     (bench.home / "backprop.db").unlink()
     code, found = doctor(bench)
     assert code == DOCTOR_FOUND
-    assert "is gone" in found["database"]["told"]
+    assert "is missing" in found["database"]["told"]
     assert "2 runs" in found["database"]["told"]
     assert doctor(bench, "--repair")[0] == 0
     assert {one["id"] for one in bench.runs()} == set(runs)
@@ -221,11 +219,11 @@ def test_runs_that_the_database_has_forgotten(bench: Bench) -> None:
 def ask_database(home: Home) -> Finding:
     """What is told of it, having changed nothing."""
     before = seen(home.root)
-    opened = checks_queue.database(home)
-    if opened.database is not None:
-        opened.database.close()
+    finding, opened = check_database(home)
+    if opened is not None:
+        opened.close()
     assert seen(home.root) == before
-    return opened.finding
+    return finding
 
 
 def sql(home: Home, text: str) -> None:
@@ -250,10 +248,10 @@ def test_a_wal_database_is_dangerous_on_some_engines_only(
 @pytest.mark.parametrize(
     ("content", "level", "word"),
     [
-        ("PRAGMA application_id = 7; CREATE TABLE notes (text)", Level.BAD, "some other program's"),
+        ("PRAGMA application_id = 7; CREATE TABLE notes (text)", Level.BAD, "of another program"),
         (f"PRAGMA application_id = {runner.APPLICATION_ID}; PRAGMA user_version = {runner.LATEST + 1}",
          Level.BAD, "knows up to"),
-        (b"", Level.NOTE, "brings it up to date"),
+        (b"", Level.NOTE, "upgrades it"),
         (b"SQLite form", Level.BAD, "damaged"),
         (b"\0" * 5000, Level.BAD, "damaged"),
     ],
@@ -306,7 +304,7 @@ def test_a_database_that_somebody_holds_does_not_hold_the_doctor(
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", HOLD, str(home.database)], **pipes) as holder:
         assert holder.stdout.readline() == "held\n"
-        told = checks_queue.database(home).finding
+        told, _ = check_database(home)
         assert holder.communicate("")[0] == ""
     assert (told.level, "locked by another process" in told.told) == (Level.BAD, True)
     assert ask_database(home).level is Level.OK
@@ -321,7 +319,7 @@ def test_homes_that_are_refused(bench: Bench, tmp_path: Path) -> None:
     _, found = doctor(bench, env={"BACKPROP_HOME": "relative"})
     assert "not an absolute path" in found["home"]["told"]
     _, found = doctor(bench, env={"BACKPROP_HOME": str(tmp_path / "no" / "home")})
-    assert found["file system"]["told"] == "cannot be told"
+    assert found["file system"]["told"] == "unknown"
     bench.home.mkdir()
     bench.home.chmod(0o777)
     told = bench.backprop("doctor", "--repair")
@@ -336,14 +334,14 @@ def test_a_planted_link_inside_is_told(home: Home, tmp_path: Path, name: str) ->
     if place.exists():
         place.rmdir()
     place.symlink_to(tmp_path)
-    told = checks_home.home_itself(home)
+    told = check_home(home)
     assert told.level is Level.BAD
     assert f"{place} is a symbolic link" in told.told
 
 
 def test_something_else_where_the_database_should_be(home: Home) -> None:
     os.mkfifo(home.database, 0o600)
-    assert "no regular file" in checks_home.home_itself(home).told
+    assert "not a regular file" in check_home(home).told
 
 
 @pytest.mark.parametrize(
@@ -356,7 +354,7 @@ def test_something_else_where_the_database_should_be(home: Home) -> None:
         (0x01021994, Level.NOTE, "tmpfs"),
         (0x794C7630, Level.NOTE, "overlayfs"),
         (0x1234, Level.OK, "0x1234"),
-        (0, Level.OK, "cannot be told"),
+        (0, Level.OK, "unknown"),
     ],
 )
 def test_the_file_system_by_name(
@@ -364,21 +362,21 @@ def test_the_file_system_by_name(
 ) -> None:
     monkeypatch.delenv("BACKPROP_ALLOW_REMOTE_HOME", raising=False)
     monkeypatch.setattr(layout, "file_system_type", lambda _: kind)
-    told = checks_home.file_system(home)
+    told = check_file_system(home)
     assert (told.level, word in told.told) == (level, True), told
 
 
 def test_locks_are_tried_and_leave_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     before = seen(home.root)
-    assert checks_home.locking(home).level is Level.OK
+    assert check_locks(home).level is Level.OK
     assert seen(home.root) == before
     monkeypatch.setattr("fcntl.flock", lambda *_: None)
-    assert "excludes nobody" in checks_home.locking(home).told
+    assert "no effect" in check_locks(home).told
 
 
 def test_too_little_room_is_told(home: Home) -> None:
-    assert checks_home.space(home, 0).level is Level.OK
-    told = checks_home.space(home, 1 << 40)
+    assert check_disk(home, 0).level is Level.OK
+    told = check_disk(home, 1 << 40)
     assert (told.level, "no run starts" in told.told) == (Level.BAD, True)
 
 
@@ -408,8 +406,8 @@ def test_on_a_full_disk(bench: Bench) -> None:
 def test_a_clock_that_was_set_back(database: Database) -> None:
     add_run(database, "r1")
     now_s = time.time()
-    assert "set back" not in checks_queue.clock(database, now_s).told
-    told = checks_queue.clock(database, -3600.0)
+    assert "set back" not in check_clock(database, now_s).told
+    told = check_clock(database, -3600.0)
     assert told.level is Level.NOTE
     assert "3601 s behind" in told.told
 
@@ -417,14 +415,14 @@ def test_a_clock_that_was_set_back(database: Database) -> None:
 def test_young_files_of_a_worker_that_is_starting_are_left_alone(home: Home) -> None:
     path = locks.worker_lock_path(home.locks, "w1")
     path.touch()
-    assert checks_queue.leftovers(home, time.time()).level is Level.OK
+    assert check_leftovers(home, time.time()).level is Level.OK
     old(path)
-    assert checks_queue.leftovers(home, time.time()).level is Level.NOTE
+    assert check_leftovers(home, time.time()).level is Level.NOTE
     held = locks.take(path)
     assert held is not None
     os.mkfifo(wake_path(home.locks, "w1"))
     old(wake_path(home.locks, "w1"))
-    assert checks_queue.leftovers(home, time.time()).level is Level.OK
+    assert check_leftovers(home, time.time()).level is Level.OK
     os.close(held)
 
 
@@ -439,32 +437,39 @@ os.execv(sys.argv[1], sys.argv[1:])
 def test_signals_that_a_process_was_born_deaf_to() -> None:
     child = subprocess.Popen([sys.executable, "-c", DEAF, "/bin/sleep", "600"])
     try:
-        wanted = Deafness(frozenset({signal.SIGHUP}), frozenset({signal.SIGTERM}))
-        wait_until(lambda: machine.deafness_of(child.pid) == wanted,
-                   saw=lambda: machine.deafness_of(child.pid))  # fmt: skip
+        wanted = SignalMasks(frozenset({signal.SIGHUP}), frozenset({signal.SIGTERM}))
+        wait_until(lambda: signal_masks(child.pid) == wanted,
+                   saw=lambda: signal_masks(child.pid))  # fmt: skip
     finally:
         child.kill()
         child.wait()
-    assert machine.deafness_of(child.pid) is None
+    assert signal_masks(child.pid) is None
 
 
-HEARS = Deafness(frozenset(), frozenset())
+HEARS = SignalMasks(frozenset(), frozenset())
 
 
 @pytest.mark.parametrize(
     ("ours", "worker", "level", "word"),
     [
-        (HEARS, HEARS, Level.OK, "are heard"),
-        (Deafness(frozenset({signal.SIGHUP}), frozenset()), None, Level.OK, "nohup"),
-        (Deafness(frozenset({signal.SIGINT}), frozenset()), HEARS, Level.OK, "INT ignored here"),
-        (Deafness(frozenset(), frozenset({signal.SIGTERM})), HEARS, Level.NOTE, "TERM blocked here"),
-        (HEARS, Deafness(frozenset({signal.SIGHUP}), frozenset()), Level.OK, "are heard"),
-        (HEARS, Deafness(frozenset(), frozenset({signal.SIGINT})), Level.BAD, "worker w1 is deaf to INT"),
+        (HEARS, HEARS, Level.OK, "signals are received"),
+        (SignalMasks(frozenset({signal.SIGHUP}), frozenset()), None, Level.OK, "nohup"),
+        (SignalMasks(frozenset({signal.SIGINT}), frozenset()), HEARS, Level.OK, "SIGINT ignored here"),
+        (SignalMasks(frozenset(), frozenset({signal.SIGTERM})), HEARS, Level.NOTE, "SIGTERM blocked here"),
+        (HEARS, SignalMasks(frozenset({signal.SIGHUP}), frozenset()), Level.OK, "are received"),
+        (
+            HEARS,
+            SignalMasks(frozenset(), frozenset({signal.SIGINT})),
+            Level.BAD,
+            "worker w1 ignores SIGINT (inherited from its parent)",
+        ),
         (None, HEARS, Level.NOTE, "cannot be read"),
     ],
 )
-def test_who_hears_what(ours: Deafness | None, worker: Deafness | None, level: Level, word: str) -> None:
-    told = machine.signals(ours, {"w1": worker})
+def test_who_hears_what(
+    ours: SignalMasks | None, worker: SignalMasks | None, level: Level, word: str
+) -> None:
+    told = check_signals(ours, {"w1": worker})
     assert (told.level, word in told.told) == (level, True), told
 
 
@@ -475,17 +480,21 @@ USER_UNIT = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.sc
 @pytest.mark.parametrize(
     ("login", "level", "word"),
     [
-        (None, Level.OK, "does not answer"),
-        (Login("ann", lingers=False, kills=False, cgroup=SESSION), Level.OK, "survives it"),
+        (None, Level.OK, "kills nothing"),
+        (Login("ann", lingers=False, kills=False, cgroup=SESSION), Level.OK, "survive a logout"),
         (Login("ann", lingers=True, kills=True, cgroup=SESSION), Level.NOTE, "kills workers and runs"),
-        (Login("root", lingers=False, kills=True, spares=("root",), cgroup=SESSION), Level.OK, "survives"),
-        (Login("ann", lingers=False, kills=True, kills_only=("bob",), cgroup=SESSION), Level.OK, "survives"),
-        (Login("ann", lingers=False, kills=False, cgroup=USER_UNIT), Level.NOTE, "ends with the last logout"),
+        (Login("root", lingers=False, kills=True, spares=("root",), cgroup=SESSION), Level.OK, "survive"),
+        (Login("ann", lingers=False, kills=True, kills_only=("bob",), cgroup=SESSION), Level.OK, "survive"),
+        (
+            Login("ann", lingers=False, kills=False, cgroup=USER_UNIT),
+            Level.NOTE,
+            "ends with your last logout",
+        ),
         (Login("ann", lingers=True, kills=True, cgroup=USER_UNIT), Level.OK, "lingers"),
     ],
 )
 def test_what_a_logout_does(login: Login | None, level: Level, word: str) -> None:
-    told = checks_login.logout(login)
+    told = check_logout(login)
     assert (told.level, word in told.told) == (level, True), told
     assert (level is Level.NOTE) == ("loginctl enable-linger" in (told.advice or ""))
 
@@ -498,15 +507,15 @@ def test_loginctl_is_asked_and_not_waited_for(tmp_path: Path, monkeypatch: pytes
     )
     fake.chmod(0o755)
     monkeypatch.setattr(vendor_tool, "find_tool", lambda _: fake)
-    login = checks_login.read_login(SESSION)
+    login = read_login(SESSION)
     assert login is not None
     assert (login.lingers, login.kills, login.spares) == (True, True, ("root", "ann"))
     fake.write_text("#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n")
-    assert checks_login.read_login(SESSION) is None
+    assert read_login(SESSION) is None
     monkeypatch.setattr(
         vendor_tool, "run_tool", lambda _, deadline_s: ToolResult(None, f"{deadline_s:g}", "")
     )
-    assert checks_login.read_login(SESSION) is None, "it had to be killed"
+    assert read_login(SESSION) is None, "it had to be killed"
 
 
 @pytest.mark.parametrize(
@@ -515,21 +524,21 @@ def test_loginctl_is_asked_and_not_waited_for(tmp_path: Path, monkeypatch: pytes
         ({"TMUX": "x"}, SESSION, "tmux"),
         ({"STY": "x"}, SESSION, "screen"),
         ({}, "0::/system.slice/backprop.service\n", "unit backprop.service"),
-        ({"TERM": "xterm", "INVOCATION_ID": "x"}, USER_UNIT, "neither"),
+        ({"TERM": "xterm", "INVOCATION_ID": "x"}, USER_UNIT, "not in tmux"),
     ],
 )
 def test_what_a_worker_would_live_in(environment: dict[str, str], cgroup: str, word: str) -> None:
-    assert word in checks_login.terminal(environment, cgroup).told
+    assert word in check_terminal(environment, cgroup).told
 
 
 def test_gpus_as_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         client, "read_once", lambda _: Reading((), "none", "the driver has not answered for 10 s")
     )
-    told = machine.gpus("auto")
+    told = check_gpus("auto")
     assert (told.level, "has not answered" in told.told) == (Level.BAD, True)
     monkeypatch.undo()
-    assert machine.gpus("none").level is Level.OK
+    assert check_gpus("none").level is Level.OK
 
 
 def test_a_worker_deaf_to_term_few_descriptors_and_a_bad_setting(bench: Bench) -> None:
@@ -551,7 +560,7 @@ def test_a_worker_deaf_to_term_few_descriptors_and_a_bad_setting(bench: Bench) -
         worker.wait()
     found = {one["name"]: one for one in json.loads(done.stdout)["findings"]}
     assert done.returncode == DOCTOR_FOUND
-    assert "is deaf to TERM" in found["signals"]["told"]
+    assert "ignores SIGTERM" in found["signals"]["told"]
     assert found["descriptors"]["level"] == "note"
     assert "maxParallel" in found["settings"]["told"]
     assert found["settings"]["level"] == "bad"
@@ -564,7 +573,7 @@ def test_from_a_directory_that_is_gone(bench: Bench) -> None:
     done = subprocess.run(["sh", str(script)], env=bench.environment, cwd=bench.project, capture_output=True,
                           text=True, check=False)  # fmt: skip
     assert done.returncode == DOCTOR_FOUND, done
-    assert "the current directory is gone" in done.stdout
+    assert "the current directory no longer exists" in done.stdout
 
 
 def test_what_is_told_cannot_steer_a_terminal(bench: Bench, tmp_path: Path) -> None:

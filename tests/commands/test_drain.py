@@ -72,7 +72,7 @@ def test_what_runs_goes_on_and_nothing_new_starts(bench: Bench) -> None:
     assert (done.returncode, bench.state(first), bench.state(second)) == (0, "completed", "queued")
     assert "waiting for 1 run: train" in done.stderr or "nothing is running" in done.stdout
     assert worker.poll() is None
-    assert bench.backprop("undrain").stdout == "runs are started again\n"
+    assert bench.backprop("undrain").stdout == "starting runs again\n"
     bench.wait_for(second, "completed")
     said = bench.output()
     assert "closed      not starting runs: the queue is drained (a new driver)" in said

@@ -11,16 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop.cli.drill.verdict import (
-    BOXES_MIN,
-    FINE_SHARE,
-    Costs,
-    Part,
-    Proof,
-    judge,
-    lost_share,
-    recommended_min,
-)
+from backprop.cli.drill.costs import BOXES_MIN, FINE_SHARE, Costs, lost_share, recommended_min
+from backprop.cli.drill.verdict import DrillSegment, Proof, judge
 from backprop.worker.segments.resume_check import StepTrace
 from tests.support.harness import COMMAND, QUIET_LIMITS, ROOT, Bench, wait_until
 
@@ -34,16 +26,18 @@ def steps(*reported: int) -> StepTrace:
     return told
 
 
-FIRST = Part(outcome="timeboxed", reason="timebox reached", saved=2, steps={"reported": steps(1, 90)})
-SECOND = Part(outcome="timeboxed", reason="", used="c", used_step=80, steps={"reported": steps(81, 170)})
+FIRST = DrillSegment(outcome="timeboxed", reason="timebox reached", saved=2, steps={"reported": steps(1, 90)})
+SECOND = DrillSegment(
+    outcome="timeboxed", reason="", used="c", used_step=80, steps={"reported": steps(81, 170)}
+)
 
 
 @pytest.mark.parametrize(
     ("parts", "proof", "told"),
     [
-        ((FIRST, SECOND), Proof.CHAINABLE, "it reported step 81 when resumed, and had reached 80"),
-        ((FIRST, replace(SECOND, outcome="completed")), Proof.CHAINABLE, "went on"),
-        ((FIRST, replace(SECOND, steps={"reported": steps(1, 90)})), Proof.NOT_CHAINABLE, "began again"),
+        ((FIRST, SECOND), Proof.CHAINABLE, "saved at step 80, resumed at step 81"),
+        ((FIRST, replace(SECOND, outcome="completed")), Proof.CHAINABLE, "resumed at"),
+        ((FIRST, replace(SECOND, steps={"reported": steps(1, 90)})), Proof.NOT_CHAINABLE, "it started over"),
         ((FIRST, replace(SECOND, outcome="started over", reason="why")), Proof.NOT_CHAINABLE, "why"),
         (
             (FIRST, replace(SECOND, outcome="failed", reason="exited 1: no file")),
@@ -53,14 +47,14 @@ SECOND = Part(outcome="timeboxed", reason="", used="c", used_step=80, steps={"re
         ((replace(FIRST, saved=0),), Proof.NOT_CHAINABLE, "saved no checkpoint"),
         ((replace(FIRST, saved=0, refused=("a: empty",)),), Proof.NOT_CHAINABLE, "a: empty"),
         ((replace(FIRST, outcome="failed", reason="exited 1"),), Proof.NOT_CHAINABLE, "exited 1"),
-        ((replace(FIRST, outcome="completed"),), Proof.UNPROVEN, "nothing had to be resumed"),
+        ((replace(FIRST, outcome="completed"),), Proof.UNPROVEN, "nothing to resume"),
         ((FIRST,), Proof.NOT_CHAINABLE, "it was not resumed: the reason"),
-        ((), Proof.NOT_CHAINABLE, "could not be started: the reason"),
-        ((replace(FIRST, steps={}), replace(SECOND, steps={})), Proof.UNPROVEN, "cannot be told"),
+        ((), Proof.NOT_CHAINABLE, "could not start: the reason"),
+        ((replace(FIRST, steps={}), replace(SECOND, steps={})), Proof.UNPROVEN, "may have resumed or not"),
         ((replace(FIRST, steps={}), replace(SECOND, steps={}, outcome="completed")), Proof.CHAINABLE, "end"),
     ],
 )
-def test_what_two_segments_prove(parts: tuple[Part, ...], proof: Proof, told: str) -> None:
+def test_what_two_segments_prove(parts: tuple[DrillSegment, ...], proof: Proof, told: str) -> None:
     verdict = judge(parts, "the reason", (), 20)
     assert verdict.proof is proof
     assert told in verdict.why
@@ -155,7 +149,7 @@ def test_the_example_is_chainable(bench: Bench) -> None:
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["verdict"] == "chainable"
-    assert "it reported step" in seen["reason"]
+    assert "resumed at step" in seen["reason"]
     assert [one["outcome"] for one in seen["segments"]] == ["timeboxed", "timeboxed"]
     assert seen["saves_when_asked"] is True
     assert seen["segments"][1]["checkpoint_used"].startswith(str(bench.project / "drilled" / "ckpt-"))
@@ -163,7 +157,7 @@ def test_the_example_is_chainable(bench: Bench) -> None:
     assert seen["ram_peak_mib"] > 5
     assert 0 < seen["ready_s"] < 3
     assert seen["least_timebox_min"] <= seen["timebox_min"]
-    assert "it writes where it always writes" in done.stderr
+    assert "the script writes its normal outputs" in done.stderr
 
 
 FORGETS = """
@@ -183,7 +177,7 @@ def test_a_script_that_cannot_resume_is_told_so(bench: Bench) -> None:
     bench.script("train.py", FORGETS)
     done = drill(bench, "train.py", "--", "saves", seconds=2)
     assert done.returncode == 25
-    assert "not chainable: it began again: it reported step 1 when resumed" in done.stdout
+    assert "NOT OK: it started over: saved at step" in done.stdout
     assert "--resume-arg" in done.stdout
     assert "timebox" not in done.stdout, "none is recommended"
 
@@ -192,7 +186,7 @@ def test_a_script_that_saves_nothing_is_told_so(bench: Bench) -> None:
     bench.script("train.py", FORGETS)
     done = drill(bench, "train.py", seconds=1)
     assert done.returncode == 25
-    assert "not chainable: it saved no checkpoint" in done.stdout
+    assert "NOT OK: it saved no checkpoint" in done.stdout
     assert "docs/protocol.md" in done.stdout
     assert '| {"step": ' in done.stderr, "the end of its output is shown: the log is gone"
 
@@ -218,8 +212,8 @@ def test_an_unmodified_script_is_drilled_by_its_files_and_its_output(bench: Benc
     words = ("--checkpoint-glob", "model_*.txt", "--resume-arg", "--resume {checkpoint}", "train.py")
     done = drill(bench, *words, seconds=5)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "chainable: it went on: its output says iter" in done.stdout
-    assert "it saves nothing when asked" in done.stdout
+    assert "OK, it resumes: its output stopped at iter" in done.stdout
+    assert "it does not save when asked" in done.stdout
     assert "lost to restarts" in done.stdout
 
 
@@ -239,7 +233,7 @@ def test_an_interrupted_drill_leaves_nothing(bench: Bench) -> None:
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=40)
     assert running.returncode == 130
-    assert "nothing of it is left" in said
+    assert "its temporary home are gone" in said
     assert not list(bench.home.glob("drill-*"))
     wait_until(lambda: not bench.left(), timeout_s=10, saw=bench.left)
 
@@ -252,7 +246,7 @@ def test_what_a_killed_drill_left_is_removed_by_the_next(bench: Bench) -> None:
         os.utime(bench.home / name, (time.time() - age_s,) * 2)
     done = bench.backprop("drill", "--seconds", "1", *QUIET_LIMITS, "train.py")
     assert done.returncode == 25
-    assert "its first segment ended otherwise than by its timebox: exited 3" in done.stdout
+    assert "its first segment ended before its timebox: exited 3" in done.stdout
     assert [path.name for path in bench.home.glob("drill-*")] == ["drill-new"], "one may just be starting"
 
 

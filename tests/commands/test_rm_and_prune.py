@@ -95,7 +95,7 @@ def test_what_a_waiting_run_depends_on_stays(bench: Bench) -> None:
     child = bench.queue("-n", "child", "--after", parent, "train.py")
     refused = bench.backprop("rm", parent)
     assert refused.returncode == 10
-    assert f"run {parent} is what {child} waits for" in refused.stderr
+    assert f"run {parent} is needed by {child}" in refused.stderr
     assert bench.backprop("prune", "--keep-last", "0").returncode == 10
     assert ids(bench) == folders(bench) == {parent, child}
     assert bench.backprop("rm", parent, child).returncode == 0, "both together may go"

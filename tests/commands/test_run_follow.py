@@ -111,7 +111,7 @@ def test_ctrl_c_as_its_worker_lets_it_save_and_stay_queued(bench: Bench) -> None
         shown = terminal.read_all()
     assert terminal.process.returncode == 130, shown
     (run,) = bench.runs()
-    assert f"{run['id']} stays queued; go on with: backprop worker" in shown
+    assert f"{run['id']} stays queued; continue with: backprop worker" in shown
     assert run["state"] == "queued"
     assert run["last_checkpoint"] is not None
     assert Path(run["last_checkpoint"]).read_text() == str(run["last_step"]), "saved after the signal"
@@ -160,7 +160,7 @@ def test_ctrl_c_beside_a_worker_leaves_the_run_alone(bench: Bench) -> None:
         shown = terminal.read_all()
     assert terminal.process.returncode == 130
     (run,) = bench.runs()
-    assert f"{run['id']} goes on; watch it with: backprop logs -f {run['id']}" in shown
+    assert f"{run['id']} continues; watch it with: backprop logs -f {run['id']}" in shown
     assert run["state"] == "running"
     before = len(bench.log(run["id"]))
     wait_until(lambda: len(bench.log(run["id"])) > before)

@@ -25,7 +25,7 @@ def test_a_script_is_known_by_what_it_used_before(bench: Bench, driver: FakeDriv
     assert "needs 2.4 GiB of a GPU (default, until its use is known)" in vram_line(bench, first)
     bench.worker("-p", "8", command=impatient(*QUICK))
     wait_until(lambda: bench.state(first) == "running" and peak_mib(bench, first) == 9000, timeout_s=60)
-    assert vram_line(bench, first).endswith("2.4 GiB reserved (default); used at most 8.8 GiB")
+    assert vram_line(bench, first).endswith("reserved 2.4 GiB (default); peak 8.8 GiB")
     (bench.project / "go").touch()
     wait_for_state(bench, first, "completed")
 
@@ -67,11 +67,11 @@ def test_show_says_when_a_declaration_was_far_off(bench: Bench, driver: FakeDriv
     for run in runs:
         wait_for_state(bench, run, "completed")
     assert vram_line(bench, much).endswith(
-        "20 GiB reserved (declared); used at most 2.9 GiB: far less than declared;"
-        " declaring less lets more runs share a GPU"
+        "reserved 20 GiB (declared); peak 2.9 GiB, far less than declared:"
+        " declare less to let more runs share a GPU"
     )
-    assert vram_line(bench, little).endswith("used at most 4.9 GiB: more than declared; declare more")
-    assert vram_line(bench, right).endswith("5 GiB reserved (declared); used at most 4.8 GiB")
+    assert vram_line(bench, little).endswith("peak 4.9 GiB, more than declared: declare more")
+    assert vram_line(bench, right).endswith("reserved 5 GiB (declared); peak 4.8 GiB")
 
 
 def test_use_beyond_the_promise_counts_in_full(bench: Bench, driver: FakeDriver) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from backprop.scheduler.home import batch_file, run_folder
+from backprop.scheduler.home import batch_file, batch_outcomes, run_folder
 from backprop.scheduler.home.batch_file import Member
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile
@@ -211,7 +211,7 @@ def test_ends_without_a_folder_are_kept(database: Database, home: Home) -> None:
     queued(database, 4)
     runs = [get(database, f"b-{number}") for number in range(4)]
     batch_file.materialise(home, runs[0])
-    batch_file.write_outcomes(home, [(run, stopped()) for run in runs[:3]])
+    batch_outcomes.write(home, [(run, stopped()) for run in runs[:3]])
     assert run_folder.read_outcome(home.run_folder("b-0")) == stopped()
     assert not home.run_folder("b-1").exists()
     assert recovery.complete_batches(home, database) == {"b": 2}, "a backup that did not know it yet"
@@ -229,8 +229,8 @@ def test_ends_without_a_folder_are_kept(database: Database, home: Home) -> None:
 def test_what_goes_on_again_has_not_ended(database: Database, home: Home) -> None:
     queued(database, 2)
     run = get(database, "b-1")
-    batch_file.write_outcomes(home, [(run, stopped())])
-    batch_file.clear_outcomes(home, [run])
+    batch_outcomes.write(home, [(run, stopped())])
+    batch_outcomes.clear(home, [run])
     assert recovery.complete_batches(home, database) == {}
     new = lost(database)
     try:
@@ -243,17 +243,17 @@ def test_what_goes_on_again_has_not_ended(database: Database, home: Home) -> Non
 def test_what_was_removed_stays_away(database: Database, home: Home) -> None:
     queued(database, 3)
     batch_file.materialise(home, get(database, "b-2"))
-    batch_file.forget(home, "b", ["b-0", "b-2"])
+    batch_outcomes.mark_removed(home, "b", ["b-0", "b-2"])
     run_folder.remove(home.run_folder("b-2"))
     new = lost(database)
     try:
         recovery.complete(home, new)
         assert recovery.complete_batches(home, new) == {"b": 1}
         assert [run.id for run in queries.list_runs(new)] == ["b-1"]
-        batch_file.forget(home, "b", ["b-1"])
-        batch_file.tidy(home, "b")
+        batch_outcomes.mark_removed(home, "b", ["b-1"])
+        batch_file.delete_unneeded(home, "b")
         assert list(home.batches.iterdir()) == [], "nobody needs it any more"
-        batch_file.forget(home, "b", ["b-1"])
+        batch_outcomes.mark_removed(home, "b", ["b-1"])
     finally:
         new.close()
 
@@ -273,10 +273,10 @@ def test_the_file_goes_when_each_has_its_folder(database: Database, home: Home) 
 @pytest.mark.parametrize("tail", [b'{"id":"b-1","outco', b"\xff\n", b'{"id": 3}\n'])
 def test_a_line_cut_short_by_a_crash(database: Database, home: Home, tail: bytes) -> None:
     queued(database, 3)
-    batch_file.write_outcomes(home, [(get(database, "b-0"), stopped())])
+    batch_outcomes.write(home, [(get(database, "b-0"), stopped())])
     with (home.batches / "b.ends.jsonl").open("ab") as file:
         file.write(tail)
-    batch_file.write_outcomes(home, [(get(database, "b-2"), stopped())])
+    batch_outcomes.write(home, [(get(database, "b-2"), stopped())])
     found = batch_file.read(home, "b")
     assert found is not None
     assert sorted(found.outcomes) == ["b-0", "b-2"]
@@ -292,7 +292,7 @@ def test_a_file_that_cannot_be_read_is_left_alone(database: Database, home: Home
     path.write_text(damage)
     assert batch_file.read(home, "b") is None
     assert recovery.complete_batches(home, database) == {}
-    batch_file.forget(home, "b", ["b-1"])
+    batch_outcomes.mark_removed(home, "b", ["b-1"])
     assert path.read_text() == damage
 
 
@@ -302,14 +302,14 @@ def test_a_worker_that_starts_undoes_neither_a_removal_nor_a_resume_of_this_mome
     """The batch was read before both."""
     queued(database, 3)
     runs = [get(database, f"b-{number}") for number in range(3)]
-    batch_file.write_outcomes(home, [(run, stopped()) for run in runs])
+    batch_outcomes.write(home, [(run, stopped()) for run in runs])
     user_requests.stop_waiting(database, [run.id for run in runs], NOW_S + 1)
     before = batch_file.read(home, "b")
     assert before is not None
-    batch_file.forget(home, "b", ["b-0"])
+    batch_outcomes.mark_removed(home, "b", ["b-0"])
     deletion.remove(database, ["b-0"])
     user_requests.resume(database, ["b-1"], {}, None, NOW_S + 1000)
-    assert rebuild.put_back_batch(database, before, lambda: batch_file.removed(home, "b")) == []
+    assert rebuild.put_back_batch(database, before, lambda: batch_outcomes.removed(home, "b")) == []
     assert queries.run_by_id(database, "b-0") is None
     assert get(database, "b-1").state is State.QUEUED
     assert get(database, "b-2").state is State.STOPPED

@@ -8,7 +8,7 @@ import pytest
 
 from backprop.cli.submit.times import read_since
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
-from backprop.scheduler.home import batch_file, run_folder
+from backprop.scheduler.home import batch_outcomes, run_folder
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.spec import NewRun, QueuePosition
 from backprop.scheduler.store.connection import Database
@@ -208,10 +208,12 @@ def test_list_filters_sorts_and_counts(bench: Bench) -> None:
     found = json.loads(bench.backprop("list", "--json", "--state", "held", "--reverse").stdout)
     assert [one["id"] for one in found] == ["r1", "r2"]
     more = bench.backprop("list", "-n", "1", "--state", "held")
-    assert more.stderr == "… and 1 more; all of them with -n 0\n"
+    assert more.stderr == "… and 1 more; show all with -n 0\n"
     none = bench.backprop("list", "--state", "failed")
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "no run matches\n")
-    assert "no is no state; the states are queued, running" in refused(bench, 2, "list", "--state", "held,no")
+    assert "unknown state no; use one or more of queued, running" in refused(
+        bench, 2, "list", "--state", "held,no"
+    )
     assert "soon is not a valid time" in refused(bench, 2, "list", "--since", "soon")
 
 
@@ -248,7 +250,7 @@ def test_filters_alone_say_first_how_many(bench: Bench) -> None:
     assert again.stdout.splitlines()[0] == "queued 10 runs again"
     spec = json.loads(str(bench.column(bench_id(bench, "train-12"), "spec")))
     assert spec["timebox_s"] == 180
-    assert "which runs? Give RUN" in refused(bench, 2, "stop")
+    assert "no runs given: name one" in refused(bench, 2, "stop")
 
 
 def bench_id(bench: Bench, name: str) -> str:
@@ -303,12 +305,12 @@ def test_a_stopped_member_stays_stopped_when_the_database_is_lost(bench: Bench) 
 
 def test_the_outcomes_of_many_are_written_without_waiting_for_the_disk(database: Database) -> None:
     home = database.home
-    several(database, None, *(f"r{number}" for number in range(batch_file.MANY + 1)))
+    several(database, None, *(f"r{number}" for number in range(batch_outcomes.MANY + 1)))
     chosen = selection.choose(database, [], Filters(name="*"))
     for one in chosen:
         home.run_folder(one.id).mkdir()
     outcome = run_folder.OutcomeFile(state="stopped", reason="why", segment=0, ended_at_s=2.0)
-    batch_file.write_outcomes(home, [(one, outcome) for one in chosen])
+    batch_outcomes.write(home, [(one, outcome) for one in chosen])
     assert all(run_folder.read_outcome(home.run_folder(one.id)) == outcome for one in chosen)
 
 

@@ -346,7 +346,7 @@ def test_without_a_worker_the_longer_box_is_the_box(bench: Bench) -> None:
     order = bench.folder(run) / "order.json"
     wait_until(order.exists)
     assert json.loads(order.read_text())["timebox_s"] == pytest.approx(2.4)
-    assert "100 % more for a first checkpoint" in bench.backprop("show", run).stdout
+    assert "up to 100% more until its first checkpoint" in bench.backprop("show", run).stdout
     assert bench.exit_record(run)["asked"] == "timebox"
     assert bench.exit_record(run)["running_s"] >= 2.3
 

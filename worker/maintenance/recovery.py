@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged
-from backprop.scheduler.home import batch_file, run_folder
+from backprop.scheduler.home import batch_file, batch_outcomes, run_folder
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.outcome import SegmentOutcome
 from backprop.scheduler.store import rebuild
@@ -71,11 +71,11 @@ def complete_batches(home: Home, database: Database) -> dict[str, int]:
         if batch is None:
             continue
         if count := len(
-            rebuild.put_back_batch(database, batch, lambda name=name: batch_file.removed(home, name))
+            rebuild.put_back_batch(database, batch, lambda name=name: batch_outcomes.removed(home, name))
         ):
             restored[name] = count
         if not batch.members:
-            batch_file.tidy(home, name)
+            batch_file.delete_unneeded(home, name)
     return restored
 
 

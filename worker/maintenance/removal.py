@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.errors import DatabaseBusy
-from backprop.scheduler.home import batch_file, run_folder
+from backprop.scheduler.home import batch_file, batch_outcomes, run_folder
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
@@ -109,7 +109,7 @@ def _hide_and_forget(
             ids = [run.id for run in leaving if run.batch == batch]
             # The transaction may be tried again: the first time has what must be restored if it fails.
             if batch not in forgotten:
-                forgotten[batch] = batch_file.forget(home, batch, ids)
+                forgotten[batch] = batch_outcomes.mark_removed(home, batch, ids)
         for run in leaving:
             if run.id not in renamed:
                 _hide(home, run.id, renamed)
@@ -126,7 +126,7 @@ def _hide_and_forget(
                     folder.rename(home.run_folder(run_id))
             for batch, before in forgotten.items():
                 with contextlib.suppress(OSError):
-                    batch_file.remember(home, batch, before)
+                    batch_outcomes.unmark_removed(home, batch, before)
             if isinstance(error, OSError):
                 raise DatabaseBusy(
                     f"folders cannot be moved in {home.runs}: {error.strerror}; nothing was removed"
@@ -149,9 +149,9 @@ def _forget_shared(home: Home, database: Database, batches: Collection[str]) -> 
     Its files go once each member has a folder or is removed, the snapshot of its code once no member is left.
     """
     for batch in batches:
-        batch_file.tidy(home, batch)
+        batch_file.delete_unneeded(home, batch)
     for batch in deletion.batches_without_runs(database, batches):
-        shutil.rmtree(batch_file.folder(home, batch), ignore_errors=True)
+        shutil.rmtree(home.batch_folder(batch), ignore_errors=True)
 
 
 @contextlib.contextmanager

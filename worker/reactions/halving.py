@@ -2,7 +2,7 @@
 
 import contextlib
 
-from backprop.scheduler.home import batch_file
+from backprop.scheduler.home import batch_outcomes
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State
 from backprop.scheduler.records import RunRecord
@@ -63,7 +63,7 @@ class Halving:
         self._context.console.event("ranked", more=f"group {rules.name}, {summary}")
         outcomes = [(run, _stopped(run, why, now_s)) for run, why in stopped]
         with contextlib.suppress(OSError):
-            batch_file.write_outcomes(self._context.home, outcomes)
+            batch_outcomes.write(self._context.home, outcomes)
 
     def _summary(self, rules: GroupRules, number: int, ranks: list[Rank]) -> str:
         kept = sum(rank.kept for rank in ranks)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from backprop.scheduler.faults import WOULD_FAIL_AGAIN
-from backprop.scheduler.home import batch_file
+from backprop.scheduler.home import batch_outcomes
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.outcome import NextMove
@@ -124,5 +124,5 @@ def end_unsatisfiable(context: Context) -> Finished:
     if len(ended) > NAMED:
         context.console.event("stopped", more=f"{len(ended) - NAMED} more: their dependencies can't complete")
     with contextlib.suppress(OSError):
-        batch_file.write_outcomes(context.home, outcomes)
+        batch_outcomes.write(context.home, outcomes)
     return finished

@@ -1,0 +1,116 @@
+"""Records how members of a batch ended, were resumed or were removed before they had a folder.
+
+    batches/<id>.ends.jsonl   one line per change; the last line about a run counts
+
+A run with a folder has its `outcome.json` instead. Lines are only appended, each change in one write and one sync.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from backprop.scheduler.home import run_folder
+from backprop.scheduler.home.layout import Home
+from backprop.scheduler.home.run_folder import OutcomeFile
+from backprop.scheduler.lifecycle import State
+from backprop.scheduler.records import RunRef
+
+MANY: Final = 100
+"""Above this, two syncs per folder take seconds."""
+
+
+class BatchOutcomeLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the file. `outcome` None: the run was removed."""
+
+    id: str
+    outcome: OutcomeFile | None = None
+
+
+def read(home: Home, batch: str) -> dict[str, OutcomeFile | None]:
+    """Return the last recorded outcome of each member, None for a removed one. An outcome whose state is not final
+    stands for a resume. Raises OSError."""
+    outcomes: dict[str, OutcomeFile | None] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for line in home.batch_outcomes(batch).read_bytes().splitlines():
+            # A crash cut the line short: what it was to record had not been done yet.
+            with contextlib.suppress(msgspec.DecodeError):
+                record = msgspec.json.decode(line, type=BatchOutcomeLine)
+                outcomes[record.id] = record.outcome
+    return outcomes
+
+
+def removed(home: Home, batch: str) -> set[str]:
+    """Return the ids of the members that were removed. Raises OSError."""
+    return {run_id for run_id, outcome in read(home, batch).items() if outcome is None}
+
+
+def write(home: Home, ended: Sequence[tuple[RunRef, OutcomeFile]]) -> None:
+    """Record how runs ended, each in its folder or else beside its batch. Raises OSError.
+
+    A batch takes one sync. More than `MANY` folders are not synced: the database holds the outcomes too, and nothing
+    here has to survive the loss of both the database and the power at once.
+    """
+    lines: dict[str, list[BatchOutcomeLine]] = {}
+    for run, outcome in ended:
+        own = home.run_folder(run.id)
+        if run.batch is None or (own / "spec.json").exists():
+            run_folder.write_outcome(own, outcome, synced=len(ended) <= MANY)
+        else:
+            lines.setdefault(run.batch, []).append(BatchOutcomeLine(id=run.id, outcome=outcome))
+    for batch, records in lines.items():
+        _append(home, batch, records)
+
+
+def clear(home: Home, runs: Sequence[RunRef]) -> None:
+    """Take back the recorded outcomes of runs that are resumed. Raises OSError."""
+    lines: dict[str, list[BatchOutcomeLine]] = {}
+    for run in runs:
+        own = home.run_folder(run.id)
+        if run.batch is None or (own / "spec.json").exists():
+            run_folder.clear_outcome(own)
+        else:
+            lines.setdefault(run.batch, []).append(BatchOutcomeLine(id=run.id, outcome=_resumed(run.segment)))
+    for batch, records in lines.items():
+        _append(home, batch, records)
+
+
+def mark_removed(home: Home, batch: str, ids: Sequence[str]) -> dict[str, OutcomeFile | None]:
+    """Keep these members from ever being put back. Call it before their rows and folders are deleted, and
+    `batch_file.delete_unneeded` after that.
+
+    Returns what was recorded of each before, for `unmark_removed`. Raises OSError.
+    """
+    if not home.batch_file(batch).exists():
+        return {}
+    outcomes = read(home, batch)
+    _append(home, batch, [BatchOutcomeLine(id=run_id) for run_id in ids])
+    return {run_id: outcomes.get(run_id) for run_id in ids}
+
+
+def unmark_removed(home: Home, batch: str, before: Mapping[str, OutcomeFile | None]) -> None:
+    """Undo `mark_removed`. Raises OSError."""
+    if before and home.batch_file(batch).exists():
+        lines = [
+            BatchOutcomeLine(id=run_id, outcome=outcome or _resumed(0)) for run_id, outcome in before.items()
+        ]
+        _append(home, batch, lines)
+
+
+def _resumed(segment: int) -> OutcomeFile:
+    return OutcomeFile(state=State.QUEUED.value, reason="resumed", segment=segment, ended_at_s=0.0)
+
+
+def _append(home: Home, batch: str, lines: Sequence[BatchOutcomeLine]) -> None:
+    """In one write at the end: lines of several processes do not mix."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    handle = os.open(home.batch_outcomes(batch), flags, 0o600)
+    try:
+        # A newline first: after a crash the last line may have no end.
+        os.write(handle, b"".join(b"\n" + msgspec.json.encode(line) for line in lines) + b"\n")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    run_folder.sync(home.batches)
