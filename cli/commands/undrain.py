@@ -27,5 +27,5 @@ def command(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool
     awake = wake_workers(home.locks)
     click.echo("starting runs again")
     if not awake:
-        click.echo("no worker is running; start one (in tmux, say) with: backprop worker", err=True)
+        click.echo("no worker is running. Start one: tmux new -d 'backprop worker'", err=True)
     return 0
