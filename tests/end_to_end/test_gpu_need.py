@@ -37,7 +37,7 @@ def test_a_script_is_known_by_what_it_used_before(bench: Bench, driver: FakeDriv
     assert "needs 9.7 GiB (learned)" in told
     segment = bench.show(later[0])["segments"][0]
     assert (segment["need_source"], segment["promised_mib"]) == ("learned", 9900)
-    assert "9.7 GiB reserved (learned)" in vram_line(bench, later[0])
+    assert "reserved 9.7 GiB (learned)" in vram_line(bench, later[0])
 
     # A declaration stands above what is known; another script is not known.
     other = bench.script("other.py", "import time; time.sleep(600)")
