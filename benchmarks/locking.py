@@ -17,7 +17,7 @@ from pathlib import Path
 
 from backprop.cli.context import open_home
 from backprop.scheduler.errors import DatabaseBusy
-from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.spec import NewRun, RunSpec
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import enqueue
@@ -65,7 +65,7 @@ def measure(hogs: Hogs, times: int, longest_s: float) -> dict[str, list[float]]:
     """Return how long `times` writes and reads of ours took beside `hogs`, in ms, sorted. Stop after `longest_s`."""
     with Workbench():
         home, database = open_home()
-        enqueue.enqueue(database, "hogged", "hogged", SPEC, 1.0, "queued")
+        enqueue.enqueue_all(database, [NewRun(id="hogged", name="hogged", spec=SPEC)], 1.0)
         taken: dict[str, list[float]] = {"write": [], "read": []}
         try:
             with _running(home.database, hogs):
@@ -96,7 +96,7 @@ def table(found: Sequence[tuple[Hogs, dict[str, list[float]]]]) -> str:
 def _write_ms(database: Database, number: int) -> float:
     begun = time.perf_counter()
     try:
-        enqueue.enqueue(database, f"n{number}", "x", SPEC, 1.0, "queued")
+        enqueue.enqueue_all(database, [NewRun(id=f"n{number}", name="x", spec=SPEC)], 1.0)
     except DatabaseBusy as error:
         print(f"gave up: {error}", file=sys.stderr)
     return (time.perf_counter() - begun) * 1000

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from backprop.scheduler.lifecycle import Intent, State
-from backprop.scheduler.outcome import SegmentOutcome
+from backprop.scheduler.outcome.segment_result import SegmentOutcome
 from backprop.scheduler.spec import RunSpec
 
 
@@ -177,14 +177,3 @@ class ForeignPeakRecord(msgspec.Struct, frozen=True, kw_only=True):
     mib: int
     pids: tuple[int, ...]
     at_s: float
-
-
-class SampleRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One reading kept for reports: of the host (`gpu_uuid` None, `free_mib` is RAM) or of a GPU (VRAM)."""
-
-    at_s: float
-    gpu_uuid: str | None
-    free_mib: int | None
-    temp_c: int | None
-    utilisation_pct: int | None
-    load_1m: float | None

@@ -148,7 +148,7 @@ def command(
         return _submission(words, values, given)
 
     if values["grid"] or any(values[name] is not None for name in ("array", "params", "batch")):
-        from backprop.cli.submit import submit_many
+        from backprop.cli.submit.many import submit_many
 
         return submit_many.command(ctx, words, given, make, now_s)
     if not words:

@@ -39,12 +39,6 @@ def safe(text: str, width: int | None = None) -> str:
     return "".join(pieces)
 
 
-def colours_only(data: bytes) -> bytes:
-    """Return a whole text filtered by `Colours`."""
-    colours = Colours()
-    return colours.feed(data) + colours.close()
-
-
 class Colours:
     """Filters a stream of bytes: passes UTF-8 text, newline, tab, return and colours (SGR).
 

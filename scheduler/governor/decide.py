@@ -86,9 +86,9 @@ def _host(limits: Limits, snapshot: Snapshot, running_count: int) -> Iterator[De
     if running_count >= limits.max_parallel:
         text = f"waiting for a slot ({_busy(running_count, limits.max_parallel)})"
         yield Denial(Rule.PARALLEL, limits.max_parallel, running_count, text)
-    yield from _floor(Rule.RAM, host.ram_free_mib, limits.min_free_ram_mib, "--min-free-ram")
+    yield from _floor(Rule.RAM, host.ram_free_mib, limits.min_free_ram_mib, " (--min-free-ram)")
     yield from _load(host.load_1m, host.cores, limits.max_cpu_load)
-    yield from _floor(Rule.DISK, host.disk_free_mib, limits.min_free_disk_mib, "minFreeDiskGB")
+    yield from _floor(Rule.DISK, host.disk_free_mib, limits.min_free_disk_mib, " (minFreeDiskGB)")
 
 
 def _busy(running_count: int, most: int) -> str:
@@ -100,12 +100,12 @@ def _busy(running_count: int, most: int) -> str:
     )
 
 
-def _floor(rule: Rule, present_mib: int | None, needed_mib: int, option: str) -> Iterator[Denial]:
+def _floor(rule: Rule, present_mib: int | None, needed_mib: int, hint: str) -> Iterator[Denial]:
     head = f"needs {amount(needed_mib)} of {rule}"
     if present_mib is None:
-        yield Denial(rule, needed_mib, None, f"{head}; it cannot be read ({option})")
+        yield Denial(rule, needed_mib, None, f"{head}; it cannot be read{hint}")
     elif present_mib < needed_mib:
-        yield Denial(rule, needed_mib, present_mib, f"{head}; has {amount(present_mib)} ({option})")
+        yield Denial(rule, needed_mib, present_mib, f"{head}; has {amount(present_mib)}{hint}")
 
 
 def _load(load_1m: float | None, cores: int, most: float) -> Iterator[Denial]:

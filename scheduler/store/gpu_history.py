@@ -14,10 +14,10 @@ from typing import Any, Final
 import msgspec
 
 from backprop.scheduler.governor.snapshot import Snapshot
-from backprop.scheduler.records import ForeignPeakRecord, QuarantineRecord, SampleRecord
+from backprop.scheduler.records import ForeignPeakRecord, QuarantineRecord
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store.connection import Database
-from backprop.scheduler.store.schema import ForeignPeak, Quarantine, Run, Sample, Segment, Worker
+from backprop.scheduler.store.schema import GpuForeignPeak, Quarantine, Run, Sample, Segment, Worker
 
 SAMPLE_EVERY_S: Final = 30.0
 SAMPLES_KEPT_S: Final = 2 * 86400.0
@@ -86,7 +86,7 @@ def record_foreign_peaks(database: Database, peaks: Sequence[ForeignPeakRecord])
     def verb() -> None:
         for peak in peaks:
             pids = msgspec.json.encode(peak.pids).decode()
-            ForeignPeak.replace(gpu_uuid=peak.gpu_uuid, mib=peak.mib, pids=pids, at_s=peak.at_s).execute()
+            GpuForeignPeak.replace(gpu_uuid=peak.gpu_uuid, mib=peak.mib, pids=pids, at_s=peak.at_s).execute()
 
     database.write(verb)
 
@@ -102,7 +102,7 @@ def foreign_peaks(database: Database) -> list[ForeignPeakRecord]:
                 pids=msgspec.json.decode(row.pids, type=tuple[int, ...]),
                 at_s=row.at_s,
             )
-            for row in ForeignPeak.select()
+            for row in GpuForeignPeak.select()
         ]
 
     return database.read(query)
@@ -134,17 +134,3 @@ def keep_sample(database: Database, snapshot: Snapshot, now_s: float) -> bool:
         return True
 
     return database.write(verb)
-
-
-def samples(database: Database, since_s: float) -> list[SampleRecord]:
-    """Kept readings since `since_s` (Unix seconds), oldest first."""
-
-    def query() -> list[SampleRecord]:
-        rows = Sample.select().where(Sample.at_s >= since_s).order_by(Sample.serial)
-        return [_sample(row.__data__) for row in rows]
-
-    return database.read(query)
-
-
-def _sample(values: dict[str, Any]) -> SampleRecord:
-    return SampleRecord(**{key: value for key, value in values.items() if key != "serial"})

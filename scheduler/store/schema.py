@@ -198,7 +198,7 @@ class Quarantine(Table):
         table_name = "quarantine"
 
 
-class ForeignPeak(Table):
+class GpuForeignPeak(Table):
     gpu_uuid = TextField(primary_key=True)
     mib = IntegerField()
     pids = TextField()

@@ -18,20 +18,9 @@ READERS = (*FOLDERS, "sdk", "tools")
 SUPERVISOR = "backprop.worker.supervisor"
 EXCEPTIONS = {
     "cli.main.main": "the entry point that pyproject.toml names",
-    "cli.render.terminal_text.colours_only": "tests alone",
-    "scheduler.store.connection.Database.changes": "tests alone",
-    "scheduler.store.dependencies.dependents": "tests alone",
-    "scheduler.store.gpu_history.samples": "tests alone",
     "scheduler.store.schema.Switch": "a test compares it with the table that the migrations make; `drain` has SQL text",
-    "scheduler.store.writes.enqueue.enqueue": "tests and benchmarks alone",
-    "worker.checkpoints.directory_scan.DirectoryScan.visited": "tests alone",
-    "worker.reactions.hooks.EVENTS": "tests alone",
-    "worker.segments.gpu_oom.host_out_of_memory": "tests alone",
-    "worker.segments.tail.Tail.oversize": "tests alone",
-    "worker.segments.tail.Tail.truncations": "tests alone",
-    "worker.segments.tail.last_text_line": "tests alone",
 }
-"""Each with why it stays. "Tests alone" is not a reason: those names are to go."""
+"""Each with why it stays."""
 
 Name = tuple[str, str]
 """A module, and a public name or `Class.method` in it."""

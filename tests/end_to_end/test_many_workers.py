@@ -11,9 +11,9 @@ from backprop.scheduler.home import run_folder
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store.connection import open_database
 from backprop.scheduler.store.reads import queries
-from backprop.scheduler.store.writes import enqueue
 from backprop.worker.wakeup import wake_workers
 from tests.support.harness import Bench, wait_until
+from tests.support.store_rows import enqueue_run
 
 RUNS = 200
 BY_COMMAND = 10
@@ -60,7 +60,7 @@ def queue_more_like(bench: Bench, run_id: str, count: int) -> list[str]:
         for _ in range(count):
             new, folder = run_folder.create(home, None)
             run_folder.write_spec(folder, new, model.name, model.spec, environment, time.time())
-            enqueue.enqueue(database, new, model.name, model.spec, time.time(), "queued")
+            enqueue_run(database, new, model.name, model.spec, time.time(), "queued")
             wake_workers(home.locks)
             queued.append(new)
         return queued

@@ -207,7 +207,7 @@ def test_while_anything_of_a_run_lives_it_is_not_started_and_says_why(bench: Ben
     lock = os.open(bench.home / "runs" / run / "run.lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     bench.worker()
-    wait_until(lambda: "still alive" in str(bench.column(run, "reason")))
+    wait_until(lambda: "waiting for processes of its last segment" in str(bench.column(run, "reason")))
     assert bench.state(run) == "queued"
     os.close(lock)
     bench.wait_for(run, "completed")

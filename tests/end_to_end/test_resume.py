@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from backprop.scheduler.outcome import SegmentResult
+from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.connection import Database
 from backprop.worker.checkpoints.resume import StartPoint, choose, command_line, takes_resume_from

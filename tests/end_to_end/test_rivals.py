@@ -27,7 +27,9 @@ def test_they_take_turns_and_each_goes_on_from_its_own(bench: Bench) -> None:
     bench.script("saves.py", SAVES)
     runs = [bench.queue("saves.py", *PLAN, "--", name) for name in ("a", "b", "c")]
     bench.worker("-p", "3")
-    wait_until(lambda: any("saves where it does" in run["reason"] for run in bench.runs()), saw=bench.runs)
+    wait_until(
+        lambda: any("saves to the same place" in run["reason"] for run in bench.runs()), saw=bench.runs
+    )
     for run in runs:
         seen = bench.wait_for(run, "completed", "failed")
         assert seen["state"] == "completed", bench.log(run, seen["segment_count"])

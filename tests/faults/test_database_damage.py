@@ -18,10 +18,9 @@ import pytest
 
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store.connection import Database, open_database
-from backprop.scheduler.store.writes import enqueue
 from tests.support import promises as books
 from tests.support.harness import SCRIPTS, Bench, alive, program, wait_until
-from tests.support.store_rows import SPEC
+from tests.support.store_rows import SPEC, enqueue_run
 
 TRAINER = str(SCRIPTS / "trainer.py")
 IMPATIENT = (sys.executable, str(SCRIPTS / "impatient.py"))
@@ -318,7 +317,7 @@ def waits_s(database: Database, count: int, pause_s: float) -> list[float]:
     taken: list[float] = []
     for number in range(count):
         began_s = time.monotonic()
-        enqueue.enqueue(database, f"n{number}", "x", SPEC, 1.0, "queued")
+        enqueue_run(database, f"n{number}", "x", SPEC, 1.0, "queued")
         taken.append(time.monotonic() - began_s)
         time.sleep(pause_s)
     return sorted(taken)
@@ -326,7 +325,7 @@ def waits_s(database: Database, count: int, pause_s: float) -> list[float]:
 
 def test_a_writer_without_pauses_starves_nobody(database: Database) -> None:
     """It leaves gaps of some microseconds: SQLite's own ten looks a second would take half a minute to hit one."""
-    enqueue.enqueue(database, "heard", "x", SPEC, 1.0, "queued")
+    enqueue_run(database, "heard", "x", SPEC, 1.0, "queued")
     words = [*program("database_hog"), str(database.home.root), "90", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as hog:
         try:
@@ -341,7 +340,7 @@ def test_a_writer_without_pauses_starves_nobody(database: Database) -> None:
 
 def test_writers_that_pause_as_ours_do_starve_nobody(database: Database) -> None:
     """Six writers with a transaction of 5 ms each 0.2 s, five times as often as a segment's events are stored."""
-    enqueue.enqueue(database, "heard", "x", SPEC, 1.0, "queued")
+    enqueue_run(database, "heard", "x", SPEC, 1.0, "queued")
     hogs = [
         subprocess.Popen(
             [*program("database_hog"), str(database.home.root), "6", "0.2"],

@@ -18,9 +18,9 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store import connection as databases
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
-from backprop.scheduler.store.writes import enqueue, user_requests
+from backprop.scheduler.store.writes import user_requests
 from tests.support.harness import ROOT, program
-from tests.support.store_rows import SPEC, add_run
+from tests.support.store_rows import SPEC, add_run, enqueue_run
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ def test_a_locked_database_is_waited_for(home: Home) -> None:
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     began_s = time.monotonic()
-    enqueue.enqueue(opened, "late", "late", SPEC, 1.0, "queued")
+    enqueue_run(opened, "late", "late", SPEC, 1.0, "queued")
     assert time.monotonic() - began_s > 5
     assert [run.id for run in queries.list_runs(opened)].count("late") == 1
     opened.close()
@@ -310,13 +310,13 @@ FILL_UP = """
 done = 0
 try:
     for number in range(5000):
-        enqueue.enqueue(opened, f"n{number}", "x" * 3000, SPEC, 1.0, "queued")
+        enqueue_run(opened, f"n{number}", "x" * 3000, SPEC, 1.0, "queued")
         done += 1
 except DatabaseBusy as error:
     print(error)
 """
 GO_ON = """
-enqueue.enqueue(opened, "after", "after", SPEC, 1.0, "queued")
+enqueue_run(opened, "after", "after", SPEC, 1.0, "queued")
 print(len(queries.list_runs(opened)) - done)
 opened.close()
 """
@@ -414,7 +414,7 @@ def test_two_writers_without_pauses_both_get_on(home: Home) -> None:
             f"""
             opened = open_database(home)
             for number in range(60):
-                enqueue.enqueue(opened, f"w{who}-{{number}}", "x", SPEC, 1.0, "queued")
+                enqueue_run(opened, f"w{who}-{{number}}", "x", SPEC, 1.0, "queued")
             opened.close()
             """,
             home,

@@ -1,13 +1,15 @@
 """What is remembered of the machine, in a real database: peaks, GPUs kept aside, samples."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
 from backprop.scheduler.lifecycle import Event
-from backprop.scheduler.outcome import NextMove, SegmentOutcome, SegmentResult
+from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.segment_result import SegmentOutcome, SegmentResult
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store import gpu_history
 from backprop.scheduler.store.connection import Database
@@ -126,11 +128,18 @@ def test_a_worker_that_has_gone_keeps_nothing_aside(workers: Database) -> None:
 # Samples
 
 
+def samples(database: Database) -> list[SimpleNamespace]:
+    """Every sample, oldest first."""
+    names = ("at_s", "gpu_uuid", "free_mib", "load_1m", "temp_c", "utilisation_pct")
+    rows = database.rows(f"SELECT {', '.join(names)} FROM samples ORDER BY serial")
+    return [SimpleNamespace(**dict(zip(names, row, strict=True))) for row in rows]
+
+
 def test_a_sample_holds_host_and_gpus(database: Database) -> None:
     lost = replace(machine("GPU-0", "GPU-1").gpus[1], free_mib=None, temp_c=None, utilisation_pct=None)
     seen = replace(machine("GPU-0"), gpus=(*machine("GPU-0").gpus, lost))
     assert gpu_history.keep_sample(database, seen, 100.0)
-    host, first, second = gpu_history.samples(database, 0.0)
+    host, first, second = samples(database)
     assert (host.gpu_uuid, host.free_mib, host.load_1m) == (None, 32_000, 1.5)
     assert (first.gpu_uuid, first.free_mib, first.temp_c, first.utilisation_pct) == ("GPU-0", 20_000, 50, 7)
     assert (second.gpu_uuid, second.free_mib, second.temp_c, second.utilisation_pct) == (
@@ -144,7 +153,7 @@ def test_a_sample_holds_host_and_gpus(database: Database) -> None:
 def test_samples_keep_their_distance_whoever_writes_them(database: Database) -> None:
     kept = [gpu_history.keep_sample(database, machine("GPU-0"), 1000.0 + at) for at in (0, 1, 29, 30, 31, 60)]
     assert kept == [True, False, False, True, False, True]
-    assert [one.at_s for one in gpu_history.samples(database, 0.0) if one.gpu_uuid is None] == [
+    assert [one.at_s for one in samples(database) if one.gpu_uuid is None] == [
         1000.0,
         1030.0,
         1060.0,
@@ -154,8 +163,8 @@ def test_samples_keep_their_distance_whoever_writes_them(database: Database) -> 
 def test_samples_are_bounded(database: Database) -> None:
     for at in range(40):
         gpu_history.keep_sample(database, machine("GPU-0"), at * SAMPLES_KEPT_S / 10)
-    assert len(gpu_history.samples(database, 0.0)) == 2 * 11
-    assert min(one.at_s for one in gpu_history.samples(database, 0.0)) >= 29 * SAMPLES_KEPT_S / 10
+    assert len(samples(database)) == 2 * 11
+    assert min(one.at_s for one in samples(database)) >= 29 * SAMPLES_KEPT_S / 10
     # Two days of them, one of the host and one a GPU each time, on a machine with eight: a few megabytes.
     assert SAMPLES_KEPT_S / SAMPLE_EVERY_S * 9 < 100_000
 

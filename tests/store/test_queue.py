@@ -10,16 +10,17 @@ import pytest
 
 from backprop.scheduler.errors import AmbiguousRun, BadCommand, LostRace, UnknownRun
 from backprop.scheduler.lifecycle import Event, Intent, State
-from backprop.scheduler.outcome import NextMove, SegmentOutcome, SegmentResult
+from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.segment_result import SegmentOutcome, SegmentResult
 from backprop.scheduler.spec import QueuePosition
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.schema import Run, Segment
-from backprop.scheduler.store.writes import claims, enqueue, progress, user_requests
+from backprop.scheduler.store.writes import claims, progress, user_requests
 from backprop.scheduler.store.writes.claims import Claim
 from backprop.scheduler.store.writes.progress import SegmentReport
 from tests.support.harness import ROOT, program
-from tests.support.store_rows import SPEC, add_run, checkpoint, claimed, get
+from tests.support.store_rows import SPEC, add_run, checkpoint, claimed, enqueue_run, get
 
 REQUEUED = NextMove(Event.REQUEUED, SegmentOutcome.TIMEBOXED, "timebox reached")
 
@@ -290,7 +291,7 @@ def test_a_run_is_found_by_id_then_name_then_prefix(database: Database) -> None:
 
 def test_the_queue_is_served_in_turn(database: Database) -> None:
     for number in range(3):
-        enqueue.enqueue(database, f"r{number}", "n", SPEC, float(number), "queued")
+        enqueue_run(database, f"r{number}", "n", SPEC, float(number), "queued")
     first = claimed(database, get(database, "r0"))
     claims.apply_result(database, first, REQUEUED, SegmentResult(), 10.0)
     assert [run.id for run in queries.queue(database, 20.0)] == ["r1", "r2", "r0"], "to the back"
@@ -299,25 +300,25 @@ def test_the_queue_is_served_in_turn(database: Database) -> None:
 
 def test_a_clock_that_was_set_back_gives_nobody_every_turn(database: Database) -> None:
     for number in range(3):
-        enqueue.enqueue(database, f"r{number}", "n", SPEC, 7200.0 + number, "queued")
+        enqueue_run(database, f"r{number}", "n", SPEC, 7200.0 + number, "queued")
     first = claimed(database, get(database, "r0"))
     claims.apply_result(database, first, REQUEUED, SegmentResult(), 100.0)
     assert [run.id for run in queries.queue(database, 200.0)] == ["r1", "r2", "r0"]
 
 
 def test_a_retry_does_not_wait_for_a_clock_that_was_set_back(database: Database) -> None:
-    enqueue.enqueue(database, "r0", "n", SPEC, 7000.0, "queued")
+    enqueue_run(database, "r0", "n", SPEC, 7000.0, "queued")
     retry = replace(REQUEUED, delay_s=10.0)
     claims.apply_result(database, claimed(database, get(database, "r0")), retry, SegmentResult(), 7200.0)
     assert queries.queue(database, 7205.0) == []
     assert [run.id for run in queries.queue(database, 100.0)] == ["r0"]
-    enqueue.enqueue(database, "r1", "n", SPEC, 7200.0, place=QueuePosition(begin_s=7300.0))
+    enqueue_run(database, "r1", "n", SPEC, 7200.0, place=QueuePosition(begin_s=7300.0))
     assert [run.id for run in queries.queue(database, 100.0)] == ["r0"], "what its user wants to wait, waits"
 
 
 def test_four_processes_claim_a_hundred_runs_each_exactly_once(database: Database) -> None:
     for number in range(100):
-        enqueue.enqueue(database, f"r{number:03}", "n", SPEC, float(number % 7), "queued")
+        enqueue_run(database, f"r{number:03}", "n", SPEC, float(number % 7), "queued")
     claimers = [
         subprocess.Popen(
             [*program("claim_all"), str(database.home.root), f"w{who}"],

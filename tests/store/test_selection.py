@@ -17,7 +17,7 @@ from backprop.scheduler.store.reads.selection import NO_FILTERS, Filters, Sort, 
 from backprop.scheduler.store.writes import enqueue, user_requests
 from tests.support.harness import QUIET_LIMITS, Bench, wait_until
 from tests.support.refusals import refused
-from tests.support.store_rows import SPEC, add_run, get
+from tests.support.store_rows import SPEC, add_run, enqueue_run, get
 from tests.support.terminal import Terminal
 
 DAY_S = 86400.0
@@ -370,9 +370,7 @@ def test_a_list_walks_an_index(database: Database) -> None:
 
 def test_the_queue_is_listed_in_its_own_order(database: Database) -> None:
     for run_id, priority in (("a", 0), ("b", 5), ("c", 0)):
-        enqueue.enqueue(
-            database, run_id, "n", SPEC, 1.0 + ord(run_id), place=QueuePosition(priority=priority)
-        )
+        enqueue_run(database, run_id, "n", SPEC, 1.0 + ord(run_id), place=QueuePosition(priority=priority))
     add_run(database, "done", State.COMPLETED)
     assert [run.id for run in list_runs(database, sort=Sort.TURN)] == ["b", "a", "c"]
     assert [run.id for run in list_runs(database, sort=Sort.TURN, reverse=True, limit=2)] == ["c", "a"]

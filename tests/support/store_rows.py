@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from backprop.scheduler.lifecycle import Event, State
-from backprop.scheduler.outcome import NextMove, SegmentOutcome, SegmentResult
+from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.segment_result import SegmentOutcome, SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord
-from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.spec import NewRun, QueuePosition, RunSpec
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, enqueue, user_requests
@@ -34,11 +35,25 @@ def claimed(database: Database, run: RunRecord, now_s: float = 2.0, worker: str 
     return get(database, run.id)
 
 
+def enqueue_run(
+    database: Database,
+    run_id: str,
+    name: str,
+    spec: RunSpec,
+    now_s: float,
+    reason: str = "queued",
+    place: QueuePosition = QueuePosition(),  # noqa: B008 - frozen
+) -> None:
+    """Queue one run."""
+    run = NewRun(id=run_id, name=name, spec=spec, place=place)
+    enqueue.enqueue_all(database, [run], now_s, reason=reason)
+
+
 def add_run(
     database: Database, run_id: str, state: State = State.QUEUED, name: str = "train", spec: RunSpec = SPEC
 ) -> RunRecord:
     """Add a run, and bring it into `state`."""
-    enqueue.enqueue(database, run_id, name, spec, 1.0, "queued")
+    enqueue_run(database, run_id, name, spec, 1.0, "queued")
     run = get(database, run_id)
     if state is State.HELD:
         user_requests.hold_run(database, run, "why")

@@ -4,7 +4,8 @@ import pytest
 
 from backprop.scheduler.faults import Fault, fault_of
 from backprop.scheduler.lifecycle import Event, Intent
-from backprop.scheduler.outcome import Chain, SegmentResult, next_move
+from backprop.scheduler.outcome.next_move import next_move
+from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.spec import RunSpec
 from tests.support.harness import Bench
 

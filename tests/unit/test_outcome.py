@@ -8,18 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.scheduler.lifecycle import LIVE, Event, next_state
-from backprop.scheduler.outcome import (
+from backprop.scheduler.outcome.next_move import (
     LOST_CAP,
     STALLED_CAP,
-    Chain,
     Intent,
     NextMove,
-    SegmentOutcome,
-    SegmentResult,
     backoff_s,
     next_move,
     with_advice,
 )
+from backprop.scheduler.outcome.segment_result import Chain, SegmentOutcome, SegmentResult
 from backprop.scheduler.spec import RunSpec
 
 SPEC = RunSpec(argv=("python", "train.py"), program="/usr/bin/python", cwd="/project")

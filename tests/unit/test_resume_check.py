@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backprop.scheduler.lifecycle import Event, Intent
-from backprop.scheduler.outcome import Chain, SegmentResult, next_move
+from backprop.scheduler.outcome.next_move import next_move
+from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.spec import Plan
 from backprop.worker.segments.resume_check import EarlierSegments, StepTrace, read_back, why_over
 from tests.support.harness import Bench, wait_until

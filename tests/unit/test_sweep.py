@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from backprop.cli.submit.batch_file import read_lines, without_comment
-from backprop.cli.submit.sweep import SweepSpec, Template
-from backprop.cli.submit.sweep_options import read_array, read_grid, read_params
+from backprop.cli.submit.many.batch_file import read_lines, without_comment
+from backprop.cli.submit.many.sweep import SweepSpec, Template
+from backprop.cli.submit.many.sweep_options import read_array, read_grid, read_params
 from backprop.cli.submit.times import read_begin
 from backprop.scheduler.errors import BadCommand
 

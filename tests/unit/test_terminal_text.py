@@ -7,10 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backprop.cli.render.terminal_text import Colours, colours_only, safe
+from backprop.cli.render.terminal_text import Colours, safe
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 INERT = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+def colours_only(data: bytes) -> bytes:
+    colours = Colours()
+    return colours.feed(data) + colours.close()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Writes the table of settings into docs/configuration.md: `python -m tools.docs.settings`."""
+"""Prints docs/configuration.md with the table of settings of today: `python -m tools.docs.settings`."""
 
 import json
 from itertools import groupby
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.config.keys import KEYS, SettingKey
+from tools.docs.printing import print_page
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "configuration.md"
 BEGIN: Final = "<!-- The table is written by: python -m tools.docs.settings -->\n"
@@ -50,4 +51,4 @@ def _default(value: object) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))
+    print_page("configuration.md", lambda: page(PAGE.read_text()), "settings")

@@ -76,7 +76,7 @@ class Preparation:
                 return self._set_reason(run, f"waiting: {why}")
             return hold(context, run, why)
         if lock is None:
-            return self._set_reason(run, f"waiting for processes of segment {run.segment} to end")
+            return self._set_reason(run, "waiting for processes of its last segment to end")
         sound = False
         try:
             sound = run_folder.newest_segment(context.home.run_folder(run.id)) <= run.segment

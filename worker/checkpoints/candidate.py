@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backprop.scheduler.outcome import EX_TEMPFAIL
+from backprop.scheduler.outcome.next_move import EX_TEMPFAIL
 from backprop.scheduler.records import CheckpointRecord, SegmentRecord
 from backprop.scheduler.spec import Plan, RunSpec
 from backprop.worker.checkpoints.formats import files_in, looks_whole, shows_its_end

@@ -1,4 +1,4 @@
-"""Tells from the end of its log whether a failed segment ran out of memory, the GPU's or the machine's.
+"""Tells from the end of its log whether a failed segment ran out of GPU memory.
 
 Scripts catch "CUDA out of memory", print it, go on with a smaller batch, and may fail hours later of something else. So
 the words count only where the program's end is reported: in the exception that ended it (of any rank) or in its direct
@@ -44,16 +44,6 @@ _DEVICE = _Shortage(
     # "more than 1EB": a broken size, not a full GPU (NVIDIA/nccl#1284).
     re.compile(r"more than 1EB memory|is not a failure|java\.lang|device:CPU|allocator cpu"),
 )
-_HOST = _Shortage(
-    re.compile(
-        r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|enforce fail at (?:CPUAllocator|alloc_cpu)"
-        r"|\b(?:_Array)?MemoryError\b|std::bad_alloc|\bCannot allocate memory\b"
-        r"|OOM when allocating tensor.*(?:device:CPU|allocator cpu)"
-        r"|DataLoader worker .*killed by signal: Killed"  # by the kernel: nobody else does
-    ),
-    re.compile(r"CUDA|cudaError"),  # RAPIDS raises MemoryError for the GPU's
-)
-
 _HEADER = re.compile(r"(?P<prefix>.*?)(?:Exception Group )?Traceback \(most recent call last\):")
 _RANK = re.compile(r"\[rank\d+\]: $")
 _CAUSED = "The above exception was the direct cause of the following exception:"
@@ -85,12 +75,6 @@ def out_of_memory(log: Path) -> str | None:
     `log`: of a segment that failed by itself. At most 500 characters, colours removed. Raises nothing.
     """
     return _found(_end_of(log), _DEVICE)
-
-
-def host_out_of_memory(log: Path) -> str | None:
-    """Return the same for the machine's memory: CPU tensors, numpy, fork, a data loader killed by the kernel. Not for
-    the kernel killing the script itself: that leaves no words, only signal KILL."""
-    return _found(_end_of(log), _HOST)
 
 
 @dataclass(frozen=True)

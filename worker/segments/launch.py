@@ -11,7 +11,7 @@ import msgspec
 from backprop.scheduler.errors import UnknownRun
 from backprop.scheduler.governor.snapshot import Gpu
 from backprop.scheduler.home import run_folder
-from backprop.scheduler.outcome import SegmentResult
+from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store.reads import queries

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from backprop.scheduler.lifecycle import Intent
-from backprop.scheduler.outcome import Chain, SegmentResult
+from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.checkpoints.resume import initial_checkpoint, usable
 from backprop.worker.checkpoints.validation import newest_good

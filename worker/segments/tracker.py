@@ -7,7 +7,7 @@ import msgspec
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.lifecycle import Intent, State
-from backprop.scheduler.outcome import SegmentResult
+from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims

@@ -23,7 +23,7 @@ import files
 import process_tree
 import standby
 from leader import Found, Gone, Leader, Spawned
-from segment import CONTROL, IGNORED, Segment
+from segment import CONTROL, IGNORED, SupervisedSegment
 
 PR_SET_CHILD_SUBREAPER = 36
 STANDBY = "--spare"
@@ -105,7 +105,7 @@ def _watch(process: process_tree.Process, cookie: tuple[bytes, ...]) -> Leader:
 def _supervise(
     folder: Path, order: dict[str, object], leader: Leader, started_s: float, paused: bool = False
 ) -> int:
-    segment = Segment(
+    segment = SupervisedSegment(
         folder,
         leader,
         timebox_s=_number(order["timebox_s"]),

@@ -26,7 +26,7 @@ CONTROL = {signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signa
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
-class Segment:
+class SupervisedSegment:
     """The life of one leader, from just after its start. Durations are in seconds on CLOCK_MONOTONIC.
 
     `paused`: the leader was frozen by a supervisor that died since.

@@ -19,20 +19,6 @@ ROWS_PER_STATEMENT: Final = 500
 """SQLite takes 32,766 values in a statement (SQLITE_MAX_VARIABLE_NUMBER); a run has about 40."""
 
 
-def enqueue(
-    database: Database,
-    run_id: str,
-    name: str,
-    spec: RunSpec,
-    now_s: float,
-    reason: str = "queued",
-    place: QueuePosition = QueuePosition(),  # noqa: B008 - frozen
-) -> None:
-    """Put a new run into the queue. Raises BadCommand when the id is taken."""
-    run = NewRun(id=run_id, name=name, spec=spec, place=place)
-    enqueue_all(database, [run], now_s, reason=reason)
-
-
 def enqueue_all(
     database: Database,
     runs: Sequence[NewRun],

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from backprop.cli.main import main
-from backprop.scheduler import outcome
+from backprop.scheduler.outcome import next_move as outcome
 from backprop.worker import loop
 from backprop.worker.executor import local
 

@@ -15,12 +15,12 @@ from backprop.scheduler.home import layout, run_folder
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store.connection import open_database
-from backprop.scheduler.store.writes import enqueue
 from backprop.scheduler.store.writes import user_requests as queue
 from tests.faults.sweep import faults
 from tests.faults.sweep.faults import Point
 from tests.support import promises as books
 from tests.support.harness import COMMAND, ROOT, SCRIPTS, processes_with, wait_until
+from tests.support.store_rows import enqueue_run
 
 LEDGER = SCRIPTS / "ledger.py"
 RUN = "swept"
@@ -69,7 +69,7 @@ class Stage:
         _, folder = run_folder.create(self.home, RUN)
         now_s = time.time()
         run_folder.write_spec(folder, RUN, "swept", spec, self.environment, now_s)
-        enqueue.enqueue(database, RUN, "swept", spec, now_s, "queued")
+        enqueue_run(database, RUN, "swept", spec, now_s, "queued")
         database.close()
 
     def files(self) -> list[Path]:

@@ -11,15 +11,14 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store.connection import open_database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.schema import Run
-from backprop.scheduler.store.writes import enqueue
-from tests.support.store_rows import SPEC, add_run
+from tests.support.store_rows import SPEC, add_run, enqueue_run
 
 NAMES = {
     "DatabaseBusy": DatabaseBusy,
     "Run": Run,
     "SPEC": SPEC,
     "add_run": add_run,
-    "enqueue": enqueue,
+    "enqueue_run": enqueue_run,
     "home": Home(Path(sys.argv[1])),
     "layout": layout,
     "open_database": open_database,

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from backprop.cli.submit.many.sweep import Template
+from backprop.cli.submit.many.sweep_options import read_sweep
 from backprop.cli.submit.names import NAME_LIMIT, as_name, checked
 from backprop.cli.submit.queue_options import RequestedPosition, requested_position
 from backprop.cli.submit.shell import env_values
 from backprop.cli.submit.submission import Submission
-from backprop.cli.submit.sweep import Template
-from backprop.cli.submit.sweep_options import read_sweep
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.spec import RunSpec
 

@@ -9,16 +9,16 @@ from backprop.cli.context import NO_WORKER, open_existing, open_home
 from backprop.cli.global_options import Globals
 from backprop.cli.render.command_text import command_text
 from backprop.cli.render.terminal_text import safe
-from backprop.cli.submit.batch_drafts import of_file
-from backprop.cli.submit.drafts import Draft, Drafts, of_sweep
-from backprop.cli.submit.enqueue_many import enqueue_many, positions_of
+from backprop.cli.submit.many.batch_drafts import of_file
+from backprop.cli.submit.many.drafts import Draft, Drafts, of_sweep
+from backprop.cli.submit.many.enqueue_many import enqueue_many, positions_of
 from backprop.cli.submit.queue_options import group_rules
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.spec import QueuePosition
 from backprop.scheduler.store.writes.enqueue import conditions
 
 if TYPE_CHECKING:
-    from backprop.cli.submit.drafts import Make
+    from backprop.cli.submit.many.drafts import Make
 
 SHOWN: Final = 20
 SWEEPS: Final = ("grid", "array", "params")

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import click
 
-from backprop.cli.submit.batch_file import BatchLine, read_lines
-from backprop.cli.submit.drafts import Draft, Drafts, Make, with_arguments
+from backprop.cli.submit.many.batch_file import BatchLine, read_lines
+from backprop.cli.submit.many.drafts import Draft, Drafts, Make, with_arguments
 from backprop.cli.submit.names import as_name, checked, refuse_undecodable
 from backprop.cli.submit.queue_options import RequestedPosition, requested_position
 from backprop.cli.submit.shell import SCRIPT_SUFFIXES, env_values, environment_of_shell

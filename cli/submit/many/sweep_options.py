@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from backprop.cli.submit.many.sweep import MOST, SweepSpec
 from backprop.cli.submit.names import refuse_undecodable
-from backprop.cli.submit.sweep import MOST, SweepSpec
 from backprop.scheduler.errors import BadCommand
 
 _KEY: Final = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backprop.cli.submit.sweep import MOST
+from backprop.cli.submit.many.sweep import MOST
 from backprop.scheduler.errors import BadCommand
 
 OWN: Final = {"-n": "--name", "--name": "--name", "--run-id": "--run-id", "--env": "--env"}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from backprop.cli.submit.drafts import Drafts
 from backprop.cli.submit.enqueue import no_room, was_queued
+from backprop.cli.submit.many.drafts import Drafts
 from backprop.cli.submit.names import NAME_LIMIT
 from backprop.cli.submit.parents import Parents, refuse_too_many_links
 from backprop.scheduler.errors import BackpropError, BadCommand

@@ -1,0 +1,95 @@
+"""Describes how a segment ended, and what its run had done by then."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from backprop.scheduler.faults import Fault
+from backprop.scheduler.lifecycle import Intent
+
+
+class SegmentOutcome(StrEnum):
+    """How a segment ended. The values are stored, and shown as `outcome`."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMEBOXED = "timeboxed"
+    TEMPFAIL = "tempfail"
+    STOPPED = "stopped"
+    YIELDED = "yielded"
+    OUTRANKED = "outranked"
+    OVER_LIMIT = "over its limit"
+    NAN = "NaN loss"
+    STARTED_OVER = "started over"
+    GPU_MEMORY = "out of GPU memory"
+    NOT_STARTED = "not started"
+    LOST = "lost"
+    RECOVERED = "recovered"
+    """Its end is known from its folder only: the database had forgotten it."""
+
+    @property
+    def trained(self) -> bool:
+        """Whether the run was able to train in the segment."""
+        return self not in (SegmentOutcome.LOST, SegmentOutcome.NOT_STARTED)
+
+    @property
+    def fault(self) -> Fault | None:
+        """The fault that the outcome implies; None if it implies none."""
+        match self:
+            case SegmentOutcome.NAN:
+                return Fault.NAN
+            case SegmentOutcome.STARTED_OVER:
+                return Fault.STARTED_OVER
+            case SegmentOutcome.GPU_MEMORY:
+                return Fault.GPU_MEMORY
+            case _:
+                return None
+
+
+@dataclass(frozen=True)
+class SegmentResult:
+    """How one segment ended.
+
+    `asked`: what the leader had been signalled for before it exited; None if it exited by itself.
+    `wanted`: what was recorded but perhaps never delivered. `exit_code` is None when a signal ended the leader
+    or nobody saw it end. `lost`: no process is left and no exit record was written.
+    `could_not_start`: why the leader never ran. `passing`: that reason is one that passes by itself (EAGAIN).
+    `out_of_memory`: the line of its log that reports that GPU memory ran out. `cut_cost_s`: running time between
+    its newest good checkpoint and the signal that ended it; None where none was sent.
+    """
+
+    asked: Intent | None = None
+    wanted: Intent | None = None
+    exit_code: int | None = None
+    signal_name: str | None = None
+    lost: bool = False
+    could_not_start: str | None = None
+    passing: bool = False
+    killed: bool = False
+    last_line: str | None = None
+    why_asked: str | None = None
+    running_s: float = 0.0
+    first_sign_s: float | None = None
+    out_of_memory: str | None = None
+    cut_cost_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the run has done so far, this segment included. Times in seconds.
+
+    `progressed`: this segment left a good checkpoint newer than its start. `resumable`: any good one is known.
+    `advanced`: the highest reported step rose during this segment. `promised_mib`, `peak_mib`: VRAM per GPU that
+    was reserved for the run, and seen used by it.
+    """
+
+    segments: int
+    total_s: float
+    stalled: int
+    retries_used: int
+    lost: int
+    progressed: bool
+    resumable: bool
+    advanced: bool = False
+    promised_mib: int = 0
+    peak_mib: int | None = None
+    oom_retries: int = 0
