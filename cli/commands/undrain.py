@@ -4,7 +4,7 @@ import time
 
 import click
 
-from backprop.cli.context import open_existing
+from backprop.cli.context import NO_WORKER, open_existing
 from backprop.cli.global_options import global_options, globals_of
 
 
@@ -27,5 +27,5 @@ def command(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool
     awake = wake_workers(home.locks)
     click.echo("starting runs again")
     if not awake:
-        click.echo("no worker is running. Start one: tmux new -d 'backprop worker'", err=True)
+        click.echo(NO_WORKER, err=True)
     return 0

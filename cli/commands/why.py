@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backprop.cli.completion import complete_runs
-from backprop.cli.context import need_existing
+from backprop.cli.context import NO_WORKER, need_existing
 from backprop.cli.render.terminal_text import safe
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def command(run: str, as_json: bool) -> None:
     for line in before:
         click.echo(safe(line))
     if not alive:
-        click.echo("no worker is running; start one with: backprop worker")
+        click.echo(NO_WORKER)
     if before or not alive:
         return
     if record.waiting:

@@ -94,7 +94,7 @@ def test_status_watch_refreshes_until_ctrl_c(bench: Bench, driver: FakeDriver) -
 def test_why_of_runs_that_no_gpu_keeps_back(bench: Bench, driver: FakeDriver) -> None:
     driver.show(A)
     run = queue(bench, "--", "--mib", "1000", "--until", "go")
-    assert "no worker is running; start one with: backprop worker" in bench.backprop("why", run).stdout
+    assert "no worker is running. Start one" in bench.backprop("why", run).stdout
     assert status(bench)["gpus"][0]["idle_because"] == "no worker is running"
     bench.worker(command=impatient(*QUICK))
     bench.wait_for_log(run, "allocated")
