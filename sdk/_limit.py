@@ -47,7 +47,7 @@ def keep_to_limit() -> None:
         return
     if any("per_process_memory_fraction" in os.environ.get(name, "") for name in _ALLOCATOR_CONFIG):
         return
-    # The CUDA context counts against the run too. The same rule stands in `worker/launch.py`.
+    # The CUDA context counts against the run too. The same rule stands in `worker/environment/leader.py`.
     allocator_mib = int(limit_mib) - min(CONTEXT_MIB, int(limit_mib) // 4)
     limit_bytes = allocator_mib * 1024 * 1024
     cuda = sys.modules.get("torch.cuda")

@@ -1,34 +1,28 @@
-"""Claims queued runs and starts them.
+"""Decides which queued runs start, and records why the others wait.
 
-The governor judges each candidate in queue order, as if those admitted before it had been claimed already; all that it
-admits in one round is claimed in one transaction. `preparation` does what comes before the claim, `segments.launch`
-what comes after it.
+The governor judges each candidate in queue order, as if those admitted before it had been claimed already.
+`preparation` does what comes before the claim; `start` claims all that was admitted in one round, and starts it.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor import starvation
 from backprop.scheduler.governor.decide import Decision, Denial, Need
-from backprop.scheduler.governor.need import memory_limit_mib
 from backprop.scheduler.governor.snapshot import Snapshot
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import gpu_history
 from backprop.scheduler.store.reads import queries
-from backprop.scheduler.store.writes import claims
 from backprop.worker.admission.judge import Judge
 from backprop.worker.admission.preparation import Preparation, PreparedRun, hold
+from backprop.worker.admission.start import AdmittedRun, Starter, release_locks
 from backprop.worker.admission.waiting_reasons import Starving, WaitingReasons
 from backprop.worker.context import Context
 from backprop.worker.executor import locks
 from backprop.worker.machine.monitor import RuntimeMonitor, Sense
 from backprop.worker.machine.state import MachineState, read_opening
-from backprop.worker.segments.launch import Launch, launch
 from backprop.worker.segments.tracker import SegmentTracker
-from backprop.worker.supervisor import failpoint
 
 LEARN_AGAIN_S: Final = 30.0
 HEAD: Final = 16
@@ -50,9 +44,7 @@ class _Round:
     state: MachineState
     judge: Judge
     group_room: dict[str, int]
-    starts: list[tuple[PreparedRun, Decision, Need]] = field(
-        default_factory=list[tuple[PreparedRun, Decision, Need]]
-    )
+    starts: list[AdmittedRun] = field(default_factory=list[AdmittedRun])
     waiting: list[tuple[RunRecord, Decision]] = field(default_factory=list[tuple[RunRecord, Decision]])
     behind: list[tuple[RunRecord, Decision]] = field(default_factory=list[tuple[RunRecord, Decision]])
     group_full: bool = False
@@ -76,6 +68,7 @@ class Admitter:
         self._tracker = tracker
         self._admission = locks.Admission(context.home.locks)
         self._preparation = Preparation(context, tracker.checkpoints)
+        self._starter = Starter(context, tracker)
         self._waits = WaitingReasons(context)
         self._closed: Denial | None = None
         self._learned: dict[str, tuple[int | None, float]] = {}
@@ -108,7 +101,7 @@ class Admitter:
         while (snapshot := self._reader.snapshot()) is not None:
             whole = limit == ALL or len(candidates) < limit
             round_ = self._judge_all(candidates, snapshot, whole)
-            begun = self._begin(round_)
+            begun = self._starter.start(round_.starts, round_.state)
             started += begun
             if begun < len(round_.starts):
                 break  # another worker has claimed: the state that was decided on is out of date
@@ -179,7 +172,7 @@ class Admitter:
                 elif prepared := self._prepare(run, round_):
                     round_.add(prepared, decision, need, self._context.clock.wall_s())
         except BaseException:
-            _release_locks(round_.starts)
+            release_locks(round_.starts)
             raise
         return round_
 
@@ -187,75 +180,6 @@ class Admitter:
         """Prepare a start. Trouble with one run is reported, and keeps no other from its start. Raises DatabaseBusy."""
         beside = [prepared.run for prepared, _, _ in round_.starts]
         return self._tracker.attempt(run, lambda: self._preparation.prepare(run, beside))
-
-    def _begin(self, round_: _Round) -> int:
-        """Claim and start what is prepared; return how many were started. Raises DatabaseBusy."""
-        left = list(round_.starts)
-        if not left:
-            return 0
-        started, trouble = 0, None
-        try:
-            for number in self._claim(round_):
-                prepared, decision, need = left.pop(0)
-                if number is None:
-                    os.close(prepared.lock)
-                    continue
-                started += 1
-                try:
-                    self._launch(round_.state.snapshot, prepared, number, decision, need)
-                except Exception as error:
-                    # The others are claimed too, and would be lost with it.
-                    trouble = error
-        finally:
-            # A lock still held would make its run look alive for as long as this worker lives.
-            _release_locks(left)
-        if trouble is not None and not isinstance(trouble, LostRace):
-            raise trouble
-        return started
-
-    def _claim(self, round_: _Round) -> list[int | None]:
-        """Return the segment number of each claimed run, in order, None for one that is not queued any more; no numbers
-        at all when another worker has claimed meanwhile."""
-        wanted = [
-            claims.Claim(
-                run=prepared.run,
-                worker=self._context.worker,
-                serial=round_.state.serial,
-                gpu_uuids=decision.gpu_uuids,
-                promised_mib=need.vram_mib if decision.gpu_uuids else 0,
-                need_source=need.source,
-                exclusive=need.exclusive,
-                checkpoint_used=prepared.resume.checkpoint,
-            )
-            for prepared, decision, need in round_.starts
-        ]
-        try:
-            numbers = claims.claim(self._context.database, wanted, self._context.clock.wall_s())
-        except LostRace:
-            return []
-        failpoint.at("claimed")
-        return numbers
-
-    def _launch(
-        self, snapshot: Snapshot, prepared: PreparedRun, number: int, decision: Decision, need: Need
-    ) -> None:
-        """Start a claimed run. Consumes its lock."""
-        spec = prepared.run.spec
-        launch(
-            self._context,
-            self._tracker,
-            Launch(
-                run_id=prepared.run.id,
-                number=number,
-                lock=prepared.lock,
-                checkpoint=prepared.resume.checkpoint,
-                gpus=[gpu for uuid in decision.gpu_uuids if (gpu := snapshot.gpu(uuid)) is not None],
-                promised_mib=need.vram_mib if decision.gpu_uuids else 0,
-                limit_mib=memory_limit_mib(spec, snapshot) if decision.gpu_uuids else None,
-            ),
-        )
-        for broken in prepared.resume.passed_over:
-            self._context.console.event("passed over", prepared.run, f"checkpoint {broken}")
 
     def _learned_mib(self, run: RunRecord, snapshot: Snapshot) -> int | None:
         """Return what earlier segments used at most. Asked only where it matters, and per run only now and then."""
@@ -271,8 +195,3 @@ class Admitter:
 
 def _turn(run: RunRecord) -> tuple[int, float, str]:
     return -run.priority, run.turn_s, run.id
-
-
-def _release_locks(starts: Sequence[tuple[PreparedRun, Decision, Need]]) -> None:
-    for prepared, _, _ in starts:
-        os.close(prepared.lock)

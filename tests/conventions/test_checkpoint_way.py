@@ -1,0 +1,76 @@
+"""The way of a checkpoint from its event to the next segment's arguments leads through few hands.
+
+A worker is traced while it chains two segments: which functions had a checkpoint's path, or a record with it, in a
+variable. A module that is neither on the way nor known to stand beside it fails the test: put it where it belongs.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+
+from tests.support.harness import SCRIPTS, Bench, program
+
+WAY = {
+    "segments.events": "parses the line",
+    "segments.log_reader": "reads it from the log",
+    "segments.live": "asks for it once per tick",
+    "checkpoints.validation": "checks the file, when announced and again before use",
+    "store.writes.progress": "stores it",
+    "store.reads.queries": "returns what is stored",
+    "checkpoints.start_point": "adds backups, and decides",
+    "checkpoints.resume": "takes the newest good one, and builds the arguments",
+    "admission.preparation": "takes the run's lock for it",
+    "admission.start": "claims, and orders the segment",
+}
+BESIDE = {
+    "store.rows": "turns any row into its record",
+    "store.writes.claims": "keeps a copy in the segment's row, for people",
+    "checkpoints.formats": "looks into the file",
+    "checkpoints.roots": "says where files may lie",
+    "checkpoints.manager": "remembers what the segment began with, to know what it saved itself",
+    "admission.admission": "hands on what preparation returns",
+    "environment.leader": "puts it into a variable as well",
+    "executor.base": "holds the arguments",
+    "executor.local": "holds the arguments",
+    "executor.segment_files": "writes the arguments",
+    "segments.cadence": "asks when it was saved",
+    "segments.timebox": "asks when it was saved",
+    "segments.result": "asks when it was saved",
+    "segments.finalize": "asks whether there is one",
+    "segments.tracker": "prints an order that failed",
+    "console": "prints it",
+}
+HOLDERS = {
+    "CheckpointEvent",
+    "CheckpointFile",
+    "CheckpointRecord",
+    "SegmentReport",
+    "StartPoint",
+    "PreparedRun",
+}
+OTHER_HOLDERS = {
+    "_Line": "the parser's own, before the event",
+    "_Round": "what admission hands on",
+    "Claim": "the copy for people",
+    "SegmentRecord": "the same, read back",
+    "SegmentOrder": "the arguments",
+    "OrderFile": "the arguments",
+}
+
+
+def test_few_modules_and_records_pass_it_on(bench: Bench, tmp_path: Path) -> None:
+    assert (len(WAY), len(HOLDERS)) == (10, 6)
+    run = bench.queue(str(SCRIPTS / "trainer.py"), "-m", "0.05", "--", "--steps", "160")
+    out = tmp_path / "way.json"
+    done = subprocess.run(
+        [*program("trace_value"), str(out), r"ckpt-\d+"],
+        env=bench.environment, cwd=bench.project, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert bench.show(run)["segments"][-1]["checkpoint_used"] is not None
+    traced = json.loads(out.read_text())
+    modules = {name.removeprefix("backprop.").split(".", 1)[1] for name in traced["modules"]}
+    assert modules >= set(WAY)
+    assert modules - set(WAY) <= set(BESIDE)
+    assert set(traced["holders"]) >= HOLDERS
+    assert set(traced["holders"]) - HOLDERS <= set(OTHER_HOLDERS)

@@ -1,0 +1,180 @@
+"""Claims prepared runs and starts them: composes arguments, environment and timebox, and hands them to the executor.
+
+All of a round are claimed in one transaction, against the serial of the reservations that the decisions were made on.
+"""
+
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from backprop.scheduler.errors import LostRace, UnknownRun
+from backprop.scheduler.governor.decide import Decision, Need
+from backprop.scheduler.governor.need import memory_limit_mib
+from backprop.scheduler.home import run_folder
+from backprop.scheduler.outcome.segment_result import SegmentResult
+from backprop.scheduler.records import RunRecord
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes import claims
+from backprop.worker.admission.preparation import PreparedRun
+from backprop.worker.checkpoints.resume import command_line
+from backprop.worker.context import Context
+from backprop.worker.environment.leader import allocator_limit, leader_environment
+from backprop.worker.environment.snapshot_paths import snapshot_command
+from backprop.worker.environment.tracking import tracking_environment
+from backprop.worker.executor.base import SegmentOrder
+from backprop.worker.machine.state import MachineState
+from backprop.worker.segments import timebox
+from backprop.worker.segments.result import PASSING_ERRORS
+from backprop.worker.segments.tracker import SegmentTracker
+from backprop.worker.supervisor import failpoint
+
+AdmittedRun = tuple[PreparedRun, Decision, Need]
+
+
+class Starter:
+    """Claims and starts the runs of one worker."""
+
+    def __init__(self, context: Context, tracker: SegmentTracker) -> None:
+        self._context = context
+        self._tracker = tracker
+
+    def start(self, admitted: Sequence[AdmittedRun], state: MachineState) -> int:
+        """Claim the runs in one transaction and start them; return how many. Consumes their locks.
+
+        Fewer than all: another worker has claimed meanwhile. Raises DatabaseBusy, UnknownRun.
+        """
+        left = list(admitted)
+        if not left:
+            return 0
+        started, trouble = 0, None
+        try:
+            for number in self._claim(admitted, state.serial):
+                prepared, decision, need = left.pop(0)
+                if number is None:
+                    os.close(prepared.lock)
+                    continue
+                started += 1
+                try:
+                    self._launch(prepared, number, decision, need, state)
+                except Exception as error:
+                    # The others are claimed too, and would be lost with it.
+                    trouble = error
+        finally:
+            # A lock still held would make its run look alive for as long as this worker lives.
+            release_locks(left)
+        if trouble is not None and not isinstance(trouble, LostRace):
+            raise trouble
+        return started
+
+    def _claim(self, admitted: Sequence[AdmittedRun], serial: int) -> list[int | None]:
+        """Return the segment number of each claimed run, in order, None for one that is not queued any more; no numbers
+        at all when another worker has claimed meanwhile."""
+        wanted = [
+            claims.Claim(
+                run=prepared.run,
+                worker=self._context.worker,
+                serial=serial,
+                gpu_uuids=decision.gpu_uuids,
+                promised_mib=_promised_mib(decision, need),
+                need_source=need.source,
+                exclusive=need.exclusive,
+                checkpoint_used=prepared.resume.checkpoint,
+            )
+            for prepared, decision, need in admitted
+        ]
+        try:
+            numbers = claims.claim(self._context.database, wanted, self._context.clock.wall_s())
+        except LostRace:
+            return []
+        failpoint.at("claimed")
+        return numbers
+
+    def _launch(
+        self, prepared: PreparedRun, number: int, decision: Decision, need: Need, state: MachineState
+    ) -> None:
+        """Start a claimed run; finalize it at once if it cannot be started. Consumes the lock."""
+        context = self._context
+        order: SegmentOrder | OSError
+        try:
+            run = self._claimed(prepared.run.id)
+            order = self._order(run, prepared, number, decision, need, state)
+        except BaseException:
+            # Held on, the lock would make a claimed run look alive for as long as this worker lives.
+            os.close(prepared.lock)
+            raise
+        if isinstance(order, OSError):
+            os.close(prepared.lock)
+            passing = order.errno in PASSING_ERRORS
+            what = f"cannot be read now ({order.strerror})" if passing else "is gone or damaged"
+            self._could_not_start(run, f"its code snapshot {what}: {run.spec.code}", passing)
+        else:
+            source = f" from {prepared.resume.checkpoint}" if prepared.resume.checkpoint else ""
+            context.console.event("started", run, f"segment {number}, {order.timebox_s / 60:g} min{source}")
+            try:
+                context.executor.start(order)
+            except OSError as error:
+                self._could_not_start(run, str(error), error.errno in PASSING_ERRORS)
+        for broken in prepared.resume.passed_over:
+            context.console.event("passed over", prepared.run, f"checkpoint {broken}")
+
+    def _could_not_start(self, run: RunRecord, why: str, passing: bool) -> None:
+        result = SegmentResult(could_not_start=why, passing=passing, wanted=run.intent)
+        self._tracker.could_not_start(run, result)
+
+    def _claimed(self, run_id: str) -> RunRecord:
+        run = queries.run_by_id(self._context.database, run_id)
+        if run is None:
+            raise UnknownRun(f"run {run_id} has been removed meanwhile")
+        return run
+
+    def _order(
+        self,
+        run: RunRecord,
+        prepared: PreparedRun,
+        number: int,
+        decision: Decision,
+        need: Need,
+        state: MachineState,
+    ) -> SegmentOrder | OSError:
+        """What to execute, with the code as it was when queued; the error when that code cannot be read."""
+        context, snapshot, checkpoint = self._context, state.snapshot, prepared.resume.checkpoint
+        shell = run_folder.read_environment(context.home.run_folder(run.id))
+        try:
+            code = snapshot_command(run.spec, shell)
+        except OSError as error:
+            return error
+        gpus = [gpu for uuid in decision.gpu_uuids if (gpu := snapshot.gpu(uuid)) is not None]
+        limit_mib = memory_limit_mib(prepared.run.spec, snapshot) if decision.gpu_uuids else None
+        run = msgspec.structs.replace(run, spec=code.spec)
+        folder = str(context.executor.folder(run.id, number))
+        return SegmentOrder(
+            run=run,
+            number=number,
+            argv=command_line(run.spec, checkpoint),
+            environment={
+                **tracking_environment(context.home, run, number, shell),
+                **leader_environment(run, number, checkpoint, folder, gpus, limit_mib),
+                **code.environment,
+                **allocator_limit(run.spec, gpus, limit_mib, shell),
+            },
+            timebox_s=timebox.latest_end_s(run, self._save_history(run)),
+            promised_mib=_promised_mib(decision, need),
+            lock=prepared.lock,
+        )
+
+    def _save_history(self, run: RunRecord) -> timebox.SaveHistory:
+        database = self._context.database
+        earlier = [segment for segment in queries.segments(database, run.id) if segment.number < run.segment]
+        saved = queries.checkpoints(database, run.id)
+        return timebox.save_history(run.spec, earlier, saved, announces=False)
+
+
+def release_locks(admitted: Sequence[AdmittedRun]) -> None:
+    """Close the run locks of runs that are not claimed after all."""
+    for prepared, _, _ in admitted:
+        os.close(prepared.lock)
+
+
+def _promised_mib(decision: Decision, need: Need) -> int:
+    return need.vram_mib if decision.gpu_uuids else 0
