@@ -94,8 +94,11 @@ def _edit(kept: Path, fresh: str) -> str:
         handle = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(fresh)
+    if os.sep in words[0]:
+        words[0] = os.path.abspath(words[0])  # noqa: PTH100 - `bin/vim` is meant from here
     try:
-        code = subprocess.run([*words, str(kept)], check=False).returncode
+        # Not in the user's folder, which may be somebody else's: editors obey settings they find there.
+        code = subprocess.run([*words, str(kept)], check=False, cwd=kept.parent).returncode
     except OSError as error:
         raise BadCommand(f"the editor {words[0]} cannot be started: {error.strerror}; set EDITOR") from error
     if code:
@@ -107,7 +110,9 @@ def _edit(kept: Path, fresh: str) -> str:
 
 
 def _installed() -> list[str]:
-    return [path for name in EDITORS if (path := shutil.which(name)) is not None][:1]
+    """Return an editor from an absolute entry of PATH; `.` would let the folder say what is executed."""
+    folders = os.pathsep.join(entry for entry in os.get_exec_path() if entry.startswith("/"))
+    return [path for name in EDITORS if (path := shutil.which(name, path=folders)) is not None][:1]
 
 
 def _drop(kept: Path) -> None:
