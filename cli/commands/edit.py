@@ -81,6 +81,7 @@ def _nothing(kept: Path, run: "RunRecord") -> int:
 
 def _edit(kept: Path, fresh: str) -> str:
     """Open the kept text, else the fresh one, and return what the editor left. Raises BadCommand."""
+    from backprop.scheduler.config.files import current_directory
     from backprop.scheduler.errors import BadCommand
 
     editor = next((text for name in ("VISUAL", "EDITOR") if (text := os.environ.get(name))), None)
@@ -95,7 +96,7 @@ def _edit(kept: Path, fresh: str) -> str:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(fresh)
     if os.sep in words[0]:
-        words[0] = os.path.abspath(words[0])  # noqa: PTH100 - `bin/vim` is meant from here
+        words[0] = str(current_directory() / words[0])
     try:
         # Not in the user's folder, which may be somebody else's: editors obey settings they find there.
         code = subprocess.run([*words, str(kept)], check=False, cwd=kept.parent).returncode

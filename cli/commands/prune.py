@@ -8,6 +8,7 @@ import click
 from backprop.cli import run_selection
 from backprop.cli.context import open_existing
 from backprop.cli.global_options import Globals, global_options, globals_of
+from backprop.cli.submit.numbers import whole
 from backprop.cli.submit.times import read_since
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ Examples:
 
 @click.command(name="prune", epilog=EPILOG)
 @click.option("--older-than", metavar="TIME", help="Ended before then: 30d (ago; w, d, h, m, s), or a date.")
-@click.option("--keep-last", type=click.IntRange(min=0), metavar="N", help="Keep the N runs that ended last.")
+@click.option("--keep-last", type=whole(), metavar="N", help="Keep the N runs that ended last.")
 @click.option(
     "--compress-logs",
     is_flag=True,

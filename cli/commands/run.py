@@ -12,6 +12,7 @@ from backprop.cli.completion import complete_files
 from backprop.cli.context import NO_WORKER, open_existing, open_home
 from backprop.cli.global_options import Globals, global_options, globals_of
 from backprop.cli.render.terminal_text import safe
+from backprop.cli.submit.numbers import MOST_GPUS, whole
 from backprop.cli.submit.queue_options import (
     RequestedPosition,
     group_rules,
@@ -70,7 +71,7 @@ class SplitAtDashes(click.Command):
 @click.option("-n", "--name", help="Display name; need not be unique.  [default: the script's]")
 @click.option(
     "--gpus",
-    type=click.IntRange(min=0),
+    type=whole(high=MOST_GPUS),
     default=1,
     metavar="N",
     help="Number of GPUs it needs (0 = none).  [default: 1]",

@@ -11,14 +11,6 @@ KEPT_VARIABLES: Final = ("BACKPROP_HOME", "BACKPROP_ALLOW_REMOTE_HOME")
 SCRIPT_SUFFIXES: Final = (".py", ".sh", ".bash")
 
 
-def directory_of_shell() -> Path:
-    """Return the current directory. Raises BadCommand if it was removed."""
-    try:
-        return Path.cwd()
-    except OSError as error:
-        raise BadCommand("the current directory is gone; cd to one that exists") from error
-
-
 def umask_of_shell() -> int:
     """Return the umask. There is no way to read it without setting it."""
     mask = os.umask(0o077)
