@@ -1,8 +1,8 @@
 """The `backprop` command group: loads one command's module, runs it, turns refusals into one line and a code.
 
 Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcomes of a followed run
-(`cli/exit_codes.py`), 24 the doctor found something bad, 25 a drill did, 130 interrupted. A bug keeps its traceback and
-exits 1.
+(`cli/exit_codes.py`), 24 the doctor found something bad, 25 a drill did, 26 done but the output is lost, 130
+interrupted. A bug keeps its traceback and exits 1.
 """
 
 import errno

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from backprop.cli.completion import complete_runs
-from backprop.cli.context import need_existing
+from backprop.cli.context import need_existing, tell
 from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 
@@ -69,7 +69,7 @@ def command(ctx: click.Context, run: str, config: str | None, verbose: bool, dry
         ) from error
     _drop(kept)
     wake_workers(home.locks)
-    click.echo(f"changed {safe(edited.name)} ({record.id})")
+    tell(f"changed {safe(edited.name)} ({record.id})")
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backprop.cli.context import open_existing, open_home
+from backprop.cli.context import open_existing, open_home, tell
 from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.names import name_of
@@ -65,7 +65,7 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
     added = enqueue.adopt_foreign(database, list(rows.values()))
     known_before = len(original.runs) - len(added)
     skipped = f", {len(original.skipped)} skipped" if original.skipped else ""
-    click.echo(
+    tell(
         f"imported {len(added)} of {len(original.runs) + len(original.skipped)} runs; {known_before} were here"
         f" already{skipped}"
     )

@@ -9,7 +9,7 @@ import msgspec
 
 from backprop.cli import options
 from backprop.cli.completion import complete_files
-from backprop.cli.context import NO_WORKER, open_existing, open_home
+from backprop.cli.context import NO_WORKER, open_existing, open_home, tell
 from backprop.cli.global_options import Globals, global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.numbers import MOST_GPUS, whole
@@ -231,13 +231,14 @@ def _queue(
     position, met = _position(database, request, group)
     run_id = enqueue(home, database, submission, now_s, position, group)
     awake = wake_workers(home.locks)
+    queued = f"queued {safe(submission.name)}, id {run_id}"
     if quiet:
-        click.echo(run_id)
+        tell(run_id, queued)
     else:
         from backprop.cli.submit import recipe_view
         from backprop.scheduler.store.writes.enqueue import conditions
 
-        click.echo(f"queued {safe(submission.name)}, id {run_id}")
+        tell(queued)
         for line in [*recipe_view.lines(submission.spec), *map(" ".join, conditions(position, met))]:
             click.echo(safe(line), err=True)
     if given.verbose:

@@ -4,7 +4,7 @@ import time
 
 import click
 
-from backprop.cli.context import open_existing
+from backprop.cli.context import open_existing, tell
 from backprop.cli.global_options import global_options, globals_of
 
 
@@ -25,7 +25,7 @@ def command(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool
         return 0
     drain.set_drained(database, None, time.time())
     awake = wake_workers(home.locks)
-    click.echo("starting runs again")
+    tell("starting runs again")
     if not awake:
         click.echo("no worker is running. Start one: tmux new -d 'backprop worker'", err=True)
     return 0
