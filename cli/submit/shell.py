@@ -76,15 +76,22 @@ def _program(words: Sequence[str], cwd: Path) -> tuple[tuple[str, ...], str, Pat
     executable = _on_path(str(cwd / first) if os.sep in first else first)
     if executable is None:
         if (cwd / first).is_file():
-            raise BadCommand(
-                f"{first} is not executable and does not end in .py; chmod +x {first}, or name its interpreter"
-            )
+            raise BadCommand(_how_to_start(first, os.access(cwd / first, os.X_OK)))
         where = f"in {cwd}" if os.sep in first else f"on PATH, nor a script in {cwd}"
         raise BadCommand(f"{first} is not a program {where}")
     program = str(cwd / executable)
     named = [cwd / word for word in words if word.endswith(SCRIPT_SUFFIXES)]
     script = next((path for path in named if path.is_file()), None)
     return (program if first.startswith("python") else first, *words[1:]), program, script
+
+
+def _how_to_start(first: str, executable: bool) -> str:
+    """Say how a file that was named, and is no program as named, can be started."""
+    path = first if os.sep in first else f"./{first}"
+    if executable:
+        return f"{first} is in this directory, which is not on PATH; give its path: {path}"
+    then = "" if path == first else f" and give {path}"
+    return f"{first} is not executable and does not end in .py; chmod +x {path}{then}, or name its interpreter: bash {first}"
 
 
 def _on_path(name: str) -> str | None:

@@ -13,6 +13,7 @@ from backprop.cli.submit.shell import (
     resolve_command,
     umask_of_shell,
 )
+from backprop.cli.submit.startable import refuse_unstartable
 from backprop.scheduler.config.files import current_directory
 from backprop.scheduler.config.settings import Effective, Settings, load
 from backprop.scheduler.errors import BadCommand
@@ -84,6 +85,7 @@ def make_submission(
         refuse_undecodable(path)
     spec = spec_of(argv, program, script, cwd, effective, request)
     environment = environment_of_shell(request.env)
+    refuse_unstartable(program, words[0], environment)
     code, warnings = _code(spec, home, environment) if effective.settings.snapshot_code else (None, ())
     run_id, name = request.run_id, request.name
     return Submission(
