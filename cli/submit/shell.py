@@ -91,7 +91,8 @@ def _how_to_start(first: str, executable: bool) -> str:
     if executable:
         return f"{first} is in this directory, which is not on PATH; give its path: {path}"
     then = "" if path == first else f" and give {path}"
-    return f"{first} is not executable and does not end in .py; chmod +x {path}{then}, or name its interpreter: bash {first}"
+    ways = f"chmod +x {path}{then}, or name its interpreter: bash {first}"
+    return f"{first} is not executable and does not end in .py; {ways}"
 
 
 def _on_path(name: str) -> str | None:

@@ -206,13 +206,8 @@ def test_a_script_that_cannot_be_started_is_refused_when_it_is_queued(
     tool.chmod(0o755)
     bench.script("jobs.txt", "./bin/tool\n")
     bench.environment["PATH"] += f":{tool.parent}"
-    for words in (
-        ("run", "./bin/tool"),
-        ("run", "--", "tool"),
-        ("run", "--batch", "jobs.txt"),
-        ("drill", "./bin/tool"),
-    ):
-        message = refused(bench, 6, *words)
+    for words in ("run ./bin/tool", "run -- tool", "run --batch jobs.txt", "drill ./bin/tool"):
+        message = refused(bench, 6, *words.split())
         assert said in message, (words, message)
     run = bench.queue("--hold", "--", "true")
     editor = bench.script(
