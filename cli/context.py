@@ -2,6 +2,10 @@
 
 from typing import TYPE_CHECKING, Final
 
+import click
+
+from backprop.cli.exit_codes import OUTPUT_LOST
+from backprop.scheduler.errors import BackpropError
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
 
@@ -9,6 +13,25 @@ if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database
 
 NO_WORKER: Final = "no worker is running. Start one: tmux new -d 'backprop worker'"
+
+
+class OutputLost(BackpropError):
+    exit_code = OUTPUT_LOST
+
+
+def tell(text: str, in_short: str | None = None) -> None:
+    """Print what has been done. Where stdout takes nothing, say on stderr that it was done all the same.
+
+    `in_short`: what is said then, where `text` is no sentence or too long. Raises OutputLost.
+    """
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputLost(
+            f"{in_short or text.strip()}: done, do not repeat it; its output cannot be written: {error.strerror}"
+        ) from error
 
 
 def open_home() -> "tuple[Home, Database]":

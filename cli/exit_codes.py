@@ -19,5 +19,8 @@ DOCTOR_FOUND: Final = 24
 DRILL_FAILED: Final = 25
 """`backprop drill`: the script cannot be chained, or the drill could not show whether it can."""
 
+OUTPUT_LOST: Final = 26
+"""What was asked for is done, and what was to be said of it could not be written. To repeat it would do it twice."""
+
 INTERRUPTED: Final = 130
 """By Ctrl-C, as a shell reports it."""

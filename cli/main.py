@@ -1,8 +1,8 @@
 """The `backprop` command group: loads one command's module, runs it, turns refusals into one line and a code.
 
 Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcomes of a followed run
-(`cli/exit_codes.py`), 24 the doctor found something bad, 25 a drill did, 130 interrupted. A bug keeps its traceback and
-exits 1.
+(`cli/exit_codes.py`), 24 the doctor found something bad, 25 a drill did, 26 done but the output is lost, 130
+interrupted. A bug keeps its traceback and exits 1.
 """
 
 import errno
@@ -159,10 +159,21 @@ def run_command(args: list[str]) -> int:
         return _refuse(
             f"cannot write: {error.strerror}; free some space and try again", DatabaseBusy.exit_code
         )
+    except UnicodeEncodeError:
+        # Neither the database nor JSON takes a byte that is not UTF-8. What was begun with it was undone on the way.
+        word = next((word for word in args if not _is_utf8(word)), None)
+        if word is None:
+            raise
+        return _refuse(f"{word!r} is not UTF-8, and nothing here has such a name", click.UsageError.exit_code)
     except SystemExit:
         # Click exits when the reader of the output is gone (`| head`). That is not a failure.
         return 0
     return code if isinstance(code, int) else 0
+
+
+def _is_utf8(word: str) -> bool:
+    """Whether an argument is text: Python keeps other bytes as lone surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in word)
 
 
 def _refuse(message: str, code: int) -> int:

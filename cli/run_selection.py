@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from backprop.cli.completion import complete_groups, complete_runs
+from backprop.cli.context import tell
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.times import read_since
 from backprop.scheduler.lifecycle import State
@@ -109,16 +110,25 @@ def pick(
 
 
 def report(
-    done: "Sequence[Chosen]", head: str, line: "Callable[[Chosen], str]", *, bulk: bool, every: bool = False
+    done: "Sequence[Chosen]",
+    head: str,
+    line: "Callable[[Chosen], str]",
+    *,
+    bulk: bool,
+    every: bool = False,
+    rehearsed: bool = False,
 ) -> None:
-    """Print what was done, one `line` per run. `bulk`: print `head` first, and at most `SHOWN` lines unless `every`."""
-    if bulk:
-        click.echo(head)
+    """Print what was done, one `line` per run. `bulk`: print `head` first, and at most `SHOWN` lines unless `every`.
+    `rehearsed`: it would be done. Raises OutputLost when it was done and cannot be said."""
     shown = done if every or not bulk else done[:SHOWN]
-    for run in shown:
-        click.echo(f"{'  ' if bulk else ''}{line(run)}")
+    lines = [head] if bulk else []
+    lines += [f"{'  ' if bulk else ''}{line(run)}" for run in shown]
     if len(done) > len(shown):
-        click.echo(f"  … and {len(done) - len(shown)} more")
+        lines.append(f"  … and {len(done) - len(shown)} more")
+    if lines and rehearsed:
+        click.echo("\n".join(lines))
+    elif lines:
+        tell("\n".join(lines), head if len(lines) > 1 else None)
 
 
 def rehearse(picked: Selection, verb: str, why: str, code: int) -> int:
@@ -129,6 +139,7 @@ def rehearse(picked: Selection, verb: str, why: str, code: int) -> int:
         lambda run: f"would {verb} {who(run)}, {run.state}",
         bulk=picked.bulk,
         every=True,
+        rehearsed=True,
     )
     return refuse(picked.refused, why, code)
 

@@ -1,7 +1,5 @@
 """`backprop config`: shows the settings that apply here, and who set each."""
 
-from pathlib import Path
-
 import click
 
 from backprop.cli.global_options import global_options, globals_of
@@ -20,10 +18,11 @@ def command(ctx: click.Context, as_json: bool, config: str | None, verbose: bool
     beats the user file (config.json in Backprop's home), which beats the default.
     """
     from backprop.cli.render.tables import print_table
+    from backprop.scheduler.config.files import current_directory
     from backprop.scheduler.config.settings import load
 
     given = globals_of(ctx, config, verbose, dry_run)
-    effective = load(Path.cwd(), layout.locate().root, given.config, {})
+    effective = load(current_directory(), layout.locate().root, given.config, {})
     rows = effective.describe()
     if as_json:
         print_json(

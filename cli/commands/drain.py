@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from backprop.cli.context import open_home
+from backprop.cli.context import open_home, tell
 from backprop.cli.exit_codes import INTERRUPTED
 from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
@@ -48,7 +48,7 @@ def command(
     done = "drained" if known is None else "drained already"
     if known is not None and reason and reason != known[0]:
         done += f", now for: {reason} (was: {known[0]})"
-    click.echo(f"{safe(done)}: {running}")
+    tell(f"{safe(done)}: {running}")
     return _wait(home, database) if wait else 0
 
 

@@ -10,6 +10,7 @@ from backprop.cli.completion import complete_files
 from backprop.cli.exit_codes import DRILL_FAILED, INTERRUPTED
 from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
+from backprop.cli.submit.numbers import MOST_GPUS, Seconds, whole
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ Exit codes: 0 it resumes, 25 it does not or that is unclear, 130 interrupted.
 @click.argument("surplus", nargs=-1, metavar="[-- SCRIPT ARGS]")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True, max=86400),
+    type=Seconds(min=0, min_open=True, max=86400),
     default=20.0,
     metavar="N",
     help="Length of each of the two segments.  [default: 20]",
@@ -40,7 +41,7 @@ Exit codes: 0 it resumes, 25 it does not or that is unclear, 130 interrupted.
 @options.setting_options("drill")
 @click.option(
     "--gpus",
-    type=click.IntRange(min=0),
+    type=whole(high=MOST_GPUS),
     default=1,
     metavar="N",
     help="Number of GPUs it needs (0 = none).  [default: 1]",

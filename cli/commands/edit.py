@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from backprop.cli.completion import complete_runs
-from backprop.cli.context import need_existing
+from backprop.cli.context import need_existing, tell
 from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 
@@ -69,7 +69,7 @@ def command(ctx: click.Context, run: str, config: str | None, verbose: bool, dry
         ) from error
     _drop(kept)
     wake_workers(home.locks)
-    click.echo(f"changed {safe(edited.name)} ({record.id})")
+    tell(f"changed {safe(edited.name)} ({record.id})")
     return 0
 
 
@@ -81,6 +81,7 @@ def _nothing(kept: Path, run: "RunRecord") -> int:
 
 def _edit(kept: Path, fresh: str) -> str:
     """Open the kept text, else the fresh one, and return what the editor left. Raises BadCommand."""
+    from backprop.scheduler.config.files import current_directory
     from backprop.scheduler.errors import BadCommand
 
     editor = next((text for name in ("VISUAL", "EDITOR") if (text := os.environ.get(name))), None)
@@ -94,8 +95,11 @@ def _edit(kept: Path, fresh: str) -> str:
         handle = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(fresh)
+    if os.sep in words[0]:
+        words[0] = str(current_directory() / words[0])
     try:
-        code = subprocess.run([*words, str(kept)], check=False).returncode
+        # Not in the user's folder, which may be somebody else's: editors obey settings they find there.
+        code = subprocess.run([*words, str(kept)], check=False, cwd=kept.parent).returncode
     except OSError as error:
         raise BadCommand(f"the editor {words[0]} cannot be started: {error.strerror}; set EDITOR") from error
     if code:
@@ -107,7 +111,9 @@ def _edit(kept: Path, fresh: str) -> str:
 
 
 def _installed() -> list[str]:
-    return [path for name in EDITORS if (path := shutil.which(name)) is not None][:1]
+    """Return an editor from an absolute entry of PATH; `.` would let the folder say what is executed."""
+    folders = os.pathsep.join(entry for entry in os.get_exec_path() if entry.startswith("/"))
+    return [path for name in EDITORS if (path := shutil.which(name, path=folders)) is not None][:1]
 
 
 def _drop(kept: Path) -> None:

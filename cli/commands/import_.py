@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backprop.cli.context import open_existing, open_home
+from backprop.cli.context import open_existing, open_home, tell
 from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.names import name_of
@@ -32,6 +32,7 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
     continues a run from its last checkpoint.
     """
     from backprop.scheduler import npm_import
+    from backprop.scheduler.config.files import current_directory
     from backprop.scheduler.config.settings import load
     from backprop.scheduler.errors import BadConfig
     from backprop.scheduler.home import run_folder
@@ -45,7 +46,8 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
     for run in original.skipped:
         click.echo(f"skipped {safe(run.id)}: {safe(run.why)}", err=True)
     given = globals_of(ctx, config, verbose, dry_run)
-    effective = load(Path.cwd(), layout.locate().root, given.config, {})
+    cwd = current_directory()
+    effective = load(cwd, layout.locate().root, given.config, {})
     if given.dry_run:
         _, existing = open_existing()
         known = {run.id for run in queries.list_runs(existing)} if existing is not None else set[str]()
@@ -53,7 +55,7 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
             click.echo(f"would {'leave alone' if run.id in known else 'import'} {run.id} ({run.state})")
         return 0
     home, database = open_home()
-    cwd, environment = Path.cwd(), environment_of_shell(())
+    environment = environment_of_shell(())
     rows = {run.id: _row(run, cwd, effective) for run in original.runs}
     for run_id, (values, _) in rows.items():
         if not home.run_folder(run_id).exists():
@@ -63,7 +65,7 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
     added = enqueue.adopt_foreign(database, list(rows.values()))
     known_before = len(original.runs) - len(added)
     skipped = f", {len(original.skipped)} skipped" if original.skipped else ""
-    click.echo(
+    tell(
         f"imported {len(added)} of {len(original.runs) + len(original.skipped)} runs; {known_before} were here"
         f" already{skipped}"
     )

@@ -8,6 +8,7 @@ import click
 from backprop.cli import run_selection
 from backprop.cli.context import open_existing
 from backprop.cli.render.json_views import NAN, duration, number, print_json, run_view
+from backprop.cli.submit.numbers import whole
 
 if TYPE_CHECKING:
     from backprop.scheduler.records import RunRecord
@@ -34,7 +35,7 @@ SORTS: Final = ("age", "name", "state", "step", "loss", "segments", "ended", "tu
 @click.option(
     "-n",
     "--limit",
-    type=click.IntRange(min=0),
+    type=whole(),
     default=DEFAULT_LIMIT,
     show_default=True,
     metavar="N",

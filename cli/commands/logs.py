@@ -9,6 +9,7 @@ import click
 from backprop.cli import run_selection
 from backprop.cli.context import need_existing
 from backprop.cli.exit_codes import INTERRUPTED
+from backprop.cli.submit.numbers import whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ POLL_S: Final = 0.3
     is_flag=True,
     help="Keep printing new output, through all segments, until the run has ended.",
 )
-@click.option("--segment", type=click.IntRange(min=1), metavar="N", help="Only segment N.  [default: all]")
+@click.option("--segment", type=whole(1), metavar="N", help="Only segment N.  [default: all]")
 @click.option("--raw", is_flag=True, help="Don't filter escape sequences.")
 @click.pass_context
 def command(

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from backprop.cli import run_selection
-from backprop.cli.context import open_existing
+from backprop.cli.context import open_existing, tell
 from backprop.cli.global_options import Globals, global_options, globals_of
+from backprop.cli.submit.numbers import whole
 from backprop.cli.submit.times import read_since
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ Examples:
 
 @click.command(name="prune", epilog=EPILOG)
 @click.option("--older-than", metavar="TIME", help="Ended before then: 30d (ago; w, d, h, m, s), or a date.")
-@click.option("--keep-last", type=click.IntRange(min=0), metavar="N", help="Keep the N runs that ended last.")
+@click.option("--keep-last", type=whole(), metavar="N", help="Keep the N runs that ended last.")
 @click.option(
     "--compress-logs",
     is_flag=True,
@@ -83,7 +84,7 @@ def _remove(home: "Home", database: "Database", chosen: "list[Chosen]", given: G
     if given.dry_run:
         freed = sum(removal.size_of(path) for path in [*never, *(home.run_folder(one.id) for one in chosen)])
         head = f"would remove {run_selection.counted(len(chosen))}, {size(freed)}"
-        run_selection.report(chosen, head, _line, bulk=True, every=given.verbose)
+        run_selection.report(chosen, head, _line, bulk=True, every=given.verbose, rehearsed=True)
         return 0
     freed = removal.sweep(home)
     for folder in never:
@@ -107,7 +108,7 @@ def _compress(home: "Home", chosen: "list[Chosen]", given: Globals) -> int:
         click.echo(f"would compress {len(logs)} logs of {run_selection.counted(len(chosen))}, {size(held)}")
         return 0
     count, saved = log_archive.compress_all(home, [one.id for one in chosen])
-    click.echo(f"compressed {count} logs of {run_selection.counted(len(chosen))}, {size(saved)} freed")
+    tell(f"compressed {count} logs of {run_selection.counted(len(chosen))}, {size(saved)} freed")
     return 0
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -58,6 +57,7 @@ def command(
     Options given here replace those of the runs. Completed runs that only a group or a filter chose stay as they are,
     unless --state asks for them.
     """
+    from backprop.scheduler.config.files import current_directory
     from backprop.scheduler.config.settings import load
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.home import batch_outcomes
@@ -77,7 +77,7 @@ def command(
     pin = "" if from_scratch else _pin(resume_from)
     given = globals_of(ctx, config, verbose, dry_run)
     flags = options.chosen_settings(values)
-    settings = load(Path.cwd(), layout.locate().root, given.config, flags).settings
+    settings = load(current_directory(), layout.locate().root, given.config, flags).settings
     only = picked.able[0] if len(picked.able) == 1 and not picked.bulk else None
     how = _how(database, only.id, pin) if only is not None else ""
     if given.dry_run:
@@ -109,13 +109,17 @@ def command(
 
 
 def _pin(path: str | None) -> str | None:
+    from backprop.cli.submit.names import refuse_undecodable
+    from backprop.scheduler.config.files import current_directory
     from backprop.scheduler.errors import BadCommand
 
     if path is None:
         return None
-    if not (Path.cwd() / path).exists():
-        raise BadCommand(f"--resume-from {path} does not exist in {Path.cwd()}")
-    return str(Path.cwd() / path)
+    refuse_undecodable(path)
+    cwd = current_directory()
+    if not (cwd / path).exists():
+        raise BadCommand(f"--resume-from {path} does not exist in {cwd}")
+    return str(cwd / path)
 
 
 def _rehearse(picked: "run_selection.Selection", only: "Chosen | None", how: str) -> int:

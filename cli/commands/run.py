@@ -9,9 +9,10 @@ import msgspec
 
 from backprop.cli import options
 from backprop.cli.completion import complete_files
-from backprop.cli.context import NO_WORKER, open_existing, open_home
+from backprop.cli.context import NO_WORKER, open_existing, open_home, tell
 from backprop.cli.global_options import Globals, global_options, globals_of
 from backprop.cli.render.terminal_text import safe
+from backprop.cli.submit.numbers import MOST_GPUS, whole
 from backprop.cli.submit.queue_options import (
     RequestedPosition,
     group_rules,
@@ -70,7 +71,7 @@ class SplitAtDashes(click.Command):
 @click.option("-n", "--name", help="Display name; need not be unique.  [default: the script's]")
 @click.option(
     "--gpus",
-    type=click.IntRange(min=0),
+    type=whole(high=MOST_GPUS),
     default=1,
     metavar="N",
     help="Number of GPUs it needs (0 = none).  [default: 1]",
@@ -230,13 +231,14 @@ def _queue(
     position, met = _position(database, request, group)
     run_id = enqueue(home, database, submission, now_s, position, group)
     awake = wake_workers(home.locks)
+    queued = f"queued {safe(submission.name)}, id {run_id}"
     if quiet:
-        click.echo(run_id)
+        tell(run_id, queued)
     else:
         from backprop.cli.submit import recipe_view
         from backprop.scheduler.store.writes.enqueue import conditions
 
-        click.echo(f"queued {safe(submission.name)}, id {run_id}")
+        tell(queued)
         for line in [*recipe_view.lines(submission.spec), *map(" ".join, conditions(position, met))]:
             click.echo(safe(line), err=True)
     if given.verbose:

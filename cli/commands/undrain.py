@@ -4,7 +4,7 @@ import time
 
 import click
 
-from backprop.cli.context import NO_WORKER, open_existing
+from backprop.cli.context import NO_WORKER, open_existing, tell
 from backprop.cli.global_options import global_options, globals_of
 
 
@@ -25,7 +25,7 @@ def command(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool
         return 0
     drain.set_drained(database, None, time.time())
     awake = wake_workers(home.locks)
-    click.echo("starting runs again")
+    tell("starting runs again")
     if not awake:
         click.echo(NO_WORKER, err=True)
     return 0

@@ -8,6 +8,7 @@ import click
 from backprop.cli import options
 from backprop.cli.exit_codes import INTERRUPTED
 from backprop.cli.global_options import global_options, globals_of
+from backprop.scheduler.config.files import current_directory
 from backprop.scheduler.config.settings import load
 from backprop.scheduler.home import layout
 
@@ -33,11 +34,10 @@ def command(
 ) -> int:
     """Start queued runs whenever the machine has room for them."""
     from importlib.metadata import version
-    from pathlib import Path
 
     given = globals_of(ctx, config, verbose, dry_run)
     flags = options.chosen_settings(values)
-    effective = load(Path.cwd(), layout.locate().root, given.config, flags)
+    effective = load(current_directory(), layout.locate().root, given.config, flags)
     for note in effective.notes:
         click.echo(f"note: {note}", err=True)
     if given.dry_run:

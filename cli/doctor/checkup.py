@@ -33,7 +33,8 @@ from backprop.cli.doctor.machine import (
     check_signals,
     signal_masks,
 )
-from backprop.scheduler.errors import HomeRefused
+from backprop.scheduler.config.files import current_directory
+from backprop.scheduler.errors import BadCommand, HomeRefused
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
 
@@ -47,7 +48,8 @@ def examine(config: Path | None) -> list[Finding]:
     try:
         home = layout.locate()
     except HomeRefused as error:
-        home, refused = Home(Path.home() / ".backprop"), bad("home", str(error))
+        named = os.path.expanduser("~/.backprop")  # noqa: PTH111 - Path.home() raises without one
+        home, refused = Home(Path(named)), bad("home", str(error))
     cwd = _cwd()
     of_settings, settings = check_settings(cwd, home.root, config)
     cgroup = _text("/proc/self/cgroup")
@@ -108,8 +110,8 @@ def _inside(home: Home) -> list[Finding]:
 
 def _cwd() -> Path | None:
     try:
-        return Path.cwd()
-    except OSError:
+        return current_directory()
+    except BadCommand:
         return None
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final, TextIO, cast
 from backprop.cli.render.json_views import checkpoint_view, is_terminal, iso, run_view, segment_view
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler import npm_import
+from backprop.scheduler.config.files import current_directory
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
@@ -153,7 +154,7 @@ def deliver(text: str, file: Path | None, stdout: TextIO = sys.stdout) -> None:
         lines = text.splitlines() if is_terminal(stdout) else None
         stdout.write(text if lines is None else "".join(f"{safe(line)}\n" for line in lines))
         return
-    target = Path(os.path.realpath(file))
+    target = Path(os.path.realpath(file if file.is_absolute() else current_directory() / file))
     whole = target.is_file() or not target.exists()
     draft = target.with_name(f".{target.name}.part") if whole else target
     try:

@@ -23,6 +23,7 @@ from backprop.cli.submit.edit_values import (
 )
 from backprop.cli.submit.names import checked, refuse_undecodable
 from backprop.cli.submit.shell import SCRIPT_SUFFIXES
+from backprop.cli.submit.startable import refuse_unstartable
 from backprop.scheduler.config.keys import KEYS, SettingKey
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.records import RunRecord
@@ -173,6 +174,7 @@ def _program(first: str, cwd: Path, path: str) -> str:
     if program is None:
         where = f"in {cwd}" if os.sep in first else "on the run's PATH"
         raise BadCommand(f"{first} is not a program {where}")
+    refuse_unstartable(str(cwd / program), first, {"PATH": path})
     return str(cwd / program)
 
 

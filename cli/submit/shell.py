@@ -11,14 +11,6 @@ KEPT_VARIABLES: Final = ("BACKPROP_HOME", "BACKPROP_ALLOW_REMOTE_HOME")
 SCRIPT_SUFFIXES: Final = (".py", ".sh", ".bash")
 
 
-def directory_of_shell() -> Path:
-    """Return the current directory. Raises BadCommand if it was removed."""
-    try:
-        return Path.cwd()
-    except OSError as error:
-        raise BadCommand("the current directory is gone; cd to one that exists") from error
-
-
 def umask_of_shell() -> int:
     """Return the umask. There is no way to read it without setting it."""
     mask = os.umask(0o077)
@@ -84,15 +76,23 @@ def _program(words: Sequence[str], cwd: Path) -> tuple[tuple[str, ...], str, Pat
     executable = _on_path(str(cwd / first) if os.sep in first else first)
     if executable is None:
         if (cwd / first).is_file():
-            raise BadCommand(
-                f"{first} is not executable and does not end in .py; chmod +x {first}, or name its interpreter"
-            )
+            raise BadCommand(_how_to_start(first, os.access(cwd / first, os.X_OK)))
         where = f"in {cwd}" if os.sep in first else f"on PATH, nor a script in {cwd}"
         raise BadCommand(f"{first} is not a program {where}")
     program = str(cwd / executable)
     named = [cwd / word for word in words if word.endswith(SCRIPT_SUFFIXES)]
     script = next((path for path in named if path.is_file()), None)
     return (program if first.startswith("python") else first, *words[1:]), program, script
+
+
+def _how_to_start(first: str, executable: bool) -> str:
+    """Say how a file that was named, and is no program as named, can be started."""
+    path = first if os.sep in first else f"./{first}"
+    if executable:
+        return f"{first} is in this directory, which is not on PATH; give its path: {path}"
+    then = "" if path == first else f" and give {path}"
+    ways = f"chmod +x {path}{then}, or name its interpreter: bash {first}"
+    return f"{first} is not executable and does not end in .py; {ways}"
 
 
 def _on_path(name: str) -> str | None:

@@ -9,11 +9,12 @@ import msgspec
 from backprop.cli.render.command_text import command_text
 from backprop.cli.submit.names import checked, name_of, refuse_undecodable
 from backprop.cli.submit.shell import (
-    directory_of_shell,
     environment_of_shell,
     resolve_command,
     umask_of_shell,
 )
+from backprop.cli.submit.startable import refuse_unstartable
+from backprop.scheduler.config.files import current_directory
 from backprop.scheduler.config.settings import Effective, Settings, load
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.home.layout import Home
@@ -75,13 +76,16 @@ def make_submission(
     `words`: SCRIPT and its arguments. `flags`: the settings given as options, by key. `config`: the project file to
     read instead of the one in this directory.
     """
-    cwd = directory_of_shell()
+    cwd = current_directory()
     effective = load(cwd, home.root, config, flags)
     for word in words:
         refuse_undecodable(word)
     argv, program, script = resolve_command(words, cwd, effective.settings.python)
+    for path in (str(cwd), program, request.resume_from or ""):
+        refuse_undecodable(path)
     spec = spec_of(argv, program, script, cwd, effective, request)
     environment = environment_of_shell(request.env)
+    refuse_unstartable(program, words[0], environment)
     code, warnings = _code(spec, home, environment) if effective.settings.snapshot_code else (None, ())
     run_id, name = request.run_id, request.name
     return Submission(

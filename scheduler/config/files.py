@@ -13,7 +13,7 @@ from typing import cast
 
 import msgspec
 
-from backprop.scheduler.errors import BadConfig
+from backprop.scheduler.errors import BadCommand, BadConfig
 
 MAX_CONFIG_BYTES = 1024 * 1024
 JSON_NAMES = ("backprop.config.json", ".backprop.json")
@@ -28,19 +28,30 @@ class ConfigFile(msgspec.Struct, frozen=True):
     values: Mapping[str, object]
 
 
-def project_file(cwd: Path, config: Path | None) -> ConfigFile | None:
+def current_directory() -> Path:
+    """Return the current directory. Raises BadCommand when it was removed: the kernel has no name for it then."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise BadCommand("the current directory is gone; cd to one that exists") from error
+
+
+def project_file(cwd: Path | None, config: Path | None) -> ConfigFile | None:
     """Return the project's file: `config` (relative to `cwd`; must exist), else the first in `cwd`, else None.
 
+    `cwd`: None for one that was removed, which holds no file.
     Only `cwd` is searched, never its parents: a file further up may belong to somebody else's project.
     Raises BadConfig.
     """
     if config is not None:
-        path = cwd / config
+        path = (cwd or Path("/")) / config
         file = _toml_file(path) if path.suffix == ".toml" else _json_file(path)
         if file is None:
             missing = "has no [tool.backprop] table" if path.exists() else "does not exist"
             raise BadConfig(f"{path}: {missing}; --config must name a configuration file")
         return file
+    if cwd is None:
+        return None
     for name in JSON_NAMES:
         if file := _json_file(cwd / name):
             return file

@@ -205,7 +205,7 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         help="Start only below this one-minute load per core.",
     ),
     SettingKey(
-        "snapshotCode", "snapshot_code", False, _BOOL, parsers.flag,
+        "snapshotCode", "snapshot_code", False, _BOOL, parsers.flag, user_only=True,
         commands=("run", "resume"), flags=("--snapshot-code/--no-snapshot-code",), kind=bool,
         help="Run the code as it is now in every segment, whatever is edited later.",
         docs="run the code as it was when queued, see [The code it runs](protocol.md#the-code-it-runs)",

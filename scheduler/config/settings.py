@@ -115,11 +115,11 @@ class Effective(msgspec.Struct, frozen=True):
         return self.sources[key.field].layer == "default"
 
 
-def load(cwd: Path, home: Path, config: Path | None, flags: Mapping[str, object]) -> Effective:
+def load(cwd: Path | None, home: Path, config: Path | None, flags: Mapping[str, object]) -> Effective:
     """Read both files, check every layer whole, and put the layers together.
 
-    `home`: BACKPROP_HOME. `config`: the project file to read instead of the one in `cwd`. `flags`: values in the user's
-    units by key (`{"maxRunMinutes": 0.1}`); None is "not given".
+    `cwd`: None for a directory that was removed. `home`: BACKPROP_HOME. `config`: the project file to read instead of
+    the one in `cwd`. `flags`: values in the user's units by key (`{"maxRunMinutes": 0.1}`); None is "not given".
     Raises BadConfig for the first thing refused, naming the file or option and the key. Raises KeyError for a flag
     that is not a key, which is a bug of the caller.
     """

@@ -78,10 +78,14 @@ class Home(msgspec.Struct, frozen=True):
 
 
 def locate() -> Home:
-    """Return the home that this environment names, unchecked. Raises HomeRefused for a relative BACKPROP_HOME."""
+    """Return the home that this environment names, unchecked. Raises HomeRefused for a relative BACKPROP_HOME, and
+    where there is no home directory."""
     named = os.environ.get("BACKPROP_HOME")
     if named is None or not named:
-        return Home(Path.home() / ".backprop")
+        try:
+            return Home(Path.home() / ".backprop")
+        except RuntimeError as error:  # no HOME, and a uid that the machine does not know
+            raise HomeRefused(f"there is no home directory: HOME is not set; {ADVICE}") from error
     root = Path(named)
     if not root.is_absolute():
         raise HomeRefused(f"BACKPROP_HOME={named} is not an absolute path; {ADVICE}")

@@ -11,6 +11,7 @@ reason in words. Three rules stand above the others:
   end it. Lost segments and crash retries are counted and capped.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -189,7 +190,16 @@ def _save_or_longer(spec: RunSpec, result: SegmentResult) -> Advice:
 
 def _longer(spec: RunSpec, result: SegmentResult, lead: str) -> Advice:
     longer_s = max(2 * spec.timebox_s, 2 * (result.first_sign_s or 0.0))
-    return Advice(lead=lead, timebox_min=longer_s / 60)
+    return Advice(lead=lead, timebox_min=_as_typed(longer_s / 60))
+
+
+def _as_typed(minutes: float) -> float:
+    """Round a timebox up to a number that a person would type: 0.160009 to 0.2, 7.3 to 7.5, 133 to 135."""
+    if minutes < 1:
+        step = 10.0 ** math.floor(math.log10(max(minutes, 1e-6)))
+    else:
+        step = 0.5 if minutes < 10 else 1.0 if minutes < 60 else 5.0
+    return round(math.ceil(minutes / step - 1e-6) * step, 9)
 
 
 def _yielded(result: SegmentResult, chain: Chain) -> NextMove:

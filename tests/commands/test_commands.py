@@ -270,6 +270,48 @@ def test_an_output_that_takes_nothing_is_refused_in_a_line(bench: Bench, words: 
     assert "Traceback" not in done.stderr
 
 
+CHANGES = ["run train.py", "run -q train.py", "run --array 1-2 train.py", "run -q --array 1-2 train.py", "hold {run}",
+           "stop {run}", "stop --state queued", "rm {held}", "release {held}", "move {run} --last", "drain", "undrain",
+           "edit {run}", "prune --keep-last 0", "prune --keep-last 0 --compress-logs", "import old.json"]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", CHANGES)
+def test_what_was_done_is_not_said_to_have_failed(bench: Bench, words: str) -> None:
+    """A script that tries again on 9 would queue the run twice. stdout takes nothing, or is not open for writing."""
+    bench.script("train.py", "print(1)")
+    bench.script("old.json", "{}")
+    run, held = bench.queue("train.py"), bench.queue("--hold", "train.py")
+    if words == "undrain":
+        assert bench.backprop("drain").returncode == 0
+    if words.startswith("prune"):
+        assert bench.backprop("stop", run).returncode == 0
+    editor = bench.script("editor", '#!/bin/sh\nsed -i \'s/^name = .*/name = "other"/\' "$1"\n')
+    editor.chmod(0o755)
+    before = [(one["id"], one["name"], one["state"]) for one in bench.runs()]
+    command = words.format(run=run, held=held)
+    shell = ["sh", "-c", f"exec {COMMAND} {command} > /dev/full"]
+    environment = bench.environment | {"EDITOR": str(editor)}
+    done = subprocess.run(shell, env=environment, cwd=bench.project, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 26, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "done, do not repeat it" in done.stderr
+    if words.startswith("run"):
+        new = [one["id"] for one in bench.runs() if one["id"] not in (run, held)]
+        assert new
+        assert new[0] in done.stderr, "the id is not lost"
+        assert "queued" in done.stderr
+    elif words.startswith(("hold", "stop", "rm", "release", "edit")) or words == "prune --keep-last 0":
+        assert [(one["id"], one["name"], one["state"]) for one in bench.runs()] != before
+
+
+def test_a_stdout_that_is_not_open_for_writing_loses_no_id(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    shell = ["sh", "-c", f"exec {COMMAND} run train.py 1< /dev/null"]
+    done = subprocess.run(shell, env=bench.environment, cwd=bench.project, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (26, 1), done.stderr
+    assert bench.runs()[0]["id"] in done.stderr
+
+
 def test_closed_standard_streams_are_no_trouble(bench: Bench) -> None:
     """What is opened first would get their numbers: the database, say, which a print would then write into."""
     bench.script("train.py", "print(1)")

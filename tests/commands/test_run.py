@@ -183,6 +183,74 @@ def test_a_program_is_found_on_path_or_by_its_path(bench: Bench) -> None:
     assert "chmod +x ./bin/tool" in refused(bench, 6, "run", "./bin/tool")
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("echo hello\n", "no first line such as #!/bin/sh"),
+        ("", "is empty"),
+        ("#!/bin/sh\r\necho hello\r\n", "Windows line ends"),
+        ("#!/usr/bin/env sh\r\necho hello\r\n", "Windows line ends"),
+        ("#!/opt/gone/bin/python\nprint(1)\n", "/opt/gone/bin/python, which is not here"),
+        ("#!/etc/passwd\n", "/etc/passwd, which is not executable"),
+        ("#!/usr/bin/env no-such-interpreter\n", "no-such-interpreter, which is not on PATH"),
+        ("#!/usr/bin/env -S no-such-interpreter -x\n", "no-such-interpreter, which is not on PATH"),
+        ("#!\n", "no interpreter"),
+    ],
+)
+def test_a_script_that_cannot_be_started_is_refused_when_it_is_queued(
+    bench: Bench, body: str, said: str
+) -> None:
+    """By its path, on PATH, in a file of commands, in a drill and in an editor."""
+    tool = bench.script("bin/tool", "")
+    tool.write_bytes(body.encode())
+    tool.chmod(0o755)
+    bench.script("jobs.txt", "./bin/tool\n")
+    bench.environment["PATH"] += f":{tool.parent}"
+    for words in ("run ./bin/tool", "run -- tool", "run --batch jobs.txt", "drill ./bin/tool"):
+        message = refused(bench, 6, *words.split())
+        assert said in message, (words, message)
+    run = bench.queue("--hold", "--", "true")
+    editor = bench.script(
+        "editor", """#!/bin/sh\nsed -i 's/^command = .*/command = [".\\/bin\\/tool"]/' "$1"\n"""
+    )
+    editor.chmod(0o755)
+    bench.environment["EDITOR"] = str(editor)
+    done = bench.backprop("edit", run)
+    assert (done.returncode, said in done.stderr) == (6, True), done.stderr
+    assert len(bench.runs()) == 1
+
+
+def test_what_the_kernel_starts_is_queued(bench: Bench) -> None:
+    """Options and assignments of `env`, a program of the shell's `--env PATH`, and a line without an end."""
+    (bench.project / "tools").mkdir()
+    (bench.project / "tools" / "mine").symlink_to("/bin/sh")
+    for number, first in enumerate(
+        (
+            "#!/bin/sh",
+            "#! /bin/sh -e",
+            "#!/usr/bin/env -S A=1 sh",
+            "#!/usr/bin/env -i sh",
+            "#!/usr/bin/env mine",
+        )
+    ):
+        tool = bench.script(f"tool{number}", f"{first}\nexit 0\n")
+        tool.chmod(0o755)
+        path = f"{bench.project}/tools:{bench.environment['PATH']}"
+        bench.queue("--env", f"PATH={path}", f"./tool{number}")
+
+
+def test_a_script_of_this_directory_is_told_its_path(bench: Bench) -> None:
+    script = bench.script("train.sh", "#!/bin/sh\n")
+    message = refused(bench, 6, "run", "train.sh")
+    assert "chmod +x ./train.sh and give ./train.sh" in message
+    assert "bash train.sh" in message
+    script.chmod(0o755)
+    message = refused(bench, 6, "run", "train.sh")
+    assert "chmod" not in message
+    assert "give its path: ./train.sh" in message
+    bench.queue("./train.sh")
+
+
 def test_what_became_impossible_meanwhile_fails_with_the_reason(bench: Bench) -> None:
     tool = bench.script("tool", "#!/bin/sh\n")
     tool.chmod(0o755)

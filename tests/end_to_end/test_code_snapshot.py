@@ -90,14 +90,6 @@ def test_without_it_the_next_segment_runs_what_is_there_then(bench: Bench) -> No
     assert told[1][1:4] == ["new script", "new sibling", "new config"]
 
 
-def test_a_project_file_may_ask_for_it(bench: Bench) -> None:
-    bench.script("train.py", "print(1)")
-    bench.script("backprop.config.json", '{"snapshotCode": true}')
-    code = bench.home / "runs" / bench.queue("train.py") / "code"
-    assert (code / "train.py").is_file()
-    assert not (bench.home / "runs" / bench.queue("--no-snapshot-code", "train.py") / "code").exists()
-
-
 def test_a_module_and_what_it_starts_run_from_the_snapshot(bench: Bench) -> None:
     bench.script("pkg/__init__.py", "")
     bench.script("pkg/deep.py", "SAYS = 'old'")

@@ -367,3 +367,28 @@ def test_what_is_to_end_does_not_go_on_because_its_segment_was_lost(
 ) -> None:
     verdict = next_move(SPEC, replace(ending, wanted=wanted, why_asked="so it is"), GOOD)
     assert verdict.event is event
+
+
+@pytest.mark.parametrize(
+    ("minutes", "typed"),
+    [
+        (0.160009, "0.2"),
+        (0.0400002, "0.05"),
+        (0.04, "0.04"),
+        (0.0016, "0.002"),
+        (0.95, "1"),
+        (1.2, "1.5"),
+        (7.3, "7.5"),
+        (9.7, "10"),
+        (20, "20"),
+        (25.1, "26"),
+        (61, "65"),
+        (133.3, "135"),
+        (240, "240"),
+    ],
+)
+def test_a_longer_timebox_is_one_that_a_person_would_type(minutes: float, typed: str) -> None:
+    """It doubles the box that was too short."""
+    move = next_move(spec(timebox_s=minutes * 30), SegmentResult(asked=Intent.TIMEBOX), FRESH)
+    assert told(move).endswith(f" -m {typed}")
+    assert float(typed) >= minutes - 1e-6

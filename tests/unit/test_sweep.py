@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.cli.submit.many.batch_file import read_lines, without_comment
+from backprop.cli.submit.many.batch_file import read_lines, scan
 from backprop.cli.submit.many.sweep import SweepSpec, Template
 from backprop.cli.submit.many.sweep_options import read_array, read_grid, read_params
 from backprop.cli.submit.times import read_begin
@@ -24,6 +24,16 @@ from backprop.scheduler.errors import BadCommand
         ("x=../a..b", ["../a..b"]),
         ('layers="64,64",128', ["64,64", "128"]),
         ("cfg=a=b,c", ["a=b", "c"]),
+        ("layers=[64,64],[128,128]", ["[64,64]", "[128,128]"]),
+        ("shape=(1,2),(3,[4,5])", ["(1,2)", "(3,[4,5])"]),
+        ('opt={"lr":1,"name":"a,]b"},{}', ['{"lr":1,"name":"a,]b"}', "{}"]),
+        ("opt=['a,b','it]'],c", ["['a,b','it]']", "c"]),
+        ("words='a,b',c", ["a,b", "c"]),
+        ("words='tis,it's", ["'tis", "it's"]),
+        ('say="say ""a,b""",c', ['say "a,b"', "c"]),
+        ('sign="[,",c', ["[,", "c"]),
+        ("name=a[0..2],b", ["a[0..2]", "b"]),
+        ("f=model(a=1,b=2)x,y", ["model(a=1,b=2)x", "y"]),
     ],
 )
 def test_the_values_of_a_grid(text: str, values: list[str]) -> None:
@@ -42,6 +52,13 @@ def test_the_values_of_a_grid(text: str, values: list[str]) -> None:
         "n=1,1",
         "n=0..200000",
         'x="a',
+        "layers=[64,64",
+        "layers=64,64]",
+        "layers=[64,64),1",
+        'x="a"b,c',
+        "x=[1,2],[1,2]",
+        "x=[1],",
+        "x=['a],b",
         "n=1..2,2",
         "x=1.5..2",
         "lr=1e-4..1e-3",
@@ -151,7 +168,7 @@ def test_only_known_keys_are_replaced(text: str, filled: str) -> None:
     ],
 )
 def test_a_comment_begins_where_a_shell_says(line: str, words: list[str]) -> None:
-    assert shlex.split(without_comment(line)) == words
+    assert shlex.split(scan(line)[0]) == words
 
 
 def test_what_is_a_lines_own(tmp_path: Path) -> None:
@@ -200,3 +217,21 @@ def test_a_zone_counts() -> None:
         read_begin("2030-06-01T08:00+00:00", NOON_S)
         == datetime.fromisoformat("2030-06-01T08:00+00:00").timestamp()
     )
+
+
+def test_a_line_of_a_batch_goes_on_after_a_backslash_as_in_a_shell(tmp_path: Path) -> None:
+    path = tmp_path / "jobs"
+    path.write_bytes(
+        b"a.py -m 3 \\\n  -- --lr 1 \\\r\n --seed 2\n# not me \\\nb.py -- 'x\\' y\\\nz\n\nc.py -- \\\\\nd.py \\\n\n"
+    )
+    lines = read_lines(str(path), frozenset({"-m"}))
+    assert [(line.number, line.shared, line.arguments) for line in lines] == [
+        (1, ("a.py", "-m", "3"), ("--lr", "1", "--seed", "2")),
+        (5, ("b.py",), ("x\\", "yz")),
+        (8, ("c.py",), ("\\",)),
+        (9, ("d.py",), ()),
+    ]
+    for text in ("a.py\nb.py \\", "a.py\nb.py -- 'x \\\ny'\n"):
+        path.write_text(text)
+        with pytest.raises(BadCommand, match="line 2"):
+            read_lines(str(path), frozenset())

@@ -84,7 +84,8 @@ def back_up(
     try:
         home.mkdir(mode=0o700, exist_ok=True)
         _clear_drafts(home)
-        (draft / "copy").mkdir(mode=0o700, parents=True)
+        draft.mkdir(mode=0o700)
+        (draft / "copy").mkdir(mode=0o700)
         copy = draft / "copy" / original.name
         if measure(original) != expected:
             return BackupRefused(f"{original} has changed since", retry=True)

@@ -13,14 +13,15 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.errors import BadCommand
+from backprop.scheduler.home.run_folder import write_synced
 from backprop.scheduler.spec import RunSpec
+from backprop.worker.environment import git_listing
 from backprop.worker.environment.installed_packages import editable_inside
 from backprop.worker.supervisor import failpoint
 
@@ -36,7 +37,6 @@ MAX_NAMES: Final = 200_000
 """Names that are read at most where git does not list the code."""
 MAX_LINKS: Final = 10_000
 EXCLUDED: Final = frozenset((".git", "__pycache__"))
-GIT_S: Final = 30.0
 FICLONE: Final = 0x40049409
 """ioctl of linux/fs.h: share the blocks until one of the two files is written to (Btrfs, XFS, bcachefs, ZFS)."""
 
@@ -59,15 +59,15 @@ def find(spec: RunSpec, home: Path) -> Code:
     """
     cwd = Path(spec.cwd)
     base = Path(spec.script).parent if spec.script else cwd
-    top = _git(base, "rev-parse", "--show-toplevel")
-    root = Path(os.fsdecode(top).rstrip("\n")) if top else _folder_of(base, cwd)
-    if top and _too_broad(root):
-        root = _folder_of(base, cwd)
-    listed = _tracked(root) if top else _sources(root, home)
-    files, size_bytes = _measured(root, sorted(listed), home, bool(top))
+    top = git_listing.top_of(base)
+    root = _folder_of(base, cwd) if top is None or _too_broad(top) else top
+    listed = git_listing.tracked(root) if top is not None else _sources(root, home)
+    files, size_bytes = _measured(root, sorted(listed), home, top is not None)
     if not files:
         raise BadCommand(f"--snapshot-code found no code in {root}; queue the run without it")
-    return Code(root=root, files=files, listed_by="git" if top else "suffix", size_bytes=size_bytes)
+    return Code(
+        root=root, files=files, listed_by="git" if top is not None else "suffix", size_bytes=size_bytes
+    )
 
 
 def take(code: Code, folder: Path) -> Path:
@@ -85,9 +85,8 @@ def take(code: Code, folder: Path) -> Path:
         _copy(code.root, target, name)
     failpoint.at("code copied")
     _link_the_rest(code, target, sorted(folders))
-    (folder / "code.json").write_text(
-        json.dumps({"format": 1, "root": str(code.root), "told_by": code.listed_by, "files": len(code.files)})
-    )
+    described = {"format": 1, "root": str(code.root), "told_by": code.listed_by, "files": len(code.files)}
+    write_synced(folder / "code.json", (json.dumps(described).encode(),), synced=False)
     _sync(folder)
     return target
 
@@ -106,42 +105,6 @@ def warnings(code: Code, spec: RunSpec, environment: Mapping[str, str]) -> tuple
     if live := ", ".join(sorted(editable_inside(root, spec.program, environment))):
         lines.append(f"{live} is installed in editable mode from {root}: what is imported through it is live")
     return tuple(lines)
-
-
-def _git(folder: Path, *words: str) -> bytes | None:
-    """Return git's output; None without git, outside a repository, or in one that git does not trust."""
-    try:
-        done = subprocess.run(
-            ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *words],
-            capture_output=True,
-            check=False,
-            timeout=GIT_S,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
-def _tracked(root: Path) -> set[str]:
-    """Return what git tracks or would track below `root`, submodules and nested repositories included.
-
-    Raises BadCommand when git fails or does not answer in time.
-    """
-    output = _git(root, "ls-files", "-z", "-co", "--exclude-standard")
-    if output is None:
-        raise BadCommand(
-            f"git ls-files failed in {root}; see what it says there, or leave --snapshot-code out"
-        )
-    files: set[str] = set()
-    for name in (os.fsdecode(raw) for raw in output.split(b"\0") if raw):
-        path = root / name
-        if not path.is_dir() or path.is_symlink():
-            files.add(name)
-        elif (path / ".git").exists():
-            files |= {f"{name.rstrip('/')}/{inner}" for inner in _tracked(path)}
-    return files
 
 
 def _sources(root: Path, home: Path) -> set[str]:
@@ -183,7 +146,7 @@ def _folder_of(base: Path, cwd: Path) -> Path:
 
 def _too_broad(folder: Path) -> bool:
     """Return whether `folder` is the user's home directory (under git for its dot files) or above it."""
-    return Path.home().is_relative_to(folder)
+    return Path(os.path.expanduser("~")).is_relative_to(folder)  # noqa: PTH111 - Path.home() raises without one
 
 
 def _measured(root: Path, listed: Sequence[str], home: Path, by_git: bool) -> tuple[tuple[str, ...], int]:
@@ -232,7 +195,8 @@ def _copy_link(root: Path, link: Path, copy: Path) -> None:
 
 
 def _copy_file(source: Path, copy: Path) -> None:
-    with source.open("rb") as old, copy.open("xb") as new:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with source.open("rb") as old, os.fdopen(os.open(copy, flags, 0o600), "wb") as new:
         try:
             fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
         except OSError:

@@ -6,10 +6,11 @@ A worker reads again and again without waiting (`MachineReader`); a command read
 import re
 import select
 import time
-from pathlib import Path
 from typing import Final
 
+from backprop.scheduler.config.files import current_directory
 from backprop.scheduler.config.settings import Settings, load
+from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.governor.snapshot import Snapshot
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
@@ -93,7 +94,7 @@ class OneOffReader:
     """Reads host and GPUs as often as asked, through one helper. Close it."""
 
     def __init__(self, home: Home, settings: Settings | None = None) -> None:
-        self.settings = settings or load(Path.cwd(), layout.locate().root, None, {}).settings
+        self.settings = settings or _settings_here()
         self._probe = GpuProbe(self.settings.gpu_probe.value)
         # Free disk is that of the home, or of the folder it will be created in.
         self._folder = home.root if home.root.exists() else home.root.parent
@@ -113,6 +114,16 @@ class OneOffReader:
 
     def close(self) -> None:
         self._probe.close()
+
+
+def _settings_here() -> Settings:
+    """Return the settings of this directory; without a project's where it was removed: the machine can be looked at
+    from anywhere. Raises BadConfig."""
+    try:
+        cwd = current_directory()
+    except BadCommand:
+        cwd = None
+    return load(cwd, layout.locate().root, None, {}).settings
 
 
 def read_machine(home: Home, settings: Settings | None = None) -> Snapshot:

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from backprop.worker.context import Context
 
@@ -84,7 +84,7 @@ class Hooks:
 
     def _start(self, event: str, command: str, details: dict[str, object], until_s: float) -> None:
         try:
-            with tempfile.TemporaryFile() as stdin, self._log().open("ab") as log:
+            with tempfile.TemporaryFile() as stdin, self._opened() as log:
                 stdin.write(json.dumps(details).encode() + b"\n")
                 stdin.seek(0)
                 process = subprocess.Popen(
@@ -100,6 +100,11 @@ class Hooks:
             self._context.console.event("hook", more=f"{event}: could not be started: {error}")
             return
         self._running.append((process, until_s, event))
+
+    def _opened(self) -> BinaryIO:
+        """Open the log for appending, closed to others whatever the umask. Raises OSError."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.fdopen(os.open(self._log(), flags, 0o600), "ab")
 
     def _log(self) -> Path:
         """Where hooks write. A new file is begun when it has grown large."""

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,9 +40,9 @@ def read_lines(source: str, takes_value: frozenset[str]) -> list[BatchLine]:
     `source`: a path, or `-` for stdin. `takes_value`: every option of `run` that has a value.
     """
     lines: list[BatchLine] = []
-    for number, text in enumerate(_text(source).split("\n"), 1):
+    for number, text in _commands(source):
         try:
-            words = shlex.split(without_comment(text))
+            words = shlex.split(text)
         except ValueError as error:
             raise BadCommand(f"--batch {source}, line {number}: {str(error).lower()}") from error
         if words[:2] == ["backprop", "run"]:
@@ -56,8 +56,27 @@ def read_lines(source: str, takes_value: frozenset[str]) -> list[BatchLine]:
     return lines
 
 
-def without_comment(text: str) -> str:
-    """Return the line up to an unquoted # that begins a word. `shlex` would also cut `out#1` in two."""
+def _commands(source: str) -> Iterator[tuple[int, str]]:
+    """Yield each command with the number of its first line: as in a shell, a line that ends in \\ goes on in the next.
+
+    Raises BadCommand when there is no next line.
+    """
+    whole, first = "", 0
+    for number, line in enumerate(_text(source).split("\n"), 1):
+        whole, first = whole + line.removesuffix("\r"), first or number
+        text, goes_on = scan(whole)
+        if goes_on:
+            whole = whole[:-1]
+        else:
+            yield first, text
+            whole, first = "", 0
+    if first:
+        raise BadCommand(f"--batch {source}, line {first}: it ends in \\, and no line follows")
+
+
+def scan(text: str) -> tuple[str, bool]:
+    """Return the line up to an unquoted # that begins a word, and whether it ends in an unquoted backslash. `shlex`
+    would also cut `out#1` in two."""
     quote, begins, skip = "", True, False
     for at, char in enumerate(text):
         if skip:
@@ -69,9 +88,9 @@ def without_comment(text: str) -> str:
         elif char in "'\"":
             quote = char
         elif char == "#" and begins:
-            return text[:at]
+            return text[:at], False
         begins = not quote and not skip and char.isspace()
-    return text
+    return text, skip
 
 
 def _line(number: int, words: Sequence[str], takes_value: frozenset[str]) -> BatchLine:

@@ -131,7 +131,8 @@ def _with_code(
         from backprop.worker.environment import code_snapshot
 
         folder = home.batch_folder(batch) / str(len(copies) + 1)
-        folder.mkdir(mode=0o700, parents=True)
+        for made in (home.batches, folder.parent, folder):  # `parents=True` would leave those above open
+            made.mkdir(mode=0o700, exist_ok=made != folder)
         copies[code] = str(code_snapshot.take(code, folder))
     return [
         member

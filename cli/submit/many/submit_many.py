@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from backprop.cli.context import NO_WORKER, open_existing, open_home
+from backprop.cli.context import NO_WORKER, open_existing, open_home, tell
 from backprop.cli.global_options import Globals
 from backprop.cli.render.command_text import command_text
 from backprop.cli.render.terminal_text import safe
@@ -81,12 +81,13 @@ def _report(home: Home, group: str, ids: Sequence[str], drafts: Drafts, quiet: b
     from backprop.worker.wakeup import wake_workers
 
     awake = wake_workers(home.locks)
-    if quiet:
-        click.echo("\n".join(ids))
-        return 0
-    click.echo(
+    queued = (
         f"queued {_counted(len(ids))}, group {group}, ids {ids[0]}{' to ' + ids[-1] if len(ids) > 1 else ''}"
     )
+    if quiet:
+        tell("\n".join(ids), queued)
+        return 0
+    tell(queued)
     begin_s = max(draft.position.begin_s for draft in drafts.runs)
     for condition in conditions(QueuePosition(begin_s=begin_s)):
         click.echo(" ".join(condition), err=True)

@@ -14,6 +14,8 @@ from backprop.cli.submit.names import refuse_undecodable
 from backprop.scheduler.errors import BadCommand
 
 _KEY: Final = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
+_QUOTED: Final = re.compile(r"""(?:"((?:[^"]|"")*)"|'([^']*)')(?=,|$)""")
+_CLOSES: Final = {"(": ")", "[": "]", "{": "}"}
 _LIKE_A_RANGE: Final = re.compile(r"-?[\d.eE+-]+\.\.-?[\d.eE+-]+")
 _RANGE: Final = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.(\d{1,18}))?", re.ASCII)
 _SPAN: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9})(?::(\d{1,9}))?)?", re.ASCII)
@@ -88,14 +90,49 @@ def read_params(path: Path) -> list[dict[str, str]]:
 
 
 def _items(text: str, listed: str) -> list[str]:
-    """Split at commas; double quotes keep a value together."""
-    try:
-        items = next(csv.reader([listed], strict=True), list[str]())
-    except csv.Error as error:
-        raise BadCommand(f"--grid {text}: {error}") from error
-    if not items or "" in items:
+    """Split at commas. Quotes around a value, which are left out, and brackets in it keep it together."""
+    items, at = list[str](), 0
+    while True:
+        quoted = _QUOTED.match(listed, at)
+        end = quoted.end() if quoted else _end_of_value(text, listed, at)
+        whole = listed[at:end]
+        items.append(
+            (quoted[1].replace('""', '"') if quoted[1] is not None else quoted[2]) if quoted else whole
+        )
+        if end == len(listed):
+            break
+        at = end + 1
+    if "" in items:
         raise BadCommand(f"--grid {text} has an empty value")
     return items
+
+
+def _end_of_value(text: str, listed: str, at: int) -> int:
+    """Return where the value that begins at `at` ends: at a comma outside brackets, or at the end of the text."""
+    if listed[at : at + 1] == '"':
+        raise BadCommand(
+            f'--grid {text}: a value in double quotes ends at a quote before a comma; "" is one in it'
+        )
+    awaited, quote = list[str](), ""
+    for place in range(at, len(listed)):
+        char = listed[place]
+        if quote:
+            quote = "" if char == quote else quote
+        elif char == "," and not awaited:
+            return place
+        elif awaited and char in "\"'":
+            quote = char
+        elif char in _CLOSES:
+            awaited.append(_CLOSES[char])
+        elif char in _CLOSES.values() and (not awaited or awaited.pop() != char):
+            raise BadCommand(
+                f"--grid {text}: {char} closes nothing; put a value with such a bracket into quotes"
+            )
+    if awaited:
+        raise BadCommand(
+            f"--grid {text}: {awaited[-1]} is missing; put a value with such a bracket into quotes"
+        )
+    return len(listed)
 
 
 def _values(text: str, item: str) -> Sequence[str]:

@@ -163,7 +163,12 @@ def test_config_names_the_project_file(place: Place) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("resumeArg", "auto"), ("python", "/usr/bin/python3"), ("checkpointRoots", ["/data"])],
+    [
+        ("resumeArg", "auto"),
+        ("python", "/usr/bin/python3"),
+        ("checkpointRoots", ["/data"]),
+        ("snapshotCode", True),
+    ],
 )
 def test_a_project_file_sets_nothing_that_runs_or_is_read(place: Place, key: str, value: object) -> None:
     path = place.project({key: value})

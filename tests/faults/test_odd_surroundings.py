@@ -1,0 +1,150 @@
+"""Bytes that are not text, a directory that is gone, no home directory, numbers beyond all bounds: every command
+answers in one line with its code, or does its work."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+from backprop.cli.main import COMMANDS, backprop
+from tests.support.harness import COMMAND, ROOT, Bench
+
+BAD = os.fsdecode(b"\xff\xfe")
+NEEDED = {
+    "run": ("train.py",), "worker": ("--drain",), "show": ("a",), "why": ("a",), "logs": ("a",), "stop": ("a",),
+    "resume": ("a",), "hold": ("a",), "release": ("a",), "move": ("a", "--first"), "edit": ("a",), "rm": ("a",),
+    "drill": ("train.py",), "prune": ("--keep-last", "0"), "completion": ("bash",), "import": ("old.json",),
+    "export": ("-o", "out.json"),
+}  # fmt: skip
+"""What a command needs to do something, where the bare command would not."""
+IN_A_GONE_DIRECTORY = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" "$@"'
+READ_SETTINGS = {"run", "worker", "config", "doctor", "drill", "resume", "import"}
+REFUSE_A_GONE_DIRECTORY = {"run", "drill", "worker", "config", "import", "resume", "export"}
+"""Commands that need the directory: for its configuration, or to find a path in it."""
+
+
+def command(name: str) -> click.Command:
+    found = backprop.get_command(click.Context(backprop), name)
+    assert found is not None
+    return found
+
+
+def with_a_held_run(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    bench.script("old.json", "{}")
+    bench.queue("--run-id", "a", "--hold", "train.py")
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], code: int | None = None) -> None:
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode != 1, done
+    if done.returncode in range(2, 11):
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert done.stderr.startswith("backprop: ")
+    if code is not None:
+        assert done.returncode == code, done
+
+
+def text_parameters() -> list[tuple[str, tuple[str, ...]]]:
+    """Every place of every command where any text may stand."""
+    places: list[tuple[str, tuple[str, ...]]] = []
+    for name in COMMANDS:
+        for param in command(name).params:
+            if isinstance(param, click.Argument):
+                places.append((name, (BAD,)))
+            elif not param.is_flag and param.name != "setting_gpu_probe":  # pyright: ignore[reportAttributeAccessIssue]
+                # Commands that read no configuration take --config all the same, and would do their work.
+                needed = NEEDED.get(name, ()) if param.name != "config" or name in READ_SETTINGS else ()
+                places.append((name, (*needed, param.opts[-1], BAD)))
+    return places
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_argument_that_is_not_utf8_is_one_line(bench: Bench, name: str) -> None:
+    with_a_held_run(bench)
+    places = dict.fromkeys(words for command_name, words in text_parameters() if command_name == name)
+    for words in places:
+        if words[:1] == ("--env",):
+            continue  # a value of any bytes reaches the script as it is
+        assert_one_line(bench.backprop(name, *words, env={"EDITOR": "true"}))
+    assert_one_line(bench.backprop(name, "--", BAD, env={"EDITOR": "true"}))
+    assert bench.state("a") == "held"
+    assert [run["id"] for run in bench.runs()] == ["a"]
+
+
+def test_a_directory_or_checkpoint_whose_name_is_not_utf8_is_refused(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    folder = bench.project / BAD
+    folder.mkdir()
+    shutil.copy(bench.project / "train.py", folder)
+    (bench.project / f"one{BAD}").write_text("1")
+    assert_one_line(bench.backprop("run", "train.py", cwd=folder), 6)
+    assert_one_line(bench.backprop("drill", "train.py", cwd=folder), 6)
+    assert_one_line(bench.backprop("run", "-r", f"one{BAD}", "train.py"), 6)
+    assert not (bench.home / "runs").exists() or not list((bench.home / "runs").glob("[!.]*"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_directory_that_is_gone(bench: Bench, name: str) -> None:
+    with_a_held_run(bench)
+    words = ("sh", "-c", IN_A_GONE_DIRECTORY, str(COMMAND), name, *NEEDED.get(name, ()))
+    done = bench.backprop(command=words, env={"EDITOR": "true"})
+    assert_one_line(done)
+    if name in REFUSE_A_GONE_DIRECTORY - {"import"}:
+        assert done.returncode == 6, done
+        assert "the current directory is gone" in done.stderr
+        assert bench.state("a") == "held"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_home_directory_and_a_user_whom_the_machine_does_not_know(bench: Bench, name: str) -> None:
+    with_a_held_run(bench)
+    unknown = ("unshare", "--map-user=54321")
+    if shutil.which("unshare") is None or subprocess.run([*unknown, "true"], capture_output=True).returncode:
+        pytest.skip("no user namespace can be made here")
+    words = ("env", "-u", "HOME", "-u", "BACKPROP_HOME", *unknown, str(COMMAND), name, *NEEDED.get(name, ()))
+    done = bench.backprop(command=words)
+    assert_one_line(done)
+    if name not in ("completion", "import", "prune"):
+        assert done.returncode in (7, 24), done
+        assert "HOME is not set" in done.stderr + done.stdout
+    words = ("env", "-u", "HOME", *unknown, str(COMMAND), name, *NEEDED.get(name, ()))
+    if name not in ("drill", "worker"):
+        assert_one_line(bench.backprop(command=words, env={"EDITOR": "true"}))
+
+
+NUMBERS = (click.types.IntParamType, click.types.FloatParamType)
+
+
+def numbers() -> list[tuple[str, str]]:
+    """Every option that takes a number."""
+    return [
+        (name, param.opts[-1])
+        for name in COMMANDS
+        for param in command(name).params
+        if isinstance(param, click.Option) and isinstance(param.type, NUMBERS)
+    ]
+
+
+@pytest.mark.parametrize(("name", "option"), numbers(), ids=lambda value: str(value))
+def test_a_number_beyond_all_bounds_is_refused(bench: Bench, name: str, option: str) -> None:
+    with_a_held_run(bench)
+    for number in ("9223372036854775808", "-9223372036854775809", "nan", "inf", "1e400"):
+        done = bench.backprop(name, *NEEDED.get(name, ()), option, number)
+        assert_one_line(done)
+        assert done.returncode in (2, 5, 6), (number, done)
+    assert [run["id"] for run in bench.runs()] == ["a"]
+
+
+def test_the_current_directory_is_asked_for_in_one_place() -> None:
+    """Elsewhere it would raise where the directory is gone."""
+    asking = [
+        str(path.relative_to(ROOT))
+        for folder in ("cli", "scheduler", "worker")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if any(text in path.read_text() for text in ("Path.cwd()", "getcwd(", "Path.home()\n"))
+    ]
+    assert asking == [str(Path("scheduler/config/files.py"))]
