@@ -10,7 +10,6 @@ import msgspec
 
 from backprop.scheduler.errors import UnknownRun
 from backprop.scheduler.governor.snapshot import Gpu
-from backprop.scheduler.home import run_folder
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import RunSpec
@@ -31,13 +30,14 @@ CONTEXT_MIB: Final = 512
 @dataclass(frozen=True, kw_only=True)
 class Launch:
     """One claimed segment. `lock`: descriptor of the taken run lock. `checkpoint`: absolute path to resume from.
-    `gpus`: those it was given, with `promised_mib` reserved on each. `limit_mib`: the VRAM it may use on each, None
-    for no limit."""
+    `shell`: the environment of the shell that queued it. `gpus`: those it was given, with `promised_mib` reserved on
+    each. `limit_mib`: the VRAM it may use on each, None for no limit."""
 
     run_id: str
     number: int
     lock: int
     checkpoint: str | None
+    shell: Mapping[str, str]
     gpus: Sequence[Gpu] = ()
     promised_mib: int = 0
     limit_mib: int | None = None
@@ -47,7 +47,7 @@ def launch(context: Context, tracker: SegmentTracker, wanted: Launch) -> None:
     """Start a claimed segment; finalize it at once if it cannot be started. Consumes the lock.
 
     Raises UnknownRun, DatabaseBusy."""
-    order: SegmentOrder | OSError
+    order: SegmentOrder | SegmentResult
     try:
         run = _run(context, wanted.run_id)
         order = _order(context, run, wanted)
@@ -55,12 +55,9 @@ def launch(context: Context, tracker: SegmentTracker, wanted: Launch) -> None:
         # Held on, the lock would make a claimed run look alive for as long as this worker lives.
         os.close(wanted.lock)
         raise
-    if isinstance(order, OSError):
+    if isinstance(order, SegmentResult):
         os.close(wanted.lock)
-        passing = order.errno in PASSING_ERRORS
-        what = f"cannot be read now ({order.strerror})" if passing else "is gone or damaged"
-        why = f"its code snapshot {what}: {run.spec.code}"
-        tracker.could_not_start(run, SegmentResult(could_not_start=why, passing=passing, wanted=run.intent))
+        tracker.could_not_start(run, order)
         return
     source = f" from {wanted.checkpoint}" if wanted.checkpoint else ""
     context.console.event("started", run, f"segment {wanted.number}, {order.timebox_s / 60:g} min{source}")
@@ -79,13 +76,22 @@ def _run(context: Context, run_id: str) -> RunRecord:
     return run
 
 
-def _order(context: Context, run: RunRecord, wanted: Launch) -> SegmentOrder | OSError:
-    """What to execute, with the code as it was when queued; the error when that code cannot be read."""
-    shell = run_folder.read_environment(context.home.run_folder(run.id))
+def _order(context: Context, run: RunRecord, wanted: Launch) -> SegmentOrder | SegmentResult:
+    """What to execute, with the code as it was when queued; that it could not be started, when that code or an earlier
+    order cannot be read."""
+    shell = wanted.shell
     try:
         code = snapshot_command(run.spec, shell)
     except OSError as error:
-        return error
+        passing = error.errno in PASSING_ERRORS
+        what = f"cannot be read now ({error.strerror})" if passing else "is gone or damaged"
+        why = f"its code snapshot {what}: {run.spec.code}"
+        return SegmentResult(could_not_start=why, passing=passing, wanted=run.intent)
+    try:
+        tracking = tracking_environment(context.home, run, wanted.number, shell)
+    except OSError as error:
+        why = f"{error.filename or 'an earlier order'} cannot be read now ({error.strerror})"
+        return SegmentResult(could_not_start=why, passing=True, wanted=run.intent)
     run = msgspec.structs.replace(run, spec=code.spec)
     folder = str(context.executor.folder(run.id, wanted.number))
     earlier = [
@@ -98,7 +104,7 @@ def _order(context: Context, run: RunRecord, wanted: Launch) -> SegmentOrder | O
         number=wanted.number,
         argv=command_line(run.spec, wanted.checkpoint),
         environment={
-            **tracking_environment(context.home, run, wanted.number, shell),
+            **tracking,
             **environment_of(run, folder, wanted),
             **code.environment,
             **_limit_environment(run, wanted, shell),
