@@ -249,7 +249,7 @@ class Admitter:
                 number=number,
                 lock=prepared.lock,
                 checkpoint=prepared.resume.checkpoint,
-                shell=prepared.shell,
+                environment=prepared.environment,
                 gpus=[gpu for uuid in decision.gpu_uuids if (gpu := snapshot.gpu(uuid)) is not None],
                 promised_mib=need.vram_mib if decision.gpu_uuids else 0,
                 limit_mib=memory_limit_mib(spec, snapshot) if decision.gpu_uuids else None,

@@ -25,13 +25,13 @@ from backprop.worker.segments.result import PASSING_ERRORS
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that can be claimed. `lock`: descriptor of its run lock; the holder hands it on or closes it. `shell`: the
-    environment of the shell that queued it, read before the claim: what cannot be read now waits in the queue."""
+    """A run that can be claimed. `lock`: descriptor of its run lock; the holder hands it on or closes it. `environment`:
+    that of the shell that queued it, read before the claim: what cannot be read now waits in the queue."""
 
     run: RunRecord
     resume: StartPoint
     lock: int
-    shell: Mapping[str, str]
+    environment: Mapping[str, str]
 
 
 def hold(context: Context, run: RunRecord, why: str) -> None:
@@ -83,7 +83,7 @@ class Preparation:
         try:
             if run_folder.newest_segment(context.home.run_folder(run.id)) > run.segment:
                 return self._put_back(run)
-            shell = run_folder.read_environment(context.home.run_folder(run.id))
+            environment = run_folder.read_environment(context.home.run_folder(run.id))
             ready = True
         except OSError as error:
             return self._set_reason(run, f"cannot be read now: {error.filename} ({error.strerror})")
@@ -92,7 +92,7 @@ class Preparation:
                 os.close(lock)
         if start.needs_repair:
             return self._checkpoints.repair(run, start, lock)
-        return PreparedRun(run, start, lock, shell)
+        return PreparedRun(run, start, lock, environment)
 
     def _set_reason(self, run: RunRecord, reason: str) -> None:
         if run.reason != reason:

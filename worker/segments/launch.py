@@ -30,14 +30,14 @@ CONTEXT_MIB: Final = 512
 @dataclass(frozen=True, kw_only=True)
 class Launch:
     """One claimed segment. `lock`: descriptor of the taken run lock. `checkpoint`: absolute path to resume from.
-    `shell`: the environment of the shell that queued it. `gpus`: those it was given, with `promised_mib` reserved on
+    `environment`: that of the shell that queued it. `gpus`: those it was given, with `promised_mib` reserved on
     each. `limit_mib`: the VRAM it may use on each, None for no limit."""
 
     run_id: str
     number: int
     lock: int
     checkpoint: str | None
-    shell: Mapping[str, str]
+    environment: Mapping[str, str]
     gpus: Sequence[Gpu] = ()
     promised_mib: int = 0
     limit_mib: int | None = None
@@ -79,7 +79,7 @@ def _run(context: Context, run_id: str) -> RunRecord:
 def _order(context: Context, run: RunRecord, wanted: Launch) -> SegmentOrder | SegmentResult:
     """What to execute, with the code as it was when queued; that it could not be started, when that code or an earlier
     order cannot be read."""
-    shell = wanted.shell
+    shell = wanted.environment
     try:
         code = snapshot_command(run.spec, shell)
     except OSError as error:
