@@ -25,8 +25,9 @@ from backprop.worker.segments.result import PASSING_ERRORS
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that can be claimed. `lock`: descriptor of its run lock; the holder hands it on or closes it. `environment`:
-    that of the shell that queued it, read before the claim: what cannot be read now waits in the queue."""
+    """A run that can be claimed. `lock`: descriptor of its run lock; the holder hands it on or closes it.
+    `environment`: that of the shell that queued it, read before the claim: what cannot be read now waits in the
+    queue."""
 
     run: RunRecord
     resume: StartPoint
