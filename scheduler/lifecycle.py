@@ -34,6 +34,7 @@ class Event(StrEnum):
     TIMEBOXED = "timeboxed"
     STOPPED = "stopped"
     HELD = "held"
+    SET_ASIDE = "set aside"
     RELEASED = "released"
     RESUMED = "resumed"
 
@@ -65,7 +66,8 @@ DESCRIPTION: dict[State, str] = {
     ),
     State.HELD: (
         "The run waits for its user and never starts by itself. The user holds it; Backprop does so when the run cannot"
-        " start as it is, and the reason then tells what to do. `release` or `resume` queues it again."
+        " start as it is, or when its segment is over and how it ended cannot be read. The reason then tells what to"
+        " do. `release` or `resume` queues it again."
     ),
     State.COMPLETED: "The script ended by itself with exit code 0. `resume` can queue the run again.",
     State.FAILED: (
@@ -96,11 +98,13 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.RUNNING, Event.TIMEBOXED): State.TIMEBOXED,
     (State.RUNNING, Event.STOPPED): State.STOPPED,
     (State.RUNNING, Event.REQUEUED): State.QUEUED,
+    (State.RUNNING, Event.SET_ASIDE): State.HELD,
     (State.PAUSED, Event.COMPLETED): State.COMPLETED,
     (State.PAUSED, Event.FAILED): State.FAILED,
     (State.PAUSED, Event.TIMEBOXED): State.TIMEBOXED,
     (State.PAUSED, Event.STOPPED): State.STOPPED,
     (State.PAUSED, Event.REQUEUED): State.QUEUED,
+    (State.PAUSED, Event.SET_ASIDE): State.HELD,
     (State.COMPLETED, Event.RESUMED): State.QUEUED,
     (State.FAILED, Event.RESUMED): State.QUEUED,
     (State.TIMEBOXED, Event.RESUMED): State.QUEUED,

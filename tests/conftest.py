@@ -28,7 +28,7 @@ MARKERS = {
 """Which folders of tests/ a marker is for."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests by their folder: `process` starts processes, `slow` takes seconds each. `gpu`: needs the fake driver,
     which is compiled."""
     for item in items:
@@ -36,6 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, folders in MARKERS.items():
             if folder in folders:
                 item.add_marker(marker)
+        if item.get_closest_marker("long") and "long" not in config.option.markexpr:
+            item.add_marker(pytest.mark.skip(reason="takes minutes: pytest -m long"))
         if "nvml_library" in getattr(item, "fixturenames", ()):
             item.add_marker("gpu")
 

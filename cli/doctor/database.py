@@ -125,12 +125,17 @@ def check_workers(home: Home, opened: "Database") -> tuple[Finding, dict[str, in
 def check_segments(home: Home, opened: "Database", alive: dict[str, int]) -> Finding:
     """Check the segments that the database holds as live. Raises OSError, DatabaseBusy."""
     from backprop.scheduler.store.reads import queries
-    from backprop.worker.executor.base import Life
+    from backprop.worker.executor.base import EndUnreadable, Life
     from backprop.worker.executor.local import LocalExecutor
 
     executor = LocalExecutor(home)
     live = queries.live_runs(opened)
-    lives = {run.id: executor.poll(run.id, run.segment)[0] for run in live}
+    lives: dict[str, Life | str] = {}
+    for run in live:
+        try:
+            lives[run.id] = executor.poll(run.id, run.segment)[0]
+        except EndUnreadable as error:
+            lives[run.id] = f"over, and {error.filename} cannot be read ({error.strerror})"
     orphans = [run for run in live if run.worker not in alive]
     odd = [f"{run.id} is {lives[run.id]}" for run in live if lives[run.id] is not Life.ALIVE]
     told = f"{len(live)} running" + (f"; {some(odd)}" if odd else "")

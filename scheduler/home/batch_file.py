@@ -23,6 +23,7 @@ from typing import Final
 import msgspec
 
 from backprop.scheduler.home import batch_outcomes, run_folder
+from backprop.scheduler.home.file_reading import NOT_THERE, is_there
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile, SpecFile
 from backprop.scheduler.lifecycle import FINAL
@@ -97,8 +98,8 @@ def remove(home: Home, batch: str) -> None:
 
 
 def exists(home: Home, batch: str) -> bool:
-    """Return whether the home holds a file or shared code of this batch."""
-    return home.batch_file(batch).exists() or home.batch_folder(batch).exists()
+    """Return whether the home holds a file or shared code of this batch. Raises OSError."""
+    return is_there(home.batch_file(batch)) or is_there(home.batch_folder(batch))
 
 
 def materialise(home: Home, run: RunRef) -> bool:
@@ -107,11 +108,11 @@ def materialise(home: Home, run: RunRef) -> bool:
     Returns False when neither a folder nor a batch holds the run. Raises OSError.
     """
     own = home.run_folder(run.id)
-    if run.batch is None or run.segment > 0 or (own / "spec.json").exists():
-        return own.exists()
+    if run.batch is None or run.segment > 0 or is_there(own / "spec.json"):
+        return is_there(own)
     match = _find(home.batch_file(run.batch), run.id)
     if match is None:
-        return (own / "spec.json").exists()
+        return is_there(own / "spec.json")
     header, member = match
     own.mkdir(mode=0o700, exist_ok=True)
     run_folder.write_first(own, spec_file(header, member), header.environment | member.environment)
@@ -120,24 +121,27 @@ def materialise(home: Home, run: RunRef) -> bool:
 
 def names(home: Home) -> list[str]:
     """Return the ids of all batches. Raises OSError."""
-    if not home.batches.is_dir():
+    try:
+        # Not by glob, which finds nothing in a folder that cannot be read.
+        found = [path for path in home.batches.iterdir() if path.suffix == ".jsonl"]
+    except NOT_THERE:
         return []
-    return sorted(path.stem for path in home.batches.glob("*.jsonl") if not path.name.endswith(".ends.jsonl"))
+    return sorted(path.stem for path in found if not path.name.endswith(".ends.jsonl"))
 
 
 def read(home: Home, batch: str) -> Batch | None:
-    """Return a batch; None when its file is missing, damaged or of a later format."""
+    """Return a batch; None when its file is missing, damaged or of a later format. Raises OSError."""
     outcomes = batch_outcomes.read(home, batch)
     try:
         with home.batch_file(batch).open("rb") as file:
             header = msgspec.convert(json.loads(next(file)), BatchHeader)
             removed = {run_id for run_id, outcome in outcomes.items() if outcome is None}
             members = [member for line in file if (member := _member(line)).id not in removed]
-    except (OSError, ValueError, StopIteration):
+    except (*NOT_THERE, ValueError, StopIteration):
         return None
     if header.format != FORMAT:
         return None
-    waiting = [member for member in members if not (home.run_folder(member.id) / "spec.json").exists()]
+    waiting = [member for member in members if not is_there(home.run_folder(member.id) / "spec.json")]
     ended = {
         run_id: outcome
         for run_id, outcome in outcomes.items()
@@ -148,9 +152,9 @@ def read(home: Home, batch: str) -> Batch | None:
 
 def delete_unneeded(home: Home, batch: str) -> None:
     """Delete the batch's files once each member has a folder or is removed. Raises nothing."""
-    content = read(home, batch)
-    if content is not None and not content.members:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        content = read(home, batch)
+        if content is not None and not content.members:
             run_folder.sync(home.runs)
             home.batch_file(batch).unlink(missing_ok=True)
             home.batch_outcomes(batch).unlink(missing_ok=True)
@@ -189,7 +193,7 @@ _last: dict[Path, int] = {}
 def _find(path: Path, run_id: str) -> tuple[BatchHeader, Member] | None:
     """Return the header and a member; None when the file has no such line."""
     wanted = b'\n{"id":"%b"' % run_id.encode()
-    with contextlib.suppress(FileNotFoundError, ValueError, KeyError), path.open("rb") as file:
+    with contextlib.suppress(*NOT_THERE, ValueError, KeyError), path.open("rb") as file:
         header = msgspec.convert(json.loads(file.readline()), BatchHeader)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             at = text.find(wanted, _last.get(path, 0))

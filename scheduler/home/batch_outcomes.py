@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from backprop.scheduler.home import run_folder
+from backprop.scheduler.home.file_reading import NOT_THERE, is_there
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import State
@@ -33,7 +34,7 @@ def read(home: Home, batch: str) -> dict[str, OutcomeFile | None]:
     """Return the last recorded outcome of each member, None for a removed one. An outcome whose state is not final
     stands for a resume. Raises OSError."""
     outcomes: dict[str, OutcomeFile | None] = {}
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(*NOT_THERE):
         for line in home.batch_outcomes(batch).read_bytes().splitlines():
             # A crash cut the line short: what it was to record had not been done yet.
             with contextlib.suppress(msgspec.DecodeError):
@@ -56,7 +57,7 @@ def write(home: Home, ended: Sequence[tuple[RunRef, OutcomeFile]]) -> None:
     lines: dict[str, list[BatchOutcomeLine]] = {}
     for run, outcome in ended:
         own = home.run_folder(run.id)
-        if run.batch is None or (own / "spec.json").exists():
+        if run.batch is None or is_there(own / "spec.json"):
             run_folder.write_outcome(own, outcome, synced=len(ended) <= MANY)
         else:
             lines.setdefault(run.batch, []).append(BatchOutcomeLine(id=run.id, outcome=outcome))
@@ -69,7 +70,7 @@ def clear(home: Home, runs: Sequence[RunRef]) -> None:
     lines: dict[str, list[BatchOutcomeLine]] = {}
     for run in runs:
         own = home.run_folder(run.id)
-        if run.batch is None or (own / "spec.json").exists():
+        if run.batch is None or is_there(own / "spec.json"):
             run_folder.clear_outcome(own)
         else:
             lines.setdefault(run.batch, []).append(BatchOutcomeLine(id=run.id, outcome=_resumed(run.segment)))
@@ -83,7 +84,7 @@ def mark_removed(home: Home, batch: str, ids: Sequence[str]) -> dict[str, Outcom
 
     Returns what was recorded of each before, for `unmark_removed`. Raises OSError.
     """
-    if not home.batch_file(batch).exists():
+    if not is_there(home.batch_file(batch)):
         return {}
     outcomes = read(home, batch)
     _append(home, batch, [BatchOutcomeLine(id=run_id) for run_id in ids])
@@ -92,7 +93,7 @@ def mark_removed(home: Home, batch: str, ids: Sequence[str]) -> dict[str, Outcom
 
 def unmark_removed(home: Home, batch: str, before: Mapping[str, OutcomeFile | None]) -> None:
     """Undo `mark_removed`. Raises OSError."""
-    if before and home.batch_file(batch).exists():
+    if before and is_there(home.batch_file(batch)):
         lines = [
             BatchOutcomeLine(id=run_id, outcome=outcome or _resumed(0)) for run_id, outcome in before.items()
         ]

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from backprop.scheduler.errors import BadCommand
+from backprop.scheduler.home.file_reading import is_there, read_if_there
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.spec import GroupRules, QueuePosition, RunSpec
 
@@ -118,10 +119,11 @@ def change_spec(
 
 
 def read_spec(folder: Path) -> SpecFile | None:
-    """Return the content of `spec.json`; None when it is missing or damaged."""
+    """Return the content of `spec.json`; None when it is missing or damaged. Raises OSError."""
+    content = read_if_there(folder / "spec.json")
     try:
-        return msgspec.convert(json.loads((folder / "spec.json").read_bytes()), SpecFile)
-    except (OSError, ValueError):
+        return msgspec.convert(json.loads(content), SpecFile) if content is not None else None
+    except ValueError:
         return None
 
 
@@ -131,10 +133,11 @@ def write_outcome(folder: Path, outcome: OutcomeFile, *, synced: bool = True) ->
 
 
 def read_outcome(folder: Path) -> OutcomeFile | None:
-    """Return the content of `outcome.json`; None when it is missing or damaged."""
+    """Return the content of `outcome.json`; None when it is missing or damaged. Raises OSError."""
+    content = read_if_there(folder / "outcome.json")
     try:
-        return msgspec.json.decode((folder / "outcome.json").read_bytes(), type=OutcomeFile)
-    except (OSError, msgspec.DecodeError):
+        return msgspec.json.decode(content, type=OutcomeFile) if content is not None else None
+    except msgspec.DecodeError:
         return None
 
 
@@ -146,9 +149,7 @@ def clear_outcome(folder: Path) -> None:
 def segment_numbers(folder: Path) -> list[int]:
     """Return the numbers of the segments that were ordered, ascending. Raises OSError."""
     return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isdecimal() and (path / "order.json").exists()
+        int(path.name) for path in folder.iterdir() if path.name.isdecimal() and is_there(path / "order.json")
     )
 
 
@@ -158,10 +159,10 @@ def newest_segment(folder: Path) -> int:
 
 
 def read_environment(folder: Path) -> dict[str, str]:
-    """Return the environment of the shell that queued the run; empty when its folder is damaged."""
+    """Return the environment of the shell that queued the run; empty when its folder is damaged. Raises OSError."""
     try:
-        environment = json.loads((folder / "spec.json").read_bytes())["environment"]
-    except (OSError, ValueError, KeyError, TypeError):
+        environment = json.loads(read_if_there(folder / "spec.json") or b"{}")["environment"]
+    except (ValueError, KeyError, TypeError):
         return {}
     return {str(name): str(value) for name, value in environment.items()}
 

@@ -64,6 +64,8 @@ class NextMove:
 
 def next_move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
     """Decide the move that a segment's end causes. Raises nothing."""
+    if result.unreadable is not None:
+        return _unreadable(result, chain)
     if result.lost:
         return _lost(result, chain)
     if result.could_not_start is not None:
@@ -213,6 +215,16 @@ def _yielded(result: SegmentResult, chain: Chain) -> NextMove:
     stalled, lost = (0, 0) if chain.progressed else (chain.stalled, chain.lost)
     reason = f"paused for now: {why}; {start}"
     return NextMove(Event.REQUEUED, SegmentOutcome.YIELDED, reason, stalled, chain.retries_used, lost)
+
+
+def _unreadable(result: SegmentResult, chain: Chain) -> NextMove:
+    """Neither lost nor ended: it may have finished, so it does not start again by itself."""
+    how = f"how its segment ended cannot be read: {result.unreadable}"
+    if (move := _intended(result, SegmentOutcome.LOST, how)) is not None:
+        return move
+    advice = Advice(lead="; once it can be, see whether it had finished; ", effect=" continues it")
+    counters = (chain.stalled, chain.retries_used, chain.lost)
+    return NextMove(Event.SET_ASIDE, SegmentOutcome.LOST, f"held: {how}", *counters, advice=advice)
 
 
 def _lost(result: SegmentResult, chain: Chain) -> NextMove:

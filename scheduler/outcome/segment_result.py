@@ -54,7 +54,8 @@ class SegmentResult:
     or nobody saw it end. `lost`: no process is left and no exit record was written.
     `could_not_start`: why the leader never ran. `passing`: that reason is one that passes by itself (EAGAIN).
     `out_of_memory`: the line of its log that reports that GPU memory ran out. `cut_cost_s`: running time between
-    its newest good checkpoint and the signal that ended it; None where none was sent.
+    its newest good checkpoint and the signal that ended it; None where none was sent. `unreadable`: the file that would
+    tell how it ended, and why it cannot be read.
     """
 
     asked: Intent | None = None
@@ -71,6 +72,7 @@ class SegmentResult:
     first_sign_s: float | None = None
     out_of_memory: str | None = None
     cut_cost_s: float | None = None
+    unreadable: str | None = None
 
 
 @dataclass(frozen=True)

@@ -153,3 +153,17 @@ def test_an_order_is_written_whole_or_not_at_all(stand: Stand) -> None:
 def test_what_0_1_0_did_not_write_is_taken_as_0_1_0_took_it() -> None:
     assert StopFile(asked="asked", at_s=1.0).sent
     assert ExitRecord().seen_to_end
+
+
+@pytest.mark.parametrize("name", ["order", "processes", "stop", "exit"])
+def test_a_file_that_cannot_be_read_is_not_a_missing_one(tmp_path: Path, name: str) -> None:
+    read = getattr(segment_files, f"read_{name}")
+    assert read(tmp_path) is None
+    path = tmp_path / f"{name}.json"
+    path.write_text("{")
+    assert read(tmp_path) is None, "damaged"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(IsADirectoryError, match=f"{name}.json"):
+        read(tmp_path)
+    assert read(Path("/dev/null/1")) is None, "no folder on the way"

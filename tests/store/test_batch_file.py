@@ -313,3 +313,29 @@ def test_a_worker_that_starts_undoes_neither_a_removal_nor_a_resume_of_this_mome
     assert queries.run_by_id(database, "b-0") is None
     assert get(database, "b-1").state is State.QUEUED
     assert get(database, "b-2").state is State.STOPPED
+
+
+def test_a_run_that_cannot_be_read_keeps_no_other_from_being_put_back(
+    database: Database, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder in the place of a file stands for a disk in trouble: an error, and not an absence."""
+    monkeypatch.setattr(recovery, "READ_AGAIN_S", 0.01)
+    queued(database, 3)
+    for run_id in ("b-0", "b-1", "b-2"):
+        batch_file.materialise(home, get(database, run_id))
+    (home.run_folder("b-1") / "outcome.json").mkdir()
+    (home.batches / "x.jsonl").mkdir()
+    told: list[str] = []
+    # A backup that knows it as queued: perhaps it has ended since.
+    assert recovery.complete(home, database, told.append) == []
+    assert get(database, "b-1").state is State.HELD
+    assert "outcome.json (Is a directory)" in str(get(database, "b-1").reason)
+    assert recovery.complete_batches(home, database, told.append) == {}
+    assert [line.split(" could")[0] for line in told] == ["run b-1", "runs queued together as x"]
+    new = lost(database)
+    try:
+        assert sorted(recovery.complete(home, new)) == ["b-0", "b-2"]
+        (home.run_folder("b-1") / "outcome.json").rmdir()
+        assert recovery.complete(home, new) == ["b-1"]
+    finally:
+        new.close()

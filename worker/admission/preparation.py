@@ -6,7 +6,7 @@ supervisor, which inherits the lock. This module does the part before the claim.
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backprop.scheduler.errors import LostRace
@@ -25,11 +25,14 @@ from backprop.worker.segments.result import PASSING_ERRORS
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that can be claimed. `lock`: descriptor of its run lock; the holder hands it on or closes it."""
+    """A run that can be claimed. `lock`: descriptor of its run lock; the holder hands it on or closes it.
+    `environment`: that of the shell that queued it, read before the claim: what cannot be read now waits in the
+    queue."""
 
     run: RunRecord
     resume: StartPoint
     lock: int
+    environment: Mapping[str, str]
 
 
 def hold(context: Context, run: RunRecord, why: str) -> None:
@@ -77,19 +80,20 @@ class Preparation:
             return hold(context, run, why)
         if lock is None:
             return self._set_reason(run, "waiting for processes of its last segment to end")
-        sound = False
+        ready = False
         try:
-            sound = run_folder.newest_segment(context.home.run_folder(run.id)) <= run.segment
-            if not sound:
+            if run_folder.newest_segment(context.home.run_folder(run.id)) > run.segment:
                 return self._put_back(run)
+            environment = run_folder.read_environment(context.home.run_folder(run.id))
+            ready = True
         except OSError as error:
             return self._set_reason(run, f"cannot be read now: {error.filename} ({error.strerror})")
         finally:
-            if not sound:
+            if not ready:
                 os.close(lock)
         if start.needs_repair:
             return self._checkpoints.repair(run, start, lock)
-        return PreparedRun(run, start, lock)
+        return PreparedRun(run, start, lock, environment)
 
     def _set_reason(self, run: RunRecord, reason: str) -> None:
         if run.reason != reason:

@@ -11,7 +11,6 @@ import msgspec
 from backprop.scheduler.errors import LostRace, UnknownRun
 from backprop.scheduler.governor.decide import Decision, Need
 from backprop.scheduler.governor.need import memory_limit_mib
-from backprop.scheduler.home import run_folder
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.reads import queries
@@ -95,7 +94,7 @@ class Starter:
     ) -> None:
         """Start a claimed run; finalize it at once if it cannot be started. Consumes the lock."""
         context = self._context
-        order: SegmentOrder | OSError
+        order: SegmentOrder | SegmentResult
         try:
             run = self._claimed(prepared.run.id)
             order = self._order(run, prepared, number, decision, need, state)
@@ -103,24 +102,19 @@ class Starter:
             # Held on, the lock would make a claimed run look alive for as long as this worker lives.
             os.close(prepared.lock)
             raise
-        if isinstance(order, OSError):
+        if isinstance(order, SegmentResult):
             os.close(prepared.lock)
-            passing = order.errno in PASSING_ERRORS
-            what = f"cannot be read now ({order.strerror})" if passing else "is gone or damaged"
-            self._could_not_start(run, f"its code snapshot {what}: {run.spec.code}", passing)
+            self._tracker.could_not_start(run, order)
         else:
             source = f" from {prepared.resume.checkpoint}" if prepared.resume.checkpoint else ""
             context.console.event("started", run, f"segment {number}, {order.timebox_s / 60:g} min{source}")
             try:
                 context.executor.start(order)
             except OSError as error:
-                self._could_not_start(run, str(error), error.errno in PASSING_ERRORS)
+                passing = error.errno in PASSING_ERRORS
+                self._tracker.could_not_start(run, _not_started(run, str(error), passing))
         for broken in prepared.resume.passed_over:
             context.console.event("passed over", prepared.run, f"checkpoint {broken}")
-
-    def _could_not_start(self, run: RunRecord, why: str, passing: bool) -> None:
-        result = SegmentResult(could_not_start=why, passing=passing, wanted=run.intent)
-        self._tracker.could_not_start(run, result)
 
     def _claimed(self, run_id: str) -> RunRecord:
         run = queries.run_by_id(self._context.database, run_id)
@@ -136,14 +130,24 @@ class Starter:
         decision: Decision,
         need: Need,
         state: MachineState,
-    ) -> SegmentOrder | OSError:
-        """What to execute, with the code as it was when queued; the error when that code cannot be read."""
+    ) -> SegmentOrder | SegmentResult:
+        """Return what to execute, with the code as it was when queued.
+
+        Where that code or an earlier order cannot be read: that it could not be started.
+        """
         context, snapshot, checkpoint = self._context, state.snapshot, prepared.resume.checkpoint
-        shell = run_folder.read_environment(context.home.run_folder(run.id))
+        shell = prepared.environment
         try:
             code = snapshot_command(run.spec, shell)
         except OSError as error:
-            return error
+            passing = error.errno in PASSING_ERRORS
+            what = f"cannot be read now ({error.strerror})" if passing else "is gone or damaged"
+            return _not_started(run, f"its code snapshot {what}: {run.spec.code}", passing)
+        try:
+            tracking = tracking_environment(context.home, run, number, shell)
+        except OSError as error:
+            why = f"{error.filename or 'an earlier order'} cannot be read now ({error.strerror})"
+            return _not_started(run, why, passing=True)
         gpus = [gpu for uuid in decision.gpu_uuids if (gpu := snapshot.gpu(uuid)) is not None]
         limit_mib = memory_limit_mib(prepared.run.spec, snapshot) if decision.gpu_uuids else None
         run = msgspec.structs.replace(run, spec=code.spec)
@@ -153,7 +157,7 @@ class Starter:
             number=number,
             argv=command_line(run.spec, checkpoint),
             environment={
-                **tracking_environment(context.home, run, number, shell),
+                **tracking,
                 **leader_environment(run, number, checkpoint, folder, gpus, limit_mib),
                 **code.environment,
                 **allocator_limit(run.spec, gpus, limit_mib, shell),
@@ -174,6 +178,10 @@ def release_locks(admitted: Sequence[AdmittedRun]) -> None:
     """Close the run locks of runs that are not claimed after all."""
     for prepared, _, _ in admitted:
         os.close(prepared.lock)
+
+
+def _not_started(run: RunRecord, why: str, passing: bool) -> SegmentResult:
+    return SegmentResult(could_not_start=why, passing=passing, wanted=run.intent)
 
 
 def _promised_mib(decision: Decision, need: Need) -> int:

@@ -36,6 +36,10 @@ class Life(StrEnum):
     """Nothing of it lives, and no end is on record."""
 
 
+class EndUnreadable(OSError):
+    """Nothing of a segment is found alive, and whether its end is on record cannot be read now."""
+
+
 class Executor(Protocol):
     """Starts, polls and signals segments, each named by its run's id and its number."""
 
@@ -52,7 +56,8 @@ class Executor(Protocol):
         ...
 
     def poll(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
-        """Return the segment's state; an ExitRecord comes with ENDED only. Raises OSError."""
+        """Return the segment's state; an ExitRecord comes with ENDED only. Raises OSError; EndUnreadable once nothing
+        of the segment is found alive."""
         ...
 
     def is_recording(self, run_id: str, number: int) -> bool:
@@ -92,7 +97,7 @@ class Executor(Protocol):
         ...
 
     def pids(self, run_id: str, number: int) -> frozenset[int]:
-        """Return the segment's processes as far as they are known; empty when none is."""
+        """Return the segment's processes as far as they are known; empty when none is. Raises nothing."""
         ...
 
     def watch(self, run_id: str, number: int) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 
 from backprop.scheduler.home.layout import Home
 from backprop.worker.executor import locks, segment_files
-from backprop.worker.executor.base import Life, SegmentOrder
+from backprop.worker.executor.base import EndUnreadable, Life, SegmentOrder
 from backprop.worker.executor.segment_files import ExitRecord, OrderFile, ProcessesFile
 from backprop.worker.executor.standby import StandbyPool, StandbySupervisor
 from backprop.worker.supervisor import failpoint, process_tree
@@ -58,17 +58,25 @@ class LocalExecutor:
 
     def poll(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
         folder = self.folder(run_id, number)
-        # Locks first: a supervisor writes its record before it releases them. One that took over holds only its own,
-        # which is tested last: a supervisor that is starting finds it free.
-        paths = (self._home.run_lock(run_id), folder / "log", folder / "supervisor.lock")
-        held = any(locks.held(path) for path in paths)
-        record = segment_files.read_exit(folder)
-        if record is not None:
-            return Life.ENDED, record
-        if not held:
-            # Lock files may have been deleted under their holders. A second copy would be worse than a scan of /proc.
-            return (Life.UNSUPERVISED if self._has_processes(run_id, number) else Life.LOST), None
-        return (Life.ALIVE if self._supervisor_alive(run_id, number) else Life.UNSUPERVISED), None
+        # Before anything else that may fail: an end on record is one, whatever has become of the segment's locks.
+        with contextlib.suppress(OSError):
+            if (record := segment_files.read_exit(folder)) is not None:
+                return Life.ENDED, record
+        held, trouble = self._holds_a_lock(run_id, folder)
+        if held:
+            return (Life.ALIVE if self._supervisor_alive(run_id, number) else Life.UNSUPERVISED), None
+        # Once more, after the locks: a supervisor writes its record before it releases them.
+        try:
+            if (record := segment_files.read_exit(folder)) is not None:
+                return Life.ENDED, record
+        except OSError as error:
+            trouble = error
+        # Lock files may have been deleted under their holders. A second copy would be worse than a scan of /proc.
+        if self._has_processes(run_id, number):
+            return Life.UNSUPERVISED, None
+        if trouble is not None:
+            raise EndUnreadable(trouble.errno, trouble.strerror, trouble.filename) from trouble
+        return Life.LOST, None
 
     def ask(self, run_id: str, number: int) -> None:
         self._signal(run_id, number, signal.SIGTERM)
@@ -126,7 +134,9 @@ class LocalExecutor:
         return process_tree.alive(supervisor) and not process_tree.stopped(supervisor)
 
     def pids(self, run_id: str, number: int) -> frozenset[int]:
-        processes = self._processes(run_id, number)
+        processes = None
+        with contextlib.suppress(OSError):
+            processes = self._processes(run_id, number)
         if processes is None:
             return frozenset()
         supervisor, leader = processes.supervisor[0], processes.leader[0]
@@ -135,9 +145,9 @@ class LocalExecutor:
 
     def watch(self, run_id: str, number: int) -> None:
         """Add the end of a supervisor that is not a child of this worker to `wake_fds`."""
-        processes = self._processes(run_id, number)
-        if processes is not None and (run_id, number) not in self._pidfds:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            processes = self._processes(run_id, number)
+            if processes is not None and (run_id, number) not in self._pidfds:
                 self._pidfds[run_id, number] = os.pidfd_open(processes.supervisor[0])
 
     def _order_file(self, order: SegmentOrder) -> OrderFile:
@@ -155,6 +165,20 @@ class LocalExecutor:
             grace_s=spec.grace_s,
             stop_signal=int(signal.Signals[f"SIG{spec.stop_signal}"]),
         )
+
+    def _holds_a_lock(self, run_id: str, folder: Path) -> tuple[bool, OSError | None]:
+        """Return whether a process holds a lock of the segment, and the error of a lock that could not be tested.
+
+        A supervisor that took over holds only its own lock, which is tested last: one that is starting finds it free.
+        """
+        trouble: OSError | None = None
+        for path in (self._home.run_lock(run_id), folder / "log", folder / "supervisor.lock"):
+            try:
+                if locks.held(path):
+                    return True, None
+            except OSError as error:
+                trouble = error
+        return False, trouble
 
     def _spawn(self, key: tuple[str, int], folder: Path, lock: int | None) -> None:
         """Start a supervisor by exec; never by bare fork, which would share the database connection."""
@@ -186,9 +210,10 @@ class LocalExecutor:
         child = self._children.get((run_id, number))
         if child is not None:
             return child.poll() is None
-        processes = self._processes(run_id, number)
-        if processes is not None:
-            return process_tree.alive(process_tree.Process(*processes.supervisor))
+        with contextlib.suppress(OSError):  # unreadable now; its lock tells too
+            processes = self._processes(run_id, number)
+            if processes is not None:
+                return process_tree.alive(process_tree.Process(*processes.supervisor))
         if locks.held(self.folder(run_id, number) / "supervisor.lock"):
             return True  # the disk was too full for its `processes.json`
         with contextlib.suppress(OSError):
@@ -197,12 +222,13 @@ class LocalExecutor:
 
     def _has_processes(self, run_id: str, number: int) -> bool:
         """Return whether a process of the segment is found without its locks: its leader, or one with its cookie."""
-        if self.leader(run_id, number) is not None:
-            return True
+        with contextlib.suppress(OSError):  # unreadable now; the cookie tells too
+            if self.leader(run_id, number) is not None:
+                return True
         return bool(process_tree.carriers(tuple(entry.encode() for entry in _cookie(run_id, number))))
 
     def _processes(self, run_id: str, number: int) -> ProcessesFile | None:
-        """Return the segment's processes; None when they are unknown or of another boot."""
+        """Return the segment's processes; None when they are unknown or of another boot. Raises OSError."""
         processes = segment_files.read_processes(self.folder(run_id, number))
         return processes if processes is not None and processes.boot_id == self._boot_id else None
 

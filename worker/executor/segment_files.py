@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from backprop.scheduler.home.file_reading import read_if_there
 from backprop.scheduler.home.run_folder import write_synced
 
 ORDER: Final = "order.json"
@@ -92,7 +93,8 @@ def write_order(folder: Path, order: OrderFile) -> None:
 
 
 def read_order(folder: Path) -> OrderFile | None:
-    """Return the order of the segment in `folder`; None when it is missing or damaged, as for the other readers."""
+    """Return the order of the segment in `folder`; None when it is missing or damaged. Raises OSError when it cannot
+    be read, which says nothing about whether it is there. The other readers do the same."""
     return _read(folder / ORDER, OrderFile)
 
 
@@ -109,7 +111,8 @@ def read_exit(folder: Path) -> ExitRecord | None:
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
+    content = read_if_there(path)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError):
+        return msgspec.json.decode(content, type=kind) if content is not None else None
+    except msgspec.DecodeError:
         return None

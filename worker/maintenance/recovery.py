@@ -7,28 +7,33 @@ live.
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged
 from backprop.scheduler.home import batch_file, batch_outcomes, run_folder
+from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.outcome.segment_result import SegmentOutcome
 from backprop.scheduler.store import rebuild
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.rebuild import FolderSegment
-from backprop.scheduler.store.writes import progress
+from backprop.scheduler.store.writes import progress, user_requests
 from backprop.worker.executor import segment_files
 from backprop.worker.maintenance import backups_of_database, log_archive
 from backprop.worker.segments.log_reader import LogReader
 from backprop.worker.supervisor import failpoint
 
+READ_TRIES: Final = 5
+READ_AGAIN_S: Final = 0.2
 PATIENCE_S: Final = 120.0
 """How long to wait for another worker's repair."""
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 def open_sound(home: Home, say: Say) -> Database:
@@ -42,9 +47,9 @@ def open_sound(home: Home, say: Say) -> Database:
     try:
         with FileLock(home.locks / "recovery.lock", timeout=PATIENCE_S, mode=0o600, fallback_to_soft=False):
             database = _open_checked(home, say)
-            for run_id in complete(home, database):
+            for run_id in complete(home, database, say):
                 say(f"run {run_id} put back from its folder")
-            for batch, count in complete_batches(home, database).items():
+            for batch, count in complete_batches(home, database, say).items():
                 say(f"{count} runs put back that were queued together as {batch}")
             return database
     except Timeout as error:
@@ -55,32 +60,70 @@ def open_sound(home: Home, say: Say) -> Database:
         raise DatabaseBusy(f"{home.database} cannot be checked or repaired just now: {error}") from error
 
 
-def complete(home: Home, database: Database) -> list[str]:
-    """Bring the database up to what the runs' folders say; return the ids of runs that were behind or missing."""
-    return [folder.name for folder in sorted(home.runs.iterdir()) if put_back(home, database, folder.name)]
+def complete(home: Home, database: Database, say: Say = lambda _: None) -> list[str]:
+    """Bring the database up to what the runs' folders say; return the ids of runs that were behind or missing.
+
+    One that cannot be read keeps no other from it. If it is queued, it is held: it may have ended long ago.
+    """
+    ids = [folder.name for folder in sorted(home.runs.iterdir())]
+    done = _each(ids, lambda run_id: put_back(home, database, run_id))
+    for run_id, error in done.unread.items():
+        why = f"its folder cannot be read: {error.filename} ({error.strerror})"
+        say(f"run {run_id} could not be put back: {why}; the next start of a worker looks again")
+        user_requests.hold(database, [run_id], f"held: {why}")
+    return [run_id for run_id, behind in done.results.items() if behind]
 
 
-def complete_batches(home: Home, database: Database) -> dict[str, int]:
+def complete_batches(home: Home, database: Database, say: Say = lambda _: None) -> dict[str, int]:
     """Bring the database up to what batch files say of runs that were queued together and have no folder yet.
 
     Returns how many were behind or missing, by batch. Batch files that are no longer needed are deleted.
     """
-    restored: dict[str, int] = {}
-    for name in batch_file.names(home):
-        batch = batch_file.read(home, name)
-        if batch is None:
-            continue
-        if count := len(
-            rebuild.put_back_batch(database, batch, lambda name=name: batch_outcomes.removed(home, name))
-        ):
-            restored[name] = count
-        if not batch.members:
-            batch_file.delete_unneeded(home, name)
-    return restored
+    done = _each(batch_file.names(home), lambda name: _complete_batch(home, database, name))
+    for name, error in done.unread.items():
+        say(f"runs queued together as {name} could not be put back: {error.filename} ({error.strerror})")
+    return {name: count for name, count in done.results.items() if count}
+
+
+def _complete_batch(home: Home, database: Database, name: str) -> int:
+    """Return how many members were behind or missing. Raises OSError."""
+    batch = batch_file.read(home, name)
+    if batch is None:
+        return 0
+    put = rebuild.put_back_batch(database, batch, lambda: batch_outcomes.removed(home, name))
+    if not batch.members:
+        batch_file.delete_unneeded(home, name)
+    return len(put)
+
+
+@dataclass
+class _Looks(Generic[T]):
+    """What came of looking at each of several things, by name. `unread`: those that could not be read."""
+
+    results: dict[str, T] = field(default_factory=dict[str, T])
+    unread: dict[str, OSError] = field(default_factory=dict[str, OSError])
+
+
+def _each(names: Sequence[str], look: Callable[[str], T]) -> _Looks[T]:
+    """Look at each; what cannot be read is tried again for a second, after the others."""
+    done, left = _Looks[T](), names
+    for attempt in range(READ_TRIES):
+        if attempt and left:
+            time.sleep(READ_AGAIN_S)
+        done.unread = {}
+        for name in left:
+            try:
+                done.results[name] = look(name)
+            except OSError as error:
+                done.unread[name] = error
+        left = list(done.unread)
+    return done
 
 
 def put_back(home: Home, database: Database, run_id: str) -> bool:
-    """Bring one run up to what its folder says; False when the database knew as much, or the folder is damaged."""
+    """Bring one run up to what its folder says; False when the database knew as much, or the folder is damaged.
+
+    Raises OSError when the folder cannot be read."""
     folder = home.run_folder(run_id)
     spec_file = run_folder.read_spec(folder)
     if spec_file is None or spec_file.id != run_id:
@@ -91,12 +134,15 @@ def put_back(home: Home, database: Database, run_id: str) -> bool:
     def read_logs() -> None:
         _read_logs_again(home, database, run_id, segments)
 
-    still_there = (folder / "spec.json").exists
+    def still_there() -> bool:
+        return is_there(folder / "spec.json")
+
     return rebuild.put_back(database, spec_file, segments, outcome, time.time(), read_logs, still_there)
 
 
 def behind(home: Home, database: Database) -> list[str]:
-    """Return the ids of the runs that `complete` and `complete_batches` would put back. Writes nothing."""
+    """Return the ids of the runs that `complete` and `complete_batches` would put back, and write nothing. Raises
+    OSError."""
     batches = [batch for name in batch_file.names(home) if (batch := batch_file.read(home, name)) is not None]
     in_batches = [run_id for batch in batches for run_id in rebuild.behind_batch(database, batch)]
     return in_batches + [
@@ -111,7 +157,7 @@ def behind(home: Home, database: Database) -> list[str]:
 
 
 def _open_checked(home: Home, say: Say) -> Database:
-    if home.database.exists():
+    if is_there(home.database):
         database, problem = _checked(home)
         if problem is None and database is not None:
             return database
@@ -171,7 +217,7 @@ def _set_aside(home: Home) -> Path:
 
 
 def _segment(folder: Path, number: int) -> FolderSegment:
-    """Return a segment as its folder describes it; what cannot be read is left out."""
+    """Return a segment as its folder describes it; what is missing or damaged is left out. Raises OSError."""
     segment_folder = folder / str(number)
     order, end = segment_files.read_order(segment_folder), segment_files.read_exit(segment_folder)
     environment = order.environment if order is not None else {}

@@ -21,6 +21,7 @@ from typing import Final
 
 from backprop.scheduler.errors import DatabaseBusy
 from backprop.scheduler.home import batch_file, batch_outcomes, run_folder
+from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
@@ -79,7 +80,7 @@ def never_queued(home: Home, database: Database, now_s: float) -> list[Path]:
         folder
         for folder in sorted(home.runs.iterdir())
         if not folder.name.startswith(".")
-        and not (folder / "spec.json").exists()
+        and not is_there(folder / "spec.json")
         and now_s - folder.lstat().st_mtime > NEVER_QUEUED_S
     ]
     unknown = deletion.unknown(database, [folder.name for folder in old])

@@ -27,7 +27,7 @@ from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.isolation import Isolation
 from backprop.worker.segments.live import LiveSegment, ReadResult
-from backprop.worker.segments.result import chain_of, result_of
+from backprop.worker.segments.result import chain_of, chain_unseen, result_of, unreadable_end
 from backprop.worker.supervisor import failpoint
 
 
@@ -83,6 +83,25 @@ class Finalizer:
         saved = queries.checkpoints(database, run.id)
         result = result_of(run, segment, exit, folder, saved, live.paused_between_s)
         return self._finished(run, segment, result)
+
+    def give_up(
+        self,
+        live: LiveSegment,
+        run: RunRecord,
+        exit: ExitRecord | None,  # noqa: A002
+        error: OSError,
+    ) -> FinishedSegment:
+        """Return the move that sets a run aside whose segment is over, and whose end can't be read: nothing of it runs,
+        so its slot and its VRAM are free. What can be read of its output is read. Raises LostRace, DatabaseBusy.
+        """
+        segment = segment_of(self._context, run)
+        with contextlib.suppress(OSError):
+            if live.read_events(run, segment, final=True, exit=exit) is ReadResult.STORED:
+                run = queries.run_by_id(self._context.database, run.id) or run
+        self._monitor.ended(run.id, run.segment, exit is not None and bool(exit.survivors))
+        result = unreadable_end(run, segment, exit, error)
+        move = next_move(run.spec, result, chain_unseen(run, segment, result))
+        return FinishedSegment(run, result, with_advice(move, run.id))
 
     def apply(self, ended: Sequence[FinishedSegment]) -> list[AppliedMove | Exception]:
         """Apply ends in one transaction and return what became of each.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backprop.worker.segments.tail import LAST_BYTES, Tail
+from backprop.worker.segments.tail import LAST_BYTES, NO_LOG, Tail
 
 NATIVE_LINES = 20
 """How near the end a native program's last words must be, stack frames not counted."""
@@ -72,7 +72,8 @@ _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 def out_of_memory(log: Path) -> str | None:
     """Return the line that says the GPU's memory ran out and ended the program; None if the log does not say so.
 
-    `log`: of a segment that failed by itself. At most 500 characters, colours removed. Raises nothing.
+    `log`: of a segment that failed by itself. At most 500 characters, colours removed. Raises OSError when it
+    cannot be read now.
     """
     return _found(_end_of(log), _DEVICE)
 
@@ -154,8 +155,10 @@ def _end_of(log: Path) -> list[str]:
         start = max(0, log.stat().st_size - LAST_BYTES)
         with Tail(log, start) as tail:
             data = b"\n".join((*tail.read(LAST_BYTES), tail.rest()))
-    except OSError:
-        return []
+    except OSError as error:
+        if error.errno in NO_LOG:
+            return []
+        raise
     text = _COLOUR.sub("", data.decode(errors="replace"))
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     return lines[1:] if start else lines

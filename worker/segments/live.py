@@ -20,6 +20,7 @@ from backprop.worker.context import Context
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments.cadence import Cadence, ClockReading
 from backprop.worker.segments.log_reader import LogReader
+from backprop.worker.segments.patience import Patience
 from backprop.worker.segments.supervisor_watchdog import SupervisorWatchdog
 from backprop.worker.segments.tail import MAX_READ_BYTES
 
@@ -47,10 +48,11 @@ class ReadResult(Enum):
 
 
 class LiveSegment:
-    """One live segment. `close()` it once its run has moved on."""
+    """One live segment. `close()` it once its run has moved on. `patience`: with errors of reading after its end."""
 
     def __init__(self, context: Context, checkpoints: CheckpointManager, key: SegmentKey) -> None:
         self.key = key
+        self.patience = Patience(context.clock)
         self._context = context
         self._checkpoints = checkpoints
         self._cadence: Cadence | None = None
@@ -90,8 +92,8 @@ class LiveSegment:
     def ask(self, run: RunRecord) -> None:
         """Ask it once to checkpoint and end, for the reason in `run.intent_why`."""
         if not self._asked:
-            self._asked = True
             self._context.executor.ask(*self.key)
+            self._asked = True
             self._context.console.event(
                 "stopping", run, f"segment {run.segment}: {run.intent_why or 'asked by the user'}"
             )

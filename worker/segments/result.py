@@ -18,9 +18,13 @@ from backprop.worker.segments.timebox import landed_s
 
 ASKED_FROM_OUTSIDE = "its supervisor was told to end it"
 PASSING_ERRORS = frozenset(
-    {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY}
-)
-"""Errors of a start that pass by themselves: no process, memory, descriptor or disk is available just now."""
+    {
+        errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY,
+        errno.EIO, errno.ESTALE,
+    }
+)  # fmt: skip
+"""Errors of a start that pass by themselves: no process, memory, descriptor or disk is available just now, or a disk or
+share is in trouble."""
 
 
 def result_of(
@@ -60,6 +64,23 @@ def result_of(
         running_s=exit.running_s,
         first_sign_s=segment.first_output_s,
         cut_cost_s=_cut_cost_s(segment, exit, folder, saved, paused_s),
+    )
+
+
+def unreadable_end(
+    run: RunRecord,
+    segment: SegmentRecord,
+    exit: ExitRecord | None,  # noqa: A002
+    error: OSError,
+) -> SegmentResult:
+    """Return how a segment ended of which nothing lives, and a file that tells how cannot be read."""
+    return SegmentResult(
+        unreadable=f"{error.filename or segment.number} ({error.strerror or error}, errno {error.errno})",
+        wanted=run.intent,
+        why_asked=run.intent_why,
+        exit_code=exit.exit_code if exit is not None else None,
+        running_s=exit.running_s if exit is not None else 0.0,
+        first_sign_s=segment.first_output_s,
     )
 
 
@@ -122,6 +143,19 @@ def chain_of(
         resumable=newest_good(good)[0] is not None or initial_checkpoint(run) is not None,
         advanced=run.last_step is not None
         and run.last_step > (-1 if segment.steps_from is None else segment.steps_from),
+    )
+
+
+def chain_unseen(run: RunRecord, segment: SegmentRecord, result: SegmentResult) -> Chain:
+    """Return what the database knows of the chain, for an end that cannot be read: no checkpoint is looked at."""
+    return Chain(
+        segments=segment.number - run.chain_start,
+        total_s=run.chain_total_s + result.running_s,
+        stalled=run.stalled,
+        retries_used=run.retries_used,
+        lost=run.lost,
+        progressed=False,
+        resumable=False,
     )
 
 

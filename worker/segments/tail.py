@@ -26,7 +26,9 @@ CHUNK_BYTES = 64 * 1024
 MAX_READ_BYTES = 1024 * 1024
 LAST_BYTES = 64 * 1024
 
-_NOTHING_THERE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)  # no file, a link, a socket
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # no file, a link, a socket
+NO_LOG = (*_NOTHING_THERE, errno.EACCES, errno.EPERM)
+"""Errors after which a log has nothing to tell of its end. Any other one may pass."""
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
 # `prefix` is what torchrun ("[rank0]: ") or an exception group ("  | ") puts before each line of a traceback.
 _TRACEBACK = re.compile(r"(?P<prefix>.*?)(?:Exception Group )?Traceback \(most recent call last\):\s*$")
@@ -156,7 +158,7 @@ class Tail:
 
 def failure_line(path: Path) -> str | None:
     """Return what went wrong, in the script's words: the exception of the last Python traceback, else the last line
-    that is not an event. None when the log has neither. Raises nothing.
+    that is not an event. None when the log has neither, or may not be read. Raises OSError when it cannot be read now.
 
     "Last" is right for chained exceptions ("During handling of the above exception..."): Python prints the
     one that ended the program last. A carriage return ends a line: the last state of a progress bar is what a person
@@ -188,14 +190,14 @@ def _last_lines(path: Path) -> list[str]:
     """The lines that are not blank in the last 64 KiB; none if the file is missing or not a regular file."""
     try:
         fd = os.open(path, _OPEN)
-    except OSError:
-        return []
+    except OSError as error:
+        if error.errno in NO_LOG:
+            return []
+        raise
     try:
         info = os.fstat(fd)
         start = max(0, info.st_size - LAST_BYTES)
         data = os.pread(fd, LAST_BYTES, start) if stat.S_ISREG(info.st_mode) else b""
-    except OSError:
-        return []
     finally:
         os.close(fd)
     lines = [line for line in re.split(r"[\r\n]+", data.decode(errors="replace")) if line.strip()]

@@ -8,12 +8,13 @@ import msgspec
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.outcome.segment_result import SegmentResult
-from backprop.scheduler.records import RunRecord
+from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.context import Context
-from backprop.worker.executor.base import Life
+from backprop.worker.executor.base import EndUnreadable, Life
+from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.finalize import Finalizer, FinishedSegment, segment_of
@@ -78,7 +79,7 @@ class SegmentTracker:
     def kill_all(self) -> None:
         """End every live segment now."""
         for run in self.live():
-            self._context.executor.kill(run.id, run.segment)
+            self.attempt(run, lambda run=run: self._context.executor.kill(run.id, run.segment))
 
     def could_not_start(self, run: RunRecord, result: SegmentResult) -> None:
         """Finalize a claimed segment whose supervisor could not be started. Raises LostRace, DatabaseBusy."""
@@ -104,11 +105,17 @@ class SegmentTracker:
 
     def _attend(self, run: RunRecord) -> FinishedSegment | None:
         """Attend to one live run; return its end once that has come."""
-        life, exit_record = self._context.executor.poll(run.id, run.segment)
-        segment = segment_of(self._context, run)
-        live = self._live(run)
-        if life in (Life.ENDED, Life.LOST):
-            return self._finalizer.finish(live, run, segment, exit_record)
+        live, exit_record = self._live(run), None
+        try:
+            life, exit_record = self._context.executor.poll(run.id, run.segment)
+            segment = segment_of(self._context, run)
+            if life in (Life.ENDED, Life.LOST):
+                return self._finish(live, run, segment, exit_record)
+        except EndUnreadable as error:
+            if not live.patience.is_over(error):
+                raise
+            return self._finalizer.give_up(live, run, exit_record, error)
+        live.patience.forget()
         if life is Life.UNSUPERVISED:
             live.supervise(run)
         live.observe(run, segment)
@@ -120,6 +127,19 @@ class SegmentTracker:
         if run.intent is None and run.state is State.RUNNING:
             self._end_early(run, live)
         return None
+
+    def _finish(
+        self,
+        live: LiveSegment,
+        run: RunRecord,
+        segment: SegmentRecord,
+        exit: ExitRecord | None,  # noqa: A002
+    ) -> FinishedSegment | None:
+        """As `Finalizer.finish`. Raises EndUnreadable for a file that the end cannot be understood without."""
+        try:
+            return self._finalizer.finish(live, run, segment, exit)
+        except OSError as error:
+            raise EndUnreadable(error.errno, error.strerror, error.filename) from error
 
     def _end_early(self, run: RunRecord, live: LiveSegment) -> None:
         """Ask it to end where that is better than to wait for its supervisor's timebox."""

@@ -79,7 +79,7 @@ def _start(folder: Path, order: dict[str, object], lock: int) -> int:
 
 
 def _adopt(folder: Path, order: dict[str, object]) -> int:
-    earlier = files.read(folder / "processes.json") or {}
+    earlier = files.read_if_possible(folder / "processes.json") or {}
     cookie = tuple(str(entry).encode() for entry in _items(order["cookie"]))
     process = _recorded_leader(earlier) or next(iter(process_tree.carriers(cookie)), None)
     if process is None or (folder / "exit.json").exists():
@@ -114,7 +114,7 @@ def _supervise(
         started_s=started_s,
         paused=paused,
     )
-    stop = files.read(folder / "stop.json")
+    stop = files.read_if_possible(folder / "stop.json")
     if stop is not None:
         segment.take_over(
             str(stop["asked"]), time.time() - _number(stop["at_s"]), stop.get("sent") is not False

@@ -7,6 +7,7 @@
 
 The worker's side, with every field, is `executor/segment_files.py`. Standard library only, imports nothing of Backprop.
 Each file is written under a temporary name and renamed; those that decide a run's future are synced, file and folder.
+A file that cannot be read is not one that is missing: it is tried again for a minute.
 """
 
 import contextlib
@@ -17,15 +18,36 @@ import time
 from pathlib import Path
 
 RETRY_EVERY_S = 1.0
+READ_AGAIN_S = 0.2
+READ_PATIENCE_S = 60.0
 
 
 def read(path: Path) -> dict[str, object] | None:
-    """Return the JSON object in a file; None when the file is missing or holds anything else."""
+    """Return the JSON object in a file; None when the file is missing or holds anything else.
+
+    Raises OSError when it could not be read for a minute.
+    """
+    end = time.monotonic() + READ_PATIENCE_S
+    while True:
+        try:
+            content: object = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+            return None
+        except OSError as error:
+            if time.monotonic() >= end:
+                error.filename = error.filename or str(path)
+                raise
+            time.sleep(READ_AGAIN_S)
+        else:
+            return content if isinstance(content, dict) else None  # pyright: ignore[reportUnknownVariableType]
+
+
+def read_if_possible(path: Path) -> dict[str, object] | None:
+    """As `read`, for a file that is useful but must not stop the supervisor: None also when it cannot be read."""
     try:
-        content: object = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read(path)
+    except OSError:
         return None
-    return content if isinstance(content, dict) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def write(path: Path, content: dict[str, object], durable: bool) -> None:
