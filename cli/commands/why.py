@@ -66,7 +66,7 @@ def _print_rules(run: "RunRecord") -> None:
             "-" if rule.gpu_index is None else str(rule.gpu_index),
             _amount(rule.needed),
             _amount(rule.present),
-            duration(max(now_s - rule.since_s, 0.0)),
+            duration(now_s - rule.since_s),
             rule.text,
         )
         for rule in run.waiting

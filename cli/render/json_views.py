@@ -100,9 +100,13 @@ def clock(at_s: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration for people: 4.2s, 12m05s, 3h07m, 2d04h; "-" for None."""
+    """Return a duration for people: 4.2s, 12m05s, 3h07m, 2d04h; "-" for None.
+
+    Less than nothing is nothing: what an age counts from lies ahead once the wall clock has been set back.
+    """
     if seconds is None:
         return "-"
+    seconds = max(seconds, 0.0)
     if seconds < 60:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)

@@ -23,6 +23,8 @@ def read_begin(text: str, now_s: float) -> float:
     Raises BadCommand for anything else, and for the past.
     """
     if (ahead := _AHEAD.fullmatch(text.strip())) and any(ahead.groups()):
+        # Kept as a moment of the wall clock, like the others: it is shown as one, and has to outlive a reboot. Where
+        # the clock is corrected meanwhile, it keeps to the moment shown; the span is as wrong as the clock was.
         days, hours, minutes, seconds = (int(amount or 0) for amount in ahead.groups())
         return now_s + ((days * 24 + hours) * 60 + minutes) * 60 + seconds
     moment = _moment(text.strip(), datetime.fromtimestamp(now_s))

@@ -1,7 +1,9 @@
 """The commands as a person meets them: one clear line and a code for what is refused, stable JSON, quiet pipes."""
 
 import json
+import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.harness import COMMAND, QUIET_LIMITS, Bench, wait_until
+from tests.support.moved_clock import WallClock
 from tests.support.refusals import refused
 from tests.support.terminal import Terminal
 
@@ -220,6 +223,25 @@ def test_times_carry_the_zone_of_the_reader(queued: Bench) -> None:
     assert one.endswith("+05:30")
     assert two.endswith("+00:00")
     assert datetime.fromisoformat(one) == datetime.fromisoformat(two)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_an_age_is_never_negative_once_the_clock_has_been_set_back(bench: Bench, tmp_path: Path) -> None:
+    """In `list` of the run, in `why` of the rule that keeps it waiting."""
+    clock = WallClock(tmp_path)
+    bench.environment |= clock.environment
+    clock.set(3600)
+    bench.script("train.py", "pass")
+    ram_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    limits = ("--max-cpu-load", "1000", "--gpu-probe", "none", "--min-free-ram", f"{ram_gib * 0.995:.2f}")
+    run = bench.queue("train.py", *limits, quiet_limits=False)
+    bench.worker()
+    wait_until(lambda: "RULE" in bench.backprop("why", run).stdout, saw=bench.output)
+    clock.set(0)
+    assert "  0.0s  " in bench.backprop("list").stdout
+    why = bench.backprop("why", run).stdout
+    assert " 0.0s " in why
+    assert not re.search(r" -\d", why)
 
 
 def test_status_as_json(queued: Bench) -> None:

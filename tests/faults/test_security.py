@@ -238,7 +238,7 @@ def test_no_text_becomes_code_and_no_module_knows_the_network(folder: str) -> No
 
 
 IN_A_RUN = ("run.lock", "1/log", "1/order.json.tmp", "1/supervisor.lock", "1/supervisor.log", "1/processes.json.tmp",
-            "1/exit.json.tmp")  # fmt: skip
+            "1/pause.json.tmp", "1/exit.json.tmp")  # fmt: skip
 
 
 def test_links_planted_in_runs_are_never_followed_and_harm_their_run_alone(bench: Bench) -> None:

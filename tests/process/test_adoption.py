@@ -2,15 +2,22 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import textwrap
 import time
 from pathlib import Path
 
+import pytest
+
 from backprop.worker.supervisor import process_tree
 from tests.support.bare_supervisor import EXIT_TAKEN, LISTENER, Stand, state
 from tests.support.harness import alive, wait_until
+from tests.support.moved_clock import WallClock
+
+DEAF = ("/bin/sh", "-c", "trap '' INT; echo ready; while :; do sleep 0.05; done")
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 
 
 def test_two_supervisors_never_watch_one_segment(stand: Stand) -> None:
@@ -200,3 +207,56 @@ def test_another_process_under_the_leaders_pid_is_not_touched(stand: Stand) -> N
         assert innocent.poll() is None
         innocent.kill()
     assert stand.ended()["seen_to_end"] is False
+
+
+@needs_gcc
+@pytest.mark.parametrize("seconds", [-3600, 3600], ids=["back", "forward"])
+def test_one_that_takes_over_keeps_the_grace_whatever_the_wall_clock_says(stand: Stand, seconds: int) -> None:
+    clock = WallClock(stand.work)
+    stand.for_supervisors = clock.environment
+    stand.order(*DEAF, grace_s=4.0)
+    first = stand.start()
+    stand.wait_for_log("ready")
+    first.send_signal(signal.SIGTERM)
+    wait_until((stand.segment / "stop.json").exists)
+    wait_until(lambda: json.loads((stand.segment / "stop.json").read_text())["sent"])
+    asked_s = time.monotonic()
+    clock.set(seconds)
+    stand.replace(first)
+    record = stand.ended()
+    assert 3.5 <= time.monotonic() - asked_s < 4 + 15
+    assert (record["asked"], record["escalated"]) == ("asked", "term")
+
+
+@pytest.mark.parametrize("noted", [{}, {"boot_id": "of another boot", "at_monotonic_s": 0.0}])
+def test_a_stop_that_is_dated_by_the_wall_clock_alone_has_its_grace_at_most(
+    stand: Stand, noted: dict[str, object]
+) -> None:
+    """As 0.1.0 noted it, and in another boot. The clock has been set back since: it seems to lie ahead."""
+    stand.order(*DEAF, grace_s=1.0)
+    first = stand.start()
+    stand.wait_for_log("ready")
+    first.kill()
+    first.wait()
+    note = {"asked": "asked", "at_s": time.time() + 3600, "sent": True} | noted
+    (stand.segment / "stop.json").write_text(json.dumps(note))
+    adopted_s = time.monotonic()
+    stand.adopt()
+    assert stand.ended()["asked"] == "asked"
+    assert 0.9 <= time.monotonic() - adopted_s < 1 + 15
+
+
+@needs_gcc
+def test_a_leader_nobody_had_written_down_gets_no_time_for_what_the_machine_slept(stand: Stand) -> None:
+    """The kernel dates a start on a clock that also counts suspends."""
+    stand.for_supervisors = WallClock(stand.work).environment | {"ASLEEP": "1000"}
+    stand.python(LISTENER, timebox_s=2.0)
+    first = stand.start()
+    stand.wait_for_log("ready")
+    first.kill()
+    first.wait()
+    (stand.segment / "processes.json").unlink()
+    stand.adopt()
+    record = stand.ended()
+    assert record["asked"] == "timebox"
+    assert 1.9 <= record["running_s"] < 2 + 15

@@ -32,6 +32,8 @@ class Stand:
         self.work.mkdir()
         self.cookie = f"BACKPROP_RUN_ID={folder.name}-{os.getpid()}"
         self.environment = {"PATH": os.environ["PATH"], "HOME": "/nowhere"}
+        self.for_supervisors: dict[str, str] = {}
+        """Added to the environment of the supervisors that are started from now on."""
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def order(self, *argv: str, **changes: object) -> None:
@@ -81,7 +83,11 @@ class Stand:
     def _spawn(self, lock: str, handed_down: list[int]) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-I", "-S", str(PROGRAM), str(self.segment), lock]
         process = subprocess.Popen(
-            command, pass_fds=handed_down, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            pass_fds=handed_down,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=os.environ | self.for_supervisors,
         )
         self._processes.append(process)
         return process

@@ -10,13 +10,16 @@ SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
-/* The wall clock moved by the number of seconds in the file $JUMP; the other clocks as they are. */
+/* The wall clock moved by the number of seconds in the file $JUMP. The monotonic clock back by those in $ASLEEP, as
+   after so long a suspend. The other clocks as they are. */
 int clock_gettime(clockid_t which, struct timespec *now) {
     static int (*real)(clockid_t, struct timespec *);
     if (!real) real = (int (*)(clockid_t, struct timespec *)) dlsym(RTLD_NEXT, "clock_gettime");
     int code = real(which, now);
-    const char *path = getenv("JUMP");
-    if (code == 0 && which == CLOCK_REALTIME && path) {
+    const char *path = which == CLOCK_REALTIME ? getenv("JUMP") : NULL;
+    const char *asleep = which == CLOCK_MONOTONIC ? getenv("ASLEEP") : NULL;
+    if (code == 0 && asleep) now->tv_sec -= atol(asleep);
+    if (code == 0 && path) {
         FILE *file = fopen(path, "re");
         long seconds = 0;
         if (file) {

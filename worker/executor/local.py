@@ -217,7 +217,8 @@ class LocalExecutor:
         if locks.held(self.folder(run_id, number) / "supervisor.lock"):
             return True  # the disk was too full for its `processes.json`
         with contextlib.suppress(OSError):
-            return time.time() - self.folder(run_id, number).stat().st_mtime < INTRODUCTION_S
+            # A clock that was set back since must not make it young for an hour.
+            return abs(time.time() - self.folder(run_id, number).stat().st_mtime) < INTRODUCTION_S
         return False
 
     def _has_processes(self, run_id: str, number: int) -> bool:

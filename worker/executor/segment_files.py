@@ -2,6 +2,7 @@
 
     order.json      written by the worker      what to run and for how long
     processes.json  written by the supervisor  who the supervisor and the leader are, valid for one boot
+    pause.json      written by the supervisor  its own pauses, for the supervisor that may take its place alone
     stop.json       written by the supervisor  why the leader was asked to end: before the signal, and once more after
     exit.json       written by the supervisor  how the segment ended
 
@@ -55,11 +56,13 @@ class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StopFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`stop.json`. `asked`: as in ExitRecord. `at_s`: Unix seconds. `sent`: whether the stop signal is known to have
-    been sent."""
+    """`stop.json`. `asked`: as in ExitRecord. `at_s`: Unix seconds. `boot_id`, `at_monotonic_s`: the same moment on a
+    clock that nobody sets. `sent`: whether the stop signal is known to have been sent."""
 
     asked: str
     at_s: float
+    boot_id: str | None = None
+    at_monotonic_s: float | None = None
     sent: bool = True
 
 

@@ -85,14 +85,20 @@ def _adopt(folder: Path, order: dict[str, object]) -> int:
     if process is None or (folder / "exit.json").exists():
         return 0
     leader = _watch(process, cookie)
-    started_s = earlier.get("started_monotonic_s")
-    if not isinstance(started_s, float):
-        started_s = process.start_ticks / os.sysconf("SC_CLK_TCK")
+    started_s = files.of_this_boot(earlier, "started_monotonic_s")
+    if started_s is None:
+        started_s = _started_s(process)
     started_at_s = earlier.get("started_at_s")
     _write_processes(
         folder, leader, started_at_s if isinstance(started_at_s, float) else time.time(), started_s
     )
-    return _supervise(folder, order, leader, started_s, paused=process_tree.stopped(process))
+    return _supervise(folder, order, leader, started_s, stopped=process_tree.stopped(process))
+
+
+def _started_s(process: process_tree.Process) -> float:
+    """Return when a process started, on CLOCK_MONOTONIC. Its ticks also count the time that the machine was asleep."""
+    asleep_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    return process.start_ticks / os.sysconf("SC_CLK_TCK") - asleep_s
 
 
 def _watch(process: process_tree.Process, cookie: tuple[bytes, ...]) -> Leader:
@@ -103,8 +109,9 @@ def _watch(process: process_tree.Process, cookie: tuple[bytes, ...]) -> Leader:
 
 
 def _supervise(
-    folder: Path, order: dict[str, object], leader: Leader, started_s: float, paused: bool = False
+    folder: Path, order: dict[str, object], leader: Leader, started_s: float, stopped: bool | None = None
 ) -> int:
+    """Supervise a leader to its end. `stopped`: whether it is stopped, for one whose supervisor died; else None."""
     segment = SupervisedSegment(
         folder,
         leader,
@@ -112,13 +119,12 @@ def _supervise(
         grace_s=_number(order["grace_s"]),
         stop_signal=int(_number(order["stop_signal"])),
         started_s=started_s,
-        paused=paused,
     )
+    if stopped is not None:
+        segment.pauses.take_over(stopped)
     stop = files.read_if_possible(folder / "stop.json")
     if stop is not None:
-        segment.take_over(
-            str(stop["asked"]), time.time() - _number(stop["at_s"]), stop.get("sent") is not False
-        )
+        segment.take_over(str(stop["asked"]), _ago_s(stop), stop.get("sent") is not False)
     record = segment.run()
     failpoint.at("ended")
     files.write_when_possible(folder / "exit.json", record)
@@ -182,6 +188,14 @@ def _recorded_leader(processes: dict[str, object]) -> process_tree.Process | Non
         return None
     pid, ticks = _items(processes["leader"])
     return process_tree.Process(int(_number(pid)), int(_number(ticks)))
+
+
+def _ago_s(stop: dict[str, object]) -> float:
+    """Return how long ago a stop was noted. The wall clock, which may have been set since, tells it only where nothing
+    else does: for a note of 0.1.0, or of another boot."""
+    at_s = files.of_this_boot(stop, "at_monotonic_s")
+    ago_s = time.monotonic() - at_s if at_s is not None else time.time() - _number(stop["at_s"])
+    return max(ago_s, 0.0)
 
 
 def _not_started(error: OSError | ValueError) -> dict[str, object]:

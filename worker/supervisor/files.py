@@ -2,6 +2,7 @@
 
     order.json      read      what to run and for how long
     processes.json  written   who the supervisor and the leader are, for a worker that finds them later
+    pause.json      written   since when it is paused and for how long it was, for a supervisor that takes over
     stop.json       written   why the leader is about to be signalled: before the signal, and once more after it
     exit.json       written   how it ended: the last thing a supervisor does
 
@@ -16,6 +17,8 @@ import json
 import os
 import time
 from pathlib import Path
+
+import process_tree
 
 RETRY_EVERY_S = 1.0
 READ_AGAIN_S = 0.2
@@ -48,6 +51,14 @@ def read_if_possible(path: Path) -> dict[str, object] | None:
         return read(path)
     except OSError:
         return None
+
+
+def of_this_boot(note: dict[str, object], field: str) -> float | None:
+    """Return the seconds in a field of a note, if it was written in this boot: the monotonic clock begins with it."""
+    value = note.get(field)
+    if not isinstance(value, int | float) or note.get("boot_id") != process_tree.boot_id():
+        return None
+    return float(value)
 
 
 def write(path: Path, content: dict[str, object], durable: bool) -> None:

@@ -16,6 +16,7 @@ import failpoint
 import files
 import process_tree
 from leader import Leader
+from pauses import Pauses
 
 LINGER_S = 5.0
 KILL_PATIENCE_S = 10.0
@@ -27,10 +28,7 @@ IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTSTP, signal.
 
 
 class SupervisedSegment:
-    """The life of one leader, from just after its start. Durations are in seconds on CLOCK_MONOTONIC.
-
-    `paused`: the leader was frozen by a supervisor that died since.
-    """
+    """The life of one leader, from just after its start. Durations are in seconds on CLOCK_MONOTONIC."""
 
     def __init__(
         self,
@@ -41,7 +39,6 @@ class SupervisedSegment:
         grace_s: float,
         stop_signal: int,
         started_s: float,
-        paused: bool = False,
     ) -> None:
         self._folder = folder
         self._leader = leader
@@ -49,8 +46,7 @@ class SupervisedSegment:
         self._stop_signal = stop_signal
         self._started_s = started_s
         self._timebox_s = timebox_s
-        self._paused_s = 0.0
-        self._paused_at_s: float | None = self._now() if paused else None
+        self.pauses = Pauses(folder, leader.find)
         self._asked: str | None = None
         self._asked_at_s: float | None = None
         self._escalated = "none"
@@ -71,11 +67,11 @@ class SupervisedSegment:
     def run(self) -> dict[str, object]:
         """Supervise until nothing of the segment is alive; return the body of `exit.json`."""
         if self._asked is not None:
-            self._thaw()
+            self.pauses.end()
         while not self._leader.ended():
-            if self._paused_at_s is not None and self._now() >= self._paused_at_s + PAUSE_LIMIT_S:
-                self._thaw()
-            if self._asked is None and self._paused_at_s is None and self._now() >= self._deadline_s():
+            if self.pauses.since_s is not None and self._now() >= self.pauses.since_s + PAUSE_LIMIT_S:
+                self.pauses.end()
+            if self._asked is None and self.pauses.since_s is None and self._now() >= self._deadline_s():
                 self._ask("timebox")
             elif self._asked_at_s is not None and self._now() >= self._asked_at_s + self._grace_s:
                 break
@@ -89,10 +85,10 @@ class SupervisedSegment:
         due: list[float] = []
         if self._asked_at_s is not None:
             due.append(self._asked_at_s + self._grace_s - self._now())
-        elif self._paused_at_s is None:
+        elif self.pauses.since_s is None:
             due.append(self._deadline_s() - self._now())
         else:
-            due.append(self._paused_at_s + PAUSE_LIMIT_S - self._now())
+            due.append(self.pauses.since_s + PAUSE_LIMIT_S - self._now())
         if self._leader.poll_s is not None:
             due.append(self._leader.poll_s)
         return max(min(due), 0.0) if due else None
@@ -109,15 +105,20 @@ class SupervisedSegment:
         elif number == signal.SIGQUIT:
             self._asked = self._asked or "asked"
             self._asked_at_s = self._now() - self._grace_s - LINGER_S
-        elif number == signal.SIGUSR1 and self._asked is None and self._paused_at_s is None:
-            self._paused_at_s = self._now()
-            process_tree.freeze(self._leader.find)
-        elif number == signal.SIGUSR2 and self._paused_at_s is not None:
-            self._thaw()
+        elif number == signal.SIGUSR1 and self._asked is None:
+            self.pauses.begin()
+        elif number == signal.SIGUSR2 and self.pauses.since_s is not None:
+            self.pauses.end()
 
     def _ask(self, why: str) -> None:
         """Record why, then send the stop signal to the leader alone. A leader that has just ended was not asked."""
-        note: dict[str, object] = {"asked": why, "at_s": time.time(), "sent": False}
+        note: dict[str, object] = {
+            "asked": why,
+            "at_s": time.time(),
+            "boot_id": process_tree.boot_id(),
+            "at_monotonic_s": self._now(),
+            "sent": False,
+        }
         files.write_if_possible(self._folder / "stop.json", note, durable=True)
         failpoint.at("asking")
         if self._leader.ended():
@@ -127,13 +128,7 @@ class SupervisedSegment:
             self._asked, self._asked_at_s = why, self._now()
             files.write_if_possible(self._folder / "stop.json", note | {"sent": True})
         # A stopped process handles a signal only once it is continued, whoever stopped it.
-        self._thaw()
-
-    def _thaw(self) -> None:
-        process_tree.thaw(self._leader.find)
-        if self._paused_at_s is not None:
-            self._paused_s += self._now() - self._paused_at_s
-            self._paused_at_s = None
+        self.pauses.end()
 
     def _finish(self) -> list[process_tree.Process]:
         """End whatever is still alive: TERM, a moment, then KILL until nothing is left. Return the survivors."""
@@ -144,7 +139,7 @@ class SupervisedSegment:
             end = self._asked_at_s + self._grace_s + LINGER_S
         for process in find():
             process_tree.send(process, signal.SIGTERM)
-        self._thaw()
+        self.pauses.end()
         # Not "until a scan finds nobody": with a program that forks without end, any scan may find nobody.
         while not (gone := self._leader.gone()) and self._now() < end:
             if self._wait(0.02) == signal.SIGQUIT:
@@ -158,7 +153,8 @@ class SupervisedSegment:
 
     def _record(self, ended_s: float, survivors: list[process_tree.Process]) -> dict[str, object]:
         status = self._leader.status()
-        running_s = ended_s - self._started_s - self._paused_s
+        paused_s = self.pauses.ended_s()
+        running_s = ended_s - self._started_s - paused_s
         return {
             "format": 1,
             "asked": self._asked,
@@ -167,13 +163,13 @@ class SupervisedSegment:
             "seen_to_end": status is not None,
             "escalated": self._escalated,
             "running_s": round(max(running_s, 0.0), 3),
-            "paused_s": round(self._paused_s, 3),
+            "paused_s": round(paused_s, 3),
             "ended_at_s": time.time(),
             "survivors": [process.pid for process in survivors],
         }
 
     def _deadline_s(self) -> float:
-        return self._started_s + self._paused_s + self._timebox_s
+        return self._started_s + self.pauses.ended_s() + self._timebox_s
 
     def _now(self) -> float:
         return time.monotonic()

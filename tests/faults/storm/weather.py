@@ -189,8 +189,8 @@ class Weather:
         return f"fill the disk for {full_s:.1f} s"
 
     def set_clock(self) -> str | None:
-        """Back, and on again to the true time; ahead of it, file times would contradict it as no kernel's do."""
-        offset_s = self._chance.choice((0, -30, -3600, -86400))
+        """Back, far ahead, and to the true time again."""
+        offset_s = self._chance.choice((0, -30, -3600, -86400, 30, 3600, 86400))
         if self._clock is not None:
             self._clock.set(offset_s)
         return f"set the wall clock {offset_s} s off"

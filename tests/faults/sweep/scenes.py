@@ -77,7 +77,8 @@ class Stage:
         root, run = self.home.root, self.home.run_folder(RUN)
         kept = ("spec.json", "spec.json.tmp", "run.lock", "outcome.json", "outcome.json.tmp")
         beside = ("order.json", "order.json.tmp", "log", "supervisor.log", "supervisor.lock", "processes.json",
-                  "processes.json.tmp", "stop.json", "stop.json.tmp", "exit.json", "exit.json.tmp")  # fmt: skip
+                  "processes.json.tmp", "pause.json", "pause.json.tmp", "stop.json", "stop.json.tmp", "exit.json",
+                  "exit.json.tmp")  # fmt: skip
         return [
             self.home.database,
             Path(f"{self.home.database}-journal"),
