@@ -60,7 +60,7 @@ def queued(bench: Bench) -> Bench:
         (("run", "folder.py"), 6, "folder.py is a directory in"),
         (("run", "no/such/program"), 6, "no/such/program is not a program in"),
         (("run", "no-such-program"), 6, "not a program on PATH"),
-        (("run", "plain.txt"), 6, "chmod +x plain.txt"),
+        (("run", "plain.txt"), 6, "chmod +x ./plain.txt"),
         (("run", "train.py", "surplus"), 2, "backprop run train.py -- surplus"),
         (("run", "train.py", "-m", "abc"), 2, "'abc' is not a valid float"),
         (("run", "train.py", "-m", "0"), 5, "--max-run-minutes"),

@@ -11,9 +11,10 @@ from tests.support.harness import COMMAND, Bench
 OPEN = ("sh", "-c", 'umask 000; exec "$0" "$@"', str(COMMAND))
 SAVES = """
     import json, os, sys
-    with open("one.ckpt", "w") as file:
+    name = os.environ["BACKPROP_RUN_ID"] + ".ckpt"
+    with open(name, "w") as file:
         file.write(os.environ["BACKPROP_SEGMENT"])
-    print(json.dumps({"event": "checkpoint_saved", "path": "one.ckpt", "step": int(os.environ["BACKPROP_SEGMENT"])}))
+    print(json.dumps({"event": "checkpoint_saved", "path": name, "step": int(os.environ["BACKPROP_SEGMENT"])}))
     sys.exit(75 if os.environ["BACKPROP_SEGMENT"] == "1" else 0)
 """
 
