@@ -85,7 +85,7 @@ def _adopt(folder: Path, order: dict[str, object]) -> int:
     if process is None or (folder / "exit.json").exists():
         return 0
     leader = _watch(process, cookie)
-    started_s = files.of_this_boot(earlier, "started_monotonic_s")
+    started_s = process_tree.of_this_boot(earlier, "started_monotonic_s")
     if started_s is None:
         started_s = _started_s(process)
     started_at_s = earlier.get("started_at_s")
@@ -193,7 +193,7 @@ def _recorded_leader(processes: dict[str, object]) -> process_tree.Process | Non
 def _ago_s(stop: dict[str, object]) -> float:
     """Return how long ago a stop was noted. The wall clock, which may have been set since, tells it only where nothing
     else does: for a note of 0.1.0, or of another boot."""
-    at_s = files.of_this_boot(stop, "at_monotonic_s")
+    at_s = process_tree.of_this_boot(stop, "at_monotonic_s")
     ago_s = time.monotonic() - at_s if at_s is not None else time.time() - _number(stop["at_s"])
     return max(ago_s, 0.0)
 

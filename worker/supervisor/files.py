@@ -18,8 +18,6 @@ import os
 import time
 from pathlib import Path
 
-import process_tree
-
 RETRY_EVERY_S = 1.0
 READ_AGAIN_S = 0.2
 READ_PATIENCE_S = 60.0
@@ -51,14 +49,6 @@ def read_if_possible(path: Path) -> dict[str, object] | None:
         return read(path)
     except OSError:
         return None
-
-
-def of_this_boot(note: dict[str, object], field: str) -> float | None:
-    """Return the seconds in a field of a note, if it was written in this boot: the monotonic clock begins with it."""
-    value = note.get(field)
-    if not isinstance(value, int | float) or note.get("boot_id") != process_tree.boot_id():
-        return None
-    return float(value)
 
 
 def write(path: Path, content: dict[str, object], durable: bool) -> None:

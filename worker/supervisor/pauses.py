@@ -36,8 +36,10 @@ class Pauses:
         That counts from now on, as nobody knows better.
         """
         note = files.read_if_possible(self._path) or {}
-        self._before_s = files.of_this_boot(note, "paused_s") or 0.0
-        since_s, until_s = (files.of_this_boot(note, f"{name}_monotonic_s") for name in ("since", "until"))
+        self._before_s = process_tree.of_this_boot(note, "paused_s") or 0.0
+        since_s, until_s = (
+            process_tree.of_this_boot(note, f"{name}_monotonic_s") for name in ("since", "until")
+        )
         if since_s is None:
             self.since_s = time.monotonic() if stopped else None
         elif until_s is None:

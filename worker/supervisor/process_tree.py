@@ -51,6 +51,14 @@ def boot_id() -> str:
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
+def of_this_boot(note: dict[str, object], field: str) -> float | None:
+    """Return the seconds in a field of a note, if it was written in this boot: the monotonic clock begins with it."""
+    value = note.get(field)
+    if not isinstance(value, int | float) or note.get("boot_id") != boot_id():
+        return None
+    return float(value)
+
+
 def identify(pid: int) -> Process | None:
     """Return the living process that has `pid` now; None when there is none, or only its zombie."""
     entry = _entry(pid)
