@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from backprop.scheduler.lifecycle import Intent, State
-from backprop.scheduler.outcome.segment_result import SegmentOutcome
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.spec import RunSpec
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from backprop.scheduler.outcome.segment_result import SegmentOutcome
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.worker.segments.resume_check import CLEARLY, NEAR, StepTrace
 
 REPORTED: Final = "reported"

@@ -17,7 +17,8 @@ from typing import Final
 
 from backprop.scheduler.faults import WOULD_FAIL_AGAIN, Fault, fault_of
 from backprop.scheduler.lifecycle import Event, Intent
-from backprop.scheduler.outcome.segment_result import Chain, SegmentOutcome, SegmentResult
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.outcome.why_failed import why_failed
 from backprop.scheduler.spec import RunSpec
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from backprop.scheduler.lifecycle import FINAL, Event, State
-from backprop.scheduler.outcome.segment_result import SegmentOutcome
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import GroupRules
 from backprop.scheduler.store.connection import Database

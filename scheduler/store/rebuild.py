@@ -16,7 +16,7 @@ from typing import Any, Final
 from backprop.scheduler.home.batch_file import Batch, spec_file
 from backprop.scheduler.home.run_folder import OutcomeFile, SpecFile
 from backprop.scheduler.lifecycle import FINAL, State
-from backprop.scheduler.outcome.segment_result import SegmentOutcome
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.spec import GroupRules, NewRun
 from backprop.scheduler.store import groups
 from backprop.scheduler.store.connection import Database

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from backprop.scheduler.lifecycle import Intent, State
-from backprop.scheduler.outcome.segment_result import SegmentOutcome
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord, Waiting, WorkerRecord
 from backprop.scheduler.spec import RunSpec, decode
 from backprop.scheduler.store.connection import proxy

@@ -4,7 +4,8 @@ import json
 
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome.next_move import NextMove
-from backprop.scheduler.outcome.segment_result import SegmentOutcome, SegmentResult
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.store import groups
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.writes import claims

@@ -5,7 +5,8 @@ import pytest
 
 from backprop.scheduler.lifecycle import FINAL, Event, State
 from backprop.scheduler.outcome.next_move import NextMove
-from backprop.scheduler.outcome.segment_result import SegmentOutcome, SegmentResult
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.spec import DependencyKind, NewRun, QueuePosition, RunSpec
 from backprop.scheduler.store import dependencies
 from backprop.scheduler.store.connection import Database

@@ -9,7 +9,8 @@ import pytest
 from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome.next_move import NextMove
-from backprop.scheduler.outcome.segment_result import SegmentOutcome, SegmentResult
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store import gpu_history
 from backprop.scheduler.store.connection import Database

@@ -6,7 +6,8 @@ import time
 
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome.next_move import NextMove
-from backprop.scheduler.outcome.segment_result import SegmentOutcome, SegmentResult
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import MetricRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import metrics, queries

@@ -11,7 +11,8 @@ import pytest
 from backprop.scheduler.errors import AmbiguousRun, BadCommand, LostRace, UnknownRun
 from backprop.scheduler.lifecycle import Event, Intent, State
 from backprop.scheduler.outcome.next_move import NextMove
-from backprop.scheduler.outcome.segment_result import SegmentOutcome, SegmentResult
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.spec import QueuePosition
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from backprop.scheduler.lifecycle import Event, State
 from backprop.scheduler.outcome.next_move import NextMove
-from backprop.scheduler.outcome.segment_result import SegmentOutcome, SegmentResult
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.spec import NewRun, QueuePosition, RunSpec
 from backprop.scheduler.store.connection import Database

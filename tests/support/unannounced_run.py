@@ -9,7 +9,8 @@ import msgspec
 
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome.next_move import NextMove
-from backprop.scheduler.outcome.segment_result import SegmentOutcome, SegmentResult
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.spec import Plan
 from backprop.scheduler.store.connection import Database

@@ -5,7 +5,8 @@ import pytest
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.lifecycle import DESCRIPTION, FINAL, LIVE, TRANSITIONS, Event, State, next_state
 from backprop.scheduler.outcome.next_move import NextMove
-from backprop.scheduler.outcome.segment_result import SegmentOutcome, SegmentResult
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, user_requests

@@ -17,7 +17,8 @@ from backprop.scheduler.outcome.next_move import (
     next_move,
     with_advice,
 )
-from backprop.scheduler.outcome.segment_result import Chain, SegmentOutcome, SegmentResult
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.spec import RunSpec
 
 SPEC = RunSpec(argv=("python", "train.py"), program="/usr/bin/python", cwd="/project")

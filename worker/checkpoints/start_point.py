@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backprop.scheduler.home.layout import Home
-from backprop.scheduler.outcome.segment_result import SegmentOutcome
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.spec import Plan
 from backprop.scheduler.store.connection import Database

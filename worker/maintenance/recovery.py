@@ -16,7 +16,7 @@ from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamag
 from backprop.scheduler.home import batch_file, batch_outcomes, run_folder
 from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.home.layout import Home
-from backprop.scheduler.outcome.segment_result import SegmentOutcome
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.store import rebuild
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries

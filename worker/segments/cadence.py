@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backprop.scheduler.lifecycle import Intent, State
-from backprop.scheduler.outcome.segment_result import SegmentOutcome
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.segments import resume_check, timebox
 from backprop.worker.segments.resume_check import EarlierSegments, StepTrace
