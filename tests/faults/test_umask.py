@@ -1,10 +1,7 @@
 """Whatever we create is closed to others, under an umask that would leave everything open."""
 
-import os
 import stat
 from pathlib import Path
-
-import pytest
 
 from tests.support.harness import COMMAND, Bench
 
@@ -28,7 +25,6 @@ def open_to_others(home: Path) -> list[str]:
     ]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs modes")
 def test_every_file_we_make_is_its_owners_alone(bench: Bench) -> None:
     """A chain, hooks, copies of the code for one run, a resumed one and a batch, kept checkpoints, a kept text."""
     bench.home.mkdir(mode=0o700)
