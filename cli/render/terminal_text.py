@@ -8,15 +8,14 @@ goes through `Colours`, which passes text and colours only.
 
 import codecs
 import re
-import unicodedata
 
 ELLIPSIS = "…"
 
 # ECMA-48: ESC [, parameters, intermediates, one final byte. Bounded: a log can hold anything after an ESC [.
 _CSI = r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]"
-_SGR = re.compile(r"\x1b\[[0-9;:]*m")
-_SPECIAL = re.compile(_CSI + r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|[^\x00-\x9f]+")
-_UNFINISHED = re.compile(r"\x1b(?:\[[0-?]{0,64}[ -/]{0,8})?\Z")
+_SGR = r"\x1b\[[0-9;:]*m"
+_SPECIAL = _CSI + r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|[^\x00-\x9f]+"
+_UNFINISHED = r"\x1b(?:\[[0-?]{0,64}[ -/]{0,8})?\Z"
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -55,7 +54,7 @@ class Colours:
     def feed(self, data: bytes) -> bytes:
         """Return the next part of the stream, filtered."""
         text = self._held + self._decode(data)
-        cut = _UNFINISHED.search(text)
+        cut = re.search(_UNFINISHED, text)
         end = cut.start() if cut else len(text)
         self._held = text[end:]
         return self._filter(text[:end])
@@ -67,12 +66,12 @@ class Colours:
         return self._filter(text) + (b"\x1b[0m" if self._coloured else b"")
 
     def _filter(self, text: str) -> bytes:
-        return _SPECIAL.sub(self._replace, text).encode(errors="replace")
+        return re.sub(_SPECIAL, self._replace, text).encode(errors="replace")
 
     def _replace(self, match: re.Match[str]) -> str:
         special = match[0]
         if special.startswith("\x1b["):
-            if not _SGR.fullmatch(special):
+            if not re.fullmatch(_SGR, special):
                 return ""
             self._coloured = special.strip("\x1b[m;:0") != ""
             return special
@@ -87,7 +86,11 @@ def _cut(pieces: list[str], columns: int, width: int) -> str:
 
 def _visible(char: str) -> str:
     """Escape what is not printable. `isprintable` refuses Cc, Cf, Cs, Co, Cn, Zl, Zp, and the harmless Zs."""
-    if char.isprintable() or unicodedata.category(char) == "Zs":
+    if char.isprintable():
+        return char
+    import unicodedata
+
+    if unicodedata.category(char) == "Zs":
         return char
     code = ord(char)
     wide = f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
@@ -95,4 +98,8 @@ def _visible(char: str) -> str:
 
 
 def _columns(char: str) -> int:
+    if char.isascii():
+        return 1
+    import unicodedata
+
     return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1

@@ -20,7 +20,7 @@ AFTER: Final[tuple[tuple[str, DependencyKind], ...]] = (
     ("after_fail", "fail"),
 )
 METRIC_LIMIT: Final = 128
-_SHARE: Final = re.compile(r"(\d{1,2}(?:\.\d{1,4})?)%/(\d{1,6})", re.ASCII)
+_SHARE: Final = r"([0-9]{1,2}(?:\.[0-9]{1,4})?)%/([0-9]{1,6})"
 
 
 def position_options(command: F) -> F:
@@ -113,7 +113,7 @@ def _with_keep_best(rules: GroupRules, best: str | None, metric: str | None) -> 
     _refuse_lone_metric(best, metric)
     if best is None:
         return rules
-    match = _SHARE.fullmatch(best)
+    match = re.fullmatch(_SHARE, best)
     if match is None or not 0 < float(match[1]) < 100 or not int(match[2]):
         raise BadCommand(
             f"--keep-best {best} is not SHARE%/SEGMENTS; 50%/3 keeps the better half after every three segments"

@@ -20,7 +20,7 @@ GB_MIB: Final = 1024
 TEN_YEARS_MIN: Final = 5_256_000
 SIGNALS: Final = ("INT", "TERM", "USR1", "USR2", "HUP", "QUIT")
 _MAX_GB: Final = 1024
-_LIMIT: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(%|GB|GiB|G|MB|MiB|M)?", re.IGNORECASE | re.ASCII)
+_LIMIT: Final = r"(?ia)(\d{1,9}(?:\.\d{1,6})?)\s*(%|GB|GiB|G|MB|MiB|M)?"
 
 
 class GpuMemoryLimit(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ def parse_gpu_memory_limit(text: str) -> GpuMemoryLimit:
 
     Over 1024 GB is refused: no GPU has it, and a bare 8192 was meant to be MB.
     """
-    match = _LIMIT.fullmatch(text.strip())
+    match = re.fullmatch(_LIMIT, text.strip())
     if match is None:
         raise ValueError("not a share or a size")
     amount, unit = float(match[1]), (match[2] or "GB").upper()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_GLOBS: Final = 16
 MAX_GLOB_BYTES: Final = 4096
 _CONFIG_SUFFIXES: Final = (".py", ".yaml", ".yml", ".json", ".toml")
-_BRACES: Final = re.compile(r"\{[^{}/]*\}")
+_BRACES: Final = r"\{[^{}/]*\}"
 
 
 def users_globs(patterns: Sequence[str], cwd: PurePath, reader: "SourceReader") -> tuple[str, ...]:
@@ -49,7 +49,7 @@ def _placed(place: "CheckpointLocation", facts: "Facts", reader: "SourceReader")
     """Return the patterns of one place, and whether the command line named it."""
     names = [name for name in place.named if facts.command.value(name)] or place.named
     held = next((paths for name in names if (paths := facts.paths.named(name))), list[str]())
-    folders = [_BRACES.sub("*", each) for each in held[:4]]
+    folders = [re.sub(_BRACES, "*", each) for each in held[:4]]
     if not folders and place.default is not None:
         folders = [place.default]
     folders += place.roots(reader) if place.roots is not None else ()

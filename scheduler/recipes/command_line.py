@@ -30,7 +30,7 @@ ENTRIES: Final = frozenset({"yolo", "fairseq-train", "fairseq_cli.train"})
 """Console commands and modules with a recipe of their own."""
 MAX_WORDS: Final = 2000
 MAX_WORD_CHARACTERS: Final = 4096
-_KEY: Final = re.compile(r"-{0,2}[A-Za-z_][\w.-]*", re.ASCII)
+_KEY: Final = r"(?a)-{0,2}[A-Za-z_][\w.-]*"
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -81,7 +81,7 @@ def options_in(arguments: Sequence[str]) -> dict[str, str]:
     values: dict[str, str] = {}
     for at, word in enumerate(arguments):
         name, equals, value = word.partition("=")
-        if not _KEY.fullmatch(name):
+        if not re.fullmatch(_KEY, name):
             continue
         if not equals:
             following = arguments[at + 1] if at + 1 < len(arguments) else ""

@@ -4,7 +4,6 @@ The only module of this package that others call. Every `backprop run` loads it;
 imported where it is used.
 """
 
-import glob
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -53,9 +52,15 @@ def plan_for(
     `cwd`; they replace the recipe's. `resume_arg`: the setting, which overrides how the recipe resumes. A script that
     speaks our protocol gets no recipe, unless the user names one.
     """
-    from backprop.scheduler.recipes.checkpoint_patterns import users_globs
+    own: tuple[str, ...] = ()
+    fixed = False
+    if globs:
+        import glob
 
-    own = users_globs(globs, cwd, reader)
+        from backprop.scheduler.recipes.checkpoint_patterns import users_globs
+
+        own = users_globs(globs, cwd, reader)
+        fixed = any(not glob.has_magic(each.rpartition("/")[2]) for each in own)
     named = _named(recipe_override)
     plan = Plan()
     if recipe_override != "none":
@@ -63,7 +68,6 @@ def plan_for(
         subject = _examine(command, script, cwd, reader, forced=named is not None)
         plan = (_choose(named, subject) if subject is not None else None) or plan
     if own:
-        fixed = any(not glob.has_magic(each.rpartition("/")[2]) for each in own)
         plan = msgspec.structs.replace(plan, globs=own, in_place=plan.in_place or fixed)
     return _encodable(_overridden(_with_note(plan), resume_arg))
 

@@ -7,13 +7,15 @@ On the path of every `backprop run`: what few of them need is imported where it 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.lifecycle import State
-from backprop.scheduler.records import CheckpointRecord
 from backprop.scheduler.spec import GroupRules, NewRun, QueuePosition, RunSpec, created_s, decode, encode
 from backprop.scheduler.store.connection import Database, proxy
+
+if TYPE_CHECKING:
+    from backprop.scheduler.records import CheckpointRecord
 
 ROWS_PER_STATEMENT: Final = 500
 """SQLite takes 32,766 values in a statement (SQLITE_MAX_VARIABLE_NUMBER); a run has about 40."""
@@ -174,7 +176,7 @@ def _new_run(run_id: str, name: str, spec: RunSpec, now_s: float) -> dict[str, A
 
 
 def adopt_foreign(
-    database: Database, rows: Sequence[tuple[dict[str, Any], Sequence[CheckpointRecord]]]
+    database: Database, rows: Sequence[tuple[dict[str, Any], Sequence["CheckpointRecord"]]]
 ) -> list[str]:
     """Insert finished runs from elsewhere, with their checkpoints, in one transaction.
 
