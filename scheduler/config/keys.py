@@ -9,29 +9,16 @@ Names and defaults down to `gpu.maxTempC` are the npm tool's. GB and MB in a key
 `nvidia-smi` and `free -h` print.
 """
 
-from enum import StrEnum
 from typing import Final, Literal
 
 import msgspec
 
 from backprop.scheduler.config import parsers
+from backprop.scheduler.config.choices import Framework, ProbeKind
 from backprop.scheduler.config.parsers import GB_MIB, MINUTE_S, SIGNALS, TEN_YEARS_MIN, Parser
 from backprop.scheduler.spec import RunSpec
 
 Command = Literal["run", "worker", "resume", "drill"]
-
-
-class Framework(StrEnum):
-    PYTORCH = "pytorch"
-    TENSORFLOW = "tensorflow"
-    AUTO = "auto"
-
-
-class GpuProbeKind(StrEnum):
-    AUTO = "auto"
-    NVIDIA_SMI = "nvidia-smi"
-    ROCM = "rocm"
-    NONE = "none"
 
 
 class SettingKey(msgspec.Struct, frozen=True):
@@ -125,8 +112,8 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         docs="`pytorch`, `tensorflow` or `auto`; passed on to the script",
     ),
     SettingKey(
-        "gpu.probe", "gpu_probe", "auto", "auto, nvidia-smi, rocm or none", parsers.choice(GpuProbeKind),
-        commands=("run", "worker", "drill"), flags=("--gpu-probe",), kind=GpuProbeKind,
+        "gpu.probe", "gpu_probe", "auto", "auto, nvidia-smi, rocm or none", parsers.choice(ProbeKind),
+        commands=("run", "worker", "drill"), flags=("--gpu-probe",), kind=ProbeKind,
         help='How to read GPU state ("none" ignores GPUs).',
         docs="how to read GPU state: `auto`, `nvidia-smi`, `rocm`; `none`: no rule about GPUs applies",
     ),

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
+from backprop.scheduler.config.choices import Framework, ProbeKind
 from backprop.scheduler.config.files import USER_NAME, ConfigFile, project_file, shown, user_file
 from backprop.scheduler.config.keys import (
     ALIASES,
@@ -17,8 +18,6 @@ from backprop.scheduler.config.keys import (
     HOOK_EVENTS,
     IGNORED,
     KEYS,
-    Framework,
-    GpuProbeKind,
     SettingKey,
 )
 from backprop.scheduler.config.parsers import GpuMemoryLimit as GpuMemoryLimit
@@ -43,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     min_free_ram_mib: int
     checkpoint_every_s: float | None
     framework: Framework
-    gpu_probe: GpuProbeKind
+    gpu_probe: ProbeKind
     gpu_min_vram_mib: int
     gpu_max_temp_c: int
     auto_resume: bool

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from backprop.scheduler.config.choices import ProbeKind
 from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes import client
 from backprop.worker.probes.client import read_once
 from backprop.worker.probes.host import read_host
-from backprop.worker.probes.reader import ProbeKind
 from backprop.worker.probes.reading import Reading
 from backprop.worker.probes.visible_devices import only_visible
 from tests.support.fakes import FakeDriver, fake_files

@@ -21,10 +21,10 @@ from typing import Final
 
 import msgspec
 
+from backprop.scheduler.config.choices import ProbeKind
 from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.helper_process import HelperProcess
 from backprop.worker.probes.nvml_device import UNKNOWN_UUID
-from backprop.worker.probes.reader import ProbeKind
 from backprop.worker.probes.reading import NO_GPU, Reading, lost, unknown
 
 DEADLINE_S: Final = 10.0

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from backprop.scheduler.config.choices import ProbeKind
 from backprop.scheduler.governor.snapshot import NO_SOURCE
 from backprop.worker.probes.hardware import ROOT
-from backprop.worker.probes.reader import ProbeKind, Reader
+from backprop.worker.probes.reader import Reader
 from backprop.worker.probes.reading import Reading
 
 

@@ -6,10 +6,10 @@ For the helper process only: a reading can hang in the driver, see `backprop.wor
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from backprop.scheduler.config.choices import ProbeKind
 from backprop.scheduler.governor.snapshot import NO_SOURCE
 from backprop.worker.probes.amd import read_amd
 from backprop.worker.probes.hardware import ROOT, nvidia_seems_present
@@ -21,15 +21,6 @@ from backprop.worker.probes.visible_devices import CUDA, ROCM, only_visible
 
 MIN_AUTO_AMD_MIB: Final = 2048
 """A display controller inside a CPU owns less. Unless AMD is asked for, it is no GPU to train on."""
-
-
-class ProbeKind(StrEnum):
-    """The choices of `--gpu-probe`. AUTO: NVML, nvidia-smi, AMD, else none."""
-
-    AUTO = "auto"
-    NVIDIA_SMI = "nvidia-smi"
-    ROCM = "rocm"
-    NONE = "none"
 
 
 class Reader:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from backprop.scheduler.config.choices import ProbeKind
 from backprop.worker.probes.amd import read_amd
-from backprop.worker.probes.reader import ProbeKind, Reader
+from backprop.worker.probes.reader import Reader
 from backprop.worker.probes.vendor_tool import ToolError
 from tests.support.fakes import fake_files, fake_tool
 

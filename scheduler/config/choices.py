@@ -1,0 +1,20 @@
+"""Lists the values of the settings that are one of a few words. Imported by the probe helper, so on its own."""
+
+from enum import StrEnum
+
+
+class Framework(StrEnum):
+    """The values of `framework`."""
+
+    PYTORCH = "pytorch"
+    TENSORFLOW = "tensorflow"
+    AUTO = "auto"
+
+
+class ProbeKind(StrEnum):
+    """The values of `gpu.probe`. AUTO: NVML, nvidia-smi, AMD, else none."""
+
+    AUTO = "auto"
+    NVIDIA_SMI = "nvidia-smi"
+    ROCM = "rocm"
+    NONE = "none"
