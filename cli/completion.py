@@ -56,7 +56,7 @@ def complete_files(_ctx: click.Context, _param: click.Parameter, incomplete: str
 def _newest() -> list[tuple[str, str, str, str | None]]:
     """Return (id, name, state, group) of the newest runs; nothing on any error."""
     from backprop.cli.context import open_existing
-    from backprop.scheduler.store.reads import selection
+    from backprop.scheduler.store.reads import listing
 
     # A half-typed line is not the place to report an error.
     with contextlib.suppress(Exception):
@@ -64,6 +64,6 @@ def _newest() -> list[tuple[str, str, str, str | None]]:
         if database is not None:
             return [
                 (run_id, name, state.value, group)
-                for run_id, name, state, group in selection.newest(database, NEWEST)
+                for run_id, name, state, group in listing.newest(database, NEWEST)
             ]
     return []

@@ -20,7 +20,8 @@ from backprop.scheduler.lifecycle import State
 
 if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database
-    from backprop.scheduler.store.reads.selection import Chosen, Filters
+    from backprop.scheduler.store.reads.filters import Filters
+    from backprop.scheduler.store.reads.selection import Chosen
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,7 +52,7 @@ def run_arguments(command: F) -> F:
 
 def filters_of(values: Mapping[str, Any]) -> "Filters":
     """Return the filters among a command's parameters. Raises click.BadParameter."""
-    from backprop.scheduler.store.reads.selection import Filters
+    from backprop.scheduler.store.reads.filters import Filters
 
     since = values["since"]
     return Filters(

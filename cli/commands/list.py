@@ -13,7 +13,7 @@ from backprop.cli.submit.numbers import whole
 if TYPE_CHECKING:
     from backprop.scheduler.records import RunRecord
     from backprop.scheduler.store.connection import Database
-    from backprop.scheduler.store.reads.selection import Filters
+    from backprop.scheduler.store.reads.filters import Filters
 
 DEFAULT_LIMIT: Final = 50
 COUNTED: Final = 10_000
@@ -44,13 +44,14 @@ SORTS: Final = ("age", "name", "state", "step", "loss", "segments", "ended", "tu
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")  # fmt: skip
 def command(sort: str, reverse: bool, limit: int, as_json: bool, **values: Any) -> None:
     """List runs, newest first."""
-    from backprop.scheduler.store.reads import queries, selection
+    from backprop.scheduler.store.reads import listing, queries
+    from backprop.scheduler.store.reads.filters import Sort
 
     filters = run_selection.filters_of(values)
     _, database = open_existing()
     runs: list[RunRecord] = []
     if database is not None:
-        runs = selection.list_runs(database, filters, selection.Sort(sort), reverse, limit or None)
+        runs = listing.list_runs(database, filters, Sort(sort), reverse, limit or None)
     if as_json:
         newest = (
             queries.newest_checkpoints(database, [run.id for run in runs]) if database is not None else {}
@@ -88,18 +89,18 @@ def _print(runs: "list[RunRecord]") -> None:
 
 
 def _print_none(database: "Database | None", filters: "Filters") -> None:
-    from backprop.scheduler.store.reads import selection
+    from backprop.scheduler.store.reads import listing
 
-    if filters.given and database is not None and selection.list_runs(database, limit=1):
+    if filters.given and database is not None and listing.list_runs(database, limit=1):
         click.echo("no run matches", err=True)
         return
     click.echo("no runs yet; queue one with: backprop run SCRIPT", err=True)
 
 
 def _print_more(database: "Database", filters: "Filters", limit: int) -> None:
-    from backprop.scheduler.store.reads import selection
+    from backprop.scheduler.store.reads import listing
 
-    more = selection.count(database, filters, limit + COUNTED + 1) - limit
+    more = listing.count(database, filters, limit + COUNTED + 1) - limit
     if more > 0:
         text = f"{more} more" if more <= COUNTED else f"more than {COUNTED:,} more"
         click.echo(f"… and {text}; show all with -n 0", err=True)

@@ -44,7 +44,8 @@ def command(
     """
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import State
-    from backprop.scheduler.store.reads import queries, selection
+    from backprop.scheduler.store.reads import queries
+    from backprop.scheduler.store.reads.filters import NO_FILTERS
     from backprop.scheduler.store.writes import ordering
     from backprop.scheduler.store.writes.ordering import TargetSlot
     from backprop.worker.wakeup import wake_workers
@@ -66,7 +67,7 @@ def command(
     where, other = positions[0]
     home, database = need_existing()
     states = {State.QUEUED, State.HELD}
-    picked = run_selection.pick(ctx, database, runs, selection.NO_FILTERS, states, "moved")
+    picked = run_selection.pick(ctx, database, runs, NO_FILTERS, states, "moved")
     given = globals_of(ctx, config, verbose, dry_run)
     if given.dry_run:
         return run_selection.rehearse(picked, "move", WHY, IllegalMove.exit_code)
@@ -89,10 +90,11 @@ def command(
 def _in_order(database: "Database", words: Sequence[str], ids: Sequence[str]) -> list[str]:
     """Return the ids in the order of the words, members of a group in the order of the queue."""
     from backprop.scheduler.store.reads import selection
+    from backprop.scheduler.store.reads.filters import NO_FILTERS
 
     in_order: dict[str, None] = {}
     for word in words:
-        matches = {run.id for run in selection.choose(database, [word], selection.NO_FILTERS)}
+        matches = {run.id for run in selection.choose(database, [word], NO_FILTERS)}
         in_order |= dict.fromkeys(
             selection.in_queue_order(database, [run_id for run_id in ids if run_id in matches])
         )

@@ -12,8 +12,9 @@ from backprop.scheduler.home import batch_outcomes, run_folder
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.spec import NewRun, QueuePosition
 from backprop.scheduler.store.connection import Database
-from backprop.scheduler.store.reads import queries, selection
-from backprop.scheduler.store.reads.selection import NO_FILTERS, Filters, Sort, list_runs
+from backprop.scheduler.store.reads import filters, listing, queries, selection
+from backprop.scheduler.store.reads.filters import NO_FILTERS, Filters, Sort, conditions, order
+from backprop.scheduler.store.reads.listing import list_runs
 from backprop.scheduler.store.writes import enqueue, user_requests
 from tests.support.harness import QUIET_LIMITS, Bench, wait_until
 from tests.support.refusals import refused
@@ -34,7 +35,7 @@ def ids(runs: list[queries.RunRecord] | list[selection.Chosen]) -> list[str]:
 
 
 def listed(database: Database, **filters: object) -> list[str]:
-    return ids(selection.list_runs(database, Filters(**filters)))  # type: ignore[arg-type]
+    return ids(listing.list_runs(database, Filters(**filters)))  # type: ignore[arg-type]
 
 
 def test_filters_hold_together(database: Database) -> None:
@@ -52,15 +53,15 @@ def test_filters_hold_together(database: Database) -> None:
     assert listed(database, name="TRAIN*") == []
     assert listed(database, name="*b1") == ["b1"]
     assert listed(database, name="wide-b1", group="h", since_s=200.0, states=(State.HELD,)) == ["b1"]
-    assert selection.count(database, Filters(group="g"), 10) == 2
-    assert selection.count(database, NO_FILTERS, 3) == 3, "no further than it is told"
+    assert listing.count(database, Filters(group="g"), 10) == 2
+    assert listing.count(database, NO_FILTERS, 3) == 3, "no further than it is told"
 
 
 def test_a_common_name_is_found_like_a_rare_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     several(database, None, *(f"r{number}" for number in range(6)))
     expected = ["r5", "r4", "r3", "r2", "r1", "r0"]
     assert listed(database, name="train-r*") == expected
-    monkeypatch.setattr(selection, "FEW", 3)
+    monkeypatch.setattr(filters, "FEW", 3)
     assert listed(database, name="train-r*") == expected
     assert listed(database, name="train-r[12]") == ["r2", "r1"]
 
@@ -74,11 +75,9 @@ def test_every_order_both_ways_with_what_is_missing_last(database: Database) -> 
     raw(database, "UPDATE runs SET created_at_s = 9 WHERE id = 'done'")
 
     def order(sort: Sort, reverse: bool = False) -> list[str]:
-        every = ids(selection.list_runs(database, sort=sort, reverse=reverse))
+        every = ids(listing.list_runs(database, sort=sort, reverse=reverse))
         for limit in (1, 3):
-            assert (
-                ids(selection.list_runs(database, sort=sort, reverse=reverse, limit=limit)) == every[:limit]
-            )
+            assert ids(listing.list_runs(database, sort=sort, reverse=reverse, limit=limit)) == every[:limit]
         return every
 
     assert order(Sort.AGE) == ["done", "r2", "r1", "r0"]
@@ -105,8 +104,8 @@ def test_the_newest_of_several_states_are_the_newest_of_all(database: Database) 
         several(database, None, f"r{number}", at_s=float(number))
     user_requests.stop_waiting(database, ["r0", "r3", "r5"], 10.0)
     both = Filters(states=(State.STOPPED, State.QUEUED))
-    assert ids(selection.list_runs(database, both, limit=3)) == ["r5", "r4", "r3"]
-    assert ids(selection.list_runs(database, both, Sort.AGE, True, 3)) == ["r0", "r1", "r2"]
+    assert ids(listing.list_runs(database, both, limit=3)) == ["r5", "r4", "r3"]
+    assert ids(listing.list_runs(database, both, Sort.AGE, True, 3)) == ["r0", "r1", "r2"]
 
 
 def test_a_word_is_an_id_a_group_a_name_or_the_beginning_of_an_id(database: Database) -> None:
@@ -354,9 +353,7 @@ def test_a_list_walks_an_index(database: Database) -> None:
     asked: list[str] = []
     several(database, "g", "r1", "r2")
     for filters in (NO_FILTERS, Filters(states=(State.FAILED,)), Filters(since_s=1.0), Filters(group="g")):
-        query = (
-            Run.select().where(*selection._conditions(filters)).order_by(*selection._order(Sort.AGE, False))
-        )
+        query = Run.select().where(*conditions(filters)).order_by(*order(Sort.AGE, False))
         sql, values = query.limit(50).sql()
         asked += [row[3] for row in proxy.execute_sql(f"EXPLAIN QUERY PLAN {sql}", values)]
     assert asked == [

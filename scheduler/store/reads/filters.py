@@ -1,0 +1,121 @@
+"""Says in SQL which runs pass a person's filters, and in which order they are listed.
+
+The SQL stays quick with a million finished runs: the newest are read along an index.
+"""
+
+# peewee's query builder is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from backprop.scheduler.lifecycle import State
+from backprop.scheduler.store.schema import Run
+
+AFTER_ALL_TEXT: Final = "\U0010ffff"
+FEW: Final = 5000
+
+
+class Sort(StrEnum):
+    """What `list` sorts by. Each order begins with what one looks for: the newest, the lowest loss, the last to end.
+
+    TURN: queue order, of queued runs alone.
+    """
+
+    AGE = "age"
+    NAME = "name"
+    STATE = "state"
+    STEP = "step"
+    LOSS = "loss"
+    SEGMENTS = "segments"
+    ENDED = "ended"
+    TURN = "turn"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Conditions on runs; all that are given have to hold.
+
+    `states`: any of them; empty for all. `name`: a pattern as in a shell (*, ?, [abc], [!abc]), case-sensitive.
+    `since_s`: queued for the first time then or later, Unix seconds.
+    """
+
+    states: tuple[State, ...] = ()
+    name: str | None = None
+    group: str | None = None
+    since_s: float | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether there is any condition."""
+        return bool(self.states) or (self.name, self.group, self.since_s) != (None, None, None)
+
+
+NO_FILTERS: Final = Filters()
+
+
+def conditions(filters: Filters, state: State | None = None) -> list[Any]:
+    """Return the filters as SQL conditions. `state`: that one instead of those of the filters."""
+    states = (state,) if state is not None else filters.states
+    found: list[Any] = []
+    if len(states) == 1:
+        found.append(Run.state == states[0].value)
+    elif states:
+        found.append(Run.state.in_([one.value for one in states]))
+    if filters.group is not None:
+        found.append(Run.group_name == filters.group)
+    if filters.since_s is not None:
+        found.append(Run.created_at_s >= filters.since_s)
+    if filters.name is not None:
+        found += _named(filters.name)
+    return found or [True]
+
+
+def turns(reverse: bool) -> list[Any]:
+    """Return the order of the queue as SQL."""
+    if reverse:
+        return [Run.priority.asc(), Run.turn_s.desc(), Run.id.desc()]
+    return [Run.priority.desc(), Run.turn_s.asc(), Run.id.asc()]
+
+
+def order(sort: Sort, reverse: bool) -> list[Any]:
+    """Return the order as SQL. Runs without a value come last, either way. Among equals the newest comes first."""
+    from peewee import SQL
+
+    newest_first: list[Any] = [Run.created_at_s.desc(), SQL("rowid DESC")]
+    if sort is Sort.AGE:
+        return [Run.created_at_s, SQL("rowid")] if reverse else newest_first
+    keys: dict[Sort, tuple[Any, bool]] = {
+        Sort.NAME: (Run.name, False),
+        Sort.STEP: (Run.last_step, True),
+        Sort.LOSS: (Run.last_loss, False),
+        Sort.SEGMENTS: (Run.segment, True),
+        Sort.ENDED: (Run.ended_at_s, True),
+    }
+    key, downwards = keys[sort]
+    downwards = downwards != reverse
+    ordered: list[Any] = [key.desc() if downwards else key.asc(), *newest_first]
+    if not downwards and sort in (Sort.STEP, Sort.LOSS, Sort.ENDED):
+        # NULL is the least of all to SQLite.
+        ordered.insert(0, key.is_null())
+    return ordered
+
+
+def _named(pattern: str) -> list[Any]:
+    """Return the conditions for a name pattern. SQLite's GLOB is the shell's, but for the sign that negates a set.
+
+    The index on names is used only where few can match: it costs a read of each row, which is more than going through
+    the newest until enough are found.
+    """
+    from peewee import SQL, NodeList
+
+    if not any(sign in pattern for sign in "*?["):
+        return [Run.name == pattern]
+    glob = pattern.replace("[!", "[^")
+    prefix = pattern[: min(pattern.find(sign) for sign in "*?[" if sign in pattern)]
+    within = (Run.name >= prefix) & (Run.name < prefix + AFTER_ALL_TEXT)
+    if prefix and Run.select(Run.name).where(within).limit(FEW).count() < FEW:
+        return [Run.name % glob, within]
+    without_index: Any = NodeList((SQL("+"), Run.name), glue="")
+    return [without_index % glob]
