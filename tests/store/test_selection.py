@@ -352,8 +352,8 @@ def test_a_list_walks_an_index(database: Database) -> None:
 
     asked: list[str] = []
     several(database, "g", "r1", "r2")
-    for filters in (NO_FILTERS, Filters(states=(State.FAILED,)), Filters(since_s=1.0), Filters(group="g")):
-        query = Run.select().where(*conditions(filters)).order_by(*order(Sort.AGE, False))
+    for one in (NO_FILTERS, Filters(states=(State.FAILED,)), Filters(since_s=1.0), Filters(group="g")):
+        query = Run.select().where(*conditions(one)).order_by(*order(Sort.AGE, False))
         sql, values = query.limit(50).sql()
         asked += [row[3] for row in proxy.execute_sql(f"EXPLAIN QUERY PLAN {sql}", values)]
     assert asked == [
