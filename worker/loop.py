@@ -20,6 +20,7 @@ from backprop.worker.admission.admission import Admitter
 from backprop.worker.context import Context
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.machine.reader import MachineReader
+from backprop.worker.machine.sleep_inhibitor import SleepInhibitor
 from backprop.worker.maintenance import backups_of_database, recovery
 from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.tracker import SegmentTracker
@@ -43,7 +44,8 @@ class Loop:
         self._until = until
         self._reader = MachineReader(context)
         self._monitor = RuntimeMonitor(context, self._reader)
-        self._reactions = Reactions(context)
+        self._awake = SleepInhibitor(context.clock, lambda why: context.console.event("sleep", more=why))
+        self._reactions = Reactions(context, self._awake.release)
         self._tracker = SegmentTracker(context, self._monitor, self._reactions)
         self._admitter = Admitter(context, self._reader, self._monitor, self._tracker)
         self._reconciled_s = -RECONCILE_EVERY_S
@@ -67,6 +69,7 @@ class Loop:
                 self._reactions.close()
                 self._tracker.close()
                 self._reader.close()
+                self._awake.release()
             return stop.hung_up or stop.asked > 0
 
     def _finished(self, stop: StopSignals, alive: int, drain: bool) -> bool:
@@ -114,6 +117,7 @@ class Loop:
     def _tick(self, stop: StopSignals) -> int:
         """Finish what ended before starting anything; return how many segments live."""
         self._reap_exited()
+        self._note_sleep()
         self._repair_if_unsound()
         self._take_over_orphans()
         self._obey(stop)
@@ -122,6 +126,7 @@ class Loop:
         self._watch_running()
         if not stop.asked and not stop.hung_up:
             alive += self._admit_queued()
+        self._awake.keep(self._context.settings.inhibit_sleep and alive > 0)
         return alive
 
     def _reap_exited(self) -> None:
@@ -129,6 +134,16 @@ class Loop:
         self._context.executor.reap()
         self._reader.pump()
         self._reactions.pump()
+
+    def _note_sleep(self) -> None:
+        """After a sleep of the machine, look at everything anew. What is counted in running time goes on from there."""
+        slept_s = self._context.clock.slept_s()
+        if slept_s:
+            self._context.console.event(
+                "slept", more=f"the machine was asleep for {slept_s / 60:.0f} min; no box or grace counts it"
+            )
+            self._reader.forget()
+            self._reconciled_s = -RECONCILE_EVERY_S
 
     def _repair_if_unsound(self) -> None:
         if self._unsound is None and self._context.database.replaced():

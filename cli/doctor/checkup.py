@@ -23,7 +23,7 @@ from backprop.cli.doctor.home import (
     check_locks,
     check_size,
 )
-from backprop.cli.doctor.login import check_logout, check_terminal, read_login
+from backprop.cli.doctor.login import check_logout, check_sleep, check_terminal, read_login
 from backprop.cli.doctor.machine import (
     check_descriptors,
     check_gpus,
@@ -68,6 +68,7 @@ def examine(config: Path | None) -> list[Finding]:
         check_descriptors(),
         check_terminal(os.environ, cgroup),
         check_logout(read_login(cgroup)),
+        guarded("sleep", lambda: check_sleep(settings.inhibit_sleep)),
     ]
 
 

@@ -65,6 +65,27 @@ def check_logout(login: Login | None) -> Finding:
     return ok("logout", "KillUserProcesses=no: segments, and workers in tmux, survive a logout")
 
 
+def check_sleep(inhibit: bool) -> Finding:
+    """Check that the machine can be kept awake while runs are live. `inhibit`: the setting."""
+    from backprop.worker.machine.sleep_inhibitor import WANTED, can_sleep, grants
+
+    if not can_sleep():
+        return ok("sleep", "the kernel of this machine offers none")
+    if not inhibit:
+        return note(
+            "sleep", "the machine may go to sleep during runs", "inhibitSleep is false; set it to true"
+        )
+    granted = next((words for what, words in WANTED if grants(what)), None)
+    if granted == WANTED[0][1]:
+        return ok("sleep", "a worker with live runs keeps the machine awake")
+    told = (
+        "logind grants a lock against idleness only"
+        if granted
+        else "systemd's logind grants no lock against it"
+    )
+    return note("sleep", told, "sudo systemctl mask sleep.target suspend.target hibernate.target")
+
+
 def read_login(cgroup: str) -> Login | None:
     """Ask loginctl, for 2 s at most per call; None where it does not exist or does not answer."""
     manager = _loginctl("show-user")

@@ -198,6 +198,11 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         docs="run the code as it was when queued, see [The code it runs](protocol.md#the-code-it-runs)",
     ),
     SettingKey(
+        "inhibitSleep", "inhibit_sleep", True, _BOOL, parsers.flag, user_only=True,
+        commands=("worker",), flags=("--inhibit-sleep/--no-inhibit-sleep",), kind=bool,
+        help="Keep the machine from going to sleep by itself while runs are live.",
+    ),
+    SettingKey(
         "minFreeDiskGB", "min_free_disk_mib", 1, "GB: a number from 0 to 1048576", parsers.gigabytes(1024 * 1024),
         scale=GB_MIB, docs="start only with this much room in the home's file system",
     ),

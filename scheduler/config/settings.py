@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_cpu_load: float
     active_hours: tuple[str, ...] | None
     snapshot_code: bool
+    inhibit_sleep: bool
     min_free_disk_mib: int
     resume_arg: str
     python: Path | None

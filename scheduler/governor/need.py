@@ -1,7 +1,7 @@
 """Turns a run's specification into what the governor judges: its need, its limits, and its reservations."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from backprop.scheduler.config.settings import Settings, parse_gpu_memory_limit
@@ -53,10 +53,12 @@ def limits_of(spec: RunSpec, worker: Settings) -> Limits:
 
 
 def reservations_of(
-    alive: Sequence[SegmentRecord], usage: Mapping[tuple[str, str], int | None], now_s: float
+    alive: Sequence[SegmentRecord],
+    usage: Mapping[tuple[str, str], int | None],
+    since_s: Callable[[float], float],
 ) -> list[Reservation]:
     """Return the reservations of the live segments, one per GPU of each. `usage`: what they use, by (run id, GPU UUID),
-    in the reading that is decided on. `now_s`: wall clock, as their starts."""
+    in the reading that is decided on. `since_s`: how long ago a stored Unix time was, seconds."""
     return [
         Reservation(
             run_id=segment.run_id,
@@ -64,7 +66,7 @@ def reservations_of(
             promised_mib=segment.promised_mib,
             seen_mib=usage.get((segment.run_id, uuid)),
             started_s=segment.started_at_s,
-            settled=allocation_has_shown(usage.get((segment.run_id, uuid)), segment.started_at_s, now_s),
+            settled=allocation_has_shown(usage.get((segment.run_id, uuid)), since_s(segment.started_at_s)),
             exclusive=segment.exclusive,
         )
         for segment in alive

@@ -45,7 +45,7 @@ class Reservation:
     """What one running run has reserved on one GPU; a run on several GPUs has one for each.
 
     `seen_mib`: the run's own use there in the *same* reading as the snapshot; None if it cannot be told. `started_s`:
-    on the caller's clock for `allocation_has_shown`. `exclusive`: no other run may share the GPU.
+    Unix seconds. `settled`: its allocation has shown, or has had its time to. `exclusive`: no other may share the GPU.
     """
 
     run_id: str
@@ -89,11 +89,9 @@ class Room:
     available_mib: int
 
 
-def allocation_has_shown(
-    seen_mib: int | None, started_s: float, now_s: float, settle_s: float = SETTLE_S
-) -> bool:
+def allocation_has_shown(seen_mib: int | None, age_s: float, settle_s: float = SETTLE_S) -> bool:
     """Return whether a run's allocation shows on the device, or has had its time to."""
-    return bool(seen_mib) or now_s - started_s >= settle_s
+    return bool(seen_mib) or age_s >= settle_s
 
 
 def usable_mib(gpu: Gpu, snapshot: Snapshot, ram_floor_mib: int = 0) -> int | None:

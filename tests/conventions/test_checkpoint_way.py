@@ -39,6 +39,10 @@ BESIDE = {
     "segments.finalize": "asks whether there is one",
     "segments.tracker": "prints an order that failed",
     "console": "prints it",
+    "machine.monitor": "asks which GPUs a segment has, of its row",
+    "machine.state": "asks which GPUs a segment has, of its row",
+    "machine.gpu_usage": "asks which GPUs a segment has, of its row",
+    "governor.need": "asks which GPUs a segment has, of its row",
 }
 HOLDERS = {
     "CheckpointEvent",

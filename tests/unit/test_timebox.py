@@ -239,7 +239,7 @@ def test_paused_time_counts_neither_towards_the_box_nor_as_lost(database: Any) -
     """A box of 600 s, a save each 240 s, and a pause of 100 s in between."""
     run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, timebox_s=600.0))
     earlier = [segment(1, cut_cost_s=120.0)]
-    pace = Cadence(run, segment(2), earlier, saved(1, 240, 480), ClockReading(2000.0, 50.0))
+    pace = Cadence(run, segment(2), earlier, saved(1, 240, 480), 0.0, ClockReading(2000.0, 50.0))
 
     def wish() -> tuple[Intent, str] | None:
         return pace.early_end(False, StepTrace(), lambda _: Path("/none"))

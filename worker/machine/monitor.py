@@ -78,7 +78,7 @@ class RuntimeMonitor:
         """Note that a segment has ended: its VRAM has to come back. `survivors`: processes outlived SIGKILL."""
         self._paused_s.pop(run_id, None)
         self._run_peaks.pop((run_id, number), None)
-        ended_s = self._context.clock.wall_s()
+        ended_s = self._context.clock.monotonic_s()
         for key in [key for key in self._in_use if key[:2] == (run_id, number)]:
             memory = self._in_use.pop(key)
             self._unreturned.append(replace(memory, ended_s=ended_s, survivors=survivors))
@@ -102,8 +102,10 @@ class RuntimeMonitor:
 
     def _judge_unreturned(self, state: MachineState) -> None:
         """Quarantine the GPUs whose memory has not come back, and release those where it has."""
-        context, wall_s = self._context, self._context.clock.wall_s()
-        self._unreturned, reasons = gpu_quarantine.judge(self._unreturned, state.snapshot, wall_s)
+        context, clock = self._context, self._context.clock
+        self._unreturned, reasons = gpu_quarantine.judge(
+            self._unreturned, state.snapshot, clock.monotonic_s()
+        )
         if reasons == self._quarantined:
             return
         for uuid in reasons.keys() - self._quarantined.keys():
@@ -111,7 +113,7 @@ class RuntimeMonitor:
         for uuid in self._quarantined.keys() - reasons.keys():
             context.console.event("recovered", more=f"GPU {_name(state.snapshot, uuid)} is used again")
         self._quarantined = reasons
-        gpu_history.set_quarantine(context.database, context.worker, reasons, wall_s)
+        gpu_history.set_quarantine(context.database, context.worker, reasons, clock.wall_s())
 
     def _watch(self, live: list[RunRecord], state: MachineState, now_s: float) -> None:
         runs = {run.id: run for run in live if run.intent is None}

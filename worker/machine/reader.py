@@ -67,6 +67,11 @@ class MachineReader:
         taken_s = now_s if self._read_s is None else self._read_s
         return reading.with_host(read_host(self._context.home.root), taken_s)
 
+    def forget(self) -> None:
+        """Decide nothing on the last reading: the machine has slept since."""
+        self._read_s = None
+        self._probe.request(self._context.clock.monotonic_s())
+
     def wake_fds(self) -> list[int]:
         """Return descriptors that become readable when an answer comes."""
         handle = self._probe.fileno()

@@ -99,7 +99,7 @@ def read_state(
     serial, segments = queries.live_segments(database) if database is not None else (0, [])
     processes = processes_of(segments, snapshot, executor)
     usage = usage_of(segments, snapshot, processes)
-    reservations = reservations_of(segments, usage, clock.wall_s())
+    reservations = reservations_of(segments, usage, clock.since_s)
     recorded: dict[str, ForeignPeak] = {}
     quarantined = dict(remembered.quarantined)
     if database is not None and snapshot.gpus:
@@ -148,5 +148,5 @@ def unrecorded_peaks(state: MachineState, clock: Clock) -> list[ForeignPeakRecor
 def _peak(record: ForeignPeakRecord, clock: Clock) -> ForeignPeak:
     """A recorded peak on the monotonic clock: the wall clock may have been set since."""
     now_s = clock.monotonic_s()
-    held_s = now_s - max(0.0, clock.wall_s() - record.at_s)
+    held_s = now_s - clock.since_s(record.at_s)
     return ForeignPeak(record.mib, held_s, frozenset(record.pids), lowest_mib=record.mib, window_s=now_s)

@@ -28,10 +28,11 @@ NAMED: Final = 5
 
 
 class Reactions:
-    """One per worker."""
+    """One per worker. `let_sleep`: called before a hook that may send the machine to sleep."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, let_sleep: Callable[[], None]) -> None:
         self._context = context
+        self._let_sleep = let_sleep
         self._hooks = Hooks(context)
         self._halving = Halving(context)
 
@@ -84,6 +85,7 @@ class Reactions:
                 f"group {name}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
             )
         if finished.queue_empty:
+            self._let_sleep()
             self._hooks.fire("queue_empty", {})
             self._context.console.bell("the queue is empty")
 

@@ -27,7 +27,8 @@ class Cadence:
     """Follows one segment: its running time, its saves, and whether it continued where the last one ended.
 
     `segment`: as it was when this worker first observed it. `earlier`: the run's segments before it, oldest first.
-    `saved`: the run's checkpoints, newest first. Pauses before `now` are not known and count as running time.
+    `saved`: the run's checkpoints, newest first. `age_s`: how long ago it started. Pauses before `now` are not known
+    and count as running time.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Cadence:
         segment: SegmentRecord,
         earlier: Sequence[SegmentRecord],
         saved: Sequence[CheckpointRecord],
+        age_s: float,
         now: ClockReading,
     ) -> None:
         self._run, self._segment, self._earlier = run, segment, earlier
@@ -45,7 +47,7 @@ class Cadence:
         ]
         used = (record for record in reversed(self._known) if record.path == segment.checkpoint_used)
         self._used = next(used, None)
-        self._elapsed_s = max(now.wall_s - segment.started_at_s, 0.0)
+        self._elapsed_s = age_s
         self._observed_s = now.monotonic_s
         self._pauses: list[tuple[float, float]] = []
         self._saves_s: list[float] = []

@@ -70,7 +70,11 @@ class LiveSegment:
         if self._cadence is None:
             database = self._context.database
             earlier = [other for other in queries.segments(database, run.id) if other.number < run.segment]
-            self._cadence = Cadence(run, segment, earlier, queries.checkpoints(database, run.id), now)
+            saved, age_s = (
+                queries.checkpoints(database, run.id),
+                self._context.clock.since_s(segment.started_at_s),
+            )
+            self._cadence = Cadence(run, segment, earlier, saved, age_s, now)
         self._cadence.observe(run.state, now)
 
     def check_supervisor(self, run: RunRecord) -> None:

@@ -172,10 +172,10 @@ def test_what_a_promise_counts(free_gib: int, seen_gib: int | None, settled: boo
 
 
 def test_settling() -> None:
-    assert not allocation_has_shown(None, started_s=100, now_s=219)
-    assert not allocation_has_shown(0, started_s=100, now_s=219)
-    assert allocation_has_shown(300, started_s=100, now_s=101)
-    assert allocation_has_shown(None, started_s=100, now_s=220)
+    assert not allocation_has_shown(None, age_s=119)
+    assert not allocation_has_shown(0, age_s=119)
+    assert allocation_has_shown(300, age_s=1)
+    assert allocation_has_shown(None, age_s=120)
 
 
 def test_the_drivers_reserve_is_nobodys() -> None:

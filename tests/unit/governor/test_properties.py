@@ -89,7 +89,7 @@ class Night(RuleBasedStateMachine):
                 run.promised,
                 run.seen,
                 run.started_s,
-                allocation_has_shown(run.seen, run.started_s, self.now_s),
+                allocation_has_shown(run.seen, self.now_s - run.started_s),
                 run.exclusive,
             )
             for run in self.runs
