@@ -45,15 +45,19 @@ def work(
     except OSError as error:
         raise HomeRefused(f"{home.locks} cannot be used: {error.strerror}; is its disk full?") from error
     try:
-        claims.worker_started(database, worker, os.getpid(), settings.max_parallel, context.clock.wall_s())
-        if greeting:
-            console.line(greeting)
-        console.event(
-            "ready", more=f"worker {worker}, pid {os.getpid()}, at most {settings.max_parallel} runs at once"
-        )
-        interrupted = Loop(context, wake, until).run(drain)
-        console.event("bye", more=counts_line(context))
-        return interrupted
+        with contextlib.redirect_stderr(console.complaints()):
+            claims.worker_started(
+                database, worker, os.getpid(), settings.max_parallel, context.clock.wall_s()
+            )
+            if greeting:
+                console.line(greeting)
+            console.event(
+                "ready",
+                more=f"worker {worker}, pid {os.getpid()}, at most {settings.max_parallel} runs at once",
+            )
+            interrupted = Loop(context, wake, until).run(drain)
+            console.event("bye", more=counts_line(context))
+            return interrupted
     finally:
         with contextlib.suppress(Exception):
             claims.worker_stopped(database, worker, context.clock.wall_s())
@@ -61,3 +65,4 @@ def work(
         lock.release()
         with contextlib.suppress(OSError):
             locks.worker_lock_path(home.locks, worker).unlink()
+        console.close()
