@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Final
 
+from backprop.cli.context import say_who_works
 from backprop.cli.exit_codes import INTERRUPTED, OF_STATE
 from backprop.cli.render.log_stream import LogStream
 from backprop.cli.render.terminal_text import safe
@@ -35,7 +36,8 @@ def follow_run(home: Home, database: Database, run_id: str, before: int, setting
     stream = LogStream(home, run_id, before + 1, sys.stdout.buffer, raw=False)
     errors = Console(sys.stderr)
     reasons = _Reasons(run_now(database, run_id).reason, errors)
-    if wake_workers(home.locks):
+    if awake := wake_workers(home.locks):
+        say_who_works(home, awake)
         interrupted = _watch(database, run_id, stream, reasons)
         left_text = f"{run_id} continues; watch it with: backprop logs -f {run_id}"
     else:
