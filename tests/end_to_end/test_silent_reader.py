@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness import COMMAND, SCRIPTS, Bench, wait_until
+from tests.support.harness import COMMAND, QUIET_LIMITS, SCRIPTS, Bench, wait_until
 
 TRAINER = str(SCRIPTS / "trainer.py")
 SAVED = "checkpoint_saved"
@@ -76,7 +76,7 @@ def test_a_worker_in_the_background_of_its_terminal_is_not_stopped_for_a_line(
 
 def test_a_follower_whose_output_nobody_takes_works_on(bench: Bench, pipe: str) -> None:
     """It is its own worker. The run goes through its segments; only what is printed is not shown."""
-    words = f"run --follow -m 0.0167 --min-free-ram 0 {TRAINER} -- --steps 80"
+    words = f"run --follow -m 0.0167 {' '.join(QUIET_LIMITS)} {TRAINER} -- --steps 80"
     follower = bench.worker(command=printing_to(pipe, f"exec {COMMAND} {words}"))
     wait_until(lambda: bench.home.is_dir() and bench.runs())
     (run,) = (one["id"] for one in bench.runs())
