@@ -34,6 +34,20 @@ def tell(text: str, in_short: str | None = None) -> None:
         ) from error
 
 
+def silent_workers(home: Home) -> list[str]:
+    """Return which living workers do not tick, each with what to do. Raises nothing."""
+    from backprop.worker.executor.heartbeat import silences
+
+    return [silence.sentence() for silence in silences(home.locks)]
+
+
+def say_who_works(home: Home, awake: int) -> None:
+    """Say on stderr what keeps what was queued from starting: no worker, or those that do not tick. `awake`: what
+    `wake_workers` returned."""
+    for line in silent_workers(home) if awake else [NO_WORKER]:
+        click.echo(line, err=True)
+
+
 def open_home() -> "tuple[Home, Database]":
     """Return the home, created if needed, and its database. Raises HomeRefused, DatabaseRefused, DatabaseBusy."""
     from backprop.scheduler.store.connection import open_database

@@ -3,13 +3,14 @@
 If no worker is alive, this process becomes one, for this run alone.
 """
 
+import contextlib
+import signal
 import sys
 import threading
 import time
 from typing import Final
 
-import click
-
+from backprop.cli.context import say_who_works
 from backprop.cli.exit_codes import INTERRUPTED, OF_STATE
 from backprop.cli.render.log_stream import LogStream
 from backprop.cli.render.terminal_text import safe
@@ -20,6 +21,7 @@ from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
+from backprop.worker.console import Console
 from backprop.worker.wakeup import wake_workers
 
 POLL_S: Final = 0.3
@@ -32,31 +34,35 @@ def follow_run(home: Home, database: Database, run_id: str, before: int, setting
     Raises UnknownRun, DatabaseBusy.
     """
     stream = LogStream(home, run_id, before + 1, sys.stdout.buffer, raw=False)
-    reasons = _Reasons(run_now(database, run_id).reason)
-    if wake_workers(home.locks):
+    errors = Console(sys.stderr)
+    reasons = _Reasons(run_now(database, run_id).reason, errors)
+    if awake := wake_workers(home.locks):
+        say_who_works(home, awake)
         interrupted = _watch(database, run_id, stream, reasons)
         left_text = f"{run_id} continues; watch it with: backprop logs -f {run_id}"
     else:
         interrupted = _work(home, database, run_id, settings, stream, reasons)
         left_text = f"{run_id} stays queued; continue with: backprop worker"
     run = run_now(database, run_id)
-    if run.state not in OF_STATE:
-        click.echo(left_text if interrupted else f"{run_id} is {run.state}", err=True)
-        return INTERRUPTED
-    click.echo(f"{run_id} {run.state}: {safe(run.reason)}", err=True)
-    return OF_STATE[run.state]
+    if run.state in OF_STATE:
+        errors.line(f"{run_id} {run.state}: {safe(run.reason)}")
+    else:
+        errors.line(left_text if interrupted else f"{run_id} is {run.state}")
+    errors.close()
+    return OF_STATE.get(run.state, INTERRUPTED)
 
 
 class _Reasons:
     """Prints why the run waits in the queue, each reason once."""
 
-    def __init__(self, known: str) -> None:
+    def __init__(self, known: str, console: Console) -> None:
         self._said = known
+        self._console = console
 
     def report(self, run: RunRecord) -> RunRecord:
         if run.state is State.QUEUED and run.reason != self._said:
             self._said = run.reason
-            click.echo(f"{run.id} {safe(run.reason)}", err=True)
+            self._console.line(f"{run.id} {safe(run.reason)}")
         return run
 
 
@@ -84,6 +90,8 @@ def _work(
     done = threading.Event()
 
     def pump() -> None:
+        # In the background of its terminal, output must not stop the worker that this process is (`stty tostop`).
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU,))
         while not done.wait(POLL_S):
             stream.pump(None)
         stream.finish(None)
@@ -102,7 +110,8 @@ def _work(
         )
     finally:
         done.set()
-        reader.join()
+        with contextlib.suppress(KeyboardInterrupt):
+            reader.join()
 
 
 def has_ended(run: RunRecord) -> bool:

@@ -56,6 +56,7 @@ Start here:
   backprop worker                              run what is queued (in tmux)
   backprop list                                see progress
 """
+STUCK_S: Final = 1.0
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 """In an OSError without a path: the output is redirected to a full disk."""
 
@@ -132,13 +133,29 @@ def _leave(code: int) -> NoReturn:
     """Exit without the interpreter's teardown, which takes 15 ms, a fifth of `run`. All that has to be closed is closed
     by now. Under a debugger or profiler, exit in the ordinary way."""
     watched = sys.gettrace() is not None or sys.getprofile() is not None
-    if not watched and threading.active_count() == 1:
+    alone = threading.active_count() == 1
+    if not watched and (alone or _is_stuck()):
         with suppress(OSError, ValueError):  # ValueError: the stream was closed
-            sys.stdout.flush()
-            sys.stderr.flush()
+            if alone:
+                sys.stdout.flush()
+                sys.stderr.flush()
             os._exit(code)
     # When an output cannot be written, Python reports it and exits 120.
     sys.exit(code)
+
+
+def _is_stuck() -> bool:
+    """Return whether a thread that prints waits for a terminal that takes nothing. The interpreter's teardown would
+    wait with it."""
+
+    def flush() -> None:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+
+    thread = threading.Thread(target=flush, daemon=True)
+    thread.start()
+    thread.join(STUCK_S)
+    return thread.is_alive()
 
 
 def run_command(args: list[str]) -> int:
@@ -149,6 +166,14 @@ def run_command(args: list[str]) -> int:
         return _refuse(_usage(error), error.exit_code)
     except click.ClickException as error:
         return _refuse(error.format_message(), error.exit_code)
+    except DatabaseBusy as error:
+        from backprop.cli.context import silent_workers
+        from backprop.scheduler.home import layout
+
+        # One that was frozen in the middle of a transaction keeps everybody out.
+        with suppress(BackpropError):
+            return _refuse("; ".join([str(error), *silent_workers(layout.locate())]), error.exit_code)
+        return _refuse(str(error), error.exit_code)
     except BackpropError as error:
         return _refuse(str(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):

@@ -13,6 +13,7 @@ from backprop.worker.clock import Clock
 from backprop.worker.console import Console
 from backprop.worker.context import Context
 from backprop.worker.executor import locks
+from backprop.worker.executor.heartbeat import Heartbeat
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.loop import Loop, counts_line
 from backprop.worker.wakeup import FOLLOWER, WakePipe
@@ -41,23 +42,30 @@ def work(
     # The lock before the row: a row whose lock is free is a dead worker's.
     try:
         lock = locks.hold_worker_lock(home.locks, worker)
+        heartbeat = Heartbeat(home.locks, worker)
         wake = WakePipe(home.locks, worker)
     except OSError as error:
         raise HomeRefused(f"{home.locks} cannot be used: {error.strerror}; is its disk full?") from error
     try:
-        claims.worker_started(database, worker, os.getpid(), settings.max_parallel, context.clock.wall_s())
-        if greeting:
-            console.line(greeting)
-        console.event(
-            "ready", more=f"worker {worker}, pid {os.getpid()}, at most {settings.max_parallel} runs at once"
-        )
-        interrupted = Loop(context, wake, until).run(drain)
-        console.event("bye", more=counts_line(context))
-        return interrupted
+        with contextlib.redirect_stderr(console.complaints()):
+            claims.worker_started(
+                database, worker, os.getpid(), settings.max_parallel, context.clock.wall_s()
+            )
+            if greeting:
+                console.line(greeting)
+            console.event(
+                "ready",
+                more=f"worker {worker}, pid {os.getpid()}, at most {settings.max_parallel} runs at once",
+            )
+            interrupted = Loop(context, wake, heartbeat, until).run(drain)
+            console.event("bye", more=counts_line(context))
+            return interrupted
     finally:
         with contextlib.suppress(Exception):
             claims.worker_stopped(database, worker, context.clock.wall_s())
         wake.close()
+        heartbeat.close()
         lock.release()
         with contextlib.suppress(OSError):
             locks.worker_lock_path(home.locks, worker).unlink()
+        console.close()

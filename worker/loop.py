@@ -18,6 +18,7 @@ from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
 from backprop.worker.admission.admission import Admitter
 from backprop.worker.context import Context
+from backprop.worker.executor.heartbeat import BEAT_S, Heartbeat, Listener, silences
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.machine.reader import MachineReader
 from backprop.worker.machine.sleep_inhibitor import SleepInhibitor
@@ -38,9 +39,17 @@ class Loop:
     """`until`: called after each tick; True ends the loop as a first Ctrl-C would, once no segment of this worker
     lives."""
 
-    def __init__(self, context: Context, wake: WakePipe, until: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self,
+        context: Context,
+        wake: WakePipe,
+        heartbeat: Heartbeat,
+        until: Callable[[], bool] | None = None,
+    ) -> None:
         self._context = context
         self._wake = wake
+        self._heartbeat = heartbeat
+        self._others = Listener(context.home.locks)
         self._until = until
         self._reader = MachineReader(context)
         self._monitor = RuntimeMonitor(context, self._reader)
@@ -60,6 +69,8 @@ class Loop:
         with StopSignals() as stop:
             try:
                 while not stop.hung_up:
+                    stop.suspend()
+                    self._heartbeat.beat()
                     alive = self._guarded_tick(stop)
                     if self._finished(stop, alive, drain):
                         break
@@ -106,7 +117,8 @@ class Loop:
         except DatabaseRefused:
             raise
         except BackpropError as error:
-            self._trouble(str(error))
+            silent = silences(self._context.home.locks)
+            self._trouble("\n".join([str(error), *(one.sentence() for one in silent)]))
         except Exception:
             self._trouble(traceback.format_exc())
         else:
@@ -152,13 +164,14 @@ class Loop:
             self._repair(self._unsound)
 
     def _take_over_orphans(self) -> None:
-        """Take over runs of dead workers, and do what else is due every 30 s because no event announces it."""
+        """Take over what other workers cannot go on with, and do what else is due every 30 s because no event announces
+        it."""
         now_s = self._context.clock.monotonic_s()
         if now_s - self._reconciled_s < RECONCILE_EVERY_S:
             return
         self._reconciled_s = now_s
         self._expect_own_row()
-        reconcile(self._context)
+        reconcile(self._context, self._others)
         self._reactions.end_unsatisfiable()
         self._monitor.confirm(self._tracker.live())
         self._back_up()
@@ -243,7 +256,9 @@ class Loop:
             poll.register(handle, select.POLLIN)
         # While a probe is under way ticks stay short: a driver that hangs must not slow down runs that need none.
         timeout_s = self._trouble_s or (TICK_LIVE_S if alive or probes else TICK_IDLE_S)
-        poll.poll(timeout_s * 1000)
+        while not poll.poll(min(timeout_s, BEAT_S) * 1000) and timeout_s > BEAT_S:
+            timeout_s -= BEAT_S
+            self._heartbeat.beat()
         stop.drain()
         self._wake.drain()
 

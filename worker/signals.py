@@ -1,6 +1,7 @@
-"""Records stop signals and wakes the loop, which acts on them.
+"""Records signals and wakes the loop, which acts on them.
 
-Handlers only count: nothing runs between two lines of the loop.
+Handlers only count: nothing runs between two lines of the loop. A worker that was stopped in the middle of a
+transaction would lock everybody out, so Ctrl-Z waits for the end of the tick.
 """
 
 import os
@@ -9,23 +10,27 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
+LEFT_IGNORED: Final = (signal.SIGHUP, signal.SIGTSTP)
+"""Ignored from the start, they stay so: under nohup the worker is to stay when its terminal goes."""
 
 
 class StopSignals:
-    """Counts INT and TERM in `asked`, and notes HUP in `hung_up`. Installed while it is entered."""
+    """Counts INT and TERM in `asked`, and notes HUP in `hung_up`. TSTP waits for `suspend`. Installed while it is
+    entered."""
 
     def __init__(self) -> None:
         self.asked = 0
         self.hung_up = False
+        self._suspend = False
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> "StopSignals":
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in STOP_SIGNALS:
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup: the worker is to stay when its terminal goes
+        for number in SIGNALS:
+            if number in LEFT_IGNORED and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._before[number] = signal.signal(number, self._record)
         return self
 
@@ -47,8 +52,20 @@ class StopSignals:
         except BlockingIOError:
             return
 
+    def suspend(self) -> None:
+        """Stop this process if TSTP has asked for that, until somebody continues it. Call outside transactions.
+
+        By the signal itself: where no shell could continue it (its own tmux window, say), the kernel lets it run."""
+        if self._suspend:
+            self._suspend = False
+            before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTSTP)
+            signal.signal(signal.SIGTSTP, before)
+
     def _record(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self.hung_up = True
+        elif number == signal.SIGTSTP:
+            self._suspend = True
         else:
             self.asked += 1

@@ -9,7 +9,7 @@ import click
 
 from backprop.cli import options, run_selection
 from backprop.cli.completion import complete_files
-from backprop.cli.context import NO_WORKER, need_existing
+from backprop.cli.context import need_existing, say_who_works
 from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.home import layout
@@ -103,8 +103,8 @@ def command(
         from backprop.cli.follow import follow_run
 
         return follow_run(home, database, done[0].id, done[0].segment, settings)
-    if not awake and done:
-        click.echo(NO_WORKER, err=True)
+    if done:
+        say_who_works(home, awake)
     return code
 
 

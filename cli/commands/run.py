@@ -9,7 +9,7 @@ import msgspec
 
 from backprop.cli import options
 from backprop.cli.completion import complete_files
-from backprop.cli.context import NO_WORKER, open_existing, open_home, tell
+from backprop.cli.context import open_existing, open_home, say_who_works, tell
 from backprop.cli.global_options import Globals, global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.numbers import MOST_GPUS, whole
@@ -254,6 +254,6 @@ def _queue(
         from backprop.cli.follow import follow_run
 
         return follow_run(home, database, run_id, 0, submission.settings)
-    if not awake and not quiet:
-        click.echo(NO_WORKER, err=True)
+    if not quiet:
+        say_who_works(home, awake)
     return 0

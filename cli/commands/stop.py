@@ -99,12 +99,16 @@ def _ask(database: "Database", run_id: str, now_s: float) -> "tuple[RunRecord, S
 
 
 def _ask_orphans(home: "Home", asked: "dict[str, RunRecord]") -> None:
-    """Ask runs whose worker is dead directly: another worker, if any, may take a while to notice the request."""
-    from backprop.worker.executor import locks
+    """Ask runs directly whose worker is dead or does not tick: another one, if any, may take a while to notice."""
+    from backprop.worker.executor import heartbeat, locks
     from backprop.worker.executor.local import LocalExecutor
 
     for run in asked.values():
-        if run.worker is None or not locks.worker_alive(home.locks, run.worker):
+        if (
+            run.worker is None
+            or not locks.worker_alive(home.locks, run.worker)
+            or heartbeat.silence(home.locks, run.worker) is not None
+        ):
             LocalExecutor(home).ask(run.id, run.segment)
 
 

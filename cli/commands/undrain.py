@@ -4,7 +4,7 @@ import time
 
 import click
 
-from backprop.cli.context import NO_WORKER, open_existing, tell
+from backprop.cli.context import open_existing, say_who_works, tell
 from backprop.cli.global_options import global_options, globals_of
 
 
@@ -26,6 +26,5 @@ def command(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool
     drain.set_drained(database, None, time.time())
     awake = wake_workers(home.locks)
     tell("starting runs again")
-    if not awake:
-        click.echo(NO_WORKER, err=True)
+    say_who_works(home, awake)
     return 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backprop.cli.completion import complete_runs
-from backprop.cli.context import NO_WORKER, need_existing
+from backprop.cli.context import NO_WORKER, need_existing, silent_workers
 from backprop.cli.render.terminal_text import safe
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def command(run: str, as_json: bool) -> None:
     home, database = need_existing()
     record = queries.find_run(database, run)
     alive = any(worker_alive(home.locks, worker.id) for worker in queries.workers(database))
+    silent = silent_workers(home)
     before = start_conditions.reasons(database, record, time.time(), clock)
     if as_json:
         print_json(
@@ -34,6 +35,7 @@ def command(run: str, as_json: bool) -> None:
                 "state": record.state.value,
                 "reason": record.reason,
                 "worker_alive": alive,
+                "silent_workers": silent,
                 "not_before": iso(record.not_before_s or None),
                 "waits": before,
                 "rules": [_rule_view(rule) for rule in record.waiting],
@@ -41,6 +43,8 @@ def command(run: str, as_json: bool) -> None:
         )
         return
     click.echo(f"{record.id} {safe(record.name)} is {record.state}: {safe(record.reason)}")
+    for line in silent:
+        click.echo(line)
     if record.state is not State.QUEUED:
         return
     for line in before:

@@ -38,18 +38,24 @@ def command(
     given = globals_of(ctx, config, verbose, dry_run)
     flags = options.chosen_settings(values)
     effective = load(current_directory(), layout.locate().root, given.config, flags)
+    from backprop.worker.console import Console
+
+    # Not by click: a terminal that takes nothing is not waited for from here on.
+    errors = Console(sys.stderr)
     for note in effective.notes:
-        click.echo(f"note: {note}", err=True)
+        errors.line(f"note: {note}")
     if given.dry_run:
         from backprop.cli.submit.dry_run import describe_queue
 
+        errors.close()
         return describe_queue(layout.locate(), effective.settings)
     home = layout.ensure(layout.locate())
     layout.refuse_remote(home.root)
     from backprop.worker.daemon import work
     from backprop.worker.maintenance.recovery import open_sound
 
-    database = open_sound(home, lambda line: click.echo(line, err=True))
+    database = open_sound(home, errors.line)
+    errors.close()
     greeting = (
         f"backprop {version('backprop-scheduler')}, home {home.root};"
         " Ctrl-C asks running segments to checkpoint, then exits"
@@ -57,5 +63,4 @@ def command(
     interrupted = work(
         home, database, effective.settings, drain=drain, verbose=given.verbose, greeting=greeting
     )
-    sys.stdout.flush()
     return INTERRUPTED if interrupted and drain else 0

@@ -103,9 +103,11 @@ def check_folders(home: Home, opened: "Database") -> Finding:
 
 
 def check_workers(home: Home, opened: "Database") -> tuple[Finding, dict[str, int]]:
-    """Check that a worker is alive if runs are queued; return the pids of those alive too. Raises OSError,
-    DatabaseBusy."""
+    """Check that a worker is alive if runs are queued, and that those alive tick; return the pids of those alive too.
+
+    Raises OSError, DatabaseBusy."""
     from backprop.scheduler.store.reads import queries
+    from backprop.worker.executor.heartbeat import silences
     from backprop.worker.executor.locks import worker_alive
     from backprop.worker.wakeup import FOLLOWER
 
@@ -119,6 +121,8 @@ def check_workers(home: Home, opened: "Database") -> tuple[Finding, dict[str, in
             told = f"none is running, but {queued} queued{served}"
             return note("workers", told, "tmux new -d -s backprop 'backprop worker'"), alive
         return ok("workers", f"none is running, nothing is queued{served}"), alive
+    if silent := silences(home.locks):
+        return note("workers", "; ".join(one.sentence() for one in silent)), alive
     return ok("workers", f"{len(alive)} alive: {some(names)}; {queued} queued"), alive
 
 

@@ -1,7 +1,8 @@
 """Puts machine, workers and queue together: what `status` shows, and the same as JSON."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,7 @@ from backprop.scheduler.records import RunRecord, SegmentRecord, WorkerRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.worker.clock import Clock
+from backprop.worker.executor.heartbeat import Silence, silence
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.executor.locks import worker_alive
 from backprop.worker.machine.state import MachineState, read_state
@@ -42,7 +44,8 @@ class GpuView:
 
 @dataclass(frozen=True)
 class Overview:
-    """What `status` shows. `alive`: live segments. `warnings`: what takes too much disk, in words. `drained`: why and
+    """What `status` shows. `alive`: live segments. `warnings`: workers that do not tick, and what takes too much disk,
+    in words. `silences`: those workers, by id. `drained`: why and
     since when. `active_hours`: of the settings of this directory; a worker may have others. `closed`: why nothing may
     start now, in words."""
 
@@ -54,6 +57,7 @@ class Overview:
     live: list[RunRecord]
     alive: list[SegmentRecord]
     warnings: list[str]
+    silences: Mapping[str, Silence] = field(default_factory=dict[str, Silence])
     drained: opening.Drained | None = None
     active_hours: tuple[str, ...] = ()
     closed: str | None = None
@@ -66,6 +70,9 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
         gpus = [_gpu(gpu, state, settings, None) for gpu in snapshot.gpus]
         return Overview(home, snapshot, gpus, [], {}, [], [], [])
     workers = [worker for worker in queries.workers(database) if worker_alive(home.locks, worker.id)]
+    silences = {
+        worker.id: silent for worker in workers if (silent := silence(home.locks, worker.id)) is not None
+    }
     first = next(iter(queries.queue(database, time.time(), 1)), None)
     return Overview(
         home=home,
@@ -75,7 +82,11 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
         counts=queries.state_counts(database),
         live=queries.live_runs(database),
         alive=state.segments,
-        warnings=disk_usage.measure(home, MEASURE_S).sentences(),
+        warnings=[
+            *(silent.sentence() for silent in silences.values()),
+            *disk_usage.measure(home, MEASURE_S).sentences(),
+        ],
+        silences=silences,
         drained=state.opening.drained,
         active_hours=settings.active_hours or (),
         closed=_closed(state, first),
@@ -104,6 +115,9 @@ def view(shown: Overview) -> dict[str, Any]:
                 "pid": worker.pid,
                 "max_parallel": worker.max_parallel,
                 "started_at": iso(worker.started_at_s),
+                "silent_s": round(shown.silences[worker.id].silent_s)
+                if worker.id in shown.silences
+                else None,
             }
             for worker in shown.workers
         ],

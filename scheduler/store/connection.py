@@ -16,8 +16,10 @@ stands here rather than beside the models, so that plain SQL can be written with
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false
 
+import contextlib
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -67,7 +69,7 @@ class Database:
             return verb()
 
         def transaction() -> T:
-            with self._db.atomic("IMMEDIATE"):
+            with _unstoppable(), self._db.atomic("IMMEDIATE"):
                 self._set_busy_ms(COMMIT_MS)
                 return verb()
 
@@ -151,6 +153,16 @@ class Database:
 
     def close(self) -> None:
         self._db.close()
+
+
+@contextlib.contextmanager
+def _unstoppable() -> Generator[None]:
+    """Let Ctrl-Z wait for the end of a transaction: stopped inside, it would lock everybody else out."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTSTP,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def open_database(home: Home) -> Database:

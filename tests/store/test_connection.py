@@ -99,6 +99,22 @@ def test_how_it_is_kept(home: Home) -> None:
     }
 
 
+def test_ctrl_z_waits_for_the_end_of_a_transaction(home: Home) -> None:
+    code = """
+        import os, signal
+        opened, seen = open_database(home), []
+        signal.signal(signal.SIGTSTP, lambda *_: seen.append("stopped"))
+        def verb():
+            os.kill(os.getpid(), signal.SIGTSTP)
+            seen.append("written")
+        opened.write(verb)
+        print(*seen)
+        opened.close()
+    """
+    create(home)
+    assert said(child(code, home)).split() == ["written", "stopped"]
+
+
 def test_it_is_ours_alone_whatever_the_umask(home: Home) -> None:
     before = os.umask(0)
     try:

@@ -138,6 +138,18 @@ def test_a_stop_of_a_run_that_has_just_moved_on_says_so(database: Database) -> N
     assert user_requests.ask_to_stop(database, get(database, "r1"), 3.0) is State.STOPPED
 
 
+def test_what_is_said_of_a_settled_segment_changes_nothing(database: Database) -> None:
+    """By a worker that was frozen while another one settled it: the run is in its next segment."""
+    run = claimed(database, add_run(database, "r1"))
+    claims.apply_result(database, run, REQUEUED, SegmentResult(), 3.0)
+    claimed(database, get(database, "r1"))
+    late = SegmentReport(log_from=0, log_to=100, events_from=0, events_to=0, last_step=5)
+    with pytest.raises(LostRace):
+        progress.record(database, "r1", 1, late, live=True)
+    assert get(database, "r1").last_step is None
+    assert progress.record(database, "r1", 2, late, live=True)
+
+
 def test_what_is_said_is_stored_once(database: Database) -> None:
     run = claimed(database, add_run(database, "r1"))
     first = SegmentReport(

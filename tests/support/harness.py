@@ -129,10 +129,14 @@ class Bench:
         return done.stdout.strip()
 
     def worker(
-        self, *words: str, env: dict[str, str] | None = None, command: Sequence[str] = (str(COMMAND),)
+        self,
+        *words: str,
+        env: dict[str, str] | None = None,
+        command: Sequence[str] = (str(COMMAND),),
+        as_job: bool = False,
     ) -> subprocess.Popen[str]:
         """Start a worker in a session of its own; its output goes to `worker-N.out` beside the home. `command`:
-        what stands in for the installed command."""
+        what stands in for the installed command. `as_job`: in this session, as a shell starts its jobs."""
         out = self.project.parent / f"worker-{len(self._workers)}.out"
         with out.open("w") as file, _hearing_hangups():
             worker = subprocess.Popen(
@@ -142,7 +146,8 @@ class Bench:
                 stdin=subprocess.DEVNULL,
                 env=self.environment | (env or {}),
                 cwd=self.project,
-                start_new_session=True,
+                start_new_session=not as_job,
+                process_group=0 if as_job else None,
                 text=True,
             )
         self._workers.append(worker)

@@ -60,6 +60,10 @@ class Executor(Protocol):
         of the segment is found alive."""
         ...
 
+    def has_begun(self, run_id: str, number: int) -> bool:
+        """Return whether the segment's leader is known to have been started. Raises OSError."""
+        ...
+
     def is_recording(self, run_id: str, number: int) -> bool:
         """Return whether the leader has ended and a running supervisor is about to record that."""
         ...

@@ -126,6 +126,9 @@ class LocalExecutor:
         leader = process_tree.Process(*processes.leader) if processes is not None else None
         return leader if leader is not None and process_tree.alive(leader) else None
 
+    def has_begun(self, run_id: str, number: int) -> bool:
+        return self._processes(run_id, number) is not None
+
     def is_recording(self, run_id: str, number: int) -> bool:
         processes = self._processes(run_id, number)
         if processes is None or process_tree.alive(process_tree.Process(*processes.leader)):

@@ -35,6 +35,7 @@ class Hooks:
         self._waiting: deque[tuple[str, str, dict[str, object]]] = deque()
         self._left_out = 0
         self._running: list[tuple[subprocess.Popen[bytes], float, str]] = []
+        self._killed: list[subprocess.Popen[bytes]] = []
 
     def fire(self, event: str, details: Mapping[str, object]) -> None:
         """Have the hook of `event` run, if there is one. `details`: what JSON can hold."""
@@ -55,7 +56,7 @@ class Hooks:
                 still.append((process, until_s, event))
                 continue
             if process.returncode is None:
-                _kill(process)
+                self._kill(process)
                 self._context.console.event(
                     "hook", more=f"{event}: killed after {LIMIT_S:g} s, its time limit"
                 )
@@ -64,6 +65,7 @@ class Hooks:
                     "hook", more=f"{event}: exited {process.returncode}, see {self._log()}"
                 )
         self._running = still
+        self._killed = [process for process in self._killed if process.poll() is None]
         while self._waiting and len(self._running) < AT_ONCE:
             self._start(*self._waiting.popleft(), now_s + LIMIT_S)
         if self._left_out and len(self._waiting) < WAITING_LIMIT:
@@ -78,9 +80,16 @@ class Hooks:
             self.pump()
             time.sleep(0.02)
         for process, _, event in self._running:
-            _kill(process)
+            self._kill(process)
             self._context.console.event("hook", more=f"{event}: killed, the worker ends")
         self._running.clear()
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill a hook with all it started: it leads a process group of its own, and is not collected yet, so the pid is
+        still its own. Not waited for: one that hangs on a share dies when that answers."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        self._killed.append(process)
 
     def _start(self, event: str, command: str, details: dict[str, object], until_s: float) -> None:
         try:
@@ -126,11 +135,3 @@ def _environment(details: Mapping[str, object]) -> dict[str, str]:
         for name, value in values.items()
         if isinstance(value, str | int | float)
     }
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a hook with all it started: it leads a process group of its own, and is not collected yet, so the pid is
-    still its own."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

@@ -165,9 +165,11 @@ class Finalizer:
         """Inside the transaction. A race that is lost has written nothing."""
         database, now_s = self._context.database, self._context.clock.wall_s()
         try:
-            return claims.apply_result(database, finished.run, finished.next_move, finished.result, now_s)
+            applied = claims.apply_result(database, finished.run, finished.next_move, finished.result, now_s)
         except LostRace as error:
             return error
+        failpoint.at("settling")
+        return applied
 
     def _announce(self, finished: FinishedSegment, applied: AppliedMove) -> None:
         run, reason = finished.run, finished.next_move.reason

@@ -110,7 +110,7 @@ class LiveSegment:
         exit: ExitRecord | None = None,  # noqa: A002
     ) -> ReadResult:
         """Store what it reported and saved since the last time. `final`: it has ended, as `exit` says. Raises OSError,
-        DatabaseBusy."""
+        LostRace, DatabaseBusy."""
         now_s = self._context.clock.monotonic_s()
         if not final and now_s - self._read_s < READ_EVERY_S and not self._is_near(run):
             return ReadResult.NOTHING
@@ -134,7 +134,7 @@ class LiveSegment:
                 )
             if report is None:
                 return ReadResult.MORE if more else ReadResult.NOTHING
-            if not progress.record(self._context.database, run.id, run.segment, report):
+            if not progress.record(self._context.database, run.id, run.segment, report, live=True):
                 self._read_anew()
                 return ReadResult.OVERTAKEN
         except BaseException as error:

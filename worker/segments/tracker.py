@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from backprop.scheduler.errors import LostRace
-from backprop.scheduler.lifecycle import Intent, State
+from backprop.scheduler.lifecycle import LIVE, Intent, State
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
@@ -42,6 +42,7 @@ class SegmentTracker:
         self._finalizer.react()
         self.checkpoints.report()
         runs, ended = self.live(), list[FinishedSegment]()
+        self._drop_settled({(run.id, run.segment) for run in runs})
         for run in runs:
             finished = self.attempt(run, lambda run=run: self._attend(run))
             if finished is not None:
@@ -152,6 +153,13 @@ class SegmentTracker:
         if key not in self._segments:
             self._segments[key] = LiveSegment(self._context, self.checkpoints, key)
         return self._segments[key]
+
+    def _drop_settled(self, live: set[SegmentKey]) -> None:
+        """Forget segments that another worker has settled while this one did not tick."""
+        for key in [key for key in self._segments if key not in live]:
+            run = queries.run_by_id(self._context.database, key[0])
+            if run is None or run.segment != key[1] or run.state not in LIVE:
+                self._segments.pop(key).close()
 
     def _restart(self, key: SegmentKey) -> None:
         if key in self._segments:

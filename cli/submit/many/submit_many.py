@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from backprop.cli.context import NO_WORKER, open_existing, open_home, tell
+from backprop.cli.context import open_existing, open_home, say_who_works, tell
 from backprop.cli.global_options import Globals
 from backprop.cli.render.command_text import command_text
 from backprop.cli.render.terminal_text import safe
@@ -91,8 +91,7 @@ def _report(home: Home, group: str, ids: Sequence[str], drafts: Drafts, quiet: b
     begin_s = max(draft.position.begin_s for draft in drafts.runs)
     for condition in conditions(QueuePosition(begin_s=begin_s)):
         click.echo(" ".join(condition), err=True)
-    if not awake:
-        click.echo(NO_WORKER, err=True)
+    say_who_works(home, awake)
     return 0
 
 

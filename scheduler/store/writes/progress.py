@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from backprop.scheduler.errors import LostRace
 from backprop.scheduler.faults import Fault
+from backprop.scheduler.lifecycle import LIVE
 from backprop.scheduler.records import CheckpointRecord, MetricRecord
 from backprop.scheduler.store.connection import Database, proxy
 from backprop.scheduler.store.reads import metrics
@@ -57,8 +59,13 @@ class SegmentReport:
     metrics: Sequence[MetricRecord] = ()
 
 
-def record(database: Database, run_id: str, number: int, report: SegmentReport) -> bool:
-    """Store a report once: compare-and-set on the offsets it was read from. Returns False if it was stored before."""
+def record(
+    database: Database, run_id: str, number: int, report: SegmentReport, *, live: bool = False
+) -> bool:
+    """Store a report once: compare-and-set on the offsets it was read from. Returns False if it was stored before.
+
+    `live`: raise LostRace if somebody has settled the segment's end; its run may be in the next one by now.
+    """
     from peewee import fn
 
     def verb() -> bool:
@@ -73,6 +80,9 @@ def record(database: Database, run_id: str, number: int, report: SegmentReport) 
             values["first_step"] = fn.COALESCE(Segment.first_step, report.first_step)
         own = (Segment.run_id == run_id) & (Segment.number == number)
         unread = (Segment.log_offset == report.log_from) & (Segment.events_offset == report.events_from)
+        now = (Run.id == run_id) & (Run.segment == number) & Run.state.in_(list(LIVE))
+        if live and not Run.select().where(now).exists():
+            raise LostRace(f"segment {number} of {run_id} has been settled meanwhile")
         if not Segment.update(values).where(own & unread).execute():
             return False
         for checkpoint in report.checkpoints:
