@@ -31,6 +31,7 @@ TICK_LIVE_S: Final = 0.5
 TICK_IDLE_S: Final = 2.0
 RECONCILE_EVERY_S: Final = 30.0
 TROUBLE_PAUSE_S: Final = (1.0, 60.0)
+REPLACED: Final = "its program was replaced: restart the worker; its segments go on"
 
 
 class Loop:
@@ -105,7 +106,8 @@ class Loop:
         except BackpropError as error:
             self._trouble(str(error))
         except Exception:
-            self._trouble(traceback.format_exc())
+            advice = f"{REPLACED}\n" if self._context.executor.is_replaced() else ""
+            self._trouble(traceback.format_exc() + advice)
         else:
             self._trouble_s = 0.0
             return alive
@@ -122,6 +124,7 @@ class Loop:
         self._watch_running()
         if not stop.asked and not stop.hung_up:
             alive += self._admit_queued()
+            self._context.executor.prepare()
         return alive
 
     def _reap_exited(self) -> None:
@@ -218,8 +221,6 @@ class Loop:
     def _sleep(self, stop: StopSignals, alive: int) -> None:
         """Wait until the next tick is due, a segment ends, a command wakes the worker, a probe answers or a signal
         comes."""
-        if not stop.asked and not stop.hung_up:
-            self._context.executor.prepare()
         poll = select.poll()
         probes = self._reader.wake_fds()
         others = (self._wake.fileno(), *self._context.executor.wake_fds(), *probes)
