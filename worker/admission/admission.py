@@ -95,7 +95,7 @@ class Admitter:
             self._waits.record(refused[:ALL], refused[ALL:])
             self._judged_s = now_s
             return 0
-        if self._host.is_starting:
+        if self._host.is_starting and not full:
             return 0
         with self._admission as acquired:
             return self._rounds(candidates, limit) if acquired else 0
@@ -106,7 +106,7 @@ class Admitter:
         while (snapshot := self._reader.snapshot()) is not None:
             whole = limit == ALL or len(candidates) < limit
             round_ = self._judge_all(candidates, snapshot, whole)
-            if self._host.allows_one:
+            if self._host.allows_one and (round_.starts or whole):
                 return started + self._try_one(round_)
             begun = self._starter.start(round_.starts, round_.state)
             started += begun
