@@ -44,7 +44,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One run as queued. Times in seconds, memory in MiB, temperatures in °C.
 
     `argv`: the command as the user wrote it, interpreter first. `program`: the absolute path that is executed
-    for argv[0]. `cwd`: absolute. `script`: absolute path of the script in argv, if one was recognised.
+    for argv[0]. `cwd`: absolute. `soft_limits`: of its shell, by name ("NOFILE"), -1 for no limit.
+    `script`: absolute path of the script in argv, if one was recognised.
     `plan`: for a script that announces nothing. `overrun_pct`: the percentage of its timebox by which a segment may run
     over until its first checkpoint. `code`: absolute path of the code as it was when queued. `order`: after a segment
     the run goes to the back of the queue ("round-robin") or keeps its turn ("fifo"). `keep_when_unmet`: the run stays
@@ -56,6 +57,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     program: str
     cwd: str
     umask: int = 0o022
+    soft_limits: dict[str, int] = {}
     script: str | None = None
     framework: str = "auto"
     timebox_s: float = 600.0

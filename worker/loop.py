@@ -33,6 +33,7 @@ TICK_LIVE_S: Final = 0.5
 TICK_IDLE_S: Final = 2.0
 RECONCILE_EVERY_S: Final = 30.0
 TROUBLE_PAUSE_S: Final = (1.0, 60.0)
+REPLACED: Final = "its program was replaced: restart the worker; its segments go on"
 
 
 class Loop:
@@ -120,7 +121,8 @@ class Loop:
             silent = silences(self._context.home.locks)
             self._trouble("\n".join([str(error), *(one.sentence() for one in silent)]))
         except Exception:
-            self._trouble(traceback.format_exc())
+            advice = f"{REPLACED}\n" if self._context.executor.is_replaced() else ""
+            self._trouble(traceback.format_exc() + advice)
         else:
             self._trouble_s = 0.0
             return alive
@@ -138,6 +140,7 @@ class Loop:
         self._watch_running()
         if not stop.asked and not stop.hung_up:
             alive += self._admit_queued()
+            self._context.executor.prepare()
         self._awake.keep(self._context.settings.inhibit_sleep and alive > 0)
         return alive
 
@@ -246,8 +249,6 @@ class Loop:
     def _sleep(self, stop: StopSignals, alive: int) -> None:
         """Wait until the next tick is due, a segment ends, a command wakes the worker, a probe answers or a signal
         comes."""
-        if not stop.asked and not stop.hung_up:
-            self._context.executor.prepare()
         poll = select.poll()
         probes = self._reader.wake_fds()
         others = (self._wake.fileno(), *self._context.executor.wake_fds(), *probes)

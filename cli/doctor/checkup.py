@@ -31,6 +31,7 @@ from backprop.cli.doctor.machine import (
     check_python,
     check_settings,
     check_signals,
+    check_start,
     signal_masks,
 )
 from backprop.scheduler.config.files import current_directory
@@ -63,6 +64,7 @@ def examine(config: Path | None) -> list[Finding]:
         findings += _inside(home) if of_home.level is not Level.BAD else []
     return [
         *findings,
+        guarded("start", lambda: check_start(home)),
         guarded("GPUs", lambda: check_gpus(settings.gpu_probe.value)),
         guarded("processes", check_processes),
         check_descriptors(),

@@ -106,6 +106,7 @@ def check_workers(home: Home, opened: "Database") -> tuple[Finding, dict[str, in
     """Check that a worker is alive if runs are queued, and that those alive tick; return the pids of those alive too.
 
     Raises OSError, DatabaseBusy."""
+    from backprop.scheduler.governor.model import Rule
     from backprop.scheduler.store.reads import queries
     from backprop.worker.executor.heartbeat import silences
     from backprop.worker.executor.locks import worker_alive
@@ -123,7 +124,13 @@ def check_workers(home: Home, opened: "Database") -> tuple[Finding, dict[str, in
         return ok("workers", f"none is running, nothing is queued{served}"), alive
     if silent := silences(home.locks):
         return note("workers", "; ".join(one.sentence() for one in silent)), alive
-    return ok("workers", f"{len(alive)} alive: {some(names)}; {queued} queued"), alive
+    told = f"{len(alive)} alive: {some(names)}; {queued} queued"
+    first = next(iter(queries.queue(opened, time.time(), 1)), None)
+    refused = [rule.text for rule in first.waiting if rule.rule == Rule.HOST] if first is not None else []
+    if refused:
+        advice = "see the line `start`; if runs can be started from here, restart the worker"
+        return bad("workers", f"{told}; one says: {refused[0]}", advice), alive
+    return ok("workers", told), alive
 
 
 def check_segments(home: Home, opened: "Database", alive: dict[str, int]) -> Finding:

@@ -10,6 +10,7 @@ from typing import Final
 
 from backprop.cli.doctor.finding import Finding, bad, note, ok, some
 from backprop.scheduler.config.settings import DEFAULTS, Settings, load
+from backprop.scheduler.home.layout import Home
 
 FEW_DESCRIPTORS: Final = 256
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -138,6 +139,23 @@ def check_processes() -> Finding:
     if hidden and hidden[0] not in ("hidepid=0", "hidepid=off"):
         return ok("processes", f"/proc shows your own ({hidden[0]} hides only other users')")
     return ok("processes", "/proc can be read")
+
+
+def check_start(home: Home) -> Finding:
+    """Start a supervisor as a worker does, and end it before it has a segment."""
+    from backprop.worker.executor.base import NoSupervisor
+    from backprop.worker.executor.local import LocalExecutor
+
+    executor = LocalExecutor(home)
+    try:
+        while not executor.make_ready(fresh=True):
+            pass  # it waits for half a second each time, and gives up by itself
+    except NoSupervisor as error:
+        advice = "queued runs stay queued; install Backprop again if its files are gone"
+        return bad("start", f"no run can be started: {error}", advice)
+    finally:
+        executor.close()
+    return ok("start", "runs can be started")
 
 
 def check_descriptors() -> Finding:

@@ -98,7 +98,7 @@ def _closed(state: MachineState, first: RunRecord | None) -> str | None:
     if state.opening.closed is not None:
         return state.opening.closed.text
     rules = first.waiting if first is not None else ()
-    return next((rule.text for rule in rules if rule.rule == Rule.HOURS), None)
+    return next((rule.text for rule in rules if rule.rule in (Rule.HOURS, Rule.HOST)), None)
 
 
 def view(shown: Overview) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reads what a run takes from the shell it is queued in: directory, environment, umask, and the programs on PATH."""
+"""Reads what a run takes from its shell: directory, environment, umask, limits, and the programs on PATH."""
 
 import os
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ from typing import Final
 from backprop.scheduler.errors import BadCommand
 
 KEPT_VARIABLES: Final = ("BACKPROP_HOME", "BACKPROP_ALLOW_REMOTE_HOME")
+KEPT_LIMITS: Final = ("NOFILE", "STACK", "MEMLOCK", "CORE")
+"""Open files, a thread's stack, memory that a library pins, core dumps."""
 SCRIPT_SUFFIXES: Final = (".py", ".sh", ".bash")
 
 
@@ -16,6 +18,13 @@ def umask_of_shell() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+def soft_limits_of_shell() -> dict[str, int]:
+    """Return the soft limits that depend on how a process was started: systemd's are not those of a login."""
+    import resource
+
+    return {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[0] for name in KEPT_LIMITS}
 
 
 def environment_of_shell(given: Sequence[str]) -> dict[str, str]:

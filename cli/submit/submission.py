@@ -11,6 +11,7 @@ from backprop.cli.submit.names import checked, name_of, refuse_undecodable
 from backprop.cli.submit.shell import (
     environment_of_shell,
     resolve_command,
+    soft_limits_of_shell,
     umask_of_shell,
 )
 from backprop.cli.submit.startable import refuse_unstartable
@@ -120,6 +121,7 @@ def spec_of(
         program=program,
         cwd=str(cwd),
         umask=umask_of_shell(),
+        soft_limits=soft_limits_of_shell(),
         script=str(script) if script else None,
         resume_from=_checkpoint(request.resume_from, cwd),
         gpus=request.gpus,

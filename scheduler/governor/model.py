@@ -34,6 +34,7 @@ class Rule(StrEnum):
     HEAD_OF_LINE = "a longer wait"
     DRAINED = "drained"
     HOURS = "active hours"
+    HOST = "host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ reason in words. Three rules stand above the others:
 - Exit code 75 (EX_TEMPFAIL of sysexits.h) means "checkpointed, run me again".
 - No endless loops. A segment is progress only if it left a checkpoint newer than its start. Where no checkpoint exists
   at all the chain ends at once, since a resume would begin at zero; otherwise two segments in a row without progress
-  end it. Lost segments and crash retries are counted and capped.
+  end it. Lost segments and crash retries are counted and capped. A start that fails for a reason of the machine counts
+  for nothing: it is tried again for as long as it takes.
 """
 
 import math
@@ -265,10 +266,11 @@ def _not_started(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove
     why = f"could not be started: {result.could_not_start}"
     if (move := _intended(result, SegmentOutcome.NOT_STARTED, f"it {why}")) is not None:
         return move
-    if result.passing and chain.lost < LOST_CAP:
-        lost = chain.lost + 1
-        counters = (chain.stalled, chain.retries_used, lost)
-        return NextMove(Event.REQUEUED, SegmentOutcome.NOT_STARTED, why, *counters, backoff_s(lost))
+    if result.passing:
+        counters = (chain.stalled, chain.retries_used, chain.lost)
+        # At first none: the worker itself waits before it starts anything. Then others are to have their turn.
+        delay_s = backoff_s(chain.unstarted) if chain.unstarted else 0.0
+        return NextMove(Event.REQUEUED, SegmentOutcome.NOT_STARTED, why, *counters, delay_s)
     return _failed(spec, result, chain)
 
 

@@ -12,7 +12,7 @@ class SegmentResult:
     `asked`: what the leader had been signalled for before it exited; None if it exited by itself.
     `wanted`: what was recorded but perhaps never delivered. `exit_code` is None when a signal ended the leader
     or nobody saw it end. `lost`: no process is left and no exit record was written.
-    `could_not_start`: why the leader never ran. `passing`: that reason is one that passes by itself (EAGAIN).
+    `could_not_start`: why the leader never ran. `passing`: the machine's fault, not the run's.
     `out_of_memory`: the line of its log that reports that GPU memory ran out. `cut_cost_s`: running time between
     its newest good checkpoint and the signal that ended it; None where none was sent. `unreadable`: the file that would
     tell how it ended, and why it cannot be read.
@@ -40,6 +40,7 @@ class Chain:
     """What the run has done so far, this segment included. Times in seconds.
 
     `progressed`: this segment left a good checkpoint newer than its start. `resumable`: any good one is known.
+    `unstarted`: how many segments in a row before this one the machine could not start.
     `advanced`: the highest reported step rose during this segment. `promised_mib`, `peak_mib`: VRAM per GPU that
     was reserved for the run, and seen used by it.
     """
@@ -51,6 +52,7 @@ class Chain:
     lost: int
     progressed: bool
     resumable: bool
+    unstarted: int = 0
     advanced: bool = False
     promised_mib: int = 0
     peak_mib: int | None = None

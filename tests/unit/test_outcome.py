@@ -254,11 +254,13 @@ def test_a_yield_costs_nothing_and_wipes_nothing_out() -> None:
     )
 
 
-def test_what_could_not_be_started_waits_if_the_cause_passes() -> None:
+@pytest.mark.parametrize(("unstarted", "delay_s"), [(0, 0.0), (1, 10.0), (3, 40.0), (500, 600.0)])
+def test_a_start_that_the_machine_refuses_counts_for_nothing(unstarted: int, delay_s: float) -> None:
     ending = SegmentResult(could_not_start="Resource temporarily unavailable", passing=True)
-    first = next_move(SPEC, ending, FRESH)
-    assert (first.event, first.lost, first.delay_s) == (Event.REQUEUED, 1, 10.0)
-    assert next_move(SPEC, ending, replace(FRESH, lost=LOST_CAP)).event is Event.FAILED
+    before = replace(FRESH, stalled=1, retries_used=2, lost=LOST_CAP, unstarted=unstarted, segments=9)
+    move = next_move(spec(max_segments=2, retries=2), ending, before)
+    assert (move.event, move.outcome) == (Event.REQUEUED, SegmentOutcome.NOT_STARTED)
+    assert (move.stalled, move.retries_used, move.lost, move.delay_s) == (1, 2, LOST_CAP, delay_s)
     assert next_move(SPEC, replace(ending, passing=False), FRESH).event is Event.FAILED
 
 
@@ -333,14 +335,16 @@ def test_what_the_user_stopped_is_not_started_again(
 @settings(deadline=None, max_examples=50)
 @given(specs, st.lists(endings, min_size=40, max_size=40))
 def test_no_chain_goes_on_for_ever_without_progress(spec: RunSpec, ends: list[SegmentResult]) -> None:
-    """Whatever happens to it, in any order, a run that saves nothing new comes to rest; only yields are free."""
+    """Whatever happens to it, in any order, a run that saves nothing new comes to rest. Only yields and starts that the
+    machine refuses are free."""
     bound = (STALLED_CAP + spec.retries + 2) * (LOST_CAP + 1)
     chain, segments, oom = OLD, 0, 0
     for ending in ends:
         verdict = next_move(spec, replace(ending, wanted=None), replace(chain, segments=segments + 1))
         if verdict.event is not Event.REQUEUED:
             return
-        segments += verdict.outcome is not SegmentOutcome.YIELDED
+        refused = verdict.outcome is SegmentOutcome.NOT_STARTED and ending.passing
+        segments += verdict.outcome is not SegmentOutcome.YIELDED and not refused
         oom += verdict.need_mib is not None
         chain = replace(
             chain,

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from backprop.scheduler.governor import starvation
-from backprop.scheduler.governor.decide import Decision, Denial, Need
+from backprop.scheduler.governor.decide import Decision, Denial, Need, Rule
 from backprop.scheduler.governor.snapshot import Snapshot
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import gpu_history
 from backprop.scheduler.store.reads import queries
+from backprop.worker.admission.host_gate import HostGate
 from backprop.worker.admission.judge import Judge
 from backprop.worker.admission.preparation import Preparation, PreparedRun, hold
 from backprop.worker.admission.start import AdmittedRun, Starter, release_locks
@@ -70,6 +71,8 @@ class Admitter:
         self._preparation = Preparation(context, tracker.checkpoints)
         self._starter = Starter(context, tracker)
         self._waits = WaitingReasons(context)
+        self._breaker = tracker.breaker
+        self._host = HostGate(context, self._breaker)
         self._closed: Denial | None = None
         self._learned: dict[str, tuple[int | None, float]] = {}
         self._judged_s = -JUDGE_AGAIN_S
@@ -87,10 +90,12 @@ class Admitter:
             self._waits.clear()
             self._learned.clear()
             return 0
-        if (closed := self._check_closed()) is not None:
+        if (closed := self._check_closed(full)) is not None:
             refused = [(run, Decision((closed,), ())) for run in self._candidates(ALL)]
             self._waits.record(refused[:ALL], refused[ALL:])
             self._judged_s = now_s
+            return 0
+        if self._host.is_starting and not full:
             return 0
         with self._admission as acquired:
             return self._rounds(candidates, limit) if acquired else 0
@@ -101,6 +106,8 @@ class Admitter:
         while (snapshot := self._reader.snapshot()) is not None:
             whole = limit == ALL or len(candidates) < limit
             round_ = self._judge_all(candidates, snapshot, whole)
+            if self._host.allows_one and (round_.starts or whole):
+                return started + self._try_one(round_)
             begun = self._starter.start(round_.starts, round_.state)
             started += begun
             if begun < len(round_.starts):
@@ -113,18 +120,33 @@ class Admitter:
             limit, candidates = ALL, self._candidates(ALL)
         return started
 
+    def _try_one(self, round_: _Round) -> int:
+        """Start the one run that shows whether this machine can start runs again."""
+        for prepared, _, _ in round_.starts:
+            self._breaker.try_with((prepared.run.id, prepared.run.segment + 1))
+        begun = self._starter.start(round_.starts, round_.state)
+        self._waits.record(round_.waiting, round_.behind)
+        return begun
+
     def _is_full(self, running: int) -> bool:
         """Return whether no run may start beside `running` others: a run may only lower its worker's limit, see
         `need.limits_of`."""
         return running >= self._context.settings.max_parallel
 
-    def _check_closed(self) -> Denial | None:
-        """Return why nothing at all may start; print it when that changes. Needs no reading of the machine."""
+    def _check_closed(self, full: bool) -> Denial | None:
+        """Return why nothing at all may start; print it when that changes. Needs no reading of the machine. `full`: no
+        slot is free, so whether this machine can start runs does not matter now."""
         context, before = self._context, self._closed
         closed = read_opening(context.database, context.settings, context.clock.wall_s()).closed
+        if closed is None and not full:
+            closed = self._host.check()
+        if closed is None and before is not None and before.rule is Rule.HOST and self._host.allows_one:
+            return None  # one run is tried; whether the others may start is not known yet
         self._closed = closed
         if closed is not None and (before is None or before.rule is not closed.rule):
             context.console.event("closed", more=f"not starting runs: {closed.text}")
+            if closed.rule is Rule.HOST:
+                context.console.bell(closed.text)
         elif closed is None and before is not None:
             context.console.event("open", more="starting runs again")
         return closed
@@ -163,6 +185,8 @@ class Admitter:
                 need, decision = round_.judge.judge(run.spec, self._learned_mib(run, snapshot), run.need_mib)
                 if decision.infeasible is not None:
                     hold(self._context, run, decision.sentence())
+                elif self._host.allows_one and round_.starts:
+                    waiting.append((run, Decision((self._host.denial(),), ())))
                 elif not decision.admitted:
                     waiting.append((run, decision))
                     if number < ALL:

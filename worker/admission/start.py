@@ -21,7 +21,7 @@ from backprop.worker.context import Context
 from backprop.worker.environment.leader import allocator_limit, leader_environment
 from backprop.worker.environment.snapshot_paths import snapshot_command
 from backprop.worker.environment.tracking import tracking_environment
-from backprop.worker.executor.base import SegmentOrder
+from backprop.worker.executor.base import NoSupervisor, SegmentOrder
 from backprop.worker.machine.state import MachineState
 from backprop.worker.segments import timebox
 from backprop.worker.segments.result import PASSING_ERRORS
@@ -111,7 +111,7 @@ class Starter:
             try:
                 context.executor.start(order)
             except OSError as error:
-                passing = error.errno in PASSING_ERRORS
+                passing = isinstance(error, NoSupervisor) or error.errno in PASSING_ERRORS
                 self._tracker.could_not_start(run, _not_started(run, str(error), passing))
         for broken in prepared.resume.passed_over:
             context.console.event("passed over", prepared.run, f"checkpoint {broken}")

@@ -36,6 +36,10 @@ class Life(StrEnum):
     """Nothing of it lives, and no end is on record."""
 
 
+class NoSupervisor(OSError):
+    """This machine can start no supervisor now, whatever the segment."""
+
+
 class EndUnreadable(OSError):
     """Nothing of a segment is found alive, and whether its end is on record cannot be read now."""
 
@@ -44,7 +48,20 @@ class Executor(Protocol):
     """Starts, polls and signals segments, each named by its run's id and its number."""
 
     def prepare(self) -> None:
-        """Make the next start a short one. Called when the worker is about to sleep."""
+        """Make the next start a short one. Called at the end of a tick."""
+        ...
+
+    def make_ready(self, fresh: bool) -> bool:
+        """Have a supervisor ready for the next segment; False while it is still starting. `fresh`: start one though
+        another is ready, to see whether that can be done. Raises NoSupervisor."""
+        ...
+
+    def is_ready(self) -> bool:
+        """Return whether a supervisor is ready for the next segment."""
+        ...
+
+    def is_replaced(self) -> bool:
+        """Return whether the files of this program are others than those that the worker started with."""
         ...
 
     def close(self) -> None:
@@ -52,7 +69,8 @@ class Executor(Protocol):
         ...
 
     def start(self, order: SegmentOrder) -> None:
-        """Start a segment that has been claimed. Raises OSError when it cannot be started now."""
+        """Start a segment that has been claimed. Raises OSError when it cannot be started now, NoSupervisor when that
+        is the machine's fault."""
         ...
 
     def poll(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:

@@ -17,15 +17,17 @@ from typing import Final
 
 from backprop.scheduler.home.layout import Home
 from backprop.worker.executor import locks, segment_files
-from backprop.worker.executor.base import EndUnreadable, Life, SegmentOrder
+from backprop.worker.executor.base import EndUnreadable, Life, NoSupervisor, SegmentOrder
 from backprop.worker.executor.segment_files import ExitRecord, OrderFile, ProcessesFile
-from backprop.worker.executor.standby import StandbyPool, StandbySupervisor
+from backprop.worker.executor.standby import DiedAtStart, StandbyPool, StandbySupervisor
 from backprop.worker.supervisor import failpoint, process_tree
 
 SUPERVISOR: Final = Path(__file__).parent.parent / "supervisor"
 CONTROL_SIGNALS: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 INTRODUCTION_S: Final = 5.0
 """How long a new supervisor may take to write `processes.json` before it is taken for dead."""
+READY_PATIENCE_S: Final = 0.5
+"""How long a tick waits for a supervisor to be ready: ten times what an interpreter takes to start."""
 
 
 class LocalExecutor:
@@ -38,6 +40,7 @@ class LocalExecutor:
         self._pidfds: dict[tuple[str, int], int] = {}
         self._reused: dict[tuple[str, int], StandbySupervisor] = {}
         self._standbys = StandbyPool(_start_standby)
+        self._program = _program()
 
     def start(self, order: SegmentOrder) -> None:
         folder = self.folder(order.run.id, order.number)
@@ -52,6 +55,25 @@ class LocalExecutor:
 
     def prepare(self) -> None:
         self._standbys.prepare()
+
+    def make_ready(self, fresh: bool) -> bool:
+        try:
+            return self._standbys.make_ready(fresh, READY_PATIENCE_S)
+        except OSError as error:
+            raise self._no_supervisor(error) from error
+        except DiedAtStart as error:
+            missing = next(
+                (path for path in (Path(sys.executable), SUPERVISOR / "__main__.py") if not path.exists()),
+                None,
+            )
+            told = f"a supervisor ended at its start ({error})" if missing is None else f"{missing} is gone"
+            raise NoSupervisor(told + self._restart()) from error
+
+    def is_ready(self) -> bool:
+        return self._standbys.is_ready()
+
+    def is_replaced(self) -> bool:
+        return _program() != self._program
 
     def close(self) -> None:
         self._standbys.close()
@@ -104,15 +126,17 @@ class LocalExecutor:
         return self._home.segment_folder(run_id, number)
 
     def wake_fds(self) -> list[int]:
-        channels = (standby.channel.fileno() for standby in self._reused.values())
-        return [*self._pidfds.values(), *channels]
+        channels = [standby.channel for standby in self._reused.values()]
+        if self._standbys.awaited is not None:
+            channels.append(self._standbys.awaited)
+        return [*self._pidfds.values(), *(channel.fileno() for channel in channels)]
 
     def reap(self) -> None:
         for key, standby in list(self._reused.items()):
             if standby.is_free():
                 del self._reused[key]
                 self._forget(key)
-                self._standbys.give_back(standby)
+                self._standbys.keep(standby)
         for key, child in list(self._children.items()):
             if child.poll() is not None:
                 self._forget(key)
@@ -167,6 +191,7 @@ class LocalExecutor:
             promised_mib=order.promised_mib,
             grace_s=spec.grace_s,
             stop_signal=int(signal.Signals[f"SIG{spec.stop_signal}"]),
+            soft_limits=spec.soft_limits,
         )
 
     def _holds_a_lock(self, run_id: str, folder: Path) -> tuple[bool, OSError | None]:
@@ -192,13 +217,24 @@ class LocalExecutor:
             arguments = str(folder), str(-1 if lock is None else lock)
             inherited = () if lock is None else (lock,)
             with open(folder / "supervisor.log", "ab", opener=_private) as errors:
-                child = _start_supervisor(arguments, inherited, errors.fileno())
+                try:
+                    child = _start_supervisor(arguments, inherited, errors.fileno())
+                except OSError as error:
+                    raise self._no_supervisor(error) from error
         self._forget(key)
         self._children[key] = child
         if standby is not None:
             self._reused[key] = standby
         with contextlib.suppress(OSError):
             self._pidfds[key] = os.pidfd_open(child.pid)
+
+    def _no_supervisor(self, error: OSError) -> NoSupervisor:
+        where = f"{error.filename}: " if error.filename else ""
+        return NoSupervisor(f"{where}{error.strerror or error}{self._restart()}")
+
+    def _restart(self) -> str:
+        """Return the advice to restart the worker, where its program is another one by now; else nothing."""
+        return "; its program was replaced: restart the worker" if self.is_replaced() else ""
 
     def _signal(self, run_id: str, number: int, signal_number: signal.Signals) -> None:
         child = self._children.get((run_id, number))
@@ -256,6 +292,16 @@ def _is_readable(handle: int) -> bool:
 def _cookie(run_id: str, number: int) -> tuple[str, ...]:
     """Return the entries that every process of a segment has in its environment, unless it took them out."""
     return f"BACKPROP_RUN_ID={run_id}", f"BACKPROP_SEGMENT={number}"
+
+
+def _program() -> list[tuple[int, int, int]]:
+    """Return what tells this program's supervisor from another version's; less of it where files are missing."""
+    found: list[tuple[int, int, int]] = []
+    for path in sorted(SUPERVISOR.glob("*.py")):
+        with contextlib.suppress(OSError):
+            info = path.stat()
+            found.append((info.st_ino, info.st_mtime_ns, info.st_size))
+    return found
 
 
 def _start_standby(channel: int) -> "subprocess.Popen[bytes]":

@@ -12,6 +12,7 @@ from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.segments import resume_check, timebox
+from backprop.worker.segments.result import begun_in_chain
 from backprop.worker.segments.resume_check import EarlierSegments, StepTrace
 
 
@@ -115,7 +116,7 @@ class Cadence:
 
     def _goes_on(self) -> bool:
         """Whether another segment follows; in the last one nothing would be gained by an early end."""
-        spec, done = self._run.spec, self._segment.number - self._run.chain_start
+        spec, done = self._run.spec, begun_in_chain(self._run, self._segment.number, self._earlier)
         bounded = spec.max_segments is not None and done >= spec.max_segments
         left_s = spec.max_total_s - self._run.chain_total_s if spec.max_total_s is not None else None
         used_up = left_s is not None and left_s <= spec.timebox_s

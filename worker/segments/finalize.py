@@ -22,6 +22,7 @@ from backprop.scheduler.store.writes.claims import AppliedMove
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.start_point import checkpoints_of
 from backprop.worker.context import Context
+from backprop.worker.executor.breaker import Breaker
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.reactions.reactions import Reactions
@@ -33,11 +34,13 @@ from backprop.worker.supervisor import failpoint
 
 @dataclass(frozen=True)
 class FinishedSegment:
-    """A segment's end and the move it leads to. `run`: as it was read for that."""
+    """A segment's end and the move it leads to. `run`: as it was read for that. `started_by`: the worker that started
+    it."""
 
     run: RunRecord
     result: SegmentResult
     next_move: NextMove
+    started_by: str
 
 
 class Finalizer:
@@ -50,8 +53,10 @@ class Finalizer:
         isolation: Isolation,
         monitor: RuntimeMonitor,
         reactions: Reactions,
+        breaker: Breaker,
     ) -> None:
         self._context = context
+        self._breaker = breaker
         self._checkpoints = checkpoints
         self._isolation = isolation
         self._monitor = monitor
@@ -101,7 +106,7 @@ class Finalizer:
         self._monitor.ended(run.id, run.segment, exit is not None and bool(exit.survivors))
         result = unreadable_end(run, segment, exit, error)
         move = next_move(run.spec, result, chain_unseen(run, segment, result))
-        return FinishedSegment(run, result, with_advice(move, run.id))
+        return FinishedSegment(run, result, with_advice(move, run.id), segment.worker)
 
     def apply(self, ended: Sequence[FinishedSegment]) -> list[AppliedMove | Exception]:
         """Apply ends in one transaction and return what became of each.
@@ -124,6 +129,7 @@ class Finalizer:
     def follow_up(self, finished: FinishedSegment, applied: AppliedMove) -> None:
         """Note what follows from an end, once that is in the database; `react` does it."""
         run = finished.run
+        self._tell_breaker(finished)
         steps = [
             lambda: self._announce(finished, applied),
             *self._reactions.steps(run, finished.next_move, applied),
@@ -155,11 +161,24 @@ class Finalizer:
         self.follow_up(finished, applied)
 
     def _finished(self, run: RunRecord, segment: SegmentRecord, result: SegmentResult) -> FinishedSegment:
-        chain = chain_of(
-            run, segment, result, checkpoints_of(self._context.home, self._context.database, run)
-        )
+        database = self._context.database
+        saved = checkpoints_of(self._context.home, database, run)
+        # Most ends need no look at the segments before.
+        asked = result.could_not_start is not None or run.spec.max_segments is not None
+        earlier = queries.segments(database, run.id) if asked else []
+        earlier = [other for other in earlier if other.number < segment.number]
+        chain = chain_of(run, segment, result, saved, earlier)
         failpoint.at("heard")
-        return FinishedSegment(run, result, with_advice(next_move(run.spec, result, chain), run.id))
+        move = with_advice(next_move(run.spec, result, chain), run.id)
+        return FinishedSegment(run, result, move, segment.worker)
+
+    def _tell_breaker(self, finished: FinishedSegment) -> None:
+        run, result = finished.run, finished.result
+        if result.could_not_start is None or not result.passing:
+            self._breaker.began((run.id, run.segment))
+        elif finished.started_by == self._context.worker:
+            # Another worker that died between claim and start says nothing about this machine.
+            self._breaker.failed(f"{run.name} ({run.id}): {result.could_not_start}")
 
     def _apply_one(self, finished: FinishedSegment) -> AppliedMove | Exception:
         """Inside the transaction. A race that is lost has written nothing."""

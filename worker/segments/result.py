@@ -5,7 +5,9 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.lifecycle import Intent
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.checkpoints.resume import initial_checkpoint, usable
@@ -23,8 +25,9 @@ PASSING_ERRORS = frozenset(
         errno.EIO, errno.ESTALE,
     }
 )  # fmt: skip
-"""Errors of a start that pass by themselves: no process, memory, descriptor or disk is available just now, or a disk or
+"""Errors of a start that are the machine's: no process, memory, descriptor or disk is available just now, or a disk or
 share is in trouble."""
+NEVER_BEGAN = "its supervisor was gone before its command began"
 
 
 def result_of(
@@ -44,6 +47,8 @@ def result_of(
     wanted, why = run.intent, run.intent_why
     if exit is None or (exit.asked is None and not exit.seen_to_end):
         running_s = exit.running_s if exit is not None else 0.0
+        if exit is None and not _has_begun(segment, folder):
+            return SegmentResult(wanted=wanted, could_not_start=NEVER_BEGAN, passing=True, why_asked=why)
         return SegmentResult(
             wanted=wanted, lost=True, why_asked=why, running_s=running_s, first_sign_s=segment.first_output_s
         )
@@ -65,6 +70,14 @@ def result_of(
         first_sign_s=segment.first_output_s,
         cut_cost_s=_cut_cost_s(segment, exit, folder, saved, paused_s),
     )
+
+
+def _has_begun(segment: SegmentRecord, folder: Path) -> bool:
+    """Return whether anything shows that the leader was started. Raises OSError."""
+    if segment.first_output_s is not None or is_there(folder / segment_files.PROCESSES):
+        return True
+    # The supervisor makes it just before the start, empty.
+    return is_there(folder / "log") and (folder / "log").lstat().st_size > 0
 
 
 def unreadable_end(
@@ -117,9 +130,14 @@ def _asked_at_s(folder: Path) -> float | None:
 
 
 def chain_of(
-    run: RunRecord, segment: SegmentRecord, result: SegmentResult, saved: Sequence[CheckpointRecord]
+    run: RunRecord,
+    segment: SegmentRecord,
+    result: SegmentResult,
+    saved: Sequence[CheckpointRecord],
+    earlier: Sequence[SegmentRecord] = (),
 ) -> Chain:
-    """Return what the chain has done, by the checkpoints that are good now. `saved`: the run's, newest first."""
+    """Return what the chain has done, by the checkpoints that are good now. `saved`: the run's, newest first.
+    `earlier`: its segments before this one, where some may never have begun."""
     good = usable(run, saved)
     used = (
         record.step
@@ -130,12 +148,16 @@ def chain_of(
     fresh = [
         record for record in good if record.segment == segment.number and _later(record.step, resumed_step)
     ]
+    unstarted = 0
+    while unstarted < len(earlier) and earlier[-1 - unstarted].outcome is SegmentOutcome.NOT_STARTED:
+        unstarted += 1
     return Chain(
-        segments=segment.number - run.chain_start,
+        segments=begun_in_chain(run, segment.number, earlier),
         total_s=run.chain_total_s + result.running_s,
         stalled=run.stalled,
         retries_used=run.retries_used,
         lost=run.lost,
+        unstarted=unstarted,
         progressed=newest_good(fresh)[0] is not None,
         promised_mib=segment.promised_mib,
         peak_mib=segment.peak_mib,
@@ -157,6 +179,12 @@ def chain_unseen(run: RunRecord, segment: SegmentRecord, result: SegmentResult) 
         progressed=False,
         resumable=False,
     )
+
+
+def begun_in_chain(run: RunRecord, number: int, earlier: Sequence[SegmentRecord]) -> int:
+    """Return how many segments the chain has had up to `number`, without those that could not be started."""
+    unstarted = (one for one in earlier if one.outcome is SegmentOutcome.NOT_STARTED)
+    return number - run.chain_start - sum(run.chain_start < one.number < number for one in unstarted)
 
 
 def _later(step: int | None, resumed_step: int | None) -> bool:

@@ -14,6 +14,7 @@ from backprop.scheduler.store.writes import claims
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.context import Context
 from backprop.worker.executor.base import EndUnreadable, Life
+from backprop.worker.executor.breaker import Breaker
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.reactions.reactions import Reactions
@@ -32,7 +33,10 @@ class SegmentTracker:
         self._isolation = Isolation(context)
         self._segments: dict[SegmentKey, LiveSegment] = {}
         self.checkpoints = CheckpointManager(context)
-        self._finalizer = Finalizer(context, self.checkpoints, self._isolation, monitor, reactions)
+        self.breaker = Breaker(context.clock)
+        self._finalizer = Finalizer(
+            context, self.checkpoints, self._isolation, monitor, reactions, self.breaker
+        )
 
     def read_events(self) -> tuple[int, list[FinishedSegment]]:
         """Attend to every live run once. Return how many there are, and those that have ended, for `finalize_ended`.

@@ -10,12 +10,16 @@ With FD = -1 it takes the place of a supervisor that died while its leader lives
 waits on the socket FD for folder and lock, and after a clean end for the next segment.
 """
 
+import contextlib
 import ctypes
+import errno
 import fcntl
 import os
+import resource
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import failpoint
@@ -66,8 +70,9 @@ def _start(folder: Path, order: dict[str, object], lock: int) -> int:
     try:
         try:
             log = _open_log(folder / "log")
+            failpoint.at("starting")
             leader = _spawn(order, lock, log, started_at_s)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             files.write_when_possible(folder / "exit.json", _not_started(error))
             return 0
         failpoint.at("spawned")
@@ -133,7 +138,7 @@ def _supervise(
 
 
 def _spawn(order: dict[str, object], lock: int, log: int, started_at_s: float) -> Leader:
-    """Start the leader in the order's directory, with its umask and environment. Raises OSError, ValueError."""
+    """Start the leader in the order's directory, with its umask, limits and environment. Raises OSError, ValueError."""
     spec = files.read(Path(str(order["spec"])))
     if spec is None:
         raise FileNotFoundError(2, "No such file or unreadable", str(order["spec"]))
@@ -142,13 +147,33 @@ def _spawn(order: dict[str, object], lock: int, log: int, started_at_s: float) -
     environment["BACKPROP_DEADLINE"] = f"{started_at_s + _number(order['timebox_s']):.3f}"
     os.set_inheritable(lock, True)
     os.chdir(str(order["cwd"]))
+    own_limits = _set_soft_limits(_pairs(order.get("soft_limits") or {}))
     own_umask = os.umask(int(_number(order["umask"])))
     try:
         return Spawned(str(order["program"]), [str(word) for word in _items(order["argv"])], environment, log)
     finally:
         os.umask(own_umask)
+        _set_soft_limits(own_limits)
         os.chdir("/")
         os.set_inheritable(lock, False)
+
+
+def _set_soft_limits(limits: Mapping[object, object]) -> dict[object, object]:
+    """Set this process's soft limits, none above its hard one; return what they were. `limits`: name → value, -1 for no
+    limit."""
+    before: dict[object, object] = {}
+    for name, wanted in limits.items():
+        number = getattr(resource, f"RLIMIT_{name}", None)
+        if number is None:
+            continue
+        soft, hard = resource.getrlimit(number)
+        value = int(_number(wanted))
+        if hard >= 0 and not 0 <= value <= hard:
+            value = hard
+        before[name] = soft
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(number, (value, hard))
+    return before
 
 
 def _open_log(path: Path) -> int:
@@ -198,8 +223,10 @@ def _ago_s(stop: dict[str, object]) -> float:
     return max(ago_s, 0.0)
 
 
-def _not_started(error: OSError | ValueError) -> dict[str, object]:
+def _not_started(error: OSError | ValueError | MemoryError) -> dict[str, object]:
     """Return the body of `exit.json` for a leader that could not be started."""
+    if isinstance(error, MemoryError):
+        error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     number = error.errno if isinstance(error, OSError) else None
     path = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
     reason = f"{error.strerror}{path}" if isinstance(error, OSError) else str(error)
@@ -236,13 +263,15 @@ def serve(descriptor: int) -> int:
     If a segment left anything behind, this process ends with it: no trace of it may reach the next segment.
     """
     channel = standby.Channel(descriptor)
+    if not channel.report(standby.READY):
+        return 0
     while (segment := channel.next_segment()) is not None:
         folder, lock = segment
         code = main(folder, lock)
         if code or not standby.is_clean(CONTROL):
             return code
         os.close(lock)
-        if not channel.report_ended():
+        if not channel.report(standby.ENDED):
             break
     return 0
 

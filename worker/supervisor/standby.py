@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 LONGEST_PATH = 4096
+READY = b"ready"
 ENDED = b"ended"
 
 
@@ -46,10 +47,11 @@ class Channel:
         os.close(log)
         return folder, descriptors[0]
 
-    def report_ended(self) -> bool:
-        """Report to the worker that this supervisor is free again; False when the worker is gone."""
+    def report(self, word: bytes) -> bool:
+        """Report to the worker that this supervisor is `READY`, or free again (`ENDED`); False when the worker is
+        gone."""
         try:
-            self._socket.send(ENDED)
+            self._socket.send(word)
         except OSError:
             return False
         return True
