@@ -22,6 +22,7 @@ from backprop.scheduler.store.writes.claims import AppliedMove
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.start_point import checkpoints_of
 from backprop.worker.context import Context
+from backprop.worker.environment.presence import noted_mounts
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.reactions.reactions import Reactions
@@ -155,9 +156,9 @@ class Finalizer:
         self.follow_up(finished, applied)
 
     def _finished(self, run: RunRecord, segment: SegmentRecord, result: SegmentResult) -> FinishedSegment:
-        chain = chain_of(
-            run, segment, result, checkpoints_of(self._context.home, self._context.database, run)
-        )
+        home = self._context.home
+        saved = checkpoints_of(home, self._context.database, run)
+        chain = chain_of(run, segment, result, saved, noted_mounts(home.run_folder(run.id)))
         failpoint.at("heard")
         return FinishedSegment(run, result, with_advice(next_move(run.spec, result, chain), run.id))
 

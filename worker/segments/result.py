@@ -2,7 +2,7 @@
 
 import errno
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from backprop.scheduler.lifecycle import Intent
@@ -10,6 +10,12 @@ from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.checkpoints.resume import initial_checkpoint, usable
 from backprop.worker.checkpoints.validation import newest_good
+from backprop.worker.environment.presence import (
+    checkpoint_away,
+    empty_mount_point,
+    missing,
+    missing_interpreter,
+)
 from backprop.worker.executor import segment_files
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments.gpu_oom import out_of_memory
@@ -25,6 +31,8 @@ PASSING_ERRORS = frozenset(
 )  # fmt: skip
 """Errors of a start that pass by themselves: no process, memory, descriptor or disk is available just now, or a disk or
 share is in trouble."""
+PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EACCES)
+"""Errors of a start whose directory or program may have gone between the last look and the start."""
 
 
 def result_of(
@@ -58,6 +66,7 @@ def result_of(
         signal_name=_signal_name(exit.signal),
         could_not_start=exit.could_not_start,
         passing=exit.errno in PASSING_ERRORS,
+        missing=exit.errno in PATH_ERRORS and _lacked_a_path(run, exit, folder),
         killed=exit.escalated != "none",
         last_line=failure_line(log) if failed else None,
         out_of_memory=out_of_memory(log) if failed else None,
@@ -65,6 +74,23 @@ def result_of(
         first_sign_s=segment.first_output_s,
         cut_cost_s=_cut_cost_s(segment, exit, folder, saved, paused_s),
     )
+
+
+def _lacked_a_path(run: RunRecord, exit: ExitRecord, folder: Path) -> bool:  # noqa: A002
+    """Return whether a start failed for a path that is away, or was. One that is there and may not be entered or
+    executed is the run's own fault."""
+    order = segment_files.read_order(folder)
+    if order is None or exit.path is None or exit.path not in (order.cwd, order.program):
+        return False
+    is_away = missing("its directory", exit.path) is not None or missing_interpreter(exit.path) is not None
+    return is_away or (exit.errno != errno.EACCES and not _failed_so_before(run, folder))
+
+
+def _failed_so_before(run: RunRecord, folder: Path) -> bool:
+    """Return whether the start before failed for a path too: what is there and is not found twice lacks something else,
+    such as the loader of a foreign program."""
+    before = segment_files.read_exit(folder.with_name(str(run.segment - 1)))
+    return before is not None and before.path is not None
 
 
 def unreadable_end(
@@ -117,10 +143,23 @@ def _asked_at_s(folder: Path) -> float | None:
 
 
 def chain_of(
-    run: RunRecord, segment: SegmentRecord, result: SegmentResult, saved: Sequence[CheckpointRecord]
+    run: RunRecord,
+    segment: SegmentRecord,
+    result: SegmentResult,
+    saved: Sequence[CheckpointRecord],
+    mounts: Collection[str] = (),
 ) -> Chain:
-    """Return what the chain has done, by the checkpoints that are good now. `saved`: the run's, newest first."""
+    """Return what the chain has done, by the checkpoints that are good now, and by those that are merely away: the run
+    waits for them. `saved`: the run's, newest first. `mounts`: that it has used."""
     good = usable(run, saved)
+    # Of a run that announces its checkpoints all are on record; others may have saved what nobody could look for.
+    away = run.spec.plan is not None and bool(run.spec.plan.globs) and _is_away(run.spec.cwd, mounts)
+
+    def any_left(records: Sequence[CheckpointRecord]) -> bool:
+        whole, broken = newest_good(records)
+        beside = [record.path for record in good]
+        return whole is not None or any(checkpoint_away(each.path, mounts, beside) for each, _ in broken)
+
     used = (
         record.step
         for record in saved
@@ -136,14 +175,18 @@ def chain_of(
         stalled=run.stalled,
         retries_used=run.retries_used,
         lost=run.lost,
-        progressed=newest_good(fresh)[0] is not None,
+        progressed=away or any_left(fresh),
         promised_mib=segment.promised_mib,
         peak_mib=segment.peak_mib,
         oom_retries=run.oom_retries,
-        resumable=newest_good(good)[0] is not None or initial_checkpoint(run) is not None,
+        resumable=away or any_left(good) or initial_checkpoint(run) is not None,
         advanced=run.last_step is not None
         and run.last_step > (-1 if segment.steps_from is None else segment.steps_from),
     )
+
+
+def _is_away(cwd: str, mounts: Collection[str]) -> bool:
+    return missing("its directory", cwd) is not None or empty_mount_point(cwd, mounts) is not None
 
 
 def chain_unseen(run: RunRecord, segment: SegmentRecord, result: SegmentResult) -> Chain:
