@@ -26,7 +26,7 @@ def waits_for(bench: Bench, run: str, path: Path) -> None:
     """Wait until `run` waits for `path`, by a rule that programs can read."""
 
     def waits() -> bool:
-        return [rule["rule"] for rule in rules(bench, run)] == ["missing path"]
+        return [(rule["rule"], rule["path"]) for rule in rules(bench, run)] == [("missing path", str(path))]
 
     wait_until(waits, saw=lambda: bench.show(run))
     shown = bench.show(run)

@@ -52,7 +52,8 @@ class Absence:
 
     def sentence(self) -> str:
         """Say it with what to do, for the reason of the run."""
-        cure = "mount it" if self.trouble == UNMOUNTED else "put it back or mount it"
+        cures = {UNMOUNTED: "mount it", MISSING: "put it back or mount it"}
+        cure = cures.get(self.trouble, "make it readable")
         return f"waits for {self.what}: {self.path} {self.trouble}; {cure}, and the run starts by itself"
 
 

@@ -90,7 +90,7 @@ def release_found(database: Database, run: RunRecord) -> bool:
 
 def release(database: Database, run_ids: Sequence[str]) -> list[str]:
     """Queue those that are held, at their old places. Returns their ids."""
-    values = {"reason": "released by the user"} | _NOT_WAITING
+    values = {"reason": "released by the user", "unsatisfied_parent": None}
     return database.write(lambda: _move(run_ids, Event.RELEASED, values))
 
 
