@@ -67,7 +67,7 @@ DESCRIPTION: dict[State, str] = {
     State.HELD: (
         "The run waits for its user and never starts by itself. The user holds it; Backprop does so when the run cannot"
         " start as it is, or when its segment is over and how it ended cannot be read. The reason then tells what to"
-        " do. `release` or `resume` queues it again."
+        " do. `release` or `resume` queues it again; where it is held for missing files, their return does so too."
     ),
     State.COMPLETED: "The script ended by itself with exit code 0. `resume` can queue the run again.",
     State.FAILED: (

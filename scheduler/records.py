@@ -24,10 +24,10 @@ class RunRef(Protocol):
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule that keeps a queued run waiting.
+    """One rule that keeps a queued run waiting, or for which a run is held until its files are back.
 
     `needed`, `present`: in the rule's unit (MiB, °C, runs, load per core); None where there is no amount. `gpu_index`
-    None: a rule of the host.
+    None: a rule of the host. `path`: what is not there.
     """
 
     rule: str
@@ -36,6 +36,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     present: float | None = None
     gpu_index: int | None = None
     since_s: float
+    path: str | None = None
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +45,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     `segment`: how many segments have started, also the fencing token of the live one. `chain_start`: the segment after
     which the user last queued or resumed it; `chain_total_s`: running seconds since then, for `--max-total-minutes`.
     `resume_pin`: what the chain begins from, as the user said when resuming: a path, or "" for "from scratch".
-    `waiting`: the rules that last kept it waiting, while it is queued. `not_before_s`: it is not started earlier.
+    `waiting`: the rules that last kept it waiting, while it is queued; what it is held for, if it is released by
+    itself. `not_before_s`: it is not started earlier.
     `priority`: higher first. `turn_s`: its place among equals, lower first; see `store.writes.ordering`.
     `group_name`, `array_index`: its group, and which member it is. `batch`: queued with others, see `home.batch_file`.
     `intent`: why the live segment is asked to end. `stalled`, `retries_used`, `lost`: counters of `scheduler.outcome`.

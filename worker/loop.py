@@ -23,6 +23,7 @@ from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.machine.reader import MachineReader
 from backprop.worker.machine.sleep_inhibitor import SleepInhibitor
 from backprop.worker.maintenance import backups_of_database, recovery
+from backprop.worker.maintenance.held_runs import HeldRuns
 from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.tracker import SegmentTracker
 from backprop.worker.signals import StopSignals
@@ -58,6 +59,7 @@ class Loop:
         self._reactions = Reactions(context, self._awake.release)
         self._tracker = SegmentTracker(context, self._monitor, self._reactions)
         self._admitter = Admitter(context, self._reader, self._monitor, self._tracker)
+        self._held = HeldRuns(context)
         self._reconciled_s = -RECONCILE_EVERY_S
         self._unsound: str | None = None
         self._trouble_s = 0.0
@@ -176,6 +178,7 @@ class Loop:
         self._expect_own_row()
         reconcile(self._context, self._others)
         self._reactions.end_unsatisfiable()
+        self._held.release_found()
         self._monitor.confirm(self._tracker.live())
         self._back_up()
 

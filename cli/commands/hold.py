@@ -25,7 +25,10 @@ def command(
 
     _, database = need_existing()
     given = globals_of(ctx, config, verbose, dry_run)
-    picked = run_selection.pick(ctx, database, runs, run_selection.filters_of(values), {State.QUEUED}, "held")
+    filters = run_selection.filters_of(values)
+    # One that waits for its files, held by a worker, is released by itself unless its user holds it.
+    named = {State.QUEUED, State.HELD}
+    picked = run_selection.pick(ctx, database, runs, filters, {State.QUEUED}, "held", named)
     if given.dry_run:
         return run_selection.rehearse(picked, "hold", WHY, IllegalMove.exit_code)
     held = set(user_requests.hold(database, [one.id for one in picked.able], "held by the user"))

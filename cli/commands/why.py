@@ -90,6 +90,7 @@ def _rule_view(rule: "Waiting") -> dict[str, Any]:
         "present": rule.present,
         "since": iso(rule.since_s),
         "text": rule.text,
+        "path": rule.path,
     }
 
 

@@ -14,7 +14,7 @@ from backprop.cli.submit import recipe_view
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.governor import starvation
-from backprop.scheduler.governor.decide import Decision, Need
+from backprop.scheduler.governor.decide import Decision, Denial, Need, Rule
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import QueuePosition, RunSpec
@@ -22,8 +22,10 @@ from backprop.scheduler.store import gpu_history
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import enqueue
 from backprop.worker.admission.judge import Judge
+from backprop.worker.admission.missing_paths import MissingPaths
 from backprop.worker.admission.waiting_reasons import Starving, head_of_line, recorded_since
 from backprop.worker.clock import Clock
+from backprop.worker.environment.presence import trouble_with
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.executor.locks import worker_alive
 from backprop.worker.machine.reader import read_machine
@@ -137,6 +139,7 @@ class _Forecast:
             self._state,
             settings if at_most is None else msgspec.structs.replace(settings, max_parallel=at_most),
         )
+        self._paths = MissingPaths(Clock())
         self._starving: Starving | None = None
         self._learned: dict[str, int | None] = {}
 
@@ -145,11 +148,15 @@ class _Forecast:
         need, decision = self._judge.judge(run.spec, self._learned_mib(run.spec, run), run.need_mib)
         if not decision.admitted and self._starving is None and self._state.segments:
             self._starving = head_of_line(run, decision, recorded_since(run), time.time())
+        if decision.admitted and (missing := self._missing(run.spec, run)) is not None:
+            decision = missing
         return self._say(run.id, need, decision, "now")
 
     def of_new(self, spec: RunSpec, when: str = "now") -> str:
         """Say whether a run that is not queued yet would start. `when`: it would if nothing refuses it."""
         need, decision = self._judge.judge(spec, self._learned_mib(spec), None)
+        if decision.admitted and (missing := self._missing(spec)) is not None:
+            decision = missing
         return self._say("", need, decision, when)
 
     def _say(self, run_id: str, need: Need, decision: Decision, when: str) -> str:
@@ -164,6 +171,14 @@ class _Forecast:
         self._judge.plan(run_id, need, decision, time.time())
         names = [gpu.name for gpu in self._state.snapshot.gpus if gpu.uuid in decision.gpu_uuids]
         return f"would start {when}{' on ' + ', '.join(names) if names else ''}"
+
+    def _missing(self, spec: RunSpec, run: RunRecord | None = None) -> Decision | None:
+        """Return the decision on a run that would wait for a path. Of a checkpoint only a worker's own look tells."""
+        if (decision := self._paths.of_spec(spec)) is not None:
+            return decision
+        noted = [rule for rule in (run.waiting if run is not None else ()) if rule.rule == Rule.PATH.value]
+        away = [rule for rule in noted if rule.path is not None and trouble_with(rule.path) is not None]
+        return Decision((Denial(Rule.PATH, None, None, away[0].text),), ()) if away else None
 
     def _learned_mib(self, spec: RunSpec, run: RunRecord | None = None) -> int | None:
         """Ask once per script, but for a run that has segments of its own."""

@@ -35,6 +35,7 @@ class Rule(StrEnum):
     DRAINED = "drained"
     HOURS = "active hours"
     HOST = "host"
+    PATH = "missing path"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ class Need:
 class Denial:
     """One rule that fails. `needed` and `present` are in the rule's unit: MiB, °C, runs, GPUs, load per
     core; None where there is no amount, or it cannot be read. `gpu_uuid`, `gpu_index`: None for a rule
-    of the host."""
+    of the host. `path`: what is not there."""
 
     rule: Rule
     needed: float | None
@@ -80,6 +81,7 @@ class Denial:
     text: str
     gpu_uuid: str | None = None
     gpu_index: int | None = None
+    path: str | None = None
 
     def sentence(self) -> str:
         """One line for people, such as "GPU 0: needs 44 GiB; 11 of 23.6 GiB free"."""

@@ -26,6 +26,8 @@ from backprop.scheduler.spec import RunSpec
 EX_TEMPFAIL: Final = 75
 STALLED_CAP: Final = 2
 LOST_CAP: Final = 3
+MISSING_AGAIN_S: Final = 2.0
+"""After a start that lacked a path: by then the path is looked at anew."""
 BACKOFF_BASE_S: Final = 10.0
 BACKOFF_CAP_S: Final = 600.0
 
@@ -266,6 +268,9 @@ def _not_started(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove
     why = f"could not be started: {result.could_not_start}"
     if (move := _intended(result, SegmentOutcome.NOT_STARTED, f"it {why}")) is not None:
         return move
+    if result.missing:
+        counters = (chain.stalled, chain.retries_used, chain.lost)
+        return NextMove(Event.REQUEUED, SegmentOutcome.NOT_STARTED, why, *counters, MISSING_AGAIN_S)
     if result.passing:
         counters = (chain.stalled, chain.retries_used, chain.lost)
         # At first none: the worker itself waits before it starts anything. Then others are to have their turn.

@@ -12,7 +12,8 @@ class SegmentResult:
     `asked`: what the leader had been signalled for before it exited; None if it exited by itself.
     `wanted`: what was recorded but perhaps never delivered. `exit_code` is None when a signal ended the leader
     or nobody saw it end. `lost`: no process is left and no exit record was written.
-    `could_not_start`: why the leader never ran. `passing`: the machine's fault, not the run's.
+    `could_not_start`: why the leader never ran. `passing`: the machine's fault, not the run's. `missing`: a path
+    that it was to be started with was away.
     `out_of_memory`: the line of its log that reports that GPU memory ran out. `cut_cost_s`: running time between
     its newest good checkpoint and the signal that ended it; None where none was sent. `unreadable`: the file that would
     tell how it ended, and why it cannot be read.
@@ -25,6 +26,7 @@ class SegmentResult:
     lost: bool = False
     could_not_start: str | None = None
     passing: bool = False
+    missing: bool = False
     killed: bool = False
     last_line: str | None = None
     why_asked: str | None = None

@@ -30,6 +30,7 @@ BESIDE = {
     "checkpoints.manager": "remembers what the segment began with, to know what it saved itself",
     "admission.admission": "hands on what preparation returns",
     "environment.leader": "puts it into a variable as well",
+    "environment.presence": "notes the disk it lies on",
     "executor.base": "holds the arguments",
     "executor.local": "holds the arguments",
     "executor.segment_files": "writes the arguments",

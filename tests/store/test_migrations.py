@@ -155,6 +155,36 @@ def test_the_parent_of_a_kept_run_is_taken_from_its_sentence(
     assert rows == [(noted, reason)]
 
 
+ADVICE = "backprop resume c --resume-from PATH, or --from-scratch"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "noted"),
+    [
+        ("held", f"none of its checkpoints is good any more (/a/1.pt: it is gone); {ADVICE}", True),
+        ("held", f"the checkpoint to resume from is gone: /a/1.pt; {ADVICE}", True),
+        ("held", "held by the user", False),
+        ("held", "can't run here: needs 40 GiB of VRAM, the largest GPU has 24 GiB", False),
+        ("queued", f"the checkpoint to resume from is gone: /a/1.pt; {ADVICE}", False),
+    ],
+)
+def test_what_a_run_is_held_for_is_taken_from_its_sentence(
+    tmp_path: Path, state: str, reason: str, noted: bool
+) -> None:
+    path = tmp_path / "home" / "backprop.db"
+    opened = open_database(layout.ensure(Home(path.parent)))
+    add_run(opened, "c")
+    opened.close()
+    connection = connect(path)
+    connection.execute("UPDATE runs SET state = ?, reason = ?", (state, reason))
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    opened = open_database(Home(path.parent))
+    held = queries.held_for_something(opened, 10)
+    opened.close()
+    assert [(run.id, run.waiting[0].rule) for run in held] == ([("c", "missing path")] if noted else [])
+
+
 def test_two_processes_open_a_new_home_at_once(tmp_path: Path) -> None:
     """Twenty times: both succeed, one creates it, and neither takes the other's half for a foreign database."""
     racers = [

@@ -16,6 +16,7 @@ from backprop.scheduler.store import gpu_history
 from backprop.scheduler.store.reads import queries
 from backprop.worker.admission.host_gate import HostGate
 from backprop.worker.admission.judge import Judge
+from backprop.worker.admission.missing_paths import MissingPaths
 from backprop.worker.admission.preparation import Preparation, PreparedRun, hold
 from backprop.worker.admission.start import AdmittedRun, Starter, release_locks
 from backprop.worker.admission.waiting_reasons import Starving, WaitingReasons
@@ -68,7 +69,8 @@ class Admitter:
         self._monitor = monitor
         self._tracker = tracker
         self._admission = locks.Admission(context.home.locks)
-        self._preparation = Preparation(context, tracker.checkpoints)
+        self._paths = MissingPaths(context.clock)
+        self._preparation = Preparation(context, tracker.checkpoints, self._paths)
         self._starter = Starter(context, tracker)
         self._waits = WaitingReasons(context)
         self._breaker = tracker.breaker
@@ -88,6 +90,7 @@ class Admitter:
         candidates = self._candidates(limit)
         if not candidates:
             self._waits.clear()
+            self._paths.forget()
             self._learned.clear()
             return 0
         if (closed := self._check_closed(full)) is not None:
@@ -97,6 +100,7 @@ class Admitter:
             return 0
         if self._host.is_starting and not full:
             return 0
+        self._paths.look_again()
         with self._admission as acquired:
             return self._rounds(candidates, limit) if acquired else 0
 
@@ -189,19 +193,28 @@ class Admitter:
                     waiting.append((run, Decision((self._host.denial(),), ())))
                 elif not decision.admitted:
                     waiting.append((run, decision))
-                    if number < ALL:
-                        starving = starving or self._waits.starving(run, decision)
+                    if number < ALL and starving is None:
+                        starving = self._starving(run, decision)
                 elif starving is not None and starvation.keeps_back(starving.wait, need.gpus):
                     waiting.append((run, starving.behind()))
-                elif prepared := self._prepare(run, round_):
+                elif isinstance(prepared := self._prepare(run, round_), Decision):
+                    waiting.append((run, prepared))
+                elif prepared is not None:
                     round_.add(prepared, decision, need, self._context.clock.wall_s())
         except BaseException:
             release_locks(round_.starts)
             raise
         return round_
 
-    def _prepare(self, run: RunRecord, round_: _Round) -> PreparedRun | None:
-        """Prepare a start. Trouble with one run is reported, and keeps no other from its start. Raises DatabaseBusy."""
+    def _starving(self, run: RunRecord, decision: Decision) -> Starving | None:
+        """Return a refused run as the head of the line. One that waits for a path as well could not start, so it holds
+        nobody back."""
+        head = self._waits.starving(run, decision)
+        return head if head is not None and self._paths.refusal(run) is None else None
+
+    def _prepare(self, run: RunRecord, round_: _Round) -> PreparedRun | Decision | None:
+        """Prepare a start; return a decision for a run that has to wait for a path. Trouble with one run is reported,
+        and keeps no other from its start. Raises DatabaseBusy."""
         beside = [prepared.run for prepared, _, _ in round_.starts]
         return self._tracker.attempt(run, lambda: self._preparation.prepare(run, beside))
 

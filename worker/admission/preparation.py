@@ -8,19 +8,26 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from backprop.scheduler.errors import LostRace
+from backprop.scheduler.governor.decide import Decision, Rule
 from backprop.scheduler.home import batch_file, run_folder
-from backprop.scheduler.records import RunRecord
+from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, user_requests
+from backprop.worker.admission.missing_paths import MissingPaths
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.resume import StartPoint
 from backprop.worker.checkpoints.start_point import choose_start
 from backprop.worker.context import Context
+from backprop.worker.environment import presence
 from backprop.worker.executor import locks
 from backprop.worker.maintenance import recovery
 from backprop.worker.segments.result import PASSING_ERRORS
+
+MOST_GONE: Final = 3
+"""Missing files of a held run that are looked for: the newest."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +42,37 @@ class PreparedRun:
     environment: Mapping[str, str]
 
 
-def hold(context: Context, run: RunRecord, why: str) -> None:
-    """Hold a run that cannot start as it is, until its user releases it. Raises DatabaseBusy."""
+def hold(context: Context, run: RunRecord, why: str, gone: Sequence[str] = ()) -> None:
+    """Hold a run that cannot start as it is, until its user releases it, or until one of the paths `gone` is back.
+    Raises DatabaseBusy."""
     with contextlib.suppress(LostRace):
-        user_requests.hold_run(context.database, run, why)
+        user_requests.hold_run(context.database, run, why, held_for(gone, context.clock.wall_s()))
         context.console.event("held", run, why)
+
+
+def held_for(gone: Sequence[str], now_s: float) -> tuple[Waiting, ...]:
+    """Return what a run is held for, so that it is released once a path is back."""
+    return tuple(
+        Waiting(rule=Rule.PATH.value, text=f"{path} is not there", since_s=now_s, path=path)
+        for path in gone[:MOST_GONE]
+    )
 
 
 class Preparation:
     """Prepares the runs of one worker."""
 
-    def __init__(self, context: Context, checkpoints: CheckpointManager) -> None:
+    def __init__(self, context: Context, checkpoints: CheckpointManager, paths: MissingPaths) -> None:
         self._context = context
         self._checkpoints = checkpoints
+        self._paths = paths
 
-    def prepare(self, run: RunRecord, beside: Sequence[RunRecord]) -> PreparedRun | None:
-        """Prepare `run` and take its lock. Return None when it cannot be claimed now; its reason then says why.
-        `beside`: runs that are about to be claimed too. Raises DatabaseBusy."""
+    def prepare(self, run: RunRecord, beside: Sequence[RunRecord]) -> PreparedRun | Decision | None:
+        """Prepare `run` and take its lock. Return None when it cannot be claimed now; its reason then says why. Return
+        a decision when it has to wait for a path. `beside`: runs that are about to be claimed too. Raises DatabaseBusy.
+        """
         context = self._context
+        if (refusal := self._paths.refusal(run)) is not None:
+            return refusal
         if (why := self._checkpoints.why_not_yet(run)) is not None:
             return self._set_reason(run, f"waiting: {why}")
         if (rival := self._rival(run, beside)) is not None:
@@ -62,6 +82,8 @@ class Preparation:
             )
         try:
             start = choose_start(context.home, context.database, run)
+            if start.waits_for is not None:
+                return self._paths.wait_for(run, start.waits_for)
             problem = start.problem or self._checkpoints.why_never(run, start)
         except OSError as error:
             # Perhaps the share with the checkpoint is away: it is not gone, and its user has nothing to repair.
@@ -69,7 +91,7 @@ class Preparation:
                 run, f"cannot be read now: {error.filename or 'its checkpoint'} ({error.strerror})"
             )
         if problem is not None:
-            return hold(context, run, problem)
+            return hold(context, run, problem, start.gone)
         try:
             batch_file.materialise(context.home, run)
             lock = locks.take(context.home.run_lock(run.id))
@@ -91,6 +113,7 @@ class Preparation:
         finally:
             if not ready:
                 os.close(lock)
+        presence.note_mounts(context.home.run_folder(run.id), [run.spec.cwd])
         if start.needs_repair:
             return self._checkpoints.repair(run, start, lock)
         return PreparedRun(run, start, lock, environment)

@@ -16,7 +16,7 @@ REWRITE_S: Final = 30.0
 """A reason of which only the amounts have changed is recorded at most this often."""
 
 Since = dict[str, float]
-"""Rule and GPU → since when it fails, Unix seconds."""
+"""Rule, GPU and path → since when it fails, Unix seconds."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def head_of_line(
 
 def recorded_since(run: RunRecord) -> Since:
     """Return since when which rules refuse the run, as a worker recorded it."""
-    return {f"{waiting.rule}/{waiting.gpu_index}": waiting.since_s for waiting in run.waiting}
+    return {_name(waiting.rule, waiting.gpu_index, waiting.path): waiting.since_s for waiting in run.waiting}
 
 
 class WaitingReasons:
@@ -121,7 +121,11 @@ class WaitingReasons:
 
 
 def _key(denial: Denial) -> str:
-    return f"{denial.rule}/{denial.gpu_index}"
+    return _name(denial.rule, denial.gpu_index, denial.path)
+
+
+def _name(rule: str, gpu_index: int | None, path: str | None) -> str:
+    return f"{rule}/{gpu_index}/{path or ''}"
 
 
 def _rules(decision: Decision, since: Since) -> list[Waiting]:
@@ -133,6 +137,7 @@ def _rules(decision: Decision, since: Since) -> list[Waiting]:
             present=denial.present,
             gpu_index=denial.gpu_index,
             since_s=since[_key(denial)],
+            path=denial.path,
         )
         for denial in decision.denials
     ]

@@ -6,7 +6,7 @@ answer is a refusal, not a fresh start.
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.spec import RunSpec
 from backprop.worker.checkpoints.validation import newest_good
+from backprop.worker.environment.presence import Absence, checkpoint_away, trouble_with
 
 if TYPE_CHECKING:
     from backprop.worker.checkpoints.backups import Backup
@@ -28,14 +29,17 @@ class StartPoint:
     """What the next segment begins from.
 
     `checkpoint`: absolute path to resume from, None for a start from zero. `passed_over`: broken newer ones, each with
-    why. `problem`: why the run cannot go on as it is; then nothing may be started. `restore`: a backup whose original
-    is torn, older or gone. `set_aside`: broken checkpoints to rename. Both are done before the segment starts, with the
+    why. `problem`: why the run cannot go on as it is; then nothing may be started. `gone`: files whose return could
+    solve it. `waits_for`: what has to come back before anything can be said. `restore`: a backup whose original is
+    torn, older or gone. `set_aside`: broken checkpoints to rename. Both are done before the segment starts, with the
     run's lock held.
     """
 
     checkpoint: str | None = None
     passed_over: tuple[str, ...] = ()
     problem: str | None = None
+    gone: tuple[str, ...] = ()
+    waits_for: Absence | None = None
     restore: "Backup | None" = None
     set_aside: tuple[str, ...] = ()
 
@@ -44,10 +48,11 @@ class StartPoint:
         return self.restore is not None or bool(self.set_aside)
 
 
-def choose(run: RunRecord, saved: Sequence[CheckpointRecord]) -> StartPoint:
+def choose(run: RunRecord, saved: Sequence[CheckpointRecord], mounts: Collection[str] = ()) -> StartPoint:
     """Choose the newest good checkpoint of `saved` (newest first), else where the user said to begin.
 
-    Reads the files. Raises OSError when out of resources.
+    A newer one whose folder or disk is away is waited for. `mounts`: that the run has used. Reads the files. Raises
+    OSError when out of resources.
     """
     # One that is overwritten was announced many times: the newest record of a path is enough.
     newest: dict[str, CheckpointRecord] = {}
@@ -55,16 +60,23 @@ def choose(run: RunRecord, saved: Sequence[CheckpointRecord]) -> StartPoint:
         newest.setdefault(record.path, record)
     good, broken = newest_good(list(newest.values()), run.spec.plan.needs if run.spec.plan else ())
     passed_over = tuple(f"{record.path}: {why}" for record, why in broken)
+    for record, _ in broken:
+        if (away := checkpoint_away(record.path, mounts, newest)) is not None:
+            return StartPoint(waits_for=away)
     if good is not None:
         return StartPoint(good.path, passed_over)
     if broken:
         return StartPoint(
-            problem=f"none of its checkpoints is good any more ({'; '.join(passed_over[:3])}); {_advice(run)}"
+            problem=f"none of its checkpoints is good any more ({'; '.join(passed_over[:3])}); {_advice(run)}",
+            gone=tuple(record.path for record, _ in broken if trouble_with(record.path) is not None),
         )
     initial = initial_checkpoint(run)
-    if not initial or Path(initial).exists():
+    if not initial or trouble_with(initial) is None:
         return StartPoint(initial or None)
-    return StartPoint(problem=f"the checkpoint to resume from is gone: {initial}; {_advice(run)}")
+    if (away := checkpoint_away(initial, mounts)) is not None:
+        return StartPoint(waits_for=away)
+    why = f"the checkpoint to resume from is gone: {initial}; {_advice(run)}"
+    return StartPoint(problem=why, gone=(initial,))
 
 
 def usable(run: RunRecord, saved: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:

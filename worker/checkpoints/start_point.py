@@ -30,6 +30,7 @@ from backprop.worker.checkpoints.directory_scan import DirectoryScan, newest_fir
 from backprop.worker.checkpoints.resume import StartPoint, choose, first_segment, picks_itself, usable
 from backprop.worker.checkpoints.scanner import MAX_REPORTED
 from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, CheckpointFile, measure, still_good
+from backprop.worker.environment.presence import empty_mount_point, noted_mounts
 
 
 def checkpoints_of(home: Home, database: Database, run: RunRecord) -> list[CheckpointRecord]:
@@ -44,7 +45,10 @@ def checkpoints_of(home: Home, database: Database, run: RunRecord) -> list[Check
         original = next((at for at, record in enumerate(saved) if backup.holds(record)), None)
         _insert(saved, backup.record(), original)
     segments = _counting(run, queries.segments(database, run.id))
-    if not usable(run, saved) or any(segment.outcome is SegmentOutcome.RECOVERED for segment in segments):
+    lost_last = bool(segments) and segments[-1].outcome is SegmentOutcome.LOST
+    recovered = any(segment.outcome is SegmentOutcome.RECOVERED for segment in segments)
+    # The last look for what a lost segment had saved may have been made while its disk was away.
+    if not usable(run, saved) or lost_last or recovered:
         for record in reversed(_rediscovered(run, segments, home.root)):
             content = (record.path, record.mtime_ns, record.size_bytes)
             if all((known.path, known.mtime_ns, known.size_bytes) != content for known in saved):
@@ -57,9 +61,12 @@ def choose_start(home: Home, database: Database, run: RunRecord) -> StartPoint:
 
     Raises OSError when out of resources or when a file cannot be reached just now, DatabaseBusy.
     """
-    start = choose(run, checkpoints_of(home, database, run))
+    mounts = noted_mounts(home.run_folder(run.id))
+    if (disk := empty_mount_point(run.spec.cwd, mounts)) is not None:
+        return StartPoint(waits_for=disk)
+    start = choose(run, checkpoints_of(home, database, run), mounts)
     plan = run.spec.plan
-    if plan is None or not plan.globs or start.problem is not None:
+    if plan is None or not plan.globs or start.problem is not None or start.waits_for is not None:
         return start
     backups = [backup for backup in backups_of(home.run_folder(run.id)) if usable(run, [backup.record()])]
     restore = _to_restore(start.checkpoint, backups)

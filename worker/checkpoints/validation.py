@@ -83,7 +83,8 @@ def validate_announced(
 def still_good(file: CheckpointFile, needs: Sequence[str] = ()) -> str | None:
     """Return None if a segment may resume from it now, else why not. Raises OSError when out of resources.
 
-    `needs`: patterns of files that a directory must hold. A change since it was announced is no fault by itself: a
+    `needs`: patterns of files that a directory must hold. One without a size was announced while its disk was away,
+    and has not been measured. A change since it was announced is no fault by itself: a
     script may have replaced its file and been killed before it announced it. A changed checkpoint must look whole; an
     unchanged one must only not be torn, as a power cut leaves it.
     """
@@ -93,7 +94,7 @@ def still_good(file: CheckpointFile, needs: Sequence[str] = ()) -> str | None:
         now = measure(file.path)
         if isinstance(now, str):
             return now
-        if now.is_dir != file.is_dir:
+        if now.is_dir != file.is_dir and file.size_bytes:
             return "a directory now, a file before" if now.is_dir else "a file now, a directory before"
         if missing := lacks(now, needs):
             return missing

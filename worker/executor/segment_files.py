@@ -73,7 +73,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `exit_code` is None when a signal ended the leader, or when nobody saw it end (`seen_to_end` False). `escalated`:
     what it took after the grace: "none", "term" or "kill". `ended_at_s`: Unix seconds. `survivors`: pids that
-    outlived SIGKILL. `could_not_start`, `errno`: why there never was a leader.
+    outlived SIGKILL. `could_not_start`, `errno`: why there never was a leader; `path`: which path it was about.
     """
 
     format: int = 1
@@ -88,6 +88,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     survivors: tuple[int, ...] = ()
     could_not_start: str | None = None
     errno: int | None = None
+    path: str | None = None
 
 
 def write_order(folder: Path, order: OrderFile) -> None:

@@ -22,6 +22,7 @@ from backprop.scheduler.store.writes.claims import AppliedMove
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.start_point import checkpoints_of
 from backprop.worker.context import Context
+from backprop.worker.environment.presence import noted_mounts
 from backprop.worker.executor.breaker import Breaker
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.machine.monitor import RuntimeMonitor
@@ -161,13 +162,13 @@ class Finalizer:
         self.follow_up(finished, applied)
 
     def _finished(self, run: RunRecord, segment: SegmentRecord, result: SegmentResult) -> FinishedSegment:
-        database = self._context.database
-        saved = checkpoints_of(self._context.home, database, run)
+        home = self._context.home
+        saved = checkpoints_of(home, self._context.database, run)
         # Most ends need no look at the segments before.
         asked = result.could_not_start is not None or run.spec.max_segments is not None
-        earlier = queries.segments(database, run.id) if asked else []
+        earlier = queries.segments(self._context.database, run.id) if asked else []
         earlier = [other for other in earlier if other.number < segment.number]
-        chain = chain_of(run, segment, result, saved, earlier)
+        chain = chain_of(run, segment, result, saved, earlier, noted_mounts(home.run_folder(run.id)))
         failpoint.at("heard")
         move = with_advice(next_move(run.spec, result, chain), run.id)
         return FinishedSegment(run, result, move, segment.worker)

@@ -17,6 +17,7 @@ from backprop.scheduler.store.writes import claims, progress
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.scanner import CheckpointScanner
 from backprop.worker.context import Context
+from backprop.worker.environment import presence
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments.cadence import Cadence, ClockReading
 from backprop.worker.segments.log_reader import LogReader
@@ -209,6 +210,9 @@ class LiveSegment:
                 console.event("refused", run, f"checkpoint {record.path}: {record.refused}")
             else:
                 console.debug("checkpoint", run, f"step {record.step}: {record.path}")
+        good = [record.path for record in saved if record.refused is None]
+        if good:
+            presence.note_mounts(self._context.home.run_folder(run.id), good)
 
     def _is_near(self, run: RunRecord) -> bool:
         """Whether reading of a save a second late would matter."""

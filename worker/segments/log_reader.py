@@ -1,6 +1,7 @@
 """Reads what a segment reports, from its log and its events file, on from the stored offsets."""
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from typing import Final
 from backprop.scheduler.records import CheckpointRecord, MetricRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.writes.progress import SegmentReport
 from backprop.worker.checkpoints import validation
-from backprop.worker.checkpoints.roots import roots_for
+from backprop.worker.checkpoints.roots import is_inside, roots_for
+from backprop.worker.environment.presence import missing, noted_mounts, unmounted
 from backprop.worker.segments import events
 from backprop.worker.segments.resume_check import StepTrace
 from backprop.worker.segments.tail import MAX_READ_BYTES, Tail
@@ -70,6 +72,7 @@ class LogReader:
 
     def __init__(self, run: RunRecord, segment: SegmentRecord, folder: Path) -> None:
         self._spec = run.spec
+        self._run_folder = folder.parent
         self._run_id, self._number = run.id, segment.number
         self._cwd = Path(run.spec.cwd)
         self._started_s = segment.started_at_s
@@ -182,10 +185,30 @@ class LogReader:
         now_s = time.time()
         return tuple(self._record(event, now_s) for event in announced)
 
+    def _unmeasured(self, path: str, now_s: float) -> validation.CheckpointFile | None:
+        """Return what was announced and is out of reach, because the run's directory or disk is away; it is checked
+        before it is used."""
+        resolved = os.path.realpath(self._cwd / path)
+        try:
+            resolved.encode()
+        except ValueError:
+            return None
+        mounts = noted_mounts(self._run_folder)
+        roots = [Path(self._spec.cwd), *map(Path, self._spec.checkpoint_roots)]
+        inside = [root for root in roots if is_inside(Path(resolved), root)]
+        away = any(missing("its directory", str(root)) for root in inside)
+        if not away and unmounted(resolved, mounts) is None:
+            return None
+        if not any(is_inside(Path(resolved), root) for root in (*roots, *self._roots)):
+            return None
+        return validation.CheckpointFile(Path(resolved), 0, int(now_s * 1e9), is_dir=False)
+
     def _record(self, event: events.CheckpointEvent, now_s: float) -> CheckpointRecord:
         known = validation.validate_announced(event.path, self._cwd, self._roots, self._started_s, now_s)
         refused = known.why if isinstance(known, validation.Rejected) else None
         good = known if isinstance(known, validation.CheckpointFile) else None
+        if good is None and (away := self._unmeasured(event.path, now_s)) is not None:
+            good, refused = away, None
         return CheckpointRecord(
             run_id=self._run_id,
             segment=self._number,

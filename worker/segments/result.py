@@ -2,7 +2,7 @@
 
 import errno
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from backprop.scheduler.home.file_reading import is_there
@@ -12,6 +12,12 @@ from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.checkpoints.resume import initial_checkpoint, usable
 from backprop.worker.checkpoints.validation import newest_good
+from backprop.worker.environment.presence import (
+    checkpoint_away,
+    empty_mount_point,
+    missing,
+    missing_interpreter,
+)
 from backprop.worker.executor import segment_files
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments.gpu_oom import out_of_memory
@@ -28,6 +34,8 @@ PASSING_ERRORS = frozenset(
 """Errors of a start that are the machine's: no process, memory, descriptor or disk is available just now, or a disk or
 share is in trouble."""
 NEVER_BEGAN = "its supervisor was gone before its command began"
+PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EACCES)
+"""Errors of a start whose directory or program may have gone between the last look and the start."""
 
 
 def result_of(
@@ -55,6 +63,7 @@ def result_of(
     asked = _asked(exit, run)
     boxed = exit.asked == "timebox"
     log, failed = folder / "log", asked is None and exit.exit_code != 0
+    is_missing = exit.errno in PATH_ERRORS and _lacked_a_path(run, exit, folder)
     return SegmentResult(
         asked=asked,
         wanted=wanted,
@@ -62,7 +71,8 @@ def result_of(
         exit_code=exit.exit_code,
         signal_name=_signal_name(exit.signal),
         could_not_start=exit.could_not_start,
-        passing=exit.errno in PASSING_ERRORS,
+        passing=exit.errno in PASSING_ERRORS and not is_missing,
+        missing=is_missing,
         killed=exit.escalated != "none",
         last_line=failure_line(log) if failed else None,
         out_of_memory=out_of_memory(log) if failed else None,
@@ -78,6 +88,23 @@ def _has_begun(segment: SegmentRecord, folder: Path) -> bool:
         return True
     # The supervisor makes it just before the start, empty.
     return is_there(folder / "log") and (folder / "log").lstat().st_size > 0
+
+
+def _lacked_a_path(run: RunRecord, exit: ExitRecord, folder: Path) -> bool:  # noqa: A002
+    """Return whether a start failed for a path that is away, or was. One that is there and may not be entered or
+    executed is the run's own fault."""
+    order = segment_files.read_order(folder)
+    if order is None or exit.path is None or exit.path not in (order.cwd, order.program):
+        return False
+    is_away = missing("its directory", exit.path) is not None or missing_interpreter(exit.path) is not None
+    return is_away or (exit.errno != errno.EACCES and not _failed_so_before(run, folder))
+
+
+def _failed_so_before(run: RunRecord, folder: Path) -> bool:
+    """Return whether the start before failed for a path too: what is there and is not found twice lacks something else,
+    such as the loader of a foreign program."""
+    before = segment_files.read_exit(folder.with_name(str(run.segment - 1)))
+    return before is not None and before.path is not None
 
 
 def unreadable_end(
@@ -135,10 +162,20 @@ def chain_of(
     result: SegmentResult,
     saved: Sequence[CheckpointRecord],
     earlier: Sequence[SegmentRecord] = (),
+    mounts: Collection[str] = (),
 ) -> Chain:
-    """Return what the chain has done, by the checkpoints that are good now. `saved`: the run's, newest first.
-    `earlier`: its segments before this one, where some may never have begun."""
+    """Return what the chain has done, by the checkpoints that are good now, and by those that are merely away: the run
+    waits for them. `saved`: the run's, newest first. `earlier`: its segments before this one, where some may never have
+    begun. `mounts`: that it has used."""
     good = usable(run, saved)
+    # Of a run that announces its checkpoints all are on record; others may have saved what nobody could look for.
+    away = run.spec.plan is not None and bool(run.spec.plan.globs) and _is_away(run.spec.cwd, mounts)
+
+    def any_left(records: Sequence[CheckpointRecord]) -> bool:
+        whole, broken = newest_good(records)
+        beside = [record.path for record in good]
+        return whole is not None or any(checkpoint_away(each.path, mounts, beside) for each, _ in broken)
+
     used = (
         record.step
         for record in saved
@@ -158,14 +195,18 @@ def chain_of(
         retries_used=run.retries_used,
         lost=run.lost,
         unstarted=unstarted,
-        progressed=newest_good(fresh)[0] is not None,
+        progressed=away or any_left(fresh),
         promised_mib=segment.promised_mib,
         peak_mib=segment.peak_mib,
         oom_retries=run.oom_retries,
-        resumable=newest_good(good)[0] is not None or initial_checkpoint(run) is not None,
+        resumable=away or any_left(good) or initial_checkpoint(run) is not None,
         advanced=run.last_step is not None
         and run.last_step > (-1 if segment.steps_from is None else segment.steps_from),
     )
+
+
+def _is_away(cwd: str, mounts: Collection[str]) -> bool:
+    return missing("its directory", cwd) is not None or empty_mount_point(cwd, mounts) is not None
 
 
 def chain_unseen(run: RunRecord, segment: SegmentRecord, result: SegmentResult) -> Chain:

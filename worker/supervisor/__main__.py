@@ -234,6 +234,7 @@ def _not_started(error: OSError | ValueError | MemoryError) -> dict[str, object]
         "format": 1,
         "could_not_start": reason,
         "errno": number,
+        "path": str(error.filename) if path and isinstance(error, OSError) else None,
         "running_s": 0.0,
         "ended_at_s": time.time(),
     }

@@ -46,6 +46,10 @@ _QUEUE: Final = (
     f"{SELECT_RUNS} WHERE state = 'queued'{{behind}} AND {_IS_DUE} AND {_ROOM_IN_GROUP}"
     f" AND NOT EXISTS ({dependencies.UNSATISFIED}){{among}} ORDER BY priority DESC, turn_s, id LIMIT :limit"
 )
+_HELD_FOR: Final = (
+    f"{SELECT_RUNS} WHERE state = 'held' AND waiting IS NOT NULL AND (queued_at_s, id) > (?, ?)"
+    " ORDER BY queued_at_s, id LIMIT ?"
+)
 _NEXT_DUE: Final = (
     f"SELECT MIN(not_before_s) FROM runs WHERE state = 'queued' AND NOT EXISTS ({dependencies.UNSATISFIED})"
 )
@@ -134,6 +138,13 @@ def queue(
         values |= {"priority": after.priority, "turn_s": after.turn_s, "id": after.id}
     rows = database.rows(_QUEUE.format(among=among, behind=_BEHIND if after is not None else ""), values)
     return [run_from(row) for row in rows]
+
+
+def held_for_something(database: Database, limit: int, after: RunRecord | None = None) -> list[RunRecord]:
+    """Return the first `limit` held runs that are released by themselves once what they are held for is over, the
+    oldest first. `after`: of those behind this one."""
+    beyond = (after.queued_at_s, after.id) if after is not None else (0.0, "")
+    return [run_from(row) for row in database.rows(_HELD_FOR, *beyond, limit)]
 
 
 def serial(database: Database) -> int:

@@ -11,9 +11,11 @@ alone: the verbs over many return the ids that they have moved, the verbs over o
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
-from backprop.scheduler.records import RunRecord
+from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.spec import RunSpec, decode, encode
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.schema import Run
@@ -51,14 +53,39 @@ def stop_waiting(database: Database, run_ids: Sequence[str], now_s: float) -> li
     return database.write(lambda: _move(run_ids, Event.STOPPED, values))
 
 
-def hold_run(database: Database, run: RunRecord, why: str) -> State:
-    """Hold a queued run until its user releases it. Raises LostRace, IllegalMove."""
-    return move_now(database, run, Event.HELD, reason=why, waiting=None)
+def hold_run(database: Database, run: RunRecord, why: str, held_for: Sequence[Waiting] = ()) -> State:
+    """Hold a queued run until its user releases it. `held_for`: rules whose end releases it as well. Raises LostRace,
+    IllegalMove."""
+    waiting = msgspec.json.encode(held_for).decode() if held_for else None
+    return move_now(database, run, Event.HELD, reason=why, waiting=waiting)
 
 
 def hold(database: Database, run_ids: Sequence[str], why: str) -> list[str]:
-    """Hold those that are queued. Returns their ids."""
-    return database.write(lambda: _move(run_ids, Event.HELD, {"reason": why} | _NOT_WAITING))
+    """Hold those that are queued, and those that would be released by themselves. Returns their ids."""
+
+    def verb() -> list[str]:
+        values = {"reason": why} | _NOT_WAITING
+        held = {run_id for run_id in run_ids if _hold_on(run_id, values)}
+        held |= set(_move(run_ids, Event.HELD, values))
+        return [run_id for run_id in run_ids if run_id in held]
+
+    return database.write(verb)
+
+
+def _hold_on(run_id: str, values: Mapping[str, Any]) -> bool:
+    released_by_itself = (Run.state == State.HELD.value) & Run.waiting.is_null(False)
+    return bool(Run.update(dict(values)).where(Run.id == run_id, released_by_itself).execute())
+
+
+def release_found(database: Database, run: RunRecord) -> bool:
+    """Queue a run whose missing files are back. Returns False when its user has decided otherwise meanwhile."""
+
+    def verb() -> bool:
+        unchanged = (Run.id == run.id) & (Run.state == State.HELD.value) & (Run.segment == run.segment)
+        found = {"reason": "released: its files are back", "state": State.QUEUED.value, "waiting": None}
+        return bool(Run.update(found).where(unchanged & Run.waiting.is_null(False)).execute())
+
+    return database.write(verb)
 
 
 def release(database: Database, run_ids: Sequence[str]) -> list[str]:
@@ -122,6 +149,7 @@ def _fresh_chain(now_s: float) -> dict[str, Any]:
     """Return the column values of a run that the user has queued again: its counters at zero, its history kept."""
     return {
         "reason": "resumed by the user",
+        "waiting": None,
         "queued_at_s": now_s,
         "turn_s": now_s,
         "not_before_s": 0.0,

@@ -1,0 +1,13 @@
+"""Schema 3: what a run is held for, so that it is released once its files are back.
+
+Earlier programs held such a run with a reason alone. Its beginning, which no user can have given, tells.
+"""
+
+STATEMENTS = (
+    """
+    UPDATE runs SET waiting = json_array(json_object('rule', 'missing path', 'text', reason, 'since_s', queued_at_s))
+    WHERE state = 'held' AND waiting IS NULL AND (
+        reason LIKE 'none of its checkpoints is good any more (%; backprop resume %'
+        OR reason LIKE 'the checkpoint to resume from is gone: %; backprop resume %')
+    """,
+)

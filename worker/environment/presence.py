@@ -1,0 +1,215 @@
+"""Looks whether what a run needs is there: its directory, its program, its script, the disk of its checkpoints.
+
+A path that is not there may come back: a disk is not mounted yet, an environment is being rebuilt. So its absence says
+nothing about the run, and the run waits. Only a file that is gone alone, from a folder that is there, counts as
+removed. Where the folder is a mount point, the mounts that the run was seen to use tell (`runs/ID/mounts.json`): an
+unmounted one is an empty folder.
+
+Every look at such a path goes through `trouble_with`.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from backprop.scheduler.home.file_reading import NOT_THERE, read_if_there
+from backprop.scheduler.home.run_folder import write_synced
+from backprop.scheduler.spec import RunSpec
+from backprop.worker.environment.snapshot_paths import snapshot_command
+
+PROGRAM: Final = "its program"
+MISSING: Final = "is not there"
+UNMOUNTED: Final = "is not mounted"
+MOUNTS: Final = "mounts.json"
+HEAD_BYTES: Final = 256
+"""What the kernel reads of a program to find its interpreter."""
+_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
+
+
+Look = Callable[[str, str], "Absence | None"]
+
+
+@dataclass(frozen=True)
+class Absence:
+    """What a run waits for. `what`: what the path is to the run. `trouble`: what is wrong with it, in words."""
+
+    what: str
+    path: str
+    trouble: str
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is still so."""
+        if self.trouble == UNMOUNTED:
+            return not _is_mounted(self.path, mounted())
+        return trouble_with(self.path) is not None
+
+    def sentence(self) -> str:
+        """Say it with what to do, for the reason of the run."""
+        cures = {UNMOUNTED: "mount it", MISSING: "put it back or mount it"}
+        cure = cures.get(self.trouble, "make it readable")
+        return f"waits for {self.what}: {self.path} {self.trouble}; {cure}, and the run starts by itself"
+
+
+class _MountsFile(msgspec.Struct, frozen=True):
+    mounts: tuple[str, ...]
+
+
+def trouble_with(path: str) -> str | None:
+    """Return why `path` cannot be used now, as words that follow its name; None when it is there."""
+    try:
+        os.stat(path)  # noqa: PTH116 - `Path.exists` takes errors for an absence
+    except NOT_THERE:
+        return MISSING
+    except OSError as error:
+        return f"cannot be looked at ({error.strerror})"
+    return None
+
+
+def missing(what: str, path: str) -> Absence | None:
+    """Return the uppermost part of `path` that is not there; None when all of it is."""
+    trouble = trouble_with(path)
+    if trouble is None:
+        return None
+    top, above = path, os.path.dirname(path)  # noqa: PTH120 - of text, as are the records
+    while above != top and (worse := trouble_with(above)) is not None:
+        top, trouble, above = above, worse, os.path.dirname(above)  # noqa: PTH120
+    return Absence(what, top, trouble)
+
+
+def missing_for_start(spec: RunSpec, look: Look) -> Absence | None:
+    """Return what a run cannot be started without and is not there: its directory, program or script. `look`: as
+    `missing`, or a memory of it."""
+    wanted = [("its directory", spec.cwd), (PROGRAM, spec.program)]
+    wanted += [("its script", spec.script)] if spec.script not in (None, spec.program) else []
+    for what, path in wanted:
+        found = look(what, path)
+        if found is not None and not _is_copied(spec, path):
+            return found
+    return None
+
+
+def missing_interpreter(program: str) -> Absence | None:
+    """Return the interpreter that a program's first line names, if that is not there."""
+    try:
+        handle = os.open(program, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        head = os.read(handle, HEAD_BYTES)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    words = head[2:].partition(b"\n")[0].split() if head.startswith(b"#!") else []
+    return missing(PROGRAM, os.fsdecode(words[0])) if words and words[0].startswith(b"/") else None
+
+
+def checkpoint_away(path: str, noted: Collection[str] = (), beside: Iterable[str] = ()) -> Absence | None:
+    """Return what a run has to wait for before anything can be said of a checkpoint; None for one that is there, or
+    gone alone.
+
+    `noted`: the mounts that the run has used. `beside`: its other checkpoints. Where each has a folder of its own, and
+    another one of them is there, the folder was removed with its checkpoint.
+    """
+    found = missing("its checkpoint", path)
+    if found is None:
+        return None
+    if (mount := unmounted(path, noted)) is not None:
+        return Absence("its disk", mount, UNMOUNTED)
+    if found.trouble != MISSING:
+        return found
+    if found.path == path:
+        return None
+    folder, depth = os.path.dirname(found.path), path.count(os.sep)  # noqa: PTH120
+    siblings = (other for other in beside if other.count(os.sep) == depth and _is_below(other, folder))
+    return None if any(trouble_with(other) is None for other in siblings) else found
+
+
+def empty_mount_point(folder: str, noted: Collection[str]) -> Absence | None:
+    """Return the disk that a folder was on, if it is away and has left an empty folder."""
+    mount = unmounted(folder, noted)
+    if mount is None:
+        return None
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        if next(entries, None) is not None:
+            return None
+    return Absence("its disk", mount, UNMOUNTED)
+
+
+def mounted() -> frozenset[str] | None:
+    """Return the mount points of this process; None when they cannot be read."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return None
+    fields = (line.split(b" ", 5) for line in lines)
+    return frozenset(os.fsdecode(_ESCAPED.sub(_unescaped, each[4])) for each in fields if len(each) > 5)
+
+
+def unmounted(path: str, noted: Collection[str]) -> str | None:
+    """Return the mount that `path` was on if it is not mounted now; None where that is not known."""
+    above = [mount for mount in noted if _is_below(path, mount)]
+    if not above:
+        return None
+    mount = max(above, key=len)
+    return None if _is_mounted(mount, mounted()) else mount
+
+
+def noted_mounts(folder: Path) -> tuple[str, ...]:
+    """Return the mounts that a run has been seen to use, but for the root. `folder`: the run's. Raises nothing."""
+    try:
+        content = read_if_there(folder / MOUNTS)
+        return msgspec.json.decode(content, type=_MountsFile).mounts if content is not None else ()
+    except (OSError, msgspec.DecodeError):
+        return ()
+
+
+def note_mounts(folder: Path, paths: Iterable[str]) -> None:
+    """Note the mounts of paths that are there now. Raises nothing: without the note a run is only held for less."""
+    table = mounted()
+    if table is None:
+        return
+    found = {_mount_of(os.path.realpath(path), table) for path in paths} - {"/", ""}
+    known = noted_mounts(folder) if found else ()
+    if found <= set(known):
+        return
+    draft = folder / f"{MOUNTS}.tmp"
+    with contextlib.suppress(OSError, UnicodeEncodeError):
+        write_synced(draft, (msgspec.json.encode(_MountsFile(tuple(sorted({*known, *found})))),))
+        draft.replace(folder / MOUNTS)
+
+
+def _is_copied(spec: RunSpec, path: str) -> bool:
+    """Return whether the run's code snapshot has a copy of its program or script, so that the original may go."""
+    if spec.code is None or path == spec.cwd:
+        return False
+    try:
+        code = snapshot_command(spec, {}).spec
+    except OSError:
+        return False
+    copy = code.program if path == spec.program else code.script
+    return copy is not None and copy != path and trouble_with(copy) is None
+
+
+def _mount_of(path: str, table: Collection[str]) -> str:
+    return max((mount for mount in table if _is_below(path, mount)), key=len, default="")
+
+
+def _is_mounted(mount: str, table: Collection[str] | None) -> bool:
+    """A table that cannot be read says nothing."""
+    return table is None or mount in table
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    return bytes((int(match[1], 8),))
