@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from backprop.migrations import step_0001, step_0002
+from backprop.migrations import step_0001, step_0002, step_0003
 
 APPLICATION_ID: Final = 0x42505250
 """'BPRP': tells our file from any other SQLite database."""
 
-STEPS: Final[tuple[Sequence[str], ...]] = (step_0001.STATEMENTS, step_0002.STATEMENTS)
+STEPS: Final[tuple[Sequence[str], ...]] = (
+    step_0001.STATEMENTS,
+    step_0002.STATEMENTS,
+    step_0003.STATEMENTS,
+)
 LATEST: Final = len(STEPS)
 
 

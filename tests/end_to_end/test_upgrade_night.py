@@ -205,7 +205,7 @@ def test_the_old_command_beside_todays_worker_queues_or_refuses(
     done = bench.backprop(*words, command=old)
     if is_newer:
         assert done.returncode == REFUSED_AS_NEWER
-        assert "has schema 2, this backprop knows up to 1: upgrade with" in done.stderr
+        assert "has schema 3, this backprop knows up to 1: upgrade with" in done.stderr
         assert len(done.stderr.splitlines()) == 1
     else:
         assert done.returncode == 0, done.stderr
