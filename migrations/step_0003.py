@@ -1,6 +1,7 @@
-"""Schema 3: what a run is held for, so that it is released once its files are back.
+"""Schema 3: what a run is held for, so that it is released once its files are back; the users' requests that are known.
 
-Earlier programs held such a run with a reason alone. Its beginning, which no user can have given, tells.
+Earlier programs held such a run with a reason alone. Its beginning, which no user can have given, tells. The one row of
+`known_requests` holds the number of the last request that the database knows, see `scheduler/home/request_log.py`.
 """
 
 STATEMENTS = (
@@ -10,4 +11,5 @@ STATEMENTS = (
         reason LIKE 'none of its checkpoints is good any more (%; backprop resume %'
         OR reason LIKE 'the checkpoint to resume from is gone: %; backprop resume %')
     """,
+    "CREATE TABLE known_requests (number INTEGER NOT NULL PRIMARY KEY)",
 )

@@ -4,8 +4,10 @@ Signal handlers only record and wake the loop; the loop acts. First INT or TERM:
 segments to checkpoint, requeue them, exit. Second: end them now. HUP (tmux closed): exit, segments go on.
 """
 
+import math
 import os
 import select
+import time
 import traceback
 from collections.abc import Callable
 from typing import Final
@@ -22,7 +24,7 @@ from backprop.worker.executor.heartbeat import BEAT_S, Heartbeat, Listener, sile
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.machine.reader import MachineReader
 from backprop.worker.machine.sleep_inhibitor import SleepInhibitor
-from backprop.worker.maintenance import backups_of_database, recovery
+from backprop.worker.maintenance import backups_of_database, comparison, recovery
 from backprop.worker.maintenance.held_runs import HeldRuns
 from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.tracker import SegmentTracker
@@ -33,6 +35,8 @@ from backprop.worker.wakeup import WakePipe
 TICK_LIVE_S: Final = 0.5
 TICK_IDLE_S: Final = 2.0
 RECONCILE_EVERY_S: Final = 30.0
+LEAST_S: Final = 30.0
+"""Until the next look there is at least so much time anyway."""
 TROUBLE_PAUSE_S: Final = (1.0, 60.0)
 REPLACED: Final = "its program was replaced: restart the worker; its segments go on"
 
@@ -62,6 +66,9 @@ class Loop:
         self._held = HeldRuns(context)
         self._reconciled_s = -RECONCILE_EVERY_S
         self._unsound: str | None = None
+        self._suspect: str | None = None
+        self._compare_after_s = -math.inf
+        self._issued = 0
         self._trouble_s = 0.0
         self._obeyed = 0
 
@@ -163,8 +170,14 @@ class Loop:
             self._reconciled_s = -RECONCILE_EVERY_S
 
     def _repair_if_unsound(self) -> None:
-        if self._unsound is None and self._context.database.replaced():
-            self._unsound = f"{self._context.home.database} was deleted or replaced"
+        database = self._context.database
+        if self._unsound is None and database.replaced():
+            self._unsound = f"{database.home.database} was deleted or replaced"
+        if self._unsound is None:
+            # The numbers of segments only ever rise, even when runs are removed.
+            before, self._issued = self._issued, queries.issued_serial(database)
+            if self._issued < before:
+                self._unsound = f"{database.home.database} was overwritten by an older copy"
         if self._unsound is not None:
             self._repair(self._unsound)
 
@@ -176,6 +189,7 @@ class Loop:
             return
         self._reconciled_s = now_s
         self._expect_own_row()
+        self._compare_with_home()
         reconcile(self._context, self._others)
         self._reactions.end_unsatisfiable()
         self._held.release_found()
@@ -192,6 +206,24 @@ class Loop:
         """Repair a database that was overwritten in place by an older copy, for example with `cp`."""
         if all(worker.id != self._context.worker for worker in queries.workers(self._context.database)):
             self._repair(f"{self._context.home.database} does not know this worker any more")
+
+    def _compare_with_home(self) -> None:
+        """Repair a database that lacks what the home holds, at the second look that finds so.
+
+        At most a hundredth of the time is spent on looking, however many runs there are."""
+        now_s, home = self._context.clock.monotonic_s(), self._context.home
+        if now_s < self._compare_after_s:
+            return
+        # Without what is spent waiting for the database's lock.
+        begun_s = time.process_time()
+        try:
+            before, self._suspect = self._suspect, comparison.older_than_home(home, self._context.database)
+        except OSError as error:
+            raise DatabaseBusy(f"{home.root} cannot be compared with its database: {error}") from error
+        spent_s = time.process_time() - begun_s
+        self._compare_after_s = now_s + max(0.0, 100 * spent_s - LEAST_S)
+        if self._suspect is not None and before is not None:
+            self._repair(f"{home.database} is an older copy: {self._suspect}")
 
     def _back_up(self) -> None:
         """Back up the database if that is due. Where no copy can be made (a full disk), everything else goes on."""
@@ -239,7 +271,8 @@ class Loop:
             context.clock.wall_s(),
         )
         self._reconciled_s = -RECONCILE_EVERY_S
-        self._unsound = None
+        self._unsound = self._suspect = None
+        self._issued = 0
 
     def _trouble(self, message: str) -> None:
         """Print it and pause, each time in a row for twice as long."""

@@ -52,8 +52,8 @@ class Member(NewRun, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as its files describe it. `members`: those that have no folder and were not removed. `outcomes`: how
-    members without a folder ended."""
+    """A batch as its files describe it. `members`: those that have and had no folder, and were not removed.
+    `outcomes`: how members without a folder ended."""
 
     header: BatchHeader
     members: Sequence[Member]
@@ -105,18 +105,30 @@ def exists(home: Home, batch: str) -> bool:
 def materialise(home: Home, run: RunRef) -> bool:
     """Create the run's folder if it has none yet. Call it before anything is written into the folder.
 
-    Returns False when neither a folder nor a batch holds the run. Raises OSError.
+    Returns False when neither a folder nor a batch holds the run: it was removed, or its folder was. Raises OSError.
     """
     own = home.run_folder(run.id)
     if run.batch is None or run.segment > 0 or is_there(own / "spec.json"):
         return is_there(own)
+    if batch_outcomes.has_left(home, run.batch, run.id):
+        return is_there(own / "spec.json")
     match = _find(home.batch_file(run.batch), run.id)
     if match is None:
         return is_there(own / "spec.json")
     header, member = match
     own.mkdir(mode=0o700, exist_ok=True)
     run_folder.write_first(own, spec_file(header, member), header.environment | member.environment)
+    batch_outcomes.mark_left(home, run.batch, run.id)
     return True
+
+
+def holds(home: Home, run: RunRef) -> bool:
+    """Return whether a folder or a batch holds the run. Raises OSError."""
+    if run.batch is None or is_there(home.run_folder(run.id) / "spec.json"):
+        return is_there(home.run_folder(run.id) / "spec.json")
+    return not batch_outcomes.has_left(home, run.batch, run.id) and (
+        _find(home.batch_file(run.batch), run.id) is not None
+    )
 
 
 def names(home: Home) -> list[str]:

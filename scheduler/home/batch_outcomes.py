@@ -1,11 +1,14 @@
-"""Records how members of a batch ended, were resumed or were removed before they had a folder.
+"""Records how members of a batch ended or were resumed before they had a folder, and which have left its file.
 
     batches/<id>.ends.jsonl   one line per change; the last line about a run counts
 
-A run with a folder has its `outcome.json` instead. Lines are only appended, each change in one write and one sync.
+A member leaves the batch's file for good when it is removed, and when it gets a folder: whoever deletes that folder by
+hand has removed the run. A run with a folder has its `outcome.json` instead. Lines are only appended, each change in
+one write.
 """
 
 import contextlib
+import mmap
 import os
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -24,15 +27,16 @@ MANY: Final = 100
 
 
 class BatchOutcomeLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the file. `outcome` None: the run was removed."""
+    """A line of the file. `outcome` None: the line in the batch's file counts no more, because the run was removed or
+    has had a folder of its own."""
 
     id: str
     outcome: OutcomeFile | None = None
 
 
 def read(home: Home, batch: str) -> dict[str, OutcomeFile | None]:
-    """Return the last recorded outcome of each member, None for a removed one. An outcome whose state is not final
-    stands for a resume. Raises OSError."""
+    """Return the last recorded outcome of each member, None for one that has left the file. An outcome whose state is
+    not final stands for a resume. Raises OSError."""
     outcomes: dict[str, OutcomeFile | None] = {}
     with contextlib.suppress(*NOT_THERE):
         for line in home.batch_outcomes(batch).read_bytes().splitlines():
@@ -44,7 +48,7 @@ def read(home: Home, batch: str) -> dict[str, OutcomeFile | None]:
 
 
 def removed(home: Home, batch: str) -> set[str]:
-    """Return the ids of the members that were removed. Raises OSError."""
+    """Return the ids of the members that have left the batch's file. Raises OSError."""
     return {run_id for run_id, outcome in read(home, batch).items() if outcome is None}
 
 
@@ -78,17 +82,41 @@ def clear(home: Home, runs: Sequence[RunRef]) -> None:
         _append(home, batch, records)
 
 
+def has_left(home: Home, batch: str, run_id: str) -> bool:
+    """Return whether a member has left the batch's file. Raises OSError."""
+    wanted = b'\n{"id":"%b"' % run_id.encode()
+    with (
+        contextlib.suppress(*NOT_THERE, ValueError),  # an empty file cannot be mapped
+        home.batch_outcomes(batch).open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
+    ):
+        end = len(text)
+        while (at := text.rfind(wanted, 0, end)) >= 0:
+            # A line that a crash cut short does not count.
+            with contextlib.suppress(msgspec.DecodeError):
+                text.seek(at + 1)
+                return msgspec.json.decode(text.readline(), type=BatchOutcomeLine).outcome is None
+            end = at
+    return False
+
+
+def mark_left(home: Home, batch: str, run_id: str) -> None:
+    """Note that a member has a folder of its own now. Not synced: the folder says so too. Raises OSError."""
+    _append(home, batch, [BatchOutcomeLine(id=run_id)], synced=False)
+
+
 def mark_removed(home: Home, batch: str, ids: Sequence[str]) -> dict[str, OutcomeFile | None]:
     """Keep these members from ever being put back. Call it before their rows and folders are deleted, and
     `batch_file.delete_unneeded` after that.
 
-    Returns what was recorded of each before, for `unmark_removed`. Raises OSError.
+    Returns what was recorded before of each that had not left, for `unmark_removed`. Raises OSError.
     """
     if not is_there(home.batch_file(batch)):
         return {}
     outcomes = read(home, batch)
     _append(home, batch, [BatchOutcomeLine(id=run_id) for run_id in ids])
-    return {run_id: outcomes.get(run_id) for run_id in ids}
+    left = {run_id for run_id, outcome in outcomes.items() if outcome is None}
+    return {run_id: outcomes.get(run_id) for run_id in ids if run_id not in left}
 
 
 def unmark_removed(home: Home, batch: str, before: Mapping[str, OutcomeFile | None]) -> None:
@@ -104,14 +132,16 @@ def _resumed(segment: int) -> OutcomeFile:
     return OutcomeFile(state=State.QUEUED.value, reason="resumed", segment=segment, ended_at_s=0.0)
 
 
-def _append(home: Home, batch: str, lines: Sequence[BatchOutcomeLine]) -> None:
+def _append(home: Home, batch: str, lines: Sequence[BatchOutcomeLine], *, synced: bool = True) -> None:
     """In one write at the end: lines of several processes do not mix."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     handle = os.open(home.batch_outcomes(batch), flags, 0o600)
     try:
         # A newline first: after a crash the last line may have no end.
         os.write(handle, b"".join(b"\n" + msgspec.json.encode(line) for line in lines) + b"\n")
-        os.fsync(handle)
+        if synced:
+            os.fsync(handle)
     finally:
         os.close(handle)
-    run_folder.sync(home.batches)
+    if synced:
+        run_folder.sync(home.batches)

@@ -57,6 +57,10 @@ class Home(msgspec.Struct, frozen=True):
     def config(self) -> Path:
         return self.root / "config.json"
 
+    @property
+    def requests(self) -> Path:
+        return self.root / "requests.jsonl"
+
     def batch_file(self, batch: str) -> Path:
         return self.batches / f"{batch}.jsonl"
 

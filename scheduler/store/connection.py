@@ -106,6 +106,11 @@ class Database:
         except OSError as error:
             raise DatabaseBusy(f"{self.home.database} cannot be looked at: {error.strerror}") from error
 
+    def forget_pages(self) -> None:
+        """Have the next reads come from the file. A copy that is laid over it while this process commits gets this
+        process's change counter, and SQLite takes the pages it remembers for the file's. Raises DatabaseBusy."""
+        self.read(lambda: self._db.execute_sql("PRAGMA shrink_memory").fetchall())
+
     def copy_to(self, target: Path) -> None:
         """Write a whole, compacted copy (0600) beside concurrent writers. Raises DatabaseBusy, FileExistsError."""
         if target.exists():

@@ -21,16 +21,23 @@ def drained(database: Database) -> tuple[str, float] | None:
 def set_drained(database: Database, why: str | None, now_s: float) -> None:
     """Let no worker start anything from now on, for the reason `why`; None lets all of them start runs again."""
 
-    def verb() -> None:
-        proxy.execute_sql("DELETE FROM switches WHERE name = 'drained'")
-        if why is None:
-            from backprop.scheduler.governor.model import Rule
+    from backprop.scheduler.home.request_log import Verb
+    from backprop.scheduler.store import requests
 
-            # A worker gives each its new reason; until then, and without one, none must give the old.
-            proxy.execute_sql(_FORGET_WAITING, (Rule.DRAINED.value,))
-        else:
-            proxy.execute_sql(
-                "INSERT INTO switches (name, why, since_s) VALUES ('drained', ?, ?)", (why, now_s)
-            )
+    def verb(note: requests.Note) -> None:
+        put(why, now_s)
+        note(Verb.UNDRAIN if why is None else Verb.DRAIN, why=why or "", at_s=now_s)
 
-    database.write(verb)
+    requests.write(database, verb)
+
+
+def put(why: str | None, now_s: float) -> None:
+    """As `set_drained`, inside a transaction, and without a note of it."""
+    proxy.execute_sql("DELETE FROM switches WHERE name = 'drained'")
+    if why is None:
+        from backprop.scheduler.governor.model import Rule
+
+        # A worker gives each its new reason; until then, and without one, none must give the old.
+        proxy.execute_sql(_FORGET_WAITING, (Rule.DRAINED.value,))
+    else:
+        proxy.execute_sql("INSERT INTO switches (name, why, since_s) VALUES ('drained', ?, ?)", (why, now_s))

@@ -51,12 +51,14 @@ def put_back(
     now_s: float,
     restore_events: Callable[[], None],
     exists: Callable[[], bool] = lambda: True,
+    rested_after: int | None = None,
 ) -> bool:
     """Bring one run up to what its folder says. Returns False when the database knew as much already.
 
     `restore_events`: puts in what its past segments reported, in the same transaction: a crash between the two would
     leave a run that looks up to date and has no checkpoint. `exists`: whether the folder is still there, asked in the
-    same transaction, as that is where runs are removed; if not, nothing is done and False returned.
+    same transaction, as that is where runs are removed; if not, nothing is done and False returned. `rested_after`:
+    the segment after which it is known to have waited, see `replay.at_rest`.
     """
 
     def verb() -> bool:
@@ -67,8 +69,9 @@ def put_back(
             return False
         if known is None:
             _insert([found])
-        _insert_segments(found.id, segments, newest, final)
-        values = _values(found, segments, newest, final, now_s)
+        waits = newest == 0 or newest == rested_after
+        _insert_segments(found.id, segments, newest, over=waits or final is not None)
+        values = _values(found, segments, newest, final, now_s, waits=waits)
         Run.update(values).where(Run.id == found.id).execute()
         restore_events()
         return True
@@ -175,7 +178,13 @@ def _final(outcome: OutcomeFile | None, newest: int) -> OutcomeFile | None:
 
 
 def _values(
-    found: SpecFile, segments: list[FolderSegment], newest: int, final: OutcomeFile | None, now_s: float
+    found: SpecFile,
+    segments: list[FolderSegment],
+    newest: int,
+    final: OutcomeFile | None,
+    now_s: float,
+    *,
+    waits: bool,
 ) -> dict[str, object]:
     common: dict[str, object] = {
         "segment": newest,
@@ -192,7 +201,7 @@ def _values(
             "ended_at_s": final.ended_at_s,
             "worker": None,
         }
-    if newest == 0:
+    if waits:
         return common | {
             "state": (State.HELD if found.place.held else State.QUEUED).value,
             "queued_at_s": now_s,
@@ -203,16 +212,14 @@ def _values(
     return common | {"state": State.RUNNING.value, "worker": NOBODY, "ended_at_s": None}
 
 
-def _insert_segments(
-    run_id: str, segments: list[FolderSegment], newest: int, final: OutcomeFile | None
-) -> None:
+def _insert_segments(run_id: str, segments: list[FolderSegment], newest: int, *, over: bool) -> None:
     """Insert the segments that the database lacks, and the ends of those that it takes for live.
 
-    All but the newest have ended; so has that one, if the run has.
+    All but the newest have ended. `over`: so has that one.
     """
     for segment in segments:
         known = (Segment.run_id == run_id) & (Segment.number == segment.number)
-        over = segment.number < newest or final is not None
+        ended = over or segment.number < newest
         end: dict[str, Any] = {
             "ended_at_s": segment.ended_at_s or segment.started_at_s,
             "outcome": SegmentOutcome.RECOVERED,
@@ -220,11 +227,11 @@ def _insert_segments(
             "exit_code": segment.exit_code,
         }
         if Segment.select().where(known).exists():
-            if over:
+            if ended:
                 Segment.update(end).where(known & Segment.ended_at_s.is_null()).execute()
             continue
         Segment.insert(
-            **(end if over else {}),
+            **(end if ended else {}),
             run_id=run_id,
             number=segment.number,
             worker=NOBODY,

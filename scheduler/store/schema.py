@@ -177,6 +177,13 @@ class Switch(Table):
         table_name = "switches"
 
 
+class KnownRequest(Table):
+    number = IntegerField(primary_key=True)
+
+    class Meta:
+        table_name = "known_requests"
+
+
 class Worker(Table):
     id = TextField(primary_key=True)
     pid = IntegerField()

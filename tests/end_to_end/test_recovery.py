@@ -20,7 +20,7 @@ import pytest
 
 from tests.faults.sweep.scenes import SCENES, Scene, Stage
 from tests.support import promises as books
-from tests.support.harness import SCRIPTS, Bench, alive, wait_until
+from tests.support.harness import QUIET_LIMITS, SCRIPTS, Bench, alive, wait_until
 from tests.support.moved_clock import WallClock
 
 TRAINER = str(SCRIPTS / "trainer.py")
@@ -233,6 +233,46 @@ def test_a_database_older_than_the_folders_repeats_nothing(bench: Bench, worker_
     assert bench.state(done) == "completed"
     assert not bench.folder(done, 2).exists()
     assert (bench.project / "starts").read_text().splitlines() == ["1 0", "1 0"]
+
+
+def test_an_older_copy_laid_over_the_file_of_a_worker_at_work(bench: Bench) -> None:
+    """Queued, held and drained since then: all of it is known again without a restart, and nothing starts meanwhile."""
+    bench.worker(command=(*IMPATIENT, "worker.loop.RECONCILE_EVERY_S=0.3", "--"))
+    wait_until(lambda: "ready" in bench.output())
+    held = bench.queue("--begin", "+1s", TRAINER, "--", "--steps", "5")
+    database, copy = bench.home / "backprop.db", bench.home / "copy.db"
+    shutil.copy(database, copy)
+    for words in (("hold", held), ("drain",)):
+        assert bench.backprop(*words).returncode == 0
+    later = bench.queue(TRAINER, "--", "--steps", "5")
+    shutil.copy(copy, database)
+    wait_until(lambda: "requests of users asked again" in bench.output(), saw=bench.output)
+    assert (bench.state(held), bench.state(later)) == ("held", "queued")
+    assert bench.backprop("undrain").returncode == 0
+    bench.wait_for(later, "completed")
+    assert bench.state(held) == "held"
+    assert (bench.project / "starts").read_text().splitlines() == ["1 0"]
+
+
+def test_what_was_removed_by_hand_after_the_copy_never_starts_again(bench: Bench) -> None:
+    """A member of a batch that had its folder deleted, and one that `rm` removed."""
+    bench.script("train.py", "import os\nopen('ran-' + os.environ['BACKPROP_RUN_ID'], 'x')")
+    bench.backprop("run", "-q", *QUIET_LIMITS, "--array", "1-3", "train.py")
+    names = {run["name"]: run["id"] for run in bench.runs()}
+    by_hand, by_rm, kept = (names[f"train-{number}"] for number in (1, 2, 3))
+    copy = bench.home / "copy.db"
+    shutil.copy(bench.home / "backprop.db", copy)
+    assert bench.backprop("hold", kept).returncode == 0
+    bench.worker("--drain").wait(timeout=60)
+    for run in (by_hand, by_rm):
+        (bench.project / f"ran-{run}").unlink()
+    shutil.rmtree(bench.home / "runs" / by_hand)
+    assert bench.backprop("rm", by_rm).returncode == 0
+    shutil.copy(copy, bench.home / "backprop.db")
+    bench.worker("--drain").wait(timeout=60)
+    assert {run["id"]: run["state"] for run in bench.runs()} == {by_hand: "held", kept: "held"}
+    assert "was removed" in str(bench.column(by_hand, "reason"))
+    assert [path.name for path in bench.project.glob("ran-*")] == []
 
 
 def test_stopped_for_good_stays_stopped_and_resumed_stays_resumed(bench: Bench) -> None:

@@ -295,7 +295,7 @@ def test_a_stopped_member_stays_stopped_when_the_database_is_lost(bench: Bench) 
     bench.worker("--drain").wait(timeout=60)
     states = {run["name"]: run["state"] for run in bench.runs()}
     assert states == {
-        "train-1": "completed",
+        "train-1": "held",
         "train-2": "stopped",
         "train-3": "stopped",
         "train-4": "stopped",

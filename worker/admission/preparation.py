@@ -93,7 +93,8 @@ class Preparation:
         if problem is not None:
             return hold(context, run, problem, start.gone)
         try:
-            batch_file.materialise(context.home, run)
+            if not batch_file.materialise(context.home, run):
+                return hold(context, run, f"held: its folder {context.home.run_folder(run.id)} was removed")
             lock = locks.take(context.home.run_lock(run.id))
         except OSError as error:
             why = f"its folder {context.home.run_folder(run.id)} cannot be used: {error.strerror}"

@@ -17,7 +17,7 @@ from backprop.scheduler.home import batch_file, batch_outcomes, run_folder
 from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
-from backprop.scheduler.store import rebuild
+from backprop.scheduler.store import rebuild, replay
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.rebuild import FolderSegment
@@ -51,6 +51,8 @@ def open_sound(home: Home, say: Say) -> Database:
                 say(f"run {run_id} put back from its folder")
             for batch, count in complete_batches(home, database, say).items():
                 say(f"{count} runs put back that were queued together as {batch}")
+            if count := ask_again(home, database):
+                say(f"{count} requests of users asked again: the database was older")
             return database
     except Timeout as error:
         raise DatabaseBusy(
@@ -66,12 +68,22 @@ def complete(home: Home, database: Database, say: Say = lambda _: None) -> list[
     One that cannot be read keeps no other from it. If it is queued, it is held: it may have ended long ago.
     """
     ids = [folder.name for folder in sorted(home.runs.iterdir())]
-    done = _each(ids, lambda run_id: put_back(home, database, run_id))
+    rested = replay.at_rest(replay.unknown_requests(database))
+    done = _each(ids, lambda run_id: put_back(home, database, run_id, rested.get(run_id)))
     for run_id, error in done.unread.items():
         why = f"its folder cannot be read: {error.filename} ({error.strerror})"
         say(f"run {run_id} could not be put back: {why}; the next start of a worker looks again")
         user_requests.hold(database, [run_id], f"held: {why}")
     return [run_id for run_id, behind in done.results.items() if behind]
+
+
+def ask_again(home: Home, database: Database) -> int:
+    """Ask again what users have asked and the database does not know; return how many requests. Raises OSError."""
+    return replay.replay(
+        database,
+        lambda run_id: run_folder.read_spec(home.run_folder(run_id)),
+        lambda run: batch_file.holds(home, run),
+    )
 
 
 def complete_batches(home: Home, database: Database, say: Say = lambda _: None) -> dict[str, int]:
@@ -120,10 +132,10 @@ def _each(names: Sequence[str], look: Callable[[str], T]) -> _Looks[T]:
     return done
 
 
-def put_back(home: Home, database: Database, run_id: str) -> bool:
+def put_back(home: Home, database: Database, run_id: str, rested_after: int | None = None) -> bool:
     """Bring one run up to what its folder says; False when the database knew as much, or the folder is damaged.
 
-    Raises OSError when the folder cannot be read."""
+    `rested_after`: see `rebuild.put_back`. Raises OSError when the folder cannot be read."""
     folder = home.run_folder(run_id)
     spec_file = run_folder.read_spec(folder)
     if spec_file is None or spec_file.id != run_id:
@@ -137,7 +149,10 @@ def put_back(home: Home, database: Database, run_id: str) -> bool:
     def still_there() -> bool:
         return is_there(folder / "spec.json")
 
-    return rebuild.put_back(database, spec_file, segments, outcome, time.time(), read_logs, still_there)
+    now_s = time.time()
+    return rebuild.put_back(
+        database, spec_file, segments, outcome, now_s, read_logs, still_there, rested_after
+    )
 
 
 def behind(home: Home, database: Database) -> list[str]:

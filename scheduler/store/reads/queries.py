@@ -153,6 +153,12 @@ def serial(database: Database) -> int:
     return newest or 0
 
 
+def issued_serial(database: Database) -> int:
+    """Return the highest admission serial ever, of runs since removed too."""
+    rows = database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'segments'")
+    return int(rows[0][0]) if rows else 0
+
+
 def group_room(database: Database) -> dict[str, int]:
     """Return how many more members may be started of each group that has a cap."""
     return dict(database.rows(_GROUP_ROOM))

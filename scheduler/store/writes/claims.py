@@ -20,7 +20,7 @@ from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next
 from backprop.scheduler.outcome.next_move import NextMove
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, Waiting
-from backprop.scheduler.store import drain
+from backprop.scheduler.store import drain, requests
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.groups import NOTHING, Finished, finished
 from backprop.scheduler.store.reads import queries
@@ -62,6 +62,8 @@ def claim(database: Database, wanted: Sequence[Claim], now_s: float) -> list[int
             raise LostRace("another worker claimed a run meanwhile")
         if drain.drained(database) is not None:
             raise LostRace("the queue was drained meanwhile")
+        if wanted and requests.behind(database):
+            raise LostRace("the database is an older copy: users have asked for more than it knows")
         return [_claim_one(request, now_s) for request in wanted]
 
     return database.write(verb)

@@ -7,9 +7,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from backprop.scheduler.home.request_log import Verb
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.records import RunRef
+from backprop.scheduler.store import requests
 from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.requests import Note
 from backprop.scheduler.store.schema import Dependency, Group, Run
 
 WAITING: Final = (State.QUEUED, State.HELD)
@@ -66,7 +69,7 @@ def remove(
     is forgotten.
     """
 
-    def verb() -> Removed:
+    def verb(note: Note) -> Removed:
         states = [state.value for state in among]
         columns = (Run.id, Run.batch, Run.segment, Run.group_name)
         query: Any = Run.select(*columns).where(Run.id.in_(list(run_ids)), Run.state.in_(states))
@@ -75,12 +78,18 @@ def remove(
         leaving = [run for run in runs if run.id not in needed]
         take(leaving)
         ids = [run.id for run in leaving]
-        Run.delete().where(Run.id.in_(ids)).execute()
-        _forget_empty_groups({run.group_name for run in leaving if run.group_name is not None})
+        note(Verb.REMOVE, ids)
+        remove_now(ids, {run.group_name for run in leaving if run.group_name is not None})
         known = {run.id for run in runs}
         return Removed(ids, needed, [run_id for run_id in run_ids if run_id not in known])
 
-    return database.write(verb)
+    return requests.write(database, verb)
+
+
+def remove_now(run_ids: Sequence[str], group_names: Collection[str]) -> None:
+    """Inside a transaction: delete the rows of runs, and the groups among these that are empty then."""
+    Run.delete().where(Run.id.in_(list(run_ids))).execute()
+    _forget_empty_groups(group_names)
 
 
 def unknown(database: Database, run_ids: Sequence[str]) -> set[str]:

@@ -7,13 +7,16 @@ a value between those of its new neighbours, and their priority.
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
 from backprop.scheduler.errors import IllegalMove
+from backprop.scheduler.home.request_log import Verb
 from backprop.scheduler.lifecycle import State
+from backprop.scheduler.store import requests
 from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.requests import Note
 from backprop.scheduler.store.rows import update_each
 from backprop.scheduler.store.schema import Run
 
@@ -44,7 +47,7 @@ def move_to(
     IllegalMove when `other` is not waiting.
     """
 
-    def verb() -> list[str]:
+    def verb(note: Note) -> list[str]:
         query = Run.select(Run.id, Run.priority, Run.turn_s).where(Run.state.in_(list(WAITING)))
         rows: Any = query.order_by(Run.priority.desc(), Run.turn_s, Run.id).tuples()
         queue: list[Slot] = list(rows)
@@ -53,11 +56,18 @@ def move_to(
         todo = [run_id for run_id in run_ids if run_id in waiting]
         others = [slot for slot in queue if slot[0] not in moving]
         slots = _slots(todo, others, _index(others, where, other, moving), where, now_s)
-        places = [(priority, turn_s, run_id) for run_id, priority, turn_s in slots]
-        update_each("runs", ("priority", "turn_s"), places, "id = ?")
+        place_now({run_id: (priority, turn_s) for run_id, priority, turn_s in slots})
+        places = {run_id: (priority, turn_s) for run_id, priority, turn_s in slots if run_id in moving}
+        note(Verb.MOVE, todo, at_s=now_s, places=places)
         return todo
 
-    return database.write(verb)
+    return requests.write(database, verb)
+
+
+def place_now(places: Mapping[str, tuple[int, float]]) -> None:
+    """Inside a transaction: write (priority, `turn_s`) of each run."""
+    rows = [(priority, turn_s, run_id) for run_id, (priority, turn_s) in places.items()]
+    update_each("runs", ("priority", "turn_s"), rows, "id = ?")
 
 
 def _index(others: Sequence[Slot], where: TargetSlot, other: str | None, moving: set[str]) -> int:

@@ -8,18 +8,21 @@ alone: the verbs over many return the ids that they have moved, the verbs over o
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownLambdaType=false
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from backprop.scheduler.errors import IllegalMove
+from backprop.scheduler.home.request_log import Verb
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
 from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.spec import RunSpec, decode, encode
+from backprop.scheduler.store import requests
 from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.requests import Note
 from backprop.scheduler.store.schema import Run
-from backprop.scheduler.store.writes.transitions import lost_race, move_now
+from backprop.scheduler.store.writes.transitions import lost_race, move, move_now
 
 STOPPED_WAITING: Final = "stopped while queued"
 ROWS_PER_STATEMENT: Final = 500
@@ -32,25 +35,33 @@ def ask_to_stop(database: Database, run: RunRecord, now_s: float) -> State:
 
     Returns the state afterwards. Raises IllegalMove for a run that has ended, LostRace.
     """
-    if run.state in LIVE:
-
-        def intend() -> State:
-            alive = (Run.id == run.id) & Run.state.in_(list(LIVE)) & (Run.segment == run.segment)
-            stopping = Run.update(intent=Intent.STOP, reason="stopping: asked by the user")
-            if not stopping.where(alive).execute():
-                raise lost_race(run.id)
-            return run.state
-
-        return database.write(intend)
     if run.state in FINAL:
         raise IllegalMove(f"run {run.id} has ended already ({run.state})")
-    return move_now(database, run, Event.STOPPED, reason=STOPPED_WAITING, ended_at_s=now_s)
+
+    def verb(note: Note) -> State:
+        if run.state not in LIVE:
+            ended = {"reason": STOPPED_WAITING, "ended_at_s": now_s}
+            state = move(run.id, run.state, Event.STOPPED, run.segment, ended)
+        elif intend_to_stop(run.id, run.segment):
+            state = run.state
+        else:
+            raise lost_race(run.id)
+        note(Verb.STOP_LIVE if run.state in LIVE else Verb.STOP, [run.id], at_s=now_s)
+        return state
+
+    return requests.write(database, verb)
+
+
+def intend_to_stop(run_id: str, segment: int) -> bool:
+    """Inside a transaction: give a live segment the intent. Returns False if it does not live."""
+    alive = (Run.id == run_id) & Run.state.in_(list(LIVE)) & (Run.segment == segment)
+    stopping = Run.update(intent=Intent.STOP, reason="stopping: asked by the user")
+    return bool(stopping.where(alive).execute())
 
 
 def stop_waiting(database: Database, run_ids: Sequence[str], now_s: float) -> list[str]:
     """Stop those that are queued or held. Returns the ids of the stopped."""
-    values = {"reason": STOPPED_WAITING, "ended_at_s": now_s} | _NOT_WAITING
-    return database.write(lambda: _move(run_ids, Event.STOPPED, values))
+    return _noted(database, Verb.STOP, lambda: stop_now(run_ids, now_s), at_s=now_s)
 
 
 def hold_run(database: Database, run: RunRecord, why: str, held_for: Sequence[Waiting] = ()) -> State:
@@ -62,19 +73,7 @@ def hold_run(database: Database, run: RunRecord, why: str, held_for: Sequence[Wa
 
 def hold(database: Database, run_ids: Sequence[str], why: str) -> list[str]:
     """Hold those that are queued, and those that would be released by themselves. Returns their ids."""
-
-    def verb() -> list[str]:
-        values = {"reason": why} | _NOT_WAITING
-        held = {run_id for run_id in run_ids if _hold_on(run_id, values)}
-        held |= set(_move(run_ids, Event.HELD, values))
-        return [run_id for run_id in run_ids if run_id in held]
-
-    return database.write(verb)
-
-
-def _hold_on(run_id: str, values: Mapping[str, Any]) -> bool:
-    released_by_itself = (Run.state == State.HELD.value) & Run.waiting.is_null(False)
-    return bool(Run.update(dict(values)).where(Run.id == run_id, released_by_itself).execute())
+    return _noted(database, Verb.HOLD, lambda: hold_now(run_ids, why), why=why)
 
 
 def release_found(database: Database, run: RunRecord) -> bool:
@@ -90,8 +89,7 @@ def release_found(database: Database, run: RunRecord) -> bool:
 
 def release(database: Database, run_ids: Sequence[str]) -> list[str]:
     """Queue those that are held, at their old places. Returns their ids."""
-    values = {"reason": "released by the user", "unsatisfied_parent": None}
-    return database.write(lambda: _move(run_ids, Event.RELEASED, values))
+    return _noted(database, Verb.RELEASE, lambda: release_now(run_ids))
 
 
 def resume(
@@ -102,22 +100,46 @@ def resume(
     `specs`: what replaces the specification of a run, by id. `pin`: what their chains begin from, see `RunRecord`.
     """
 
-    def verb() -> list[str]:
-        values = _fresh_chain(now_s) | {"resume_pin": pin, "unsatisfied_parent": None}
-        moved = {
-            *_move(run_ids, Event.RESUMED, values),
-            *_move(run_ids, Event.RELEASED, values),
-        }
-        done = [run_id for run_id in run_ids if run_id in moved]
-        turns = [(now_s + number * 1e-6, run_id) for number, run_id in enumerate(done)]
-        _connection().executemany("UPDATE runs SET turn_s = ? WHERE id = ?", turns)
-        dependents = [(f"waits for {run_id}, which was resumed", run_id) for run_id in done]
-        _connection().executemany(_WAIT_AGAIN, dependents)
-        changed = [(encode(specs[run_id]), run_id) for run_id in done if run_id in specs]
-        _connection().executemany("UPDATE runs SET spec = ? WHERE id = ?", changed)
-        return done
+    return _noted(database, Verb.RESUME, lambda: resume_now(run_ids, specs, pin, now_s), at_s=now_s, pin=pin)
 
-    return database.write(verb)
+
+def stop_now(run_ids: Sequence[str], now_s: float) -> list[str]:
+    """As `stop_waiting`, inside a transaction, and without a note of it; so are the next three."""
+    return _move(run_ids, Event.STOPPED, {"reason": STOPPED_WAITING, "ended_at_s": now_s} | _NOT_WAITING)
+
+
+def hold_now(run_ids: Sequence[str], why: str) -> list[str]:
+    values = {"reason": why} | _NOT_WAITING
+    held = {run_id for run_id in run_ids if _hold_on(run_id, values)}
+    held |= set(_move(run_ids, Event.HELD, values))
+    return [run_id for run_id in run_ids if run_id in held]
+
+
+def _hold_on(run_id: str, values: Mapping[str, Any]) -> bool:
+    released_by_itself = (Run.state == State.HELD.value) & Run.waiting.is_null(False)
+    return bool(Run.update(dict(values)).where(Run.id == run_id, released_by_itself).execute())
+
+
+def release_now(run_ids: Sequence[str]) -> list[str]:
+    return _move(run_ids, Event.RELEASED, {"reason": "released by the user", "unsatisfied_parent": None})
+
+
+def resume_now(
+    run_ids: Sequence[str], specs: Mapping[str, RunSpec], pin: str | None, now_s: float
+) -> list[str]:
+    values = _fresh_chain(now_s) | {"resume_pin": pin, "unsatisfied_parent": None}
+    moved = {
+        *_move(run_ids, Event.RESUMED, values),
+        *_move(run_ids, Event.RELEASED, values),
+    }
+    done = [run_id for run_id in run_ids if run_id in moved]
+    turns = [(now_s + number * 1e-6, run_id) for number, run_id in enumerate(done)]
+    _connection().executemany("UPDATE runs SET turn_s = ? WHERE id = ?", turns)
+    dependents = [(f"waits for {run_id}, which was resumed", run_id) for run_id in done]
+    _connection().executemany(_WAIT_AGAIN, dependents)
+    changed = [(encode(specs[run_id]), run_id) for run_id in done if run_id in specs]
+    _connection().executemany("UPDATE runs SET spec = ? WHERE id = ?", changed)
+    return done
 
 
 def apply_edit(database: Database, run: RunRecord, name: str, spec: RunSpec, priority: int) -> None:
@@ -126,23 +148,40 @@ def apply_edit(database: Database, run: RunRecord, name: str, spec: RunSpec, pri
     Raises LostRace when the run was changed since `run` was read.
     """
 
-    def verb() -> None:
+    def verb(note: Note) -> None:
         unmoved = (Run.id == run.id) & (Run.state == run.state) & (Run.segment == run.segment)
         unchanged = (Run.name == run.name) & (Run.priority == run.priority)
         known = Run.get_or_none(unmoved & unchanged)
         # Not by their texts: whether a default is written out depends on where the value came from.
         changed = known is None or decode(known.spec) != run.spec
-        values = {
-            "name": name,
-            "spec": encode(spec),
-            "priority": priority,
-            "script": spec.script or spec.program,
-        }
         if changed or run.state not in (State.QUEUED, State.HELD):
             raise lost_race(run.id)
-        Run.update(values).where(unmoved).execute()
+        edit_now(run.id, name, spec, priority)
+        note(Verb.EDIT, [run.id])
 
-    database.write(verb)
+    requests.write(database, verb)
+
+
+def edit_now(run_id: str, name: str, spec: RunSpec, priority: int) -> None:
+    """Inside a transaction: change a run as `apply_edit` does, whatever its state."""
+    values = {
+        "name": name,
+        "spec": encode(spec),
+        "priority": priority,
+        "script": spec.script or spec.program,
+    }
+    Run.update(values).where(Run.id == run_id).execute()
+
+
+def _noted(database: Database, verb: Verb, change: Callable[[], list[str]], **more: Any) -> list[str]:
+    """Make a change, and note for which runs it was made; return their ids."""
+
+    def transaction(note: Note) -> list[str]:
+        done = change()
+        note(verb, done, **more)
+        return done
+
+    return requests.write(database, transaction)
 
 
 def _fresh_chain(now_s: float) -> dict[str, Any]:
