@@ -39,6 +39,8 @@ BESIDE = {
     "segments.finalize": "asks whether there is one",
     "segments.tracker": "prints an order that failed",
     "console": "prints it",
+    "home.file_reading": "opens the file",
+    "user_files": "hands on what a look returns",
 }
 HOLDERS = {
     "CheckpointEvent",
@@ -49,6 +51,8 @@ HOLDERS = {
     "PreparedRun",
 }
 OTHER_HOLDERS = {
+    "_Heard": "what a look hands on",
+    "RunRows": "what is stored, as a look is given it",
     "_Line": "the parser's own, before the event",
     "_Round": "what admission hands on",
     "Claim": "the copy for people",

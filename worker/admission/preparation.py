@@ -8,19 +8,22 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.home import batch_file, run_folder
+from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, user_requests
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.resume import StartPoint
-from backprop.worker.checkpoints.start_point import choose_start
+from backprop.worker.checkpoints.start_point import choose_start, rows_of
 from backprop.worker.context import Context
 from backprop.worker.executor import locks
 from backprop.worker.maintenance import recovery
 from backprop.worker.segments.result import PASSING_ERRORS
+from backprop.worker.user_files import NOT_YET, NotYet, place_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,10 @@ class Preparation:
                 f"waiting for {rival.name} ({rival.id}), which saves to the same place; give each a folder of its own",
             )
         try:
-            start = choose_start(context.home, context.database, run)
+            start = self._start_point(run)
+            if start is NOT_YET:
+                place = place_of(run.spec, context.files)
+                return self._set_reason(run, f"waiting for its files: {place} does not answer")
             problem = start.problem or self._checkpoints.why_never(run, start)
         except OSError as error:
             # Perhaps the share with the checkpoint is away: it is not gone, and its user has nothing to repair.
@@ -94,6 +100,19 @@ class Preparation:
         if start.needs_repair:
             return self._checkpoints.repair(run, start, lock)
         return PreparedRun(run, start, lock, environment)
+
+    def _start_point(self, run: RunRecord) -> StartPoint | NotYet:
+        """Return what the next segment begins from. Raises OSError, DatabaseBusy."""
+        files, rows = self._context.files, rows_of(self._context.database, run)
+
+        def look() -> StartPoint:
+            # A supervisor would hang in a directory that does not answer, with the run's slot and VRAM.
+            is_there(Path(run.spec.cwd))
+            return choose_start(self._context.home, run, rows)
+
+        # An answer for the run as it was before it was edited, resumed or run again is none.
+        key = ("start", run.id, run.segment, run.resume_pin, repr(run.spec))
+        return files.ask(key, look, place_of(run.spec, files))
 
     def _set_reason(self, run: RunRecord, reason: str) -> None:
         if run.reason != reason:

@@ -32,18 +32,31 @@ from backprop.worker.checkpoints.scanner import MAX_REPORTED
 from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, CheckpointFile, measure, still_good
 
 
-def checkpoints_of(home: Home, database: Database, run: RunRecord) -> list[CheckpointRecord]:
+@dataclasses.dataclass(frozen=True)
+class RunRows:
+    """What the database knows of a run's past: its checkpoints, newest first, and its segments."""
+
+    saved: Sequence[CheckpointRecord]
+    segments: Sequence[SegmentRecord]
+
+
+def rows_of(database: Database, run: RunRecord) -> RunRows:
+    """Read them before the files, which take another thread. Raises DatabaseBusy."""
+    return RunRows(queries.checkpoints(database, run.id), queries.segments(database, run.id))
+
+
+def checkpoints_of(home: Home, run: RunRecord, rows: RunRows) -> list[CheckpointRecord]:
     """Return every checkpoint of a run, newest first: on record, our backups, and those on disk whose record was lost.
 
-    Bounded; reads files only for a run whose checkpoints are scanned for. Raises DatabaseBusy.
+    Bounded; reads files only for a run whose checkpoints are scanned for.
     """
-    saved = queries.checkpoints(database, run.id)
+    saved = list(rows.saved)
     if run.spec.plan is None or not run.spec.plan.globs:
         return saved
     for backup in reversed(backups_of(home.run_folder(run.id))):
         original = next((at for at, record in enumerate(saved) if backup.holds(record)), None)
         _insert(saved, backup.record(), original)
-    segments = _counting(run, queries.segments(database, run.id))
+    segments = _counting(run, rows.segments)
     if not usable(run, saved) or any(segment.outcome is SegmentOutcome.RECOVERED for segment in segments):
         for record in reversed(_rediscovered(run, segments, home.root)):
             content = (record.path, record.mtime_ns, record.size_bytes)
@@ -52,12 +65,12 @@ def checkpoints_of(home: Home, database: Database, run: RunRecord) -> list[Check
     return saved
 
 
-def choose_start(home: Home, database: Database, run: RunRecord) -> StartPoint:
+def choose_start(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
     """Decide what the next segment begins from. Reads the files.
 
-    Raises OSError when out of resources or when a file cannot be reached just now, DatabaseBusy.
+    Raises OSError when out of resources or when a file cannot be reached just now.
     """
-    start = choose(run, checkpoints_of(home, database, run))
+    start = choose(run, checkpoints_of(home, run, rows))
     plan = run.spec.plan
     if plan is None or not plan.globs or start.problem is not None:
         return start
@@ -65,7 +78,7 @@ def choose_start(home: Home, database: Database, run: RunRecord) -> StartPoint:
     restore = _to_restore(start.checkpoint, backups)
     checkpoint = restore.source.path if restore is not None else start.checkpoint
     newest_ns = restore.source.mtime_ns if restore is not None else _mtime_ns(checkpoint)
-    segments = _counting(run, queries.segments(database, run.id))
+    segments = _counting(run, rows.segments)
     accounted_for = {checkpoint, *(backup.source.path for backup in backups)}
     broken = [
         (path, why)

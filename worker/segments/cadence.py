@@ -6,13 +6,19 @@ It decides nothing itself: `timebox` and `resume_check` do.
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.segments import resume_check, timebox
 from backprop.worker.segments.resume_check import EarlierSegments, StepTrace
+from backprop.worker.user_files import within
+
+ANSWER_S: Final = 2.0
+"""How long the run's directory may take to answer. Of what does not, nothing is concluded."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,8 @@ class Cadence:
         wanted = {self._earlier[0].number, self._earlier[-1].number, used.segment}
         for number in sorted(wanted):
             with contextlib.suppress(OSError):
-                reports.append(resume_check.read_back(folder(number), Path(self._run.spec.cwd)))
+                read_back = partial(resume_check.read_back, folder(number), Path(self._run.spec.cwd))
+                reports.append(within(ANSWER_S, read_back))
         used_at = [report.step_at[used.path] for report in reports if used.path in report.step_at]
         return replace(
             before,
