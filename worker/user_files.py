@@ -172,7 +172,11 @@ class UserFiles:
             thread.start()
             self._threads += 1
             return begun
-        return None
+        if self._threads:
+            return None
+        # The machine has none to give, not one: to wait here is better than to hear nothing of any run.
+        begun.make()
+        return begun
 
     def _work(self, inbox: "SimpleQueue[_Look[object]]") -> None:
         # Signals are for the thread of the ticks.
