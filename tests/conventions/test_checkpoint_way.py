@@ -38,6 +38,10 @@ BESIDE = {
     "segments.result": "asks when it was saved",
     "segments.finalize": "asks whether there is one",
     "segments.tracker": "prints an order that failed",
+    "machine.state": "reads the segment's row",
+    "machine.monitor": "reads the segment's row",
+    "machine.gpu_usage": "reads the segment's row",
+    "governor.need": "reads the segment's row",
     "console": "prints it",
     "home.file_reading": "opens the file",
     "user_files": "hands on what a look returns",
@@ -57,6 +61,7 @@ OTHER_HOLDERS = {
     "_Round": "what admission hands on",
     "Claim": "the copy for people",
     "SegmentRecord": "the same, read back",
+    "MachineState": "the rows of what is live",
     "SegmentOrder": "the arguments",
     "OrderFile": "the arguments",
 }
