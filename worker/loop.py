@@ -99,7 +99,7 @@ class Loop:
             return stop.asked >= 2
         if stop.asked >= 3:
             return True
-        if alive:
+        if alive > (self._tracker.unanswered() if stop.asked else 0):
             return False
         if stop.asked or (self._until is not None and self._until()):
             return True
@@ -139,6 +139,7 @@ class Loop:
 
     def _tick(self, stop: StopSignals) -> int:
         """Finish what ended before starting anything; return how many segments live."""
+        self._context.files.begin_tick()
         self._reap_exited()
         self._note_sleep()
         self._repair_if_unsound()
@@ -291,8 +292,9 @@ class Loop:
         # In trouble, time has to pass: ends of segments cannot be applied meanwhile.
         for handle in (stop.fileno(), *(others if not self._trouble_s else ())):
             poll.register(handle, select.POLLIN)
-        # While a probe is under way ticks stay short: a driver that hangs must not slow down runs that need none.
-        timeout_s = self._trouble_s or (TICK_LIVE_S if alive or probes else TICK_IDLE_S)
+        # While a probe or a look is under way ticks stay short: what hangs must not slow down runs that need it not.
+        busy = alive or probes or self._context.files.has_overdue()
+        timeout_s = self._trouble_s or (TICK_LIVE_S if busy else TICK_IDLE_S)
         while not poll.poll(min(timeout_s, BEAT_S) * 1000) and timeout_s > BEAT_S:
             timeout_s -= BEAT_S
             self._heartbeat.beat()

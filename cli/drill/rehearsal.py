@@ -3,6 +3,7 @@
 The home is deleted whatever happens. The script writes its own outputs where it always does.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from backprop.cli.drill.verdict import DrillSegment
 from backprop.cli.drill.watcher import Observation, SegmentWatcher
 from backprop.cli.submit.enqueue import enqueue
 from backprop.cli.submit.submission import Submission
+from backprop.scheduler.home.file_reading import open_regular
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
@@ -170,7 +172,7 @@ class _Progress:
 
 def _last_lines(log: Path) -> tuple[str, ...]:
     try:
-        with log.open("rb") as file:
+        with os.fdopen(open_regular(log), "rb") as file:
             file.seek(max(file.seek(0, 2) - 8192, 0))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:

@@ -30,6 +30,7 @@ from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.executor.locks import worker_alive
 from backprop.worker.machine.reader import read_machine
 from backprop.worker.machine.state import read_state
+from backprop.worker.user_files import UserFiles
 
 if TYPE_CHECKING:
     from backprop.cli.submit.submission import Submission
@@ -139,7 +140,7 @@ class _Forecast:
             self._state,
             settings if at_most is None else msgspec.structs.replace(settings, max_parallel=at_most),
         )
-        self._paths = MissingPaths(Clock())
+        self._paths = MissingPaths(Clock(), UserFiles())
         self._starving: Starving | None = None
         self._learned: dict[str, int | None] = {}
 

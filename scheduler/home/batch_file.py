@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 from backprop.scheduler.home import batch_outcomes, run_folder
-from backprop.scheduler.home.file_reading import NOT_THERE, is_there
+from backprop.scheduler.home.file_reading import NOT_THERE, is_there, open_regular
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile, SpecFile
 from backprop.scheduler.lifecycle import FINAL
@@ -145,7 +145,7 @@ def read(home: Home, batch: str) -> Batch | None:
     """Return a batch; None when its file is missing, damaged or of a later format. Raises OSError."""
     outcomes = batch_outcomes.read(home, batch)
     try:
-        with home.batch_file(batch).open("rb") as file:
+        with open(open_regular(home.batch_file(batch)), "rb") as file:  # noqa: PTH123
             header = msgspec.convert(json.loads(next(file)), BatchHeader)
             removed = {run_id for run_id, outcome in outcomes.items() if outcome is None}
             members = [member for line in file if (member := _member(line)).id not in removed]
@@ -205,7 +205,7 @@ _last: dict[Path, int] = {}
 def _find(path: Path, run_id: str) -> tuple[BatchHeader, Member] | None:
     """Return the header and a member; None when the file has no such line."""
     wanted = b'\n{"id":"%b"' % run_id.encode()
-    with contextlib.suppress(*NOT_THERE, ValueError, KeyError), path.open("rb") as file:
+    with contextlib.suppress(*NOT_THERE, ValueError, KeyError), open(open_regular(path), "rb") as file:  # noqa: PTH123
         header = msgspec.convert(json.loads(file.readline()), BatchHeader)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             at = text.find(wanted, _last.get(path, 0))

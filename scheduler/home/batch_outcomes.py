@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from backprop.scheduler.home import run_folder
-from backprop.scheduler.home.file_reading import NOT_THERE, is_there
+from backprop.scheduler.home.file_reading import NOT_THERE, is_there, open_regular, read_if_there
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import State
@@ -38,12 +38,11 @@ def read(home: Home, batch: str) -> dict[str, OutcomeFile | None]:
     """Return the last recorded outcome of each member, None for one that has left the file. An outcome whose state is
     not final stands for a resume. Raises OSError."""
     outcomes: dict[str, OutcomeFile | None] = {}
-    with contextlib.suppress(*NOT_THERE):
-        for line in home.batch_outcomes(batch).read_bytes().splitlines():
-            # A crash cut the line short: what it was to record had not been done yet.
-            with contextlib.suppress(msgspec.DecodeError):
-                record = msgspec.json.decode(line, type=BatchOutcomeLine)
-                outcomes[record.id] = record.outcome
+    for line in (read_if_there(home.batch_outcomes(batch)) or b"").splitlines():
+        # A crash cut the line short: what it was to record had not been done yet.
+        with contextlib.suppress(msgspec.DecodeError):
+            record = msgspec.json.decode(line, type=BatchOutcomeLine)
+            outcomes[record.id] = record.outcome
     return outcomes
 
 
@@ -87,7 +86,7 @@ def has_left(home: Home, batch: str, run_id: str) -> bool:
     wanted = b'\n{"id":"%b"' % run_id.encode()
     with (
         contextlib.suppress(*NOT_THERE, ValueError),  # an empty file cannot be mapped
-        home.batch_outcomes(batch).open("rb") as file,
+        open(open_regular(home.batch_outcomes(batch)), "rb") as file,  # noqa: PTH123
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
     ):
         end = len(text)
@@ -134,8 +133,8 @@ def _resumed(segment: int) -> OutcomeFile:
 
 def _append(home: Home, batch: str, lines: Sequence[BatchOutcomeLine], *, synced: bool = True) -> None:
     """In one write at the end: lines of several processes do not mix."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-    handle = os.open(home.batch_outcomes(batch), flags, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    handle = open_regular(home.batch_outcomes(batch), flags)
     try:
         # A newline first: after a crash the last line may have no end.
         os.write(handle, b"".join(b"\n" + msgspec.json.encode(line) for line in lines) + b"\n")

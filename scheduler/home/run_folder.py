@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from backprop.scheduler.errors import BadCommand
-from backprop.scheduler.home.file_reading import is_there, read_if_there
+from backprop.scheduler.home.file_reading import is_there, open_draft, read_if_there, read_regular
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.spec import GroupRules, QueuePosition, RunSpec
 
@@ -106,7 +106,7 @@ def change_spec(
 ) -> None:
     """Change the specification in `spec.json`, and the name and priority unless they are None. `environment`:
     variables to add to those in the file. Raises OSError, ValueError."""
-    body = json.loads((folder / "spec.json").read_bytes())
+    body = json.loads(read_regular(folder / "spec.json"))
     changed: dict[str, Any] = {"spec": msgspec.to_builtins(spec)}
     if name is not None:
         changed["name"] = name
@@ -176,13 +176,11 @@ def remove(folder: Path) -> None:
 
 def write_synced(path: Path, chunks: Iterable[bytes], *, synced: bool = True) -> None:
     """Write a file that no other process writes. `synced`: it is on disk on return. Raises OSError."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    handle = os.open(path, flags, 0o600)
-    with open(handle, "wb") as file:  # noqa: PTH123
+    with open(open_draft(path), "wb") as file:  # noqa: PTH123
         file.writelines(chunks)
         file.flush()
         if synced:
-            os.fsync(handle)
+            os.fsync(file.fileno())
 
 
 def sync(folder: Path) -> None:

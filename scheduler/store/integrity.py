@@ -14,6 +14,7 @@ from typing import Any, Final
 from peewee import SqliteDatabase, sqlite3  # pyright: ignore[reportAttributeAccessIssue]
 
 from backprop.migrations import runner
+from backprop.scheduler.home.file_reading import open_regular
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store.connection import Database, proxy
 from backprop.scheduler.store.schema import Checkpoint, Run, Segment, Worker
@@ -55,7 +56,7 @@ class DatabaseHeader:
 def read_header(home: Home) -> DatabaseHeader | None:
     """Return the database's header; None when there is no file. Raises OSError."""
     try:
-        with home.database.open("rb") as file:
+        with open(open_regular(home.database), "rb") as file:  # noqa: PTH123
             head = file.read(HEADER_BYTES)
     except FileNotFoundError:
         return None

@@ -39,11 +39,13 @@ BESIDE = {
     "segments.result": "asks when it was saved",
     "segments.finalize": "asks whether there is one",
     "segments.tracker": "prints an order that failed",
+    "machine.state": "reads the segment's row",
+    "machine.monitor": "reads the segment's row",
+    "machine.gpu_usage": "reads the segment's row",
+    "governor.need": "reads the segment's row",
     "console": "prints it",
-    "machine.monitor": "asks which GPUs a segment has, of its row",
-    "machine.state": "asks which GPUs a segment has, of its row",
-    "machine.gpu_usage": "asks which GPUs a segment has, of its row",
-    "governor.need": "asks which GPUs a segment has, of its row",
+    "home.file_reading": "opens the file",
+    "user_files": "hands on what a look returns",
 }
 HOLDERS = {
     "CheckpointEvent",
@@ -54,10 +56,13 @@ HOLDERS = {
     "PreparedRun",
 }
 OTHER_HOLDERS = {
+    "_Heard": "what a look hands on",
+    "RunRows": "what is stored, as a look is given it",
     "_Line": "the parser's own, before the event",
     "_Round": "what admission hands on",
     "Claim": "the copy for people",
     "SegmentRecord": "the same, read back",
+    "MachineState": "the rows of what is live",
     "SegmentOrder": "the arguments",
     "OrderFile": "the arguments",
 }

@@ -54,6 +54,7 @@ SHADOWS = ("click", "msgspec", "peewee", "filelock", "psutil", "pynvml", "rich",
            "files", "proctree", "leader", "segment")  # fmt: skip
 """Modules that Backprop or Python itself would import, planted in the directory where all is started."""
 CALL = re.compile(r"^(\d+) +(?:<\.\.\. )?(\w+)[ (](.*)")
+BIRTHS = ("clone", "clone3")
 FILE_CALLS = ("openat", "creat", "mkdir", "mkdirat", "rename", "renameat", "renameat2", "unlink", "unlinkat",
               "rmdir", "symlink", "symlinkat", "link", "linkat", "mknod", "mknodat", "chmod", "fchmodat",
               "truncate")  # fmt: skip
@@ -77,7 +78,8 @@ class Seen:
     def calls(self) -> list[tuple[str, str, str]]:
         """(program, system call, the rest of the line) of every call; skips the test where there is no trace.
 
-        The program is what the process became last. A call that strace shows in two halves is two.
+        The program is what the process became last; a thread's is its process's. A call that strace shows in two halves
+        is two.
         """
         if self.trace is None:
             pytest.skip("strace is missing or may not trace here")
@@ -85,7 +87,10 @@ class Seen:
         program = {
             pid: words.split('"')[1] for pid, name, words in found if name == "execve" and '"' in words
         }
-        return [(program.get(pid, "?"), name, rest) for pid, name, rest in found]
+        for pid, name, rest in found:
+            if name in BIRTHS and (born := re.search(r"\) += (\d+)$", rest)) and pid in program:
+                program.setdefault(born[1], program[pid])
+        return [(program.get(pid, "?"), name, rest) for pid, name, rest in found if name not in BIRTHS]
 
 
 def permitted(*words: str) -> bool:
@@ -125,7 +130,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         "-o",
         str(trace),
         "-e",
-        f"trace=%network,execve,{','.join(FILE_CALLS)}",
+        f"trace=%network,execve,{','.join((*BIRTHS, *FILE_CALLS))}",
     ]
     words = tracer if permitted("strace", "-f", "-o", "/dev/null") else []
     done = subprocess.run([*words, "sh", "-c", CHAIN + LOOKS], env=environment, cwd=bench.project, capture_output=True,

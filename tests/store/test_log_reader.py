@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from backprop.scheduler.faults import Fault
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import progress
-from backprop.worker.segments import log_reader
+from backprop.worker.segments import events, live, log_reader
 from backprop.worker.segments.log_reader import CHECKPOINTS_PER_READ, LogReader
 from tests.support.store_rows import SPEC, add_run, claimed, get
 
@@ -190,3 +191,44 @@ def test_a_log_that_was_emptied_is_read_from_its_beginning(segment: Segment) -> 
     segment.prints({"step": 5})
     assert segment.hear()
     assert segment.steps()[0] == 5
+
+
+def test_a_long_log_is_passed_over_in_blocks_and_nothing_in_it_is_missed(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 100 MB of ordinary output few lines are looked at one by one: those of a block that may hold an event."""
+    segment = Segment(database, tmp_path)
+    ordinary = b"epoch 12 step 34567 lr 0.0003 loss 0.123 it/s 45.6 [#####-----] some more text\n" * 10_000
+    (segment.cwd / "a.pt").write_text("weights")
+    with (segment.folder / "log").open("wb") as log:
+        for part in range(128):
+            log.write(ordinary)
+            if part == 60:
+                log.write(b'{"event": "checkpoint_saved", "path": "a.pt", "step": 60}\n')
+            if part == 70:
+                log.write(b"step 71, loss: nan\n")
+    looked: list[int] = []
+    parse = events.parse
+
+    def counted(line: bytes) -> object:
+        looked.append(1)
+        return parse(line)
+
+    monkeypatch.setattr(events, "parse", counted)
+    assert segment.hear(final=True)
+    (segment.folder / "log").unlink()
+    assert segment.steps()[0] == 60
+    assert [Path(path).name for path in segment.checkpoints()] == ["a.pt"]
+    assert get(database, "r1").fault == Fault.NAN
+    assert len(looked) < 10_000, "of 1,280,000"
+
+
+def test_a_script_that_prints_megabytes_between_two_looks_is_heard_in_time(
+    database: Database, tmp_path: Path
+) -> None:
+    segment = Segment(database, tmp_path)
+    segment.prints(*["y" * 60] * 100_000)
+    segment.prints({"step": 7})
+    report = segment.listener.read(max_bytes=live.LIVE_BYTES)
+    assert report is not None
+    assert report.last_step == 7

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backprop.worker.segments.events import MAX_LINE, BadEvent, CheckpointEvent, ProgressEvent, parse
+from backprop.worker.segments.events import (
+    MAX_LINE,
+    BadEvent,
+    CheckpointEvent,
+    ProgressEvent,
+    may_hold_any,
+    parse,
+)
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -47,6 +54,7 @@ relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 )
 def test_the_shapes_of_the_protocol(line: bytes, event: object) -> None:
     assert parse(line) == event
+    assert may_hold_any(b"before\n" + line + b"\nafter\n") or event is None
 
 
 @pytest.mark.parametrize(
@@ -157,8 +165,10 @@ def storable(found: object) -> None:
 @relaxed
 @given(st.binary(max_size=300))
 def test_any_bytes(line: bytes) -> None:
-    storable(parse(line))
-    storable(parse(b'{"step":' + line))
+    for text in (line, b'{"step":' + line, b"loss: n" + line, b"loss: nan" + line):
+        storable(parse(text))
+        # What is passed over in blocks would have been nothing by itself.
+        assert may_hold_any(text) or parse(text) is None
 
 
 _values = st.recursive(

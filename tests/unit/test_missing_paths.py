@@ -14,6 +14,7 @@ from backprop.worker.checkpoints.resume import choose
 from backprop.worker.clock import Clock
 from backprop.worker.environment import presence
 from backprop.worker.environment.presence import UNMOUNTED, Absence, checkpoint_away
+from backprop.worker.user_files import UserFiles
 from tests.support.store_rows import SPEC, add_run, checkpoint
 
 
@@ -45,7 +46,7 @@ def test_a_thousand_runs_below_a_missing_folder_cost_one_look_a_second(
     look = presence.trouble_with
     monkeypatch.setattr(presence, "trouble_with", lambda path: (looks.append(path), look(path))[1])
     clock = HandClock()
-    paths = MissingPaths(clock)
+    paths = MissingPaths(clock, UserFiles())
     runs = [moved(run, number, tmp_path / "gone" / "proj") for number in range(1000)]
 
     def refused() -> set[str]:
@@ -74,7 +75,7 @@ def test_looks_in_a_round_are_bounded(
     run: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = HandClock()
-    paths = MissingPaths(clock)
+    paths = MissingPaths(clock, UserFiles())
     for number in range(1000):
         assert paths.refusal(moved(run, number, tmp_path / f"gone-{number}")) is not None
     looks: list[str] = []
@@ -91,7 +92,7 @@ def test_looks_in_a_round_are_bounded(
 
 def test_one_that_waits_for_a_checkpoint_is_looked_at_by_that_alone(run: RunRecord, tmp_path: Path) -> None:
     clock = HandClock()
-    paths = MissingPaths(clock)
+    paths = MissingPaths(clock, UserFiles())
     gone = Absence("its checkpoint", str(tmp_path / "saved"), "is not there")
     assert paths.wait_for(run, gone).denials[0].path == gone.path
     assert paths.refusal(run) is not None

@@ -69,7 +69,7 @@ class Admitter:
         self._monitor = monitor
         self._tracker = tracker
         self._admission = locks.Admission(context.home.locks)
-        self._paths = MissingPaths(context.clock)
+        self._paths = MissingPaths(context.clock, context.files)
         self._preparation = Preparation(context, tracker.checkpoints, self._paths)
         self._starter = Starter(context, tracker)
         self._waits = WaitingReasons(context)

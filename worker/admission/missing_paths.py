@@ -1,7 +1,7 @@
 """Keeps queued runs waiting whose paths are not there, and lets them go on once they are back.
 
 A look is remembered for a second, and what is missing is the uppermost folder that is not there: a thousand runs below
-it cost one look. Those looks are made before the admission lock is taken.
+it cost one look. Those looks are made before the admission lock is taken, and nobody waits for a share that hangs.
 """
 
 from typing import Final
@@ -12,6 +12,7 @@ from backprop.scheduler.spec import RunSpec
 from backprop.worker.clock import Clock
 from backprop.worker.environment import presence
 from backprop.worker.environment.presence import Absence
+from backprop.worker.user_files import NOT_YET, UserFiles
 
 LOOK_AGAIN_S: Final = 1.0
 FORGOTTEN_S: Final = 60.0
@@ -22,8 +23,9 @@ MOST_LOOKS: Final = 256
 class MissingPaths:
     """What one worker knows of the paths of queued runs."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, files: UserFiles) -> None:
         self._clock = clock
+        self._files = files
         self._looked: dict[Absence, float] = {}
         """What is missing → when it was last looked at, the longest ago first. Monotonic seconds, as all times here."""
         self._asked: dict[Absence, float] = {}
@@ -39,7 +41,7 @@ class MissingPaths:
         due = [missing for missing, at_s in self._looked.items() if now_s - at_s >= LOOK_AGAIN_S]
         for missing in due[:MOST_LOOKS]:
             del self._looked[missing]
-            if now_s - self._asked[missing] < FORGOTTEN_S and missing.lasts:
+            if now_s - self._asked[missing] < FORGOTTEN_S and self._lasts(missing):
                 self._looked[missing] = now_s
             else:
                 del self._asked[missing]
@@ -73,13 +75,16 @@ class MissingPaths:
         now_s = self._clock.monotonic_s()
         known = self._results.get((what, path))
         if known is None or not self._holds(known, now_s):
-            found = presence.missing(what, path)
-            if found is None and what == presence.PROGRAM:
-                found = presence.missing_interpreter(path)
+            found = self._files.ask((what, path), lambda: presence.missing_part(what, path), path)
+            if found is NOT_YET:
+                return Absence(what, path, presence.SILENT)
             if found is not None:
                 self._looked[found] = now_s
             known = self._results[what, path] = found or now_s
         return known if isinstance(known, Absence) else None
+
+    def _lasts(self, absence: Absence) -> bool:
+        return self._files.ask(absence, lambda: absence.lasts, absence.path) is not False
 
     def _holds(self, known: Absence | float, now_s: float) -> bool:
         return known in self._looked if isinstance(known, Absence) else now_s - known < LOOK_AGAIN_S

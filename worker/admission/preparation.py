@@ -8,23 +8,26 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor.decide import Decision, Rule
 from backprop.scheduler.home import batch_file, run_folder
+from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, user_requests
 from backprop.worker.admission.missing_paths import MissingPaths
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.resume import StartPoint
-from backprop.worker.checkpoints.start_point import choose_start
+from backprop.worker.checkpoints.start_point import choose_start, rows_of
 from backprop.worker.context import Context
 from backprop.worker.environment import presence
 from backprop.worker.executor import locks
 from backprop.worker.maintenance import recovery
 from backprop.worker.segments.result import PASSING_ERRORS
+from backprop.worker.user_files import NOT_YET, NotYet, place_of
 
 MOST_GONE: Final = 3
 """Missing files of a held run that are looked for: the newest."""
@@ -81,7 +84,10 @@ class Preparation:
                 f"waiting for {rival.name} ({rival.id}), which saves to the same place; give each a folder of its own",
             )
         try:
-            start = choose_start(context.home, context.database, run)
+            start = self._start_point(run)
+            if start is NOT_YET:
+                place = place_of(run.spec, context.files)
+                return self._set_reason(run, f"waiting for its files: {place} does not answer")
             if start.waits_for is not None:
                 return self._paths.wait_for(run, start.waits_for)
             problem = start.problem or self._checkpoints.why_never(run, start)
@@ -118,6 +124,19 @@ class Preparation:
         if start.needs_repair:
             return self._checkpoints.repair(run, start, lock)
         return PreparedRun(run, start, lock, environment)
+
+    def _start_point(self, run: RunRecord) -> StartPoint | NotYet:
+        """Return what the next segment begins from. Raises OSError, DatabaseBusy."""
+        files, rows = self._context.files, rows_of(self._context.database, run)
+
+        def look() -> StartPoint:
+            # A supervisor would hang in a directory that does not answer, with the run's slot and VRAM.
+            is_there(Path(run.spec.cwd))
+            return choose_start(self._context.home, run, rows)
+
+        # An answer for the run as it was before it was edited, resumed or run again is none.
+        key = ("start", run.id, run.segment, run.resume_pin, repr(run.spec))
+        return files.ask(key, look, place_of(run.spec, files))
 
     def _set_reason(self, run: RunRecord, reason: str) -> None:
         if run.reason != reason:

@@ -5,6 +5,7 @@ All of a round are claimed in one transaction, against the serial of the reserva
 
 import os
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -27,6 +28,10 @@ from backprop.worker.segments import timebox
 from backprop.worker.segments.result import PASSING_ERRORS
 from backprop.worker.segments.tracker import SegmentTracker
 from backprop.worker.supervisor import failpoint
+from backprop.worker.user_files import NOT_YET, place_of
+
+ORDER_PATIENCE_S: Final = 2.0
+"""The run is claimed by then: later it is queued again."""
 
 AdmittedRun = tuple[PreparedRun, Decision, Need]
 
@@ -97,7 +102,7 @@ class Starter:
         order: SegmentOrder | SegmentResult
         try:
             run = self._claimed(prepared.run.id)
-            order = self._order(run, prepared, number, decision, need, state)
+            order = self._order_in_time(run, prepared, number, decision, need, state)
         except BaseException:
             # Held on, the lock would make a claimed run look alive for as long as this worker lives.
             os.close(prepared.lock)
@@ -122,7 +127,7 @@ class Starter:
             raise UnknownRun(f"run {run_id} has been removed meanwhile")
         return run
 
-    def _order(
+    def _order_in_time(
         self,
         run: RunRecord,
         prepared: PreparedRun,
@@ -131,7 +136,30 @@ class Starter:
         need: Need,
         state: MachineState,
     ) -> SegmentOrder | SegmentResult:
-        """Return what to execute, with the code as it was when queued.
+        """As `_order`; that it could not be started where the user's files do not answer. Raises DatabaseBusy."""
+        files, history, key = self._context.files, self._save_history(run), ("order", run.id, number)
+
+        def look() -> SegmentOrder | SegmentResult:
+            return self._order(run, prepared, number, decision, need, state, history)
+
+        place = place_of(run.spec, files)
+        order = files.ask(key, look, place, ORDER_PATIENCE_S)
+        if order is NOT_YET:
+            files.forget(key)
+            return _not_started(run, f"{place} does not answer", passing=True)
+        return order
+
+    def _order(
+        self,
+        run: RunRecord,
+        prepared: PreparedRun,
+        number: int,
+        decision: Decision,
+        need: Need,
+        state: MachineState,
+        history: timebox.SaveHistory,
+    ) -> SegmentOrder | SegmentResult:
+        """Return what to execute, with the code as it was when queued. Called in a thread.
 
         Where that code or an earlier order cannot be read: that it could not be started.
         """
@@ -162,7 +190,7 @@ class Starter:
                 **code.environment,
                 **allocator_limit(run.spec, gpus, limit_mib, shell),
             },
-            timebox_s=timebox.latest_end_s(run, self._save_history(run)),
+            timebox_s=timebox.latest_end_s(run, history),
             promised_mib=_promised_mib(decision, need),
             lock=prepared.lock,
         )

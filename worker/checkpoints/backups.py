@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from backprop.scheduler.home.file_reading import read_regular
 from backprop.scheduler.records import CheckpointRecord
 from backprop.worker.checkpoints import copying
 from backprop.worker.checkpoints.formats import looks_whole
@@ -152,7 +153,7 @@ def _publish(home: Path, draft: Path, record: CheckpointRecord) -> Backup:
 
 def _source(folder: Path) -> CheckpointRecord | None:
     try:
-        return msgspec.json.decode((folder / "source.json").read_bytes(), type=CheckpointRecord)
+        return msgspec.json.decode(read_regular(folder / "source.json"), type=CheckpointRecord)
     except (OSError, msgspec.DecodeError):
         return None
 

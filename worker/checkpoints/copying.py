@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from backprop.scheduler.home.file_reading import open_regular
+
 FICLONE: Final = 0x40049409
 """_IOW(0x94, 9, int), linux/fs.h."""
 CHUNK_BYTES: Final = 8 * 1024 * 1024
@@ -76,7 +78,7 @@ def _copy_folder(
 
 
 def _copy_file(source: Path, target: Path, floor_mib: int | None, stopped: Callable[[], bool]) -> None:
-    reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    reading = open_regular(source, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         info = os.fstat(reading)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -9,6 +9,8 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
+from backprop.scheduler.home.file_reading import open_regular
+
 Contents = frozenset[tuple[str, int, int]]
 """(name, CRC-32, bytes) of each tensor's storage."""
 
@@ -23,7 +25,7 @@ def contents(path: Path, before_s: float | None = None) -> Contents | None:
     None for any other file, and for one written at or after `before_s` (Unix seconds).
     """
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             if before_s is not None and os.fstat(file.fileno()).st_mtime >= before_s:
                 return None
             with zipfile.ZipFile(file) as archive:

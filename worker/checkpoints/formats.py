@@ -19,6 +19,8 @@ from typing import IO
 
 import msgspec
 
+from backprop.scheduler.home.file_reading import open_regular
+
 MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
 MAX_ENTRIES = 10_000
@@ -62,7 +64,7 @@ def shows_its_end(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix in (*_ALWAYS_ZIP, *_HDF5, *_PICKLE, ".safetensors", ".json"):
         return True
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         return suffix in _MAYBE_ZIP and file.read(2) == b"PK"
 
 
@@ -100,7 +102,7 @@ def _first_fault(path: Path, *, strict: bool) -> str | None:
 
 def _fault(path: Path, *, strict: bool) -> str | None:
     suffix = path.suffix.lower()
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
         start = file.read(8)
         if suffix in _ALWAYS_ZIP or (suffix in _MAYBE_ZIP and start.startswith(b"PK")):

@@ -6,23 +6,22 @@ start. The long file work is done by background jobs.
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
-from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
-from backprop.worker.background import BackgroundJob, BackgroundJobs
+from backprop.worker.background import BackgroundJob, BackgroundJobs, JobStopped
 from backprop.worker.checkpoints import backups, repair
 from backprop.worker.checkpoints.backups import Backup, BackupRefused
-from backprop.worker.checkpoints.candidate import writer_exit
 from backprop.worker.checkpoints.fingerprint import Contents, contents
+from backprop.worker.checkpoints.glob_walk import fixed_folder
 from backprop.worker.checkpoints.resume import StartPoint
 from backprop.worker.checkpoints.scanner import CheckpointScanner, ScannedCheckpoint
 from backprop.worker.context import Context
-from backprop.worker.executor.segment_files import ExitRecord
 
 PATIENCE_S: Final = 10.0
 """For a backup that is under way when the worker ends."""
@@ -62,27 +61,17 @@ class CheckpointManager:
             avoid=self._context.home.root,
             recorded=queries.checkpoints(self._context.database, run.id),
             pids=partial(self._context.executor.pids, run.id, segment.number),
-            resumed=self._resumed(run, segment),
+            resumed=partial(self._resumed, run, segment),
         )
 
-    def scan(
-        self, run: RunRecord, scanner: CheckpointScanner, hurry: bool = False
-    ) -> Sequence[CheckpointRecord]:
-        """Return what a live segment has saved since the last scan. `hurry`: late news of a save would cost work."""
-        return self._back_up(run, scanner.scan(hurry=hurry))
-
-    def final_scan(
-        self,
-        run: RunRecord,
-        scanner: CheckpointScanner,
-        exit: ExitRecord | None,  # noqa: A002
-    ) -> Sequence[CheckpointRecord]:
-        """Return the same once nothing of the segment lives. `exit` None: lost."""
-        scanned = scanner.final_scan(writer_exit(exit))
-        if scanner.cut_short and run.spec.plan is not None:
+    def scanned(
+        self, run: RunRecord, scanner: CheckpointScanner | None, found: Sequence[ScannedCheckpoint]
+    ) -> None:
+        """Have backups made of what a scan has found and is overwritten in place; say when it was cut short."""
+        if scanner is not None and scanner.cut_short and run.spec.plan is not None:
             patterns = " ".join(run.spec.plan.globs)
             self._context.console.event("trouble", run, f"too many files to scan all of them: {patterns}")
-        return self._back_up(run, scanned)
+        self._back_up(run, found)
 
     def report(self) -> None:
         """Report the results of the background jobs, once per tick."""
@@ -92,7 +81,7 @@ class CheckpointManager:
         """Delete the backups of a run that will not be resumed."""
         folder = self._context.home.run_folder(run.id)
         if (folder / "kept").is_dir():
-            self._jobs.send(BackgroundJob((run.id, "drop"), lambda _: backups.drop(folder), lambda _: None))
+            self._send(run, "drop", lambda _: backups.drop(folder), lambda _: None)
 
     def why_not_yet(self, run: RunRecord) -> str | None:
         """Return why a run waits for its files; None when it may start from them."""
@@ -125,7 +114,7 @@ class CheckpointManager:
                 os.close(lock)
 
         self._repairing.add(run.id)
-        self._jobs.send(BackgroundJob((run.id, "repair"), work, partial(self._repair_done, run)))
+        self._send(run, "repair", work, partial(self._repair_done, run))
 
     def close(self) -> None:
         self._jobs.close(PATIENCE_S)
@@ -148,15 +137,20 @@ class CheckpointManager:
                 return contents(backup.path)
         return None
 
-    def _back_up(self, run: RunRecord, scanned: Sequence[ScannedCheckpoint]) -> Sequence[CheckpointRecord]:
-        """Have backups made of what is overwritten in place. Return the records of all."""
+    def _back_up(self, run: RunRecord, scanned: Sequence[ScannedCheckpoint]) -> None:
         folder, floor_mib = self._context.home.run_folder(run.id), self._context.settings.min_free_disk_mib
         for record in (each.record for each in scanned if each.in_place and each.record.refused is None):
             if any(backup.holds(record) for backup in backups.backups_of(folder)):
                 continue
             work = partial(backups.back_up, folder, record, floor_mib)
-            self._jobs.send(BackgroundJob((run.id, record.path), work, partial(self._back_up_done, run)))
-        return [each.record for each in scanned]
+            self._send(run, record.path, work, partial(self._back_up_done, run))
+
+    def _send(
+        self, run: RunRecord, what: str, work: Callable[[JobStopped], object], done: Callable[[object], None]
+    ) -> None:
+        globs = run.spec.plan.globs if run.spec.plan is not None else ()
+        place = self._context.files.share_of(run.spec.cwd) or str(fixed_folder(globs[0]) if globs else "")
+        self._jobs.send(BackgroundJob((run.id, what), work, done, place))
 
     def _back_up_done(self, run: RunRecord, result: object) -> None:
         console = self._context.console

@@ -4,13 +4,14 @@ A chain never silently restarts from zero: when checkpoints were announced and n
 answer is a refusal, not a fresh start.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from backprop.scheduler.home.file_reading import open_regular
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.spec import RunSpec
 from backprop.worker.checkpoints.validation import newest_good
@@ -136,7 +137,7 @@ def takes_resume_from(script: str | None) -> bool:
     if script is None:
         return False
     try:
-        with Path(script).open("rb") as file:
+        with os.fdopen(open_regular(script), "rb") as file:
             text = file.read(SCRIPT_LIMIT_BYTES).decode(errors="replace")
     except OSError:
         return False

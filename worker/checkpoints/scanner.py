@@ -57,10 +57,11 @@ class CheckpointScanner:
         avoid: Path,
         recorded: Iterable[CheckpointRecord],
         pids: Callable[[], frozenset[int]],
-        resumed: Contents | None = None,
+        resumed: Callable[[], Contents | None] = lambda: None,
     ) -> None:
         """`avoid`: a folder never opened. `recorded`: the run's checkpoints on record; those of this segment say how
-        far an earlier worker got. `pids`: the segment's processes now. `resumed`: what the segment began with."""
+        far an earlier worker got. `pids`: the segment's processes now. `resumed`: returns what the segment began
+        with; it is called once, by the first scan."""
         self._run, self._segment, self._pids = run, segment, pids
         self._plan = run.spec.plan or Plan()
         self._avoid = avoid
@@ -71,7 +72,8 @@ class CheckpointScanner:
         self._reported: dict[str, tuple[CheckpointFile, int]] = {}
         self._broken: dict[str, CheckpointFile] = {}
         self._before: dict[str, tuple[CheckpointFile, float]] = {}
-        self._resumed = resumed
+        self._find_resumed = resumed
+        self._resumed: Contents | None = None
         self._scan = self._begin()
         self._next_s = 0.0
         self.cut_short = False
@@ -118,6 +120,7 @@ class CheckpointScanner:
 
     def _remember_first(self) -> None:
         if self._at_first is None:
+            self._resumed = self._find_resumed()
             self._at_first = {path: file for path, (file, _) in self._scan.files.items()}
 
     def _unchanged_since_s(self, path: str, file: CheckpointFile, at_s: float) -> float:

@@ -33,18 +33,31 @@ from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, CheckpointFile
 from backprop.worker.environment.presence import empty_mount_point, noted_mounts
 
 
-def checkpoints_of(home: Home, database: Database, run: RunRecord) -> list[CheckpointRecord]:
+@dataclasses.dataclass(frozen=True)
+class RunRows:
+    """What the database knows of a run's past: its checkpoints, newest first, and its segments."""
+
+    saved: Sequence[CheckpointRecord]
+    segments: Sequence[SegmentRecord]
+
+
+def rows_of(database: Database, run: RunRecord) -> RunRows:
+    """Read them before the files, which take another thread. Raises DatabaseBusy."""
+    return RunRows(queries.checkpoints(database, run.id), queries.segments(database, run.id))
+
+
+def checkpoints_of(home: Home, run: RunRecord, rows: RunRows) -> list[CheckpointRecord]:
     """Return every checkpoint of a run, newest first: on record, our backups, and those on disk whose record was lost.
 
-    Bounded; reads files only for a run whose checkpoints are scanned for. Raises DatabaseBusy.
+    Bounded; reads files only for a run whose checkpoints are scanned for.
     """
-    saved = queries.checkpoints(database, run.id)
+    saved = list(rows.saved)
     if run.spec.plan is None or not run.spec.plan.globs:
         return saved
     for backup in reversed(backups_of(home.run_folder(run.id))):
         original = next((at for at, record in enumerate(saved) if backup.holds(record)), None)
         _insert(saved, backup.record(), original)
-    segments = _counting(run, queries.segments(database, run.id))
+    segments = _counting(run, rows.segments)
     lost_last = bool(segments) and segments[-1].outcome is SegmentOutcome.LOST
     recovered = any(segment.outcome is SegmentOutcome.RECOVERED for segment in segments)
     # The last look for what a lost segment had saved may have been made while its disk was away.
@@ -56,15 +69,15 @@ def checkpoints_of(home: Home, database: Database, run: RunRecord) -> list[Check
     return saved
 
 
-def choose_start(home: Home, database: Database, run: RunRecord) -> StartPoint:
+def choose_start(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
     """Decide what the next segment begins from. Reads the files.
 
-    Raises OSError when out of resources or when a file cannot be reached just now, DatabaseBusy.
+    Raises OSError when out of resources or when a file cannot be reached just now.
     """
     mounts = noted_mounts(home.run_folder(run.id))
     if (disk := empty_mount_point(run.spec.cwd, mounts)) is not None:
         return StartPoint(waits_for=disk)
-    start = choose(run, checkpoints_of(home, database, run), mounts)
+    start = choose(run, checkpoints_of(home, run, rows), mounts)
     plan = run.spec.plan
     if plan is None or not plan.globs or start.problem is not None or start.waits_for is not None:
         return start
@@ -72,7 +85,7 @@ def choose_start(home: Home, database: Database, run: RunRecord) -> StartPoint:
     restore = _to_restore(start.checkpoint, backups)
     checkpoint = restore.source.path if restore is not None else start.checkpoint
     newest_ns = restore.source.mtime_ns if restore is not None else _mtime_ns(checkpoint)
-    segments = _counting(run, queries.segments(database, run.id))
+    segments = _counting(run, rows.segments)
     accounted_for = {checkpoint, *(backup.source.path for backup in backups)}
     broken = [
         (path, why)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.errors import BadCommand
+from backprop.scheduler.home.file_reading import open_regular
 from backprop.scheduler.home.run_folder import write_synced
 from backprop.scheduler.spec import RunSpec
 from backprop.worker.environment import git_listing
@@ -196,7 +197,7 @@ def _copy_link(root: Path, link: Path, copy: Path) -> None:
 
 def _copy_file(source: Path, copy: Path) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with source.open("rb") as old, os.fdopen(os.open(copy, flags, 0o600), "wb") as new:
+    with os.fdopen(open_regular(source), "rb") as old, os.fdopen(os.open(copy, flags, 0o600), "wb") as new:
         try:
             fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
         except OSError:

@@ -13,12 +13,14 @@ governor, which measures what the run really takes.
 """
 
 import ast
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 
+from backprop.scheduler.home.file_reading import open_regular
 from backprop.worker.environment.installed_packages import versions_of
 
 MAX_SCRIPT_BYTES = 256 * 1024
@@ -165,9 +167,7 @@ def _source(script: Path | None) -> bytes:
     if script is None:
         return b""
     try:
-        if not script.is_file():  # opening a FIFO would block
-            return b""
-        with script.open("rb") as file:
+        with os.fdopen(open_regular(script), "rb") as file:
             source = file.read(MAX_SCRIPT_BYTES + 1)
     except OSError:
         return b""

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+from backprop.scheduler.home.file_reading import read_regular
+
 TAG: Final = "backprop.tracking_id"
 PARENT_TAG: Final = "mlflow.parentRunId"
 BUSY_S: Final = 0.2
@@ -67,10 +69,10 @@ def _in_database(path: Path, tracking_id: str) -> set[str]:
 def _in_folder(store: Path, tracking_id: str) -> set[str]:
     """Search `mlruns/EXPERIMENT/RUN/tags/NAME`: each tag is a file, and a deleted run's meta.yaml says so."""
     tagged = islice(store.glob(f"*/*/tags/{TAG}"), MAX_RUNS)
-    runs = [tag.parents[1] for tag in tagged if tag.read_text() == tracking_id]
+    runs = [tag.parents[1] for tag in tagged if read_regular(tag).decode() == tracking_id]
     return {
         run.name
         for run in runs
         if not (run / "tags" / PARENT_TAG).exists()
-        and "lifecycle_stage: deleted" not in (run / "meta.yaml").read_text()
+        and b"lifecycle_stage: deleted" not in read_regular(run / "meta.yaml")
     }

@@ -26,6 +26,7 @@ from backprop.worker.environment.snapshot_paths import snapshot_command
 PROGRAM: Final = "its program"
 MISSING: Final = "is not there"
 UNMOUNTED: Final = "is not mounted"
+SILENT: Final = "does not answer"
 MOUNTS: Final = "mounts.json"
 HEAD_BYTES: Final = 256
 """What the kernel reads of a program to find its interpreter."""
@@ -52,7 +53,7 @@ class Absence:
 
     def sentence(self) -> str:
         """Say it with what to do, for the reason of the run."""
-        cures = {UNMOUNTED: "mount it", MISSING: "put it back or mount it"}
+        cures = {UNMOUNTED: "mount it", MISSING: "put it back or mount it", SILENT: "see to its server"}
         cure = cures.get(self.trouble, "make it readable")
         return f"waits for {self.what}: {self.path} {self.trouble}; {cure}, and the run starts by itself"
 
@@ -83,9 +84,15 @@ def missing(what: str, path: str) -> Absence | None:
     return Absence(what, top, trouble)
 
 
+def missing_part(what: str, path: str) -> Absence | None:
+    """As `missing`; of a program the interpreter too."""
+    found = missing(what, path)
+    return missing_interpreter(path) if found is None and what == PROGRAM else found
+
+
 def missing_for_start(spec: RunSpec, look: Look) -> Absence | None:
     """Return what a run cannot be started without and is not there: its directory, program or script. `look`: as
-    `missing`, or a memory of it."""
+    `missing_part`, or a memory of it."""
     wanted = [("its directory", spec.cwd), (PROGRAM, spec.program)]
     wanted += [("its script", spec.script)] if spec.script not in (None, spec.program) else []
     for what, path in wanted:

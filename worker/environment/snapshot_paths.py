@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from backprop.scheduler.home.file_reading import read_regular
 from backprop.scheduler.spec import RunSpec
 
 ARGUMENT_SUFFIXES: Final = (
@@ -103,7 +104,7 @@ def _root(code: Path) -> Path:
     """Return where the original of a snapshot is. Raises OSError."""
     path = code.with_name("code.json")
     try:
-        return Path(msgspec.json.decode(path.read_bytes(), type=_Origin).root)
+        return Path(msgspec.json.decode(read_regular(path), type=_Origin).root)
     except msgspec.DecodeError as error:
         raise OSError(f"{path} is damaged: {error}") from error
 

@@ -15,6 +15,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
+from backprop.scheduler.home.file_reading import open_regular
 from backprop.scheduler.home.layout import Home
 from backprop.worker.executor import locks, segment_files
 from backprop.worker.executor.base import EndUnreadable, Life, NoSupervisor, SegmentOrder
@@ -216,7 +217,8 @@ class LocalExecutor:
         else:
             arguments = str(folder), str(-1 if lock is None else lock)
             inherited = () if lock is None else (lock,)
-            with open(folder / "supervisor.log", "ab", opener=_private) as errors:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            with open(open_regular(folder / "supervisor.log", flags), "ab") as errors:  # noqa: PTH123
                 try:
                     child = _start_supervisor(arguments, inherited, errors.fileno())
                 except OSError as error:
@@ -334,8 +336,3 @@ def _blocked(signals: tuple[signal.Signals, ...]) -> Generator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _private(path: str, flags: int) -> int:
-    """Open a file for `open`: readable by its owner only, whatever the umask, and without following a link."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

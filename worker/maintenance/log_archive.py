@@ -12,6 +12,7 @@ from typing import BinaryIO, Final, cast
 
 from backprop.scheduler.errors import DatabaseBusy
 from backprop.scheduler.home import run_folder
+from backprop.scheduler.home.file_reading import open_draft, open_regular
 from backprop.scheduler.home.layout import Home
 from backprop.worker.executor import locks
 
@@ -28,7 +29,7 @@ def log_of(segment: Path) -> Path:
 def open_log(segment: Path) -> BinaryIO:
     """Open a segment's log for reading from its beginning, uncompressed. Raises OSError."""
     path = log_of(segment)
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    handle = open_regular(path, os.O_RDONLY | os.O_NOFOLLOW)
     if path.suffix != ".gz":
         return os.fdopen(handle, "rb")
     file = os.fdopen(handle, "rb", buffering=0)
@@ -50,8 +51,7 @@ def compress(segment: Path) -> int:
     if before < LEAST_BYTES or log.is_symlink():
         return 0
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with log.open("rb") as plain, os.fdopen(os.open(draft, flags, 0o600), "wb") as into:
+        with os.fdopen(open_regular(log), "rb") as plain, os.fdopen(open_draft(draft), "wb") as into:
             with gzip.GzipFile(filename="log", fileobj=into, mode="wb", compresslevel=6, mtime=0) as packer:
                 shutil.copyfileobj(plain, packer, 1 << 20)
             into.flush()
@@ -108,8 +108,7 @@ def inflate(segment: Path) -> None:
     if (segment / "log").exists() or not packed.exists():
         return
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with gzip.open(packed, "rb") as packer, os.fdopen(os.open(draft, flags, 0o600), "wb") as into:
+        with open_log(segment) as packer, os.fdopen(open_draft(draft), "wb") as into:
             shutil.copyfileobj(packer, into, 1 << 20)
         os.utime(draft, (packed.stat().st_atime, packed.stat().st_mtime))
         draft.replace(segment / "log")

@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -26,9 +27,12 @@ from backprop.worker.executor import segment_files
 from backprop.worker.maintenance import backups_of_database, log_archive
 from backprop.worker.segments.log_reader import LogReader
 from backprop.worker.supervisor import failpoint
+from backprop.worker.user_files import within
 
 READ_TRIES: Final = 5
 READ_AGAIN_S: Final = 0.2
+ANSWER_S: Final = 60.0
+"""How long the folders that a run saves to may take to answer; a log of gigabytes takes seconds."""
 PATIENCE_S: Final = 120.0
 """How long to wait for another worker's repair."""
 
@@ -260,8 +264,12 @@ def _read_logs_again(home: Home, database: Database, run_id: str, segments: list
         with contextlib.suppress(OSError):
             log_archive.inflate(folder)
         reader = LogReader(run, segment, folder)
-        with contextlib.suppress(OSError):
-            report = reader.read(final=True)
-            if report is not None:
-                progress.record(database, run_id, number, report)
+        try:
+            report = within(ANSWER_S, partial(reader.read, final=True))
+        except TimeoutError:
+            continue  # the thread that waits has its files
+        except OSError:
+            report = None
+        if report is not None:
+            progress.record(database, run_id, number, report)
         reader.close()

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from backprop.scheduler.home.file_reading import open_regular
 from backprop.worker.context import Context
 
 LIMIT_S: Final = 60.0
@@ -112,8 +113,8 @@ class Hooks:
 
     def _opened(self) -> BinaryIO:
         """Open the log for appending, closed to others whatever the umask. Raises OSError."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.fdopen(os.open(self._log(), flags, 0o600), "ab")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        return os.fdopen(open_regular(self._log(), flags), "ab")
 
     def _log(self) -> Path:
         """Where hooks write. A new file is begun when it has grown large."""

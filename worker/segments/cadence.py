@@ -6,7 +6,9 @@ It decides nothing itself: `timebox` and `resume_check` do.
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
@@ -14,6 +16,10 @@ from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecor
 from backprop.worker.segments import resume_check, timebox
 from backprop.worker.segments.result import begun_in_chain
 from backprop.worker.segments.resume_check import EarlierSegments, StepTrace
+from backprop.worker.user_files import within
+
+ANSWER_S: Final = 2.0
+"""How long the run's directory may take to answer. Of what does not, nothing is concluded."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,8 @@ class Cadence:
         wanted = {self._earlier[0].number, self._earlier[-1].number, used.segment}
         for number in sorted(wanted):
             with contextlib.suppress(OSError):
-                reports.append(resume_check.read_back(folder(number), Path(self._run.spec.cwd)))
+                read_back = partial(resume_check.read_back, folder(number), Path(self._run.spec.cwd))
+                reports.append(within(ANSWER_S, read_back))
         used_at = [report.step_at[used.path] for report in reports if used.path in report.step_at]
         return replace(
             before,

@@ -20,7 +20,7 @@ from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
 from backprop.scheduler.store.writes.claims import AppliedMove
 from backprop.worker.checkpoints.manager import CheckpointManager
-from backprop.worker.checkpoints.start_point import checkpoints_of
+from backprop.worker.checkpoints.start_point import RunRows, checkpoints_of, rows_of
 from backprop.worker.context import Context
 from backprop.worker.environment.presence import noted_mounts
 from backprop.worker.executor.breaker import Breaker
@@ -31,6 +31,7 @@ from backprop.worker.segments.isolation import Isolation
 from backprop.worker.segments.live import LiveSegment, ReadResult
 from backprop.worker.segments.result import chain_of, chain_unseen, result_of, unreadable_end
 from backprop.worker.supervisor import failpoint
+from backprop.worker.user_files import NOT_YET, NotYet, place_of
 
 
 @dataclass(frozen=True)
@@ -70,25 +71,32 @@ class Finalizer:
         run: RunRecord,
         segment: SegmentRecord,
         exit: ExitRecord | None,  # noqa: A002
-    ) -> FinishedSegment | None:
-        """Return the move that the end of a live segment leads to; None while it left more output than is read at once.
+    ) -> FinishedSegment | NotYet | None:
+        """Return the move that the end of a live segment leads to; None while it left more output than is read at once,
+        NOT_YET while the user's files do not answer.
 
         All of its output is read first: a checkpoint saved while no worker lived counts. Raises LostRace, OSError,
         DatabaseBusy.
         """
-        database = self._context.database
-        while (read := live.read_events(run, segment, final=True, exit=exit)) is ReadResult.OVERTAKEN:
-            segment = segment_of(self._context, run)
-        if read is ReadResult.MORE:
-            return None
-        if read is ReadResult.STORED:
-            run = queries.run_by_id(database, run.id) or run
-            segment = segment_of(self._context, run)
-        self._monitor.ended(run.id, run.segment, exit is not None and bool(exit.survivors))
-        folder = self._context.executor.folder(run.id, run.segment)
-        saved = queries.checkpoints(database, run.id)
-        result = result_of(run, segment, exit, folder, saved, live.paused_between_s)
-        return self._finished(run, segment, result)
+        database, files, key = self._context.database, self._context.files, ("judge", *live.key)
+        if not files.is_asked(key):
+            while (read := live.read_events(run, segment, final=True, exit=exit)) is ReadResult.OVERTAKEN:
+                segment = segment_of(self._context, run)
+            if read is ReadResult.MORE:
+                return None
+            if read is ReadResult.WAITING:
+                return NOT_YET
+            if read is ReadResult.STORED:
+                run = queries.run_by_id(database, run.id) or run
+                segment = segment_of(self._context, run)
+            self._monitor.ended(run.id, run.segment, exit is not None and bool(exit.survivors))
+        folder, rows = self._context.executor.folder(run.id, run.segment), rows_of(database, run)
+
+        def judge() -> FinishedSegment:
+            result = result_of(run, segment, exit, folder, rows.saved, live.paused_between_s)
+            return self._finished(run, segment, result, rows)
+
+        return files.ask(key, judge, place_of(run.spec, files))
 
     def give_up(
         self,
@@ -155,20 +163,26 @@ class Finalizer:
         segment = queries.segment(self._context.database, run.id, run.segment)
         if segment is None:
             return
-        finished = self._finished(run, segment, result)
+        files, rows = self._context.files, rows_of(self._context.database, run)
+        key = ("not started", run.id, run.segment)
+        finished = files.ask(key, lambda: self._finished(run, segment, result, rows), run.spec.cwd)
+        if finished is NOT_YET:
+            files.forget(key)
+            move = next_move(run.spec, result, chain_unseen(run, segment, result))
+            finished = FinishedSegment(run, result, with_advice(move, run.id), segment.worker)
         (applied,) = self.apply([finished])
         if isinstance(applied, Exception):
             raise applied
         self.follow_up(finished, applied)
 
-    def _finished(self, run: RunRecord, segment: SegmentRecord, result: SegmentResult) -> FinishedSegment:
+    def _finished(
+        self, run: RunRecord, segment: SegmentRecord, result: SegmentResult, rows: RunRows
+    ) -> FinishedSegment:
+        """Look at the run's checkpoints, in a thread."""
         home = self._context.home
-        saved = checkpoints_of(home, self._context.database, run)
-        # Most ends need no look at the segments before.
-        asked = result.could_not_start is not None or run.spec.max_segments is not None
-        earlier = queries.segments(self._context.database, run.id) if asked else []
-        earlier = [other for other in earlier if other.number < segment.number]
-        chain = chain_of(run, segment, result, saved, earlier, noted_mounts(home.run_folder(run.id)))
+        saved, mounts = checkpoints_of(home, run, rows), noted_mounts(home.run_folder(run.id))
+        earlier = [other for other in rows.segments if other.number < segment.number]
+        chain = chain_of(run, segment, result, saved, earlier, mounts)
         failpoint.at("heard")
         move = with_advice(next_move(run.spec, result, chain), run.id)
         return FinishedSegment(run, result, move, segment.worker)

@@ -7,15 +7,17 @@ observed.
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from backprop.scheduler.lifecycle import Intent
-from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, progress
+from backprop.worker.checkpoints.candidate import writer_exit
 from backprop.worker.checkpoints.manager import CheckpointManager
-from backprop.worker.checkpoints.scanner import CheckpointScanner
+from backprop.worker.checkpoints.scanner import CheckpointScanner, ScannedCheckpoint
 from backprop.worker.context import Context
 from backprop.worker.environment import presence
 from backprop.worker.executor.segment_files import ExitRecord
@@ -23,11 +25,13 @@ from backprop.worker.segments.cadence import Cadence, ClockReading
 from backprop.worker.segments.log_reader import LogReader
 from backprop.worker.segments.patience import Patience
 from backprop.worker.segments.supervisor_watchdog import SupervisorWatchdog
-from backprop.worker.segments.tail import MAX_READ_BYTES
+from backprop.worker.user_files import NOT_YET, place_of
 
 READ_EVERY_S: Final = 1.0
 """At most one transaction per second for a segment's events: a writer without pauses starves the others."""
-FINAL_BYTES: Final = 16 * 1024 * 1024
+LIVE_BYTES: Final = 64 * 1024 * 1024
+"""Read at once of a segment that lives: one that prints faster than it is read would be heard hours late."""
+FINAL_BYTES: Final = 256 * 1024 * 1024
 UNREADABLE_S: Final = 30.0
 """After this long a file that cannot be read is left out: a run that never ends would hold its GPU, and its worker."""
 SUPERVISE_AGAIN_S: Final = 5.0
@@ -41,11 +45,23 @@ class ReadResult(Enum):
     """Nothing that was worth a transaction."""
     STORED = 2
     MORE = 4
-    """It has ended and left more output than is read at once: a gigabyte takes a minute, in which no other segment
-    would be looked after."""
+    """It has ended and left more output than is read at once."""
+    WAITING = 5
+    """The user's files have not answered. Nothing was stored; the next call may fetch the answer."""
     OVERTAKEN = 3
     """Another worker has stored since the row was read. Nothing was stored; the next call begins where the row stands
     then."""
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What one look at a segment's files gave. `final`: it was made for the segment's end. `more`: there is more output
+    than it read."""
+
+    final: bool
+    more: bool
+    scanned: Sequence[ScannedCheckpoint]
+    report: progress.SegmentReport | None
 
 
 class LiveSegment:
@@ -60,6 +76,7 @@ class LiveSegment:
         self._unreadable_since_s: float | None = None
         self._reader: LogReader | None = None
         self._scanner: CheckpointScanner | None = None
+        self._look = ("read", *key)
         self._read_s = -math.inf
         self._watchdog = SupervisorWatchdog(context)
         self._asked = False
@@ -120,11 +137,16 @@ class LiveSegment:
             # It may have been paused since the last tick.
             self._cadence.observe(run.state, ClockReading(self._context.clock.wall_s(), now_s))
         reader = self._reader_at(run, segment)
+        scanner = self._scanner_at(run, segment)
         leave = self._unreadable_since_s is not None and now_s - self._unreadable_since_s >= UNREADABLE_S
+        look = functools.partial(_look, reader, scanner, exit, final, leave, self._is_near(run))
         try:
-            more = final and not leave and reader.unread_bytes() > FINAL_BYTES
-            scanned = () if more else self._scan(run, segment, final, exit)
-            report = reader.read(final and not more, scanned, FINAL_BYTES if more else MAX_READ_BYTES, leave)
+            heard = self._context.files.ask(self._look, look, place_of(run.spec, self._context.files))
+            if heard is NOT_YET:
+                return ReadResult.WAITING
+            # One that was begun while the segment lived is not the last one.
+            more, report = heard.more or heard.final is not final, heard.report
+            self._checkpoints.scanned(run, scanner, heard.scanned)
             if not leave:
                 self._unreadable_since_s = None
             elif final and reader.left_out:
@@ -182,21 +204,11 @@ class LiveSegment:
             self._reader = LogReader(run, segment, self._context.executor.folder(*self.key))
         return self._reader
 
-    def _scan(
-        self,
-        run: RunRecord,
-        segment: SegmentRecord,
-        final: bool,
-        exit: ExitRecord | None,  # noqa: A002
-    ) -> Sequence[CheckpointRecord]:
-        """What it saved without announcing it, since the last time."""
+    def _scanner_at(self, run: RunRecord, segment: SegmentRecord) -> CheckpointScanner | None:
+        """What finds the saves that it does not announce; None when its plan names no files."""
         if self._scanner is None:
             self._scanner = self._checkpoints.scanner(run, segment)
-        if self._scanner is None:
-            return ()
-        if final:
-            return self._checkpoints.final_scan(run, self._scanner, exit)
-        return self._checkpoints.scan(run, self._scanner, hurry=self._is_near(run))
+        return self._scanner
 
     def _after_storing(self, run: RunRecord, report: progress.SegmentReport, final: bool) -> None:
         console, saved = self._context.console, [*report.checkpoints, *report.spotted]
@@ -226,12 +238,32 @@ class LiveSegment:
         self._read_s = -math.inf
 
     def _drop_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
-        if self._scanner is not None:
-            self._scanner.close()
-            self._scanner = None
+        used = [each for each in (self._reader, self._scanner) if each is not None]
+        self._reader = self._scanner = None
+
+        def close() -> None:
+            for each in used:
+                each.close()
+
+        self._context.files.forget(self._look, close)
+
+
+def _look(
+    reader: LogReader,
+    scanner: CheckpointScanner | None,
+    exit: ExitRecord | None,  # noqa: A002
+    final: bool,
+    leave: bool,
+    hurry: bool,
+) -> _Heard:
+    """Look at a segment's files, in a thread. Raises OSError."""
+    more = final and not leave and reader.unread_bytes() > FINAL_BYTES
+    scanned: Sequence[ScannedCheckpoint] = ()
+    if scanner is not None and not more:
+        scanned = scanner.final_scan(writer_exit(exit)) if final else scanner.scan(hurry=hurry)
+    spotted = [each.record for each in scanned]
+    report = reader.read(final and not more, spotted, FINAL_BYTES if more else LIVE_BYTES, leave)
+    return _Heard(final, more, scanned, report)
 
 
 def _announces(run: RunRecord, reader: LogReader) -> bool:

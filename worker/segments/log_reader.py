@@ -80,7 +80,7 @@ class LogReader:
         self.steps = StepTrace(first=segment.first_step)
         self.announces = False
         self.left_out: list[str] = []
-        self._log = Tail(folder / "log", segment.log_offset)
+        self._log = Tail(folder / "log", segment.log_offset, events.may_hold_any)
         self._events = Tail(folder / "events.jsonl", segment.events_offset)
         self._stored = (segment.log_offset, segment.events_offset)
         self._stored_at_s = time.monotonic()
@@ -157,14 +157,15 @@ class LogReader:
         return roots_for(self._cwd, self._spec.argv, given, extra)
 
     def _read_file(self, tail: Tail, batch: _Batch, final: bool, max_bytes: int) -> None:
-        while True:
-            for line in tail.read(max_bytes):
+        left = math.inf if final else max_bytes
+        while left > 0:
+            for line in tail.read(int(min(left, MAX_READ_BYTES))):
                 batch.take(line)
-            if not final:
-                return
             if tail.at_end:
-                batch.take(tail.rest())
+                if final:
+                    batch.take(tail.rest())
                 return
+            left -= MAX_READ_BYTES
 
     def _first_sign(self) -> float | None:
         """Seconds from the start to the first complete line, once."""

@@ -16,6 +16,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -42,8 +43,11 @@ class Tail:
     `at_end`: the last `read` met the end of the file, so there was nothing more at that moment.
     """
 
-    def __init__(self, path: Path, offset: int = 0) -> None:
+    def __init__(self, path: Path, offset: int = 0, wanted: Callable[[bytes], bool] = lambda _: True) -> None:
+        """`wanted`: told a block of whole lines, returns whether any may matter; where none does, they are passed over
+        all at once. Single lines may be returned in any case."""
         self.path = path
+        self._wanted = wanted
         self.offset = offset
         self.at_end = False
         self._fd = -1
@@ -136,17 +140,27 @@ class Tail:
 
     def _take(self, chunk: bytes, lines: list[bytes]) -> None:
         """Cut a chunk into lines; what is left waits in `_partial`, or is forgotten once over the limit."""
-        start = 0
+        start = chunk.find(b"\n") + 1
+        if start:
+            self._line(chunk[: start - 1], start, lines)
+            last = chunk.rfind(b"\n") + 1
+            if last > start and not self._wanted(chunk[start:last]):
+                start = last
+                self.offset = self._at + start
         while (end := chunk.find(b"\n", start)) >= 0:
-            self._keep(chunk[start:end])
-            if not self._skipping:
-                lines.append(bytes(self._partial))
-            self._partial.clear()
-            self._skipping = False
+            self._line(chunk[start:end], end + 1, lines)
             start = end + 1
-            self.offset = self._at + start
         self._keep(chunk[start:])
         self._at += len(chunk)
+
+    def _line(self, piece: bytes, end: int, lines: list[bytes]) -> None:
+        """Complete a line by its last piece. `end`: where the next line begins, in the chunk."""
+        self._keep(piece)
+        if not self._skipping:
+            lines.append(bytes(self._partial))
+        self._partial.clear()
+        self._skipping = False
+        self.offset = self._at + end
 
     def _keep(self, piece: bytes) -> None:
         if self._skipping or len(self._partial) + len(piece) > MAX_LINE:

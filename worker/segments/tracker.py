@@ -1,7 +1,8 @@
 """Tracks the segments this worker owns: reads what they report, passes on what is asked of them, finds their ends."""
 
+import errno
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -21,6 +22,10 @@ from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.finalize import Finalizer, FinishedSegment, segment_of
 from backprop.worker.segments.isolation import Isolation
 from backprop.worker.segments.live import LiveSegment, SegmentKey
+from backprop.worker.user_files import NOT_YET, place_of
+
+LEAVE_S: Final = 10.0
+"""After this long without an answer it is said, and a worker that is to stop leaves the run to the next one."""
 
 T = TypeVar("T")
 
@@ -32,6 +37,7 @@ class SegmentTracker:
         self._context = context
         self._isolation = Isolation(context)
         self._segments: dict[SegmentKey, LiveSegment] = {}
+        self._silent_since_s: dict[SegmentKey, float] = {}
         self.checkpoints = CheckpointManager(context)
         self.breaker = Breaker(context.clock)
         self._finalizer = Finalizer(
@@ -53,6 +59,11 @@ class SegmentTracker:
                 ended.append(finished)
         return len(runs), ended
 
+    def unanswered(self) -> int:
+        """Return how many live runs have long ended, and wait for the user's files to answer."""
+        now_s = self._context.clock.monotonic_s()
+        return sum(now_s - since_s >= LEAVE_S for since_s in self._silent_since_s.values())
+
     def finalize_ended(self, ended: Sequence[FinishedSegment]) -> int:
         """Apply ends to their runs; return how many were applied. Raises DatabaseBusy."""
         applied = 0
@@ -64,6 +75,7 @@ class SegmentTracker:
                 self._isolation.complain(finished.run, result)
             else:
                 applied += 1
+                self._silent_since_s.pop(key, None)
                 self._segments.pop(key).close()
                 self._finalizer.follow_up(finished, result)
         self._finalizer.react()
@@ -140,11 +152,21 @@ class SegmentTracker:
         segment: SegmentRecord,
         exit: ExitRecord | None,  # noqa: A002
     ) -> FinishedSegment | None:
-        """As `Finalizer.finish`. Raises EndUnreadable for a file that the end cannot be understood without."""
+        """As `Finalizer.finish`, None also while the user's files do not answer. Raises EndUnreadable for a file that
+        the end cannot be understood without."""
         try:
-            return self._finalizer.finish(live, run, segment, exit)
+            finished = self._finalizer.finish(live, run, segment, exit)
         except OSError as error:
             raise EndUnreadable(error.errno, error.strerror, error.filename) from error
+        if finished is not NOT_YET:
+            self._silent_since_s.pop(live.key, None)
+            return finished
+        now_s = self._context.clock.monotonic_s()
+        since_s = self._silent_since_s.setdefault(live.key, now_s)
+        if now_s - since_s < LEAVE_S:
+            return None
+        place = place_of(run.spec, self._context.files)
+        raise EndUnreadable(errno.ETIMEDOUT, "it does not answer", place)
 
     def _end_early(self, run: RunRecord, live: LiveSegment) -> None:
         """Ask it to end where that is better than to wait for its supervisor's timebox."""

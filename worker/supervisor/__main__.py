@@ -177,8 +177,9 @@ def _set_soft_limits(limits: Mapping[object, object]) -> dict[object, object]:
 
 
 def _open_log(path: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-    log = os.open(path, flags, 0o600)
+    log = files.open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW)
+    # The leader gets an ordinary stdout.
+    os.set_blocking(log, True)
     fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return log
 

@@ -8,13 +8,15 @@
 
 The worker's side, with every field, is `executor/segment_files.py`. Standard library only, imports nothing of Backprop.
 Each file is written under a temporary name and renamed; those that decide a run's future are synced, file and folder.
-A file that cannot be read is not one that is missing: it is tried again for a minute.
+A file that cannot be read is not one that is missing: it is tried again for a minute. Opening waits for nothing: what
+is no regular file, a FIFO that the script put there, counts as one that cannot be read.
 """
 
 import contextlib
 import errno
 import json
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def read(path: Path) -> dict[str, object] | None:
     end = time.monotonic() + READ_PATIENCE_S
     while True:
         try:
-            content: object = json.loads(path.read_bytes())
+            content: object = json.loads(_read(path))
         except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
             return None
         except OSError as error:
@@ -54,7 +56,7 @@ def read_if_possible(path: Path) -> dict[str, object] | None:
 def write(path: Path, content: dict[str, object], durable: bool) -> None:
     """Replace the file `path` by `content`; `durable`: so that it survives a crash of the machine. Raises OSError."""
     temporary = path.with_name(path.name + ".tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    handle = _open_draft(temporary)
     try:
         body = json.dumps(content).encode() + b"\n"
         if os.write(handle, body) != len(body):
@@ -64,7 +66,12 @@ def write(path: Path, content: dict[str, object], durable: bool) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except IsADirectoryError:
+        # The script made a folder of that name. Nothing in it is deleted.
+        path.rename(path.with_name(f"{path.name}.aside-{time.time_ns()}"))
+        temporary.replace(path)
     if durable:
         _sync_folder(path.parent)
 
@@ -89,6 +96,34 @@ def write_when_possible(path: Path, content: dict[str, object]) -> None:
             time.sleep(RETRY_EVERY_S)
         else:
             return
+
+
+def open_regular(path: Path, flags: int) -> int:
+    """Open a regular file without waiting; return the descriptor. Raises OSError, for whatever else has the name."""
+    handle = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.ENXIO, "not a regular file", str(path))
+
+
+def _read(path: Path) -> bytes:
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+        return file.read()
+
+
+def _open_draft(path: Path) -> int:
+    """Open a new, empty file. A FIFO, a socket or a device of that name is removed. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        handle = open_regular(path, flags)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        path.unlink()
+        handle = open_regular(path, flags)
+    os.ftruncate(handle, 0)
+    return handle
 
 
 def _is_gone(folder: Path) -> bool:

@@ -13,6 +13,8 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
+import files
+
 LONGEST_PATH = 4096
 READY = b"ready"
 ENDED = b"ended"
@@ -40,9 +42,8 @@ class Channel:
             return None
         os.set_inheritable(descriptors[0], False)
         folder = Path(os.fsdecode(data))
-        log = os.open(
-            folder / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600
-        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        log = files.open_regular(folder / "supervisor.log", flags)
         os.dup2(log, 2)
         os.close(log)
         return folder, descriptors[0]

@@ -48,10 +48,14 @@ class Fault:
 
 def build_library(folder: Path, source: Path = SOURCE) -> Path:
     """Compile a library into `folder`. Skips the test where no C compiler is."""
+    return compiled(source, folder / f"{source.stem}.so")
+
+
+def compiled(source: Path, library: Path) -> Path:
+    """Compile a library to preload. Skips the test where no C compiler is."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        pytest.skip(f"no C compiler here to build {source.name} with")
-    library = folder / f"{source.stem}.so"
+        pytest.skip(f"no C compiler here to build {library.name} with")
     flags = ("-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror")
     subprocess.run([compiler, *flags, "-o", str(library), str(source), "-ldl"], check=True)
     return library

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import re
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -48,6 +49,7 @@ def watch(frame: FrameType, event: str, _: Any) -> None:
         modules.add(module)
 
 
+threading.setprofile(watch)
 sys.setprofile(watch)
 try:
     code = run_command(["worker", "--drain"])

@@ -16,7 +16,7 @@ from backprop.worker.background import BackgroundJob, BackgroundJobs
 from backprop.worker.checkpoints import backups, copying, repair
 from backprop.worker.checkpoints.backups import Backup, BackupRefused, backups_of
 from backprop.worker.checkpoints.resume import StartPoint
-from backprop.worker.checkpoints.start_point import checkpoints_of, choose_start
+from backprop.worker.checkpoints.start_point import checkpoints_of, choose_start, rows_of
 from tests.support.harness import Bench, wait_until
 from tests.support.store_rows import checkpoint
 from tests.support.unannounced_run import CLEAN, Watched, zip_bytes
@@ -219,7 +219,7 @@ class Ended:
         return good(folder, path)
 
     def consider(self, run: RunRecord) -> StartPoint:
-        return choose_start(self.home, self.watched.database, run)
+        return choose_start(self.home, run, rows_of(self.watched.database, run))
 
 
 @pytest.fixture
@@ -275,7 +275,10 @@ def test_torn_in_place_the_copy_goes_back(ended: Ended) -> None:
     path = ended.saves("ckpt.pt", zip_bytes())
     ended.watched.store(ended.watched.scanner().final_scan(CLEAN))
     copy = ended.back_up(path)
-    assert [Path(one.path) for one in checkpoints_of(ended.home, ended.watched.database, run_of(ended))] == [
+    assert [
+        Path(one.path)
+        for one in checkpoints_of(ended.home, run_of(ended), rows_of(ended.watched.database, run_of(ended)))
+    ] == [
         path,
         copy.path,
     ], "the original comes first"
@@ -320,7 +323,7 @@ def test_a_run_whose_rows_are_gone_is_found_again_on_disk(ended: Ended, tmp_path
     database.execute("DELETE FROM checkpoints")
     database.commit()
     database.close()
-    found = checkpoints_of(ended.home, ended.watched.database, run)
+    found = checkpoints_of(ended.home, run, rows_of(ended.watched.database, run))
     assert [(one.step, one.segment) for one in found] == [(2, 1), (1, 1)]
     assert ended.consider(run).checkpoint == str(ended.out / "2.pt")
 
