@@ -4,27 +4,23 @@ Signal handlers only record and wake the loop; the loop acts. First INT or TERM:
 segments to checkpoint, requeue them, exit. Second: end them now. HUP (tmux closed): exit, segments go on.
 """
 
-import math
-import os
 import select
-import time
 import traceback
 from collections.abc import Callable
 from typing import Final
 
-from backprop.scheduler.errors import BackpropError, DatabaseBusy, DatabaseDamaged, DatabaseRefused
+from backprop.scheduler.errors import BackpropError, DatabaseDamaged, DatabaseRefused
 from backprop.scheduler.governor import opening
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.store import drain
 from backprop.scheduler.store.reads import queries
-from backprop.scheduler.store.writes import claims
 from backprop.worker.admission.admission import Admitter
 from backprop.worker.context import Context
 from backprop.worker.executor.heartbeat import BEAT_S, Heartbeat, Listener, silences
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.machine.reader import MachineReader
 from backprop.worker.machine.sleep_inhibitor import SleepInhibitor
-from backprop.worker.maintenance import backups_of_database, comparison, recovery
+from backprop.worker.maintenance.database_care import DatabaseCare
 from backprop.worker.maintenance.held_runs import HeldRuns
 from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.tracker import SegmentTracker
@@ -35,8 +31,6 @@ from backprop.worker.wakeup import WakePipe
 TICK_LIVE_S: Final = 0.5
 TICK_IDLE_S: Final = 2.0
 RECONCILE_EVERY_S: Final = 30.0
-LEAST_S: Final = 30.0
-"""Until the next look there is at least so much time anyway."""
 TROUBLE_PAUSE_S: Final = (1.0, 60.0)
 REPLACED: Final = "its program was replaced: restart the worker; its segments go on"
 
@@ -64,11 +58,8 @@ class Loop:
         self._tracker = SegmentTracker(context, self._monitor, self._reactions)
         self._admitter = Admitter(context, self._reader, self._monitor, self._tracker)
         self._held = HeldRuns(context)
+        self._care = DatabaseCare(context)
         self._reconciled_s = -RECONCILE_EVERY_S
-        self._unsound: str | None = None
-        self._suspect: str | None = None
-        self._compare_after_s = -math.inf
-        self._issued = 0
         self._trouble_s = 0.0
         self._obeyed = 0
 
@@ -123,7 +114,7 @@ class Loop:
         try:
             alive = self._tick(stop)
         except DatabaseDamaged as error:
-            self._unsound = str(error)
+            self._care.distrust(str(error))
         except DatabaseRefused:
             raise
         except BackpropError as error:
@@ -142,7 +133,7 @@ class Loop:
         self._context.files.begin_tick()
         self._reap_exited()
         self._note_sleep()
-        self._repair_if_unsound()
+        self._repair_database()
         self._take_over_orphans()
         self._obey(stop)
         alive, ended = self._tracker.read_events()
@@ -170,17 +161,9 @@ class Loop:
             self._reader.forget()
             self._reconciled_s = -RECONCILE_EVERY_S
 
-    def _repair_if_unsound(self) -> None:
-        database = self._context.database
-        if self._unsound is None and database.replaced():
-            self._unsound = f"{database.home.database} was deleted or replaced"
-        if self._unsound is None:
-            # The numbers of segments only ever rise, even when runs are removed.
-            before, self._issued = self._issued, queries.issued_serial(database)
-            if self._issued < before:
-                self._unsound = f"{database.home.database} was overwritten by an older copy"
-        if self._unsound is not None:
-            self._repair(self._unsound)
+    def _repair_database(self) -> None:
+        if self._care.repair_if_unsound():
+            self._reconciled_s = -RECONCILE_EVERY_S
 
     def _take_over_orphans(self) -> None:
         """Take over what other workers cannot go on with, and do what else is due every 30 s because no event announces
@@ -189,51 +172,19 @@ class Loop:
         if now_s - self._reconciled_s < RECONCILE_EVERY_S:
             return
         self._reconciled_s = now_s
-        self._expect_own_row()
-        self._compare_with_home()
+        if self._care.compare():
+            self._reconciled_s = -RECONCILE_EVERY_S
         reconcile(self._context, self._others)
         self._reactions.end_unsatisfiable()
         self._held.release_found()
         self._monitor.confirm(self._tracker.live())
-        self._back_up()
+        self._care.back_up()
 
     def _watch_running(self) -> None:
         self._monitor.check(self._tracker.live())
 
     def _admit_queued(self) -> int:
         return self._admitter.admit()
-
-    def _expect_own_row(self) -> None:
-        """Repair a database that was overwritten in place by an older copy, for example with `cp`."""
-        if all(worker.id != self._context.worker for worker in queries.workers(self._context.database)):
-            self._repair(f"{self._context.home.database} does not know this worker any more")
-
-    def _compare_with_home(self) -> None:
-        """Repair a database that lacks what the home holds, at the second look that finds so.
-
-        At most a hundredth of the time is spent on looking, however many runs there are."""
-        now_s, home = self._context.clock.monotonic_s(), self._context.home
-        if now_s < self._compare_after_s:
-            return
-        # Without what is spent waiting for the database's lock.
-        begun_s = time.process_time()
-        try:
-            before, self._suspect = self._suspect, comparison.older_than_home(home, self._context.database)
-        except OSError as error:
-            raise DatabaseBusy(f"{home.root} cannot be compared with its database: {error}") from error
-        spent_s = time.process_time() - begun_s
-        self._compare_after_s = now_s + max(0.0, 100 * spent_s - LEAST_S)
-        if self._suspect is not None and before is not None:
-            self._repair(f"{home.database} is an older copy: {self._suspect}")
-
-    def _back_up(self) -> None:
-        """Back up the database if that is due. Where no copy can be made (a full disk), everything else goes on."""
-        try:
-            backups_of_database.back_up(
-                self._context.home, self._context.database, self._context.clock.wall_s()
-            )
-        except (DatabaseBusy, OSError) as error:
-            self._context.console.event("trouble", more=f"no backup could be made: {error}")
 
     def _obey(self, stop: StopSignals) -> None:
         """Act on the stop signals so far."""
@@ -251,29 +202,6 @@ class Loop:
         if stop.asked >= 2:
             self._tracker.kill_all()
         self._obeyed = min(stop.asked, 2)
-
-    def _repair(self, why: str) -> None:
-        """Continue with a sound database, completed from the runs' folders; live segments notice nothing.
-
-        Where that fails (a full disk), the next tick tries again."""
-        context = self._context
-        self._unsound = why
-        context.console.event("repairing", more=why)
-        context.database.reopen(
-            lambda: recovery.open_sound(
-                context.home, lambda line: context.console.event("repairing", more=line)
-            )
-        )
-        claims.worker_started(
-            context.database,
-            context.worker,
-            os.getpid(),
-            context.settings.max_parallel,
-            context.clock.wall_s(),
-        )
-        self._reconciled_s = -RECONCILE_EVERY_S
-        self._unsound = self._suspect = None
-        self._issued = 0
 
     def _trouble(self, message: str) -> None:
         """Print it and pause, each time in a row for twice as long."""
