@@ -164,6 +164,7 @@ class LocalExecutor:
             promised_mib=order.promised_mib,
             grace_s=spec.grace_s,
             stop_signal=int(signal.Signals[f"SIG{spec.stop_signal}"]),
+            signal_to=spec.signal_to,
         )
 
     def _holds_a_lock(self, run_id: str, folder: Path) -> tuple[bool, OSError | None]:

@@ -29,7 +29,8 @@ T = TypeVar("T")
 class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
     """`order.json`. `spec`: path of the run's `spec.json`, which has the environment of its shell; `environment` is
     added to that. `cookie`: "NAME=value" entries that every process of the segment has in its environment, unless
-    it took them out. `promised_mib`: VRAM reserved on each GPU of the segment, for recovery."""
+    it took them out. `promised_mib`: VRAM reserved on each GPU of the segment, for recovery. `signal_to`: see
+    `choices.SignalTo`."""
 
     format: int = 1
     spec: str
@@ -43,6 +44,7 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
     promised_mib: int = 0
     grace_s: float
     stop_signal: int
+    signal_to: str = "trainer"
 
 
 class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
