@@ -12,6 +12,7 @@ class SegmentResult:
     `asked`: what the leader had been signalled for before it exited; None if it exited by itself.
     `wanted`: what was recorded but perhaps never delivered. `exit_code` is None when a signal ended the leader
     or nobody saw it end. `lost`: no process is left and no exit record was written.
+    `told`: it exited 0 by itself after `should_stop()` had told it to stop.
     `could_not_start`: why the leader never ran. `passing`: that reason is one that passes by itself (EAGAIN).
     `out_of_memory`: the line of its log that reports that GPU memory ran out. `cut_cost_s`: running time between
     its newest good checkpoint and the signal that ended it; None where none was sent. `unreadable`: the file that would
@@ -21,6 +22,7 @@ class SegmentResult:
     asked: Intent | None = None
     wanted: Intent | None = None
     exit_code: int | None = None
+    told: bool = False
     signal_name: str | None = None
     lost: bool = False
     could_not_start: str | None = None

@@ -15,9 +15,9 @@ from backprop.scheduler.recipes.source_reader import SourceReader
 FORWARDING: Final = frozenset({"torchrun", "torch.distributed.run", "torch.distributed.launch"})
 """They pass the stop signal on to their workers and wait 30 s for them. Source: torch/distributed/elastic/
 multiprocessing/api.py."""
-LAUNCHERS: Final = FORWARDING | {
-    "accelerate",
-    "accelerate.commands.launch",
+REACHED: Final = FORWARDING | {"accelerate", "accelerate.commands.launch"}
+"""Below them the stop signal reaches the script. `accelerate` waits for it, or is torch's launcher itself."""
+LAUNCHERS: Final = REACHED | {
     "composer",
     "composer.cli.launcher",
     "deepspeed",

@@ -262,11 +262,11 @@ def test_group_the_signal_goes_to_all_of_it(stand: Stand) -> None:
 def test_a_chain_behind_a_shell_script_resumes_and_show_says_what_is_signalled(bench: Bench) -> None:
     """Its steps go on from what it saved when asked; the last segment alone reaches the second step."""
     resume = '${BACKPROP_RESUME_FROM:+--resume-from "$BACKPROP_RESUME_FROM"}'
-    train = f"{PYTHON} {SCRIPTS / 'trainer.py'} --save-every 0 --steps 100 {resume}"
+    train = f"{PYTHON} {SCRIPTS / 'trainer.py'} --save-every 0 --steps 300 {resume}"
     bench.script("train.sh", f"{train}\necho next step\n")
     planned = bench.backprop("run", "--dry-run", "--", "bash", "train.sh").stdout
     assert "SIGINT to what trains below bash" in planned
-    run = bench.queue("-m", "0.025", "--", "bash", "train.sh")
+    run = bench.queue("-m", "0.06", "--", "bash", "train.sh")
     bench.worker()
     bench.wait_for_log(run, '"step"')
     shown = bench.show(run)

@@ -5,6 +5,7 @@
     pause.json      written by the supervisor  its own pauses, for the supervisor that may take its place alone
     stop.json       written by the supervisor  why the leader was asked to end: before the signal, and once more after
     exit.json       written by the supervisor  how the segment ended
+    told-to-stop    written by `should_stop()` empty: it has told the script to stop
 
 A worker may read what another version wrote: unknown fields are ignored, and a field that was added later has a
 default. The supervisor is standard library only and has a reader and a writer of its own (`supervisor/files.py`).
@@ -22,6 +23,7 @@ ORDER: Final = "order.json"
 PROCESSES: Final = "processes.json"
 STOP: Final = "stop.json"
 EXIT: Final = "exit.json"
+TOLD: Final = "told-to-stop"
 
 T = TypeVar("T")
 
@@ -113,6 +115,15 @@ def read_stop(folder: Path) -> StopFile | None:
 
 def read_exit(folder: Path) -> ExitRecord | None:
     return _read(folder / EXIT, ExitRecord)
+
+
+def was_told(folder: Path) -> bool:
+    """Return whether `should_stop()` has told the script to stop. Raises OSError when that cannot be seen."""
+    try:
+        (folder / TOLD).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
