@@ -23,7 +23,7 @@ def planned(spec: RunSpec) -> str:
         return f"{sent} to {name} alone (signal-to leader)"
     if name in trainers.PASS_ON:
         return f"{sent} to what trains below {name}"
-    return f"{sent} to what trains: {name}, or what it waits for"
+    return f"{sent} to what trains: {name}, or a process below it"
 
 
 def signalled(home: Home, run: RunRecord) -> list[dict[str, Any]] | None:
