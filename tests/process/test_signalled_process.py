@@ -1,5 +1,6 @@
 """The stop signal reaches the process that trains, once, below whatever started it; that has its whole grace."""
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from backprop.worker.supervisor import trainers
 from tests.support.bare_supervisor import Stand
 from tests.support.harness import SCRIPTS, Bench, alive, wait_until
 
@@ -286,3 +288,11 @@ def test_a_chain_behind_a_shell_script_resumes_and_show_says_what_is_signalled(b
 )
 def test_signal_to_is_an_option_and_is_said(bench: Bench, to: str, said: str) -> None:
     assert said in bench.backprop("run", "--dry-run", "--signal-to", to, "--", "bash", "-c", "true").stdout
+
+
+def test_where_nothing_can_be_told_the_leader_is_signalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_descriptors(_path: str) -> list[str]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "listdir", out_of_descriptors)
+    assert trainers.find(1, signal.SIGINT) == trainers.Trainers((1,), (1,))

@@ -182,14 +182,14 @@ class SupervisedSegment:
         """End what was held above the training. `late`: the training itself still lives."""
         if self._target is None:
             return
-        end = self._now() + LINGER_S
-        # What it wrote last may still be in a pipe, and an announcement with it.
-        while not late and self._target.reads() and self._now() < end:
-            if self._wait(0.02) == signal.SIGQUIT:
-                break
         if not self._leader.ended():
             self._training_status = self._target.status()
         self._target.end_held()
+        end = self._now() + LINGER_S
+        # What it wrote last may still be in a pipe, and an announcement with it. A wrapper may have kept that open.
+        while not late and self._target.reads() and self._now() < end:
+            if self._wait(0.02) == signal.SIGQUIT:
+                break
         self._target = None
 
     def _record(self, ended_s: float, survivors: list[process_tree.Process]) -> dict[str, object]:

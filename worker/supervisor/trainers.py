@@ -47,7 +47,15 @@ class Trainers:
 
 
 def find(leader: int, number: int) -> Trainers:
-    """Return what the stop signal `number` is for, in the tree below `leader`. Raises nothing."""
+    """Return what the stop signal `number` is for, in the tree below `leader`; the leader alone where that cannot be
+    told: out of descriptors, for example, it must be asked all the same. Raises nothing."""
+    try:
+        return _find(leader, number)
+    except (OSError, ValueError, LookupError, RecursionError):
+        return Trainers((leader,), (leader,))
+
+
+def _find(leader: int, number: int) -> Trainers:
     table = _Table()
     leaves = _Walk(table, leader, number).leaves
     # A shell without a child of its own kind is a loop around `sleep`, or the end of a pipe.
