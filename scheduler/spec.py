@@ -46,10 +46,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `argv`: the command as the user wrote it, interpreter first. `program`: the absolute path that is executed
     for argv[0]. `cwd`: absolute. `soft_limits`: of its shell, by name ("NOFILE"), -1 for no limit.
     `script`: absolute path of the script in argv, if one was recognised.
-    `plan`: for a script that announces nothing. `overrun_pct`: the percentage of its timebox by which a segment may run
-    over until its first checkpoint. `code`: absolute path of the code as it was when queued. `order`: after a segment
-    the run goes to the back of the queue ("round-robin") or keeps its turn ("fifo"). `keep_when_unmet`: the run stays
-    queued when a dependency can never be met.
+    `plan`: for a script that announces nothing. `signal_to`: a value of `choices.SignalTo`. `overrun_pct`: the
+    percentage of its timebox by which a segment may run over until its first checkpoint. `code`: absolute path of the
+    code as it was when queued. `order`: after a segment the run goes to the back of the queue ("round-robin") or keeps
+    its turn ("fifo"). `keep_when_unmet`: the run stays queued when a dependency can never be met.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -63,6 +63,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timebox_s: float = 600.0
     grace_s: float = 30.0
     stop_signal: str = "INT"
+    signal_to: str = "trainer"
     checkpoint_every_s: float | None = None
     auto_resume: bool = True
     resume_arg: str = "auto"

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 _asked = False  # the stop signal has arrived
 _settled = False  # nothing more to install in this process
+_noted = False  # it is on disk that the script was told to stop
 
 
 def deadline() -> float | None:
@@ -36,14 +37,37 @@ def should_stop() -> bool:
     on: the step can finish and the checkpoint be written. It works once: a second signal has the effect it
     had before the first call. Other threads may ask too; they install nothing. Forked children (data
     loaders) start without the handler.
+    The first True is noted beside the events: exit code 0 then means "stopped in time", not "done".
     Raises nothing.
     """
+    over = is_over()
+    if over and not _noted:
+        _note()
+    return over
+
+
+def is_over() -> bool:
+    """`should_stop()` for a caller that may go on all the same: nothing is noted."""
     if not _settled and os.environ.get("BACKPROP_RUN_ID"):
         _install()
     if _asked:
         return True
     end = deadline()
     return end is not None and time.time() >= end
+
+
+def _note() -> None:
+    """Leave an empty file beside the events. What the machine does wrong is no reason to end the training."""
+    global _noted
+    _noted = True
+    folder, _, name = os.environ.get("BACKPROP_EVENTS", "").rpartition("/")
+    if not os.environ.get("BACKPROP_RUN_ID") or name != "events.jsonl":
+        return
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(f"{folder}/told-to-stop", flags, 0o600))
+    except (OSError, ValueError):
+        return
 
 
 def _install() -> None:

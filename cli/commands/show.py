@@ -32,6 +32,7 @@ def command(run: str, as_json: bool) -> None:
 
 def show(home: "Home", database: "Database", name: str, as_json: bool) -> None:
     """Print one run. Raises UnknownRun, AmbiguousRun."""
+    from backprop.cli.render import stop_view
     from backprop.cli.render.json_views import checkpoint_view, iso, print_json, run_view, segment_view
     from backprop.scheduler.store import dependencies
     from backprop.scheduler.store.reads import queries
@@ -52,6 +53,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool) -> None:
             | {"segments": chain, "checkpoints": [checkpoint_view(one) for one in saved]}
             | {"not_before": iso(run.not_before_s or None), "after": [_link_view(one) for one in after]}
             | {"plan": plan_json(run.spec.plan)}
+            | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}
         )
         return
     _print(home, run, segments, saved, after)
@@ -64,6 +66,7 @@ def _print(
     saved: "list[CheckpointRecord]",
     after: "list[Link]",
 ) -> None:
+    from backprop.cli.render import stop_view
     from backprop.cli.render.command_text import command_text
     from backprop.cli.render.json_views import NAN, clock, duration, number, size
     from backprop.cli.render.tables import print_pairs, print_table
@@ -87,6 +90,7 @@ def _print(
                 f"{spec.timebox_s / 60:g} min{_overrun(spec)}, then SIG{spec.stop_signal} and {spec.grace_s:g} s"
                 " to save",
             ),
+            ("stop signal", stop_view.live(spec, stop_view.signalled(home, run))),
             *pairs(spec),
             ("resumes", resume_text(spec)),
             *_vram(spec, segments),

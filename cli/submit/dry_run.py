@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from backprop.cli.context import open_existing
+from backprop.cli.render import stop_view
 from backprop.cli.render.tables import print_pairs
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit import recipe_view
@@ -63,6 +64,7 @@ def describe_start(wanted: "Submission", home: Home, place: QueuePosition, met: 
                 "timebox",
                 f"{spec.timebox_s / 60:g} min, then SIG{spec.stop_signal} and {spec.grace_s:g} s to save",
             ),
+            ("stop signal", stop_view.planned(spec)),
             ("after it", chain if spec.auto_resume else "not requeued: auto-resume is off"),
             *recipe_view.pairs(spec),
             ("on a resume", recipe_view.resume_text(spec)),
@@ -106,6 +108,7 @@ def describe_drill(wanted: "Submission", home: Home, seconds: float) -> int:
                 "segments",
                 f"two of {seconds:g} s, each then SIG{spec.stop_signal} and {spec.grace_s:g} s to save",
             ),
+            ("stop signal", stop_view.planned(spec)),
             ("after it", "nothing of it is left but what the script writes"),
             *recipe_view.pairs(spec),
             ("on a resume", recipe_view.resume_text(spec)),

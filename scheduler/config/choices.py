@@ -18,3 +18,11 @@ class ProbeKind(StrEnum):
     NVIDIA_SMI = "nvidia-smi"
     ROCM = "rocm"
     NONE = "none"
+
+
+class SignalTo(StrEnum):
+    """The values of `signalTo`: the processes that train, the command's first process, or its process group."""
+
+    TRAINER = "trainer"
+    LEADER = "leader"
+    GROUP = "group"

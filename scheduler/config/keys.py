@@ -14,7 +14,7 @@ from typing import Final, Literal
 import msgspec
 
 from backprop.scheduler.config import parsers
-from backprop.scheduler.config.choices import Framework, ProbeKind
+from backprop.scheduler.config.choices import Framework, ProbeKind, SignalTo
 from backprop.scheduler.config.parsers import GB_MIB, MINUTE_S, SIGNALS, TEN_YEARS_MIN, Parser
 from backprop.scheduler.spec import RunSpec
 
@@ -164,6 +164,14 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         commands=("run", "drill"), flags=("--stop-signal",), metavar="NAME",
         help="Signal that asks the script to save and exit.",
         docs="asks the script to save and exit: `INT`, `TERM`, `USR1`, `USR2`, `HUP` or `QUIT`",
+    ),
+    SettingKey(
+        "signalTo", "signal_to", "trainer", "trainer, leader or group", parsers.choice(SignalTo),
+        commands=("run", "resume", "drill"), flags=("--signal-to",), kind=SignalTo,
+        help="Who gets the stop signal: what trains, the command's first process, or its group.",
+        docs="who gets the stop signal: `trainer`, what trains below a shell script or launcher; `leader`, the"
+        " command's first process; `group`, its process group. See [How it is asked to"
+        " end](protocol.md#how-it-is-asked-to-end)",
     ),
     SettingKey(
         "stopOnNan", "stop_on_nan", False, _BOOL, parsers.flag,

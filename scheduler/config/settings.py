@@ -51,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     overrun_pct: float
     grace_s: float
     stop_signal: str
+    signal_to: str
     retries: int
     stop_on_nan: bool
     max_cpu_load: float

@@ -4,7 +4,8 @@ Pure: from what was asked, what happened and what the chain has done so far to o
 reason in words. Three rules stand above the others:
 
 - Intent wins over exit status. Once the stop signal was sent, a script's exit code means nothing: some exit 0, some 1,
-  some 143. A run that had in fact finished resumes, exits 0 in seconds, and is completed then.
+  some 143. A run that had in fact finished resumes, exits 0 in seconds, and is completed then. The same holds for a
+  script that `should_stop()` has told to stop.
 - Exit code 75 (EX_TEMPFAIL of sysexits.h) means "checkpointed, run me again".
 - No endless loops. A segment is progress only if it left a checkpoint newer than its start. Where no checkpoint exists
   at all the chain ends at once, since a resume would begin at zero; otherwise two segments in a row without progress
@@ -88,6 +89,8 @@ def next_move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
         return _chained(spec, result, chain, SegmentOutcome.TIMEBOXED)
     if result.asked is Intent.STARTED_OVER:
         return _ended(SegmentOutcome.STARTED_OVER, f"started over: {result.why_asked}")
+    if result.told:
+        return _chained(spec, result, chain, SegmentOutcome.TIMEBOXED)
     if result.exit_code == 0:
         return NextMove(Event.COMPLETED, SegmentOutcome.COMPLETED, "exited 0")
     if result.exit_code == EX_TEMPFAIL:
@@ -116,8 +119,9 @@ def backoff_s(attempt: int) -> float:
 
 
 def _finished_by_itself(result: SegmentResult) -> bool:
-    """Return whether it exited 0 before any signal reached it. A stop that came later has nothing left to stop."""
-    return result.asked is None and result.exit_code == 0
+    """Return whether it exited 0 before any signal reached it, and not because `should_stop()` told it to. A stop that
+    came later has nothing left to stop."""
+    return result.asked is None and result.exit_code == 0 and not result.told
 
 
 def _ended(outcome: SegmentOutcome, reason: str) -> NextMove:

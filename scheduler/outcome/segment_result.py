@@ -12,6 +12,7 @@ class SegmentResult:
     `asked`: what the leader had been signalled for before it exited; None if it exited by itself.
     `wanted`: what was recorded but perhaps never delivered. `exit_code` is None when a signal ended the leader
     or nobody saw it end. `lost`: no process is left and no exit record was written.
+    `told`: it exited 0 by itself after `should_stop()` had told it to stop.
     `could_not_start`: why the leader never ran. `passing`: the machine's fault, not the run's. `missing`: a path
     that it was to be started with was away.
     `out_of_memory`: the line of its log that reports that GPU memory ran out. `cut_cost_s`: running time between
@@ -22,6 +23,7 @@ class SegmentResult:
     asked: Intent | None = None
     wanted: Intent | None = None
     exit_code: int | None = None
+    told: bool = False
     signal_name: str | None = None
     lost: bool = False
     could_not_start: str | None = None

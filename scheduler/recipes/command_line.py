@@ -12,12 +12,18 @@ import msgspec
 
 from backprop.scheduler.recipes.source_reader import SourceReader
 
-FORWARDING: Final = frozenset({"torchrun", "torch.distributed.run", "torch.distributed.launch"})
-"""They pass the stop signal on to their workers and wait 30 s for them. Source: torch/distributed/elastic/
-multiprocessing/api.py."""
-LAUNCHERS: Final = FORWARDING | {
-    "accelerate",
-    "accelerate.commands.launch",
+REACHED: Final = frozenset(
+    {
+        "torchrun",
+        "torch.distributed.run",
+        "torch.distributed.launch",
+        "accelerate",
+        "accelerate.commands.launch",
+    }
+)
+"""Below them the stop signal reaches the script. torch's launcher hands it to its workers and waits 30 s for them
+(torch/distributed/elastic/multiprocessing/api.py). accelerate waits for the script, or is torch's launcher itself."""
+LAUNCHERS: Final = REACHED | {
     "composer",
     "composer.cli.launcher",
     "deepspeed",

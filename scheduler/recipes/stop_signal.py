@@ -7,7 +7,7 @@ KeyboardInterrupt.
 import ast
 from typing import Final
 
-from backprop.scheduler.recipes.command_line import FORWARDING
+from backprop.scheduler.recipes.command_line import REACHED
 from backprop.scheduler.recipes.predicates import Facts
 from backprop.scheduler.recipes.recipe import Recipe
 
@@ -24,8 +24,8 @@ def on_signal(recipe: Recipe, facts: Facts) -> tuple[bool, str | None]:
         saves, signal = True, None if "INT" in handled else handled[0]
     else:
         saves, signal = any("save" in name for name in facts.script.on_interrupt), recipe.stop_signal
-    # Only torch's own launcher is known to pass the signal on.
-    return saves and facts.command.launchers <= FORWARDING, signal
+    # Others may end their ranks before these have saved.
+    return saves and facts.command.launchers <= REACHED, signal
 
 
 def grace_s(recipe: Recipe, facts: Facts, saves: bool) -> float | None:

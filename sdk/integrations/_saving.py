@@ -21,7 +21,8 @@ def asked_to_stop() -> bool:
     torchrun makes exit code 1 of our 75. Where the deadline passes before the signal, as it does after a pause, that
     would be a failure.
     """
-    return should_stop() and (_stop._asked or "TORCHELASTIC_RUN_ID" not in os.environ)  # pyright: ignore[reportPrivateUsage]
+    goes_on = "TORCHELASTIC_RUN_ID" in os.environ and not _stop._asked  # pyright: ignore[reportPrivateUsage]
+    return _stop.is_over() and not goes_on and should_stop()
 
 
 class Interval:

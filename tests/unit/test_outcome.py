@@ -323,6 +323,16 @@ def test_every_verdict_is_a_legal_move_with_a_reason(
     assert min(verdict.stalled, verdict.retries_used, verdict.lost) >= 0
 
 
+def test_exit_0_after_should_stop_told_it_is_the_timebox() -> None:
+    ending = SegmentResult(exit_code=0, told=True)
+    assert next_move(SPEC, ending, GOOD).event is Event.REQUEUED
+    assert next_move(SPEC, ending, GOOD).outcome is SegmentOutcome.TIMEBOXED
+    assert next_move(spec(auto_resume=False), ending, GOOD).event is Event.TIMEBOXED
+    assert "no checkpoint found" in next_move(SPEC, ending, FRESH).reason
+    assert next_move(SPEC, replace(ending, wanted=Intent.STOP), GOOD).event is Event.STOPPED
+    assert next_move(SPEC, replace(ending, wanted=Intent.NAN), GOOD).outcome is SegmentOutcome.NAN
+
+
 @settings(deadline=None, max_examples=100)
 @given(specs, endings, chains)
 def test_what_the_user_stopped_is_not_started_again(

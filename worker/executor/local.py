@@ -193,6 +193,7 @@ class LocalExecutor:
             grace_s=spec.grace_s,
             stop_signal=int(signal.Signals[f"SIG{spec.stop_signal}"]),
             soft_limits=spec.soft_limits,
+            signal_to=spec.signal_to,
         )
 
     def _holds_a_lock(self, run_id: str, folder: Path) -> tuple[bool, OSError | None]:

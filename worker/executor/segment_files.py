@@ -5,6 +5,7 @@
     pause.json      written by the supervisor  its own pauses, for the supervisor that may take its place alone
     stop.json       written by the supervisor  why the leader was asked to end: before the signal, and once more after
     exit.json       written by the supervisor  how the segment ended
+    told-to-stop    written by `should_stop()` empty: it has told the script to stop
 
 A worker may read what another version wrote: unknown fields are ignored, and a field that was added later has a
 default. The supervisor is standard library only and has a reader and a writer of its own (`supervisor/files.py`).
@@ -22,6 +23,7 @@ ORDER: Final = "order.json"
 PROCESSES: Final = "processes.json"
 STOP: Final = "stop.json"
 EXIT: Final = "exit.json"
+TOLD: Final = "told-to-stop"
 
 T = TypeVar("T")
 
@@ -30,7 +32,7 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
     """`order.json`. `spec`: path of the run's `spec.json`, which has the environment of its shell; `environment` is
     added to that. `cookie`: "NAME=value" entries that every process of the segment has in its environment, unless
     it took them out. `promised_mib`: VRAM reserved on each GPU of the segment, for recovery. `soft_limits`: see
-    `RunSpec`."""
+    `RunSpec`. `signal_to`: see `choices.SignalTo`."""
 
     format: int = 1
     spec: str
@@ -45,6 +47,7 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
     grace_s: float
     stop_signal: int
     soft_limits: dict[str, int] = {}
+    signal_to: str = "trainer"
 
 
 class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,13 +62,18 @@ class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
 
 class StopFile(msgspec.Struct, frozen=True, kw_only=True):
     """`stop.json`. `asked`: as in ExitRecord. `at_s`: Unix seconds. `boot_id`, `at_monotonic_s`: the same moment on a
-    clock that nobody sets. `sent`: whether the stop signal is known to have been sent."""
+    clock that nobody sets. `sent`: whether the stop signal is known to have been sent. The others are pids and start
+    ticks, as in `supervisor/trainers.py`."""
 
     asked: str
     at_s: float
     boot_id: str | None = None
     at_monotonic_s: float | None = None
     sent: bool = True
+    signalled: tuple[tuple[int, int], ...] = ()
+    working: tuple[tuple[int, int], ...] = ()
+    held: tuple[tuple[int, int], ...] = ()
+    readers: tuple[tuple[int, int], ...] = ()
 
 
 class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +122,15 @@ def read_stop(folder: Path) -> StopFile | None:
 
 def read_exit(folder: Path) -> ExitRecord | None:
     return _read(folder / EXIT, ExitRecord)
+
+
+def was_told(folder: Path) -> bool:
+    """Return whether `should_stop()` has told the script to stop. Raises OSError when that cannot be seen."""
+    try:
+        (folder / TOLD).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _read(path: Path, kind: type[T]) -> T | None:

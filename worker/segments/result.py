@@ -69,6 +69,7 @@ def result_of(
         wanted=wanted,
         why_asked=None if boxed else why or (ASKED_FROM_OUTSIDE if asked is Intent.YIELD else None),
         exit_code=exit.exit_code,
+        told=asked is None and exit.exit_code == 0 and segment_files.was_told(folder),
         signal_name=_signal_name(exit.signal),
         could_not_start=exit.could_not_start,
         passing=exit.errno in PASSING_ERRORS and not is_missing,

@@ -26,6 +26,7 @@ import failpoint
 import files
 import process_tree
 import standby
+import stop_target
 from leader import Found, Gone, Leader, Spawned
 from segment import CONTROL, IGNORED, SupervisedSegment
 
@@ -123,13 +124,15 @@ def _supervise(
         timebox_s=_number(order["timebox_s"]),
         grace_s=_number(order["grace_s"]),
         stop_signal=int(_number(order["stop_signal"])),
+        signal_to=str(order.get("signal_to", "trainer")),
         started_s=started_s,
     )
     if stopped is not None:
         segment.pauses.take_over(stopped)
     stop = files.read_if_possible(folder / "stop.json")
     if stop is not None:
-        segment.take_over(str(stop["asked"]), _ago_s(stop), stop.get("sent") is not False)
+        target = stop_target.noted(stop)
+        segment.take_over(str(stop["asked"]), _ago_s(stop), stop.get("sent") is not False, target)
     record = segment.run()
     failpoint.at("ended")
     files.write_when_possible(folder / "exit.json", record)

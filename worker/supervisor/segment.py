@@ -1,8 +1,9 @@
 """Keeps one segment's timebox, ends the leader as gently as possible and leaves nothing alive.
 
 Control is by signal: TERM = let it checkpoint and end, QUIT = end it now, USR1 = pause, USR2 = continue.
-The stop sequence: the reason, on disk → the stop signal to the leader alone (a signal to the whole group kills data
-workers first, and the checkpoint with them) → grace → TERM to everybody → 5 s → freeze, scan again, KILL.
+The stop sequence: the reason, on disk → the stop signal to the training alone (a signal to the whole group kills data
+workers first, and the checkpoint with them) → grace → TERM to everybody → 5 s → freeze, scan again, KILL. The training
+is the leader, or what a shell or launcher waits for; the grace is its own, whatever becomes of the leader.
 
 Single-threaded: all signals that matter are blocked and taken one at a time with sigtimedwait, so nothing happens
 between two lines of this file. Standard library only, imports nothing of Backprop.
@@ -15,11 +16,15 @@ from pathlib import Path
 import failpoint
 import files
 import process_tree
+import stop_target
 from leader import Leader
 from pauses import Pauses
+from stop_target import StopTarget
 
 LINGER_S = 5.0
 KILL_PATIENCE_S = 10.0
+LOOK_EVERY_S = 0.05
+"""How often to look whether a training has ended that is not a child of this process."""
 PAUSE_LIMIT_S = 600.0
 """A worker continues or ends a paused run within five minutes. After ten the worker is gone, and a frozen run would
 hold its VRAM for the rest of the night."""
@@ -38,29 +43,35 @@ class SupervisedSegment:
         timebox_s: float,
         grace_s: float,
         stop_signal: int,
+        signal_to: str,
         started_s: float,
     ) -> None:
         self._folder = folder
         self._leader = leader
         self._grace_s = grace_s
         self._stop_signal = stop_signal
+        self._signal_to = signal_to
+        self._target: StopTarget | None = None
+        self._training_status: int | None = None
         self._started_s = started_s
         self._timebox_s = timebox_s
-        self.pauses = Pauses(folder, leader.find)
+        self.pauses = Pauses(folder, self._not_held)
         self._asked: str | None = None
         self._asked_at_s: float | None = None
         self._escalated = "none"
 
-    def take_over(self, asked: str, ago_s: float, sent: bool) -> None:
+    def take_over(self, asked: str, ago_s: float, sent: bool, target: StopTarget | None) -> None:
         """Go on with the stop sequence of a supervisor that died.
 
-        `ago_s`: how long ago it noted in `stop.json` that it was about to send the stop signal. `sent`: whether it
-        noted that it had. The signal is not sent twice: to many scripts a second one means "drop everything", in the
-        middle of their save. Without the second note it was most likely not sent, since the note takes a disk's time
-        and the signal none. A leader that has ended counts as asked in either case.
+        `target`: whom it signalled, if that is known. `ago_s`: how long ago it noted in `stop.json` that it was about
+        to send the stop signal. `sent`: whether it noted that it had. The signal is not sent twice: to many scripts a
+        second one means "drop everything", in the middle of their save. Without the second note it was most likely
+        not sent, since the note takes a disk's time and the signal none. A leader that has ended counts as asked in
+        either case.
         """
         if sent or self._leader.ended():
             self._asked, self._asked_at_s = asked, self._now() - ago_s
+            self._target = target
         else:
             self._ask(asked)
 
@@ -68,7 +79,7 @@ class SupervisedSegment:
         """Supervise until nothing of the segment is alive; return the body of `exit.json`."""
         if self._asked is not None:
             self.pauses.end()
-        while not self._leader.ended():
+        while not self._over():
             if self.pauses.since_s is not None and self._now() >= self.pauses.since_s + PAUSE_LIMIT_S:
                 self.pauses.end()
             if self._asked is None and self.pauses.since_s is None and self._now() >= self._deadline_s():
@@ -79,6 +90,15 @@ class SupervisedSegment:
         ended_s = self._now()
         survivors = self._finish()
         return self._record(ended_s, survivors)
+
+    def _over(self) -> bool:
+        """Return whether the leader has ended or, once it was asked to, all of the training."""
+        ended = self._leader.ended()
+        return not self._target.works() if self._target is not None else ended
+
+    def _not_held(self) -> list[process_tree.Process]:
+        held = self._target.held if self._target is not None else ()
+        return [process for process in self._leader.find() if process not in held]
 
     def _next_due_s(self) -> float | None:
         """Return the seconds until something is due; None when only a signal can change anything."""
@@ -91,6 +111,8 @@ class SupervisedSegment:
             due.append(self.pauses.since_s + PAUSE_LIMIT_S - self._now())
         if self._leader.poll_s is not None:
             due.append(self._leader.poll_s)
+        if self._target is not None and list(self._target.working) != [self._leader.process]:
+            due.append(LOOK_EVERY_S)
         return max(min(due), 0.0) if due else None
 
     def _wait(self, timeout_s: float | None) -> int | None:
@@ -111,7 +133,7 @@ class SupervisedSegment:
             self.pauses.end()
 
     def _ask(self, why: str) -> None:
-        """Record why, then send the stop signal to the leader alone. A leader that has just ended was not asked."""
+        """Record why, then send the stop signal to the training alone. A leader that has just ended was not asked."""
         note: dict[str, object] = {
             "asked": why,
             "at_s": time.time(),
@@ -123,16 +145,21 @@ class SupervisedSegment:
         failpoint.at("asking")
         if self._leader.ended():
             return
+        # Chosen after the note, which takes a disk's time: a script may have gone on to its next step meanwhile.
+        target = stop_target.choose(self._leader.process, self._stop_signal, self._signal_to)
+        group = self._leader.process.pid if self._signal_to == "group" else None
+        target.hold()
         # A leader that may not be signalled (it changed its user) counts as asked: its time is over.
-        if process_tree.send(self._leader.process, self._stop_signal) or not self._leader.ended():
-            self._asked, self._asked_at_s = why, self._now()
-            files.write_if_possible(self._folder / "stop.json", note | {"sent": True})
+        if target.send(self._stop_signal, group) or not self._leader.ended():
+            self._asked, self._asked_at_s, self._target = why, self._now(), target
+            files.write_if_possible(self._folder / "stop.json", note | {"sent": True} | target.note())
         # A stopped process handles a signal only once it is continued, whoever stopped it.
         self.pauses.end()
 
     def _finish(self) -> list[process_tree.Process]:
         """End whatever is still alive: TERM, a moment, then KILL until nothing is left. Return the survivors."""
-        find, late = self._leader.find, not self._leader.ended()
+        find, late = self._leader.find, not self._over()
+        self._end_wrappers(late)
         self._escalated = "term" if late else "none"
         end = self._now() + LINGER_S
         if late and self._asked_at_s is not None:
@@ -151,8 +178,22 @@ class SupervisedSegment:
         self._leader.ended()
         return survivors
 
+    def _end_wrappers(self, late: bool) -> None:
+        """End what was held above the training. `late`: the training itself still lives."""
+        if self._target is None:
+            return
+        if not self._leader.ended():
+            self._training_status = self._target.status()
+        self._target.end_held()
+        end = self._now() + LINGER_S
+        # What it wrote last may still be in a pipe, and an announcement with it. A wrapper may have kept that open.
+        while not late and self._target.reads() and self._now() < end:
+            if self._wait(0.02) == signal.SIGQUIT:
+                break
+        self._target = None
+
     def _record(self, ended_s: float, survivors: list[process_tree.Process]) -> dict[str, object]:
-        status = self._leader.status()
+        status = self._training_status if self._training_status is not None else self._leader.status()
         paused_s = self.pauses.ended_s()
         running_s = ended_s - self._started_s - paused_s
         return {

@@ -36,6 +36,7 @@ def sample(key: SettingKey) -> object:
         "framework": "pytorch",
         "gpu.probe": "none",
         "stopSignal": "TERM",
+        "signalTo": "leader",
         "activeHours": "22:00-08:00",
         "resumeArg": "--load {checkpoint}",
         "python": "/usr/bin/python3",

@@ -545,9 +545,8 @@ def test_a_script_that_handles_a_signal_gets_that_one(
     plan = planned(tmp_path, f"import signal\n{trainers.IMAGENET}\n{line}\n")
     assert (plan.stop_signal, plan.saves_on_signal) == (signal, saves)
     text = f"import signal\n{trainers.IMAGENET}\n{line}\n"
-    assert not planned(tmp_path, text, "accelerate launch train.py").saves_on_signal, (
-        "it may not be passed on"
-    )
+    assert planned(tmp_path, text, "accelerate launch train.py").saves_on_signal == saves
+    assert not planned(tmp_path, text, "mpirun train.py").saves_on_signal, "it may not have the time"
 
 
 def test_what_the_user_says_wins(tmp_path: Path) -> None:
