@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.errors import LostRace
-from backprop.scheduler.governor.decide import Decision, Rule
+from backprop.scheduler.governor.decide import Decision, Need, Rule
 from backprop.scheduler.home import batch_file, run_folder
 from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.records import RunRecord, Waiting
@@ -35,14 +35,30 @@ MOST_GONE: Final = 3
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that can be claimed. `lock`: descriptor of its run lock; the holder hands it on or closes it.
-    `environment`: that of the shell that queued it, read before the claim: what cannot be read now waits in the
-    queue."""
+    """A run that can be claimed. `lock`: descriptor of its run lock; `promise`: that of its GPUs' promise, once one is
+    posted. The holder hands them on or releases them. `environment`: that of the shell that queued it, read before the
+    claim: what cannot be read now waits in the queue."""
 
     run: RunRecord
     resume: StartPoint
     lock: int
     environment: Mapping[str, str]
+    promise: int | None = None
+
+    def release(self) -> None:
+        """Close what a run that does not start after all has locked."""
+        os.close(self.lock)
+        if self.promise is not None:
+            os.close(self.promise)
+
+
+AdmittedRun = tuple[PreparedRun, Decision, Need]
+
+
+def release_locks(admitted: Sequence[AdmittedRun]) -> None:
+    """Release runs that are not claimed after all."""
+    for prepared, _, _ in admitted:
+        prepared.release()
 
 
 def hold(context: Context, run: RunRecord, why: str, gone: Sequence[str] = ()) -> None:

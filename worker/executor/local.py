@@ -19,6 +19,7 @@ from backprop.scheduler.home.file_reading import open_regular
 from backprop.scheduler.home.layout import Home
 from backprop.worker.executor import locks, segment_files
 from backprop.worker.executor.base import EndUnreadable, Life, NoSupervisor, SegmentOrder
+from backprop.worker.executor.board import Board
 from backprop.worker.executor.segment_files import ExitRecord, OrderFile, ProcessesFile
 from backprop.worker.executor.standby import DiedAtStart, StandbyPool, StandbySupervisor
 from backprop.worker.supervisor import failpoint, process_tree
@@ -36,6 +37,7 @@ class LocalExecutor:
 
     def __init__(self, home: Home) -> None:
         self._home = home
+        self.board = Board(home.root)
         self._boot_id = process_tree.boot_id()
         self._children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
         self._pidfds: dict[tuple[str, int], int] = {}
@@ -44,15 +46,19 @@ class LocalExecutor:
         self._program = _program()
 
     def start(self, order: SegmentOrder) -> None:
-        folder = self.folder(order.run.id, order.number)
+        folder, key = self.folder(order.run.id, order.number), (order.run.id, order.number)
+        handed = (order.lock,) if order.promise is None else (order.lock, order.promise)
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             segment_files.write_order(folder, self._order_file(order))
-            self._spawn((order.run.id, order.number), folder, order.lock)
+            self._spawn(key, folder, handed)
             failpoint.at("launched")
+            if order.promise is not None:
+                self.board.name_holder(order.promise, self._children[key].pid)
         finally:
-            # Closed, never unlocked: the supervisor holds the lock through its copy.
-            os.close(order.lock)
+            # Closed, never unlocked: the supervisor holds the locks through its copies.
+            for lock in handed:
+                os.close(lock)
 
     def prepare(self) -> None:
         self._standbys.prepare()
@@ -78,6 +84,7 @@ class LocalExecutor:
 
     def close(self) -> None:
         self._standbys.close()
+        self.board.sweep()
 
     def poll(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
         folder = self.folder(run_id, number)
@@ -121,7 +128,7 @@ class LocalExecutor:
 
     def supervise(self, run_id: str, number: int) -> None:
         with contextlib.suppress(OSError):
-            self._spawn((run_id, number), self.folder(run_id, number), None)
+            self._spawn((run_id, number), self.folder(run_id, number), ())
 
     def folder(self, run_id: str, number: int) -> Path:
         return self._home.segment_folder(run_id, number)
@@ -210,18 +217,20 @@ class LocalExecutor:
                 trouble = error
         return False, trouble
 
-    def _spawn(self, key: tuple[str, int], folder: Path, lock: int | None) -> None:
-        """Start a supervisor by exec; never by bare fork, which would share the database connection."""
-        standby = self._standbys.take(folder, lock) if lock is not None else None
+    def _spawn(self, key: tuple[str, int], folder: Path, handed: tuple[int, ...]) -> None:
+        """Start a supervisor by exec; never by bare fork, which would share the database connection.
+
+        `handed`: the locks that it and its leader are to hold; none for one that takes over.
+        """
+        standby = self._standbys.take(folder, handed) if handed else None
         if standby is not None:
             child = standby.child
         else:
-            arguments = str(folder), str(-1 if lock is None else lock)
-            inherited = () if lock is None else (lock,)
+            arguments = str(folder), *(str(lock) for lock in handed or (-1,))
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
             with open(open_regular(folder / "supervisor.log", flags), "ab") as errors:  # noqa: PTH123
                 try:
-                    child = _start_supervisor(arguments, inherited, errors.fileno())
+                    child = _start_supervisor(arguments, handed, errors.fileno())
                 except OSError as error:
                     raise self._no_supervisor(error) from error
         self._forget(key)

@@ -12,7 +12,7 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -111,8 +111,8 @@ class StandbyPool:
             standby.channel.close()
         return bool(self._ready)
 
-    def take(self, folder: Path, lock: int) -> StandbySupervisor | None:
-        """Hand `folder` and a copy of `lock` to a waiting supervisor; None when none can take them."""
+    def take(self, folder: Path, locks: Sequence[int]) -> StandbySupervisor | None:
+        """Hand `folder` and copies of `locks` to a waiting supervisor; None when none can take them."""
         waiting = [*self._ready, *([self._starting] if self._starting is not None else [])]
         while waiting:
             standby = waiting.pop(0)
@@ -122,7 +122,7 @@ class StandbyPool:
                 self._ready.remove(standby)
             if standby.child.poll() is None:
                 with contextlib.suppress(OSError):
-                    socket.send_fds(standby.channel, [os.fsencode(folder)], [lock])
+                    socket.send_fds(standby.channel, [os.fsencode(folder)], locks)
                     return standby
             standby.channel.close()
         return None
