@@ -73,7 +73,8 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `exit_code` is None when a signal ended the leader, or when nobody saw it end (`seen_to_end` False). `escalated`:
     what it took after the grace: "none", "term" or "kill". `ended_at_s`: Unix seconds. `survivors`: pids that
-    outlived SIGKILL. `could_not_start`, `errno`: why there never was a leader; `path`: which path it was about.
+    outlived SIGKILL. `disk_full`: the log could take nothing more when the leader had failed. `could_not_start`,
+    `errno`: why there never was a leader; `path`: which path it was about.
     """
 
     format: int = 1
@@ -89,6 +90,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     could_not_start: str | None = None
     errno: int | None = None
     path: str | None = None
+    disk_full: bool = False
 
 
 def write_order(folder: Path, order: OrderFile) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from backprop.scheduler.errors import BackpropError, LostRace
+from backprop.scheduler.faults import port_in
 from backprop.scheduler.home import run_folder
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
@@ -22,6 +23,7 @@ from backprop.scheduler.store.writes.claims import AppliedMove
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.start_point import checkpoints_of
 from backprop.worker.context import Context
+from backprop.worker.environment.ports import PortNote, write_note
 from backprop.worker.environment.presence import noted_mounts
 from backprop.worker.executor.breaker import Breaker
 from backprop.worker.executor.segment_files import ExitRecord
@@ -168,10 +170,25 @@ class Finalizer:
         asked = result.could_not_start is not None or run.spec.max_segments is not None
         earlier = queries.segments(self._context.database, run.id) if asked else []
         earlier = [other for other in earlier if other.number < segment.number]
-        chain = chain_of(run, segment, result, saved, earlier, noted_mounts(home.run_folder(run.id)))
+        others_live = result.port_in_use is not None and self._note_port(run, result.port_in_use)
+        mounts = noted_mounts(home.run_folder(run.id))
+        chain = chain_of(run, segment, result, saved, earlier, mounts, others_live)
         failpoint.at("heard")
         move = with_advice(next_move(run.spec, result, chain), run.id)
         return FinishedSegment(run, result, move, segment.worker)
+
+    def _note_port(self, run: RunRecord, line: str) -> bool:
+        """Note which port a run has found taken; return whether other runs are live, which may have taken it."""
+        context = self._context
+        others = [other for other in queries.live_runs(context.database) if other.id != run.id]
+        note = PortNote(
+            port=port_in(line),
+            segment=run.segment,
+            beside=tuple((other.id, other.segment) for other in others),
+            noted_s=context.clock.wall_s(),
+        )
+        write_note(context.home.run_folder(run.id), note)
+        return bool(others)
 
     def _tell_breaker(self, finished: FinishedSegment) -> None:
         run, result = finished.run, finished.result
