@@ -48,13 +48,15 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`processes.json`. `supervisor`, `leader`: pid and start ticks. `started_at_s`: Unix seconds."""
+    """`processes.json`. `supervisor`, `leader`: pid and start ticks, in `pid_namespace`, of which notes of 0.1.0 say
+    nothing. `started_at_s`: Unix seconds."""
 
     boot_id: str
     supervisor: tuple[int, int]
     leader: tuple[int, int]
     started_at_s: float
     started_monotonic_s: float | None = None
+    pid_namespace: str | None = None
 
 
 class StopFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -155,7 +155,7 @@ class SupervisedSegment:
         status = self._leader.status()
         paused_s = self.pauses.ended_s()
         running_s = ended_s - self._started_s - paused_s
-        record: dict[str, object] = {
+        return {
             "format": 1,
             "asked": self._asked,
             "exit_code": None if status is None or _by_signal(status) else status >> 8,
@@ -166,11 +166,9 @@ class SupervisedSegment:
             "paused_s": round(paused_s, 3),
             "ended_at_s": time.time(),
             "survivors": [process.pid for process in survivors],
+            # Whoever prints to a full disk fails, and nothing of why is in the log.
+            "disk_full": self._asked is None and bool(status) and not files.has_room(self._folder),
         }
-        # Whoever prints to a full disk fails, and nothing of why is in the log.
-        if self._asked is None and status and not files.has_room(self._folder):
-            record["disk_full"] = True
-        return record
 
     def _deadline_s(self) -> float:
         return self._started_s + self.pauses.ended_s() + self._timebox_s
