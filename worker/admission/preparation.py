@@ -113,6 +113,9 @@ class Preparation:
             if run_folder.newest_segment(context.home.run_folder(run.id)) > run.segment:
                 return self._put_back(run)
             environment = run_folder.read_environment(context.home.run_folder(run.id))
+            absence = presence.missing_named_interpreter(run.spec.program, environment)
+            if absence is not None:
+                return self._paths.wait_for(run, absence)
             ready = True
         except OSError as error:
             return self._set_reason(run, f"cannot be read now: {error.filename} ({error.strerror})")

@@ -6,9 +6,11 @@ reports is in the database; a worker that dies in between leaves it out.
 """
 
 import contextlib
+import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -111,9 +113,15 @@ class Hooks:
         self._running.append((process, until_s, event))
 
     def _opened(self) -> BinaryIO:
-        """Open the log for appending, closed to others whatever the umask. Raises OSError."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.fdopen(os.open(self._log(), flags, 0o600), "ab")
+        """Open the log for appending, closed to others whatever the umask. Raises OSError, for a FIFO or device too."""
+        path = self._log()
+        # Without waiting for the reader of a FIFO.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        handle = os.open(path, flags, 0o600)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError(errno.EINVAL, "not a regular file; remove it", str(path))
+        return os.fdopen(handle, "ab")
 
     def _log(self) -> Path:
         """Where hooks write. A new file is begun when it has grown large."""
