@@ -58,6 +58,7 @@ OTHER_HOLDERS = {
     "_Round": "what admission hands on",
     "Claim": "the copy for people",
     "SegmentRecord": "the same, read back",
+    "MachineState": "the rows of live segments",
     "SegmentOrder": "the arguments",
     "OrderFile": "the arguments",
 }
