@@ -50,6 +50,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     `priority`: higher first. `turn_s`: its place among equals, lower first; see `store.writes.ordering`.
     `group_name`, `array_index`: its group, and which member it is. `batch`: queued with others, see `home.batch_file`.
     `intent`: why the live segment is asked to end. `stalled`, `retries_used`, `lost`: counters of `scheduler.outcome`.
+    `host_faults`: ends by a full disk or a taken port.
     `fault`: what kind of trouble ended it, see `scheduler.faults`. `need_mib`: VRAM per GPU, raised after it ran out of
     GPU memory. `paused_for`: the governor's cause, while paused.
     """
@@ -87,6 +88,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     oom_retries: int
     paused_for: str | None
     fault: str | None
+    host_faults: int
 
 
 class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):

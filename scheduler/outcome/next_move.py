@@ -9,15 +9,15 @@ reason in words. Three rules stand above the others:
 - Exit code 75 (EX_TEMPFAIL of sysexits.h) means "checkpointed, run me again".
 - No endless loops. A segment is progress only if it left a checkpoint newer than its start. Where no checkpoint exists
   at all the chain ends at once, since a resume would begin at zero; otherwise two segments in a row without progress
-  end it. Lost segments and crash retries are counted and capped. A start that fails for a reason of the machine counts
-  for nothing: it is tried again for as long as it takes.
+  end it. Lost segments, crash retries, and ends by a full disk or a taken port are counted and capped. A start that
+  fails for a reason of the machine counts for nothing: it is tried again for as long as it takes.
 """
 
 import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from backprop.scheduler.faults import WOULD_FAIL_AGAIN, Fault, fault_of
+from backprop.scheduler.faults import OF_THE_HOST, WOULD_FAIL_AGAIN, Fault, fault_of
 from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
@@ -27,8 +27,9 @@ from backprop.scheduler.spec import RunSpec
 EX_TEMPFAIL: Final = 75
 STALLED_CAP: Final = 2
 LOST_CAP: Final = 3
-MISSING_AGAIN_S: Final = 2.0
-"""After a start that lacked a path: by then the path is looked at anew."""
+HOST_FAULT_CAP: Final = 5
+LOOK_AGAIN_S: Final = 2.0
+"""After a start that lacked a path or a port: by then it is looked at anew."""
 BACKOFF_BASE_S: Final = 10.0
 BACKOFF_CAP_S: Final = 600.0
 
@@ -47,12 +48,19 @@ class Advice:
     asks_gpu_memory: bool = False
 
 
+_HOST_ADVICE: Final = {
+    Fault.DISK_FULL: Advice(lead="; make room, or have it keep fewer files, then "),
+    Fault.PORT_IN_USE: Advice(lead="; end what uses the port, or give the script another one, then "),
+}
+
+
 @dataclass(frozen=True)
 class NextMove:
     """One move, with the run's new counters. `outcome`: how the segment ended.
 
     `delay_s`: seconds before which the run is not claimed again. `need_mib`: the VRAM per GPU to reserve from now on,
     where it has to be raised. `fault`: the kind of trouble. `advice`: what the user can do; `with_advice` words it.
+    `host_faults`: as in `Chain`.
     """
 
     event: Event
@@ -65,10 +73,16 @@ class NextMove:
     need_mib: int | None = None
     fault: Fault | None = None
     advice: Advice | None = None
+    host_faults: int = 0
 
 
 def next_move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
     """Decide the move that a segment's end causes. Raises nothing."""
+    move = _move(spec, result, chain)
+    return replace(move, host_faults=move.host_faults or (0 if chain.progressed else chain.host_faults))
+
+
+def _move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
     if result.unreadable is not None:
         return _unreadable(result, chain)
     if result.lost:
@@ -274,7 +288,7 @@ def _not_started(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove
         return move
     if result.missing:
         counters = (chain.stalled, chain.retries_used, chain.lost)
-        return NextMove(Event.REQUEUED, SegmentOutcome.NOT_STARTED, why, *counters, MISSING_AGAIN_S)
+        return NextMove(Event.REQUEUED, SegmentOutcome.NOT_STARTED, why, *counters, LOOK_AGAIN_S)
     if result.passing:
         counters = (chain.stalled, chain.retries_used, chain.lost)
         # At first none: the worker itself waits before it starts anything. Then others are to have their turn.
@@ -300,10 +314,21 @@ def _out_of_memory(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMo
 
 
 def _failed(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
-    fault = fault_of(result.exit_code, result.last_line)
+    fault = _fault(result)
+    if (
+        fault is not None
+        and fault in OF_THE_HOST
+        and (move := _tried_again(result, chain, fault)) is not None
+    ):
+        return move
     outcome = SegmentOutcome.NOT_STARTED if result.could_not_start else SegmentOutcome.FAILED
     failed = NextMove(
-        Event.FAILED, outcome, why_failed(result, fault), retries_used=chain.retries_used, fault=fault
+        Event.FAILED,
+        outcome,
+        why_failed(result, fault),
+        retries_used=chain.retries_used,
+        fault=fault,
+        advice=_HOST_ADVICE.get(fault) if fault is not None else None,
     )
     if chain.retries_used >= spec.retries:
         end = f" (after {chain.retries_used} retries)" if chain.retries_used else ""
@@ -319,6 +344,34 @@ def _failed(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
     return NextMove(
         Event.REQUEUED, outcome, f"{failed.reason}; {retry}", *counters, delay_s=delay_s, fault=fault
     )
+
+
+def _fault(result: SegmentResult) -> Fault | None:
+    if result.could_not_start is None and result.signal_name is None:
+        if result.disk_full:
+            return Fault.DISK_FULL
+        if result.port_in_use is not None:
+            return Fault.PORT_IN_USE
+    return fault_of(result.exit_code, result.last_line)
+
+
+def _tried_again(result: SegmentResult, chain: Chain, fault: Fault) -> NextMove | None:
+    """Return the move of a run that met the host's trouble; None once it has done so too often.
+
+    A port may be held by another run of ours for as long as that lives: beside others there is no end of tries.
+    """
+    is_port = fault is Fault.PORT_IN_USE
+    tries = 1 if chain.progressed else chain.host_faults + 1
+    if tries > HOST_FAULT_CAP and not (is_port and chain.others_live):
+        return None
+    delay_s = backoff_s(tries + 2)
+    if is_port:
+        delay_s = backoff_s(tries - 1) if tries > 1 else LOOK_AGAIN_S
+    until = "once the port is free" if is_port else "once there is room"
+    reason = f"{why_failed(result, fault)}; again from {_start_of(chain)} {until}, in {delay_s:g} s or later"
+    counters = (chain.stalled, chain.retries_used, chain.lost)
+    move = NextMove(Event.REQUEUED, SegmentOutcome.FAILED, reason, *counters, delay_s, fault=fault)
+    return replace(move, host_faults=tries)
 
 
 def _start_of(chain: Chain) -> str:

@@ -66,6 +66,7 @@ class Run(Table):
     oom_retries = IntegerField()
     paused_for = TextField(null=True)
     fault = TextField(null=True)
+    host_faults = IntegerField(default=0)
     unsatisfied_parent = TextField(null=True)
 
     class Meta:

@@ -178,6 +178,7 @@ def test_what_a_run_is_held_for_is_taken_from_its_sentence(
     connection = connect(path)
     connection.execute("UPDATE runs SET state = ?, reason = ?", (state, reason))
     connection.execute("DROP TABLE known_requests")
+    connection.execute("ALTER TABLE runs DROP COLUMN host_faults")
     connection.execute("PRAGMA user_version = 2")
     connection.close()
     opened = open_database(Home(path.parent))

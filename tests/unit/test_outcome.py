@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from backprop.scheduler.lifecycle import LIVE, Event, next_state
 from backprop.scheduler.outcome.next_move import (
+    HOST_FAULT_CAP,
     LOST_CAP,
     STALLED_CAP,
     Intent,
@@ -278,6 +279,8 @@ endings = st.builds(
     why_asked=st.none() | st.just("why"),
     running_s=st.floats(0, 1000),
     out_of_memory=st.none() | st.just("CUDA out of memory"),
+    port_in_use=st.none() | st.just("address already in use"),
+    disk_full=st.booleans(),
 )
 chains = st.builds(
     Chain,
@@ -292,6 +295,8 @@ chains = st.builds(
     promised_mib=st.integers(0, 80_000),
     peak_mib=st.none() | st.integers(0, 80_000),
     oom_retries=st.integers(0, 1),
+    host_faults=st.integers(0, HOST_FAULT_CAP),
+    others_live=st.booleans(),
 )
 specs = st.builds(
     spec,
@@ -347,7 +352,7 @@ def test_what_the_user_stopped_is_not_started_again(
 def test_no_chain_goes_on_for_ever_without_progress(spec: RunSpec, ends: list[SegmentResult]) -> None:
     """Whatever happens to it, in any order, a run that saves nothing new comes to rest. Only yields and starts that the
     machine refuses are free."""
-    bound = (STALLED_CAP + spec.retries + 2) * (LOST_CAP + 1)
+    bound = (STALLED_CAP + spec.retries + 2) * (LOST_CAP + 1) * (HOST_FAULT_CAP + 1)
     chain, segments, oom = OLD, 0, 0
     for ending in ends:
         verdict = next_move(spec, replace(ending, wanted=None), replace(chain, segments=segments + 1))
@@ -361,6 +366,7 @@ def test_no_chain_goes_on_for_ever_without_progress(spec: RunSpec, ends: list[Se
             stalled=verdict.stalled,
             retries_used=verdict.retries_used,
             lost=verdict.lost,
+            host_faults=verdict.host_faults,
             oom_retries=oom,
         )
         assert segments <= bound, f"{segments} segments without progress"

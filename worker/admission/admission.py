@@ -213,7 +213,7 @@ class Admitter:
         return head if head is not None and self._paths.refusal(run) is None else None
 
     def _prepare(self, run: RunRecord, round_: _Round) -> PreparedRun | Decision | None:
-        """Prepare a start; return a decision for a run that has to wait for a path. Trouble with one run is reported,
+        """Prepare a start; return why a run has to wait for a path or a port. Trouble with one run is reported,
         and keeps no other from its start. Raises DatabaseBusy."""
         beside = [prepared.run for prepared, _, _ in round_.starts]
         return self._tracker.attempt(run, lambda: self._preparation.prepare(run, beside))

@@ -3,6 +3,7 @@
 All of a round are claimed in one transaction, against the serial of the reservations that the decisions were made on.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,9 +20,11 @@ from backprop.worker.admission.preparation import AdmittedRun, PreparedRun, rele
 from backprop.worker.admission.promises import PromisePoster
 from backprop.worker.checkpoints.resume import command_line
 from backprop.worker.context import Context
+from backprop.worker.environment import ports
 from backprop.worker.environment.leader import allocator_limit, leader_environment
 from backprop.worker.environment.snapshot_paths import snapshot_command
 from backprop.worker.environment.tracking import tracking_environment
+from backprop.worker.executor import segment_files
 from backprop.worker.executor.base import NoSupervisor, SegmentOrder
 from backprop.worker.machine.state import MachineState
 from backprop.worker.segments import timebox
@@ -185,6 +188,7 @@ class Starter:
             number=number,
             argv=command_line(run.spec, checkpoint),
             environment={
+                **ports.offer(shell, self._offered_ports(run)),
                 **tracking,
                 **leader_environment(run, number, checkpoint, folder, gpus, limit_mib),
                 **code.environment,
@@ -195,6 +199,16 @@ class Starter:
             lock=prepared.lock,
             promise=prepared.promise,
         )
+
+    def _offered_ports(self, run: RunRecord) -> set[str]:
+        """Return the ports that live runs were given: those that start with this one do not listen yet."""
+        found: set[str] = set()
+        for other in queries.live_runs(self._context.database):
+            if other.id != run.id:
+                with contextlib.suppress(OSError):
+                    order = segment_files.read_order(self._context.executor.folder(other.id, other.segment))
+                    found |= {order.environment.get(name, "") for name in ports.VARIABLES} if order else set()
+        return found
 
     def _save_history(self, run: RunRecord) -> timebox.SaveHistory:
         database = self._context.database

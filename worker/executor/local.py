@@ -93,8 +93,10 @@ class LocalExecutor:
             if (record := segment_files.read_exit(folder)) is not None:
                 return Life.ENDED, record
         held, trouble = self._holds_a_lock(run_id, folder)
+        # From another container nobody can supervise it: all that is known is that it lives.
+        unsupervised = Life.ALIVE if self._is_elsewhere(run_id, number) else Life.UNSUPERVISED
         if held:
-            return (Life.ALIVE if self._supervisor_alive(run_id, number) else Life.UNSUPERVISED), None
+            return (Life.ALIVE if self._supervisor_alive(run_id, number) else unsupervised), None
         # Once more, after the locks: a supervisor writes its record before it releases them.
         try:
             if (record := segment_files.read_exit(folder)) is not None:
@@ -103,7 +105,7 @@ class LocalExecutor:
             trouble = error
         # Lock files may have been deleted under their holders. A second copy would be worse than a scan of /proc.
         if self._has_processes(run_id, number):
-            return Life.UNSUPERVISED, None
+            return unsupervised, None
         if trouble is not None:
             raise EndUnreadable(trouble.errno, trouble.strerror, trouble.filename) from trouble
         return Life.LOST, None
@@ -159,7 +161,7 @@ class LocalExecutor:
         return leader if leader is not None and process_tree.alive(leader) else None
 
     def has_begun(self, run_id: str, number: int) -> bool:
-        return self._processes(run_id, number) is not None
+        return self._processes(run_id, number) is not None or self._is_elsewhere(run_id, number)
 
     def is_recording(self, run_id: str, number: int) -> bool:
         processes = self._processes(run_id, number)
@@ -280,9 +282,23 @@ class LocalExecutor:
         return bool(process_tree.carriers(tuple(entry.encode() for entry in _cookie(run_id, number))))
 
     def _processes(self, run_id: str, number: int) -> ProcessesFile | None:
-        """Return the segment's processes; None when they are unknown or of another boot. Raises OSError."""
+        """Return the segment's processes; None when they are unknown, of another boot, or of another pid namespace,
+        where their pids mean something else. Raises OSError."""
         processes = segment_files.read_processes(self.folder(run_id, number))
-        return processes if processes is not None and processes.boot_id == self._boot_id else None
+        if processes is None or processes.boot_id != self._boot_id:
+            return None
+        return None if process_tree.is_from_elsewhere(processes.pid_namespace) else processes
+
+    def _is_elsewhere(self, run_id: str, number: int) -> bool:
+        """Return whether the segment was started in another pid namespace of this boot."""
+        with contextlib.suppress(OSError):
+            processes = segment_files.read_processes(self.folder(run_id, number))
+            return (
+                processes is not None
+                and processes.boot_id == self._boot_id
+                and process_tree.is_from_elsewhere(processes.pid_namespace)
+            )
+        return False
 
     def _forget(self, key: tuple[str, int]) -> None:
         self._children.pop(key, None)

@@ -51,13 +51,15 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`processes.json`. `supervisor`, `leader`: pid and start ticks. `started_at_s`: Unix seconds."""
+    """`processes.json`. `supervisor`, `leader`: pid and start ticks, in `pid_namespace`, of which notes of 0.1.0 say
+    nothing. `started_at_s`: Unix seconds."""
 
     boot_id: str
     supervisor: tuple[int, int]
     leader: tuple[int, int]
     started_at_s: float
     started_monotonic_s: float | None = None
+    pid_namespace: str | None = None
 
 
 class StopFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +83,8 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `exit_code` is None when a signal ended the leader, or when nobody saw it end (`seen_to_end` False). `escalated`:
     what it took after the grace: "none", "term" or "kill". `ended_at_s`: Unix seconds. `survivors`: pids that
-    outlived SIGKILL. `could_not_start`, `errno`: why there never was a leader; `path`: which path it was about.
+    outlived SIGKILL. `disk_full`: the log could take nothing more when the leader had failed. `could_not_start`,
+    `errno`: why there never was a leader; `path`: which path it was about.
     """
 
     format: int = 1
@@ -97,6 +100,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     could_not_start: str | None = None
     errno: int | None = None
     path: str | None = None
+    disk_full: bool = False
 
 
 def write_order(folder: Path, order: OrderFile) -> None:

@@ -21,6 +21,7 @@ from backprop.worker.environment.presence import (
 from backprop.worker.executor import segment_files
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments.gpu_oom import out_of_memory
+from backprop.worker.segments.port_in_use import port_in_use
 from backprop.worker.segments.tail import failure_line
 from backprop.worker.segments.timebox import landed_s
 
@@ -77,6 +78,8 @@ def result_of(
         killed=exit.escalated != "none",
         last_line=failure_line(log) if failed else None,
         out_of_memory=out_of_memory(log) if failed else None,
+        port_in_use=port_in_use(log) if failed else None,
+        disk_full=exit.disk_full and failed,
         running_s=exit.running_s,
         first_sign_s=segment.first_output_s,
         cut_cost_s=_cut_cost_s(segment, exit, folder, saved, paused_s),
@@ -164,10 +167,11 @@ def chain_of(
     saved: Sequence[CheckpointRecord],
     earlier: Sequence[SegmentRecord] = (),
     mounts: Collection[str] = (),
+    others_live: bool = False,
 ) -> Chain:
     """Return what the chain has done, by the checkpoints that are good now, and by those that are merely away: the run
     waits for them. `saved`: the run's, newest first. `earlier`: its segments before this one, where some may never have
-    begun. `mounts`: that it has used."""
+    begun. `mounts`: that it has used. `others_live`: other runs are live now."""
     good = usable(run, saved)
     # Of a run that announces its checkpoints all are on record; others may have saved what nobody could look for.
     away = run.spec.plan is not None and bool(run.spec.plan.globs) and _is_away(run.spec.cwd, mounts)
@@ -200,6 +204,8 @@ def chain_of(
         promised_mib=segment.promised_mib,
         peak_mib=segment.peak_mib,
         oom_retries=run.oom_retries,
+        host_faults=run.host_faults,
+        others_live=others_live,
         resumable=away or any_left(good) or initial_checkpoint(run) is not None,
         advanced=run.last_step is not None
         and run.last_step > (-1 if segment.steps_from is None else segment.steps_from),

@@ -36,6 +36,8 @@ STANDBY = "--spare"
 USAGE = "usage: python -I -S worker/supervisor SEGMENT_FOLDER LOCK_FD... | --spare SOCKET_FD"
 EXIT_TAKEN = 3
 """Another supervisor watches this segment."""
+EXIT_ELSEWHERE = 4
+"""The segment lives in another pid namespace: nothing of it can be identified here."""
 
 
 def main(folder: Path, locks: Sequence[int]) -> int:
@@ -87,7 +89,9 @@ def _start(folder: Path, order: dict[str, object], locks: Sequence[int]) -> int:
 def _adopt(folder: Path, order: dict[str, object]) -> int:
     earlier = files.read_if_possible(folder / "processes.json") or {}
     cookie = tuple(str(entry).encode() for entry in _items(order["cookie"]))
-    process = _recorded_leader(earlier) or next(iter(process_tree.carriers(cookie)), None)
+    if process_tree.is_from_elsewhere(earlier.get("pid_namespace")):
+        return EXIT_ELSEWHERE
+    process = _recorded_leader(earlier) or next(filter(_is_here, process_tree.carriers(cookie)), None)
     if process is None or (folder / "exit.json").exists():
         return 0
     leader = _watch(process, cookie)
@@ -99,6 +103,11 @@ def _adopt(folder: Path, order: dict[str, object]) -> int:
         folder, leader, started_at_s if isinstance(started_at_s, float) else time.time(), started_s
     )
     return _supervise(folder, order, leader, started_s, stopped=process_tree.stopped(process))
+
+
+def _is_here(process: process_tree.Process) -> bool:
+    """Return whether a process was started here, not in a container that this namespace can see into."""
+    return process_tree.pid_namespace(process.pid) in (None, process_tree.pid_namespace())
 
 
 def _started_s(process: process_tree.Process) -> float:
@@ -205,6 +214,7 @@ def _write_processes(folder: Path, leader: Leader, started_at_s: float, started_
         folder / "processes.json",
         {
             "boot_id": process_tree.boot_id(),
+            "pid_namespace": process_tree.pid_namespace(),
             "supervisor": [os.getpid(), own.start_ticks if own else 0],
             "leader": [leader.process.pid, leader.process.start_ticks],
             "started_at_s": started_at_s,

@@ -207,6 +207,8 @@ class SupervisedSegment:
             "paused_s": round(paused_s, 3),
             "ended_at_s": time.time(),
             "survivors": [process.pid for process in survivors],
+            # Whoever prints to a full disk fails, and nothing of why is in the log.
+            "disk_full": self._asked is None and bool(status) and not files.has_room(self._folder),
         }
 
     def _deadline_s(self) -> float:

@@ -130,6 +130,7 @@ def apply_result(
             "stalled": decision.stalled,
             "retries_used": decision.retries_used,
             "lost": decision.lost,
+            "host_faults": decision.host_faults,
             "exit_code": ending.exit_code,
             "chain_total_s": run.chain_total_s + ending.running_s,
             "ended_at_s": now_s if target in FINAL else None,

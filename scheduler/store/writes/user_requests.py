@@ -199,6 +199,7 @@ def _fresh_chain(now_s: float) -> dict[str, Any]:
         "retries_used": 0,
         "lost": 0,
         "oom_retries": 0,
+        "host_faults": 0,
         "fault": None,
     }
 
