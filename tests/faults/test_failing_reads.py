@@ -138,6 +138,20 @@ def test_any_failed_look_costs_nothing(
     assert came
 
 
+@pytest.mark.parametrize("words", [("list",), ("resume", "no-such-run")], ids=" ".join)
+def test_a_command_that_cannot_look_at_its_home_says_so_in_one_line(
+    bench: Bench, library: Path, words: tuple[str, ...]
+) -> None:
+    bench.queue("true")
+    mark = bench.home.parent / "struck"
+    fault = Fault("command", "backprop.db", "stat", errno.ENOMEM)
+    done = bench.backprop(*words, env=fault.environment(library, mark))
+    assert mark.exists()
+    assert "Cannot allocate memory" in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.returncode > 1
+
+
 ENDS = """
     import os, time
     with open("starts", "a") as file:
