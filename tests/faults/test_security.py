@@ -19,6 +19,7 @@ from backprop.scheduler.home import layout, run_folder
 from backprop.scheduler.home.layout import Home
 from backprop.worker.executor import locks
 from backprop.worker.wakeup import WakePipe, wake_path, wake_workers
+from tests.support.fake_gpus import impatient
 from tests.support.harness import ROOT, Bench, alive, wait_until
 from tests.support.store_rows import SPEC
 
@@ -248,23 +249,37 @@ def test_no_text_becomes_code_and_no_module_knows_the_network(folder: str) -> No
                 )
 
 
-IN_A_RUN = ("run.lock", "1/log", "1/order.json.tmp", "1/supervisor.lock", "1/supervisor.log", "1/processes.json.tmp",
-            "1/pause.json.tmp", "1/exit.json.tmp")  # fmt: skip
+PLANTED_IN_A_RUN = {
+    "run.lock": "held",
+    "1/log": "failed",
+    "1/order.json.tmp": "failed",
+    "1/supervisor.lock": "held",
+    "1/supervisor.log": "failed",
+    "1/processes.json.tmp": "completed",
+    "1/pause.json.tmp": "completed",
+    "1/exit.json.tmp": "completed",
+}
+"""Each name under which a link is planted, and how its run ends."""
 
 
 def test_links_planted_in_runs_are_never_followed_and_harm_their_run_alone(bench: Bench) -> None:
     bench.script("train.py", "print('ready')")
     victims = bench.home.parent / "victims"
     victims.mkdir()
-    for number, name in enumerate(IN_A_RUN):
+    planted_in: dict[str, str] = {}
+    for number, name in enumerate(PLANTED_IN_A_RUN):
         run = bench.queue("train.py")
+        planted_in[run] = name
         planted = bench.home / "runs" / run / name
         planted.parent.mkdir(mode=0o700, exist_ok=True)
         planted.symlink_to(victims / str(number))
     healthy = bench.queue("train.py")
-    worker = bench.worker("-p", "20")
+    # A lock that cannot be looked at is looked at again for ten minutes, and then its run is held.
+    worker = bench.worker("-p", "20", command=impatient("worker.segments.patience.PATIENCE_S=1.0"))
     bench.wait_for(healthy, "completed")
-    wait_until(lambda: all(one["state"] != "queued" for one in bench.runs()), saw=bench.runs)
+    wait_until(
+        lambda: {planted_in[run]: bench.state(run) for run in planted_in} == PLANTED_IN_A_RUN, saw=bench.runs
+    )
     bench.end_worker(worker, signal.SIGKILL)
     assert list(victims.iterdir()) == []
 

@@ -11,6 +11,8 @@ A worker may read what another version wrote: unknown fields are ignored, and a 
 default. The supervisor is standard library only and has a reader and a writer of its own (`supervisor/files.py`).
 """
 
+import contextlib
+import time
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -18,6 +20,7 @@ import msgspec
 
 from backprop.scheduler.home.file_reading import read_if_there
 from backprop.scheduler.home.run_folder import write_synced
+from backprop.worker.supervisor import process_tree
 
 ORDER: Final = "order.json"
 PROCESSES: Final = "processes.json"
@@ -135,6 +138,21 @@ def was_told(folder: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def earliest_start_s(folder: Path, started_s: float) -> float:
+    """Return when the segment in `folder` began, on the earliest of the wall clocks that are known to have counted
+    meanwhile: what it saved once the clock was set back seems older than its start. `started_s`: as it was recorded.
+    """
+    moments = [started_s]
+    with contextlib.suppress(OSError):
+        if (processes := read_processes(folder)) is not None:
+            moments.append(processes.started_at_s)
+            if processes.started_monotonic_s is not None and processes.boot_id == process_tree.boot_id():
+                moments.append(time.time() - (time.monotonic() - processes.started_monotonic_s))
+        if (end := read_exit(folder)) is not None and end.ended_at_s is not None:
+            moments.append(end.ended_at_s - end.running_s - end.paused_s)
+    return min(moments)
 
 
 def _read(path: Path, kind: type[T]) -> T | None:

@@ -80,6 +80,8 @@ class SupervisedSegment:
         if self._asked is not None:
             self.pauses.end()
         while not self._over():
+            if self._asked is None:  # afterwards the wrappers above the training are held by us
+                self.pauses.look(lambda: process_tree.stopped(self._leader.process))
             if self.pauses.since_s is not None and self._now() >= self.pauses.since_s + PAUSE_LIMIT_S:
                 self.pauses.end()
             if self._asked is None and self.pauses.since_s is None and self._now() >= self._deadline_s():

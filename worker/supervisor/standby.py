@@ -35,9 +35,12 @@ class Channel:
         Turns stderr to the segment's `supervisor.log`. Raises OSError.
         """
         descriptors = array.array("i")
-        data, extra, _, _ = self._socket.recvmsg(
-            LONGEST_PATH, _socket.CMSG_SPACE(MOST_LOCKS * descriptors.itemsize)
-        )
+        try:
+            data, extra, _, _ = self._socket.recvmsg(
+                LONGEST_PATH, _socket.CMSG_SPACE(MOST_LOCKS * descriptors.itemsize)
+            )
+        except ConnectionResetError:  # the worker ended before it had read the last report
+            return None
         for level, kind, body in extra:
             if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
                 descriptors.frombytes(body[: len(body) - len(body) % descriptors.itemsize])
