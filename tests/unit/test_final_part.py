@@ -1,5 +1,6 @@
 """Whether a script that was asked to stop and exited 0 had finished: what real trainings print, cut at every line."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from backprop.worker.executor.segment_files import StopFile
 from backprop.worker.segments.final_part import OVER, Verdict, said, shown_end
+from backprop.worker.segments.tail import LAST_BYTES
 
 
 def lines(*text: str) -> bytes:
@@ -57,7 +59,10 @@ FINISHED: dict[str, tuple[bytes, str]] = {
     ),
     "JSON": (lines(*(f'{{"step": {at}, "total_steps": 30, "loss": 0.3}}' for at in (10, 20, 30))), "step 30/30"),
     "the SDK": (
-        lines(*(f'{{"step": {at}, "loss": 0.3, "metrics": {{"total": 30.0}}}}' for at in (29, 30))), "step 30/30",
+        lines(
+            *(f'{{"step": {at}, "loss": 0.3, "metrics": {{"total": 30.0}}}}' for at in (29, 30)),
+            '{"step": 30, "loss": null, "metrics": {"accuracy": 0.9}}',
+        ), "step 30/30",
     ),
     "JSON, an epoch": (
         lines(*(f'{{"epoch": {at}, "epochs": 2, "loss": 0.3}}' for at in (1, 2))), "epoch 2/2",
@@ -72,6 +77,8 @@ UNKNOWN: dict[str, bytes] = {
     "a header alone": lines("Epoch 4/5", "train Loss: 0.4", "val Loss: 0.5", "Epoch 5/5"),
     "a header with its settings": lines("Epoch 4/5 lr 0.1", "loss 0.4", "Epoch 5/5 lr 0.1"),
     "an epoch with many lines": lines(*(f"Epoch {at}/2 iter {n} loss: 0.4" for at in (1, 2) for n in (1, 2, 3))),
+    "an epoch's first step alone": lines("Epoch 1/2 iter 0 loss: 2.3", "iter 0 of Epoch 2/2 loss: 0.4"),
+    "… in JSON": lines(*(f'{{"epoch": {at}, "epochs": 2, "step": 0, "loss": 0.3}}' for at in (1, 2))),
     "steps of an epoch": lines("Epoch 1 step 9/10", "Epoch 1 step 10/10", "Epoch 2 step 9/10", "Epoch 2 step 10/10"),
     "steps that begin again": lines("step 9/10", "step 10/10", "step 1/10", "step 10/10"),
     "warming up": lines("warm-up step 9/10", "warm-up step 10/10", "iter 1 loss 0.5"),
@@ -88,6 +95,9 @@ UNFINISHED: dict[str, bytes] = {
     "… with words": (bar("Steps: ", 100, 45) + bar("Validating: ", 10)).encode(),
     "Keras in its last epoch": f"Epoch 1/2\n{keras(9)}\nEpoch 2/2\n{keras(9, 8)}".encode(),
     "Keras, and an evaluation": f"Epoch 2/2\n{keras(9, 8)}\n{keras(5)}\n".encode(),
+    "an epoch's first of many images": lines(
+        "Epoch 1/2 [0/6000 (0%)] Loss: 2.3", "Epoch 2/2 [0/6000 (0%)] Loss: 0.3"
+    ),
     "a last epoch's steps": lines("Epoch [2/2], Step [100/300], Loss: 0.5"),
     "the first of several folds": lines("Fold 1/5", "Epoch 1/2 loss: 0.3", "Epoch 2/2 loss: 0.2"),
     "JSON": lines('{"step": 10, "total": 30}', "step 9/10", "step 10/10"),
@@ -115,7 +125,9 @@ def test_counters_that_stand_at_their_end_show_it(what: str) -> None:
     assert said(b"", text) == Verdict(end)
 
 
-@pytest.mark.parametrize("what", sorted(set(FINISHED) - {"…, and its result", "epochs with their bars"}))
+@pytest.mark.parametrize(
+    "what", sorted(set(FINISHED) - {"the SDK", "…, and its result", "epochs with their bars"})
+)
 def test_no_earlier_moment_of_the_same_output_shows_it(what: str) -> None:
     text, _ = FINISHED[what]
     last = max(text.rstrip().rfind(end) for end in (b"\r", b"\n"))
@@ -163,6 +175,13 @@ def test_the_moment_of_the_signal_divides_the_log(tmp_path: Path) -> None:
     assert shown(len(before + over) + 1) is None, "it was cut"
     (tmp_path / "events.jsonl").write_text('{"step": 3, "metrics": {"total": 9.0}}\n')
     assert shown(len(before + over)) is None, "its own announcements speak against it"
+
+
+@pytest.mark.parametrize("line", ["a 1/1 ", "accacc", "1%|", "[1/1 ", "exit a ", "epoch", "99%|| 1/1 [", "{"])
+def test_no_output_takes_long(line: str) -> None:
+    began = time.process_time()
+    said(line.encode() * (LAST_BYTES // len(line)), line.encode() * (LAST_BYTES // len(line)))
+    assert time.process_time() - began < 2.0
 
 
 @pytest.mark.parametrize("kind", ["none", "folder", "link"])

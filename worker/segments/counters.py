@@ -13,6 +13,8 @@ from typing import Final, cast
 import msgspec
 
 MAX_LINE: Final = 4096
+NEAR: Final = 200
+"""How many characters before and behind a counter tell what it counts."""
 STEP: Final = "step"
 EPOCH: Final = "epoch"
 KERAS: Final = "keras"
@@ -26,7 +28,7 @@ _TOTAL_EPOCHS: Final = ("epochs", "total_epochs")
 
 _PAIR = r"(?P<number>\d{1,12})\s?(?:/| of )\s?(?P<total>\d{1,12})(?![\d/.])"
 _LABELLED = re.compile(rf"(?<![\w/.])(?P<label>[A-Za-z_]+)\s{{0,3}}[:=#]?\s{{0,3}}[\[(]?\s{{0,3}}{_PAIR}")
-_BRACKETS = re.compile(rf"\[\s{{0,6}}{_PAIR}\s?\]")
+_BRACKETS = re.compile(rf"\[\s{{0,6}}{_PAIR}[\s,\]]")
 _BAR = re.compile(rf"(?<!\d)\d{{1,3}}%\|[^|]{{0,400}}\|\s{{0,6}}{_PAIR}\s?\[")
 _KERAS = re.compile(rf"\s{{0,12}}{_PAIR}\s(?:\[|━|- \d)")
 _LAST_WORD = re.compile(r"[A-Za-z_]+$")
@@ -37,10 +39,11 @@ _ASIDE = re.compile(
     r"val|eval|test|dev\b|infer|predict|sampl|generat|warm|burn|sanity|calib|profil|load|data|token|map\b|fold",
     re.IGNORECASE,
 )
-MEASURED: Final = re.compile(
-    r"(?:loss|acc\w*|error|mse|ppl|reward)['\"]?\W{1,4}\d|\b(?:done|finished|completed?)\b", re.IGNORECASE
+_MEASURED = re.compile(
+    r"(?:loss|acc\w*|error|mse|ppl|reward)['\"]?\W{1,4}\d|\b(?:done|finished|completed)\b", re.IGNORECASE
 )
 """What a line about a whole epoch says once the epoch is over, and one about its beginning does not."""
+_WITHIN = re.compile(r"\b(?:batch|step|iter|iteration|it)\b['\"]?\W{0,3}\d", re.IGNORECASE)
 _COLOUR = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 
 
@@ -88,7 +91,8 @@ def _in_line(at: int, line: str) -> Iterator[Counter]:
             number, total = int(match["number"]), int(match["total"])
             label = _label(pattern, match, line)
             if label is not None and total:
-                measured = MEASURED.search(line, match.end()) is not None
+                behind = line[match.end() : match.end() + NEAR]
+                measured = _is_measured(behind, line[max(match.start() - NEAR, 0) : match.start()])
                 yield Counter(at, label, number, total, measured)
 
 
@@ -96,7 +100,7 @@ def _label(pattern: re.Pattern[str], match: re.Match[str], line: str) -> str | N
     """Return what is counted; None for what is no counter. The words before it tell."""
     if pattern is _KERAS:
         return KERAS
-    before = line[: match.start()].rstrip(" :")
+    before = line[max(match.start() - NEAR, 0) : match.start()].rstrip(" :")
     if _ASIDE.search(before):
         return ASIDE
     if pattern is _BRACKETS:
@@ -123,12 +127,16 @@ def _announced(at: int, values: dict[str, object], line: str) -> Iterator[Counte
     """Yield the counters of a line of JSON, whose metrics may hold the totals: `backprop.log(step=3, total=9)`."""
     metrics = values.get("metrics")
     known = values | (cast("dict[str, object]", metrics) if isinstance(metrics, dict) else {})
-    measured = MEASURED.search(line) is not None
+    measured = _is_measured(line)
     for label, totals in ((STEP, _TOTAL_STEPS), (EPOCH, _TOTAL_EPOCHS)):
         number = _whole(known.get(label))
         total = next((found for name in totals if (found := _whole(known.get(name)))), None)
         if number is not None and total is not None:
             yield Counter(at, label, number, total, measured)
+
+
+def _is_measured(behind: str, before: str = "") -> bool:
+    return _MEASURED.search(behind) is not None and not any(map(_WITHIN.search, (behind, before)))
 
 
 def _whole(value: object) -> int | None:

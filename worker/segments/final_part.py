@@ -44,7 +44,7 @@ _BREAKS_OFF: Final = re.compile(
     r"interrupt|abort|(?:exit|stop|quit|leav|end)\w{0,4}\s(?:\w+\s){0,2}early|early[ -](?:exit|stop)",
     re.IGNORECASE,
 )
-_GOES_ON: Final = re.compile(r"\bloss\b(?!.*\b(?:final|best|average|mean)\b)", re.IGNORECASE)
+_GOES_ON: Final = re.compile(r"\bloss['\"]?\W{1,4}\d(?!.*\b(?:final|best|average|mean)\b)", re.IGNORECASE)
 _RESULT: Final = re.compile(r"\b(?:val|valid|validation|test|eval|final|best|average|mean)\b", re.IGNORECASE)
 
 
