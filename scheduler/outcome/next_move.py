@@ -5,7 +5,8 @@ reason in words. Three rules stand above the others:
 
 - Intent wins over exit status. Once the stop signal was sent, a script's exit code means nothing: some exit 0, some 1,
   some 143. A run that had in fact finished resumes, exits 0 in seconds, and is completed then. The same holds for a
-  script that `should_stop()` has told to stop.
+  script that `should_stop()` has told to stop. Exit 0 counts where its output shows the end as well; where its chain
+  ends without that, its user is asked, and what waits for it to complete waits on.
 - Exit code 75 (EX_TEMPFAIL of sysexits.h) means "checkpointed, run me again".
 - No endless loops. A segment is progress only if it left a checkpoint newer than its start. Where no checkpoint exists
   at all the chain ends at once, since a resume would begin at zero; otherwise two segments in a row without progress
@@ -38,7 +39,8 @@ BACKOFF_CAP_S: Final = 600.0
 class Advice:
     """A command that the user can give about the run. `lead`, `effect`: the words before and after the command.
 
-    `timebox_min`: a timebox to give with it, in minutes. `asks_gpu_memory`: it takes a GPU memory limit.
+    `timebox_min`: a timebox to give with it, in minutes. `asks_gpu_memory`: it takes a GPU memory limit. `may_be_done`:
+    how it exited 0, where that may have been the end of the run.
     """
 
     lead: str = ""
@@ -46,6 +48,7 @@ class Advice:
     command: str = "resume"
     timebox_min: float | None = None
     asks_gpu_memory: bool = False
+    may_be_done: str | None = None
 
 
 _HOST_ADVICE: Final = {
@@ -97,6 +100,9 @@ def _move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
         return _ended(SegmentOutcome.NAN, f"{result.why_asked}; check its checkpoints before you resume it")
     if result.asked is Intent.LIMIT:
         return _ended(SegmentOutcome.OVER_LIMIT, f"over its limit: {result.why_asked}")
+    if result.shown_end is not None:
+        how = f"finished: {result.shown_end}; {_exited_0(result)}"
+        return NextMove(Event.COMPLETED, SegmentOutcome.COMPLETED, how)
     if result.asked is Intent.YIELD:
         return _yielded(result, chain)
     if result.asked is Intent.TIMEBOX:
@@ -124,7 +130,10 @@ def with_advice(move: NextMove, run_id: str) -> NextMove:
         command += f" -m {advice.timebox_min:g}"
     if advice.asks_gpu_memory:
         command += " -g GB"
-    return replace(move, reason=f"{move.reason}{advice.lead or '; '}{command}{advice.effect}", advice=None)
+    reason = f"{move.reason}{advice.lead or '; '}{command}{advice.effect}"
+    if advice.may_be_done is not None:
+        reason += f"; it {advice.may_be_done}: if it had finished, backprop resume --done {run_id}"
+    return replace(move, reason=reason, advice=None)
 
 
 def backoff_s(attempt: int) -> float:
@@ -136,6 +145,12 @@ def _finished_by_itself(result: SegmentResult) -> bool:
     """Return whether it exited 0 before any signal reached it, and not because `should_stop()` told it to. A stop that
     came later has nothing left to stop."""
     return result.asked is None and result.exit_code == 0 and not result.told
+
+
+def _exited_0(result: SegmentResult) -> str:
+    if result.told:
+        return "exited 0 when should_stop() said so"
+    return f"exited 0 {'after' if result.killed else 'within'} its grace"
 
 
 def _ended(outcome: SegmentOutcome, reason: str) -> NextMove:
@@ -154,8 +169,12 @@ def _chained(spec: RunSpec, result: SegmentResult, chain: Chain, outcome: Segmen
     stalled = 0 if progressed else chain.stalled + 1
     if (stop := _chain_end(spec, result, chain, stalled, timeboxed)) is not None:
         reason, advice = stop
+        if timeboxed and result.exit_code == 0:
+            advice = replace(advice, may_be_done=_exited_0(result))
         return NextMove(Event.TIMEBOXED, outcome, reason, stalled, chain.retries_used, advice=advice)
     what = (result.why_asked or "timebox reached") if timeboxed else "exited 75 (run me again)"
+    if timeboxed and result.exit_code == 0:
+        what += ", exit 0"
     if progressed:
         return NextMove(Event.REQUEUED, outcome, f"{what}; resumes from its newest checkpoint")
     start = "resumes from an older checkpoint" if chain.resumable else "starts again: no checkpoint is known"

@@ -12,7 +12,8 @@ class SegmentResult:
     `asked`: what the leader had been signalled for before it exited; None if it exited by itself.
     `wanted`: what was recorded but perhaps never delivered. `exit_code` is None when a signal ended the leader
     or nobody saw it end. `lost`: no process is left and no exit record was written.
-    `told`: it exited 0 by itself after `should_stop()` had told it to stop.
+    `told`: it exited 0 by itself after `should_stop()` had told it to stop. `shown_end`: what in its output shows that
+    it had finished, in words, where it exited 0 after it was asked or told to stop.
     `could_not_start`: why the leader never ran. `passing`: the machine's fault, not the run's. `missing`: a path
     that it was to be started with was away.
     `out_of_memory`: the line of its log that reports that GPU memory ran out. `cut_cost_s`: running time between
@@ -25,6 +26,7 @@ class SegmentResult:
     wanted: Intent | None = None
     exit_code: int | None = None
     told: bool = False
+    shown_end: str | None = None
     signal_name: str | None = None
     lost: bool = False
     could_not_start: str | None = None

@@ -30,7 +30,8 @@ class Table(Model):
 
 
 class Run(Table):
-    """`unsatisfied_parent`: the dependency that can never be met, of a waiting run that stays nevertheless."""
+    """`unsatisfied_parent`: the dependency that can never be met, or only by its user's word, of a waiting run that
+    stays nevertheless."""
 
     id = TextField(primary_key=True)
     name = TextField()

@@ -107,6 +107,59 @@ def test_exit_0_of_its_own_is_completed_whatever_was_saved() -> None:
         )
 
 
+END = "step 9/9"
+
+
+@pytest.mark.parametrize(
+    ("result", "how"),
+    [
+        (SegmentResult(asked=Intent.TIMEBOX, exit_code=0, shown_end=END), "exited 0 within its grace"),
+        (
+            SegmentResult(asked=Intent.YIELD, exit_code=0, shown_end=END, why_asked="it is too hot"),
+            "exited 0 within its grace",
+        ),
+        (SegmentResult(told=True, exit_code=0, shown_end=END), "exited 0 when should_stop() said so"),
+    ],
+)
+def test_exit_0_after_the_end_was_shown_is_completed(result: SegmentResult, how: str) -> None:
+    for chain in (FRESH, OLD, GOOD):
+        done = NextMove(Event.COMPLETED, SegmentOutcome.COMPLETED, f"finished: step 9/9; {how}")
+        assert next_move(SPEC, result, chain) == done
+    for wanted in (Intent.STOP, Intent.OUTRANKED, Intent.NAN):
+        assert next_move(SPEC, replace(result, wanted=wanted), GOOD).event is not Event.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("asked", "chain"),
+    [
+        (spec(auto_resume=False), GOOD),
+        (spec(max_segments=1), GOOD),
+        (SPEC, FRESH),
+        (SPEC, replace(OLD, stalled=1)),
+    ],
+)
+def test_where_a_chain_ends_with_exit_0_both_ways_on_are_said(asked: RunSpec, chain: Chain) -> None:
+    boxed = SegmentResult(asked=Intent.TIMEBOX, exit_code=0)
+    for result, how in (
+        (boxed, "it exited 0 within its grace"),
+        (replace(boxed, killed=True), "it exited 0 after its grace"),
+        (SegmentResult(told=True, exit_code=0), "it exited 0 when should_stop() said so"),
+    ):
+        move = next_move(asked, result, chain)
+        assert (move.event, move.outcome) == (Event.TIMEBOXED, SegmentOutcome.TIMEBOXED)
+        assert "backprop resume 4123-1" in told(move)
+        assert told(move).endswith(f"; {how}: if it had finished, backprop resume --done 4123-1")
+    for result in (replace(boxed, exit_code=130), SegmentResult(exit_code=75)):
+        move = next_move(asked, result, replace(chain, stalled=1))
+        assert move.event is Event.TIMEBOXED
+        assert "--done" not in told(move)
+
+
+def test_a_chain_that_goes_on_says_exit_0_too() -> None:
+    on = next_move(SPEC, SegmentResult(asked=Intent.TIMEBOX, exit_code=0), GOOD)
+    assert on.reason == "timebox reached, exit 0; resumes from its newest checkpoint"
+
+
 def test_75_is_run_me_again_without_a_strike() -> None:
     crashed_before = replace(GOOD, retries_used=1)
     verdict = next_move(spec(retries=1), SegmentResult(exit_code=75), crashed_before)
@@ -131,7 +184,10 @@ def test_without_any_checkpoint_the_chain_ends_at_once_with_advice() -> None:
     assert "no checkpoint found, so it would restart from zero" in verdict.reason
     assert "Make it save on Ctrl-C (SIGINT)" in told(verdict)
     assert "first output came after 400.0 s" in verdict.reason
-    assert told(verdict).endswith("allow more time: backprop resume 4123-1 -m 20"), "twice the box"
+    assert "allow more time: backprop resume 4123-1 -m 20;" in told(verdict), "twice the box"
+    assert told(verdict).endswith(
+        "; it exited 0 within its grace: if it had finished, backprop resume --done 4123-1"
+    )
     slow = next_move(SPEC, replace(ending, first_sign_s=900.0), FRESH)
     assert "backprop resume 4123-1 -m 30" in told(slow), "twice the start-up"
     assert "--grace-seconds" in next_move(SPEC, replace(ending, killed=True), FRESH).reason

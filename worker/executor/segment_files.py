@@ -67,14 +67,15 @@ class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
 
 class StopFile(msgspec.Struct, frozen=True, kw_only=True):
     """`stop.json`. `asked`: as in ExitRecord. `at_s`: Unix seconds. `boot_id`, `at_monotonic_s`: the same moment on a
-    clock that nobody sets. `sent`: whether the stop signal is known to have been sent. The others are pids and start
-    ticks, as in `supervisor/trainers.py`."""
+    clock that nobody sets. `sent`: whether the stop signal is known to have been sent. `log_bytes`: the log's
+    length then. The others are pids and start ticks, as in `supervisor/trainers.py`."""
 
     asked: str
     at_s: float
     boot_id: str | None = None
     at_monotonic_s: float | None = None
     sent: bool = True
+    log_bytes: int | None = None
     signalled: tuple[tuple[int, int], ...] = ()
     working: tuple[tuple[int, int], ...] = ()
     held: tuple[tuple[int, int], ...] = ()

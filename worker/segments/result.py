@@ -20,6 +20,7 @@ from backprop.worker.environment.presence import (
 )
 from backprop.worker.executor import segment_files
 from backprop.worker.executor.segment_files import ExitRecord
+from backprop.worker.segments import final_part
 from backprop.worker.segments.gpu_oom import out_of_memory
 from backprop.worker.segments.port_in_use import port_in_use
 from backprop.worker.segments.tail import failure_line
@@ -62,6 +63,7 @@ def result_of(
             wanted=wanted, lost=True, why_asked=why, running_s=running_s, first_sign_s=segment.first_output_s
         )
     asked = _asked(exit, run)
+    told = asked is None and exit.exit_code == 0 and segment_files.was_told(folder)
     boxed = exit.asked == "timebox"
     log, failed = folder / "log", asked is None and exit.exit_code != 0
     is_missing = exit.errno in PATH_ERRORS and _lacked_a_path(run, exit, folder)
@@ -70,7 +72,8 @@ def result_of(
         wanted=wanted,
         why_asked=None if boxed else why or (ASKED_FROM_OUTSIDE if asked is Intent.YIELD else None),
         exit_code=exit.exit_code,
-        told=asked is None and exit.exit_code == 0 and segment_files.was_told(folder),
+        told=told,
+        shown_end=_shown_end(exit, folder) if told or asked in (Intent.TIMEBOX, Intent.YIELD) else None,
         signal_name=_signal_name(exit.signal),
         could_not_start=exit.could_not_start,
         passing=exit.errno in PASSING_ERRORS and not is_missing,
@@ -126,6 +129,13 @@ def unreadable_end(
         running_s=exit.running_s if exit is not None else 0.0,
         first_sign_s=segment.first_output_s,
     )
+
+
+def _shown_end(exit: ExitRecord, folder: Path) -> str | None:  # noqa: A002
+    """Return what shows that it had finished. One that was killed may not have written its result."""
+    if exit.exit_code != 0 or exit.escalated != "none":
+        return None
+    return final_part.shown_end(folder, segment_files.read_stop(folder) if exit.asked is not None else None)
 
 
 def _cut_cost_s(

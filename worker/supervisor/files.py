@@ -99,6 +99,14 @@ def write_when_possible(path: Path, content: dict[str, object]) -> None:
             return
 
 
+def size(path: Path) -> int | None:
+    """Return how long a file is; None when that cannot be seen."""
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return None
+
+
 def open_regular(path: Path, flags: int) -> int:
     """Open a regular file without waiting; return the descriptor. Raises OSError, for whatever else has the name."""
     handle = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)

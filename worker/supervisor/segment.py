@@ -142,6 +142,7 @@ class SupervisedSegment:
             "boot_id": process_tree.boot_id(),
             "at_monotonic_s": self._now(),
             "sent": False,
+            "log_bytes": files.size(self._folder / "log"),
         }
         files.write_if_possible(self._folder / "stop.json", note, durable=True)
         failpoint.at("asking")
