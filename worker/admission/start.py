@@ -4,7 +4,7 @@ All of a round are claimed in one transaction, against the serial of the reserva
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -141,9 +141,10 @@ class Starter:
     ) -> SegmentOrder | SegmentResult:
         """As `_order`; that it could not be started where the user's files do not answer. Raises DatabaseBusy."""
         files, history, key = self._context.files, self._save_history(run), ("order", run.id, number)
+        port = ports.offer(prepared.environment, self._offered_ports(run))
 
         def look() -> SegmentOrder | SegmentResult:
-            return self._order(run, prepared, number, decision, need, state, history)
+            return self._order(run, prepared, number, decision, need, state, history, port)
 
         place = place_of(run.spec, files)
         order = files.ask(key, look, place, ORDER_PATIENCE_S)
@@ -161,8 +162,9 @@ class Starter:
         need: Need,
         state: MachineState,
         history: timebox.SaveHistory,
+        port: Mapping[str, str],
     ) -> SegmentOrder | SegmentResult:
-        """Return what to execute, with the code as it was when queued. Called in a thread.
+        """Return what to execute, with the code as it was when queued. `port`: offered to it. Called in a thread.
 
         Where that code or an earlier order cannot be read: that it could not be started.
         """
@@ -188,7 +190,7 @@ class Starter:
             number=number,
             argv=command_line(run.spec, checkpoint),
             environment={
-                **ports.offer(shell, self._offered_ports(run)),
+                **port,
                 **tracking,
                 **leader_environment(run, number, checkpoint, folder, gpus, limit_mib),
                 **code.environment,
