@@ -16,7 +16,7 @@ from tests.support.harness import SCRIPTS, Bench, wait_until
 ERRORS = (
     errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.ENOSPC, errno.ESTALE, errno.ENOTCONN, errno.EACCES
 )  # fmt: skip
-QUICK = ("scheduler.outcome.next_move.BACKOFF_BASE_S=0.2", "worker.loop.TICK_LIVE_S=0.1")
+QUICK = ("scheduler.outcome.failures.BACKOFF_BASE_S=0.2", "worker.loop.TICK_LIVE_S=0.1")
 LEDGER = (str(SCRIPTS / "ledger.py"), "--", "--steps", "4", "--first", "2")
 """A chain of two segments that keeps books."""
 

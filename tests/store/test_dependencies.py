@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from backprop.scheduler.lifecycle import FINAL, Event, State
-from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.spec import DependencyKind, NewRun, QueuePosition, RunSpec

@@ -8,7 +8,9 @@ import pytest
 
 from backprop.scheduler.faults import Fault, fault_of, port_in
 from backprop.scheduler.lifecycle import Event, Intent
-from backprop.scheduler.outcome.next_move import HOST_FAULT_CAP, next_move, with_advice
+from backprop.scheduler.outcome.failures import HOST_FAULT_CAP
+from backprop.scheduler.outcome.move import with_advice
+from backprop.scheduler.outcome.next_move import next_move
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.spec import RunSpec
 from backprop.worker.segments.port_in_use import port_in_use

@@ -4,7 +4,7 @@ import pytest
 
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.lifecycle import DESCRIPTION, FINAL, LIVE, TRANSITIONS, Event, State, next_state
-from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord

@@ -11,21 +11,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.home.file_reading import open_regular
 from backprop.scheduler.home.layout import Home
-from backprop.worker.executor import locks, segment_files
+from backprop.worker.executor import locks, segment_files, supervisor_program
 from backprop.worker.executor.base import EndUnreadable, Life, NoSupervisor, SegmentOrder
 from backprop.worker.executor.board import Board
 from backprop.worker.executor.segment_files import ExitRecord, OrderFile, ProcessesFile
 from backprop.worker.executor.standby import DiedAtStart, StandbyPool, StandbySupervisor
 from backprop.worker.supervisor import failpoint, process_tree
 
-SUPERVISOR: Final = Path(__file__).parent.parent / "supervisor"
-CONTROL_SIGNALS: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 INTRODUCTION_S: Final = 5.0
 """How long a new supervisor may take to write `processes.json` before it is taken for dead."""
 READY_PATIENCE_S: Final = 0.5
@@ -42,8 +39,8 @@ class LocalExecutor:
         self._children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
         self._pidfds: dict[tuple[str, int], int] = {}
         self._reused: dict[tuple[str, int], StandbySupervisor] = {}
-        self._standbys = StandbyPool(_start_standby)
-        self._program = _program()
+        self._standbys = StandbyPool(supervisor_program.start_standby)
+        self._program = supervisor_program.program_version()
 
     def start(self, order: SegmentOrder) -> None:
         folder, key = self.folder(order.run.id, order.number), (order.run.id, order.number)
@@ -70,7 +67,11 @@ class LocalExecutor:
             raise self._no_supervisor(error) from error
         except DiedAtStart as error:
             missing = next(
-                (path for path in (Path(sys.executable), SUPERVISOR / "__main__.py") if not path.exists()),
+                (
+                    path
+                    for path in (Path(sys.executable), supervisor_program.SUPERVISOR / "__main__.py")
+                    if not path.exists()
+                ),
                 None,
             )
             told = f"a supervisor ended at its start ({error})" if missing is None else f"{missing} is gone"
@@ -80,7 +81,7 @@ class LocalExecutor:
         return self._standbys.is_ready()
 
     def is_replaced(self) -> bool:
-        return _program() != self._program
+        return supervisor_program.program_version() != self._program
 
     def close(self) -> None:
         self._standbys.close()
@@ -232,7 +233,7 @@ class LocalExecutor:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
             with open(open_regular(folder / "supervisor.log", flags), "ab") as errors:  # noqa: PTH123
                 try:
-                    child = _start_supervisor(arguments, handed, errors.fileno())
+                    child = supervisor_program.start_supervisor(arguments, handed, errors.fileno())
                 except OSError as error:
                     raise self._no_supervisor(error) from error
         self._forget(key)
@@ -320,45 +321,3 @@ def _is_readable(handle: int) -> bool:
 def _cookie(run_id: str, number: int) -> tuple[str, ...]:
     """Return the entries that every process of a segment has in its environment, unless it took them out."""
     return f"BACKPROP_RUN_ID={run_id}", f"BACKPROP_SEGMENT={number}"
-
-
-def _program() -> list[tuple[int, int, int]]:
-    """Return what tells this program's supervisor from another version's; less of it where files are missing."""
-    found: list[tuple[int, int, int]] = []
-    for path in sorted(SUPERVISOR.glob("*.py")):
-        with contextlib.suppress(OSError):
-            info = path.stat()
-            found.append((info.st_ino, info.st_mtime_ns, info.st_size))
-    return found
-
-
-def _start_standby(channel: int) -> "subprocess.Popen[bytes]":
-    # The word must stay: a worker that is running during an upgrade starts the supervisor program of the new version.
-    return _start_supervisor(("--spare", str(channel)), (channel,), subprocess.DEVNULL)
-
-
-def _start_supervisor(
-    arguments: tuple[str, ...], inherited: tuple[int, ...], errors: int
-) -> "subprocess.Popen[bytes]":
-    """Start the program of `supervisor/`. `inherited`: descriptors; `errors`: its stderr. Raises OSError."""
-    with _blocked(CONTROL_SIGNALS):
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(SUPERVISOR), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            pass_fds=inherited,
-            start_new_session=True,
-            cwd="/",
-        )
-
-
-@contextlib.contextmanager
-def _blocked(signals: tuple[signal.Signals, ...]) -> Generator[None]:
-    """Start children with these signals blocked: a signal to a supervisor that is still starting waits for it instead
-    of ending it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

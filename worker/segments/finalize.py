@@ -14,7 +14,8 @@ from backprop.scheduler.faults import port_in
 from backprop.scheduler.home import run_folder
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
-from backprop.scheduler.outcome.next_move import NextMove, next_move, with_advice
+from backprop.scheduler.outcome.move import NextMove, with_advice
+from backprop.scheduler.outcome.next_move import next_move
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries

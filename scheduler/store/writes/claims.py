@@ -17,7 +17,7 @@ import msgspec
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.faults import Fault
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
-from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.store import drain, requests
