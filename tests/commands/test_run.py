@@ -254,12 +254,12 @@ def test_a_script_of_this_directory_is_told_its_path(bench: Bench) -> None:
 def test_what_became_impossible_meanwhile_fails_with_the_reason(bench: Bench) -> None:
     tool = bench.script("tool", "#!/bin/sh\n")
     tool.chmod(0o755)
-    gone = bench.queue("./tool")
-    tool.unlink()
+    barred = bench.queue("./tool")
+    tool.chmod(0o644)
     bench.worker("--drain").wait(timeout=60)
-    shown = bench.show(gone)
+    shown = bench.show(barred)
     assert shown["state"] == "failed"
-    assert "could not be started: No such file or directory" in shown["reason"]
+    assert "could not be started: Permission denied" in shown["reason"]
 
 
 @pytest.mark.parametrize(

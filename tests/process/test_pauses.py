@@ -183,6 +183,7 @@ def test_a_note_of_another_boot_or_a_damaged_one_counts_for_nothing(stand: Stand
     assert_full_box(record, 0.0)
 
 
+@pytest.mark.long
 def test_the_database_counts_the_work_alone(bench: Bench) -> None:
     """No worker is there for the whole pause, and the supervisor does not survive it."""
     words = ("-m", "0.1", "--grace-seconds", "5", "--no-auto-resume", "--", "--steps", "9000")

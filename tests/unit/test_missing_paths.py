@@ -51,7 +51,7 @@ def test_an_interpreter_that_env_looks_for_is_waited_for_wherever_it_comes_back(
     absence = presence.missing_named_interpreter(str(program), environment)
     assert absence is not None
     clock = HandClock()
-    paths = MissingPaths(clock)
+    paths = MissingPaths(clock, UserFiles())
     assert (
         paths.wait_for(run, absence)
         .sentence()
