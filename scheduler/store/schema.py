@@ -67,6 +67,10 @@ class Run(Table):
     paused_for = TextField(null=True)
     fault = TextField(null=True)
     unsatisfied_parent = TextField(null=True)
+    step_source = TextField(null=True)
+    step_unit = TextField(null=True)
+    step_total = IntegerField(null=True)
+    loss_source = TextField(null=True)
 
     class Meta:
         table_name = "runs"
@@ -97,6 +101,9 @@ class Segment(Table):
     log_offset = IntegerField()
     events_offset = IntegerField()
     bad_events = IntegerField()
+    step_unit = TextField(null=True)
+    step_total = IntegerField(null=True)
+    step_fell = BooleanField(null=True)
 
     class Meta:
         table_name = "segments"
@@ -113,6 +120,7 @@ class Checkpoint(Table):
     is_dir = BooleanField()
     saved_at_s = FloatField()
     refused = TextField(null=True)
+    seen_step = IntegerField(null=True)
 
     class Meta:
         table_name = "checkpoints"
@@ -163,6 +171,7 @@ class Metric(Table):
     step = IntegerField(null=True)
     name = TextField()
     value = FloatField()
+    source = TextField(null=True)
 
     class Meta:
         table_name = "metrics"

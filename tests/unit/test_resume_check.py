@@ -13,7 +13,8 @@ from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.outcome.next_move import next_move
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.spec import Plan
-from backprop.worker.segments.resume_check import EarlierSegments, StepTrace, read_back, why_over
+from backprop.worker.progress.steps import StepTrace
+from backprop.worker.segments.resume_check import EarlierSegments, read_back, why_over
 from tests.support.harness import Bench, wait_until
 from tests.support.store_rows import SPEC
 

@@ -46,4 +46,10 @@ def rules_of(texts: Sequence[str]) -> tuple[MetricRule, ...]:
     """Return the rules of a run. Raises BadPattern, also for more than `MAX_RULES`."""
     if len(texts) > MAX_RULES:
         raise BadPattern(f"{len(texts)} patterns, at most {MAX_RULES}")
-    return tuple(MetricRule(text) for text in texts)
+    rules: list[MetricRule] = []
+    for text in texts:
+        try:
+            rules.append(MetricRule(text))
+        except BadPattern as error:
+            raise BadPattern(f"{text!r}: {error}") from None
+    return tuple(rules)

@@ -38,6 +38,12 @@ class PlainNumbers:
     values: dict[str, tuple[int | None, float]] = field(default_factory=dict[str, tuple[int | None, float]])
     stepped: bool = False
 
+    def add(self, later: "PlainNumbers") -> None:
+        """Add what was read after this."""
+        self.loss = later.loss if later.loss is not None else self.loss
+        self.values |= later.values
+        self.stepped = self.stepped or later.stepped
+
 
 class PlainReader:
     """Reads one segment's output in order. `rules`: the user's own patterns, which beat what is found without them."""

@@ -8,15 +8,8 @@ import math
 import re
 from typing import Final
 
-from backprop.worker.progress.tokens import (
-    Counter,
-    LineReading,
-    count,
-    is_held_out,
-    is_measure,
-    is_noise,
-    read,
-)
+from backprop.worker.progress.tokens import Counter, LineReading, count, read
+from backprop.worker.progress.vocabulary import is_held_out, is_measure, is_noise
 
 _BAR: Final = re.compile(r"\d{1,3}%\|[^|]{0,400}\|\s{0,8}(\d{1,15})/(\d{1,15}) \[(.*)")
 _BAR_OF_UNKNOWN_LENGTH: Final = re.compile(r"(?<!\d)(\d{1,15})it \[(.*)")
