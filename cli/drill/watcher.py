@@ -16,7 +16,7 @@ from backprop.cli.drill.verdict import REPORTED
 from backprop.scheduler.home.layout import Home
 from backprop.worker.executor import segment_files
 from backprop.worker.executor.local import LocalExecutor
-from backprop.worker.progress.metric_rules import rules_of
+from backprop.worker.progress.metric_rules import usable_rules
 from backprop.worker.progress.numbers import PlainReader
 from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments import events
@@ -80,7 +80,7 @@ class SegmentWatcher(threading.Thread):
             self._number += 1
             self.observations[self._number] = Observation()
             self._tails = [Tail(following / "events.jsonl"), Tail(following / "log")]
-            self._plain = PlainOutput(self._tails[1], PlainReader(rules_of(self._metric_regex)))
+            self._plain = PlainOutput(self._tails[1], PlainReader(usable_rules(self._metric_regex)))
             self._poll()
 
     def _read_output(self) -> None:

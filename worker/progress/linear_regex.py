@@ -6,6 +6,7 @@ Lookarounds and back-references can't be matched that way, so they are refused.
 """
 
 import re
+from itertools import takewhile
 from typing import Final
 
 from backprop.worker.progress.pattern_parser import CLASSES, BadPattern, PatternNode, PatternParser, Test
@@ -24,14 +25,18 @@ class LinearRegex:
             re.compile(pattern)
         except (re.error, RecursionError, OverflowError) as error:
             raise BadPattern(str(error)) from None
-        self._ignores_case = pattern.startswith("(?i)")
-        self._program = _compile(PatternParser(pattern.removeprefix("(?i)"), self._ignores_case).whole())
+        ignores_case = pattern.startswith("(?i)")
+        node = PatternParser(pattern.removeprefix("(?i)"), ignores_case).whole()
+        self._program = _compile(node)
+        letters = takewhile(bool, (part.literal for part in node.parts)) if node.kind == "seq" else ()
+        self._begins_with = "".join(letters)
 
-    def search(self, text: str, max_tries: int) -> str | None:
-        """Return what the first group matches, or the whole pattern where it has none; None where nothing does, and
-        after `max_tries` instructions."""
+    def search(self, text: str, max_tries: int) -> tuple[str | None, int]:
+        """Return what the first group matches, or the whole pattern where it has none, and how many instructions that
+        took. None where nothing matches, and after `max_tries`."""
         visited: set[tuple[int, int]] = set()
-        for begin in range(len(text) + 1):
+        begin = text.find(self._begins_with)
+        while 0 <= begin <= len(text):
             stack = [(0, begin, begin, -1)]
             while stack:
                 pc, at, first, last = stack.pop()
@@ -39,7 +44,7 @@ class LinearRegex:
                     continue
                 visited.add((pc, at))
                 if len(visited) > max_tries:
-                    return None
+                    return None, max_tries
                 what, one, two, test = self._program[pc]
                 if what == "char":
                     if at < len(text) and test is not None and test(text[at]):
@@ -54,8 +59,9 @@ class LinearRegex:
                     if _is_at(one, text, at):
                         stack.append((pc + 1, at, first, last))
                 else:
-                    return text[first : at if last < 0 else last]
-        return None
+                    return text[first : at if last < 0 else last], len(visited)
+            begin = text.find(self._begins_with, begin + 1)
+        return None, len(visited)
 
 
 def _compile(node: PatternNode) -> list[Instruction]:

@@ -19,6 +19,8 @@ MAX_BYTES: Final = 64 * 1024
 MAX_LINES: Final = 64
 MAX_TEXT: Final = 16 * 1024
 MAX_VALUES: Final = 64
+MAX_TRIES: Final = 50_000
+"""Instructions of the user's patterns at once, well below 0.1 s; lines beyond that are read without them."""
 
 _LOSSES: Final = (
     {"loss"},
@@ -49,7 +51,7 @@ class PlainReader:
     """Reads one segment's output in order. `rules`: the user's own patterns, which beat what is found without them."""
 
     def __init__(self, rules: Sequence[MetricRule] = ()) -> None:
-        self._rules = rules
+        self._rules, self._tries = rules, MAX_TRIES
         self._line_reader = LineReader()
         self._choice = StepChoice()
         self._loss_rank = len(_LOSSES)
@@ -64,6 +66,7 @@ class PlainReader:
         line. Raises nothing."""
         pieces, done = lines.split(data[:MAX_BYTES], whole)
         found = PlainNumbers()
+        self._tries = MAX_TRIES
         for piece in _newest(pieces):
             text = lines.clean(piece) if _SAYS.search(piece, 0, lines.MAX_LINE) else None
             if text:
@@ -95,7 +98,8 @@ class PlainReader:
     def _own(self, text: str, reading: LineReading) -> None:
         """Add what the user's patterns find."""
         for rule in self._rules:
-            number = rule.find(text)
+            number, tries = rule.find(text, self._tries)
+            self._tries -= tries
             if number is None:
                 continue
             if rule.name in ("step", "epoch"):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 Test = Callable[[str], bool]
@@ -30,6 +30,7 @@ class PatternNode:
     least: int = 0
     most: int | None = None
     lazy: bool = False
+    literal: str = ""
 
 
 class PatternParser:
@@ -85,7 +86,8 @@ class PatternParser:
             return PatternNode("char", test=lambda char: char != "\n")
         if char in "^$":
             return PatternNode("at", place="^$".index(char))
-        return self._char(lambda other: other == char)
+        node = self._char(lambda other: other == char)
+        return node if self._ignores_case else replace(node, literal=char)
 
     def _group(self) -> PatternNode:
         counts = True

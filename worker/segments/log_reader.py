@@ -17,7 +17,7 @@ from backprop.scheduler.store.writes.progress import SegmentReport
 from backprop.worker.checkpoints import validation
 from backprop.worker.checkpoints.roots import is_inside, roots_for
 from backprop.worker.environment.presence import missing, noted_mounts, unmounted
-from backprop.worker.progress.metric_rules import rules_of
+from backprop.worker.progress.metric_rules import usable_rules
 from backprop.worker.progress.numbers import PlainNumbers, PlainReader
 from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments import events
@@ -26,6 +26,8 @@ from backprop.worker.segments.tail import MAX_READ_BYTES, Tail
 
 QUIET_STORE_S: Final = 10.0
 """Offsets that moved past ordinary output alone are stored this seldom: reading it again would change nothing."""
+PLAIN_STORE_S: Final = 5.0
+"""Numbers of plain output alone are stored this seldom, as often as a metric is kept."""
 KEPT_LOOKS: Final = 64
 CHECKPOINTS_PER_READ: Final = 8
 """Of a script that announces faster than it is read, the last few checkpoints are taken: a resume needs no more."""
@@ -111,8 +113,9 @@ class LogReader:
         self.left_out: list[str] = []
         self._log = Tail(folder / "log", segment.log_offset, events.may_hold_any)
         self._events = Tail(folder / "events.jsonl", segment.events_offset)
-        reader = PlainReader(rules_of(self._spec.metric_regex))
+        reader = PlainReader(usable_rules(self._spec.metric_regex))
         self._plain = PlainOutput(self._log, reader, segment.log_offset)
+        self._pending = PlainNumbers()
         self._looks: deque[tuple[float, int]] = deque(maxlen=KEPT_LOOKS)
         self._stored = (segment.log_offset, segment.events_offset)
         self._stored_at_s = time.monotonic()
@@ -137,16 +140,22 @@ class LogReader:
             try:
                 self._read_file(tail, batch, final, max_bytes)
                 if tail is self._log:
-                    self._read_plain(batch, final)
+                    self._pending.add(self._plain.look(final))
             except OSError as error:
                 if not leave or error.errno in validation.OUT_OF_RESOURCES:
                     raise
                 self.left_out.append(f"{tail.path} ({error.strerror})")
         self.announces = self.announces or bool(batch.announced)
+        self._steps_announced = self._steps_announced or batch.step is not None
+        self._values_announced = self._values_announced or bool(batch.values)
         first_s = self._first_sign()
+        stored_s = time.monotonic() - self._stored_at_s
+        if final or batch.news or spotted or first_s is not None or stored_s >= PLAIN_STORE_S:
+            trace = None if self._steps_announced else self._plain.trace
+            batch.take_plain(self._pending, trace, not self._values_announced)
         moved = (self._log.offset, self._events.offset) != self._stored
         quiet = not batch.news and first_s is None
-        waits = quiet and not final and time.monotonic() - self._stored_at_s < QUIET_STORE_S
+        waits = quiet and not final and stored_s < QUIET_STORE_S
         spotted = [self._with_seen_step(record) for record in spotted]
         steps = self.steps
         if steps.unit is not None and steps.last is not None:
@@ -199,6 +208,7 @@ class LogReader:
         """Note that `report` is in the database."""
         self._stored = (report.log_to, report.events_to)
         self._stored_at_s = time.monotonic()
+        self._pending = PlainNumbers()
         self._first_output_s = self._first_output_s or report.first_output_s
 
     def close(self) -> None:
@@ -222,13 +232,6 @@ class LogReader:
                     batch.take(tail.rest())
                 return
             left -= MAX_READ_BYTES
-
-    def _read_plain(self, batch: _Batch, final: bool) -> None:
-        numbers = self._plain.look(final)
-        self._steps_announced = self._steps_announced or batch.step is not None
-        self._values_announced = self._values_announced or bool(batch.values)
-        trace = None if self._steps_announced else self._plain.trace
-        batch.take_plain(numbers, trace, not self._values_announced)
 
     def _with_seen_step(self, record: CheckpointRecord) -> CheckpointRecord:
         """Note how far its output had come before a checkpoint was written."""
