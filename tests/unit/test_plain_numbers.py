@@ -176,6 +176,7 @@ SHAPES: list[tuple[str, str, tuple[str, int, int | None] | None, float | None, d
     ),
     ("batches beside epochs", "Epoch [1/5], Step [100/600], Loss: 0.3\n", ("epoch", 1, 5), 0.3, {}),
     ("a step beside an epoch", "epoch 1 step 190/400  loss 2.08\n", ("step", 190, 400), 2.08, {}),
+    ("thousands", "step 12,000 of 50,000 loss 0.3, 100, 2\n", ("step", 12000, 50000), 0.3, {}),
     ("a time", "2026-11-27 10:00:00,123 - INFO - __main__ - step 10 loss 0.4\n", ("step", 10, None), 0.4, {}),
     ("a level", "INFO:root:step 11, loss=0.3\n", ("step", 11, None), 0.3, {}),
     (

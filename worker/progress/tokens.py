@@ -19,7 +19,7 @@ MAX_COUNT: Final = 10**15
 
 _TOKEN: Final = re.compile(
     r"(?P<word>[^\W\d][\w./@]*(?:-\w[\w./@]*)*)"
-    r"|(?P<number>[+-]?(?:\d{1,32}(?:\.\d{1,32})?|\.\d{1,32})(?:[eE][+-]?\d{1,4})?)(?P<unit>%?[\w.]?)"
+    r"|(?P<number>\d{1,3}(?:,\d{3}){1,4}(?![\d.,])|[+-]?(?:\d{1,32}(?:\.\d{1,32})?|\.\d{1,32})(?:[eE][+-]?\d{1,4})?)(?P<unit>%?[\w.]?)"
     r"|(?P<mark>[^\w\s'\"])"
 )
 _WRAPPERS: Final = {
@@ -90,7 +90,7 @@ def _tokens(text: str) -> Iterator[_Token]:
         if word is not None:
             yield _Token("word", word, "", begin, end)
         elif number is not None:
-            yield _Token("number", number, unit, begin, end)
+            yield _Token("number", number.replace(",", ""), unit, begin, end)
         else:
             yield _Token("mark", mark, "", begin, end)
 
