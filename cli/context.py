@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from backprop.cli.exit_codes import OUTPUT_LOST
-from backprop.scheduler.errors import BackpropError
+from backprop.scheduler.errors import BackpropError, HomeRefused
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
 
@@ -52,7 +52,11 @@ def open_home() -> "tuple[Home, Database]":
     """Return the home, created if needed, and its database. Raises HomeRefused, DatabaseRefused, DatabaseBusy."""
     from backprop.scheduler.store.connection import open_database
 
-    home = layout.ensure(layout.locate())
+    home = layout.locate()
+    try:
+        layout.ensure(home)
+    except OSError as error:
+        raise _unreadable(home, error) from error
     return home, open_database(home)
 
 
@@ -61,9 +65,17 @@ def open_existing() -> "tuple[Home, Database | None]":
     from backprop.scheduler.store.connection import open_database
 
     home = layout.locate()
-    if not layout.check(home) or not home.database.exists():
+    try:
+        is_there = layout.check(home) and home.database.exists()
+    except OSError as error:
+        raise _unreadable(home, error) from error
+    if not is_there:
         return home, None
     return home, open_database(home)
+
+
+def _unreadable(home: Home, error: OSError) -> HomeRefused:
+    return HomeRefused(f"cannot use {error.filename or home.root}: {error.strerror or error}; try again")
 
 
 def need_existing() -> "tuple[Home, Database]":

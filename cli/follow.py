@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from backprop.cli.context import say_who_works
@@ -33,8 +34,8 @@ def follow_run(home: Home, database: Database, run_id: str, before: int, setting
     `before`: the number of segments it had when it was queued; a worker may have started the next one by now.
     Raises UnknownRun, DatabaseBusy.
     """
-    stream = LogStream(home, run_id, before + 1, sys.stdout.buffer, raw=False)
     errors = Console(sys.stderr)
+    stream = _Output(LogStream(home, run_id, before + 1, sys.stdout.buffer, raw=False), run_id, errors)
     reasons = _Reasons(run_now(database, run_id).reason, errors)
     if awake := wake_workers(home.locks):
         say_who_works(home, awake)
@@ -52,6 +53,35 @@ def follow_run(home: Home, database: Database, run_id: str, before: int, setting
     return OF_STATE.get(run.state, INTERRUPTED)
 
 
+class _Output:
+    """Prints the run's output for as long as stdout takes it: a full disk does not end the following, nor the run."""
+
+    def __init__(self, stream: LogStream, run_id: str, console: Console) -> None:
+        self._stream: LogStream | None = stream
+        self._run_id = run_id
+        self._console = console
+
+    def pump(self, newest: int | None) -> None:
+        """As `LogStream.pump`. Raises BrokenPipeError: nobody reads any more."""
+        self._attempt(lambda stream: stream.pump(newest))
+
+    def finish(self, newest: int | None) -> None:
+        """As `LogStream.finish`."""
+        self._attempt(lambda stream: stream.finish(newest))
+
+    def _attempt(self, action: Callable[[LogStream], None]) -> None:
+        if self._stream is None:
+            return
+        try:
+            action(self._stream)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self._stream = None
+            why = f"its output cannot be shown any more: {error.strerror}"
+            self._console.line(f"{self._run_id}: {why}; see backprop logs {self._run_id}")
+
+
 class _Reasons:
     """Prints why the run waits in the queue, each reason once."""
 
@@ -66,7 +96,7 @@ class _Reasons:
         return run
 
 
-def _watch(database: Database, run_id: str, stream: LogStream, reasons: _Reasons) -> bool:
+def _watch(database: Database, run_id: str, stream: _Output, reasons: _Reasons) -> bool:
     """Print the output that a worker's run makes until it has ended; return whether Ctrl-C came first."""
     try:
         while not has_ended(run := reasons.report(run_now(database, run_id))):
@@ -79,7 +109,7 @@ def _watch(database: Database, run_id: str, stream: LogStream, reasons: _Reasons
 
 
 def _work(
-    home: Home, database: Database, run_id: str, settings: Settings, stream: LogStream, reasons: _Reasons
+    home: Home, database: Database, run_id: str, settings: Settings, stream: _Output, reasons: _Reasons
 ) -> bool:
     """Work on this run alone until it has ended; return whether Ctrl-C came first.
 

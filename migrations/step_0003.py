@@ -1,4 +1,5 @@
-"""Schema 3: what a run is held for, so that it is released once its files are back; the users' requests that are known.
+"""Schema 3: what a run is held for, so that it is released once its files are back; the users' requests that are known;
+how often the host's trouble ended a run.
 
 Earlier programs held such a run with a reason alone. Its beginning, which no user can have given, tells. The one row of
 `known_requests` holds the number of the last request that the database knows, see `scheduler/home/request_log.py`.
@@ -12,4 +13,5 @@ STATEMENTS = (
         OR reason LIKE 'the checkpoint to resume from is gone: %; backprop resume %')
     """,
     "CREATE TABLE known_requests (number INTEGER NOT NULL PRIMARY KEY)",
+    "ALTER TABLE runs ADD COLUMN host_faults INTEGER NOT NULL DEFAULT 0",
 )

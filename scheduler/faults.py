@@ -14,6 +14,7 @@ class Fault(StrEnum):
     GPU_MEMORY = "out of GPU memory"
     HOST_MEMORY = "out of memory"
     DISK_FULL = "disk full"
+    PORT_IN_USE = "port in use"
     IMPORT = "import error"
     USAGE = "usage error"
     NAN = "NaN loss"
@@ -23,10 +24,23 @@ class Fault(StrEnum):
 WOULD_FAIL_AGAIN: Final = frozenset({Fault.IMPORT, Fault.USAGE})
 """Faults that the same command has again in the same environment: no retry helps, and its siblings have them too."""
 
+OF_THE_HOST: Final = frozenset({Fault.DISK_FULL, Fault.PORT_IN_USE})
+"""Faults that come from what else goes on here: the run is tried again, and none of its own retries is used."""
+
 EX_USAGE: Final = (2, 64)
 """argparse, click and getopt users exit 2; sysexits.h calls 64 EX_USAGE."""
 
 _DISK_FULL = re.compile(r"No space left on device|\[Errno 28\]|ENOSPC|Disk quota exceeded|\[Errno 122\]")
+PORT_IN_USE: Final = re.compile(
+    r"address already in use|\bEADDRINUSE\b|\berrno:? ?98\b|another process is utilizing it"  # accelerate
+    r"|\bport `?\d+`? (?:is|was) (?:already )?in use|could not bind to port \d+",  # Flask, TensorBoard
+    re.IGNORECASE,
+)
+_PORT = re.compile(
+    r"\bport\b[:= `']{1,3}(?P<port>\d{1,5})\b|\('[^']*', (?P<pair>\d{1,5})\b"
+    r"|(?<!errno):(?P<address>\d{4,5})\b(?![\]:])",
+    re.IGNORECASE,
+)
 _IMPORT = re.compile(
     r"\b(?:ModuleNotFoundError|ImportError)\b|cannot open shared object file|: command not found$"
 )
@@ -43,6 +57,8 @@ def fault_of(exit_code: int | None, last_line: str | None) -> Fault | None:
     line = last_line or ""
     if _DISK_FULL.search(line):
         return Fault.DISK_FULL
+    if PORT_IN_USE.search(line):
+        return Fault.PORT_IN_USE
     if _HOST_MEMORY.search(line):
         return Fault.HOST_MEMORY
     if _IMPORT.search(line):
@@ -50,3 +66,10 @@ def fault_of(exit_code: int | None, last_line: str | None) -> Fault | None:
     if exit_code in EX_USAGE and _USAGE.search(line):
         return Fault.USAGE
     return None
+
+
+def port_in(line: str) -> int | None:
+    """Return the port that a line names which reports a taken one; None if it names none."""
+    match = _PORT.search(line)
+    port = int(next(group for group in match.groups() if group is not None)) if match is not None else 0
+    return port if 0 < port < 65536 else None

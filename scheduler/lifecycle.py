@@ -37,6 +37,7 @@ class Event(StrEnum):
     SET_ASIDE = "set aside"
     RELEASED = "released"
     RESUMED = "resumed"
+    DECLARED_DONE = "declared done"
 
 
 class Intent(StrEnum):
@@ -69,14 +70,18 @@ DESCRIPTION: dict[State, str] = {
         " start as it is, or when its segment is over and how it ended cannot be read. The reason then tells what to"
         " do. `release` or `resume` queues it again; where it is held for missing files, their return does so too."
     ),
-    State.COMPLETED: "The script ended by itself with exit code 0. `resume` can queue the run again.",
+    State.COMPLETED: (
+        "The script ended by itself with exit code 0, or so after it was asked to stop and its output shows the end of"
+        " the training, or the user has said that it is done. `resume` can queue the run again."
+    ),
     State.FAILED: (
         "The script ended by itself with another exit code, or Backprop ended it for a fault such as a NaN loss, and no"
         " retry is left. `resume` queues the run again from its last checkpoint."
     ),
     State.TIMEBOXED: (
         "The timebox ended and the chain does not go on by itself: a limit is reached, auto-resume is off, or no new"
-        " checkpoint was saved. The reason says which. `resume` continues the chain."
+        " checkpoint was saved. The reason says which. `resume` continues the chain. Where the last segment exited 0,"
+        " the run may be done: `resume --done` says so, and what waits for it to complete waits until then."
     ),
     State.STOPPED: (
         "The user stopped the run, early stopping ended it for its rank, or a dependency can never be met. `resume`"
@@ -109,11 +114,13 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.FAILED, Event.RESUMED): State.QUEUED,
     (State.TIMEBOXED, Event.RESUMED): State.QUEUED,
     (State.STOPPED, Event.RESUMED): State.QUEUED,
+    (State.HELD, Event.DECLARED_DONE): State.COMPLETED,
+    (State.FAILED, Event.DECLARED_DONE): State.COMPLETED,
+    (State.TIMEBOXED, Event.DECLARED_DONE): State.COMPLETED,
+    (State.STOPPED, Event.DECLARED_DONE): State.COMPLETED,
 }
 
-FINAL: frozenset[State] = frozenset(
-    state for state in State if {event for source, event in TRANSITIONS if source is state} == {Event.RESUMED}
-)
+FINAL: frozenset[State] = frozenset(state for state in State if (state, Event.RESUMED) in TRANSITIONS)
 """States that a run leaves only by the user's `resume`."""
 
 LIVE: frozenset[State] = frozenset(state for state in State if (state, Event.REQUEUED) in TRANSITIONS)

@@ -54,6 +54,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     `priority`: higher first. `turn_s`: its place among equals, lower first; see `store.writes.ordering`.
     `group_name`, `array_index`: its group, and which member it is. `batch`: queued with others, see `home.batch_file`.
     `intent`: why the live segment is asked to end. `stalled`, `retries_used`, `lost`: counters of `scheduler.outcome`.
+    `host_faults`: ends by a full disk or a taken port.
     `fault`: what kind of trouble ended it, see `scheduler.faults`. `need_mib`: VRAM per GPU, raised after it ran out of
     GPU memory. `paused_for`: the governor's cause, while paused. `step_source`, `loss_source`: EVENT or LOG; None where
     an earlier program wrote the row, which knew announced ones alone. `step_unit`, `step_total`: what the steps of
@@ -93,6 +94,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     oom_retries: int
     paused_for: str | None
     fault: str | None
+    host_faults: int
     step_source: str | None = None
     step_unit: str | None = None
     step_total: int | None = None

@@ -1,5 +1,6 @@
 """Defines the fixtures and markers that all tests share."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store.connection import Database, open_database
 from tests.support.bare_supervisor import Stand
 from tests.support.fakes import FakeDriver, build_driver
-from tests.support.harness import Bench
+from tests.support.harness import Bench, new_board
 from tests.support.probe_cases import Machine
 
 # Started in the background or under nohup: children would be deaf to Ctrl-C and to a closed terminal, which tests send.
@@ -40,6 +41,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="takes minutes: pytest -m long"))
         if "nvml_library" in getattr(item, "fixturenames", ()):
             item.add_marker("gpu")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give this process a board of its own; a bench has another."""
+    os.environ["BACKPROP_BOARD"] = str(new_board(tmp_path_factory.mktemp("board")))
+    return Path(os.environ["BACKPROP_BOARD"])
 
 
 @pytest.fixture

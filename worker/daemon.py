@@ -16,6 +16,7 @@ from backprop.worker.executor import locks
 from backprop.worker.executor.heartbeat import Heartbeat
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.loop import Loop, counts_line
+from backprop.worker.signals import StopSignals
 from backprop.worker.wakeup import FOLLOWER, WakePipe
 
 
@@ -57,7 +58,8 @@ def work(
                 "ready",
                 more=f"worker {worker}, pid {os.getpid()}, at most {settings.max_parallel} runs at once",
             )
-            interrupted = Loop(context, wake, heartbeat, until).run(drain)
+            with StopSignals() as stop:
+                interrupted = Loop(context, wake, heartbeat, until).run(stop, drain)
             console.event("bye", more=counts_line(context))
             return interrupted
     finally:

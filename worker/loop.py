@@ -63,26 +63,25 @@ class Loop:
         self._trouble_s = 0.0
         self._obeyed = 0
 
-    def run(self, drain: bool) -> bool:
-        """Tick until told to stop, or with `drain` until nothing is left to run. Return whether a signal ended it.
+    def run(self, stop: StopSignals, drain: bool) -> bool:
+        """Tick until `stop` says so, or with `drain` until nothing is left to run. Return whether a signal ended it.
 
         Raises DatabaseRefused."""
-        with StopSignals() as stop:
-            try:
-                while not stop.hung_up:
-                    stop.suspend()
-                    self._heartbeat.beat()
-                    alive = self._guarded_tick(stop)
-                    if self._finished(stop, alive, drain):
-                        break
-                    self._sleep(stop, alive)
-            finally:
-                self._context.executor.close()
-                self._reactions.close()
-                self._tracker.close()
-                self._reader.close()
-                self._awake.release()
-            return stop.hung_up or stop.asked > 0
+        try:
+            while not stop.hung_up:
+                stop.suspend()
+                self._heartbeat.beat()
+                alive = self._guarded_tick(stop)
+                if self._finished(stop, alive, drain):
+                    break
+                self._sleep(stop, alive)
+        finally:
+            self._context.executor.close()
+            self._reactions.close()
+            self._tracker.close()
+            self._reader.close()
+            self._awake.release()
+        return stop.hung_up or stop.asked > 0
 
     def _finished(self, stop: StopSignals, alive: int, drain: bool) -> bool:
         if self._trouble_s:

@@ -1,4 +1,7 @@
-"""`backprop resume RUN…`: queues runs again from their last checkpoint, and keeps their history."""
+"""`backprop resume RUN…`: queues runs again from their last checkpoint, and keeps their history.
+
+`--done` queues nothing: it counts runs as completed that are, as only their user can tell.
+"""
 
 import contextlib
 import shutil
@@ -18,6 +21,7 @@ from backprop.scheduler.home.layout import Home
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from backprop.cli.global_options import Globals
     from backprop.scheduler.config.settings import Settings
     from backprop.scheduler.records import RunRecord
     from backprop.scheduler.spec import RunSpec
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from backprop.scheduler.store.reads.selection import Chosen
 
 REFUSAL: Final = "only a run that has ended or is held can be resumed"
+NOT_DONE: Final = "only a run that is held, or has ended and is not completed, can be declared done"
 
 
 @click.command(name="resume")
@@ -39,6 +44,9 @@ REFUSAL: Final = "only a run that has ended or is held can be resumed"
 )
 @click.option("--from-scratch", is_flag=True, help="Start from the beginning.")
 @click.option("--follow", is_flag=True, help="Stream the output until the run ends.")
+@click.option(
+    "--done", is_flag=True, help="Queue nothing: the runs had finished, so count them as completed."
+)
 @global_options
 @click.pass_context
 def command(
@@ -47,6 +55,7 @@ def command(
     resume_from: str | None,
     from_scratch: bool,
     follow: bool,
+    done: bool,
     config: str | None,
     verbose: bool,
     dry_run: bool,
@@ -55,7 +64,8 @@ def command(
     """Queue RUNs again from their last checkpoint, however they ended, or release held ones.
 
     Options given here replace those of the runs. Completed runs that only a group or a filter chose stay as they are,
-    unless --state asks for them.
+    unless --state asks for them. Of a group or a filter, --done takes the timeboxed ones alone, unless --state asks for
+    others.
     """
     from backprop.scheduler.config.files import current_directory
     from backprop.scheduler.config.settings import load
@@ -67,6 +77,11 @@ def command(
 
     if resume_from is not None and from_scratch:
         raise click.UsageError("--resume-from and --from-scratch cannot be combined", ctx)
+    if done:
+        given = (resume_from is not None, from_scratch, follow, bool(options.chosen_settings(values)))
+        if any(given):
+            raise click.UsageError("--done queues nothing: it takes no other option of a resume", ctx)
+        return _declare_done(ctx, runs, globals_of(ctx, config, verbose, dry_run), values)
     home, database = need_existing()
     filters, able = run_selection.filters_of(values), FINAL | {State.HELD}
     unnamed = able if filters.states else able - {State.COMPLETED}
@@ -89,23 +104,54 @@ def command(
     resumed = set(user_requests.resume(database, [run.id for run in picked.able], specs, pin, time.time()))
     _change_folders(home, [run for run in picked.able if run.id in resumed], specs)
     awake = wake_workers(home.locks)
-    done = [run for run in picked.able if run.id in resumed]
+    queued = [run for run in picked.able if run.id in resumed]
     run_selection.report(
-        done,
-        f"queued {run_selection.counted(len(done))} again",
+        queued,
+        f"queued {run_selection.counted(len(queued))} again",
         lambda run: f"queued {run_selection.who(run)} again{', ' + safe(how) if how else ''}",
         bulk=picked.bulk,
         every=given.verbose,
     )
     late = [run for run in picked.able if run.id not in resumed]
     code = run_selection.refuse([*picked.refused, *late], REFUSAL, IllegalMove.exit_code)
-    if follow and done:
+    if follow and queued:
         from backprop.cli.follow import follow_run
 
-        return follow_run(home, database, done[0].id, done[0].segment, settings)
-    if done:
+        return follow_run(home, database, queued[0].id, queued[0].segment, settings)
+    if queued:
         say_who_works(home, awake)
     return code
+
+
+def _declare_done(
+    ctx: click.Context, runs: tuple[str, ...], given: "Globals", values: "Mapping[str, Any]"
+) -> int:
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.home import batch_outcomes
+    from backprop.scheduler.lifecycle import FINAL, State
+    from backprop.scheduler.store.writes import user_requests
+    from backprop.worker.wakeup import wake_workers
+
+    home, database = need_existing()
+    able = (FINAL | {State.HELD}) - {State.COMPLETED}
+    filters, now_s = run_selection.filters_of(values), time.time()
+    unnamed = able if filters.states else {State.TIMEBOXED}
+    picked = run_selection.pick(ctx, database, runs, filters, unnamed, "declared done", named=able)
+    if given.dry_run:
+        return run_selection.rehearse(picked, "declare done", NOT_DONE, IllegalMove.exit_code)
+    ids = set(user_requests.declare_done(database, [run.id for run in picked.able], now_s))
+    finished = [run for run in picked.able if run.id in ids]
+    batch_outcomes.write_if_possible(home, finished, State.COMPLETED, user_requests.DECLARED_DONE, now_s)
+    wake_workers(home.locks)
+    run_selection.report(
+        finished,
+        f"declared {run_selection.counted(len(finished))} done",
+        lambda run: f"{run_selection.who(run)} counts as completed",
+        bulk=picked.bulk,
+        every=given.verbose,
+    )
+    late = [run for run in picked.able if run.id not in ids]
+    return run_selection.refuse([*picked.refused, *late], NOT_DONE, IllegalMove.exit_code)
 
 
 def _pin(path: str | None) -> str | None:

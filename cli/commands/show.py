@@ -10,12 +10,11 @@ from backprop.cli.context import need_existing
 
 if TYPE_CHECKING:
     from backprop.scheduler.home.layout import Home
-    from backprop.scheduler.lifecycle import State
     from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
-    from backprop.scheduler.spec import DependencyKind, RunSpec
+    from backprop.scheduler.spec import RunSpec
     from backprop.scheduler.store.connection import Database
+    from backprop.scheduler.store.dependencies import Link
 
-    Link = tuple[str, DependencyKind, State | None]
 
 SHOWN_CHECKPOINTS: Final = 6
 FAR_OFF_MIB: Final = 1024
@@ -143,8 +142,8 @@ def _print(
 
 
 def _link_view(link: "Link") -> dict[str, str | None]:
-    parent, kind, state = link
-    return {"run": parent, "kind": kind, "state": state.value if state is not None else None}
+    state = link.state.value if link.state is not None else None
+    return {"run": link.parent, "kind": link.kind, "state": state}
 
 
 def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:

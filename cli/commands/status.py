@@ -139,6 +139,8 @@ def _gpu_notes(view: "GpuView") -> list[str]:
     from backprop.scheduler.governor.model import amount
 
     notes = [f"{amount(mib)} reserved by {run_id}" for run_id, mib in view.promised.items()]
+    if view.room is not None and view.room.elsewhere_mib:
+        notes.append(f"{amount(view.room.elsewhere_mib)} promised by another home")
     if view.gpu.error is not None:
         notes.append(f"not used: {safe(view.gpu.error)}")
     if view.quarantine is not None:

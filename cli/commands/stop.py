@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,6 +27,7 @@ def command(
 ) -> int:
     """Stop RUNs. Running ones get --grace-seconds to save first. `backprop resume` continues them."""
     from backprop.scheduler.errors import BackpropError, IllegalMove
+    from backprop.scheduler.home import batch_outcomes
     from backprop.scheduler.lifecycle import FINAL, LIVE, State
     from backprop.scheduler.store.writes import user_requests
     from backprop.worker.wakeup import wake_workers
@@ -59,7 +59,7 @@ def command(
     wake_workers(home.locks)
     _ask_orphans(home, asked)
     ended = [one for one in picked.able if one.id in stopped]
-    _record_outcomes(home, ended, now_s)
+    batch_outcomes.write_if_possible(home, ended, State.STOPPED, user_requests.STOPPED_WAITING, now_s)
     summary = [f"stopped {run_selection.counted(len(stopped))}"] if stopped or not asked else []
     summary += [f"asked {run_selection.counted(len(asked))} to save and end"] if asked else []
     run_selection.report(
@@ -110,19 +110,3 @@ def _ask_orphans(home: "Home", asked: "dict[str, RunRecord]") -> None:
             or heartbeat.silence(home.locks, run.worker) is not None
         ):
             LocalExecutor(home).ask(run.id, run.segment)
-
-
-def _record_outcomes(home: "Home", ended: "Sequence[Chosen]", now_s: float) -> None:
-    """Record the outcomes on disk too, where they outlive the database. A failure undoes nothing."""
-    from backprop.scheduler.home import batch_outcomes
-    from backprop.scheduler.home.run_folder import OutcomeFile
-    from backprop.scheduler.lifecycle import State
-    from backprop.scheduler.store.writes.user_requests import STOPPED_WAITING
-
-    def outcome(one: "Chosen") -> OutcomeFile:
-        return OutcomeFile(
-            state=State.STOPPED.value, reason=STOPPED_WAITING, segment=one.segment, ended_at_s=now_s
-        )
-
-    with contextlib.suppress(OSError):
-        batch_outcomes.write(home, [(one, outcome(one)) for one in ended])

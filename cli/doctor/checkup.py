@@ -25,6 +25,7 @@ from backprop.cli.doctor.home import (
 )
 from backprop.cli.doctor.login import check_logout, check_sleep, check_terminal, read_login
 from backprop.cli.doctor.machine import (
+    check_board,
     check_descriptors,
     check_gpus,
     check_processes,
@@ -66,6 +67,7 @@ def examine(config: Path | None) -> list[Finding]:
         *findings,
         guarded("start", lambda: check_start(home)),
         guarded("GPUs", lambda: check_gpus(settings.gpu_probe.value)),
+        guarded("board", check_board),
         guarded("processes", check_processes),
         check_descriptors(),
         check_terminal(os.environ, cgroup),

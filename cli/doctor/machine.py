@@ -65,6 +65,20 @@ def check_gpus(kind: str) -> Finding:
     return ok("GPUs", f"{len(names)}, read by {reading.source}: {some(names)}")
 
 
+def check_board() -> Finding:
+    """Check where the homes of this machine tell each other what they have promised on which GPU."""
+    from backprop.worker.executor.board import VARIABLE, NoBoard, find_board
+
+    try:
+        folder = find_board()
+    except NoBoard as error:
+        told = f"homes that share a GPU here may promise it twice: {error.strerror}"
+        return note(
+            "board", told, f"mkdir -m 1777 /run/lock as root, or set {VARIABLE} the same for all homes"
+        )
+    return ok("board", f"homes that share a GPU tell each other of promises in {folder}")
+
+
 @dataclass(frozen=True)
 class SignalMasks:
     """The signals of INT, TERM and HUP that a process ignores, and those that it blocks."""

@@ -166,6 +166,7 @@ def _gpu_json(shown: GpuView) -> dict[str, Any]:
     return gpu | {
         "limit_c": shown.limit_c,
         "promised_to": shown.promised,
+        "promised_elsewhere_mib": None if shown.room is None else shown.room.elsewhere_mib,
         "foreign_mib": None if shown.room is None else shown.room.foreign_mib,
         "available_mib": None if shown.room is None else shown.room.available_mib,
         "quarantine": shown.quarantine,

@@ -52,16 +52,19 @@ class Parents:
 
         links: dict[str, DependencyKind] = {}
         for text, kind in request.after:
-            for run_id, state in self._find(text):
+            for run_id, state, may_be_done in self._find(text):
                 if links.setdefault(run_id, kind) != kind:
                     raise BadCommand(f"run {run_id} is named by two kinds of --after; choose one")
-                self._refuse_unsatisfiable(text, run_id, kind, state, request.keep)
-                if state is not None and is_met(kind, state):
+                met = None if state is None else is_met(kind, state, may_be_done)
+                if met is False and not request.keep:
+                    raise _in_vain(text, run_id, kind, state)
+                if met:
                     self.met.add(run_id)
         self._known[key] = tuple(links.items())
         return self._known[key]
 
-    def _find(self, text: str) -> "Sequence[tuple[str, State | None]]":
+    def _find(self, text: str) -> "Sequence[tuple[str, State | None, bool]]":
+        """Return each run of that name, with its state (None: of this command) and whether it may be done."""
         from backprop.scheduler.store import dependencies
         from backprop.scheduler.store.reads import queries
 
@@ -71,29 +74,23 @@ class Parents:
                 raise BadCommand(
                     f"{len(earlier)} runs above are called {text}; give the one that you mean a --run-id"
                 )
-            return [(earlier[0], None)]
+            return [(earlier[0], None, False)]
         if self.database is None:
             raise UnknownRun(f"no run or group is called {text}: nothing has been queued yet")
-        exact = queries.run_by_id(self.database, text)
-        if exact is not None:
-            return [(exact.id, exact.state)]
-        members = dependencies.members(self.database, text)
-        if members:
+        run = queries.run_by_id(self.database, text)
+        if run is None and (members := dependencies.members(self.database, text)):
             return members
-        run = queries.find_run(self.database, text)
-        return [(run.id, run.state)]
+        run = run or queries.find_run(self.database, text)
+        return [(run.id, run.state, dependencies.may_be_done(run.state, run.exit_code))]
 
-    def _refuse_unsatisfiable(
-        self, text: str, run_id: str, kind: DependencyKind, state: "State | None", keep: bool
-    ) -> None:
-        from backprop.scheduler.store.dependencies import WORDS, is_met
 
-        if state is None or keep or is_met(kind, state) is not False:
-            return
-        parent = run_id if text == run_id else f"{run_id} ({text})"
-        raise BadCommand(
-            f"run {parent} has {state} already: waiting for it {WORDS[kind]} is in vain; {INSTEAD[kind]}"
-        )
+def _in_vain(text: str, run_id: str, kind: DependencyKind, state: "State | None") -> BadCommand:
+    from backprop.scheduler.store.dependencies import WORDS
+
+    parent = run_id if text == run_id else f"{run_id} ({text})"
+    return BadCommand(
+        f"run {parent} has {state} already: waiting for it {WORDS[kind]} is in vain; {INSTEAD[kind]}"
+    )
 
 
 def refuse_too_many_links(positions: Iterable[QueuePosition]) -> None:

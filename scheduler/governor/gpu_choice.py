@@ -92,8 +92,10 @@ def _memory(need: Need, gpu: Gpu, memory: Room | None) -> Iterator[Denial]:
 def _free(gpu: Gpu, memory: Room) -> str:
     """Say how much of the GPU's memory is free to reserve, and where the rest is."""
     taken: list[str] = []
-    if memory.promised_mib:
-        taken.append(f"{gib(memory.promised_mib)} reserved by runs")
+    if own_mib := memory.promised_mib - memory.elsewhere_mib:
+        taken.append(f"{gib(own_mib)} reserved by runs")
+    if memory.elsewhere_mib:
+        taken.append(f"{gib(memory.elsewhere_mib)} promised by another home")
     if memory.foreign_mib:
         lately = "" if memory.foreign_mib <= memory.usable_mib - memory.free_mib else "lately "
         taken.append(f"{gib(memory.foreign_mib)} {lately}used by other programs")
@@ -103,12 +105,13 @@ def _free(gpu: Gpu, memory: Room) -> str:
 
 
 def _exclusive(need: Need, gpu: Gpu, reservations: Sequence[Reservation]) -> Iterator[Denial]:
-    owner = next((reservation.run_id for reservation in reservations if reservation.exclusive), None)
+    owner = next((reservation for reservation in reservations if reservation.exclusive), None)
     if owner is not None:
-        yield _denial(gpu, Rule.EXCLUSIVE, f"run {owner} has it exclusively")
+        whose = "taken; another home" if owner.elsewhere else f"run {owner.run_id}"
+        yield _denial(gpu, Rule.EXCLUSIVE, f"{whose} has it exclusively")
     elif need.exclusive and reservations:
-        runs = ", ".join(reservation.run_id for reservation in reservations)
-        text = f"needed exclusively; {runs} is running there (--exclusive)"
+        names = ("another home's run" if one.elsewhere else one.run_id for one in reservations)
+        text = f"needed exclusively; {', '.join(dict.fromkeys(names))} is running there (--exclusive)"
         yield _denial(gpu, Rule.EXCLUSIVE, text, 0, len(reservations))
 
 

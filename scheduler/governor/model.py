@@ -36,6 +36,7 @@ class Rule(StrEnum):
     HOURS = "active hours"
     HOST = "host"
     PATH = "missing path"
+    PORT = "port in use"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

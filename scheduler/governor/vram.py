@@ -2,9 +2,10 @@
 
     available = usable - reserved by our runs - used by other programs
 
-A run counts with its reservation, or with its use if that is more, so nothing is reserved twice. Whatever the reading
-shows beyond our runs is foreign. So the available memory never exceeds what is free now less the parts of reservations
-not yet taken, and nothing that is in use is reserved.
+A run counts with its reservation, or with its use if that is more, so nothing is reserved twice. Runs of other homes
+on this machine count the same way, by what those homes promise. Whatever the reading shows beyond is foreign. So the
+available memory never exceeds what is free now less the parts of reservations not yet taken, and nothing that is in use
+is reserved.
 
 Foreign use is what neither our runs nor the driver's own reserve account for. Its recent peak counts for a while
 longer, since a pause in somebody else's job is not free space. Where the driver does not say which process uses what
@@ -46,6 +47,7 @@ class Reservation:
 
     `seen_mib`: the run's own use there in the *same* reading as the snapshot; None if it cannot be told. `started_s`:
     Unix seconds. `settled`: its allocation has shown, or has had its time to. `exclusive`: no other may share the GPU.
+    `elsewhere`: it is a run of another home, which has no `run_id` here.
     """
 
     run_id: str
@@ -55,6 +57,7 @@ class Reservation:
     started_s: float
     settled: bool
     exclusive: bool = False
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,8 @@ class Room:
 
     `usable_mib`: what it could ever hand out. `free_mib`: free now. `promised_mib`: reserved by all runs on it, each
     counted with at least its use. `untaken_mib`: reserved, but not allocated yet. `foreign_mib`: other programs', the
-    held peak included. `available_mib`: what may be reserved now; may be negative.
+    held peak included. `available_mib`: what may be reserved now; may be negative. `elsewhere_mib`: the part of
+    `promised_mib` that other homes have promised.
     """
 
     usable_mib: int
@@ -87,6 +91,7 @@ class Room:
     untaken_mib: int
     foreign_mib: int
     available_mib: int
+    elsewhere_mib: int = 0
 
 
 def allocation_has_shown(seen_mib: int | None, age_s: float, settle_s: float = SETTLE_S) -> bool:
@@ -182,7 +187,9 @@ def _usable_and_free(gpu: Gpu, snapshot: Snapshot, ram_floor_mib: int) -> tuple[
 
 
 def _count(usable: int, free: int, ours: Sequence[Reservation], peak_mib: int) -> Room:
-    promised = sum(max(own.promised_mib, own.seen_mib or 0) for own in ours)
+    counted = [(own.elsewhere, max(own.promised_mib, own.seen_mib or 0)) for own in ours]
+    promised = sum(mib for _, mib in counted)
+    elsewhere = sum(mib for is_elsewhere, mib in counted if is_elsewhere)
     used = usable - free
     # A run whose use cannot be told may not have allocated yet: until it settles, what is used is foreign.
     known = sum(own.seen_mib for own in ours if own.seen_mib is not None)
@@ -190,7 +197,7 @@ def _count(usable: int, free: int, ours: Sequence[Reservation], peak_mib: int) -
     foreign = max(peak_mib, used - known - silent, 0)
     untaken = sum(max(0, own.promised_mib - (own.seen_mib or 0)) for own in ours)
     untaken -= max(0, used - known - foreign)
-    return Room(usable, free, promised, untaken, foreign, usable - promised - foreign)
+    return Room(usable, free, promised, untaken, foreign, usable - promised - foreign, elsewhere)
 
 
 def _foreign_bounds(used: int, ours: Sequence[Reservation]) -> tuple[int, int]:

@@ -68,6 +68,18 @@ def write(home: Home, ended: Sequence[tuple[RunRef, OutcomeFile]]) -> None:
         _append(home, batch, records)
 
 
+def write_if_possible(
+    home: Home, runs: Sequence[RunRef], state: State, reason: str, ended_at_s: float
+) -> None:
+    """As `write`, for runs that a user's word has ended. A failure undoes nothing."""
+
+    def outcome(run: RunRef) -> OutcomeFile:
+        return OutcomeFile(state=state.value, reason=reason, segment=run.segment, ended_at_s=ended_at_s)
+
+    with contextlib.suppress(OSError):
+        write(home, [(run, outcome(run)) for run in runs])
+
+
 def clear(home: Home, runs: Sequence[RunRef]) -> None:
     """Take back the recorded outcomes of runs that are resumed. Raises OSError."""
     lines: dict[str, list[BatchOutcomeLine]] = {}

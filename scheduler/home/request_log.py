@@ -31,6 +31,7 @@ class Verb(StrEnum):
     HOLD = "hold"
     RELEASE = "release"
     RESUME = "resume"
+    DONE = "done"
     STOP = "stop"
     STOP_LIVE = "stop live"
     MOVE = "move"

@@ -12,18 +12,21 @@ class SegmentResult:
     `asked`: what the leader had been signalled for before it exited; None if it exited by itself.
     `wanted`: what was recorded but perhaps never delivered. `exit_code` is None when a signal ended the leader
     or nobody saw it end. `lost`: no process is left and no exit record was written.
-    `told`: it exited 0 by itself after `should_stop()` had told it to stop.
+    `told`: it exited 0 by itself after `should_stop()` had told it to stop. `shown_end`: what in its output shows that
+    it had finished, in words, where it exited 0 after it was asked or told to stop.
     `could_not_start`: why the leader never ran. `passing`: the machine's fault, not the run's. `missing`: a path
     that it was to be started with was away.
     `out_of_memory`: the line of its log that reports that GPU memory ran out. `cut_cost_s`: running time between
     its newest good checkpoint and the signal that ended it; None where none was sent. `unreadable`: the file that would
-    tell how it ended, and why it cannot be read.
+    tell how it ended, and why it cannot be read. `port_in_use`: the line of its log that reports a taken port.
+    `disk_full`: its log could take nothing more.
     """
 
     asked: Intent | None = None
     wanted: Intent | None = None
     exit_code: int | None = None
     told: bool = False
+    shown_end: str | None = None
     signal_name: str | None = None
     lost: bool = False
     could_not_start: str | None = None
@@ -37,6 +40,8 @@ class SegmentResult:
     out_of_memory: str | None = None
     cut_cost_s: float | None = None
     unreadable: str | None = None
+    port_in_use: str | None = None
+    disk_full: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Chain:
     `progressed`: this segment left a good checkpoint newer than its start. `resumable`: any good one is known.
     `unstarted`: how many segments in a row before this one the machine could not start.
     `advanced`: the highest reported step rose during this segment. `promised_mib`, `peak_mib`: VRAM per GPU that
-    was reserved for the run, and seen used by it.
+    was reserved for the run, and seen used by it. `host_faults`: earlier ends by a full disk or a taken port since it
+    last saved anything new. `others_live`: other runs live just now; looked at for a taken port only.
     """
 
     segments: int
@@ -61,3 +67,5 @@ class Chain:
     promised_mib: int = 0
     peak_mib: int | None = None
     oom_retries: int = 0
+    host_faults: int = 0
+    others_live: bool = False

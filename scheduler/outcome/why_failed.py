@@ -1,6 +1,7 @@
 """Words why a segment failed, for the reason of its run."""
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from backprop.scheduler.faults import Fault
@@ -13,6 +14,10 @@ def why_failed(result: SegmentResult, fault: Fault | None) -> str:
     """Return what happened. A known fault comes first, then the line that shows it, without its exception's name."""
     if result.could_not_start is not None:
         return f"could not be started: {result.could_not_start}"
+    if fault is Fault.PORT_IN_USE and result.port_in_use is not None:
+        result = replace(result, last_line=result.port_in_use)
+    elif fault is Fault.DISK_FULL and result.disk_full:
+        result = replace(result, last_line="there was no room for its output")
     if result.signal_name is not None:
         hint = " (out of memory? see the kernel log)" if result.signal_name == "SIGKILL" else ""
         how = f"ended by {result.signal_name}{hint}"

@@ -1,6 +1,7 @@
 """Tells which runs wait for others, and stops those whose dependencies can never be met.
 
-A parent counts once it has ended: while it is requeued, retried or resumed, its dependents wait on.
+A parent counts once it has ended: while it is requeued, retried or resumed, its dependents wait on. So do those that
+wait for it to complete where it may have done so: its chain ended with exit code 0, and nobody has said what that was.
 """
 
 # peewee's query builder is untyped.
@@ -8,7 +9,7 @@ A parent counts once it has ended: while it is requeued, retried or resumed, its
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from backprop.scheduler.lifecycle import FINAL, Event, State, next_state
 from backprop.scheduler.spec import DependencyKind, decode
@@ -33,30 +34,47 @@ and as nothing better. What was met when the run began stays so, whatever become
 up half-way."""
 
 
-def waits_for(database: Database, run_id: str) -> list[tuple[str, DependencyKind, State | None]]:
-    """Return (parent's id, kind, its state) for each dependency of a run; the state of a removed parent is None."""
+class Link(NamedTuple):
+    """A dependency on a parent in a state, None if it was removed. `may_be_done`: see the function."""
 
-    def query() -> list[tuple[str, DependencyKind, State | None]]:
+    parent: str
+    kind: DependencyKind
+    state: State | None
+    may_be_done: bool = False
+
+
+def may_be_done(state: str | None, exit_code: int | None) -> bool:
+    """Return whether a run may be done although it did not end as completed: its user has to say."""
+    return state == State.TIMEBOXED and exit_code == 0
+
+
+def waits_for(database: Database, run_id: str) -> list[Link]:
+    """Return each dependency of a run."""
+
+    def query() -> list[Link]:
         from peewee import JOIN
 
         rows: Any = (
-            Dependency.select(Dependency.parent_id, Dependency.kind, Run.state)
+            Dependency.select(Dependency.parent_id, Dependency.kind, Run.state, Run.exit_code)
             .join(Run, JOIN.LEFT_OUTER, on=(Dependency.parent_id == Run.id))
             .where(Dependency.run_id == run_id)
             .tuples()
         )
-        return [(parent, kind, State(state) if state else None) for parent, kind, state in rows]
+        return [
+            Link(parent, kind, State(state) if state else None, may_be_done(state, exit_code))
+            for parent, kind, state, exit_code in rows
+        ]
 
     return database.read(query)
 
 
-def is_met(kind: DependencyKind, state: State | None) -> bool | None:
+def is_met(kind: DependencyKind, state: State | None, may_be_done: bool = False) -> bool | None:
     """Return whether a dependency is met by its parent's state (None: removed); None while that is open."""
     if kind == "any":
         return True if state is None or state in FINAL else None
     if state is None:
         return False
-    if state not in FINAL:
+    if state not in FINAL or (kind == "success" and may_be_done):
         return None
     return (state is State.COMPLETED) == (kind == "success")
 
@@ -64,8 +82,8 @@ def is_met(kind: DependencyKind, state: State | None) -> bool | None:
 def end_unsatisfiable(database: Database, now_s: float) -> tuple[list[tuple[str, str]], Finished]:
     """Stop waiting runs of which a dependency can never be met, and in turn those that wait for them.
 
-    Runs that were queued to stay (`keep_when_unmet`) stay, and get the reason. Returns (id, reason) of the stopped, and
-    what they were the last of.
+    Runs that were queued to stay (`keep_when_unmet`), or whose parent may be done, stay, and get the reason. Returns
+    (id, reason) of the stopped, and what they were the last of.
     """
 
     def verb() -> tuple[list[tuple[str, str]], Finished]:
@@ -85,25 +103,39 @@ def _end_once(now_s: float) -> list[tuple[str, str]]:
     """Inside a transaction: stop those that are unsatisfiable now. Returns (id, reason) of the stopped."""
     alike: dict[tuple[str, str, bool], list[str]] = {}
     for run in _unsatisfiable():
+        if run.parent_may_be_done:
+            why = f"waits for {run.parent}: {continue_or_done(run.parent)}"
+            alike.setdefault((why, run.parent, True), []).append(run.id)
+            continue
         end = f"ended as {run.parent_state}" if run.parent_state else "was removed"
         why = f"waited for {run.parent} {WORDS[run.kind]}, but it {end}"
-        alike.setdefault((why, run.parent, decode(run.spec).keep_when_unmet), []).append(run.id)
+        keep = decode(run.spec).keep_when_unmet
+        why += f"; kept: backprop resume {run.parent}" if keep else ""
+        alike.setdefault((why, run.parent, keep), []).append(run.id)
     stopped: list[tuple[str, str]] = []
     for (why, parent, keep), run_ids in alike.items():
         if keep:
-            _keep(run_ids, parent, f"{why}; kept: backprop resume {parent}")
+            _keep(run_ids, parent, why)
         else:
             _stop(run_ids, why, now_s)
             stopped += [(run_id, why) for run_id in run_ids]
     return stopped
 
 
-def members(database: Database, group: str) -> list[tuple[str, State]]:
-    """Return (id, state) of each member of a group; none when there is no such group."""
+def continue_or_done(parent: str) -> str:
+    """Return what the user can do about a parent that may be done, in words."""
+    return (
+        f"it exited 0 when asked to stop; backprop resume {parent} continues it, or if it had finished,"
+        f" backprop resume --done {parent}"
+    )
 
-    def query() -> list[tuple[str, State]]:
-        rows: Any = Run.select(Run.id, Run.state).where(Run.group_name == group).tuples()
-        return [(run_id, State(state)) for run_id, state in rows]
+
+def members(database: Database, group: str) -> list[tuple[str, State, bool]]:
+    """Return (id, state, whether it may be done) of each member of a group; none when there is no such group."""
+
+    def query() -> list[tuple[str, State, bool]]:
+        rows: Any = Run.select(Run.id, Run.state, Run.exit_code).where(Run.group_name == group).tuples()
+        return [(run_id, State(state), may_be_done(state, code)) for run_id, state, code in rows]
 
     return database.read(query)
 
@@ -151,14 +183,15 @@ class _UnsatisfiableRun:
     parent: str
     kind: DependencyKind
     parent_state: str | None
+    parent_may_be_done: bool
 
 
 def _unsatisfiable() -> list[_UnsatisfiableRun]:
-    """Return the waiting runs of which a dependency can never be met, each once."""
+    """Return the waiting runs of which a dependency can never be met, or might be if its parent is done, each once."""
     from peewee import JOIN
 
     child, parent = Run.alias(), Run.alias()
-    columns = (child.id, child.spec, Dependency.parent_id, Dependency.kind, parent.state)
+    columns = (child.id, child.spec, Dependency.parent_id, Dependency.kind, parent.state, parent.exit_code)
     query: Any = (
         Dependency.select(*columns)
         .join(child, on=(Dependency.run_id == child.id))
@@ -174,6 +207,10 @@ def _unsatisfiable() -> list[_UnsatisfiableRun]:
         .tuples()
     )
     runs: dict[str, _UnsatisfiableRun] = {}
-    for run_id, spec, parent_id, kind, parent_state in list(query):
-        runs.setdefault(run_id, _UnsatisfiableRun(run_id, spec, parent_id, kind, parent_state))
+    for run_id, spec, parent_id, kind, parent_state, exit_code in list(query):
+        is_open = kind == "success" and may_be_done(parent_state, exit_code)
+        found = _UnsatisfiableRun(run_id, spec, parent_id, kind, parent_state, is_open)
+        # What rules it out for good goes before what only its user can decide.
+        if run_id not in runs or runs[run_id].parent_may_be_done:
+            runs[run_id] = found
     return list(runs.values())

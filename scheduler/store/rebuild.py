@@ -199,6 +199,7 @@ def _values(
             "state": final.state,
             "reason": final.reason,
             "ended_at_s": final.ended_at_s,
+            "exit_code": segments[-1].exit_code if segments else None,
             "worker": None,
         }
     if waits:

@@ -1,7 +1,7 @@
 """Asks again what users have asked since the copy was made that the database was restored from.
 
     hold, release, move, edit, stop   where the run still waits after the segment that it had then
-    resume                            where it waits so, or ended so before
+    resume, resume --done             where it waits so, or ended so before
     stop of a live segment            where that segment lives
     remove                            where nothing on disk says that the run is there
     drain, undrain                    always
@@ -26,7 +26,7 @@ from backprop.scheduler.store.requests import known_number, set_known_number
 from backprop.scheduler.store.schema import Run
 from backprop.scheduler.store.writes import deletion, ordering, user_requests
 
-AT_REST: Final = frozenset({Verb.HOLD, Verb.RELEASE, Verb.RESUME, Verb.STOP, Verb.MOVE, Verb.EDIT})
+AT_REST: Final = frozenset({Verb.HOLD, Verb.RELEASE, Verb.RESUME, Verb.DONE, Verb.STOP, Verb.MOVE, Verb.EDIT})
 """Asked of a run that had no live segment, or that then waited for its next one."""
 WAITING: Final = (State.QUEUED, State.HELD)
 
@@ -115,7 +115,12 @@ def _again(
                 if (found := read_spec(run_id)) is not None:
                     user_requests.edit_now(run_id, found.name, found.spec, found.place.priority)
         case Verb.RESUME:
-            _resume(request, [rows[run_id] for run_id in still], read_spec)
+            able = _ended_before(request, [rows[run_id] for run_id in still])
+            specs = {run_id: found.spec for run_id in able if (found := read_spec(run_id)) is not None}
+            user_requests.resume_now(able, specs, request.pin, request.at_s)
+        case Verb.DONE:
+            able = _ended_before(request, [rows[run_id] for run_id in still])
+            user_requests.declare_done_now(able, request.at_s)
         case Verb.REMOVE:
             leaving = [
                 row for row in rows.values() if row.state in deletion.REMOVABLE and not is_on_disk(row)
@@ -126,16 +131,15 @@ def _again(
             pass
 
 
-def _resume(request: Request, rows: list[Any], read_spec: Callable[[str], SpecFile | None]) -> None:
-    """Queue again what had ended, or was held, when it was asked. One put back by `rebuild` waits already."""
+def _ended_before(request: Request, rows: list[Any]) -> list[str]:
+    """Return what had ended, or was held, when it was asked. One put back by `rebuild` waits already: it is held."""
     able = [
         row.id
         for row in rows
         if row.state in WAITING or (row.state in FINAL and row.ended_at_s <= request.at_s)
     ]
-    user_requests.hold_now(able, "resumed by the user")
-    specs = {run_id: found.spec for run_id in able if (found := read_spec(run_id)) is not None}
-    user_requests.resume_now(able, specs, request.pin, request.at_s)
+    user_requests.hold_now(able, "asked for by the user")
+    return able
 
 
 def _rows(runs: Mapping[str, int]) -> dict[str, Any]:

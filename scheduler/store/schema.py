@@ -30,7 +30,8 @@ class Table(Model):
 
 
 class Run(Table):
-    """`unsatisfied_parent`: the dependency that can never be met, of a waiting run that stays nevertheless."""
+    """`unsatisfied_parent`: the dependency that can never be met, or only by its user's word, of a waiting run that
+    stays nevertheless."""
 
     id = TextField(primary_key=True)
     name = TextField()
@@ -66,6 +67,7 @@ class Run(Table):
     oom_retries = IntegerField()
     paused_for = TextField(null=True)
     fault = TextField(null=True)
+    host_faults = IntegerField(default=0)
     unsatisfied_parent = TextField(null=True)
     step_source = TextField(null=True)
     step_unit = TextField(null=True)

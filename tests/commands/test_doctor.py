@@ -44,6 +44,16 @@ SAVES_AND_WAITS = """
 """
 
 
+def test_a_machine_without_a_board_is_named(bench: Bench) -> None:
+    _, found = doctor(calm(bench))
+    assert found["board"]["level"] == "ok"
+    assert str(bench.home.parent / "board") in found["board"]["told"]
+    code, found = doctor(bench, env={"BACKPROP_BOARD": str(bench.home.parent / "none")})
+    assert (code, found["board"]["level"]) == (0, "note")
+    assert "none: No such file or directory" in found["board"]["told"]
+    assert "BACKPROP_BOARD" in found["board"]["advice"]
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return layout.ensure(Home(tmp_path / "home"))

@@ -29,6 +29,7 @@ BESIDE = {
     "checkpoints.roots": "says where files may lie",
     "checkpoints.manager": "remembers what the segment began with, to know what it saved itself",
     "admission.admission": "hands on what preparation returns",
+    "admission.promises": "hands on what preparation returns",
     "environment.leader": "puts it into a variable as well",
     "environment.presence": "notes the disk it lies on",
     "executor.base": "holds the arguments",

@@ -413,7 +413,7 @@ def test_out_of_gpu_memory_is_named_and_tried_once_more_with_a_larger_need(
     driver.show(A)
     once = queue(bench, "--", "--mib", "2000", "--oom-segments", "1", "--until", "go")
     always = queue(bench, "--", "--mib", "2000", "--oom-segments", "9")
-    bench.worker("-p", "4", command=impatient(*QUICK, "scheduler.outcome.next_move.BACKOFF_BASE_S=0.5"))
+    bench.worker("-p", "4", command=impatient(*QUICK, "scheduler.outcome.failures.BACKOFF_BASE_S=0.5"))
     shown = bench.wait_for(always, "failed")
     assert [one["outcome"] for one in shown["segments"]] == ["out of GPU memory"] * 2
     assert "out of GPU memory: " in reason(bench, always)

@@ -226,7 +226,7 @@ def test_a_program_that_is_there_and_is_not_found_fails_in_the_end(bench: Bench)
     tool.write_bytes(body[:at] + b"/no-linux" + body[at + 9 :])
     tool.chmod(0o755)
     run = bench.queue("--", "./tool")
-    bench.worker(command=impatient("scheduler.outcome.next_move.MISSING_AGAIN_S=0.1"))
+    bench.worker(command=impatient("scheduler.outcome.failures.LOOK_AGAIN_S=0.1"))
     seen = bench.wait_for(run, "failed")
     assert [one["outcome"] for one in seen["segments"]] == ["not started"] * 2
     assert "No such file" in seen["reason"]

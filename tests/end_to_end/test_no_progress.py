@@ -26,7 +26,7 @@ def test_a_script_that_never_saves_is_not_started_again_and_says_what_to_do(benc
     assert "no checkpoint found, so it would restart from zero" in seen["reason"]
     assert "SIGINT" in seen["reason"]
     assert re.search(r"first output came after \d+\.\d s", seen["reason"])
-    longer = re.search(rf"backprop resume {run} -m ([0-9.]+)$", seen["reason"])
+    longer = re.search(rf"backprop resume {run} -m ([0-9.]+)(?:;|$)", seen["reason"])
     assert longer
     assert float(longer[1]) >= 0.04
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.worker.background import BackgroundJob, BackgroundJobs
+from backprop.worker.checkpoints.background import BackgroundJob, BackgroundJobs
 from backprop.worker.user_files import MOST_EACH, NOT_YET, UserFiles, within
 from tests.support.fake_gpus import impatient
 from tests.support.fakes.hanging_share import HangingShare, build

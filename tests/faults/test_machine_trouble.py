@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.worker.executor.local import SUPERVISOR
+from backprop.worker.executor.supervisor_program import SUPERVISOR
 from tests.support import promises
 from tests.support.fake_gpus import impatient
 from tests.support.fakes.faulty_reads import SOURCE, build_library
@@ -17,7 +17,7 @@ from tests.support.harness import PROGRAMS, Bench, wait_until
 
 SAYS = "host cannot start runs"
 QUICK = (
-    "scheduler.outcome.next_move.BACKOFF_BASE_S=0.05", "worker.loop.TICK_IDLE_S=0.2",
+    "scheduler.outcome.failures.BACKOFF_BASE_S=0.05", "worker.loop.TICK_IDLE_S=0.2",
     "worker.executor.breaker.PAUSE_S=0.1", "worker.executor.breaker.LONGEST_PAUSE_S=0.4",
 )  # fmt: skip
 CHAIN = """

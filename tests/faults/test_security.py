@@ -19,6 +19,7 @@ from backprop.scheduler.home import layout, run_folder
 from backprop.scheduler.home.layout import Home
 from backprop.worker.executor import locks
 from backprop.worker.wakeup import WakePipe, wake_path, wake_workers
+from tests.support.fake_gpus import impatient
 from tests.support.harness import ROOT, Bench, alive, wait_until
 from tests.support.store_rows import SPEC
 
@@ -145,13 +146,14 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 
 def test_no_process_of_ours_touches_the_network(seen: Seen) -> None:
-    """No socket that has an address, but for loginctl, which the doctor asks and which asks systemd. A worker and its
-    supervisors have unnamed pairs between them, which nobody else can reach."""
+    """Nothing is connected or listened to, but by loginctl and systemd-inhibit, which ask systemd. To bind a port tells
+    whether it is free. A worker and its supervisors have unnamed pairs between them, which nobody else can reach."""
     calls = seen.calls()
     network = [call for call in calls if call[1] not in (*FILE_CALLS, "execve")]
-    ours = [call for call in network if not call[0].endswith("/loginctl")]
-    harmless = {"socketpair", "getsockname", "getsockopt", "sendmsg", "recvmsg", "sendto", "recvfrom"}
-    assert {name for _, name, _ in ours} <= harmless, "none that makes, names or connects a socket"
+    ours = [call for call in network if not call[0].endswith(("/loginctl", "/systemd-inhibit"))]
+    pair = {"socketpair", "getsockname", "getsockopt", "sendmsg", "recvmsg", "sendto", "recvfrom"}
+    port = {"socket", "setsockopt", "bind"}
+    assert {name for _, name, _ in ours} <= pair | port, "none that connects a socket, or listens"
     pairs = [rest for _, name, rest in ours if name == "socketpair" and not rest.startswith("resumed")]
     assert all(rest.startswith("AF_UNIX") for rest in pairs), pairs
     assert {"sh", "backprop"} <= {Path(program).name for program, _, _ in calls}, "the trace has seen them"
@@ -160,7 +162,13 @@ def test_no_process_of_ours_touches_the_network(seen: Seen) -> None:
 
 def test_only_these_programs_are_executed(seen: Seen) -> None:
     names = {Path(program).name for program, _, _ in seen.calls()}
-    assert {name for name in names if not name.startswith("python")} <= {"sh", "backprop", "loginctl"}
+    assert {name for name in names if not name.startswith("python")} <= {
+        "sh",
+        "backprop",
+        "loginctl",
+        "systemd-inhibit",
+        "cat",
+    }
 
 
 def test_nothing_is_written_outside_the_home_and_what_the_script_writes(seen: Seen) -> None:
@@ -242,23 +250,37 @@ def test_no_text_becomes_code_and_no_module_knows_the_network(folder: str) -> No
                 )
 
 
-IN_A_RUN = ("run.lock", "1/log", "1/order.json.tmp", "1/supervisor.lock", "1/supervisor.log", "1/processes.json.tmp",
-            "1/pause.json.tmp", "1/exit.json.tmp")  # fmt: skip
+PLANTED_IN_A_RUN = {
+    "run.lock": "held",
+    "1/log": "failed",
+    "1/order.json.tmp": "failed",
+    "1/supervisor.lock": "held",
+    "1/supervisor.log": "failed",
+    "1/processes.json.tmp": "completed",
+    "1/pause.json.tmp": "completed",
+    "1/exit.json.tmp": "completed",
+}
+"""Each name under which a link is planted, and how its run ends."""
 
 
 def test_links_planted_in_runs_are_never_followed_and_harm_their_run_alone(bench: Bench) -> None:
     bench.script("train.py", "print('ready')")
     victims = bench.home.parent / "victims"
     victims.mkdir()
-    for number, name in enumerate(IN_A_RUN):
+    planted_in: dict[str, str] = {}
+    for number, name in enumerate(PLANTED_IN_A_RUN):
         run = bench.queue("train.py")
+        planted_in[run] = name
         planted = bench.home / "runs" / run / name
         planted.parent.mkdir(mode=0o700, exist_ok=True)
         planted.symlink_to(victims / str(number))
     healthy = bench.queue("train.py")
-    worker = bench.worker("-p", "20")
+    # A lock that cannot be looked at is looked at again for ten minutes, and then its run is held.
+    worker = bench.worker("-p", "20", command=impatient("worker.segments.patience.PATIENCE_S=1.0"))
     bench.wait_for(healthy, "completed")
-    wait_until(lambda: all(one["state"] != "queued" for one in bench.runs()), saw=bench.runs)
+    wait_until(
+        lambda: {planted_in[run]: bench.state(run) for run in planted_in} == PLANTED_IN_A_RUN, saw=bench.runs
+    )
     bench.end_worker(worker, signal.SIGKILL)
     assert list(victims.iterdir()) == []
 

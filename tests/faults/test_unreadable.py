@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.worker.background import BackgroundJob, BackgroundJobs
+from backprop.worker.checkpoints.background import BackgroundJob, BackgroundJobs
 from backprop.worker.checkpoints.candidate import writer_exit
 from backprop.worker.executor.segment_files import ExitRecord
 from tests.support.fake_gpus import impatient

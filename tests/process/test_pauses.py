@@ -137,6 +137,17 @@ def test_a_leader_that_dies_in_a_pause_that_nobody_watches_did_no_work_in_it(sta
     assert record["paused_s"] >= PAUSE_S
 
 
+def test_whoever_stopped_it_lets_it_go_on_under_a_successor(stand: Stand) -> None:
+    """No supervisor was asked for that pause, so none will be asked to end it; the box goes on all the same."""
+    first = start(stand)
+    os.kill(stand.leader(), signal.SIGSTOP)
+    wait_until(lambda: state(stand.leader()) == "T")
+    stand.replace(first)
+    pass_time(PAUSE_S)
+    os.kill(stand.leader(), signal.SIGCONT)
+    assert_full_box(stand.ended(), PAUSE_S)
+
+
 def test_a_leader_asked_to_end_in_a_pause_that_its_supervisor_did_not_survive(stand: Stand) -> None:
     first = start(stand, "asking:kill")
     pause(stand, first)

@@ -2,7 +2,10 @@
 
 import json
 import os
+import select
 import signal
+import socket
+import subprocess
 import sys
 import textwrap
 import time
@@ -16,7 +19,7 @@ from backprop.scheduler.store.connection import Database
 from backprop.worker.executor import locks
 from backprop.worker.executor.base import Life, SegmentOrder
 from backprop.worker.executor.local import LocalExecutor
-from tests.support.bare_supervisor import HZ, LISTENER, Stand, state
+from tests.support.bare_supervisor import HZ, LISTENER, PROGRAM, Stand, state
 from tests.support.harness import alive, wait_until
 from tests.support.store_rows import add_run
 
@@ -31,7 +34,7 @@ def test_it_records_how_its_leader_exited(stand: Stand, code: int) -> None:
     assert 0 <= record.pop("running_s") < 20
     assert record == {
         "format": 1, "asked": None, "exit_code": code, "signal": None, "seen_to_end": True, "escalated": "none",
-        "paused_s": 0.0, "survivors": [],
+        "paused_s": 0.0, "survivors": [], "disk_full": False,
     }  # fmt: skip
     assert stand.log() == "out\nerr\n"
     assert not stand.held()
@@ -314,3 +317,19 @@ def test_it_idles_without_using_the_processor(stand: Stand) -> None:
     assert len(os.listdir(f"/proc/{supervisor.pid}/fd")) < 10  # noqa: PTH208
     supervisor.send_signal(signal.SIGTERM)
     stand.ended()
+
+
+def test_a_reserve_ends_quietly_when_its_worker_dies_before_it_has_read_the_report(tmp_path: Path) -> None:
+    """The socket is reset then. After a segment the words would be in that segment's `supervisor.log`."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with far:
+        reserve = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(PROGRAM), "--spare", str(far.fileno())],
+            pass_fds=[far.fileno()],
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+        )
+    wait_until(lambda: select.select([near], [], [], 0)[0])
+    near.close()
+    assert reserve.communicate(timeout=10)[1] == b""
+    assert reserve.returncode == 0

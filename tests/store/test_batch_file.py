@@ -176,7 +176,7 @@ def test_all_come_back_into_a_new_database(database: Database, home: Home) -> No
             now, then = get(new, one.id), before[one.id]
             for field in KEPT:
                 assert getattr(now, field) == getattr(then, field), field
-        assert dependencies.waits_for(new, "b-1") == [("p", "any", None)]
+        assert dependencies.waits_for(new, "b-1") == [("p", "any", None, False)]
         assert groups.rules(new, "g") == RULES
         enqueue.enqueue_all(new, made, NOW_S, group=RULES, batch="b")  # the command itself, a moment later
         assert len(queries.list_runs(new)) == 5
@@ -201,7 +201,7 @@ def test_a_single_run_keeps_its_place_too(database: Database, home: Home) -> Non
         run = get(new, "first")
         assert (run.state, run.priority, run.not_before_s, run.group_name) == (State.HELD, 7, NOW_S + 5, "g")
         assert run.turn_s < get(new, "second").turn_s
-        assert dependencies.waits_for(new, "first") == [("x", "fail", None)]
+        assert dependencies.waits_for(new, "first") == [("x", "fail", None, False)]
         assert groups.rules(new, "g") == GroupRules(name="g", max_parallel=2), "the last ones given"
     finally:
         new.close()

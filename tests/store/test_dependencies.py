@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from backprop.scheduler.lifecycle import FINAL, Event, State
-from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.spec import DependencyKind, NewRun, QueuePosition, RunSpec
@@ -69,7 +69,7 @@ def test_all_of_several_are_needed(database: Database) -> None:
     waiting(database, "c", ("a", "success"), ("b", "any"))
     assert claimable(database) == []
     assert dependencies.waits_for(database, "c") == [
-        ("a", "success", State.COMPLETED), ("b", "any", State.RUNNING)
+        ("a", "success", State.COMPLETED, False), ("b", "any", State.RUNNING, False)
     ]  # fmt: skip
 
 
@@ -159,6 +159,95 @@ def test_words() -> None:
     assert dependency_text("a", "any", None) == "waits for a to end: done"
     told = "waits for a to fail, but it ended as completed: this can never be met"
     assert dependency_text("a", "fail", State.COMPLETED) == told
+    may_be_done = dependency_text("a", "success", State.TIMEBOXED, may_be_done=True)
+    assert may_be_done == (
+        "waits for a to complete (timeboxed): it exited 0 when asked to stop; backprop resume a continues it, or if it"
+        " had finished, backprop resume --done a"
+    )
+
+
+def ended(database: Database, run_id: str, event: Event, exit_code: int | None, now_s: float = 6.0) -> None:
+    move = NextMove(event, SegmentOutcome.TIMEBOXED, "its end")
+    run = claimed(database, get(database, run_id), now_s)
+    claims.apply_result(database, run, move, SegmentResult(exit_code=exit_code), now_s)
+
+
+def boxed_with_dependents(database: Database) -> None:
+    add_run(database, "p")
+    for run_id, kind in DEPENDENTS.items():
+        waiting(database, run_id, ("p", kind))
+    waiting(database, "grandchild", ("child", "success"))
+    ended(database, "p", Event.TIMEBOXED, 0)
+
+
+DEPENDENTS: dict[str, DependencyKind] = {"child": "success", "any": "any", "fail": "fail"}
+
+
+def test_who_waits_for_one_that_may_be_done_waits_on(database: Database) -> None:
+    boxed_with_dependents(database)
+    for now_s in (7.0, 8.0):
+        assert in_vain(database, now_s) == []
+        assert sorted(claimable(database)) == ["any", "fail"], (
+            "they wait for an end of any kind but a good one"
+        )
+    child = get(database, "child")
+    assert child.state is State.QUEUED
+    assert child.reason == (
+        "waits for p: it exited 0 when asked to stop; backprop resume p continues it, or if it had finished,"
+        " backprop resume --done p"
+    )
+
+
+def test_whose_user_says_that_it_is_done_has_completed(database: Database) -> None:
+    boxed_with_dependents(database)
+    in_vain(database, 7.0)
+    assert user_requests.declare_done(database, ["p", "child", "nobody"], 8.0) == ["p"]
+    parent = get(database, "p")
+    assert (parent.state, parent.reason) == (State.COMPLETED, user_requests.DECLARED_DONE)
+    assert (parent.segment, parent.exit_code, parent.ended_at_s) == (1, 0, 8.0)
+    assert get(database, "child").reason == "p was declared done"
+    assert sorted(claimable(database)) == ["any", "child"]
+    assert [run_id for run_id, _ in in_vain(database, 9.0)] == ["fail"], "it had not begun"
+    assert user_requests.declare_done(database, ["p"], 9.0) == [], "once"
+
+
+@pytest.mark.parametrize(
+    ("event", "exit_code", "then"),
+    [
+        (Event.FAILED, 1, State.STOPPED),
+        (Event.TIMEBOXED, None, State.STOPPED),
+        (Event.TIMEBOXED, 0, State.QUEUED),
+        (Event.COMPLETED, 0, State.QUEUED),
+    ],
+)
+def test_a_resume_decides_for_those_who_wait(
+    database: Database, event: Event, exit_code: int | None, then: State
+) -> None:
+    boxed_with_dependents(database)
+    in_vain(database, 7.0)
+    user_requests.resume(database, ["p"], {}, None, 8.0)
+    assert in_vain(database, 9.0) == []
+    assert "child" not in claimable(database)
+    ended(database, "p", event, exit_code, 10.0)
+    in_vain(database, 11.0)
+    assert get(database, "child").state is then
+    assert ("child" in claimable(database)) is (event is Event.COMPLETED)
+
+
+def test_one_that_may_be_done_is_not_removed_from_under_those_who_wait(database: Database) -> None:
+    boxed_with_dependents(database)
+    in_vain(database, 7.0)
+    assert deletion.remove(database, ["p"]).needed.keys() == {"p"}
+    ids = ["p", *DEPENDENTS, "grandchild"]
+    assert sorted(deletion.remove(database, ids).ids) == sorted(ids)
+
+
+def test_what_is_in_vain_for_good_goes_before_what_is_open(database: Database) -> None:
+    boxed_with_dependents(database)
+    add_run(database, "q", State.FAILED)
+    waiting(database, "both", ("p", "success"), ("q", "success"))
+    waiting(database, "htob", ("q", "success"), ("p", "success"))
+    assert {run_id for run_id, _ in in_vain(database, 8.0)} == {"both", "htob"}
 
 
 def test_a_retried_parent_has_not_ended(database: Database) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
 from backprop.scheduler.lifecycle import Event
-from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.spec import RunSpec

@@ -1,11 +1,14 @@
 """One assembler for the machine's state: what a worker knows of other programs, every other process knows too."""
 
+from pathlib import Path
+
 import pytest
 
 from backprop.scheduler.config.settings import DEFAULTS
 from backprop.scheduler.governor.decide import Need
 from backprop.scheduler.governor.snapshot import Snapshot
 from backprop.scheduler.governor.vram import PEAK_HOLD_S, PEAK_REFRESH_S
+from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store import gpu_history
 from backprop.scheduler.store.connection import Database
 from backprop.worker.clock import Clock
@@ -148,7 +151,7 @@ def test_peaks_are_written_when_they_change_and_not_every_reading(
     assert len(gpu_history.foreign_peaks(database)) == 1
 
 
-def test_a_machine_without_a_queue_has_a_state(clock: Hands) -> None:
-    state = read_state(None, used(18 * GIB, 42), None, DEFAULTS, clock)  # type: ignore[arg-type]
+def test_a_machine_without_a_queue_has_a_state(clock: Hands, tmp_path: Path) -> None:
+    state = read_state(None, used(18 * GIB, 42), LocalExecutor(Home(tmp_path / "none")), DEFAULTS, clock)
     assert (state.segments, state.quarantined, state.opening.closed) == ([], {}, None)
     assert not state.decide(NEED, LIMITS).admitted

@@ -180,6 +180,7 @@ def test_what_a_run_is_held_for_is_taken_from_its_sentence(
     connection.execute("DROP TABLE known_requests")
     for statement in step_0004.STATEMENTS:
         connection.execute(statement.replace(" ADD ", " DROP ").rsplit(" ", 1)[0])
+    connection.execute("ALTER TABLE runs DROP COLUMN host_faults")
     connection.execute("PRAGMA user_version = 2")
     connection.close()
     opened = open_database(Home(path.parent))

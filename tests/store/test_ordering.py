@@ -212,7 +212,7 @@ def test_a_wait_is_remembered_by_the_next_worker_and_forgotten_by_a_start(
 
 def queue_again(database: Database) -> None:
     from backprop.scheduler.lifecycle import Event
-    from backprop.scheduler.outcome.next_move import NextMove
+    from backprop.scheduler.outcome.move import NextMove
     from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
     from backprop.scheduler.outcome.segment_result import SegmentResult
     from backprop.scheduler.store.writes import claims

@@ -10,7 +10,7 @@ import pytest
 
 from backprop.scheduler.errors import AmbiguousRun, BadCommand, LostRace, UnknownRun
 from backprop.scheduler.lifecycle import Event, Intent, State
-from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.spec import QueuePosition

@@ -82,6 +82,10 @@ ASKED: dict[str, tuple[Callable[[Database], object], Callable[[Database], bool]]
         lambda database: user_requests.resume(database, ["s"], {}, "/pin", NOW_S + 9),
         lambda database: (get(database, "s").state, get(database, "s").resume_pin) == (State.QUEUED, "/pin"),
     ),
+    "done": (
+        lambda database: user_requests.declare_done(database, ["s", "h"], NOW_S + 9),
+        lambda database: {get(database, run_id).state for run_id in "sh"} == {State.COMPLETED},
+    ),
     "move": (
         lambda database: ordering.move_to(database, ["b"], TargetSlot.FIRST, None, NOW_S),
         lambda database: queries.queue(database, NOW_S + 99, 9)[0].id == "b",

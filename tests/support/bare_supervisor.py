@@ -1,5 +1,6 @@
 """Starts supervisors without a worker: a folder with an order in it, a lock, and the program."""
 
+import contextlib
 import json
 import os
 import signal
@@ -34,6 +35,8 @@ class Stand:
         self.environment = {"PATH": os.environ["PATH"], "HOME": "/nowhere"}
         self.for_supervisors: dict[str, str] = {}
         """Added to the environment of the supervisors that are started from now on."""
+        self.within: tuple[str, ...] = ()
+        """What starts the next supervisors."""
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def order(self, *argv: str, **changes: object) -> None:
@@ -81,7 +84,7 @@ class Stand:
         return second
 
     def _spawn(self, lock: str, handed_down: list[int]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-I", "-S", str(PROGRAM), str(self.segment), lock]
+        command = [*self.within, sys.executable, "-I", "-S", str(PROGRAM), str(self.segment), lock]
         process = subprocess.Popen(
             command,
             pass_fds=handed_down,
@@ -127,7 +130,8 @@ class Stand:
                 process.kill()
             process.wait()
         for pid in self.left():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it was the last of its namespace
+                os.kill(pid, signal.SIGKILL)
 
 
 LISTENER = """

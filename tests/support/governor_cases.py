@@ -42,8 +42,9 @@ def promise(
     on: int = 0,
     settled: bool = False,
     exclusive: bool = False,
+    elsewhere: bool = False,
 ) -> Reservation:
-    return Reservation(run_id, f"GPU-{on}", mib, seen, 0.0, settled, exclusive)
+    return Reservation(run_id, f"GPU-{on}", mib, seen, 0.0, settled, exclusive, elsewhere)
 
 
 def ask(

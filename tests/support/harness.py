@@ -52,6 +52,13 @@ def without_roots_rights() -> tuple[str, ...]:
     return ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
 
+def new_board(folder: Path) -> Path:
+    """Make a folder that homes can share, so that tests at the same time do not see each other's promises."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o1777)
+    return folder
+
+
 def alive(pid: int) -> bool:
     """Return whether a process runs under this pid; its zombie does not count."""
     try:
@@ -87,6 +94,7 @@ class Bench:
             name: value for name, value in os.environ.items() if not name.startswith("BACKPROP_")
         } | {
             "BACKPROP_HOME": str(self.home),
+            "BACKPROP_BOARD": str(new_board(folder / "board")),
             "PATH": f"{COMMAND.parent}:{os.environ['PATH']}",
             "COLUMNS": "200",
         }

@@ -16,6 +16,7 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ from typing import Any
 from tests.support.harness import processes_with
 
 FINAL = ("completed", "failed", "timeboxed", "stopped")
-LATE_S = 25.0
-"""What a loaded machine may add to timebox and grace: the supervisor's own 5 s and 10 s, and time to wake up."""
+EX_TEMPFAIL = 75
+LATE_S = 10.0
+"""What a loaded machine may add to timebox and grace."""
+Lateness = Callable[[str, int, dict[str, Any]], float]
+"""From run id, number and `exit.json` of a segment to how late it may end."""
 
 
 @dataclass
@@ -66,7 +70,7 @@ def read_book(project: Path, run: str) -> Book:
 
 
 def faults_of_run(
-    home: Path, project: Path, row: dict[str, Any], segments: list[dict[str, Any]]
+    home: Path, project: Path, row: dict[str, Any], segments: list[dict[str, Any]], late_s: Lateness
 ) -> list[str]:
     """Return what is wrong with one run that should be over. `row`, `segments`: as the database has them."""
     run, state = row["id"], row["state"]
@@ -84,16 +88,51 @@ def faults_of_run(
             faults.append(f"I2: segment {one['number']} had ended well, and {row['segment']} was started")
         if one["outcome"] == "completed" and not well:
             faults.append(f"I5: segment {one['number']} is called completed; on record: {record}")
+        if one["outcome"] == "failed" and not _failed_by_itself(record):
+            faults.append(f"I5: segment {one['number']} is called failed; on record: {record}")
+        if one["outcome"] == "not started" and newest and state == "failed":
+            faults.append(f"I5: it is failed, and segment {one['number']} never began: {row['reason']}")
         if one["ended_at_s"] is None and state in FINAL:
             faults.append(f"I3: segment {one['number']} never ended")
-        if record and record.get("running_s", 0.0) > timebox_s + grace_s + LATE_S:
-            faults.append(f"I8: segment {one['number']} ran {record['running_s']} s")
+        if record and record.get("running_s", 0.0) > timebox_s + grace_s:
+            most_s = timebox_s + grace_s + late_s(run, one["number"], record)
+            if record["running_s"] > most_s:
+                faults.append(
+                    f"I8: segment {one['number']} ran {record['running_s']} s, not {most_s:.1f} at most"
+                )
     if state == "completed":
         if 0 not in book.ends.values():
             faults.append("I5: completed, but no script of it has ended well")
         if book.steps != set(range(1, max(book.steps, default=0) + 1)):
             faults.append("I7: steps are missing")
     return [f"run {run}: {fault}" for fault in faults]
+
+
+def _failed_by_itself(record: dict[str, Any] | None) -> bool:
+    """Return whether a script's own end is on record, and was not well."""
+    if record is None or record.get("asked") is not None:
+        return False
+    return record.get("signal") is not None or record.get("exit_code") not in (None, 0)
+
+
+def unfounded_ends(home: Path) -> list[str]:
+    """Return the runs that are failed, timeboxed or held though nothing on record says that their scripts made them so.
+
+    For runs that no user holds, before they are resumed: afterwards they look well.
+    """
+    found: list[str] = []
+    for row in rows(home, "runs"):
+        path = home / "runs" / row["id"] / str(row["segment"]) / "exit.json"
+        record = json.loads(path.read_text()) if path.exists() else None
+        founded = {
+            "failed": "disappeared" in str(row["reason"]) or _failed_by_itself(record),
+            "timeboxed": record is not None
+            and (record.get("asked") or record.get("exit_code") == EX_TEMPFAIL),
+            "held": False,
+        }
+        if not founded.get(row["state"], True):
+            found.append(f"I5: run {row['id']} is {row['state']}: {row['reason']}; on record: {record}")
+    return found
 
 
 def _times(row: dict[str, Any]) -> tuple[float, float]:
@@ -120,13 +159,14 @@ def unsound(home: Path) -> list[str]:
     return [] if found == [("ok",)] else [f"I6: {found}"]
 
 
-def faults(home: Path, project: Path) -> list[str]:
-    """Return everything that is wrong once all runs should be over."""
+def faults(home: Path, project: Path, late_s: Lateness | None = None) -> list[str]:
+    """Return everything that is wrong once all runs should be over. `late_s`: `LATE_S` where nobody measures it."""
+    late_s = late_s or (lambda _run, _number, _record: LATE_S)
     found = unsound(home)
     segments = rows(home, "segments")
     for row in rows(home, "runs"):
         mine = sorted((one for one in segments if one["run_id"] == row["id"]), key=lambda one: one["number"])
-        found += faults_of_run(home, project, row, mine)
+        found += faults_of_run(home, project, row, mine, late_s)
     left = processes_with(f"BACKPROP_HOME={home}")
     if left:
         found.append(f"I9: left alive: {left}")

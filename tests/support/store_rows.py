@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from backprop.scheduler.lifecycle import Event, State
-from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from backprop.scheduler.lifecycle import Event
-from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord

@@ -4,9 +4,10 @@ import pytest
 
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.lifecycle import DESCRIPTION, FINAL, LIVE, TRANSITIONS, Event, State, next_state
-from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import SegmentResult
+from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, user_requests
@@ -36,6 +37,11 @@ def test_a_move_that_is_no_row_is_refused_and_changes_nothing(
     assert queries.run_by_id(database, "r1") == run
 
 
+def declare_done(database: Database, run: RunRecord) -> None:
+    if not user_requests.declare_done(database, [run.id], 9.0):
+        raise IllegalMove(run.id)
+
+
 @pytest.mark.parametrize(
     ("verb", "legal"),
     [
@@ -43,6 +49,7 @@ def test_a_move_that_is_no_row_is_refused_and_changes_nothing(
         ("pause", {State.RUNNING}),
         ("unpause", {State.PAUSED}),
         ("stop", {State.QUEUED, State.HELD, *LIVE}),
+        ("declare done", {State.HELD, State.FAILED, State.TIMEBOXED, State.STOPPED}),
     ],
 )
 def test_every_verb_does_what_the_table_says_and_no_more(
@@ -53,6 +60,7 @@ def test_every_verb_does_what_the_table_says_and_no_more(
         "pause": lambda run: claims.pause(database, run, "heat", "why"),
         "unpause": lambda run: claims.unpause(database, run),
         "stop": lambda run: user_requests.ask_to_stop(database, run, 9.0),
+        "declare done": lambda run: declare_done(database, run),
     }
     for state in State:
         run = add_run(database, state.value, state)

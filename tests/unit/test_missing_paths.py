@@ -39,6 +39,35 @@ def moved(run: RunRecord, number: int, folder: Path) -> RunRecord:
     return replace(run, id=f"r{number}", spec=msgspec.structs.replace(run.spec, cwd=str(folder)))
 
 
+def test_an_interpreter_that_env_looks_for_is_waited_for_wherever_it_comes_back(
+    run: RunRecord, tmp_path: Path
+) -> None:
+    program = tmp_path / "train"
+    program.write_text("#!/usr/bin/env -S mython3 -u\n")
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    environment = {"PATH": ":".join(map(str, folders))}
+    absence = presence.missing_named_interpreter(str(program), environment)
+    assert absence is not None
+    clock = HandClock()
+    paths = MissingPaths(clock)
+    assert (
+        paths.wait_for(run, absence)
+        .sentence()
+        .startswith("waits for its program: mython3 is not on its PATH")
+    )
+    assert paths.refusal(run) is not None
+    (folders[1] / "mython3").write_text("")
+    (folders[1] / "mython3").chmod(0o755)
+    clock.now_s += LOOK_AGAIN_S
+    paths.look_again()
+    assert paths.refusal(run) is None
+    assert presence.missing_named_interpreter(str(program), environment) is None
+    program.write_text("#!/usr/bin/env VAR=1 mython4\n")
+    assert presence.missing_named_interpreter(str(program), environment) is None, "that is not ours to tell"
+
+
 def test_a_thousand_runs_below_a_missing_folder_cost_one_look_a_second(
     run: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

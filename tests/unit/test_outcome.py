@@ -8,15 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.scheduler.lifecycle import LIVE, Event, next_state
-from backprop.scheduler.outcome.next_move import (
-    LOST_CAP,
-    STALLED_CAP,
-    Intent,
-    NextMove,
-    backoff_s,
-    next_move,
-    with_advice,
-)
+from backprop.scheduler.outcome.chain_end import STALLED_CAP
+from backprop.scheduler.outcome.failures import HOST_FAULT_CAP, LOST_CAP, backoff_s
+from backprop.scheduler.outcome.move import NextMove, with_advice
+from backprop.scheduler.outcome.next_move import Intent, next_move
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.spec import RunSpec
@@ -106,6 +101,59 @@ def test_exit_0_of_its_own_is_completed_whatever_was_saved() -> None:
         )
 
 
+END = "step 9/9"
+
+
+@pytest.mark.parametrize(
+    ("result", "how"),
+    [
+        (SegmentResult(asked=Intent.TIMEBOX, exit_code=0, shown_end=END), "exited 0 within its grace"),
+        (
+            SegmentResult(asked=Intent.YIELD, exit_code=0, shown_end=END, why_asked="it is too hot"),
+            "exited 0 within its grace",
+        ),
+        (SegmentResult(told=True, exit_code=0, shown_end=END), "exited 0 when should_stop() said so"),
+    ],
+)
+def test_exit_0_after_the_end_was_shown_is_completed(result: SegmentResult, how: str) -> None:
+    for chain in (FRESH, OLD, GOOD):
+        done = NextMove(Event.COMPLETED, SegmentOutcome.COMPLETED, f"finished: step 9/9; {how}")
+        assert next_move(SPEC, result, chain) == done
+    for wanted in (Intent.STOP, Intent.OUTRANKED, Intent.NAN):
+        assert next_move(SPEC, replace(result, wanted=wanted), GOOD).event is not Event.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("asked", "chain"),
+    [
+        (spec(auto_resume=False), GOOD),
+        (spec(max_segments=1), GOOD),
+        (SPEC, FRESH),
+        (SPEC, replace(OLD, stalled=1)),
+    ],
+)
+def test_where_a_chain_ends_with_exit_0_both_ways_on_are_said(asked: RunSpec, chain: Chain) -> None:
+    boxed = SegmentResult(asked=Intent.TIMEBOX, exit_code=0)
+    for result, how in (
+        (boxed, "it exited 0 within its grace"),
+        (replace(boxed, killed=True), "it exited 0 after its grace"),
+        (SegmentResult(told=True, exit_code=0), "it exited 0 when should_stop() said so"),
+    ):
+        move = next_move(asked, result, chain)
+        assert (move.event, move.outcome) == (Event.TIMEBOXED, SegmentOutcome.TIMEBOXED)
+        assert "backprop resume 4123-1" in told(move)
+        assert told(move).endswith(f"; {how}: if it had finished, backprop resume --done 4123-1")
+    for result in (replace(boxed, exit_code=130), SegmentResult(exit_code=75)):
+        move = next_move(asked, result, replace(chain, stalled=1))
+        assert move.event is Event.TIMEBOXED
+        assert "--done" not in told(move)
+
+
+def test_a_chain_that_goes_on_says_exit_0_too() -> None:
+    on = next_move(SPEC, SegmentResult(asked=Intent.TIMEBOX, exit_code=0), GOOD)
+    assert on.reason == "timebox reached, exit 0; resumes from its newest checkpoint"
+
+
 def test_75_is_run_me_again_without_a_strike() -> None:
     crashed_before = replace(GOOD, retries_used=1)
     verdict = next_move(spec(retries=1), SegmentResult(exit_code=75), crashed_before)
@@ -130,7 +178,10 @@ def test_without_any_checkpoint_the_chain_ends_at_once_with_advice() -> None:
     assert "no checkpoint found, so it would restart from zero" in verdict.reason
     assert "Make it save on Ctrl-C (SIGINT)" in told(verdict)
     assert "first output came after 400.0 s" in verdict.reason
-    assert told(verdict).endswith("allow more time: backprop resume 4123-1 -m 20"), "twice the box"
+    assert "allow more time: backprop resume 4123-1 -m 20;" in told(verdict), "twice the box"
+    assert told(verdict).endswith(
+        "; it exited 0 within its grace: if it had finished, backprop resume --done 4123-1"
+    )
     slow = next_move(SPEC, replace(ending, first_sign_s=900.0), FRESH)
     assert "backprop resume 4123-1 -m 30" in told(slow), "twice the start-up"
     assert "--grace-seconds" in next_move(SPEC, replace(ending, killed=True), FRESH).reason
@@ -278,6 +329,8 @@ endings = st.builds(
     why_asked=st.none() | st.just("why"),
     running_s=st.floats(0, 1000),
     out_of_memory=st.none() | st.just("CUDA out of memory"),
+    port_in_use=st.none() | st.just("address already in use"),
+    disk_full=st.booleans(),
 )
 chains = st.builds(
     Chain,
@@ -292,6 +345,8 @@ chains = st.builds(
     promised_mib=st.integers(0, 80_000),
     peak_mib=st.none() | st.integers(0, 80_000),
     oom_retries=st.integers(0, 1),
+    host_faults=st.integers(0, HOST_FAULT_CAP),
+    others_live=st.booleans(),
 )
 specs = st.builds(
     spec,
@@ -313,11 +368,8 @@ def test_every_verdict_is_a_legal_move_with_a_reason(
         assert next_state(state, verdict.event) is not None
     assert isinstance(verdict.outcome, SegmentOutcome)
     assert verdict.reason
-    assert (
-        told(verdict).count("backprop resume")
-        == told(verdict).count("4123-1")
-        == (verdict.advice is not None)
-    )
+    ways = 0 if verdict.advice is None else 1 if verdict.advice.may_be_done is None else 2
+    assert told(verdict).count("backprop resume") == told(verdict).count("4123-1") == ways
     assert "\n" not in verdict.reason
     assert verdict.delay_s >= 0
     assert min(verdict.stalled, verdict.retries_used, verdict.lost) >= 0
@@ -347,7 +399,7 @@ def test_what_the_user_stopped_is_not_started_again(
 def test_no_chain_goes_on_for_ever_without_progress(spec: RunSpec, ends: list[SegmentResult]) -> None:
     """Whatever happens to it, in any order, a run that saves nothing new comes to rest. Only yields and starts that the
     machine refuses are free."""
-    bound = (STALLED_CAP + spec.retries + 2) * (LOST_CAP + 1)
+    bound = (STALLED_CAP + spec.retries + 2) * (LOST_CAP + 1) * (HOST_FAULT_CAP + 1)
     chain, segments, oom = OLD, 0, 0
     for ending in ends:
         verdict = next_move(spec, replace(ending, wanted=None), replace(chain, segments=segments + 1))
@@ -361,6 +413,7 @@ def test_no_chain_goes_on_for_ever_without_progress(spec: RunSpec, ends: list[Se
             stalled=verdict.stalled,
             retries_used=verdict.retries_used,
             lost=verdict.lost,
+            host_faults=verdict.host_faults,
             oom_retries=oom,
         )
         assert segments <= bound, f"{segments} segments without progress"

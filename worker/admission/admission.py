@@ -17,8 +17,8 @@ from backprop.scheduler.store.reads import queries
 from backprop.worker.admission.host_gate import HostGate
 from backprop.worker.admission.judge import Judge
 from backprop.worker.admission.missing_paths import MissingPaths
-from backprop.worker.admission.preparation import Preparation, PreparedRun, hold
-from backprop.worker.admission.start import AdmittedRun, Starter, release_locks
+from backprop.worker.admission.preparation import AdmittedRun, Preparation, PreparedRun, hold, release_locks
+from backprop.worker.admission.start import Starter
 from backprop.worker.admission.waiting_reasons import Starving, WaitingReasons
 from backprop.worker.context import Context
 from backprop.worker.executor import locks
@@ -115,7 +115,7 @@ class Admitter:
             begun = self._starter.start(round_.starts, round_.state)
             started += begun
             if begun < len(round_.starts):
-                break  # another worker has claimed: the state that was decided on is out of date
+                break  # another worker has claimed, or another home promised: the state decided on is out of date
             if whole and not round_.group_full:
                 self._waits.record(round_.waiting, round_.behind)
                 self._judged_s = self._context.clock.monotonic_s()
@@ -213,7 +213,7 @@ class Admitter:
         return head if head is not None and self._paths.refusal(run) is None else None
 
     def _prepare(self, run: RunRecord, round_: _Round) -> PreparedRun | Decision | None:
-        """Prepare a start; return a decision for a run that has to wait for a path. Trouble with one run is reported,
+        """Prepare a start; return why a run has to wait for a path or a port. Trouble with one run is reported,
         and keeps no other from its start. Raises DatabaseBusy."""
         beside = [prepared.run for prepared, _, _ in round_.starts]
         return self._tracker.attempt(run, lambda: self._preparation.prepare(run, beside))

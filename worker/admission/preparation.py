@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.errors import LostRace
-from backprop.scheduler.governor.decide import Decision, Rule
+from backprop.scheduler.governor.decide import Decision, Need, Rule
 from backprop.scheduler.home import batch_file, run_folder
 from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, user_requests
 from backprop.worker.admission.missing_paths import MissingPaths
+from backprop.worker.admission.port_wait import port_refusal
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.resume import StartPoint
 from backprop.worker.checkpoints.start_point import choose_start, rows_of
@@ -35,14 +36,30 @@ MOST_GONE: Final = 3
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that can be claimed. `lock`: descriptor of its run lock; the holder hands it on or closes it.
-    `environment`: that of the shell that queued it, read before the claim: what cannot be read now waits in the
-    queue."""
+    """A run that can be claimed. `lock`: descriptor of its run lock; `promise`: that of its GPUs' promise, once one is
+    posted. The holder hands them on or releases them. `environment`: that of the shell that queued it, read before the
+    claim: what cannot be read now waits in the queue."""
 
     run: RunRecord
     resume: StartPoint
     lock: int
     environment: Mapping[str, str]
+    promise: int | None = None
+
+    def release(self) -> None:
+        """Close what a run that does not start after all has locked."""
+        os.close(self.lock)
+        if self.promise is not None:
+            os.close(self.promise)
+
+
+AdmittedRun = tuple[PreparedRun, Decision, Need]
+
+
+def release_locks(admitted: Sequence[AdmittedRun]) -> None:
+    """Release runs that are not claimed after all."""
+    for prepared, _, _ in admitted:
+        prepared.release()
 
 
 def hold(context: Context, run: RunRecord, why: str, gone: Sequence[str] = ()) -> None:
@@ -71,14 +88,18 @@ class Preparation:
 
     def prepare(self, run: RunRecord, beside: Sequence[RunRecord]) -> PreparedRun | Decision | None:
         """Prepare `run` and take its lock. Return None when it cannot be claimed now; its reason then says why. Return
-        a decision when it has to wait for a path. `beside`: runs that are about to be claimed too. Raises DatabaseBusy.
+        a decision when it has to wait for a path or a port. `beside`: runs that are about to be claimed too. Raises
+        DatabaseBusy.
         """
         context = self._context
         if (refusal := self._paths.refusal(run)) is not None:
             return refusal
         if (why := self._checkpoints.why_not_yet(run)) is not None:
             return self._set_reason(run, f"waiting: {why}")
-        if (rival := self._rival(run, beside)) is not None:
+        others = [*queries.live_runs(context.database), *beside]
+        if (refusal := port_refusal(context.home, run, others, context.clock.wall_s())) is not None:
+            return refusal
+        if (rival := self._rival(run, others)) is not None:
             return self._set_reason(
                 run,
                 f"waiting for {rival.name} ({rival.id}), which saves to the same place; give each a folder of its own",
@@ -114,6 +135,9 @@ class Preparation:
             if run_folder.newest_segment(context.home.run_folder(run.id)) > run.segment:
                 return self._put_back(run)
             environment = run_folder.read_environment(context.home.run_folder(run.id))
+            absence = presence.missing_named_interpreter(run.spec.program, environment)
+            if absence is not None:
+                return self._paths.wait_for(run, absence)
             ready = True
         except OSError as error:
             return self._set_reason(run, f"cannot be read now: {error.filename} ({error.strerror})")
@@ -142,13 +166,12 @@ class Preparation:
         if run.reason != reason:
             claims.record_waiting_reasons(self._context.database, {run.id: (reason, ())})
 
-    def _rival(self, run: RunRecord, beside: Sequence[RunRecord]) -> RunRecord | None:
+    def _rival(self, run: RunRecord, others: Sequence[RunRecord]) -> RunRecord | None:
         """Return a live run that saves to the same place as `run`: from outside their checkpoints cannot be told apart,
         and a resume could go on from the other run's work."""
         globs = frozenset(run.spec.plan.globs) if run.spec.plan is not None else frozenset[str]()
         if not globs:
             return None
-        others = [*queries.live_runs(self._context.database), *beside]
         return next(
             (other for other in others if other.spec.plan and not globs.isdisjoint(other.spec.plan.globs)),
             None,

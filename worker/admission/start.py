@@ -3,8 +3,8 @@
 All of a round are claimed in one transaction, against the serial of the reservations that the decisions were made on.
 """
 
-import os
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -16,12 +16,15 @@ from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
-from backprop.worker.admission.preparation import PreparedRun
+from backprop.worker.admission.preparation import AdmittedRun, PreparedRun, release_locks
+from backprop.worker.admission.promises import PromisePoster
 from backprop.worker.checkpoints.resume import command_line
 from backprop.worker.context import Context
+from backprop.worker.environment import ports
 from backprop.worker.environment.leader import allocator_limit, leader_environment
 from backprop.worker.environment.snapshot_paths import snapshot_command
 from backprop.worker.environment.tracking import tracking_environment
+from backprop.worker.executor import segment_files
 from backprop.worker.executor.base import NoSupervisor, SegmentOrder
 from backprop.worker.machine.state import MachineState
 from backprop.worker.segments import timebox
@@ -33,8 +36,6 @@ from backprop.worker.user_files import NOT_YET, place_of
 ORDER_PATIENCE_S: Final = 2.0
 """The run is claimed by then: later it is queued again."""
 
-AdmittedRun = tuple[PreparedRun, Decision, Need]
-
 
 class Starter:
     """Claims and starts the runs of one worker."""
@@ -42,21 +43,23 @@ class Starter:
     def __init__(self, context: Context, tracker: SegmentTracker) -> None:
         self._context = context
         self._tracker = tracker
+        self._promises = PromisePoster(context)
 
     def start(self, admitted: Sequence[AdmittedRun], state: MachineState) -> int:
         """Claim the runs in one transaction and start them; return how many. Consumes their locks.
 
-        Fewer than all: another worker has claimed meanwhile. Raises DatabaseBusy, UnknownRun.
+        Fewer than all: another worker has claimed meanwhile, or another home has promised the room. Raises
+        DatabaseBusy, UnknownRun.
         """
-        left = list(admitted)
+        left = self._promises.post(admitted, state)
         if not left:
             return 0
         started, trouble = 0, None
         try:
-            for number in self._claim(admitted, state.serial):
+            for number in self._claim(left, state.serial):
                 prepared, decision, need = left.pop(0)
                 if number is None:
-                    os.close(prepared.lock)
+                    prepared.release()
                     continue
                 started += 1
                 try:
@@ -105,10 +108,10 @@ class Starter:
             order = self._order_in_time(run, prepared, number, decision, need, state)
         except BaseException:
             # Held on, the lock would make a claimed run look alive for as long as this worker lives.
-            os.close(prepared.lock)
+            prepared.release()
             raise
         if isinstance(order, SegmentResult):
-            os.close(prepared.lock)
+            prepared.release()
             self._tracker.could_not_start(run, order)
         else:
             source = f" from {prepared.resume.checkpoint}" if prepared.resume.checkpoint else ""
@@ -138,9 +141,10 @@ class Starter:
     ) -> SegmentOrder | SegmentResult:
         """As `_order`; that it could not be started where the user's files do not answer. Raises DatabaseBusy."""
         files, history, key = self._context.files, self._save_history(run), ("order", run.id, number)
+        port = ports.offer(prepared.environment, self._offered_ports(run))
 
         def look() -> SegmentOrder | SegmentResult:
-            return self._order(run, prepared, number, decision, need, state, history)
+            return self._order(run, prepared, number, decision, need, state, history, port)
 
         place = place_of(run.spec, files)
         order = files.ask(key, look, place, ORDER_PATIENCE_S)
@@ -158,8 +162,9 @@ class Starter:
         need: Need,
         state: MachineState,
         history: timebox.SaveHistory,
+        port: Mapping[str, str],
     ) -> SegmentOrder | SegmentResult:
-        """Return what to execute, with the code as it was when queued. Called in a thread.
+        """Return what to execute, with the code as it was when queued. `port`: offered to it. Called in a thread.
 
         Where that code or an earlier order cannot be read: that it could not be started.
         """
@@ -185,6 +190,7 @@ class Starter:
             number=number,
             argv=command_line(run.spec, checkpoint),
             environment={
+                **port,
                 **tracking,
                 **leader_environment(run, number, checkpoint, folder, gpus, limit_mib),
                 **code.environment,
@@ -193,19 +199,24 @@ class Starter:
             timebox_s=timebox.latest_end_s(run, history),
             promised_mib=_promised_mib(decision, need),
             lock=prepared.lock,
+            promise=prepared.promise,
         )
+
+    def _offered_ports(self, run: RunRecord) -> set[str]:
+        """Return the ports that live runs were given: those that start with this one do not listen yet."""
+        found: set[str] = set()
+        for other in queries.live_runs(self._context.database):
+            if other.id != run.id:
+                with contextlib.suppress(OSError):
+                    order = segment_files.read_order(self._context.executor.folder(other.id, other.segment))
+                    found |= {order.environment.get(name, "") for name in ports.VARIABLES} if order else set()
+        return found
 
     def _save_history(self, run: RunRecord) -> timebox.SaveHistory:
         database = self._context.database
         earlier = [segment for segment in queries.segments(database, run.id) if segment.number < run.segment]
         saved = queries.checkpoints(database, run.id)
         return timebox.save_history(run.spec, earlier, saved, announces=False)
-
-
-def release_locks(admitted: Sequence[AdmittedRun]) -> None:
-    """Close the run locks of runs that are not claimed after all."""
-    for prepared, _, _ in admitted:
-        os.close(prepared.lock)
 
 
 def _not_started(run: RunRecord, why: str, passing: bool) -> SegmentResult:

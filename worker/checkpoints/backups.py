@@ -21,6 +21,7 @@ from backprop.scheduler.records import CheckpointRecord
 from backprop.worker.checkpoints import copying
 from backprop.worker.checkpoints.formats import looks_whole
 from backprop.worker.checkpoints.validation import CheckpointFile, measure
+from backprop.worker.supervisor import process_tree
 
 BACKUPS_EACH: Final = 2
 DRAFT_CAP_S: Final = 3600.0
@@ -81,7 +82,7 @@ def back_up(
     """
     original, home = Path(record.path), run_folder / "kept"
     expected = CheckpointFile.of(record)
-    draft = home / f".draft-{os.getpid()}"
+    draft = home / f".draft-{_namespace()}-{os.getpid()}"
     try:
         home.mkdir(mode=0o700, exist_ok=True)
         _clear_drafts(home)
@@ -169,9 +170,18 @@ def _clear_drafts(home: Path) -> None:
     """Delete the drafts of workers that died halfway. Their pids may be reused by now; no copy takes an hour."""
     for draft in home.glob(".draft-*"):
         with contextlib.suppress(OSError):
-            pid = int(draft.name.rpartition("-")[2])
-            if pid == os.getpid() or time.time() - draft.stat().st_mtime > DRAFT_CAP_S or not _alive(pid):
+            _, _, rest = draft.name.partition(".draft-")
+            namespace, _, number = rest.rpartition("-")
+            # In another container a pid means another process. 0.1.0 names none.
+            is_dead = namespace in ("", _namespace()) and (
+                int(number) == os.getpid() or not _alive(int(number))
+            )
+            if is_dead or time.time() - draft.stat().st_mtime > DRAFT_CAP_S:
                 copying.remove(draft)
+
+
+def _namespace() -> str:
+    return "".join(filter(str.isdecimal, process_tree.pid_namespace() or "0"))
 
 
 def _alive(pid: int) -> bool:

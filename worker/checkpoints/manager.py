@@ -14,8 +14,8 @@ from typing import Final, cast
 
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
-from backprop.worker.background import BackgroundJob, BackgroundJobs, JobStopped
 from backprop.worker.checkpoints import backups, repair
+from backprop.worker.checkpoints.background import BackgroundJob, BackgroundJobs, JobStopped
 from backprop.worker.checkpoints.backups import Backup, BackupRefused
 from backprop.worker.checkpoints.fingerprint import Contents, contents
 from backprop.worker.checkpoints.glob_walk import fixed_folder

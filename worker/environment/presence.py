@@ -11,7 +11,7 @@ Every look at such a path goes through `trouble_with`.
 import contextlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,7 @@ PROGRAM: Final = "its program"
 MISSING: Final = "is not there"
 UNMOUNTED: Final = "is not mounted"
 SILENT: Final = "does not answer"
+NOT_ON_PATH: Final = "is not on its PATH"
 MOUNTS: Final = "mounts.json"
 HEAD_BYTES: Final = 256
 """What the kernel reads of a program to find its interpreter."""
@@ -38,22 +39,31 @@ Look = Callable[[str, str], "Absence | None"]
 
 @dataclass(frozen=True)
 class Absence:
-    """What a run waits for. `what`: what the path is to the run. `trouble`: what is wrong with it, in words."""
+    """What a run waits for. `what`: what the path is to the run. `trouble`: what is wrong with it, in words. `folders`:
+    where a program is looked for by its name, which `path` is then."""
 
     what: str
     path: str
     trouble: str
+    folders: tuple[str, ...] = ()
 
     @property
     def lasts(self) -> bool:
         """Whether it is still so."""
+        if self.folders:
+            return not _is_in(self.folders, self.path)
         if self.trouble == UNMOUNTED:
             return not _is_mounted(self.path, mounted())
         return trouble_with(self.path) is not None
 
     def sentence(self) -> str:
         """Say it with what to do, for the reason of the run."""
-        cures = {UNMOUNTED: "mount it", MISSING: "put it back or mount it", SILENT: "see to its server"}
+        cures = {
+            UNMOUNTED: "mount it",
+            MISSING: "put it back or mount it",
+            NOT_ON_PATH: "put it back",
+            SILENT: "see to its server",
+        }
         cure = cures.get(self.trouble, "make it readable")
         return f"waits for {self.what}: {self.path} {self.trouble}; {cure}, and the run starts by itself"
 
@@ -104,18 +114,42 @@ def missing_for_start(spec: RunSpec, look: Look) -> Absence | None:
 
 def missing_interpreter(program: str) -> Absence | None:
     """Return the interpreter that a program's first line names, if that is not there."""
+    words = _first_line(program)
+    return missing(PROGRAM, words[0]) if words and words[0].startswith("/") else None
+
+
+def missing_named_interpreter(program: str, environment: Mapping[str, str]) -> Absence | None:
+    """Return the interpreter that `env` in a program's first line would look for in vain. `environment`: the run's."""
+    words = _first_line(program)
+    if not words or os.path.basename(words[0]) != "env":  # noqa: PTH119 - of text
+        return None
+    rest = words[2:] if words[1:2] == ["-S"] else words[1:]
+    if not rest or rest[0].startswith("-") or "=" in rest[0] or os.sep in rest[0]:
+        return None
+    folders = tuple(environment.get("PATH", os.defpath).split(os.pathsep))
+    # A folder that is relative, or empty, is below the run's directory: that is for `env` to find out.
+    if not all(folder.startswith("/") for folder in folders) or _is_in(folders, rest[0]):
+        return None
+    return Absence(PROGRAM, rest[0], NOT_ON_PATH, folders)
+
+
+def _is_in(folders: Iterable[str], name: str) -> bool:
+    return any(os.access(f"{folder}/{name}", os.X_OK) for folder in folders)
+
+
+def _first_line(program: str) -> list[str]:
+    """Return the words of a program's first line, if that names an interpreter."""
     try:
         handle = os.open(program, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return None
+        return []
     try:
         head = os.read(handle, HEAD_BYTES)
     except OSError:
-        return None
+        return []
     finally:
         os.close(handle)
-    words = head[2:].partition(b"\n")[0].split() if head.startswith(b"#!") else []
-    return missing(PROGRAM, os.fsdecode(words[0])) if words and words[0].startswith(b"/") else None
+    return os.fsdecode(head[2:].partition(b"\n")[0]).split() if head.startswith(b"#!") else []
 
 
 def checkpoint_away(path: str, noted: Collection[str] = (), beside: Iterable[str] = ()) -> Absence | None:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Protocol
 
 from backprop.scheduler.records import RunRecord
+from backprop.worker.executor.board import Board
 from backprop.worker.executor.segment_files import ExitRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOrder:
     """What one segment is to execute. `environment`: added to the run's own. `promised_mib`: VRAM reserved on each of
-    its GPUs. `lock`: descriptor of the run's lock, taken; the executor hands it on and closes it."""
+    its GPUs. `lock`: descriptor of the run's lock, taken; `promise`: that of its GPUs' promise, None where none is
+    posted. The executor hands both on and closes them."""
 
     run: RunRecord
     number: int
@@ -24,6 +26,7 @@ class SegmentOrder:
     timebox_s: float
     promised_mib: int
     lock: int
+    promise: int | None = None
 
 
 class Life(StrEnum):
@@ -45,7 +48,10 @@ class EndUnreadable(OSError):
 
 
 class Executor(Protocol):
-    """Starts, polls and signals segments, each named by its run's id and its number."""
+    """Starts, polls and signals segments, each named by its run's id and its number. `board`: where the promises of
+    its GPUs are."""
+
+    board: Board
 
     def prepare(self) -> None:
         """Make the next start a short one. Called at the end of a tick."""

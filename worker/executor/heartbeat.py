@@ -84,7 +84,10 @@ def silence(locks: Path, worker: str) -> Silence | None:
 def silences(locks: Path) -> list[Silence]:
     """Return the living workers of this home that do not tick, as far as that can be told. Raises nothing."""
     found: list[Silence] = []
-    for path in sorted(locks.glob("worker-*.lock")):
+    paths: list[Path] = []
+    with contextlib.suppress(OSError):  # a home that is away
+        paths = sorted(locks.glob("worker-*.lock"))
+    for path in paths:
         worker = path.stem.removeprefix("worker-")
         with contextlib.suppress(OSError):
             if (silent := silence(locks, worker)) is not None and file_locks.worker_alive(locks, worker):

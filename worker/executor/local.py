@@ -11,20 +11,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.home.file_reading import open_regular
 from backprop.scheduler.home.layout import Home
-from backprop.worker.executor import locks, segment_files
+from backprop.worker.executor import locks, segment_files, supervisor_program
 from backprop.worker.executor.base import EndUnreadable, Life, NoSupervisor, SegmentOrder
+from backprop.worker.executor.board import Board
 from backprop.worker.executor.segment_files import ExitRecord, OrderFile, ProcessesFile
 from backprop.worker.executor.standby import DiedAtStart, StandbyPool, StandbySupervisor
 from backprop.worker.supervisor import failpoint, process_tree
 
-SUPERVISOR: Final = Path(__file__).parent.parent / "supervisor"
-CONTROL_SIGNALS: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 INTRODUCTION_S: Final = 5.0
 """How long a new supervisor may take to write `processes.json` before it is taken for dead."""
 READY_PATIENCE_S: Final = 0.5
@@ -36,23 +34,28 @@ class LocalExecutor:
 
     def __init__(self, home: Home) -> None:
         self._home = home
+        self.board = Board(home.root)
         self._boot_id = process_tree.boot_id()
         self._children: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
         self._pidfds: dict[tuple[str, int], int] = {}
         self._reused: dict[tuple[str, int], StandbySupervisor] = {}
-        self._standbys = StandbyPool(_start_standby)
-        self._program = _program()
+        self._standbys = StandbyPool(supervisor_program.start_standby)
+        self._program = supervisor_program.program_version()
 
     def start(self, order: SegmentOrder) -> None:
-        folder = self.folder(order.run.id, order.number)
+        folder, key = self.folder(order.run.id, order.number), (order.run.id, order.number)
+        handed = (order.lock,) if order.promise is None else (order.lock, order.promise)
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             segment_files.write_order(folder, self._order_file(order))
-            self._spawn((order.run.id, order.number), folder, order.lock)
+            self._spawn(key, folder, handed)
             failpoint.at("launched")
+            if order.promise is not None:
+                self.board.name_holder(order.promise, self._children[key].pid)
         finally:
-            # Closed, never unlocked: the supervisor holds the lock through its copy.
-            os.close(order.lock)
+            # Closed, never unlocked: the supervisor holds the locks through its copies.
+            for lock in handed:
+                os.close(lock)
 
     def prepare(self) -> None:
         self._standbys.prepare()
@@ -64,7 +67,11 @@ class LocalExecutor:
             raise self._no_supervisor(error) from error
         except DiedAtStart as error:
             missing = next(
-                (path for path in (Path(sys.executable), SUPERVISOR / "__main__.py") if not path.exists()),
+                (
+                    path
+                    for path in (Path(sys.executable), supervisor_program.SUPERVISOR / "__main__.py")
+                    if not path.exists()
+                ),
                 None,
             )
             told = f"a supervisor ended at its start ({error})" if missing is None else f"{missing} is gone"
@@ -74,10 +81,11 @@ class LocalExecutor:
         return self._standbys.is_ready()
 
     def is_replaced(self) -> bool:
-        return _program() != self._program
+        return supervisor_program.program_version() != self._program
 
     def close(self) -> None:
         self._standbys.close()
+        self.board.sweep()
 
     def poll(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
         folder = self.folder(run_id, number)
@@ -86,8 +94,10 @@ class LocalExecutor:
             if (record := segment_files.read_exit(folder)) is not None:
                 return Life.ENDED, record
         held, trouble = self._holds_a_lock(run_id, folder)
+        # From another container nobody can supervise it: all that is known is that it lives.
+        unsupervised = Life.ALIVE if self._is_elsewhere(run_id, number) else Life.UNSUPERVISED
         if held:
-            return (Life.ALIVE if self._supervisor_alive(run_id, number) else Life.UNSUPERVISED), None
+            return (Life.ALIVE if self._supervisor_alive(run_id, number) else unsupervised), None
         # Once more, after the locks: a supervisor writes its record before it releases them.
         try:
             if (record := segment_files.read_exit(folder)) is not None:
@@ -96,7 +106,7 @@ class LocalExecutor:
             trouble = error
         # Lock files may have been deleted under their holders. A second copy would be worse than a scan of /proc.
         if self._has_processes(run_id, number):
-            return Life.UNSUPERVISED, None
+            return unsupervised, None
         if trouble is not None:
             raise EndUnreadable(trouble.errno, trouble.strerror, trouble.filename) from trouble
         return Life.LOST, None
@@ -121,7 +131,7 @@ class LocalExecutor:
 
     def supervise(self, run_id: str, number: int) -> None:
         with contextlib.suppress(OSError):
-            self._spawn((run_id, number), self.folder(run_id, number), None)
+            self._spawn((run_id, number), self.folder(run_id, number), ())
 
     def folder(self, run_id: str, number: int) -> Path:
         return self._home.segment_folder(run_id, number)
@@ -152,7 +162,7 @@ class LocalExecutor:
         return leader if leader is not None and process_tree.alive(leader) else None
 
     def has_begun(self, run_id: str, number: int) -> bool:
-        return self._processes(run_id, number) is not None
+        return self._processes(run_id, number) is not None or self._is_elsewhere(run_id, number)
 
     def is_recording(self, run_id: str, number: int) -> bool:
         processes = self._processes(run_id, number)
@@ -210,18 +220,20 @@ class LocalExecutor:
                 trouble = error
         return False, trouble
 
-    def _spawn(self, key: tuple[str, int], folder: Path, lock: int | None) -> None:
-        """Start a supervisor by exec; never by bare fork, which would share the database connection."""
-        standby = self._standbys.take(folder, lock) if lock is not None else None
+    def _spawn(self, key: tuple[str, int], folder: Path, handed: tuple[int, ...]) -> None:
+        """Start a supervisor by exec; never by bare fork, which would share the database connection.
+
+        `handed`: the locks that it and its leader are to hold; none for one that takes over.
+        """
+        standby = self._standbys.take(folder, handed) if handed else None
         if standby is not None:
             child = standby.child
         else:
-            arguments = str(folder), str(-1 if lock is None else lock)
-            inherited = () if lock is None else (lock,)
+            arguments = str(folder), *(str(lock) for lock in handed or (-1,))
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
             with open(open_regular(folder / "supervisor.log", flags), "ab") as errors:  # noqa: PTH123
                 try:
-                    child = _start_supervisor(arguments, inherited, errors.fileno())
+                    child = supervisor_program.start_supervisor(arguments, handed, errors.fileno())
                 except OSError as error:
                     raise self._no_supervisor(error) from error
         self._forget(key)
@@ -271,9 +283,23 @@ class LocalExecutor:
         return bool(process_tree.carriers(tuple(entry.encode() for entry in _cookie(run_id, number))))
 
     def _processes(self, run_id: str, number: int) -> ProcessesFile | None:
-        """Return the segment's processes; None when they are unknown or of another boot. Raises OSError."""
+        """Return the segment's processes; None when they are unknown, of another boot, or of another pid namespace,
+        where their pids mean something else. Raises OSError."""
         processes = segment_files.read_processes(self.folder(run_id, number))
-        return processes if processes is not None and processes.boot_id == self._boot_id else None
+        if processes is None or processes.boot_id != self._boot_id:
+            return None
+        return None if process_tree.is_from_elsewhere(processes.pid_namespace) else processes
+
+    def _is_elsewhere(self, run_id: str, number: int) -> bool:
+        """Return whether the segment was started in another pid namespace of this boot."""
+        with contextlib.suppress(OSError):
+            processes = segment_files.read_processes(self.folder(run_id, number))
+            return (
+                processes is not None
+                and processes.boot_id == self._boot_id
+                and process_tree.is_from_elsewhere(processes.pid_namespace)
+            )
+        return False
 
     def _forget(self, key: tuple[str, int]) -> None:
         self._children.pop(key, None)
@@ -295,45 +321,3 @@ def _is_readable(handle: int) -> bool:
 def _cookie(run_id: str, number: int) -> tuple[str, ...]:
     """Return the entries that every process of a segment has in its environment, unless it took them out."""
     return f"BACKPROP_RUN_ID={run_id}", f"BACKPROP_SEGMENT={number}"
-
-
-def _program() -> list[tuple[int, int, int]]:
-    """Return what tells this program's supervisor from another version's; less of it where files are missing."""
-    found: list[tuple[int, int, int]] = []
-    for path in sorted(SUPERVISOR.glob("*.py")):
-        with contextlib.suppress(OSError):
-            info = path.stat()
-            found.append((info.st_ino, info.st_mtime_ns, info.st_size))
-    return found
-
-
-def _start_standby(channel: int) -> "subprocess.Popen[bytes]":
-    # The word must stay: a worker that is running during an upgrade starts the supervisor program of the new version.
-    return _start_supervisor(("--spare", str(channel)), (channel,), subprocess.DEVNULL)
-
-
-def _start_supervisor(
-    arguments: tuple[str, ...], inherited: tuple[int, ...], errors: int
-) -> "subprocess.Popen[bytes]":
-    """Start the program of `supervisor/`. `inherited`: descriptors; `errors`: its stderr. Raises OSError."""
-    with _blocked(CONTROL_SIGNALS):
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(SUPERVISOR), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            pass_fds=inherited,
-            start_new_session=True,
-            cwd="/",
-        )
-
-
-@contextlib.contextmanager
-def _blocked(signals: tuple[signal.Signals, ...]) -> Generator[None]:
-    """Start children with these signals blocked: a signal to a supervisor that is still starting waits for it instead
-    of ending it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -28,17 +28,24 @@ def take(path: Path) -> int | None:
     link too.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if acquire(handle):
+        return handle
+    os.close(handle)
+    return None
+
+
+def acquire(handle: int) -> bool:
+    """Lock an open file exclusively, within half a second; return whether that could be done."""
     end = time.monotonic() + TAKE_PATIENCE_S
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > end:
-                os.close(handle)
-                return None
+                return False
             time.sleep(0.01)
         else:
-            return handle
+            return True
 
 
 def held(path: Path) -> bool:

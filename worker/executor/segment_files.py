@@ -11,6 +11,8 @@ A worker may read what another version wrote: unknown fields are ignored, and a 
 default. The supervisor is standard library only and has a reader and a writer of its own (`supervisor/files.py`).
 """
 
+import contextlib
+import time
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -18,6 +20,7 @@ import msgspec
 
 from backprop.scheduler.home.file_reading import read_if_there
 from backprop.scheduler.home.run_folder import write_synced
+from backprop.worker.supervisor import process_tree
 
 ORDER: Final = "order.json"
 PROCESSES: Final = "processes.json"
@@ -51,25 +54,28 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`processes.json`. `supervisor`, `leader`: pid and start ticks. `started_at_s`: Unix seconds."""
+    """`processes.json`. `supervisor`, `leader`: pid and start ticks, in `pid_namespace`, of which notes of 0.1.0 say
+    nothing. `started_at_s`: Unix seconds."""
 
     boot_id: str
     supervisor: tuple[int, int]
     leader: tuple[int, int]
     started_at_s: float
     started_monotonic_s: float | None = None
+    pid_namespace: str | None = None
 
 
 class StopFile(msgspec.Struct, frozen=True, kw_only=True):
     """`stop.json`. `asked`: as in ExitRecord. `at_s`: Unix seconds. `boot_id`, `at_monotonic_s`: the same moment on a
-    clock that nobody sets. `sent`: whether the stop signal is known to have been sent. The others are pids and start
-    ticks, as in `supervisor/trainers.py`."""
+    clock that nobody sets. `sent`: whether the stop signal is known to have been sent. `log_bytes`: the log's
+    length then. The others are pids and start ticks, as in `supervisor/trainers.py`."""
 
     asked: str
     at_s: float
     boot_id: str | None = None
     at_monotonic_s: float | None = None
     sent: bool = True
+    log_bytes: int | None = None
     signalled: tuple[tuple[int, int], ...] = ()
     working: tuple[tuple[int, int], ...] = ()
     held: tuple[tuple[int, int], ...] = ()
@@ -81,7 +87,8 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `exit_code` is None when a signal ended the leader, or when nobody saw it end (`seen_to_end` False). `escalated`:
     what it took after the grace: "none", "term" or "kill". `ended_at_s`: Unix seconds. `survivors`: pids that
-    outlived SIGKILL. `could_not_start`, `errno`: why there never was a leader; `path`: which path it was about.
+    outlived SIGKILL. `disk_full`: the log could take nothing more when the leader had failed. `could_not_start`,
+    `errno`: why there never was a leader; `path`: which path it was about.
     """
 
     format: int = 1
@@ -97,6 +104,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     could_not_start: str | None = None
     errno: int | None = None
     path: str | None = None
+    disk_full: bool = False
 
 
 def write_order(folder: Path, order: OrderFile) -> None:
@@ -131,6 +139,21 @@ def was_told(folder: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def earliest_start_s(folder: Path, started_s: float) -> float:
+    """Return when the segment in `folder` began, on the earliest of the wall clocks that are known to have counted
+    meanwhile: what it saved once the clock was set back seems older than its start. `started_s`: as it was recorded.
+    """
+    moments = [started_s]
+    with contextlib.suppress(OSError):
+        if (processes := read_processes(folder)) is not None:
+            moments.append(processes.started_at_s)
+            if processes.started_monotonic_s is not None and processes.boot_id == process_tree.boot_id():
+                moments.append(time.time() - (time.monotonic() - processes.started_monotonic_s))
+        if (end := read_exit(folder)) is not None and end.ended_at_s is not None:
+            moments.append(end.ended_at_s - end.running_s - end.paused_s)
+    return min(moments)
 
 
 def _read(path: Path, kind: type[T]) -> T | None:

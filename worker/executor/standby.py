@@ -12,7 +12,7 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,8 @@ READY: Final = b"ready"
 ENDED: Final = b"ended"
 KEPT: Final = 4
 """At most this many wait: each takes 8 MiB."""
+DISMISS_S: Final = 0.25
+"""How long a tick waits for one to end by itself: an idle one has nothing left to do."""
 READY_WITHIN_S: Final = 30.0
 """An interpreter that takes longer to start is taken for one that hangs, for example on a share that is away."""
 
@@ -55,14 +57,16 @@ class StandbySupervisor:
             pass
         return heard == ENDED
 
-    def dismiss(self, patience_s: float = 5.0) -> int:
-        """End and collect it; return its exit code."""
+    def dismiss(self, patience_s: float) -> int | None:
+        """End it, killed after `patience_s`, and wait that long once more. Return its exit code; None while it has
+        none: one that hangs on a share that is away dies when that answers."""
         self.channel.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             return self.child.wait(timeout=patience_s)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
-            return self.child.wait()
+        self.child.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.child.wait(timeout=patience_s)
+        return None
 
 
 class StandbyPool:
@@ -73,6 +77,8 @@ class StandbyPool:
         self._start = start
         self._ready: list[StandbySupervisor] = []
         self._starting: StandbySupervisor | None = None
+        self._dismissed: list[StandbySupervisor] = []
+        """Killed, and not collected yet."""
         self.awaited: socket.socket | None = None
 
     def prepare(self) -> None:
@@ -100,8 +106,9 @@ class StandbyPool:
         if heard == READY:
             self.keep(starting)
             return True
-        code = starting.dismiss(0.0 if heard is None else 5.0)
-        how = f"did not get ready within {READY_WITHIN_S:g} s" if heard is None else f"exit code {code}"
+        code = self._dismiss(starting)
+        hangs = heard is None or code is None
+        how = f"did not get ready within {READY_WITHIN_S:g} s" if hangs else f"exit code {code}"
         raise DiedAtStart(how)
 
     def is_ready(self) -> bool:
@@ -109,10 +116,11 @@ class StandbyPool:
         for standby in [standby for standby in self._ready if standby.child.poll() is not None]:
             self._ready.remove(standby)
             standby.channel.close()
+        self._dismissed = [standby for standby in self._dismissed if standby.child.poll() is None]
         return bool(self._ready)
 
-    def take(self, folder: Path, lock: int) -> StandbySupervisor | None:
-        """Hand `folder` and a copy of `lock` to a waiting supervisor; None when none can take them."""
+    def take(self, folder: Path, locks: Sequence[int]) -> StandbySupervisor | None:
+        """Hand `folder` and copies of `locks` to a waiting supervisor; None when none can take them."""
         waiting = [*self._ready, *([self._starting] if self._starting is not None else [])]
         while waiting:
             standby = waiting.pop(0)
@@ -122,7 +130,7 @@ class StandbyPool:
                 self._ready.remove(standby)
             if standby.child.poll() is None:
                 with contextlib.suppress(OSError):
-                    socket.send_fds(standby.channel, [os.fsencode(folder)], [lock])
+                    socket.send_fds(standby.channel, [os.fsencode(folder)], locks)
                     return standby
             standby.channel.close()
         return None
@@ -130,7 +138,7 @@ class StandbyPool:
     def close(self) -> None:
         """End and collect all that wait."""
         for standby in [*self._ready, *([self._starting] if self._starting is not None else [])]:
-            standby.dismiss()
+            self._dismiss(standby)
         self._ready.clear()
         self._starting = self.awaited = None
 
@@ -139,7 +147,13 @@ class StandbyPool:
         if len(self._ready) < KEPT:
             self._ready.append(standby)
         else:
-            standby.dismiss()
+            self._dismiss(standby)
+
+    def _dismiss(self, standby: StandbySupervisor) -> int | None:
+        code = standby.dismiss(DISMISS_S)
+        if code is None:
+            self._dismissed.append(standby)
+        return code
 
     def _begin(self) -> StandbySupervisor:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -11,6 +11,7 @@ from typing import Final
 from backprop.scheduler.governor.snapshot import Gpu, Snapshot
 from backprop.scheduler.records import SegmentRecord
 from backprop.worker.executor.base import Executor
+from backprop.worker.supervisor import process_tree
 
 IDLE_USE_MIB: Final = 1024
 """Below this an empty list is believed: drivers and desktops hold some memory without a compute process."""
@@ -39,11 +40,21 @@ def usage_of(segments: Iterable[SegmentRecord], snapshot: Snapshot, processes: P
         pids = processes.get(segment.run_id, frozenset[int]())
         for uuid in segment.gpu_uuids:
             gpu = snapshot.gpu(uuid)
-            usage[segment.run_id, uuid] = None if gpu is None else _use(gpu, pids)
+            usage[segment.run_id, uuid] = None if gpu is None else use_of(gpu, pids)
     return usage
 
 
-def _use(gpu: Gpu, pids: frozenset[int]) -> int | None:
+def use_below(gpu: Gpu, supervisor: process_tree.Process | None) -> int | None:
+    """Return what another home's segment uses of one GPU. `supervisor`: None when it is not known."""
+    if not gpu.used_by_pid:
+        return use_of(gpu, frozenset())
+    if supervisor is None or not process_tree.alive(supervisor):
+        return None
+    return use_of(gpu, frozenset(process.pid for process in process_tree.descendants(supervisor.pid)))
+
+
+def use_of(gpu: Gpu, pids: frozenset[int]) -> int | None:
+    """Return what these processes, all of a run's, use of one GPU."""
     if gpu.error is not None:
         return None
     own = [mib for pid, mib in gpu.used_by_pid if pid in pids]

@@ -6,7 +6,7 @@ reading, what other programs lately used, which GPUs are quarantined, and whethe
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from backprop.scheduler.config.settings import Settings
@@ -20,6 +20,7 @@ from backprop.scheduler.governor.vram import (
     Reservation,
     Room,
     adopt_peaks,
+    allocation_has_shown,
     hold_peaks,
     is_news,
     room,
@@ -30,7 +31,7 @@ from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.worker.clock import Clock
 from backprop.worker.executor.base import Executor
-from backprop.worker.machine.gpu_usage import Processes, Usage, processes_of, usage_of
+from backprop.worker.machine.gpu_usage import Processes, Usage, processes_of, usage_of, use_below
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ class MachineState:
     """The machine at one moment, with what the runs on it were promised and use in the same reading.
 
     `serial`: the admission serial that `segments` knows of. `segments`: all live ones, of any worker. `processes`:
-    their pids. `usage`, `reservations`: theirs. `peaks`: other programs' recent use, carried over to this reading.
-    `recorded`: the same as the database had it. `quarantined`: GPU UUID → why no run may start there.
+    their pids. `usage`: theirs. `reservations`: theirs, and those of other homes, which `elsewhere` holds alone.
+    `peaks`: other programs' recent use, carried over to this reading. `recorded`: the same as the database had it.
+    `quarantined`: GPU UUID → why no run may start there.
     """
 
     snapshot: Snapshot
@@ -66,6 +68,7 @@ class MachineState:
     processes: Processes
     usage: Usage
     reservations: list[Reservation]
+    elsewhere: list[Reservation]
     peaks: dict[str, ForeignPeak]
     recorded: dict[str, ForeignPeak]
     quarantined: dict[str, str]
@@ -99,7 +102,8 @@ def read_state(
     serial, segments = queries.live_segments(database) if database is not None else (0, [])
     processes = processes_of(segments, snapshot, executor)
     usage = usage_of(segments, snapshot, processes)
-    reservations = reservations_of(segments, usage, clock.since_s)
+    elsewhere = _promised_elsewhere(snapshot, executor, clock)
+    reservations = [*reservations_of(segments, usage, clock.since_s), *elsewhere]
     recorded: dict[str, ForeignPeak] = {}
     quarantined = dict(remembered.quarantined)
     if database is not None and snapshot.gpus:
@@ -114,11 +118,41 @@ def read_state(
         processes=processes,
         usage=usage,
         reservations=reservations,
+        elsewhere=elsewhere,
         peaks=hold_peaks(peaks, snapshot, reservations, clock.monotonic_s()),
         recorded=recorded,
         quarantined=quarantined,
         opening=read_opening(database, settings, clock.wall_s()),
     )
+
+
+def look_elsewhere_again(state: MachineState, executor: Executor, clock: Clock) -> MachineState:
+    """Return the same state with what other homes have promised by now."""
+    elsewhere = _promised_elsewhere(state.snapshot, executor, clock)
+    own = [reservation for reservation in state.reservations if not reservation.elsewhere]
+    return replace(state, elsewhere=elsewhere, reservations=[*own, *elsewhere])
+
+
+def _promised_elsewhere(snapshot: Snapshot, executor: Executor, clock: Clock) -> list[Reservation]:
+    """Return the reservations of other homes on the GPUs of this reading."""
+    found: list[Reservation] = []
+    for promise in executor.board.others() if snapshot.gpus else ():
+        for gpu in snapshot.gpus:
+            if gpu.uuid in promise.gpus:
+                seen_mib = use_below(gpu, promise.holder)
+                found.append(
+                    Reservation(
+                        run_id="",
+                        gpu_uuid=gpu.uuid,
+                        promised_mib=promise.mib,
+                        seen_mib=seen_mib,
+                        started_s=promise.since_s,
+                        settled=allocation_has_shown(seen_mib, clock.since_s(promise.since_s)),
+                        exclusive=promise.exclusive,
+                        elsewhere=True,
+                    )
+                )
+    return found
 
 
 def read_opening(database: Database | None, settings: Settings, now_s: float) -> Opening:

@@ -239,11 +239,13 @@ def _segment(folder: Path, number: int) -> FolderSegment:
     """Return a segment as its folder describes it; what is missing or damaged is left out. Raises OSError."""
     segment_folder = folder / str(number)
     order, end = segment_files.read_order(segment_folder), segment_files.read_exit(segment_folder)
+    began = segment_files.read_processes(segment_folder)
+    ordered_s = (segment_folder / segment_files.ORDER).stat().st_mtime
     environment = order.environment if order is not None else {}
     gpus = environment.get("CUDA_VISIBLE_DEVICES", "")
     return FolderSegment(
         number=number,
-        started_at_s=(segment_folder / segment_files.ORDER).stat().st_mtime,
+        started_at_s=began.started_at_s if began is not None else ordered_s,
         ended_at_s=end.ended_at_s if end is not None else None,
         running_s=end.running_s if end is not None else None,
         exit_code=end.exit_code if end is not None else None,

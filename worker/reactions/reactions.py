@@ -11,7 +11,7 @@ from backprop.scheduler.faults import WOULD_FAIL_AGAIN
 from backprop.scheduler.home import batch_outcomes
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
-from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import dependencies, groups
 from backprop.scheduler.store.groups import Finished

@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from backprop.scheduler.errors import BackpropError, LostRace
+from backprop.scheduler.faults import port_in
 from backprop.scheduler.home import run_folder
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
-from backprop.scheduler.outcome.next_move import NextMove, next_move, with_advice
+from backprop.scheduler.outcome.move import NextMove, with_advice
+from backprop.scheduler.outcome.next_move import next_move
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
@@ -22,6 +24,7 @@ from backprop.scheduler.store.writes.claims import AppliedMove
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.start_point import RunRows, checkpoints_of, rows_of
 from backprop.worker.context import Context
+from backprop.worker.environment.ports import PortNote, write_note
 from backprop.worker.environment.presence import noted_mounts
 from backprop.worker.executor.breaker import Breaker
 from backprop.worker.executor.segment_files import ExitRecord
@@ -43,6 +46,10 @@ class FinishedSegment:
     result: SegmentResult
     next_move: NextMove
     started_by: str
+
+
+Beside = tuple[tuple[str, int], ...]
+"""Run id and segment of each."""
 
 
 class Finalizer:
@@ -91,10 +98,11 @@ class Finalizer:
                 segment = segment_of(self._context, run)
             self._monitor.ended(run.id, run.segment, exit is not None and bool(exit.survivors))
         folder, rows = self._context.executor.folder(run.id, run.segment), rows_of(database, run)
+        beside = self._live_beside(run)
 
         def judge() -> FinishedSegment:
             result = result_of(run, segment, exit, folder, rows.saved, live.paused_between_s)
-            return self._finished(run, segment, result, rows)
+            return self._finished(run, segment, result, rows, beside)
 
         return files.ask(key, judge, place_of(run.spec, files))
 
@@ -165,7 +173,7 @@ class Finalizer:
             return
         files, rows = self._context.files, rows_of(self._context.database, run)
         key = ("not started", run.id, run.segment)
-        finished = files.ask(key, lambda: self._finished(run, segment, result, rows), run.spec.cwd)
+        finished = files.ask(key, lambda: self._finished(run, segment, result, rows, ()), run.spec.cwd)
         if finished is NOT_YET:
             files.forget(key)
             move = next_move(run.spec, result, chain_unseen(run, segment, result))
@@ -176,16 +184,31 @@ class Finalizer:
         self.follow_up(finished, applied)
 
     def _finished(
-        self, run: RunRecord, segment: SegmentRecord, result: SegmentResult, rows: RunRows
+        self, run: RunRecord, segment: SegmentRecord, result: SegmentResult, rows: RunRows, beside: Beside
     ) -> FinishedSegment:
-        """Look at the run's checkpoints, in a thread."""
+        """Look at the run's checkpoints, in a thread. `beside`: the other live runs."""
         home = self._context.home
         saved, mounts = checkpoints_of(home, run, rows), noted_mounts(home.run_folder(run.id))
         earlier = [other for other in rows.segments if other.number < segment.number]
-        chain = chain_of(run, segment, result, saved, earlier, mounts)
+        if result.port_in_use is not None:
+            self._note_port(run, result.port_in_use, beside)
+        others_live = result.port_in_use is not None and bool(beside)
+        chain = chain_of(run, segment, result, saved, earlier, mounts, others_live)
         failpoint.at("heard")
         move = with_advice(next_move(run.spec, result, chain), run.id)
         return FinishedSegment(run, result, move, segment.worker)
+
+    def _note_port(self, run: RunRecord, line: str, beside: Beside) -> None:
+        """Note which port a run has found taken, and which runs are live, of which one may have taken it."""
+        context = self._context
+        note = PortNote(
+            port=port_in(line), segment=run.segment, beside=beside, noted_s=context.clock.wall_s()
+        )
+        write_note(context.home.run_folder(run.id), note)
+
+    def _live_beside(self, run: RunRecord) -> Beside:
+        live = queries.live_runs(self._context.database)
+        return tuple((other.id, other.segment) for other in live if other.id != run.id)
 
     def _tell_breaker(self, finished: FinishedSegment) -> None:
         run, result = finished.run, finished.result

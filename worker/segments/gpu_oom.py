@@ -22,16 +22,22 @@ MAX_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
-class _Shortage:
+class Trouble:
+    """Words that report one kind of trouble. `otherwise`: makes a line with them mean something else. `native`:
+    beginnings of lines with them that programs print for themselves. `within`: how near the end those must be."""
+
     words: re.Pattern[str]
-    otherwise: re.Pattern[str]
-    """Makes a line with the words mean something else."""
+    otherwise: re.Pattern[str] | None = None
+    native: re.Pattern[str] | None = None
+    within: int = NATIVE_LINES
 
     def is_in(self, line: str) -> bool:
-        return self.words.search(line) is not None and self.otherwise.search(line) is None
+        if self.otherwise is not None and self.otherwise.search(line) is not None:
+            return False
+        return self.words.search(line) is not None
 
 
-_DEVICE = _Shortage(
+_DEVICE = Trouble(
     re.compile(
         r"\b(?:CUDA|HIP|XPU|GPU)\w*\b.{0,200}?\bout of memory\b"  # PyTorch, NCCL, the CUDA runtime, ggml
         r"|\bOutOfMemoryError\b"  # torch., torch.cuda., c10::, cupy
@@ -75,7 +81,12 @@ def out_of_memory(log: Path) -> str | None:
     `log`: of a segment that failed by itself. At most 500 characters, colours removed. Raises OSError when it
     cannot be read now.
     """
-    return _found(_end_of(log), _DEVICE)
+    return reported(log, _DEVICE)
+
+
+def reported(log: Path, trouble: Trouble) -> str | None:
+    """Return the line that says that `trouble` ended the program, as `out_of_memory` does."""
+    return _found(_end_of(log), trouble)
 
 
 @dataclass(frozen=True)
@@ -88,13 +99,13 @@ class _Raised:
     is_launcher: bool
 
 
-def _found(lines: Sequence[str], shortage: _Shortage) -> str | None:
+def _found(lines: Sequence[str], trouble: Trouble) -> str | None:
     raised = list(_tracebacks(lines))
     for prefix in dict.fromkeys(exception.prefix for exception in raised):
         for message in _messages(lines, [exception for exception in raised if exception.prefix == prefix]):
-            if shortage.is_in(message):
+            if trouble.is_in(message):
                 return message.strip()[:MAX_CHARACTERS]
-    return _native(lines, raised, shortage)
+    return _native(lines, raised, trouble)
 
 
 def _tracebacks(lines: Sequence[str]) -> Iterator[_Raised]:
@@ -135,17 +146,22 @@ def _line_above(lines: Sequence[str], raised: _Raised) -> str:
     return ""
 
 
-def _native(lines: Sequence[str], raised: Sequence[_Raised], shortage: _Shortage) -> str | None:
+def _native(lines: Sequence[str], raised: Sequence[_Raised], trouble: Trouble) -> str | None:
     """A program's last words: after the last exception, before a launcher reports that it has failed."""
     start = max((exception.at + 1 for exception in raised if not exception.is_launcher), default=0)
     reports = (
         exception.header for exception in raised if exception.is_launcher and exception.header >= start
     )
     end = min(reports, default=len(lines))
-    last = [line for line in lines[start:end] if not _FRAME.match(line)][-NATIVE_LINES:]
-    if last and _LAST_WORDS.match(last[-1]) and shortage.is_in(last[-1]):
+    last = [line for line in lines[start:end] if not _FRAME.match(line)][-trouble.within :]
+    if last and _LAST_WORDS.match(last[-1]) and trouble.is_in(last[-1]):
         return last[-1].strip()[:MAX_CHARACTERS]
-    matches = (line for line in reversed(last) if _NATIVE.match(line) and shortage.is_in(line))
+    native = (_NATIVE,) if trouble.native is None else (_NATIVE, trouble.native)
+    matches = (
+        line
+        for line in reversed(last)
+        if any(begins.match(line) for begins in native) and trouble.is_in(line)
+    )
     return next((line.strip()[:MAX_CHARACTERS] for line in matches), None)
 
 

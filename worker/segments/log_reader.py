@@ -17,6 +17,7 @@ from backprop.scheduler.store.writes.progress import SegmentReport
 from backprop.worker.checkpoints import validation
 from backprop.worker.checkpoints.roots import is_inside, roots_for
 from backprop.worker.environment.presence import missing, noted_mounts, unmounted
+from backprop.worker.executor import segment_files
 from backprop.worker.progress.metric_rules import usable_rules
 from backprop.worker.progress.numbers import PlainNumbers, PlainReader
 from backprop.worker.progress.steps import StepTrace
@@ -100,7 +101,7 @@ class LogReader:
 
     def __init__(self, run: RunRecord, segment: SegmentRecord, folder: Path) -> None:
         self._spec = run.spec
-        self._run_folder = folder.parent
+        self._folder, self._run_folder = folder, folder.parent
         self._run_id, self._number = run.id, segment.number
         self._cwd = Path(run.spec.cwd)
         self._started_s = segment.started_at_s
@@ -281,7 +282,8 @@ class LogReader:
         return validation.CheckpointFile(Path(resolved), 0, int(now_s * 1e9), is_dir=False)
 
     def _record(self, event: events.CheckpointEvent, now_s: float) -> CheckpointRecord:
-        known = validation.validate_announced(event.path, self._cwd, self._roots, self._started_s, now_s)
+        began_s = segment_files.earliest_start_s(self._folder, self._started_s)
+        known = validation.validate_announced(event.path, self._cwd, self._roots, began_s, now_s)
         refused = known.why if isinstance(known, validation.Rejected) else None
         good = known if isinstance(known, validation.CheckpointFile) else None
         if good is None and (away := self._unmeasured(event.path, now_s)) is not None:

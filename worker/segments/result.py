@@ -20,7 +20,9 @@ from backprop.worker.environment.presence import (
 )
 from backprop.worker.executor import segment_files
 from backprop.worker.executor.segment_files import ExitRecord
+from backprop.worker.segments import final_part
 from backprop.worker.segments.gpu_oom import out_of_memory
+from backprop.worker.segments.port_in_use import port_in_use
 from backprop.worker.segments.tail import failure_line
 from backprop.worker.segments.timebox import landed_s
 
@@ -61,6 +63,7 @@ def result_of(
             wanted=wanted, lost=True, why_asked=why, running_s=running_s, first_sign_s=segment.first_output_s
         )
     asked = _asked(exit, run)
+    told = asked is None and exit.exit_code == 0 and segment_files.was_told(folder)
     boxed = exit.asked == "timebox"
     log, failed = folder / "log", asked is None and exit.exit_code != 0
     is_missing = exit.errno in PATH_ERRORS and _lacked_a_path(run, exit, folder)
@@ -69,7 +72,8 @@ def result_of(
         wanted=wanted,
         why_asked=None if boxed else why or (ASKED_FROM_OUTSIDE if asked is Intent.YIELD else None),
         exit_code=exit.exit_code,
-        told=asked is None and exit.exit_code == 0 and segment_files.was_told(folder),
+        told=told,
+        shown_end=_shown_end(exit, folder) if told or asked in (Intent.TIMEBOX, Intent.YIELD) else None,
         signal_name=_signal_name(exit.signal),
         could_not_start=exit.could_not_start,
         passing=exit.errno in PASSING_ERRORS and not is_missing,
@@ -77,6 +81,8 @@ def result_of(
         killed=exit.escalated != "none",
         last_line=failure_line(log) if failed else None,
         out_of_memory=out_of_memory(log) if failed else None,
+        port_in_use=port_in_use(log) if failed else None,
+        disk_full=exit.disk_full and failed,
         running_s=exit.running_s,
         first_sign_s=segment.first_output_s,
         cut_cost_s=_cut_cost_s(segment, exit, folder, saved, paused_s),
@@ -125,6 +131,13 @@ def unreadable_end(
     )
 
 
+def _shown_end(exit: ExitRecord, folder: Path) -> str | None:  # noqa: A002
+    """Return what shows that it had finished. One that was killed may not have written its result."""
+    if exit.exit_code != 0 or exit.escalated != "none":
+        return None
+    return final_part.shown_end(folder, segment_files.read_stop(folder) if exit.asked is not None else None)
+
+
 def _cut_cost_s(
     segment: SegmentRecord,
     exit: ExitRecord,  # noqa: A002
@@ -164,10 +177,11 @@ def chain_of(
     saved: Sequence[CheckpointRecord],
     earlier: Sequence[SegmentRecord] = (),
     mounts: Collection[str] = (),
+    others_live: bool = False,
 ) -> Chain:
     """Return what the chain has done, by the checkpoints that are good now, and by those that are merely away: the run
     waits for them. `saved`: the run's, newest first. `earlier`: its segments before this one, where some may never have
-    begun. `mounts`: that it has used."""
+    begun. `mounts`: that it has used. `others_live`: other runs are live now."""
     good = usable(run, saved)
     # Of a run that announces its checkpoints all are on record; others may have saved what nobody could look for.
     away = run.spec.plan is not None and bool(run.spec.plan.globs) and _is_away(run.spec.cwd, mounts)
@@ -200,6 +214,8 @@ def chain_of(
         promised_mib=segment.promised_mib,
         peak_mib=segment.peak_mib,
         oom_retries=run.oom_retries,
+        host_faults=run.host_faults,
+        others_live=others_live,
         resumable=away or any_left(good) or initial_checkpoint(run) is not None,
         # A counter in plain output may begin again with each epoch.
         advanced=run.last_step is not None

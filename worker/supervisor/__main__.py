@@ -1,10 +1,10 @@
 """Starts the leader of one segment, ends it on time and records how it ended.
 
-A worker starts it by exec as `python -I -S <this folder> SEGMENT_FOLDER FD`. Standard library only and no package
+A worker starts it by exec as `python -I -S <this folder> SEGMENT_FOLDER FD...`. Standard library only and no package
 around it: it takes about 13 MB and starts in the time of a bare interpreter. It knows nothing of SQLite or the
-governor, and ends its segment on time even if the worker is gone. FD is the flock on the run's lock and is handed on
-to the leader. The log is the leader's stdout and stderr, and is locked too: if both locks are free, nothing of the
-segment lives.
+governor, and ends its segment on time even if the worker is gone. Each FD is a flock that is handed on to the leader:
+on the run's lock and, where it was given GPUs, on the promise of them. The log is the leader's stdout and stderr, and
+is locked too: if it and the run's lock are free, nothing of the segment lives.
 
 With FD = -1 it takes the place of a supervisor that died while its leader lives. As `--spare FD` it is a standby: it
 waits on the socket FD for folder and lock, and after a clean end for the next segment.
@@ -19,7 +19,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import failpoint
@@ -33,16 +33,18 @@ from segment import CONTROL, IGNORED, SupervisedSegment
 PR_SET_CHILD_SUBREAPER = 36
 STANDBY = "--spare"
 """Unchanged since 0.1.0: a worker that is running during an upgrade starts the program of the new version."""
-USAGE = "usage: python -I -S worker/supervisor SEGMENT_FOLDER LOCK_FD | --spare SOCKET_FD"
+USAGE = "usage: python -I -S worker/supervisor SEGMENT_FOLDER LOCK_FD... | --spare SOCKET_FD"
 EXIT_TAKEN = 3
 """Another supervisor watches this segment."""
+EXIT_ELSEWHERE = 4
+"""The segment lives in another pid namespace: nothing of it can be identified here."""
 
 
-def main(folder: Path, lock: int) -> int:
-    """Supervise one segment to its end; return the exit code. `lock`: descriptor of the run's lock, or -1 to adopt.
+def main(folder: Path, locks: Sequence[int]) -> int:
+    """Supervise one segment to its end; return the exit code. `locks`: descriptors that live as long as the segment,
+    the run's lock first; none to adopt.
 
-    `supervisor.lock` is held meanwhile. The run's lock stays with this process until it ends, or until `serve` closes
-    it.
+    `supervisor.lock` is held meanwhile. The locks stay with this process until it ends, or until `serve` closes them.
     """
     order = files.read(folder / "order.json")
     if order is None:
@@ -51,7 +53,7 @@ def main(folder: Path, lock: int) -> int:
     if own_lock is None:
         return EXIT_TAKEN
     try:
-        return _adopt(folder, order) if lock < 0 else _start(folder, order, lock)
+        return _start(folder, order, locks) if locks else _adopt(folder, order)
     finally:
         os.close(own_lock)
 
@@ -64,7 +66,7 @@ def _accept_only_control_signals() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def _start(folder: Path, order: dict[str, object], lock: int) -> int:
+def _start(folder: Path, order: dict[str, object], locks: Sequence[int]) -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     started_at_s, started_s = time.time(), time.monotonic()
     log: int | None = None
@@ -72,7 +74,7 @@ def _start(folder: Path, order: dict[str, object], lock: int) -> int:
         try:
             log = _open_log(folder / "log")
             failpoint.at("starting")
-            leader = _spawn(order, lock, log, started_at_s)
+            leader = _spawn(order, locks, log, started_at_s)
         except (OSError, ValueError, MemoryError) as error:
             files.write_when_possible(folder / "exit.json", _not_started(error))
             return 0
@@ -87,7 +89,9 @@ def _start(folder: Path, order: dict[str, object], lock: int) -> int:
 def _adopt(folder: Path, order: dict[str, object]) -> int:
     earlier = files.read_if_possible(folder / "processes.json") or {}
     cookie = tuple(str(entry).encode() for entry in _items(order["cookie"]))
-    process = _recorded_leader(earlier) or next(iter(process_tree.carriers(cookie)), None)
+    if process_tree.is_from_elsewhere(earlier.get("pid_namespace")):
+        return EXIT_ELSEWHERE
+    process = _recorded_leader(earlier) or next(filter(_is_here, process_tree.carriers(cookie)), None)
     if process is None or (folder / "exit.json").exists():
         return 0
     leader = _watch(process, cookie)
@@ -99,6 +103,11 @@ def _adopt(folder: Path, order: dict[str, object]) -> int:
         folder, leader, started_at_s if isinstance(started_at_s, float) else time.time(), started_s
     )
     return _supervise(folder, order, leader, started_s, stopped=process_tree.stopped(process))
+
+
+def _is_here(process: process_tree.Process) -> bool:
+    """Return whether a process was started here, not in a container that this namespace can see into."""
+    return process_tree.pid_namespace(process.pid) in (None, process_tree.pid_namespace())
 
 
 def _started_s(process: process_tree.Process) -> float:
@@ -140,7 +149,7 @@ def _supervise(
     return 0
 
 
-def _spawn(order: dict[str, object], lock: int, log: int, started_at_s: float) -> Leader:
+def _spawn(order: dict[str, object], locks: Sequence[int], log: int, started_at_s: float) -> Leader:
     """Start the leader in the order's directory, with its umask, limits and environment. Raises OSError, ValueError."""
     spec = files.read(Path(str(order["spec"])))
     if spec is None:
@@ -148,7 +157,8 @@ def _spawn(order: dict[str, object], lock: int, log: int, started_at_s: float) -
     environment = {str(key): str(value) for key, value in _pairs(spec["environment"]).items()}
     environment |= {str(key): str(value) for key, value in _pairs(order["environment"]).items()}
     environment["BACKPROP_DEADLINE"] = f"{started_at_s + _number(order['timebox_s']):.3f}"
-    os.set_inheritable(lock, True)
+    for lock in locks:
+        os.set_inheritable(lock, True)
     os.chdir(str(order["cwd"]))
     own_limits = _set_soft_limits(_pairs(order.get("soft_limits") or {}))
     own_umask = os.umask(int(_number(order["umask"])))
@@ -158,7 +168,8 @@ def _spawn(order: dict[str, object], lock: int, log: int, started_at_s: float) -
         os.umask(own_umask)
         _set_soft_limits(own_limits)
         os.chdir("/")
-        os.set_inheritable(lock, False)
+        for lock in locks:
+            os.set_inheritable(lock, False)
 
 
 def _set_soft_limits(limits: Mapping[object, object]) -> dict[object, object]:
@@ -203,6 +214,7 @@ def _write_processes(folder: Path, leader: Leader, started_at_s: float, started_
         folder / "processes.json",
         {
             "boot_id": process_tree.boot_id(),
+            "pid_namespace": process_tree.pid_namespace(),
             "supervisor": [os.getpid(), own.start_ticks if own else 0],
             "leader": [leader.process.pid, leader.process.start_ticks],
             "started_at_s": started_at_s,
@@ -271,11 +283,12 @@ def serve(descriptor: int) -> int:
     if not channel.report(standby.READY):
         return 0
     while (segment := channel.next_segment()) is not None:
-        folder, lock = segment
-        code = main(folder, lock)
+        folder, locks = segment
+        code = main(folder, locks)
         if code or not standby.is_clean(CONTROL):
             return code
-        os.close(lock)
+        for lock in locks:
+            os.close(lock)
         if not channel.report(standby.ENDED):
             break
     return 0
@@ -286,4 +299,7 @@ if __name__ == "__main__":
         print(USAGE)
         sys.exit(0)
     _accept_only_control_signals()
-    sys.exit(serve(int(sys.argv[2])) if sys.argv[1] == STANDBY else main(Path(sys.argv[1]), int(sys.argv[2])))
+    descriptors = [int(word) for word in sys.argv[2:]]
+    if sys.argv[1] == STANDBY:
+        sys.exit(serve(descriptors[0]))
+    sys.exit(main(Path(sys.argv[1]), [lock for lock in descriptors if lock >= 0]))

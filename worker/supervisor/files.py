@@ -23,6 +23,7 @@ from pathlib import Path
 RETRY_EVERY_S = 1.0
 READ_AGAIN_S = 0.2
 READ_PATIENCE_S = 60.0
+ROOM_BYTES = 64 * 1024
 
 
 def read(path: Path) -> dict[str, object] | None:
@@ -98,6 +99,14 @@ def write_when_possible(path: Path, content: dict[str, object]) -> None:
             return
 
 
+def size(path: Path) -> int | None:
+    """Return how long a file is; None when that cannot be seen."""
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return None
+
+
 def open_regular(path: Path, flags: int) -> int:
     """Open a regular file without waiting; return the descriptor. Raises OSError, for whatever else has the name."""
     handle = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
@@ -124,6 +133,21 @@ def _open_draft(path: Path) -> int:
         handle = open_regular(path, flags)
     os.ftruncate(handle, 0)
     return handle
+
+
+def has_room(folder: Path) -> bool:
+    """Return whether the disk of `folder` takes a little more; True also where that cannot be told."""
+    path = folder / "room.tmp"
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.posix_fallocate(handle, 0, ROOM_BYTES)
+        finally:
+            os.close(handle)
+            path.unlink()
+    except OSError as error:
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    return True
 
 
 def _is_gone(folder: Path) -> bool:

@@ -8,6 +8,7 @@ Standard library only, imports nothing of Backprop.
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import failpoint
@@ -28,12 +29,13 @@ class Pauses:
         self._find = find
         self._before_s = 0.0
         self.since_s: float | None = None
+        self._by_others = False
 
     def take_over(self, stopped: bool) -> None:
         """Go on with what a supervisor that died has noted. `stopped`: whether the leader is stopped now.
 
         One that is stopped without a note of it was paused by a program of 0.1.0, on a full disk, or by somebody else.
-        That counts from now on, as nobody knows better.
+        That counts from now on, as nobody knows better, until it goes on: see `look`.
         """
         note = files.read_if_possible(self._path) or {}
         self._before_s = process_tree.of_this_boot(note, "paused_s") or 0.0
@@ -42,6 +44,7 @@ class Pauses:
         )
         if since_s is None:
             self.since_s = time.monotonic() if stopped else None
+            self._by_others = stopped
         elif until_s is None:
             # Whoever asked for the pause counts on it, however far the freezing had come.
             self.since_s = since_s
@@ -52,6 +55,11 @@ class Pauses:
             self.end()
         else:
             self._before_s += until_s - since_s
+
+    def look(self, stopped: Callable[[], bool]) -> None:
+        """See whether a pause that was none of ours is over: whoever stopped the leader lets it go on unasked."""
+        if self._by_others and not stopped():
+            self.end()
 
     def begin(self) -> None:
         """Freeze everything; nothing if that is done."""
@@ -68,6 +76,7 @@ class Pauses:
         if self.since_s is None:
             process_tree.thaw(self._find)
             return
+        self._by_others = False
         until_s = time.monotonic()
         noted = self._note(until_s)
         failpoint.at("continuing")

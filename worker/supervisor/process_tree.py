@@ -51,6 +51,22 @@ def boot_id() -> str:
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
+def pid_namespace(pid: int | str = "self") -> str | None:
+    """Return the namespace that a process has its pid in; a pid means another process in any other. None where that
+    cannot be told."""
+    try:
+        return str((PROC / str(pid) / "ns/pid").readlink())
+    except OSError:
+        return None
+
+
+def is_from_elsewhere(noted: object) -> bool:
+    """Return whether pids were noted in another namespace, such as another container's. `noted`: None in a note of
+    0.1.0, which counts as one from here."""
+    own = pid_namespace()
+    return isinstance(noted, str) and own is not None and noted != own
+
+
 def of_this_boot(note: dict[str, object], field: str) -> float | None:
     """Return the seconds in a field of a note, if it was written in this boot: the monotonic clock begins with it."""
     value = note.get(field)

@@ -80,6 +80,8 @@ class SupervisedSegment:
         if self._asked is not None:
             self.pauses.end()
         while not self._over():
+            if self._asked is None:  # afterwards the wrappers above the training are held by us
+                self.pauses.look(lambda: process_tree.stopped(self._leader.process))
             if self.pauses.since_s is not None and self._now() >= self.pauses.since_s + PAUSE_LIMIT_S:
                 self.pauses.end()
             if self._asked is None and self.pauses.since_s is None and self._now() >= self._deadline_s():
@@ -140,6 +142,7 @@ class SupervisedSegment:
             "boot_id": process_tree.boot_id(),
             "at_monotonic_s": self._now(),
             "sent": False,
+            "log_bytes": files.size(self._folder / "log"),
         }
         files.write_if_possible(self._folder / "stop.json", note, durable=True)
         failpoint.at("asking")
@@ -207,6 +210,8 @@ class SupervisedSegment:
             "paused_s": round(paused_s, 3),
             "ended_at_s": time.time(),
             "survivors": [process.pid for process in survivors],
+            # Whoever prints to a full disk fails, and nothing of why is in the log.
+            "disk_full": self._asked is None and bool(status) and not files.has_room(self._folder),
         }
 
     def _deadline_s(self) -> float:

@@ -1,8 +1,8 @@
 """Receives segments for a supervisor that was started before it is needed.
 
-A segment's folder comes through a socket, together with the run's lock as a descriptor; the lock stays taken while it
-is under way. When the worker ends, so does the socket, and a supervisor without a segment ends too. Standard library
-only, imports nothing of Backprop.
+A segment's folder comes through a socket, together with the descriptors of its locks: the run's, and the promise of its
+GPUs. They stay taken while it is under way. When the worker ends, so does the socket, and a supervisor without a
+segment ends too. Standard library only, imports nothing of Backprop.
 """
 
 # The module under `socket`: that one brings selectors and enums that a supervisor has no use for, 8 ms and 1 MiB.
@@ -16,6 +16,7 @@ from pathlib import Path
 import files
 
 LONGEST_PATH = 4096
+MOST_LOCKS = 2
 READY = b"ready"
 ENDED = b"ended"
 
@@ -28,25 +29,31 @@ class Channel:
         os.set_inheritable(descriptor, False)
         self._socket = _socket.socket(fileno=descriptor)
 
-    def next_segment(self) -> tuple[Path, int] | None:
-        """Wait for a segment; return its folder and the descriptor of the run's lock, or None once the worker is gone.
+    def next_segment(self) -> tuple[Path, list[int]] | None:
+        """Wait for a segment; return its folder and the descriptors of its locks, or None once the worker is gone.
 
         Turns stderr to the segment's `supervisor.log`. Raises OSError.
         """
         descriptors = array.array("i")
-        data, extra, _, _ = self._socket.recvmsg(LONGEST_PATH, _socket.CMSG_SPACE(descriptors.itemsize))
+        try:
+            data, extra, _, _ = self._socket.recvmsg(
+                LONGEST_PATH, _socket.CMSG_SPACE(MOST_LOCKS * descriptors.itemsize)
+            )
+        except ConnectionResetError:  # the worker ended before it had read the last report
+            return None
         for level, kind, body in extra:
             if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-                descriptors.frombytes(body[: descriptors.itemsize])
+                descriptors.frombytes(body[: len(body) - len(body) % descriptors.itemsize])
         if not data or not descriptors:
             return None
-        os.set_inheritable(descriptors[0], False)
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
         folder = Path(os.fsdecode(data))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         log = files.open_regular(folder / "supervisor.log", flags)
         os.dup2(log, 2)
         os.close(log)
-        return folder, descriptors[0]
+        return folder, list(descriptors)
 
     def report(self, word: bytes) -> bool:
         """Report to the worker that this supervisor is `READY`, or free again (`ENDED`); False when the worker is

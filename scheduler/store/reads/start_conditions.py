@@ -26,31 +26,33 @@ def reasons(database: Database, run: RunRecord, now_s: float, when: When) -> lis
         what = "its retry is due at" if run.segment else "its time comes at"
         lines.append(f"{what} {when(run.not_before_s)}")
     lines += [
-        dependency_text(parent, kind, state)
-        for parent, kind, state in dependencies.waits_for(database, run.id)
-        if run.segment == 0 and not dependencies.is_met(kind, state)
+        dependency_text(*link)
+        for link in dependencies.waits_for(database, run.id)
+        if run.segment == 0 and not dependencies.is_met(*link[1:])
     ]
     return lines + _full_group(database, run)
 
 
-def dependency_text(parent: str, kind: DependencyKind, state: State | None) -> str:
+def dependency_text(parent: str, kind: DependencyKind, state: State | None, may_be_done: bool = False) -> str:
     """Return one dependency with how it stands: `waits for 3fa2-1 to complete (running)`."""
     waits = f"waits for {parent} {dependencies.WORDS[kind]}"
-    match dependencies.is_met(kind, state):
+    match dependencies.is_met(kind, state, may_be_done):
         case True:
             return f"{waits}: done"
         case False:
             end = f"ended as {state}" if state else "was removed"
             return f"{waits}, but it {end}: this can never be met"
         case _:
-            return f"{waits} ({state})"
+            return f"{waits} ({state})" + (
+                f": {dependencies.continue_or_done(parent)}" if may_be_done else ""
+            )
 
 
 def _full_group(database: Database, run: RunRecord) -> list[str]:
     rules = groups.rules(database, run.group_name) if run.group_name is not None else None
     if rules is None or rules.max_parallel is None:
         return []
-    live = sum(1 for _, state in dependencies.members(database, rules.name) if state in LIVE)
+    live = sum(1 for _, state, _ in dependencies.members(database, rules.name) if state in LIVE)
     if live < rules.max_parallel:
         return []
     return [f"its group {rules.name} has {live} running, at most {rules.max_parallel} may"]

@@ -17,7 +17,7 @@ import msgspec
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.faults import Fault
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
-from backprop.scheduler.outcome.next_move import NextMove
+from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.store import drain, requests
@@ -130,6 +130,7 @@ def apply_result(
             "stalled": decision.stalled,
             "retries_used": decision.retries_used,
             "lost": decision.lost,
+            "host_faults": decision.host_faults,
             "exit_code": ending.exit_code,
             "chain_total_s": run.chain_total_s + ending.running_s,
             "ended_at_s": now_s if target in FINAL else None,

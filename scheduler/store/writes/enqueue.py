@@ -172,6 +172,7 @@ def _new_run(run_id: str, name: str, spec: RunSpec, now_s: float) -> dict[str, A
         "retries_used": 0,
         "lost": 0,
         "oom_retries": 0,
+        "host_faults": 0,
     }
 
 

@@ -1,4 +1,4 @@
-"""Does what a user asks of runs in the queue: stop, hold, release, resume, edit.
+"""Does what a user asks of runs in the queue: stop, hold, release, resume, declare done, edit.
 
 Each verb is one short transaction, over one run or thousands. A run that changed its state since it was chosen is left
 alone: the verbs over many return the ids that they have moved, the verbs over one run raise LostRace.
@@ -25,6 +25,7 @@ from backprop.scheduler.store.schema import Run
 from backprop.scheduler.store.writes.transitions import lost_race, move, move_now
 
 STOPPED_WAITING: Final = "stopped while queued"
+DECLARED_DONE: Final = "declared done by the user"
 ROWS_PER_STATEMENT: Final = 500
 _NOT_WAITING: Final = {"waiting": None, "unsatisfied_parent": None}
 _WAIT_AGAIN: Final = "UPDATE runs SET reason = ?, unsatisfied_parent = NULL WHERE unsatisfied_parent = ?"
@@ -103,8 +104,13 @@ def resume(
     return _noted(database, Verb.RESUME, lambda: resume_now(run_ids, specs, pin, now_s), at_s=now_s, pin=pin)
 
 
+def declare_done(database: Database, run_ids: Sequence[str], now_s: float) -> list[str]:
+    """Count those that have ended otherwise or are held as completed, by their user's word. Returns their ids."""
+    return _noted(database, Verb.DONE, lambda: declare_done_now(run_ids, now_s), at_s=now_s)
+
+
 def stop_now(run_ids: Sequence[str], now_s: float) -> list[str]:
-    """As `stop_waiting`, inside a transaction, and without a note of it; so are the next three."""
+    """As `stop_waiting`, inside a transaction, and without a note of it; so are those that follow."""
     return _move(run_ids, Event.STOPPED, {"reason": STOPPED_WAITING, "ended_at_s": now_s} | _NOT_WAITING)
 
 
@@ -139,6 +145,14 @@ def resume_now(
     _connection().executemany(_WAIT_AGAIN, dependents)
     changed = [(encode(specs[run_id]), run_id) for run_id in done if run_id in specs]
     _connection().executemany("UPDATE runs SET spec = ? WHERE id = ?", changed)
+    return done
+
+
+def declare_done_now(run_ids: Sequence[str], now_s: float) -> list[str]:
+    ended = {"reason": DECLARED_DONE, "fault": None, "not_before_s": 0.0}
+    done = _move(run_ids, Event.DECLARED_DONE, ended | {"ended_at_s": now_s} | _NOT_WAITING)
+    dependents = [(f"{run_id} was declared done", run_id) for run_id in done]
+    _connection().executemany(_WAIT_AGAIN, dependents)
     return done
 
 
@@ -199,6 +213,7 @@ def _fresh_chain(now_s: float) -> dict[str, Any]:
         "retries_used": 0,
         "lost": 0,
         "oom_retries": 0,
+        "host_faults": 0,
         "fault": None,
     }
 

@@ -42,17 +42,23 @@ def rage(
         weather.queue_runs(runs)
         _storm(weather, crew, random.Random(seed + 2), seconds, say)
         weather.calm()
-        faults = _end(bench, say)
+        faults = _end(bench, weather, say)
     finally:
+        weather.lateness.close()
         try:
             bench.close()
         except AssertionError as error:
             say(str(error))
-    faults += weather.faults + books.faults(bench.home, bench.project)
+    faults += weather.faults + books.faults(bench.home, bench.project, weather.lateness.allowed_s)
     known = {row["id"] for row in books.rows(bench.home, "runs")}
     faults += [f"run {run} was queued and is lost" for run in weather.queued if run not in known]
     segments = books.rows(bench.home, "segments")
-    say(f"{len(known)} runs, {len(segments)} segments, {crew.started} workers; {len(faults)} faults")
+    say(
+        f"{weather.dealt.total()} blows: "
+        + ", ".join(f"{name} {n}" for name, n in weather.dealt.most_common())
+    )
+    say(f"{len(known)} runs, {len(segments)} segments, {crew.started} workers; {len(faults)} faults; the machine lagged"
+        f" by {weather.lateness.worst_lag_s:.2f} s at worst")  # fmt: skip
     return faults
 
 
@@ -93,10 +99,14 @@ def _storm(
     weather: Weather, crew: _Crew, chance: random.Random, seconds: float, say: Callable[[str], None]
 ) -> None:
     began_s = time.monotonic()
-    next_s = began_s + 2.0
+    next_s = look_s = began_s + 2.0
     while (now_s := time.monotonic()) < began_s + seconds:
         crew.keep()
         weather.settle()
+        if now_s >= look_s:
+            # Before somebody resumes them.
+            weather.faults += [one for one in _unfounded(weather.bench) if one not in weather.faults]
+            look_s = now_s + 1.0
         if now_s >= next_s:
             told = weather.blow()
             if told is not None:
@@ -113,7 +123,14 @@ def _rows(bench: Bench) -> list[dict[str, Any]]:
         return []
 
 
-def _end(bench: Bench, say: Callable[[str], None]) -> list[str]:
+def _unfounded(bench: Bench) -> list[str]:
+    try:
+        return books.unfounded_ends(bench.home) if (bench.home / "backprop.db").exists() else []
+    except sqlite3.DatabaseError:
+        return []
+
+
+def _end(bench: Bench, weather: Weather, say: Callable[[str], None]) -> list[str]:
     """Calm weather, one new worker: every run ends; those that failed or were stopped are resumed, and complete."""
     for worker in bench.workers:
         worker.kill()
@@ -123,7 +140,11 @@ def _end(bench: Bench, say: Callable[[str], None]) -> list[str]:
     resumed: dict[str, int] = {}
     while time.monotonic() < end_s:
         time.sleep(0.5)
+        weather.settle()
+        weather.continue_all()  # one that was paused as its supervisor died
         rows = _rows(bench)
+        if unfounded := _unfounded(bench):
+            return unfounded
         open_still = [row for row in rows if row["state"] != "completed"]
         if rows and not open_still:
             return []

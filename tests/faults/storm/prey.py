@@ -19,6 +19,11 @@ def of_role(home: Path, role: str) -> list[int]:
     return [pid for pid in processes_with(f"BACKPROP_HOME={home}") if ROLES[role] in _command(pid) + b"\0"]
 
 
+def reserves(home: Path, busy: set[int]) -> list[int]:
+    """The supervisors that wait for a segment: none of `busy`, and none that took over from a dead one."""
+    return [pid for pid in of_role(home, "supervisor") if pid not in busy and b"--spare" in _command(pid)]
+
+
 def send(home: Path, pid: int, number: signal.Signals) -> bool:
     """Signal it if it is still of this home; a pid that somebody else has by now is left alone."""
     try:

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from tests.faults.storm import prey
+from tests.faults.storm.lateness import Lateness, watched
 from tests.support import promises as books
 from tests.support.harness import COMMAND, QUIET_LIMITS, SCRIPTS, Bench
 from tests.support.moved_clock import WallClock
@@ -26,7 +28,8 @@ time.sleep(float(sys.argv[2]))
 class Weather:
     """Blows against one bench. `disk`: the home has a small disk of its own, which may be filled.
 
-    `queued`: the ids of the runs that `backprop run` has said it queued. `faults`: what went wrong at once.
+    `queued`: the ids of the runs that `backprop run` has said it queued. `faults`: what went wrong at once. `dealt`:
+    how many blows of each kind have hit something.
     """
 
     def __init__(
@@ -35,6 +38,8 @@ class Weather:
         self.bench = bench
         self.queued: list[str] = []
         self.faults: list[str] = []
+        self.dealt: Counter[str] = Counter()
+        self.lateness = Lateness(bench.home)
         self._chance = chance
         self._steps = steps
         self._later: list[tuple[float, Callable[[], None]]] = []
@@ -47,6 +52,9 @@ class Weather:
             self.freeze_worker: 2,
             self.kill_supervisor: 3,
             self.freeze_supervisor: 2,
+            self.kill_reserve: 1,
+            self.freeze_reserve: 1,
+            self.pause_segment: 4,
             self.kill_leader: 2,
             self.freeze_leader: 1,
             self.kill_everything: 0.3,
@@ -66,7 +74,10 @@ class Weather:
 
     def blow(self) -> str | None:
         kinds = list(self.blows)
-        return self._chance.choices(kinds, weights=[self.blows[kind] for kind in kinds])[0]()
+        kind = self._chance.choices(kinds, weights=[self.blows[kind] for kind in kinds])[0]
+        told = kind()
+        self.dealt[kind.__name__] += told is not None
+        return told
 
     def settle(self) -> None:
         """Do what is due: thaw, make room."""
@@ -77,6 +88,7 @@ class Weather:
             action()
         self._commands = [one for one in self._commands if one.poll() is None]
         self._note_queued()
+        self.lateness.look()
 
     def calm(self) -> None:
         """Everything that is due later, now; and no command of ours is left."""
@@ -85,6 +97,7 @@ class Weather:
         self._later = []
         if self._clock is not None:
             self._clock.set(0)
+        self.continue_all()
         for one in self._commands:
             one.wait(timeout=120)
         self._note_queued()
@@ -111,6 +124,30 @@ class Weather:
     def freeze_supervisor(self) -> str | None:
         return self._freeze("supervisor", 4.0)
 
+    def kill_reserve(self) -> str | None:
+        """A supervisor without a segment, which may have had some before."""
+        return self._hit("reserve", signal.SIGKILL)
+
+    def freeze_reserve(self) -> str | None:
+        return self._freeze("reserve", 3.0)
+
+    def pause_segment(self) -> str | None:
+        """As a worker does for a GPU that is too hot."""
+        found = watched(self.bench.home)
+        if not found:
+            return None
+        segment = self._chance.choice(sorted(found))
+        if not prey.send(self.bench.home, found[segment]["supervisor"][0], signal.SIGUSR1):
+            return None
+        paused_s = self._chance.uniform(0.2, 4.0)
+        self._do_later(paused_s, self.continue_all)
+        return f"pause segment {segment[1]} of {segment[0]} for {paused_s:.1f} s"
+
+    def continue_all(self) -> None:
+        """Whoever supervises it by now: the one that was asked for the pause may be dead."""
+        for noted in watched(self.bench.home).values():
+            prey.send(self.bench.home, noted["supervisor"][0], signal.SIGUSR2)
+
     def kill_leader(self) -> str | None:
         return self._hit("leader", signal.SIGKILL)
 
@@ -122,6 +159,7 @@ class Weather:
         hit = [pid for role in prey.ROLES for pid in prey.of_role(self.bench.home, role)]
         self._chance.shuffle(hit)
         for pid in hit:
+            self.lateness.kills(pid)
             prey.send(self.bench.home, pid, signal.SIGKILL)
         return f"kill everything: {hit}" if hit else None
 
@@ -196,9 +234,13 @@ class Weather:
         return f"set the wall clock {offset_s} s off"
 
     def _run_words(self) -> tuple[str, ...]:
+        """Most scripts obey at once; some save for most of their grace, some are deaf to INT and TERM."""
         steps = str(self._chance.randint(self._steps // 2, self._steps))
-        return (str(LEDGER), "-m", "0.02", "--grace-seconds", "5", "--", "--steps", steps, "--pace", "0.02",
-                "--save-every", "3")  # fmt: skip
+        grace_s, *how = self._chance.choice(
+            (("5",), ("5",), ("5",), ("5", "--slow", "3.5"), ("2", "--slow", "1.4"), ("2", "--deaf"))
+        )
+        return (str(LEDGER), "-m", "0.02", "--grace-seconds", grace_s, "--", "--steps", steps, "--pace", "0.02",
+                "--save-every", "3", *how)  # fmt: skip
 
     def _about_one(self) -> tuple[tuple[str, ...], ...]:
         run = self._any_run("running", "queued", "failed", "stopped", "timeboxed")
@@ -233,19 +275,29 @@ class Weather:
                 self.queued.append(said.strip())
             self._queuing.remove(one)
 
+    def _of_role(self, role: str) -> list[int]:
+        if role != "reserve":
+            return prey.of_role(self.bench.home, role)
+        busy = {noted["supervisor"][0] for noted in watched(self.bench.home).values()}
+        return prey.reserves(self.bench.home, busy)
+
     def _hit(self, role: str, number: signal.Signals) -> str | None:
-        found = prey.of_role(self.bench.home, role)
+        found = self._of_role(role)
         if not found:
             return None
         pid = self._chance.choice(found)
+        if role in ("supervisor", "reserve"):
+            self.lateness.kills(pid)
         return f"{number.name} to {role} {pid}" if prey.send(self.bench.home, pid, number) else None
 
     def _freeze(self, role: str, longest_s: float) -> str | None:
-        found = prey.of_role(self.bench.home, role)
+        found = self._of_role(role)
         pid = self._chance.choice(found) if found else None
         if pid is None or not prey.send(self.bench.home, pid, signal.SIGSTOP):
             return None
         frozen_s = self._chance.uniform(0.2, longest_s)
+        if role in ("supervisor", "reserve"):
+            self.lateness.froze(pid, frozen_s)
         self._do_later(frozen_s, lambda: prey.send(self.bench.home, pid, signal.SIGCONT) or None)
         return f"freeze {role} {pid} for {frozen_s:.1f} s"
 

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from backprop.cli.main import main
-from backprop.scheduler.outcome import next_move as outcome
+from backprop.scheduler.outcome import failures as outcome
 from backprop.worker import loop
-from backprop.worker.executor import local
+from backprop.worker.executor import supervisor_program
 
 started = 0
 
@@ -24,7 +24,7 @@ def popen(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
 
 
 nth, prefix = int(sys.argv[1]), json.loads(sys.argv[2])
-local.subprocess = SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
+supervisor_program.subprocess = SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
 outcome.BACKOFF_BASE_S = 0.2  # type: ignore[misc]
 loop.TROUBLE_PAUSE_S = (0.2, 2.0)  # type: ignore[misc]
 sys.argv[1:4] = []

@@ -16,15 +16,22 @@ CALLS = (
 )  # fmt: skip
 """What is left out reads, maps or asks, and changes nothing that another process could see: a kill there is one at the
 next of these."""
-OF_FILES = ("openat", "close", "pread64")
+OF_FILES = ("openat", "close", "pread64", "read", "newfstatat")
 """Looked at only where they touch our files: an interpreter makes hundreds of them before it comes to us."""
-NO_KILL = ("pread64",)
+NO_KILL = ("pread64", "read", "newfstatat")
 ERRORS = {
     "ENOSPC": ("pwrite64", "write", "openat", "mkdir", "mknodat", "fdatasync", "fsync"),
-    "EIO": ("pwrite64", "fsync", "fdatasync", "rename", "unlink", "pread64", "ftruncate"),
+    "EIO": (
+        "pwrite64", "fsync", "fdatasync", "rename", "unlink", "pread64", "ftruncate", "openat", "read", "newfstatat",
+    ),
     "EMFILE": ("openat", "pidfd_open"),
+    "ENFILE": ("openat",),
+    "ENOMEM": ("openat", "newfstatat"),
+    "EACCES": ("openat", "newfstatat"),
+    "ESTALE": ("openat", "read", "newfstatat"),
+    "ENOTCONN": ("openat", "newfstatat"),
     "EAGAIN": ("vfork", "clone3", "clone"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

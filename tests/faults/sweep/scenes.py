@@ -26,21 +26,23 @@ LEDGER = SCRIPTS / "ledger.py"
 RUN = "swept"
 PATIENCE_S = 90.0
 TRACEBACK = 1
+DRAIN = ("worker", "--drain", "--gpu-probe", "none")
 
 
 @dataclass(frozen=True)
 class Scene:
     """`prepare`: called before the strike. `words`: of the command that is traced, or whose supervisor is.
 
-    `supervisor`: which of its supervisors is traced; 0 for the command itself. `command`: the installed one, rather
-    than the driver.
+    `supervisor`: which of those that it starts is traced, for all its segments; 0 for the command itself. `command`:
+    the installed one, rather than the driver. `ends`: how the run may end besides well, since the scene makes it so.
     """
 
     name: str
     prepare: "Callable[[Stage], None]"
-    words: tuple[str, ...] = ("worker", "--drain", "--gpu-probe", "none")
+    words: tuple[str, ...] = DRAIN
     supervisor: int = 0
     command: bool = False
+    ends: tuple[str, ...] = ()
 
 
 class Stage:
@@ -100,20 +102,27 @@ class Stage:
             command = [*prefix, *_driver(scene.supervisor, inner), *scene.words]
         return self._run(command)
 
-    def finish(self) -> None:
-        """Nobody is disturbed any more: a worker drains the queue; what has failed is resumed, and drained again."""
-        drain = [*_driver(0, ()), *Scene("", lambda _: None).words]
+    def finish(self, ends: Sequence[str] = ()) -> list[str]:
+        """Nobody is disturbed any more: a worker drains the queue; what has not ended well is resumed, and drained
+        again. Return what is wrong: no script here fails, so a run ends in one of `ends`, or well."""
+        drain = [*_driver(0, ()), *DRAIN]
         self._run(drain)
-        if self._state() not in (None, "completed"):
-            self._run([str(COMMAND), "resume", RUN])
-            self._run(drain)
+        state = self._state()
+        if state in (None, "completed"):
+            return []
+        found = books.unfounded_ends(self.home.root)
+        if state not in ends and not found:
+            found = [f"I3: it is {state}, and no script and no user wanted that: {self._told()}"]
+        self._run([str(COMMAND), "resume", RUN])
+        self._run(drain)
+        return found
 
     def faults(self) -> list[str]:
         wait_until(lambda: not self.left(), timeout_s=30, saw=self.left)
         found = books.faults(self.home.root, self.project)
         state = self._state()
         if state not in (None, "completed"):
-            found.append(f"I3: in the end it is {state}; {self.told.read_text()[-3000:]}")
+            found.append(f"I3: in the end it is {state}; {self._told()}")
         return found
 
     def recorded(self) -> list[str]:
@@ -132,6 +141,9 @@ class Stage:
     def close(self) -> None:
         for pid in self.left():
             os.kill(pid, signal.SIGKILL)
+
+    def _told(self) -> str:
+        return self.told.read_text()[-3000:]
 
     def _state(self) -> str | None:
         return next(
@@ -165,6 +177,19 @@ def _chain(stage: Stage) -> None:
 def _timebox(stage: Stage) -> None:
     """The first segment is asked to stop."""
     stage.queue("--steps", "6", "--pace", "0.1", timebox_s=0.3)
+
+
+def _orphan(stage: Stage) -> None:
+    """A segment under way, whose worker and supervisor have died."""
+    stage.queue("--steps", "10", "--first", "8", "--pace", "0.15")
+    worker = subprocess.Popen([*_driver(0, ()), *DRAIN], env=stage.environment, cwd=stage.project,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              start_new_session=True)  # fmt: skip
+    noted = stage.home.segment_folder(RUN, 1) / "processes.json"
+    wait_until(lambda: bool(books.read_book(stage.project, RUN).starts) and noted.exists(), saw=stage.left)
+    worker.kill()
+    worker.wait()
+    os.kill(int(json.loads(noted.read_text())["supervisor"][0]), signal.SIGKILL)
 
 
 def _damaged(stage: Stage) -> None:
@@ -202,11 +227,11 @@ LEDGER_RUN = ("run", "--run-id", RUN, "--min-free-ram", "0", "--max-cpu-load", "
 SCENES = (
     Scene("worker", _chain),
     Scene("supervisor", _chain, supervisor=1),
-    Scene("last supervisor", _chain, supervisor=2),
-    Scene("timebox", _timebox, supervisor=1),
+    Scene("adopter", _orphan, supervisor=1),
+    Scene("timebox", _timebox, supervisor=1, ends=("timeboxed",)),
     Scene("repair", _damaged),
     Scene("first run", _nothing, words=LEDGER_RUN, command=True),
-    Scene("resume", _ended, words=("resume", RUN), command=True),
+    Scene("resume", _ended, words=("resume", RUN), command=True, ends=("stopped",)),
 )
 
 
@@ -229,8 +254,8 @@ def strike(scene: Scene, point: Point, folder: Path) -> tuple[bool, list[str]]:
         scene.prepare(stage)
         code = stage.play(scene, point.strace(stage.trace, stage.files()))
         struck = faults.struck(stage.trace)
-        stage.finish()
-        found = stage.faults()
+        found = stage.finish(scene.ends)
+        found += stage.faults()
         if not scene.supervisor:
             found += stage.recorded()
         if code == TRACEBACK:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parent / "failing_reads.c"
-WHO = {"worker": " worker ", "supervisor": "worker/supervisor", "doctor": " doctor"}
+WHO = {"worker": " worker ", "supervisor": "worker/supervisor", "doctor": " doctor", "command": "backprop "}
 """Who is to fail, by what only its command line holds."""
 
 

@@ -16,11 +16,22 @@ bench.environment["BACKPROP_HOME"] = str(bench.home)
 bench.home.mkdir(mode=0o700)
 (bench.home / "config.json").write_text(json.dumps({"minFreeDiskGB": 0}))
 ballast = disk / "ballast"
+bench.script(
+    "printer.py",
+    """
+    import time
+    while True:
+        print("." * 1000, flush=True)
+        time.sleep(0.02)
+    """,
+)
 try:
     run = bench.queue(LEDGER, "-m", "0.05", "--grace-seconds", "10", "--", "--steps", "200", "--pace", "0.02")
+    printer = bench.queue("printer.py")
     waiting = bench.queue(LEDGER, "--", "--steps", "3")
-    bench.worker("-p", "1")
+    bench.worker("-p", "2")
     bench.wait_for_log(run, "checkpoint_saved")
+    bench.wait_for_log(printer, "...")
     leader = bench.leader(run)
     with ballast.open("wb", buffering=0) as file:
         try:
@@ -41,6 +52,10 @@ try:
     assert not (bench.folder(run) / "exit.json").exists(), "there was no room for it"
     assert bench.workers[0].poll() is None
     ballast.unlink()
+    wait_until(lambda: bench.state(printer) == "queued", saw=bench.output)
+    ended = bench.show(printer)["segments"][0]["reason"]
+    assert ended.startswith("disk full: there was no room for its output (exit code 1); again from"), ended
+    assert bench.backprop("stop", printer).returncode == 0
     for one in (run, waiting):
         bench.wait_for(one, "completed", timeout_s=120)
     seen = bench.show(run)["segments"][0]
@@ -50,6 +65,6 @@ finally:
     bench.close()
 found = books.faults(bench.home, bench.project)
 assert not found, found
-assert {row["id"] for row in books.rows(bench.home, "runs")} == {run, waiting}
+assert {row["id"] for row in books.rows(bench.home, "runs")} == {run, waiting, printer}
 assert not list(bench.home.rglob("*.part")), "half a backup would count as one"
 print("well")

@@ -10,6 +10,8 @@ exits 75. `--first N`: the first segment exits 75 after N steps. In the file `le
     end SEGMENT CODE       it is about to exit
     fault ...              what must never happen: the same segment twice, or two leaders at once
 
+`--slow SECONDS`: the save that SIGINT asks for takes so long. `--deaf`: it ignores SIGINT and SIGTERM.
+
 A full disk below its log costs it the word of a checkpoint, not its life.
 """
 
@@ -26,10 +28,16 @@ parser.add_argument("--steps", type=int, required=True)
 parser.add_argument("--pace", type=float, default=0.0, metavar="SECONDS")
 parser.add_argument("--save-every", type=int, default=1)
 parser.add_argument("--first", type=int, default=0, metavar="STEPS")
+parser.add_argument("--slow", type=float, default=0.0, metavar="SECONDS")
+parser.add_argument("--deaf", action="store_true")
 options = parser.parse_args()
 
 stop_asked: list[int] = []
-signal.signal(signal.SIGINT, lambda number, _: stop_asked.append(number))
+if options.deaf:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+else:
+    signal.signal(signal.SIGINT, lambda number, _: stop_asked.append(number))
 run, segment = os.environ["BACKPROP_RUN_ID"], int(os.environ["BACKPROP_SEGMENT"])
 ledger = os.open(f"ledger-{run}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 cut = False
@@ -90,6 +98,8 @@ while step < options.steps:
     step += 1
     note("step", segment, step)
     early = segment == 1 and step == options.first
+    if stop_asked:
+        time.sleep(options.slow)
     if step % options.save_every == 0 or step == options.steps or early or stop_asked:
         save(step)
     if (early or stop_asked) and step < options.steps:

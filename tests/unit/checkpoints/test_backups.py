@@ -12,8 +12,8 @@ import pytest
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.store.connection import Database
-from backprop.worker.background import BackgroundJob, BackgroundJobs
 from backprop.worker.checkpoints import backups, copying, repair
+from backprop.worker.checkpoints.background import BackgroundJob, BackgroundJobs
 from backprop.worker.checkpoints.backups import Backup, BackupRefused, backups_of
 from backprop.worker.checkpoints.resume import StartPoint
 from backprop.worker.checkpoints.start_point import checkpoints_of, choose_start, rows_of

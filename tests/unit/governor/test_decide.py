@@ -195,6 +195,24 @@ def test_exclusive() -> None:
     assert ask(machine(gpu(0), gpu(1, free=9 * GIB)), promise("x", GIB), need=alone).gpu_uuids == ("GPU-1",)
 
 
+def test_what_another_home_has_promised_is_taken_and_said() -> None:
+    theirs = promise("", 20 * GIB, elsewhere=True)
+    refused = ask(machine(gpu()), theirs)
+    assert refused.sentence() == "GPU 0: needs 6 GiB; 4 of 24 GiB free (20 promised by another home)"
+    used = ask(machine(gpu(free=4 * GIB)), promise("", 20 * GIB, 20 * GIB, elsewhere=True))
+    assert used.sentence() == refused.sentence(), "what is promised and used counts once"
+    both = ask(machine(gpu()), theirs, promise("run-7", GIB))
+    assert "3 of 24 GiB free (1 reserved by runs, 20 promised by another home)" in both.sentence()
+    assert ask(machine(gpu()), promise("", 20 * GIB, elsewhere=True), need=replace(NEED, gpus=0)).admitted
+    alone = ask(machine(gpu()), promise("", GIB, exclusive=True, elsewhere=True))
+    assert alone.sentence() == "GPU 0: taken; another home has it exclusively"
+    small = promise("", GIB, elsewhere=True)
+    shared = ask(machine(gpu()), small, small, need=replace(NEED, vram_mib=1, exclusive=True))
+    assert shared.sentence() == (
+        "GPU 0: needed exclusively; another home's run is running there (--exclusive)"
+    )
+
+
 def test_unified_memory_is_ram_above_its_floor() -> None:
     card = gpu(total=None, unified=True, slowdown_c=None)
     host = replace(HOST, ram_free_mib=11 * GIB)

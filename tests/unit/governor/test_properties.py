@@ -219,6 +219,21 @@ def test_room_keeps_to_promises_and_to_the_reading(
     assert memory.untaken_mib >= sum(one.promised_mib for one in here if not one.settled) - seen
 
 
+@given(held=reservations, theirs=reservations, free=mib, peak=mib)
+@settings(deadline=None)
+def test_whatever_another_home_says_we_never_get_more(
+    held: list[Reservation], theirs: list[Reservation], free: int, peak: int
+) -> None:
+    gpu = card(0, 48 * 1024, free)
+    snapshot = Snapshot(HOST, (gpu,), "nvml", None, 0.0)
+    peaks = {"GPU-0": ForeignPeak(peak, 0.0, frozenset(), 0, 0.0)}
+    alone = room(gpu, snapshot, held, peaks)
+    beside = room(gpu, snapshot, [*held, *(replace(one, elsewhere=True) for one in theirs)], peaks)
+    assert alone is not None
+    assert beside is not None
+    assert beside.available_mib <= alone.available_mib
+
+
 @given(need=needs, held=reservations, free=mib, temp_c=st.none() | st.integers(20, 110))
 @settings(deadline=None)
 def test_one_run_less_or_a_smaller_need_never_turns_a_yes_into_a_no(

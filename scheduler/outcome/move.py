@@ -1,0 +1,66 @@
+"""Defines one move of a run after a segment, and words what its user can do about it."""
+
+from dataclasses import dataclass, replace
+
+from backprop.scheduler.faults import Fault
+from backprop.scheduler.lifecycle import Event
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A command that the user can give about the run. `lead`, `effect`: the words before and after the command.
+
+    `timebox_min`: a timebox to give with it, in minutes. `asks_gpu_memory`: it takes a GPU memory limit. `may_be_done`:
+    how it exited 0, where that may have been the end of the run.
+    """
+
+    lead: str = ""
+    effect: str = ""
+    command: str = "resume"
+    timebox_min: float | None = None
+    asks_gpu_memory: bool = False
+    may_be_done: str | None = None
+
+
+@dataclass(frozen=True)
+class NextMove:
+    """One move, with the run's new counters. `outcome`: how the segment ended.
+
+    `delay_s`: seconds before which the run is not claimed again. `need_mib`: the VRAM per GPU to reserve from now on,
+    where it has to be raised. `fault`: the kind of trouble. `advice`: what the user can do; `with_advice` words it.
+    `host_faults`: as in `Chain`.
+    """
+
+    event: Event
+    outcome: SegmentOutcome
+    reason: str
+    stalled: int = 0
+    retries_used: int = 0
+    lost: int = 0
+    delay_s: float = 0.0
+    need_mib: int | None = None
+    fault: Fault | None = None
+    advice: Advice | None = None
+    host_faults: int = 0
+
+
+def with_advice(move: NextMove, run_id: str) -> NextMove:
+    """Put the move's advice into its reason, as a command that can be typed as it stands."""
+    advice = move.advice
+    if advice is None:
+        return move
+    command = f"backprop {advice.command} {run_id}"
+    if advice.timebox_min is not None:
+        command += f" -m {advice.timebox_min:g}"
+    if advice.asks_gpu_memory:
+        command += " -g GB"
+    reason = f"{move.reason}{advice.lead or '; '}{command}{advice.effect}"
+    if advice.may_be_done is not None:
+        reason += f"; it {advice.may_be_done}: if it had finished, backprop resume --done {run_id}"
+    return replace(move, reason=reason, advice=None)
+
+
+def ended(outcome: SegmentOutcome, reason: str) -> NextMove:
+    """Return the move of a run that has failed in a way of its own, with the fault that says which."""
+    return NextMove(Event.FAILED, outcome, reason, fault=outcome.fault)
