@@ -3,13 +3,17 @@
 Times (`_s`) are Unix seconds; None means "not yet" or "unknown".
 """
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.spec import RunSpec
+
+EVENT: Final = "event"
+LOG: Final = "log"
+"""Where a number comes from: announced by the script, or read out of its plain output."""
 
 
 class RunRef(Protocol):
@@ -52,7 +56,9 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     `intent`: why the live segment is asked to end. `stalled`, `retries_used`, `lost`: counters of `scheduler.outcome`.
     `host_faults`: ends by a full disk or a taken port.
     `fault`: what kind of trouble ended it, see `scheduler.faults`. `need_mib`: VRAM per GPU, raised after it ran out of
-    GPU memory. `paused_for`: the governor's cause, while paused.
+    GPU memory. `paused_for`: the governor's cause, while paused. `step_source`, `loss_source`: EVENT or LOG; None where
+    an earlier program wrote the row, which knew announced ones alone. `step_unit`, `step_total`: what the steps of
+    plain output count ("step", "epoch"), and how many there will be.
     """
 
     id: str
@@ -89,6 +95,10 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     paused_for: str | None
     fault: str | None
     host_faults: int
+    step_source: str | None = None
+    step_unit: str | None = None
+    step_total: int | None = None
+    loss_source: str | None = None
 
 
 class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +107,9 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     `promised_mib`: VRAM reserved on each GPU of `gpu_uuids`; `peak_mib`: the most seen used on one. `need_source`:
     where the need came from. `steps_from`: the run's last step when it started. `running_s`: seconds, pauses left out.
     `first_output_s`: seconds from its start to its first output. `cut_cost_s`: running seconds whose work was lost at
-    its end. `log_offset`, `events_offset`: bytes read so far. `bad_events`: events that could not be understood.
+    its end. `step_unit`, `step_total`, `step_fell`: of the steps in its plain output what they count, how many there
+    will be, and whether one was lower than the one before; None where it announced them.
+    `log_offset`, `events_offset`: bytes read so far. `bad_events`: events that could not be understood.
     """
 
     run_id: str
@@ -123,10 +135,16 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     log_offset: int
     events_offset: int
     bad_events: int
+    step_unit: str | None = None
+    step_total: int | None = None
+    step_fell: bool | None = None
 
 
 class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One checkpoint, announced or seen on disk. `refused`: why it cannot be used; None for a good one."""
+    """One checkpoint, announced or seen on disk. `refused`: why it cannot be used; None for a good one.
+
+    `seen_step`: the step its segment's plain output had reached by then at least.
+    """
 
     run_id: str
     segment: int
@@ -137,13 +155,14 @@ class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     is_dir: bool
     saved_at_s: float
     refused: str | None
+    seen_step: int | None = None
 
 
 class MetricRecord(msgspec.Struct, frozen=True):
     """One value that a run reported.
 
     `at_s`: when it was read, or when its output was last written to if that is earlier. `step`: the last one reported
-    by then.
+    by then. `source`: EVENT or LOG.
     """
 
     run_id: str
@@ -152,6 +171,7 @@ class MetricRecord(msgspec.Struct, frozen=True):
     step: int | None
     name: str
     value: float
+    source: str = EVENT
 
 
 class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,6 +50,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     percentage of its timebox by which a segment may run over until its first checkpoint. `code`: absolute path of the
     code as it was when queued. `order`: after a segment the run goes to the back of the queue ("round-robin") or keeps
     its turn ("fifo"). `keep_when_unmet`: the run stays queued when a dependency can never be met.
+    `metric_regex`: the user's own patterns for its output, NAME=REGEX.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -88,6 +89,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     order: Literal["round-robin", "fifo"] = "round-robin"
     stop_on_nan: bool = False
     keep_when_unmet: bool = False
+    metric_regex: tuple[str, ...] = ()
 
 
 DependencyKind = Literal["success", "any", "fail"]

@@ -55,6 +55,12 @@ Exit codes: 0 it resumes, 25 it does not or that is unclear, 130 interrupted.
     "--checkpoint-glob", multiple=True, metavar="PATTERN", help="Path pattern of its checkpoints; repeatable."
 )
 @click.option(
+    "--metric-regex",
+    multiple=True,
+    metavar="NAME=REGEX",
+    help="Read step, epoch, loss or a metric from its output by the first group; repeatable.",
+)
+@click.option(
     "--env", multiple=True, metavar="KEY=VALUE", help="Set in the script's environment; repeatable."
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
@@ -68,6 +74,7 @@ def command(
     gpus: int,
     recipe: str | None,
     checkpoint_glob: tuple[str, ...],
+    metric_regex: tuple[str, ...],
     env: tuple[str, ...],
     as_json: bool,
     config: str | None,
@@ -89,7 +96,9 @@ def command(
     if not words:
         raise click.UsageError("SCRIPT is missing", ctx)
     given = globals_of(ctx, config, verbose, dry_run)
-    asked = SubmissionRequest(env=env, gpus=gpus, recipe=recipe, globs=checkpoint_glob)
+    asked = SubmissionRequest(
+        env=env, gpus=gpus, recipe=recipe, globs=checkpoint_glob, metric_regex=metric_regex
+    )
     home = layout.locate()
     wanted = make_submission(words, options.chosen_settings(values), given.config, home, asked)
     if given.dry_run:

@@ -76,7 +76,9 @@ def _print(runs: "list[RunRecord]") -> None:
             run.name,
             run.state.value,
             str(run.segment),
-            "-" if run.last_step is None else str(run.last_step),
+            "-"
+            if run.last_step is None
+            else f"{run.last_step}{f'/{run.step_total}' if run.step_total else ''}",
             "nan" if run.fault == NAN else number(run.last_loss),
             duration(now_s - run.created_at_s),
             run.reason,

@@ -90,6 +90,12 @@ class SplitAtDashes(click.Command):
     help="Path pattern of its checkpoints; repeatable.  [default: the recipe's]",
 )
 @click.option(
+    "--metric-regex",
+    multiple=True,
+    metavar="NAME=REGEX",
+    help="Read step, epoch, loss or a metric from its output by the first group; repeatable.",
+)
+@click.option(
     "--env", multiple=True, metavar="KEY=VALUE", help="Set in the script's environment; repeatable."
 )
 @click.option(
@@ -188,6 +194,7 @@ def _submission(words: Sequence[str], values: Mapping[str, Any], given: Globals)
             exclusive=values["exclusive"],
             recipe=values["recipe"],
             globs=values["checkpoint_glob"],
+            metric_regex=values["metric_regex"],
             order=values["order"],
             keep_when_unmet=values["keep"],
         ),

@@ -70,12 +70,17 @@ def _print(
     from backprop.cli.render.json_views import NAN, clock, duration, number, size
     from backprop.cli.render.tables import print_pairs, print_table
     from backprop.cli.submit.recipe_view import pairs, resume_text
+    from backprop.scheduler.records import LOG
 
     spec = run.spec
     running_s = sum(one.running_s or 0.0 for one in segments)
     finite = number(run.last_loss)
     loss = f"nan, last finite value {finite}" if run.fault == NAN else finite
-    progress = f"step {run.last_step if run.last_step is not None else '-'}, loss {loss}"
+    of = f" of {run.step_total}" if run.step_total is not None else ""
+    step = f"{run.step_unit or 'step'} {run.last_step}{of}" if run.last_step is not None else "step -"
+    progress = (
+        f"{step}, loss {loss}{', read from its output' if LOG in (run.step_source, run.loss_source) else ''}"
+    )
     print_pairs(
         [
             ("run", f"{run.id}  {run.name}"),

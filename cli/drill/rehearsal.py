@@ -83,7 +83,10 @@ def _run(
 ) -> Rehearsal:
     from backprop.worker.daemon import work
 
-    watcher, progress = SegmentWatcher(home, run_id), _Progress(database, run_id, say)
+    watcher, progress = (
+        SegmentWatcher(home, run_id, wanted.spec.metric_regex),
+        _Progress(database, run_id, say),
+    )
     watcher.start()
     try:
         only = frozenset({run_id})

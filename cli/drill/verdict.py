@@ -6,7 +6,8 @@ from enum import StrEnum
 from typing import Final
 
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
-from backprop.worker.segments.resume_check import CLEARLY, NEAR, StepTrace
+from backprop.worker.progress.steps import StepTrace
+from backprop.worker.segments.resume_check import CLEARLY, NEAR
 
 REPORTED: Final = "reported"
 
@@ -31,7 +32,7 @@ class DrillSegment:
     `ready_s`: from its start to its first reported step, else to its first line. `save_s`: from the stop signal to its
     end; None when it was not asked to stop. `used`, `used_step`: the checkpoint it resumed from. `saved`: how many good
     checkpoints it saved; `saved_steps`: their steps, in order. `gaps_s`: between them. `steps`: by source, which is
-    `REPORTED`, a word of its ordinary output ("step", "epoch"), or "bar".
+    `REPORTED`, or what its plain output counts ("step", "epoch").
     """
 
     outcome: str
@@ -171,8 +172,7 @@ def _evidence(first: DrillSegment, second: DrillSegment) -> list[_Evidence]:
             stopped = "saved" if known else "stopped"
             wording = f"{stopped} at step {{reached}}, resumed at step {{after}}"
         else:
-            what = "progress bar" if word == "bar" else word
-            wording = f"its output stopped at {what} {{reached}} and resumed at {what} {{after}}"
+            wording = f"its output stopped at {word} {{reached}} and resumed at {word} {{after}}"
         of_word = _Evidence(wording, before.first, after.first, reached, NEAR if known else 0.0)
         evidence.insert(0 if word == REPORTED else len(evidence), of_word)
     return evidence

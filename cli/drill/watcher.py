@@ -7,6 +7,7 @@ import contextlib
 import re
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -15,17 +16,15 @@ from backprop.cli.drill.verdict import REPORTED
 from backprop.scheduler.home.layout import Home
 from backprop.worker.executor import segment_files
 from backprop.worker.executor.local import LocalExecutor
+from backprop.worker.progress.metric_rules import usable_rules
+from backprop.worker.progress.numbers import PlainReader
+from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments import events
-from backprop.worker.segments.resume_check import StepTrace
+from backprop.worker.segments.plain_output import PlainOutput
 from backprop.worker.segments.tail import Tail
 
 POLL_S: Final = 0.2
 RAM_EVERY_S: Final = 1.0
-
-_COUNTS: Final = re.compile(
-    r"\b(global_step|steps?|iter(?:ation)?s?|epoch)\b[\"']?\s*[:=#]?\s*\[?(\d+)", re.IGNORECASE
-)
-_BAR: Final = re.compile(r"\b(\d+)/\d+ \[")
 
 
 @dataclass
@@ -44,12 +43,14 @@ class Observation:
 class SegmentWatcher(threading.Thread):
     """Watches one run from `start()` to `finish()`. `observations`: by segment number, to be read after `finish()`."""
 
-    def __init__(self, home: Home, run_id: str) -> None:
+    def __init__(self, home: Home, run_id: str, metric_regex: Sequence[str]) -> None:
         super().__init__(name="drill", daemon=True)
         self.observations: dict[int, Observation] = {}
         self._home, self._run_id = home, run_id
         self._executor = LocalExecutor(home)
         self._tails: list[Tail] = []
+        self._plain: PlainOutput | None = None
+        self._metric_regex = metric_regex
         self._number = 0
         self._over = threading.Event()
         self._ram_read_s = 0.0
@@ -79,21 +80,30 @@ class SegmentWatcher(threading.Thread):
             self._number += 1
             self.observations[self._number] = Observation()
             self._tails = [Tail(following / "events.jsonl"), Tail(following / "log")]
+            self._plain = PlainOutput(self._tails[1], PlainReader(usable_rules(self._metric_regex)))
             self._poll()
 
     def _read_output(self) -> None:
         observed = self.observations[self._number]
         folder = self._home.segment_folder(self._run_id, self._number)
+        processes = segment_files.read_processes(folder)
+        now_s = max(time.time() - processes.started_at_s, 0.0) if processes is not None else 0.0
         for tail in self._tails:
             at_end = False
             while not at_end:
                 for line in tail.read():
-                    processes = segment_files.read_processes(folder)
-                    now_s = max(time.time() - processes.started_at_s, 0.0) if processes is not None else 0.0
                     observed.first_line_s = now_s if observed.first_line_s is None else observed.first_line_s
-                    if _count_steps(line, observed.steps) and observed.first_step_s is None:
-                        observed.first_step_s = now_s
+                    event = events.parse(line)
+                    if isinstance(event, events.ProgressEvent) and event.step is not None:
+                        observed.steps.setdefault(REPORTED, StepTrace()).take(event.step)
                 at_end = tail.at_end
+        if self._plain is not None:
+            self._plain.look(final=False)
+            announced = {word: trace for word, trace in observed.steps.items() if word == REPORTED}
+            trace = self._plain.trace
+            observed.steps = announced | ({trace.unit or "step": trace} if trace is not None else {})
+        if observed.steps and observed.first_step_s is None:
+            observed.first_step_s = now_s
 
     def _read_ram(self) -> None:
         if time.monotonic() - self._ram_read_s < RAM_EVERY_S:
@@ -102,22 +112,6 @@ class SegmentWatcher(threading.Thread):
         mib = sum(_pss_kib(pid) for pid in self._executor.pids(self._run_id, self._number)) // 1024
         observed = self.observations[self._number]
         observed.ram_peak_mib = max(mib, observed.ram_peak_mib or 0) or None
-
-
-def _count_steps(line: bytes, steps: dict[str, StepTrace]) -> bool:
-    """Add the steps that a line names; return whether it names any."""
-    event = events.parse(line)
-    if isinstance(event, events.ProgressEvent) and event.step is not None:
-        steps.setdefault(REPORTED, StepTrace()).take(event.step)
-        return True
-    if event is not None:
-        return False
-    text = line.decode(errors="replace")
-    counts = [(match[1].lower(), int(match[2][:18])) for match in _COUNTS.finditer(text)]
-    counts += [("bar", int(match[1][:18])) for match in _BAR.finditer(text)]
-    for word, number in counts:
-        steps.setdefault(word, StepTrace()).take(number)
-    return bool(counts)
 
 
 def _pss_kib(pid: int) -> int:

@@ -72,6 +72,7 @@ class Exporter:
                 "step": one.step,
                 "name": one.name,
                 "value": one.value,
+                "source": one.source,
             }
             for one in metrics.of_runs(self._database, self._ids)
         ]

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final, TextIO
 
 from backprop.cli.render.command_text import command_text
-from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+from backprop.scheduler.records import EVENT, CheckpointRecord, RunRecord, SegmentRecord
 
 NAN: Final = "NaN loss"
 """`faults.Fault.NAN`, without importing the rest of that module."""
@@ -36,6 +36,12 @@ def run_view(
         "segment_count": run.segment if segment_count is None else segment_count,
         "last_step": run.last_step,
         "last_loss": run.last_loss,
+        "step_unit": run.step_unit,
+        "step_total": run.step_total,
+        "source": {
+            "step": None if run.last_step is None else run.step_source or EVENT,
+            "loss": None if run.last_loss is None else run.loss_source or EVENT,
+        },
         "last_checkpoint": last_checkpoint,
         "created_at": iso(run.created_at_s),
         "started_at": iso(run.started_at_s),
@@ -61,6 +67,7 @@ def segment_view(segment: SegmentRecord, log: str) -> dict[str, Any]:
         "running_s": segment.running_s,
         "cut_cost_s": segment.cut_cost_s,
         "first_step": segment.first_step,
+        "step_unit": segment.step_unit,
         "checkpoint_used": segment.checkpoint_used,
         "gpus": list(segment.gpu_uuids),
         "promised_mib": segment.promised_mib,

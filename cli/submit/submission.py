@@ -29,7 +29,7 @@ class SubmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asks for this run alone, beside its settings.
 
     `env`: KEY=VALUE texts. `gpus`: 0 for a CPU run. `recipe`: a name or "none"; None for the recognised one. `globs`:
-    where the run saves, if the user says so.
+    where the run saves, if the user says so. `metric_regex`: NAME=REGEX texts, for its output.
     """
 
     resume_from: str | None = None
@@ -40,6 +40,7 @@ class SubmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
     exclusive: bool = False
     recipe: str | None = None
     globs: Sequence[str] = ()
+    metric_regex: Sequence[str] = ()
     order: Literal["round-robin", "fifo"] = "round-robin"
     keep_when_unmet: bool = False
 
@@ -128,6 +129,7 @@ def spec_of(
         exclusive=request.exclusive,
         order=request.order,
         keep_when_unmet=request.keep_when_unmet,
+        metric_regex=_patterns(request.metric_regex),
         gpu_min_vram_declared=sources["gpu_min_vram_mib"].layer != "default",
         plan=plan,
         **effective.spec_fields(),
@@ -138,6 +140,19 @@ def spec_of(
     if sources["stop_signal"].layer == "default" and plan.stop_signal:
         spec = msgspec.structs.replace(spec, stop_signal=plan.stop_signal)
     return spec
+
+
+def _patterns(texts: Sequence[str]) -> tuple[str, ...]:
+    if not texts:
+        return ()
+    from backprop.worker.progress.metric_rules import rules_of
+    from backprop.worker.progress.pattern_parser import BadPattern
+
+    try:
+        rules_of(texts)
+    except BadPattern as error:
+        raise BadCommand(f"--metric-regex {error}") from None
+    return tuple(texts)
 
 
 def _checkpoint(path: str | None, cwd: Path) -> str | None:

@@ -50,6 +50,7 @@ def segment_from(row: Sequence[Any]) -> SegmentRecord:
     values: dict[str, Any] = dict(zip(SEGMENT, row, strict=True))
     values["gpu_uuids"] = tuple(msgspec.json.decode(values["gpu_uuids"], type=list[str]))
     values["exclusive"] = bool(values["exclusive"])
+    values["step_fell"] = None if values["step_fell"] is None else bool(values["step_fell"])
     values["outcome"] = SegmentOutcome(values["outcome"]) if values["outcome"] is not None else None
     return SegmentRecord(**values)
 

@@ -69,6 +69,10 @@ class Run(Table):
     fault = TextField(null=True)
     host_faults = IntegerField(default=0)
     unsatisfied_parent = TextField(null=True)
+    step_source = TextField(null=True)
+    step_unit = TextField(null=True)
+    step_total = IntegerField(null=True)
+    loss_source = TextField(null=True)
 
     class Meta:
         table_name = "runs"
@@ -99,6 +103,9 @@ class Segment(Table):
     log_offset = IntegerField()
     events_offset = IntegerField()
     bad_events = IntegerField()
+    step_unit = TextField(null=True)
+    step_total = IntegerField(null=True)
+    step_fell = BooleanField(null=True)
 
     class Meta:
         table_name = "segments"
@@ -115,6 +122,7 @@ class Checkpoint(Table):
     is_dir = BooleanField()
     saved_at_s = FloatField()
     refused = TextField(null=True)
+    seen_step = IntegerField(null=True)
 
     class Meta:
         table_name = "checkpoints"
@@ -165,6 +173,7 @@ class Metric(Table):
     step = IntegerField(null=True)
     name = TextField()
     value = FloatField()
+    source = TextField(null=True)
 
     class Meta:
         table_name = "metrics"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backprop.cli.drill.costs import BOXES_MIN, FINE_SHARE, Costs, lost_share, recommended_min
 from backprop.cli.drill.verdict import DrillSegment, Proof, judge
-from backprop.worker.segments.resume_check import StepTrace
+from backprop.worker.progress.steps import StepTrace
 from tests.support.harness import COMMAND, QUIET_LIMITS, ROOT, Bench, wait_until
 
 DIGITS = str(ROOT / "examples" / "digits.py")
@@ -212,7 +212,7 @@ def test_an_unmodified_script_is_drilled_by_its_files_and_its_output(bench: Benc
     words = ("--checkpoint-glob", "model_*.txt", "--resume-arg", "--resume {checkpoint}", "train.py")
     done = drill(bench, *words, seconds=5)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "OK, it resumes: its output stopped at iter" in done.stdout
+    assert "OK, it resumes: its output stopped at step" in done.stdout
     assert "it does not save when asked" in done.stdout
     assert "lost to restarts" in done.stdout
 

@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"store"},
     ),
     "worker": (
-        {"supervisor", "probes", "clock", "console", "wakeup", "signals", "user_files"},
+        {"supervisor", "probes", "clock", "console", "wakeup", "signals", "user_files", "progress"},
         {"executor"},
         {"context"},
         {"environment", "machine", "checkpoints", "reactions", "takeover"},

@@ -10,7 +10,7 @@ import pytest
 
 from backprop.scheduler.faults import Fault
 from backprop.scheduler.store.connection import Database
-from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.reads import metrics, queries
 from backprop.scheduler.store.writes import progress
 from backprop.worker.segments import events, live, log_reader
 from backprop.worker.segments.log_reader import CHECKPOINTS_PER_READ, LogReader
@@ -233,6 +233,72 @@ def test_a_script_that_prints_megabytes_between_two_looks_is_heard_in_time(
     report = segment.listener.read(max_bytes=live.LIVE_BYTES)
     assert report is not None
     assert report.last_step == 7
+
+
+def test_plain_output_gives_steps_losses_and_metrics(segment: Segment) -> None:
+    segment.prints("epoch 3/10 loss 0.5 acc: 0.9")
+    assert segment.hear()
+    run = get(segment.database, "r1")
+    assert (run.last_step, run.step_unit, run.step_total, run.step_source) == (3, "epoch", 10, "log")
+    assert (run.last_loss, run.loss_source) == (0.5, "log")
+    kept = {one.name: (one.step, one.value, one.source) for one in metrics.of_runs(segment.database, ["r1"])}
+    assert kept == {"loss": (3, 0.5, "log"), "acc": (3, 0.9, "log"), "epoch": (3, 3.0, "log")}
+    row = queries.segment(segment.database, "r1", 1)
+    assert row is not None
+    assert (row.first_step, row.step_unit, row.step_total, row.step_fell) == (3, "epoch", 10, False)
+
+
+def test_a_bar_that_never_ends_its_line_is_heard(segment: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_reader, "PLAIN_STORE_S", 0.0)
+    for done in range(1, 5):
+        segment.prints(f"{done}%|#   | {done}/100 [00:01<00:09, 9.1it/s, loss=0.{done}]", end="\r")
+        assert segment.hear()
+        assert segment.steps() == (done, done / 10)
+
+
+def test_what_is_announced_beats_what_is_printed(segment: Segment) -> None:
+    segment.prints("step 900 loss 7.0")
+    assert segment.hear()
+    segment.prints({"step": 5, "loss": 0.5}, "step 901 loss 8.0")
+    assert segment.hear()
+    assert segment.steps() == (5, 0.5)
+    row = queries.segment(segment.database, "r1", 1)
+    assert row is not None
+    assert (row.first_step, row.step_unit) == (5, None), "that of the counter that counts"
+    segment.listener.close()
+    segment.listener = segment.another()
+    segment.prints("step 902 loss 9.0")
+    segment.hear()
+    assert segment.steps() == (5, 0.5), "for the next worker, too"
+    run = get(segment.database, "r1")
+    assert (run.step_source, run.step_unit, run.loss_source) == ("event", None, "event")
+
+
+def test_saves_are_announced_and_losses_printed(segment: Segment) -> None:
+    segment.prints("step 7 loss 0.5")
+    segment.saves("a.pt", 5)
+    assert segment.hear()
+    assert segment.steps() == (5, 0.5)
+
+
+def test_the_next_worker_knows_what_counts_and_which_step_was_the_first(segment: Segment) -> None:
+    segment.prints("epoch train_loss valid_loss", "1 0.5 0.6", "2 0.4 0.5")
+    assert segment.hear()
+    segment.listener.close()
+    segment.listener = segment.another()
+    segment.prints("3 0.3 0.4")
+    assert not segment.hear(), "seldom worth a transaction"
+    segment.prints("the end")
+    assert segment.hear(final=True)
+    assert segment.steps() == (3, 0.3)
+    assert (segment.listener.steps.first, segment.listener.steps.fell) == (1, False)
+
+
+def test_a_flood_is_sampled_and_its_first_step_is_known(segment: Segment) -> None:
+    segment.prints(*[f"step {step} loss 0.5" for step in range(100_000)])
+    assert segment.hear(final=True)
+    assert segment.steps()[0] == 99_999
+    assert (segment.listener.steps.first, segment.listener.steps.fell) == (0, False)
 
 
 def saved_under_a_clock_set_back(segment: Segment) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import peewee
 import pytest
 
-from backprop.migrations import runner
+from backprop.migrations import runner, step_0004
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store import schema
@@ -178,6 +178,8 @@ def test_what_a_run_is_held_for_is_taken_from_its_sentence(
     connection = connect(path)
     connection.execute("UPDATE runs SET state = ?, reason = ?", (state, reason))
     connection.execute("DROP TABLE known_requests")
+    for statement in step_0004.STATEMENTS:
+        connection.execute(statement.replace(" ADD ", " DROP ").rsplit(" ", 1)[0])
     connection.execute("ALTER TABLE runs DROP COLUMN host_faults")
     connection.execute("PRAGMA user_version = 2")
     connection.close()

@@ -13,7 +13,8 @@ from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.outcome.next_move import next_move
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.spec import Plan
-from backprop.worker.segments.resume_check import EarlierSegments, StepTrace, read_back, why_over
+from backprop.worker.progress.steps import StepTrace
+from backprop.worker.segments.resume_check import EarlierSegments, read_back, why_over
 from tests.support.harness import Bench, wait_until
 from tests.support.store_rows import SPEC
 
@@ -218,3 +219,44 @@ def test_a_chain_that_goes_on_is_left_alone(bench: Bench, mode: str) -> None:
     seen = bench.wait_for(run, "stopped")
     assert {one["outcome"] for one in seen["segments"]} == {"timeboxed", "stopped"}
     assert starts(bench) == sorted(starts(bench))
+
+
+PLAIN_TRAINER = """
+import json, os, sys, time
+from pathlib import Path
+came_from = os.environ.get("BACKPROP_RESUME_FROM")
+epoch = int(Path(came_from).read_text()) if came_from and sys.argv[1] != "forgets" else 0
+with open("starts", "a") as file:
+    file.write(f"{epoch}\\n")
+while True:
+    time.sleep(0.03)
+    epoch += 1
+    print(f"Epoch {epoch}/5000 - loss: {1 / epoch:.4f}", flush=True)
+    if epoch % 10 == 0:
+        path = Path(f"ckpt-{epoch}")
+        path.write_text(str(epoch))
+        print(json.dumps({"event": "checkpoint_saved", "path": str(path)}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("mode", ["forgets", "goes on"])
+def test_a_chain_is_seen_to_start_over_in_its_plain_output(bench: Bench, mode: str) -> None:
+    bench.script("train.py", PLAIN_TRAINER)
+    run = bench.queue("train.py", "-m", "0.05", "--", mode)
+    bench.worker()
+    if mode == "forgets":
+        seen = bench.wait_for(run, "failed")
+        assert [one["outcome"] for one in seen["segments"]] == ["timeboxed", "started over"]
+        assert (
+            "started over: its epochs began again at 1, though it was given a checkpoint of epoch"
+            in seen["reason"]
+        )
+    else:
+        wait_until(lambda: len(starts(bench)) >= 3, timeout_s=60, saw=lambda: bench.show(run))
+        bench.backprop("stop", run)
+        seen = bench.wait_for(run, "stopped")
+    assert (seen["step_unit"], seen["step_total"], seen["source"]) == (
+        "epoch",
+        5000,
+        {"step": "log", "loss": "log"},
+    )

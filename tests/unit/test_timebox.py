@@ -15,10 +15,10 @@ from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.records import CheckpointRecord, SegmentRecord
 from backprop.scheduler.spec import Plan
 from backprop.worker.executor.segment_files import ExitRecord
+from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments import timebox
 from backprop.worker.segments.cadence import Cadence, ClockReading
 from backprop.worker.segments.result import result_of
-from backprop.worker.segments.resume_check import StepTrace
 from backprop.worker.segments.timebox import SaveHistory
 from tests.support.harness import Bench, wait_until
 from tests.support.store_rows import SPEC, add_run, checkpoint

@@ -13,9 +13,10 @@ from typing import Final
 from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments import resume_check, timebox
 from backprop.worker.segments.result import begun_in_chain
-from backprop.worker.segments.resume_check import EarlierSegments, StepTrace
+from backprop.worker.segments.resume_check import EarlierSegments
 from backprop.worker.user_files import within
 
 ANSWER_S: Final = 2.0
@@ -60,7 +61,8 @@ class Cadence:
         self._saves_s: list[float] = []
         self._new_steps: list[int] = []
         self._histories: dict[bool, timebox.SaveHistory] = {}
-        first_steps = [other.first_step for other in earlier if other.first_step is not None]
+        announced = [other for other in earlier if other.step_unit is None]
+        first_steps = [other.first_step for other in announced if other.first_step is not None]
         self._origin = min(first_steps, default=None)
         self._before: EarlierSegments | None = None
         self._resumed_well = self._used is None or any(
@@ -137,6 +139,8 @@ class Cadence:
         return self._histories[announces]
 
     def _why_started_over(self, steps: StepTrace, folder: Callable[[int], Path]) -> str | None:
+        if steps.unit is not None:
+            return self._why_output_began_again(steps)
         nothing = steps.first is None and (self._origin is not None or not self._new_steps)
         if self._resumed_well or nothing or self._used is None:
             return None
@@ -145,6 +149,26 @@ class Cadence:
         why = resume_check.why_over(self._before, steps, self._new_steps)
         # What its first step does not show, no later one will.
         self._resumed_well = why is None and resume_check.is_fine(self._before, steps)
+        return why
+
+    def _why_output_began_again(self, steps: StepTrace) -> str | None:
+        """As `_why_started_over`, by the epochs in its plain output: those of one and the same training, and since
+        none of them fell in any segment, a counter of the whole of it."""
+        used, same = self._used, [other for other in self._earlier if other.step_unit == steps.unit]
+        if self._resumed_well or used is None or steps.first is None:
+            return None
+        totals = {other.step_total for other in same}
+        firsts = [other.first_step for other in same if other.first_step is not None]
+        known = (
+            used.segment in {other.number for other in same}
+            and steps.total is not None
+            and totals == {steps.total}
+        )
+        if not known or steps.unit != "epoch" or any(other.step_fell for other in same):
+            return None
+        before = EarlierSegments(origin=min(firsts, default=None), resumed_step=used.seen_step, passed=True)
+        why = resume_check.why_over(before, steps, ())
+        self._resumed_well = why is None and resume_check.is_fine(before, steps)
         return why
 
     def _look_back(

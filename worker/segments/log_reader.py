@@ -3,24 +3,33 @@
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from backprop.scheduler.records import CheckpointRecord, MetricRecord, RunRecord, SegmentRecord
+import msgspec
+
+from backprop.scheduler.records import EVENT, LOG, CheckpointRecord, MetricRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.writes.progress import SegmentReport
 from backprop.worker.checkpoints import validation
 from backprop.worker.checkpoints.roots import is_inside, roots_for
 from backprop.worker.environment.presence import missing, noted_mounts, unmounted
 from backprop.worker.executor import segment_files
+from backprop.worker.progress.metric_rules import usable_rules
+from backprop.worker.progress.numbers import PlainNumbers, PlainReader
+from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments import events
-from backprop.worker.segments.resume_check import StepTrace
+from backprop.worker.segments.plain_output import PlainOutput
 from backprop.worker.segments.tail import MAX_READ_BYTES, Tail
 
 QUIET_STORE_S: Final = 10.0
 """Offsets that moved past ordinary output alone are stored this seldom: reading it again would change nothing."""
+PLAIN_STORE_S: Final = 5.0
+"""Numbers of plain output alone are stored this seldom, as often as a metric is kept."""
+KEPT_LOOKS: Final = 64
 CHECKPOINTS_PER_READ: Final = 8
 """Of a script that announces faster than it is read, the last few checkpoints are taken: a resume needs no more."""
 
@@ -36,6 +45,10 @@ class _Batch:
     news: bool = False
     values: dict[str, tuple[int | None, float]] = field(default_factory=dict[str, tuple[int | None, float]])
     """The last value of each name, with the step it was reported at."""
+    read: dict[str, tuple[int | None, float]] = field(default_factory=dict[str, tuple[int | None, float]])
+    """The same, of plain output."""
+    step_source: str = EVENT
+    loss_source: str = EVENT
 
     def take(self, line: bytes) -> None:
         match events.parse(line):
@@ -58,6 +71,19 @@ class _Batch:
             case None:
                 pass
 
+    def take_plain(self, numbers: PlainNumbers, steps: StepTrace | None, with_values: bool) -> None:
+        """Add what plain output says. `steps`: None where steps are announced. `with_values`: neither is the loss, nor
+        are metrics."""
+        if steps is not None and numbers.stepped and steps.last is not None:
+            self.step, self.step_source = steps.last, LOG
+            self.news = True
+        if not with_values:
+            return
+        if numbers.loss is not None:
+            self.loss, self.loss_source = numbers.loss, LOG
+        self.read = numbers.values
+        self.news = self.news or bool(numbers.values)
+
     def measure(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             if name in self.values or len(self.values) < events.MAX_METRICS:
@@ -67,8 +93,10 @@ class _Batch:
 class LogReader:
     """Follows one segment. `read` is idempotent across workers: the store takes each span of bytes once.
 
-    `left_out`: files that could not be read, with why. `steps`: those it has reported since this reader began, and
-    the first of all. `announces`: it has announced a save since then.
+    `left_out`: files that could not be read, with why. `announces`: it has announced a save since this reader began.
+
+    What is announced beats what the plain output says: of a run that has ever announced a step no other one counts, and
+    the same holds of its loss and metrics.
     """
 
     def __init__(self, run: RunRecord, segment: SegmentRecord, folder: Path) -> None:
@@ -78,11 +106,18 @@ class LogReader:
         self._cwd = Path(run.spec.cwd)
         self._started_s = segment.started_at_s
         self._first_output_s = segment.first_output_s
-        self.steps = StepTrace(first=segment.first_step)
+        self._given = segment
+        self._announced = StepTrace(first=segment.first_step if segment.step_unit is None else None)
+        self._steps_announced = run.last_step is not None and run.step_source != LOG
+        self._values_announced = run.last_loss is not None and run.loss_source != LOG
         self.announces = False
         self.left_out: list[str] = []
         self._log = Tail(folder / "log", segment.log_offset, events.may_hold_any)
         self._events = Tail(folder / "events.jsonl", segment.events_offset)
+        reader = PlainReader(usable_rules(self._spec.metric_regex))
+        self._plain = PlainOutput(self._log, reader, segment.log_offset)
+        self._pending = PlainNumbers()
+        self._looks: deque[tuple[float, int]] = deque(maxlen=KEPT_LOOKS)
         self._stored = (segment.log_offset, segment.events_offset)
         self._stored_at_s = time.monotonic()
 
@@ -100,20 +135,34 @@ class LogReader:
         `final`. `leave`: go on without a file that cannot be read. Raises OSError when a file exists and cannot be
         read.
         """
-        batch = _Batch(self.steps)
+        batch = _Batch(self._announced)
+        began_s = time.time()
         for tail in (self._events, self._log):
             try:
                 self._read_file(tail, batch, final, max_bytes)
+                if tail is self._log:
+                    self._pending.add(self._plain.look(final))
             except OSError as error:
                 if not leave or error.errno in validation.OUT_OF_RESOURCES:
                     raise
                 self.left_out.append(f"{tail.path} ({error.strerror})")
         self.announces = self.announces or bool(batch.announced)
+        self._steps_announced = self._steps_announced or batch.step is not None
+        self._values_announced = self._values_announced or bool(batch.values)
         first_s = self._first_sign()
+        stored_s = time.monotonic() - self._stored_at_s
+        if final or batch.news or spotted or first_s is not None or stored_s >= PLAIN_STORE_S:
+            trace = None if self._steps_announced else self._plain.trace
+            batch.take_plain(self._pending, trace, not self._values_announced)
         moved = (self._log.offset, self._events.offset) != self._stored
         quiet = not batch.news and first_s is None
-        waits = quiet and not final and time.monotonic() - self._stored_at_s < QUIET_STORE_S
-        if not spotted and (not moved or waits):
+        waits = quiet and not final and stored_s < QUIET_STORE_S
+        spotted = [self._with_seen_step(record) for record in spotted]
+        steps = self.steps
+        if steps.unit is not None and steps.last is not None:
+            # What was read had been printed by then.
+            self._looks.append((began_s, steps.last))
+        if not spotted and not batch.news and (not moved or waits):
             return None
         return SegmentReport(
             log_from=self._stored[0],
@@ -126,10 +175,26 @@ class LogReader:
             bad_events=batch.bad,
             nonfinite=batch.nonfinite,
             first_output_s=first_s,
-            first_step=self.steps.first,
+            first_step=steps.first,
+            step_source=batch.step_source,
+            loss_source=batch.loss_source,
+            step_unit=steps.unit,
+            step_total=steps.total,
+            step_fell=None if steps.unit is None else steps.fell,
             spotted=spotted,
             metrics=self._metrics(batch),
         )
+
+    @property
+    def steps(self) -> StepTrace:
+        """The steps it has reported since this reader began, and the first of all: announced, else of its output."""
+        trace = None if self._steps_announced else self._plain.trace
+        if trace is None:
+            return self._announced
+        if trace.unit != self._given.step_unit:
+            return trace
+        first = self._given.first_step if self._given.first_step is not None else trace.first
+        return replace(trace, first=first, fell=trace.fell or bool(self._given.step_fell))
 
     def unread_bytes(self) -> int:
         """Return how much of both files has not been read. Raises OSError when one exists and cannot be read."""
@@ -144,6 +209,7 @@ class LogReader:
         """Note that `report` is in the database."""
         self._stored = (report.log_to, report.events_to)
         self._stored_at_s = time.monotonic()
+        self._pending = PlainNumbers()
         self._first_output_s = self._first_output_s or report.first_output_s
 
     def close(self) -> None:
@@ -168,6 +234,11 @@ class LogReader:
                 return
             left -= MAX_READ_BYTES
 
+    def _with_seen_step(self, record: CheckpointRecord) -> CheckpointRecord:
+        """Note how far its output had come before a checkpoint was written."""
+        before = [step for at_s, step in self._looks if at_s < record.mtime_ns / 1e9]
+        return msgspec.structs.replace(record, seen_step=before[-1]) if before else record
+
     def _first_sign(self) -> float | None:
         """Seconds from the start to the first complete line, once."""
         if self._first_output_s is not None or self._log.offset + self._events.offset == 0:
@@ -181,11 +252,16 @@ class LogReader:
         return [
             MetricRecord(self._run_id, self._number, at_s, step, name, value)
             for name, (step, value) in batch.values.items()
+        ] + [
+            MetricRecord(
+                self._run_id, self._number, at_s, step if step is not None else batch.step, name, value, LOG
+            )
+            for name, (step, value) in batch.read.items()
         ]
 
     def _validated(self, announced: Sequence[events.CheckpointEvent]) -> tuple[CheckpointRecord, ...]:
         now_s = time.time()
-        return tuple(self._record(event, now_s) for event in announced)
+        return tuple(self._with_seen_step(self._record(event, now_s)) for event in announced)
 
     def _unmeasured(self, path: str, now_s: float) -> validation.CheckpointFile | None:
         """Return what was announced and is out of reach, because the run's directory or disk is away; it is checked

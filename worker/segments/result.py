@@ -9,7 +9,7 @@ from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.lifecycle import Intent
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
-from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
+from backprop.scheduler.records import LOG, CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.checkpoints.resume import initial_checkpoint, usable
 from backprop.worker.checkpoints.validation import newest_good
 from backprop.worker.environment.presence import (
@@ -217,7 +217,9 @@ def chain_of(
         host_faults=run.host_faults,
         others_live=others_live,
         resumable=away or any_left(good) or initial_checkpoint(run) is not None,
+        # A counter in plain output may begin again with each epoch.
         advanced=run.last_step is not None
+        and run.step_source != LOG
         and run.last_step > (-1 if segment.steps_from is None else segment.steps_from),
     )
 

@@ -7,6 +7,9 @@ An alarm ends the run, so it is raised only where nothing else explains what is 
 - Steps never went back within a segment: those that begin again with each epoch say nothing. And they are known to go
   on past a save; where each segment so far has ended at one, this segment first has to pass it.
 
+Of steps that stand in its plain output alone, only epochs with their total tell, `Epoch 1/24` behind `Epoch 24/24`: any
+other counter may begin again with each epoch or each start.
+
 Without reported steps: its first checkpoint carries the step of the run's first one, well before the one resumed from.
 """
 
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.spec import RunSpec
+from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments import events
 from backprop.worker.segments.tail import Tail
 
@@ -28,22 +32,6 @@ CLEARLY: Final = 2
 done, while a script may print the step it is about to do."""
 SCAN_BYTES: Final = 4 << 20
 """Read of the beginning and of the end of a long log. Steps that go back with each epoch do so in either part."""
-
-
-@dataclass
-class StepTrace:
-    """The steps a segment has reported. `fell`: one was lower than the one before it."""
-
-    first: int | None = None
-    last: int | None = None
-    highest: int | None = None
-    fell: bool = False
-
-    def take(self, step: int) -> None:
-        self.first = step if self.first is None else self.first
-        self.fell = self.fell or (self.last is not None and step < self.last)
-        self.highest = step if self.highest is None else max(step, self.highest)
-        self.last = step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +76,10 @@ def why_over(before: EarlierSegments, steps: StepTrace, new_saved: Sequence[int]
         passes_saves = before.passed or (steps.highest is not None and steps.highest > resumed)
         if steps.first is None or not passes_saves:
             return None
-        return f"its steps began again at {steps.first}, though it was given a checkpoint of step {resumed}"
+        what = steps.unit or "step"
+        return (
+            f"its {what}s began again at {steps.first}, though it was given a checkpoint of {what} {resumed}"
+        )
     saved = before.saved_steps
     if not new_saved or len(saved) < CLEARLY or any(step >= following for step, following in pairwise(saved)):
         return None

@@ -94,6 +94,15 @@ class Tail:
         """Return how much of the file has not been read; 0 while there is none. Raises OSError as `read`."""
         return max(os.fstat(self._fd).st_size - self._at, 0) if self._ready() else 0
 
+    @property
+    def read_to(self) -> int:
+        """How far the file has been read, with what is of no complete line yet."""
+        return self._at
+
+    def again(self, begin: int, end: int) -> bytes:
+        """Return bytes that were read before. Raises OSError as `read`."""
+        return os.pread(self._fd, end - begin, begin) if self._fd >= 0 and end > begin else b""
+
     def rest(self) -> bytes:
         """Return the text after the last newline, as a line; empty if there is none, or over 64 KiB.
 

@@ -32,7 +32,7 @@ OF_COMMAND: Final = frozenset(
     ]
 )
 """Parameters of `run` that a line cannot have."""
-MULTIPLE: Final = ("after", "after_any", "after_fail", "checkpoint_glob")
+MULTIPLE: Final = ("after", "after_any", "after_fail", "checkpoint_glob", "metric_regex")
 
 
 def of_file(values: Mapping[str, Any], parse: click.Command, make: Make, now_s: float) -> Drafts:

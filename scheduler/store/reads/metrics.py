@@ -10,7 +10,7 @@ that the run reported.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from backprop.scheduler.records import MetricRecord
+from backprop.scheduler.records import EVENT, MetricRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.schema import Metric
 
@@ -30,7 +30,18 @@ def of_runs(database: Database, run_ids: Sequence[str]) -> list[MetricRecord]:
     """Return all that is kept of these runs, run by run in this order, each in the order of its reports."""
 
     def query() -> list[MetricRecord]:
-        columns = (Metric.run_id, Metric.segment, Metric.at_s, Metric.step, Metric.name, Metric.value)
+        from peewee import fn
+
+        source = fn.COALESCE(Metric.source, EVENT)
+        columns = (
+            Metric.run_id,
+            Metric.segment,
+            Metric.at_s,
+            Metric.step,
+            Metric.name,
+            Metric.value,
+            source,
+        )
         rows: list[MetricRecord] = []
         for run_id in run_ids:
             own: Any = Metric.select(*columns).where(Metric.run_id == run_id).order_by(Metric.serial)

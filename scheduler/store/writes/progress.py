@@ -25,13 +25,13 @@ MAX_METRICS: Final = 32
 """Names per run; further ones, in the order of their first report, are not kept."""
 
 _REPLACE_METRIC: Final = """
-    UPDATE metrics SET at_s = :at_s, step = :step, value = :value
+    UPDATE metrics SET at_s = :at_s, step = :step, value = :value, source = :source
     WHERE serial = (SELECT MAX(serial) FROM metrics WHERE run_id = :run AND name = :name)
     AND segment = :segment AND CAST(at_s / :grain AS INTEGER) = CAST(:at_s / :grain AS INTEGER)
 """
 _INSERT_METRIC: Final = """
-    INSERT INTO metrics (run_id, segment, at_s, step, name, value)
-    VALUES (:run, :segment, :at_s, :step, :name, :value)
+    INSERT INTO metrics (run_id, segment, at_s, step, name, value, source)
+    VALUES (:run, :segment, :at_s, :step, :name, :value, :source)
 """
 
 
@@ -41,7 +41,9 @@ class SegmentReport:
 
     Offsets are bytes into its log and its events file. `first_output_s`: seconds from its start to its first output.
     `nonfinite`: its loss is NaN or infinite. `checkpoints`: announced. `spotted`: seen on disk rather than announced.
-    `metrics`: the last value of each name.
+    `metrics`: the last value of each name. `step_source`, `loss_source`: of the two numbers, where they are given.
+    `step_unit`, `step_total`, `step_fell`: of the segment's steps in its plain output, and of `first_step`; None where
+    it announced them.
     """
 
     log_from: int
@@ -57,6 +59,11 @@ class SegmentReport:
     nonfinite: bool = False
     spotted: Sequence[CheckpointRecord] = ()
     metrics: Sequence[MetricRecord] = ()
+    step_source: str | None = None
+    loss_source: str | None = None
+    step_unit: str | None = None
+    step_total: int | None = None
+    step_fell: bool | None = None
 
 
 def record(
@@ -66,7 +73,7 @@ def record(
 
     `live`: raise LostRace if somebody has settled the segment's end; its run may be in the next one by now.
     """
-    from peewee import fn
+    from peewee import Case, fn
 
     def verb() -> bool:
         values: dict[str, Any] = {
@@ -77,7 +84,17 @@ def record(
         if report.first_output_s is not None:
             values["first_output_s"] = report.first_output_s
         if report.first_step is not None:
-            values["first_step"] = fn.COALESCE(Segment.first_step, report.first_step)
+            # Another counter's first step says nothing of this one.
+            same = (
+                Segment.step_unit.is_null()
+                if report.step_unit is None
+                else Segment.step_unit == report.step_unit
+            )
+            kept = fn.COALESCE(Segment.first_step, report.first_step)
+            values["first_step"] = Case(None, [(same, kept)], report.first_step)
+            values["step_unit"] = report.step_unit
+            values["step_total"] = report.step_total
+            values["step_fell"] = report.step_fell
         own = (Segment.run_id == run_id) & (Segment.number == number)
         unread = (Segment.log_offset == report.log_from) & (Segment.events_offset == report.events_from)
         now = (Run.id == run_id) & (Run.segment == number) & Run.state.in_(list(LIVE))
@@ -95,8 +112,7 @@ def record(
         if report.checkpoints or report.spotted:
             _forget_old_checkpoints(run_id)
         _store_metrics(run_id, number, report.metrics)
-        progress = {"last_step": report.last_step, "last_loss": report.last_loss}
-        values = {key: value for key, value in progress.items() if value is not None}
+        values = _progress(report)
         if report.nonfinite:
             values["fault"] = Fault.NAN
         if values:
@@ -104,6 +120,17 @@ def record(
         return True
 
     return database.write(verb)
+
+
+def _progress(report: SegmentReport) -> dict[str, Any]:
+    """Return the columns of the run that a report changes."""
+    values: dict[str, Any] = {}
+    if report.last_step is not None:
+        values |= {"last_step": report.last_step, "step_source": report.step_source}
+        values |= {"step_unit": report.step_unit, "step_total": report.step_total}
+    if report.last_loss is not None:
+        values |= {"last_loss": report.last_loss, "loss_source": report.loss_source}
+    return values
 
 
 def _store_metrics(run_id: str, segment: int, reported: Sequence[MetricRecord]) -> None:
@@ -120,6 +147,7 @@ def _store_metrics(run_id: str, segment: int, reported: Sequence[MetricRecord]) 
             "name": metric.name,
             "value": metric.value,
             "grain": GRAIN_S,
+            "source": metric.source,
         }
         if metric.name not in known and len(known) >= MAX_METRICS:
             continue
@@ -164,6 +192,7 @@ def insert_checkpoint(checkpoint: CheckpointRecord) -> None:
         is_dir=checkpoint.is_dir,
         saved_at_s=checkpoint.saved_at_s,
         refused=checkpoint.refused,
+        seen_step=checkpoint.seen_step,
     ).execute()
 
 

@@ -1,0 +1,1 @@
+"""Reads numbers out of what training scripts print anyway. Pure: text in, numbers out."""
