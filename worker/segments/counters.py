@@ -48,7 +48,7 @@ _COLOUR = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 
 
 @dataclass(frozen=True)
-class Counter:
+class BoundedCounter:
     """One look at a counter. `line`: where it stood. `measured`: a result stands behind it."""
 
     line: int
@@ -68,7 +68,7 @@ def lines_of(text: bytes) -> list[str]:
     return [line[:MAX_LINE] for line in re.split(r"[\r\n\x08]+", plain) if line.strip()]
 
 
-def counters_in(lines: Sequence[str]) -> list[Counter]:
+def counters_in(lines: Sequence[str]) -> list[BoundedCounter]:
     """Return all counters, in their order."""
     return [counter for at, line in enumerate(lines) for counter in _in_line(at, line)]
 
@@ -78,7 +78,7 @@ def epochs_alone(lines: Sequence[str]) -> set[int]:
     return {int(number) for line in lines for number in _EPOCH_ALONE.findall(line)}
 
 
-def _in_line(at: int, line: str) -> Iterator[Counter]:
+def _in_line(at: int, line: str) -> Iterator[BoundedCounter]:
     if line.lstrip().startswith("{") and (values := _json(line)) is not None:
         yield from _announced(at, values, line)
         return
@@ -93,7 +93,7 @@ def _in_line(at: int, line: str) -> Iterator[Counter]:
             if label is not None and total:
                 behind = line[match.end() : match.end() + NEAR]
                 measured = _is_measured(behind, line[max(match.start() - NEAR, 0) : match.start()])
-                yield Counter(at, label, number, total, measured)
+                yield BoundedCounter(at, label, number, total, measured)
 
 
 def _label(pattern: re.Pattern[str], match: re.Match[str], line: str) -> str | None:
@@ -123,7 +123,7 @@ def _json(line: str) -> dict[str, object] | None:
     return cast("dict[str, object]", decoded) if isinstance(decoded, dict) else None
 
 
-def _announced(at: int, values: dict[str, object], line: str) -> Iterator[Counter]:
+def _announced(at: int, values: dict[str, object], line: str) -> Iterator[BoundedCounter]:
     """Yield the counters of a line of JSON, whose metrics may hold the totals: `backprop.log(step=3, total=9)`."""
     metrics = values.get("metrics")
     known = values | (cast("dict[str, object]", metrics) if isinstance(metrics, dict) else {})
@@ -132,7 +132,7 @@ def _announced(at: int, values: dict[str, object], line: str) -> Iterator[Counte
         number = _whole(known.get(label))
         total = next((found for name in totals if (found := _whole(known.get(name)))), None)
         if number is not None and total is not None:
-            yield Counter(at, label, number, total, measured)
+            yield BoundedCounter(at, label, number, total, measured)
 
 
 def _is_measured(behind: str, before: str = "") -> bool:

@@ -24,7 +24,7 @@ from backprop.worker.segments.counters import (
     EPOCH,
     KERAS,
     STEP,
-    Counter,
+    BoundedCounter,
     counters_in,
     epochs_alone,
     lines_of,
@@ -85,7 +85,7 @@ def said(begin: bytes, end: bytes, before: bytes = b"") -> Verdict:
     return Verdict(OVER if _said_over(first, lines_of(before)) else None)
 
 
-def _counted(counters: Sequence[Counter], alone: set[int]) -> tuple[int, str | None]:
+def _counted(counters: Sequence[BoundedCounter], alone: set[int]) -> tuple[int, str | None]:
     """Return where the last of full counters stands, and which one shows the end."""
     epochs = [counter for counter in counters if counter.label == EPOCH]
     steps = [counter for counter in counters if counter.label == STEP]
@@ -100,18 +100,18 @@ def _counted(counters: Sequence[Counter], alone: set[int]) -> tuple[int, str | N
     return max(counter.line for counter in counters), f"{last.label} {last.number}/{last.total}"
 
 
-def _rises(counters: Sequence[Counter]) -> bool:
+def _rises(counters: Sequence[BoundedCounter]) -> bool:
     """Return whether a counter never went back: one that begins anew counts something smaller than the training."""
     return all(one.number <= other.number for one, other in pairwise(counters))
 
 
-def _is_summed_up(epochs: Sequence[Counter]) -> bool:
+def _is_summed_up(epochs: Sequence[BoundedCounter]) -> bool:
     """Return whether each epoch has one line, with its result, so that it stands there once the epoch is over."""
     numbers = [epoch.number for epoch in epochs]
     return len(numbers) > 1 and len(set(numbers)) == len(numbers) and all(epoch.measured for epoch in epochs)
 
 
-def _is_filled(epochs: Sequence[Counter], counters: Sequence[Counter]) -> bool:
+def _is_filled(epochs: Sequence[BoundedCounter], counters: Sequence[BoundedCounter]) -> bool:
     """Return whether all that is counted within the last epoch has come to its end there."""
     begins = next(epoch.line for epoch in epochs if epoch.is_full)
     named = {epoch.line for epoch in epochs if epoch.is_full}
@@ -127,8 +127,8 @@ def _is_filled(epochs: Sequence[Counter], counters: Sequence[Counter]) -> bool:
     return grew and any(counter.is_full and counter.line >= begins for counter in own)
 
 
-def _families(counters: Sequence[Counter]) -> list[list[Counter]]:
-    found: dict[tuple[str, int], list[Counter]] = {}
+def _families(counters: Sequence[BoundedCounter]) -> list[list[BoundedCounter]]:
+    found: dict[tuple[str, int], list[BoundedCounter]] = {}
     for counter in counters:
         found.setdefault((counter.label, counter.total), []).append(counter)
     return list(found.values())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backprop.cli.main import main
-from backprop.worker.executor import breaker, local
+from backprop.worker.executor import breaker, supervisor_program
 
 _import = builtins.__import__
 
@@ -23,7 +23,7 @@ def _import_if_there(name: str, *rest: Any) -> Any:
     return _import(name, *rest)
 
 
-sys.executable, local.SUPERVISOR = sys.argv[1], Path(sys.argv[2])
+sys.executable, supervisor_program.SUPERVISOR = sys.argv[1], Path(sys.argv[2])
 breaker.LONGEST_PAUSE_S = 2.0
 if _fail := os.environ.get("IMPORTS_FAIL_WHILE", ""):
     builtins.__import__ = _import_if_there
