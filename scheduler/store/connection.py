@@ -99,12 +99,7 @@ class Database:
 
         Raises DatabaseBusy when that cannot be seen just now.
         """
-        try:
-            return self._identity() != self._opened
-        except FileNotFoundError:
-            return True
-        except OSError as error:
-            raise DatabaseBusy(f"{self.home.database} cannot be looked at: {error.strerror}") from error
+        return self._identity() != self._opened
 
     def forget_pages(self) -> None:
         """Have the next reads come from the file. A copy that is laid over it while this process commits gets this
@@ -137,8 +132,14 @@ class Database:
     def _set_busy_ms(self, busy_ms: int) -> None:
         self._db.execute_sql(f"PRAGMA busy_timeout={busy_ms}").fetchall()
 
-    def _identity(self) -> tuple[int, int]:
-        info = self.home.database.stat()
+    def _identity(self) -> tuple[int, int] | None:
+        """Return which file the path leads to; None for none. Raises DatabaseBusy."""
+        try:
+            info = self.home.database.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DatabaseBusy(f"{self.home.database} cannot be looked at: {error.strerror}") from error
         return info.st_dev, info.st_ino
 
     def _require_open(self) -> None:
@@ -193,7 +194,11 @@ def open_database(home: Home) -> Database:
         raise
     finally:
         os.umask(before)
-    return Database(home, database)
+    try:
+        return Database(home, database)
+    except BaseException:
+        database.close()
+        raise
 
 
 def _abandon(database: SqliteDatabase) -> None:

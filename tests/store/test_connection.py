@@ -1,5 +1,7 @@
 """Opening, writing and refusing the database: real files, other processes, full disks."""
 
+import contextlib
+import errno
 import os
 import shlex
 import sqlite3
@@ -475,3 +477,22 @@ def test_one_that_could_not_be_opened_again_is_busy_until_it_could(home: Home) -
     holder.reopen(lambda: open_database(home))
     add_run(holder, "x")
     holder.close()
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_look_that_fails_while_it_is_opened_is_one_refusal(
+    database: Database, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    stat, looks = Path.stat, list[Path]()
+
+    def fails(path: Path, **options: bool) -> os.stat_result:
+        if path == database.home.database:
+            looks.append(path)
+            if len(looks) == number:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", fails)
+    with contextlib.suppress(BackpropError):
+        open_database(database.home).close()
+    assert looks
