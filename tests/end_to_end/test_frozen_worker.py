@@ -100,7 +100,7 @@ def test_what_a_frozen_worker_may_be_about_to_start_is_left_to_it(bench: Bench) 
     try:
         for other in others:
             bench.wait_for(other, "completed")
-        time.sleep(1.5)
+        time.sleep(1.5)  # several looks of the other worker, in which nothing may happen
         assert bench.state(run) == "running"
     finally:
         frozen.send_signal(signal.SIGCONT)
