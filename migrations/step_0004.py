@@ -13,4 +13,6 @@ STATEMENTS = (
     "ALTER TABLE segments ADD COLUMN step_fell INTEGER",
     "ALTER TABLE checkpoints ADD COLUMN seen_step INTEGER",
     "ALTER TABLE metrics ADD COLUMN source TEXT",
+    # How it is known that this run alone wrote a checkpoint.
+    "ALTER TABLE checkpoints ADD COLUMN attribution TEXT",
 )

@@ -143,7 +143,8 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
 class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One checkpoint, announced or seen on disk. `refused`: why it cannot be used; None for a good one.
 
-    `seen_step`: the step its segment's plain output had reached by then at least.
+    `seen_step`: the step its segment's plain output had reached by then at least. `attribution`: how it is known that
+    this run alone wrote it, see `worker.checkpoints.seen.attribution`; None where an earlier program wrote the row.
     """
 
     run_id: str
@@ -156,6 +157,7 @@ class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     saved_at_s: float
     refused: str | None
     seen_step: int | None = None
+    attribution: str | None = None
 
 
 class MetricRecord(msgspec.Struct, frozen=True):

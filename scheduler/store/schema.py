@@ -123,6 +123,7 @@ class Checkpoint(Table):
     saved_at_s = FloatField()
     refused = TextField(null=True)
     seen_step = IntegerField(null=True)
+    attribution = TextField(null=True)
 
     class Meta:
         table_name = "checkpoints"

@@ -77,6 +77,8 @@ class CheckpointScanner:
         self._scan = self._begin()
         self._next_s = 0.0
         self.cut_short = False
+        self.is_writing = False
+        """Whether the last look found one that is still being written, or may be."""
 
     def scan(self, *, hurry: bool = False) -> list[ScannedCheckpoint]:
         """Return what has become complete since the last scan, oldest first; nothing before the next scan is due."""
@@ -129,16 +131,20 @@ class CheckpointScanner:
 
     def _settled(self) -> list[tuple[str, CheckpointFile]]:
         """Return those that look as they did, that no process writes, and that were not dealt with."""
-        unchanged = [
+        open_ones = [
             (path, file)
             for path, file in newest_first(self._scan.files)
+            if self._broken.get(path) != file and not self._is_reported(path, file)
+        ]
+        unchanged = [
+            (path, file)
+            for path, file in open_ones
             if self._scan.files[path][1] - self._unchanged_since_s(path, *self._scan.files[path]) >= SETTLED_S
-            and self._broken.get(path) != file
-            and not self._is_reported(path, file)
         ]
         written = (
             open_for_writing([str(file.path) for _, file in unchanged], self._pids()) if unchanged else ()
         )
+        self.is_writing = len(unchanged) < len(open_ones) or bool(written)
         return [(path, file) for path, file in unchanged if str(file.path) not in written]
 
     def _is_reported(self, path: str, file: CheckpointFile) -> bool:

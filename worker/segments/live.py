@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final
 
 from backprop.scheduler.lifecycle import Intent
-from backprop.scheduler.records import RunRecord, SegmentRecord
+from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, progress
 from backprop.worker.checkpoints.candidate import writer_exit
@@ -51,6 +51,16 @@ class ReadResult(Enum):
     OVERTAKEN = 3
     """Another worker has stored since the row was read. Nothing was stored; the next call begins where the row stands
     then."""
+
+
+@dataclass(frozen=True)
+class Saves:
+    """What a live segment has saved. `newest`: its newest whole checkpoint that is known to be its own, None where
+    there is none: its `path`, how that is known (`attribution`), and when it was written (`timebox.landed_s`).
+    `is_writing`: it is saving just now, or may be."""
+
+    newest: CheckpointRecord | None
+    is_writing: bool
 
 
 @dataclass(frozen=True)
@@ -176,6 +186,15 @@ class LiveSegment:
             return None
         folder = functools.partial(self._context.executor.folder, run.id)
         return self._cadence.early_end(_announces(run, self._reader), self._reader.steps, folder)
+
+    def saves(self, run: RunRecord) -> Saves:
+        """Return what this segment has saved, as far as its last look has shown. Raises DatabaseBusy."""
+        own = (
+            record
+            for record in queries.checkpoints(self._context.database, run.id)
+            if record.segment == run.segment and record.refused is None
+        )
+        return Saves(next(own, None), self._scanner is not None and self._scanner.is_writing)
 
     def paused_between_s(self, from_s: float, to_s: float) -> float:
         """Return how much of a span of the wall clock (Unix seconds) it was paused, as far as was observed."""

@@ -16,6 +16,7 @@ from backprop.scheduler.records import EVENT, LOG, CheckpointRecord, MetricRecor
 from backprop.scheduler.store.writes.progress import SegmentReport
 from backprop.worker.checkpoints import validation
 from backprop.worker.checkpoints.roots import is_inside, roots_for
+from backprop.worker.checkpoints.seen.attribution import How
 from backprop.worker.environment.presence import missing, noted_mounts, unmounted
 from backprop.worker.executor import segment_files
 from backprop.worker.progress.metric_rules import usable_rules
@@ -298,4 +299,5 @@ class LogReader:
             is_dir=good.is_dir if good else False,
             saved_at_s=now_s,
             refused=refused,
+            attribution=How.SAID if good else None,
         )

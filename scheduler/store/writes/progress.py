@@ -193,6 +193,7 @@ def insert_checkpoint(checkpoint: CheckpointRecord) -> None:
         saved_at_s=checkpoint.saved_at_s,
         refused=checkpoint.refused,
         seen_step=checkpoint.seen_step,
+        attribution=checkpoint.attribution,
     ).execute()
 
 

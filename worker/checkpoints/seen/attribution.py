@@ -1,0 +1,91 @@
+"""Decides which run wrote a file, from what was seen of every run that may have. Pure.
+
+A file counts as a run's checkpoint only where exactly one run is left. It is better to believe in too few: from a file
+of another run a chain would go on with foreign work.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+RunIds = frozenset[str]
+
+
+class How(StrEnum):
+    """How it is known that a run wrote a checkpoint. The values are stored."""
+
+    SAID = "said"
+    """It announced it."""
+    OPEN = "open"
+    """A process of the run was seen to have it open for writing."""
+    PLACE = "place"
+    """It lies in a place of this run, and the places of the others are elsewhere."""
+    BYTES = "bytes"
+    """The others wrote too little while it was written."""
+    ALONE = "alone"
+    """No other run lived then, and no other ever wrote there."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one file, as it is now. All are ids of runs.
+
+    `lived`: had processes while it was written. `said`: announced it. `opened`: were seen to have it open for writing.
+    `elsewhere`: have a place of their own, by the same argument, variable or history that leads another run here.
+    `idle`: wrote too little meanwhile to have written it. `busy`: wrote enough. Of the others that is unknown.
+    `beside`: have written other files of its folder. `owners`: are not final, and wrote this very path before.
+    """
+
+    lived: RunIds
+    said: RunIds = frozenset()
+    opened: RunIds = frozenset()
+    elsewhere: RunIds = frozenset()
+    idle: RunIds = frozenset()
+    busy: RunIds = frozenset()
+    beside: RunIds = frozenset()
+    owners: RunIds = frozenset()
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """`writer`: the run that wrote the file as it is now, and how that is known; None where it is not.
+
+    `suspects`: the runs that may have, where it is not known. `shared_with`: runs that are not final and wrote the same
+    path before: to none of them the file itself may count, only the copy that was kept of it in time.
+    """
+
+    writer: str | None = None
+    how: How | None = None
+    suspects: RunIds = frozenset()
+    shared_with: RunIds = frozenset()
+
+
+def attribute(evidence: Evidence) -> Attribution:
+    """Return who wrote a file: by the first kind of evidence that leaves exactly one run."""
+    seen = evidence.said | evidence.opened
+    if len(seen) > 1:
+        return Attribution(suspects=seen)
+    if seen:
+        (writer,) = seen
+        return _by(evidence, writer, How.SAID if evidence.said else How.OPEN)
+    possible = evidence.lived - evidence.idle
+    here = possible - evidence.elsewhere
+    if len(here) == 1 and evidence.elsewhere:
+        return _by(evidence, next(iter(here)), How.PLACE)
+    if len(possible) != 1:
+        return Attribution(suspects=possible)
+    (writer,) = possible
+    if writer in evidence.busy:
+        return _by(evidence, writer, How.BYTES)
+    if evidence.lived == possible and evidence.beside <= possible:
+        return _by(evidence, writer, How.ALONE)
+    return Attribution(suspects=possible | evidence.beside)
+
+
+def _by(evidence: Evidence, writer: str, how: How) -> Attribution:
+    return Attribution(writer, how, shared_with=evidence.owners - {writer})
+
+
+def doubt(suspects: Collection[str]) -> str:
+    """Return why a file counts for none of the runs that may have written it."""
+    return f"{max(len(suspects), 2)} runs may have written it"
