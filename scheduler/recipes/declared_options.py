@@ -35,7 +35,7 @@ class Option(msgspec.Struct, frozen=True):
 
     `flag`: as it is typed. `takes`: "value" for what may be a path, "flag" for nothing, "bool" for a truth value,
     "other" for a number, one of some choices, or several. `default`: its expression. `joined`: the script takes only
-    `--flag=value`.
+    `--flag=value`. `kind`: the type of its value, "int", "float" or "text"; "" where that is not known.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Option(msgspec.Struct, frozen=True):
     help: str = ""
     default: ast.expr | None = None
     joined: bool = False
+    kind: str = ""
 
 
 def options_of(script: Script) -> dict[str, Option]:
@@ -90,7 +91,22 @@ def _argparse(node: ast.Call) -> Iterator[Option]:
     ):
         takes = "other"
     name = _word(given.get("dest")) or normal(flag)
-    yield Option(name, flag, takes, _text(given.get("help")), given.get("default"))
+    of_text = kind in ("", *_TEXTS) and action in ("", "store")
+    yield Option(
+        name,
+        flag,
+        takes,
+        _text(given.get("help")),
+        given.get("default"),
+        kind="text" if of_text else _kind_of(kind),
+    )
+
+
+def _kind_of(word: str) -> str:
+    """Return the kind of value that a type's name stands for."""
+    return (
+        word if word in ("int", "float") else {"integer": "int", "INT": "int", "FLOAT": "float"}.get(word, "")
+    )
 
 
 def _click(node: ast.Call) -> Iterator[Option]:
@@ -108,7 +124,9 @@ def _click(node: ast.Call) -> Iterator[Option]:
     elif word not in ("", *_TEXTS, "STRING", "File") or _is_true(given.get("multiple")):
         takes = "other"
     flag = flag.partition("/")[0]
-    yield Option(normal(flag), flag, takes, _text(given.get("help")), given.get("default"))
+    yield Option(
+        normal(flag), flag, takes, _text(given.get("help")), given.get("default"), kind=_kind_of(word)
+    )
 
 
 def _absl(call: Call) -> Iterator[Option]:
@@ -119,7 +137,7 @@ def _absl(call: Call) -> Iterator[Option]:
     takes: Takes = "value" if kind == "string" else "flag" if kind in ("bool", "boolean") else "other"
     default = call.node.args[1] if len(call.node.args) > 1 else None
     text = words[2] if len(words) > 2 else _text(_keywords(call.node).get("help"))
-    yield Option(words[0], f"--{words[0]}", takes, text, default, joined=True)
+    yield Option(words[0], f"--{words[0]}", takes, text, default, joined=True, kind=_kind_of(kind))
 
 
 def _field(parameter: Parameter, maker: str) -> Option:
@@ -137,7 +155,8 @@ def _field(parameter: Parameter, maker: str) -> Option:
     if takes == "flag" and maker == "transformers.HfArgumentParser":
         takes = "bool"
     dashed = parameter.name.replace("_", "-") if maker == "typer.run" else parameter.name
-    return Option(parameter.name, f"--{dashed}", takes, text, default, joined=maker == "fire.Fire")
+    kind = next((each for each in ("float", "int") if each in kinds), "text" if kinds & _TEXTS else "")
+    return Option(parameter.name, f"--{dashed}", takes, text, default, joined=maker == "fire.Fire", kind=kind)
 
 
 def _types(node: ast.expr | None) -> set[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from backprop.scheduler.recipes import printed_values
 from backprop.scheduler.recipes.command_line import Command
 from backprop.scheduler.recipes.declared_options import Option
 from backprop.scheduler.recipes.script_facts import Call, Script
@@ -13,8 +14,6 @@ from backprop.scheduler.recipes.script_facts import Call, Script
 MAX_EXPRESSIONS: Final = 5000
 """Read per script: names that refer to one another could be followed without end."""
 MAX_DEPTH: Final = 16
-_PERCENT: Final = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[a-zA-Z]")
-_BRACES: Final = re.compile(r"\{[^{}/]*\}")
 _KEEPS: Final = {"abspath", "expanduser", "realpath", "normpath", "Path", "PurePath", "str", "fspath"}
 _METHODS_KEEP: Final = {"resolve", "absolute", "expanduser", "as_posix", "__str__"}
 _COUNTERS: Final = re.compile(r"step|epoch|iter", re.IGNORECASE)
@@ -38,6 +37,8 @@ class Paths:
                 return glob.escape(text) if "\0" not in text else None
             case ast.Constant(value=int(number)) if not isinstance(number, bool) and abs(number) < 10**9:
                 return str(number)
+            case ast.Constant(value=float(number)):
+                return glob.escape(str(number))
             case ast.JoinedStr():
                 return "".join(self._part(each, depth) for each in node.values)
             case ast.BinOp(op=ast.Add()):
@@ -46,7 +47,7 @@ class Paths:
             case ast.BinOp(op=ast.Div()):
                 return self._join([node.left, node.right], depth)
             case ast.BinOp(op=ast.Mod(), left=ast.Constant(value=str(text))):
-                return _PERCENT.sub("*", glob.escape(text))
+                return self._percent(text, node.right, depth)
             case ast.BoolOp(op=ast.Or()):
                 return next((path for each in node.values if (path := self.of(each, depth + 1))), None)
             case ast.Call():
@@ -94,8 +95,67 @@ class Paths:
 
     def _part(self, node: ast.expr, depth: int) -> str:
         if isinstance(node, ast.FormattedValue):
-            return (None if node.format_spec else self.of(node.value, depth + 1)) or "*"
+            match node.format_spec:
+                case None:
+                    return self.of(node.value, depth + 1) or "*"
+                case ast.JoinedStr(values=[ast.Constant(value=str(spec))]):
+                    return self._printer(node.value, depth)(spec)
+                case _:
+                    return "*"
         return self.of(node, depth + 1) or "*"
+
+    def _percent(self, text: str, arguments: ast.expr, depth: int) -> str:
+        several = arguments.elts if isinstance(arguments, ast.Tuple) else [arguments]
+        named: dict[str, printed_values.Part] = {}
+        if isinstance(arguments, ast.Dict):
+            several = []
+            for key, value in zip(arguments.keys, arguments.values, strict=True):
+                if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                    named[key.value] = self._printer(value, depth)
+        return printed_values.percent(text, [self._printer(each, depth) for each in several], named)
+
+    def _printer(self, node: ast.expr, depth: int) -> printed_values.Part:
+        """Return what makes a pattern of this expression by a format, as in f"{node:format}"."""
+
+        def part(spec: str) -> str:
+            if not spec:
+                return self.of(node, depth + 1) or "*"
+            name = (
+                node.id
+                if isinstance(node, ast.Name)
+                else node.attr
+                if isinstance(node, ast.Attribute)
+                else ""
+            )
+            given = self._command.value(name) if name else None
+            if given:
+                return printed_values.formatted(printed_values.typed(given, self._kind(name)), spec, given)
+            return printed_values.formatted(self._default(node, name), spec)
+
+        return part
+
+    def _default(self, node: ast.expr, name: str) -> printed_values.Value | None:
+        """Return a value that the text alone gives: a literal, or an option's default."""
+        if name and _COUNTERS.search(name):
+            return None
+        option = self._declared.get(name) if name else None
+        held = (
+            [option.default]
+            if option is not None
+            else self._script.values.get(name, ())[:2]
+            if name
+            else [node]
+        )
+        match held:
+            case [ast.Constant(value=int() | float() | str() as value)] if not isinstance(value, bool):
+                kind = option.kind if option is not None and isinstance(value, str) else "text"
+                return printed_values.typed(value, kind) if isinstance(value, str) else value
+            case _:
+                return None
+
+    def _kind(self, name: str) -> str:
+        option = self._declared.get(name)
+        return option.kind if option is not None else ""
 
     def _join(self, nodes: list[ast.expr], depth: int) -> str | None:
         parts = [self.of(each, depth + 1) for each in nodes]
@@ -116,7 +176,9 @@ class Paths:
             return self._join([func.value, *node.args], depth)
         if last == "format" and isinstance(func, ast.Attribute) and isinstance(func.value, ast.Constant):
             text = func.value.value
-            return _BRACES.sub("*", glob.escape(text)) if isinstance(text, str) else None
+            named = {each.arg: self._printer(each.value, depth) for each in node.keywords if each.arg}
+            several = [self._printer(each, depth) for each in node.args]
+            return printed_values.braces(text, several, named) if isinstance(text, str) else None
         if last in _KEEPS and node.args:
             return self._join(list(node.args), depth)
         if last in _METHODS_KEEP and isinstance(func, ast.Attribute):
@@ -125,7 +187,8 @@ class Paths:
 
     def _name(self, name: str, depth: int) -> str | None:
         if (given := self._command.value(name)) and "\0" not in given:
-            return glob.escape(given)
+            value = printed_values.typed(given, self._kind(name))
+            return glob.escape(str(value)) if value is not None else None
         # A counter's default is only where it starts. A name met again on its own path stands for itself.
         if _COUNTERS.search(name) or name in self._following:
             return None
