@@ -15,4 +15,6 @@ STATEMENTS = (
     "ALTER TABLE metrics ADD COLUMN source TEXT",
     # How it is known that this run alone wrote a checkpoint.
     "ALTER TABLE checkpoints ADD COLUMN attribution TEXT",
+    # It was seen on disk where no pattern had named it.
+    "ALTER TABLE checkpoints ADD COLUMN observed INTEGER",
 )

@@ -145,6 +145,7 @@ class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `seen_step`: the step its segment's plain output had reached by then at least. `attribution`: how it is known that
     this run alone wrote it, see `worker.checkpoints.seen.attribution`; None where an earlier program wrote the row.
+    `observed`: it was found on disk where no pattern of the plan had named it.
     """
 
     run_id: str
@@ -158,6 +159,7 @@ class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     refused: str | None
     seen_step: int | None = None
     attribution: str | None = None
+    observed: bool = False
 
 
 class MetricRecord(msgspec.Struct, frozen=True):

@@ -189,6 +189,7 @@ def _specs(
 
     from backprop.scheduler.config.keys import BY_NAME
     from backprop.scheduler.config.settings import spec_value
+    from backprop.scheduler.recipes.plan import with_resume_arg
     from backprop.scheduler.store.reads import queries
 
     changed: dict[str, RunSpec] = {}
@@ -200,7 +201,10 @@ def _specs(
         if run is None:
             continue
         code = {"code": _code(home, run, settings.snapshot_code)} if copies_code else {}
-        changed[run.id] = msgspec.structs.replace(run.spec, **changes, **code)
+        plan = run.spec.plan
+        if plan is not None and "resume_arg" in changes:
+            plan = with_resume_arg(plan, settings.resume_arg)
+        changed[run.id] = msgspec.structs.replace(run.spec, plan=plan, **changes, **code)
     return changed
 
 

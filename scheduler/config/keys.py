@@ -217,7 +217,7 @@ KEYS: Final[tuple[SettingKey, ...]] = (
     SettingKey(
         "resumeArg", "resume_arg", "auto", "auto, none, or a text with {checkpoint}", parsers.resume_arguments,
         user_only=True,
-        commands=("run", "drill"), flags=("--resume-arg",), metavar="TEMPLATE",
+        commands=("run", "resume", "drill"), flags=("--resume-arg",), metavar="TEMPLATE",
         help="Arguments to append on a resume, with {checkpoint} in them; auto: as the recipe says, else --resume-from"
         " PATH if the script takes it; none.",
         docs="see [Resuming](protocol.md#resuming)",

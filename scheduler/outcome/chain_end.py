@@ -22,7 +22,16 @@ def chain_end(
         return limit
     if timeboxed and spec.plan is not None and spec.plan.resumes == "none":
         why = spec.plan.why or "by its recipe"
-        return f"{what}: it cannot resume ({why})", _longer(spec, result, "; allow more time: ")
+        wrote = f"; it wrote {chain.not_handed_back}" if chain.not_handed_back is not None else ""
+        return f"{what}: it cannot resume ({why}){wrote}", _longer(spec, result, "; allow more time: ")
+    if timeboxed and not chain.resumable and chain.not_handed_back is not None:
+        reason = f"no option to resume: {chain.why_not_resumable}"
+        return reason, Advice(lead="; if it takes one: ", asks_resume_arg=True)
+    if timeboxed and chain.doubted and stalled < STALLED_CAP:
+        return None  # the next time it runs beside none of those that may have written it
+    if timeboxed and not chain.resumable and chain.refused is not None:
+        reason = f"{what}: {chain.why_not_resumable}, so it would restart from zero.{_details(spec, result)}"
+        return reason, _save_or_longer(spec, result)
     if timeboxed and not chain.resumable:
         reason = f"{what}: no checkpoint found, so it would restart from zero.{_details(spec, result)}"
         return reason, _save_or_longer(spec, result)

@@ -43,7 +43,7 @@ def lost(result: SegmentResult, chain: Chain) -> NextMove:
         reason = f"disappeared {lost} times in a row {how}; giving up"
         return NextMove(Event.FAILED, SegmentOutcome.LOST, reason, lost=lost)
     start = (
-        "resumes from its last checkpoint" if chain.resumable else "starts again: it had saved no checkpoint"
+        "resumes from its last checkpoint" if chain.resumable else f"starts again: {chain.why_not_resumable}"
     )
     reason = f"segment {chain.segments} disappeared {how}; {start}"
     return NextMove(Event.REQUEUED, SegmentOutcome.LOST, reason, chain.stalled, chain.retries_used, lost)

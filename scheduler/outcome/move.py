@@ -12,7 +12,8 @@ class Advice:
     """A command that the user can give about the run. `lead`, `effect`: the words before and after the command.
 
     `timebox_min`: a timebox to give with it, in minutes. `asks_gpu_memory`: it takes a GPU memory limit. `may_be_done`:
-    how it exited 0, where that may have been the end of the run.
+    how it exited 0, where that may have been the end of the run. `asks_resume_arg`: it takes the words that hand the
+    script its checkpoint.
     """
 
     lead: str = ""
@@ -21,6 +22,7 @@ class Advice:
     timebox_min: float | None = None
     asks_gpu_memory: bool = False
     may_be_done: str | None = None
+    asks_resume_arg: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ def with_advice(move: NextMove, run_id: str) -> NextMove:
         command += f" -m {advice.timebox_min:g}"
     if advice.asks_gpu_memory:
         command += " -g GB"
+    if advice.asks_resume_arg:
+        command += " --resume-arg '--load {checkpoint}'"
     reason = f"{move.reason}{advice.lead or '; '}{command}{advice.effect}"
     if advice.may_be_done is not None:
         reason += f"; it {advice.may_be_done}: if it had finished, backprop resume --done {run_id}"

@@ -101,7 +101,9 @@ def _chained(spec: RunSpec, result: SegmentResult, chain: Chain, outcome: Segmen
         what += ", exit 0"
     if progressed:
         return NextMove(Event.REQUEUED, outcome, f"{what}; resumes from its newest checkpoint")
-    start = "resumes from an older checkpoint" if chain.resumable else "starts again: no checkpoint is known"
+    start = (
+        "resumes from an older checkpoint" if chain.resumable else f"starts again: {chain.why_not_resumable}"
+    )
     reason = f"{what} without a new checkpoint; {start}"
     return NextMove(Event.REQUEUED, outcome, reason, stalled, chain.retries_used)
 
@@ -111,7 +113,7 @@ def _yielded(result: SegmentResult, chain: Chain) -> NextMove:
     start = (
         "resumes from its last checkpoint"
         if chain.resumable
-        else "will start from zero: it saved no checkpoint"
+        else f"will start from zero: {chain.why_not_resumable}"
     )
     # A yield is nobody's strike, nor does it wipe one out: a run that is lost again and again stays counted.
     stalled, lost = (0, 0) if chain.progressed else (chain.stalled, chain.lost)

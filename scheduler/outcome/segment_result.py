@@ -53,6 +53,8 @@ class Chain:
     `advanced`: the highest reported step rose during this segment. `promised_mib`, `peak_mib`: VRAM per GPU that
     was reserved for the run, and seen used by it. `host_faults`: earlier ends by a full disk or a taken port since it
     last saved anything new. `others_live`: other runs live just now; looked at for a taken port only.
+    `not_handed_back`: a checkpoint that it wrote, where nothing is known that would hand it back. `refused`: its newest
+    one, and why it does not count, where there is no good one; `doubted`: because another run may have written it.
     """
 
     segments: int
@@ -69,3 +71,15 @@ class Chain:
     oom_retries: int = 0
     host_faults: int = 0
     others_live: bool = False
+    not_handed_back: str | None = None
+    refused: str | None = None
+    doubted: bool = False
+
+    @property
+    def why_not_resumable(self) -> str:
+        """Why there is nothing to resume from, in words."""
+        if self.not_handed_back is not None:
+            return f"it wrote {self.not_handed_back}, and no option is known to hand it back"
+        if self.refused is not None:
+            return f"its checkpoint is refused: {self.refused}"
+        return "no checkpoint is known"

@@ -69,7 +69,7 @@ def plan_for(
         plan = (_choose(named, subject) if subject is not None else None) or plan
     if own:
         plan = msgspec.structs.replace(plan, globs=own, in_place=plan.in_place or fixed)
-    return _encodable(_overridden(_with_note(plan), resume_arg))
+    return _encodable(with_resume_arg(_with_note(plan), resume_arg))
 
 
 def _named(name: str | None) -> "Recipe | None":
@@ -200,7 +200,7 @@ def _encodable(plan: Plan) -> Plan:
     return plan
 
 
-def _overridden(plan: Plan, resume_arg: str) -> Plan:
+def with_resume_arg(plan: Plan, resume_arg: str) -> Plan:
     """Return `plan` with the user's setting applied: words of its own, or nothing appended."""
     if resume_arg == "auto":
         return plan

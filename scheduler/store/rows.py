@@ -58,7 +58,7 @@ def segment_from(row: Sequence[Any]) -> SegmentRecord:
 def checkpoint_from(row: Sequence[Any]) -> CheckpointRecord:
     """Return a checkpoint from the columns of `SELECT_CHECKPOINTS`."""
     values: dict[str, Any] = dict(zip(CHECKPOINT, row, strict=True))
-    values["is_dir"] = bool(values["is_dir"])
+    values["is_dir"], values["observed"] = bool(values["is_dir"]), bool(values["observed"])
     return CheckpointRecord(**values)
 
 

@@ -124,6 +124,7 @@ class Checkpoint(Table):
     refused = TextField(null=True)
     seen_step = IntegerField(null=True)
     attribution = TextField(null=True)
+    observed = BooleanField(null=True)
 
     class Meta:
         table_name = "checkpoints"

@@ -17,11 +17,13 @@ from backprop.scheduler.home import batch_file, run_folder
 from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.reads.company import rival
 from backprop.scheduler.store.writes import claims, user_requests
 from backprop.worker.admission.missing_paths import MissingPaths
 from backprop.worker.admission.port_wait import port_refusal
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.resume import StartPoint
+from backprop.worker.checkpoints.seen.places import fixed_files
 from backprop.worker.checkpoints.start_point import choose_start, rows_of
 from backprop.worker.context import Context
 from backprop.worker.environment import presence
@@ -99,11 +101,10 @@ class Preparation:
         others = [*queries.live_runs(context.database), *beside]
         if (refusal := port_refusal(context.home, run, others, context.clock.wall_s())) is not None:
             return refusal
-        if (rival := self._rival(run, others)) is not None:
-            return self._set_reason(
-                run,
-                f"waiting for {rival.name} ({rival.id}), which saves to the same place; give each a folder of its own",
-            )
+        repaired = queries.runs_by_id(context.database, sorted(self._checkpoints.repairing - {run.id}))
+        if (other := self._rival(run, [*others, *repaired])) is not None:
+            why = "which writes the same files, or may; give each a folder of its own"
+            return self._set_reason(run, f"waiting for {other.name} ({other.id}), {why}")
         try:
             start = self._start_point(run)
             if start is NOT_YET:
@@ -167,15 +168,13 @@ class Preparation:
             claims.record_waiting_reasons(self._context.database, {run.id: (reason, ())})
 
     def _rival(self, run: RunRecord, others: Sequence[RunRecord]) -> RunRecord | None:
-        """Return a live run that saves to the same place as `run`: from outside their checkpoints cannot be told apart,
-        and a resume could go on from the other run's work."""
-        globs = frozenset(run.spec.plan.globs) if run.spec.plan is not None else frozenset[str]()
-        if not globs:
-            return None
-        return next(
-            (other for other in others if other.spec.plan and not globs.isdisjoint(other.spec.plan.globs)),
-            None,
-        )
+        """Return a live run that writes the same file as `run`: by its plan, or because it was seen to, or may have."""
+        files = fixed_files(run.spec)
+        by_plan = (other for other in others if not files.isdisjoint(fixed_files(other.spec)))
+        if (found := next(by_plan, None)) is not None or not run.segment:
+            return found
+        seen = rival(self._context.database, run.id, [other.id for other in others])
+        return next((other for other in others if other.id == seen), None)
 
     def _put_back(self, run: RunRecord) -> None:
         """Put a run back from its folder: the database is older, and starting the segment again could repeat a finished

@@ -56,15 +56,18 @@ class CandidateCheck:
         self._cwd = Path(spec.cwd)
         self._folders = [fixed_folder(pattern) for pattern in self._plan.globs]
 
-    def check(self, path: str, file: CheckpointFile, since_s: float) -> CheckpointFile | Rejected | None:
+    def check(
+        self, path: str, file: CheckpointFile, since_s: float, observed: bool = False
+    ) -> CheckpointFile | Rejected | None:
         """Validate what is whole as if it had been announced; None for what is not, or has changed meanwhile.
 
-        `path`: as a pattern names it. `since_s`: when the segment started, Unix seconds. Raises OSError when out of
-        resources.
+        `path`: as it was found. `since_s`: when the segment started, Unix seconds. `observed`: no pattern names it, and
+        it was found where the run may save. Raises OSError when out of resources.
         """
         if fault_of(file, self._plan.needs) is not None:
             return None
-        valid = validate_announced(path, self._cwd, self._roots(path, file), since_s, time.time())
+        roots = (file.path,) if observed else self._roots(path, file)
+        valid = validate_announced(path, self._cwd, roots, since_s, time.time())
         return valid if isinstance(valid, Rejected) or valid == file else None
 
     def _roots(self, path: str, file: CheckpointFile) -> tuple[Path, ...]:

@@ -61,10 +61,11 @@ class DirectoryScan:
         for pattern in self.patterns:
             for path in walk(pattern):
                 if path is not None:
-                    self._measure(path)
+                    self.measure(path)
                 yield True
 
-    def _measure(self, path: str) -> None:
+    def measure(self, path: str) -> None:
+        """Add how one path looks now, if it counts."""
         try:
             info = os.stat(path)  # noqa: PTH116
             if not stat.S_ISDIR(info.st_mode) and info.st_mtime < self.since_s - CLOCK_GRAIN_S:

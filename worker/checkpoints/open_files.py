@@ -38,8 +38,8 @@ def _written(pid: int, paths: Sequence[str]) -> Iterator[str]:
     try:
         with os.scandir(f"/proc/{pid}/fd") as entries:
             for entry in islice(entries, MAX_DESCRIPTORS):
-                target = _target(entry.path)
-                if any(_within(target, path) for path in paths) and _writable(pid, entry.name):
+                target = target_of(entry.path)
+                if any(_within(target, path) for path in paths) and is_writable(pid, entry.name) is not None:
                     yield target
     except OSError:
         return
@@ -49,17 +49,22 @@ def _within(target: str, path: str) -> bool:
     return target == path or target.startswith(f"{path}/")
 
 
-def _target(link: str) -> str:
+def target_of(link: str) -> str:
+    """Return what a link below /proc leads to; "" for none."""
     try:
         return os.readlink(link)  # noqa: PTH115 - no path: "pipe:[7]", or a name with bytes of any kind
     except OSError:
         return ""
 
 
-def _writable(pid: int, descriptor: str) -> bool:
+def is_writable(pid: int, descriptor: str) -> int | None:
+    """Return the inode of a descriptor that can be written to, 0 where the kernel does not tell it; else None."""
     try:
         text = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text(encoding="ascii")
-        flags = next(line.split()[1] for line in text.splitlines() if line.startswith("flags:"))
-        return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
-    except (OSError, ValueError, IndexError, StopIteration):
-        return False
+        fields = dict(
+            line.split(None, 1) for line in text.splitlines() if line.startswith(("flags:", "ino:"))
+        )
+        writable = int(fields["flags:"], 8) & os.O_ACCMODE != os.O_RDONLY
+        return int(fields.get("ino:", 0)) if writable else None
+    except (OSError, ValueError, KeyError):
+        return None

@@ -9,6 +9,8 @@ import re
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 from backprop.scheduler.home.file_reading import open_regular
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 RESUME_OPTION: Final = re.compile(r"""(['"])--resume-from\1""")
 """The option as a script that declares it writes it: a quoted word of its own."""
 SCRIPT_LIMIT_BYTES: Final = 1 << 20
+_TAKES_IT: Final = re.compile(r"--resume-from\b|BACKPROP_RESUME_FROM|\bresume_from\(")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class StartPoint:
     why. `problem`: why the run cannot go on as it is; then nothing may be started. `gone`: files whose return could
     solve it. `waits_for`: what has to come back before anything can be said. `restore`: a backup whose original is
     torn, older or gone. `set_aside`: broken checkpoints to rename. Both are done before the segment starts, with the
-    run's lock held.
+    run's lock held. `shared`: another run writes the same file, so that a repair may be needed each time.
     """
 
     checkpoint: str | None = None
@@ -43,6 +46,7 @@ class StartPoint:
     waits_for: Absence | None = None
     restore: "Backup | None" = None
     set_aside: tuple[str, ...] = ()
+    shared: bool = False
 
     @property
     def needs_repair(self) -> bool:
@@ -81,9 +85,35 @@ def choose(run: RunRecord, saved: Sequence[CheckpointRecord], mounts: Collection
 
 
 def usable(run: RunRecord, saved: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
-    """Return those of `saved` that a resume may take: not refused, and of a segment that counts."""
+    """Return those of `saved` that a resume may take: not refused, and of a segment that counts.
+
+    What was found where nothing had named it counts only while the run has announced none, and its plan found none. Of
+    those, first what has a name that its plan expects elsewhere.
+    """
     since = first_segment(run)
-    return [record for record in saved if record.refused is None and record.segment >= since]
+    good = [record for record in saved if record.refused is None and record.segment >= since]
+    told = [record for record in good if not record.observed]
+    if told:
+        return told
+    names = [pattern.rpartition("/")[2] for pattern in (run.spec.plan.globs if run.spec.plan else ())]
+    alike = [
+        record for record in good if any(fnmatchcase(PurePath(record.path).name, name) for name in names)
+    ]
+    return alike or good
+
+
+def can_hand_back(spec: RunSpec) -> bool:
+    """Return whether the next segment can be told of a checkpoint, or is known to find it. Reads the script."""
+    plan = spec.plan
+    if spec.resume_arg not in ("auto", "none"):
+        return True
+    if plan is not None and (
+        plan.resumes in ("append", "rerun") or (plan.resumes == "unknown" and plan.globs)
+    ):
+        return True
+    if plan is not None and plan.resumes == "none":
+        return False
+    return _has(spec.script, _TAKES_IT)
 
 
 def first_segment(run: RunRecord) -> int:
@@ -134,6 +164,10 @@ def picks_itself(spec: RunSpec) -> bool:
 
 def takes_resume_from(script: str | None) -> bool:
     """Return whether the script's own text declares `--resume-from`. False when it cannot be read."""
+    return _has(script, RESUME_OPTION)
+
+
+def _has(script: str | None, pattern: re.Pattern[str]) -> bool:
     if script is None:
         return False
     try:
@@ -141,7 +175,7 @@ def takes_resume_from(script: str | None) -> bool:
             text = file.read(SCRIPT_LIMIT_BYTES).decode(errors="replace")
     except OSError:
         return False
-    return RESUME_OPTION.search(text) is not None
+    return pattern.search(text) is not None
 
 
 def _advice(run: RunRecord) -> str:

@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 MAX_PATH_BYTES = 4096
 MAX_ROOTS = 64
+MAX_ENTRIES = 500
 
 # A root here would make every file of the machine or of the user a possible checkpoint.
 _TOO_BROAD = frozenset(
@@ -41,6 +43,26 @@ def roots_for(
     return tuple(roots)
 
 
+def linked_folders(cwd: Path) -> list[Path]:
+    """Return the folders that links of the user's, in `cwd` or one folder below it, lead to: bigger disks."""
+    found: list[Path] = []
+    for folder in (cwd, *_entries(cwd)):
+        for path in _entries(folder) if folder.is_dir() and not folder.is_symlink() else ():
+            if path.is_symlink() and path.lstat().st_uid == os.geteuid() and path.is_dir():
+                found.append(path)
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [
+                Path(entry.path) for entry in islice(entries, MAX_ENTRIES) if not entry.name.startswith(".")
+            ]
+    except OSError:
+        return []
+
+
 def is_inside(path: Path, root: Path) -> bool:
     """Return whether `path` is `root` or below it. Both without links."""
     return path == root or root in path.parents
@@ -61,12 +83,17 @@ def _as_root(candidate: Path) -> Path | None:
     try:
         path = Path(os.path.realpath(candidate))
         if path.is_file() or (path.suffix and not path.is_dir()):
-            path = path if _too_broad(path.parent) else path.parent
+            path = path if too_broad(path.parent) else path.parent
     except (OSError, ValueError):
         return None
-    return None if _too_broad(path) or any(is_inside(path, each) for each in _NOT_FOR_DATA) else path
+    return None if too_broad(path) else path
 
 
-def _too_broad(path: Path) -> bool:
+def too_broad(path: Path) -> bool:
+    """Return whether this folder (without links) is the system's, or so broad that it says nothing about a run."""
     home = Path(os.path.realpath(os.path.expanduser("~")))  # noqa: PTH111 - Path.home() raises without one
-    return str(path) in _TOO_BROAD or is_inside(home, path)
+    return (
+        str(path) in _TOO_BROAD
+        or is_inside(home, path)
+        or any(is_inside(path, each) for each in _NOT_FOR_DATA)
+    )

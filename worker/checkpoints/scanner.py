@@ -1,8 +1,9 @@
-"""Finds the checkpoints that a live segment saves without announcing them, among the files that its patterns name.
+"""Finds the checkpoints that a live segment saves without announcing them.
 
-One is complete when it looks the same in two scans a second apart, no process of the run holds it open for writing,
-and it is whole (`candidate`). Once nothing of the segment lives, one scan decides; then what a killed writer may have
-left unfinished is not taken where its format could not show it.
+It looks at the files that its patterns name, and at whatever else the segment's `Finder` has found. One is complete
+when it looks the same in two scans a second apart, no process of the run holds it open for writing, and it is whole
+(`candidate`). Once nothing of the segment lives, one scan decides; then what a killed writer may have left unfinished
+is not taken where its format could not show it. Which run wrote it is decided elsewhere.
 """
 
 import os
@@ -26,6 +27,10 @@ from backprop.worker.checkpoints.candidate import (
 from backprop.worker.checkpoints.directory_scan import DirectoryScan, newest_first
 from backprop.worker.checkpoints.fingerprint import Contents, holds_the_same
 from backprop.worker.checkpoints.open_files import open_for_writing
+from backprop.worker.checkpoints.seen.attribution import RunIds
+from backprop.worker.checkpoints.seen.evidence import Seen, seen_of
+from backprop.worker.checkpoints.seen.finder import Finder
+from backprop.worker.checkpoints.seen.witness import Witness
 from backprop.worker.checkpoints.validation import CheckpointFile, Rejected
 
 SCAN_EVERY_S: Final = 2.0
@@ -40,10 +45,14 @@ MAX_REPORTED: Final = 8
 
 @dataclass(frozen=True)
 class ScannedCheckpoint:
-    """`record`: for the database. `in_place`: it is overwritten where it is, so a backup is needed."""
+    """`record`: for the database. `in_place`: it is overwritten where it is, so a backup is needed. `path`: as it was
+    found. `seen`: what was seen of its writing. `shared_with`: runs that are not final, and wrote it too."""
 
     record: CheckpointRecord
     in_place: bool
+    path: str
+    seen: Seen
+    shared_with: RunIds = frozenset()
 
 
 class CheckpointScanner:
@@ -58,10 +67,14 @@ class CheckpointScanner:
         recorded: Iterable[CheckpointRecord],
         pids: Callable[[], frozenset[int]],
         resumed: Callable[[], Contents | None] = lambda: None,
+        finder: Finder | None = None,
+        witness: Witness | None = None,
     ) -> None:
         """`avoid`: a folder never opened. `recorded`: the run's checkpoints on record; those of this segment say how
         far an earlier worker got. `pids`: the segment's processes now. `resumed`: returns what the segment began
-        with; it is called once, by the first scan."""
+        with; it is called once, by the first scan. `finder`: searches beyond the plan's patterns. `witness`: knows
+        what all runs write."""
+        self._finder, self._witness = finder, witness
         self._run, self._segment, self._pids = run, segment, pids
         self._plan = run.spec.plan or Plan()
         self._avoid = avoid
@@ -69,6 +82,7 @@ class CheckpointScanner:
         own = [each.mtime_ns for each in recorded if each.segment == segment.number and each.refused is None]
         self._recorded_until_ns = max(own, default=None)
         self._at_first: dict[str, CheckpointFile] | None = None
+        self._observed: set[str] = set()
         self._reported: dict[str, tuple[CheckpointFile, int]] = {}
         self._broken: dict[str, CheckpointFile] = {}
         self._before: dict[str, tuple[CheckpointFile, float]] = {}
@@ -82,11 +96,17 @@ class CheckpointScanner:
 
     def scan(self, *, hurry: bool = False) -> list[ScannedCheckpoint]:
         """Return what has become complete since the last scan, oldest first; nothing before the next scan is due."""
+        if self._witness is not None:
+            self._witness.look()
         began_s = time.monotonic()
-        if not self._plan.globs or began_s < self._next_s:
+        if began_s < self._next_s:
             return []
+        if self._finder is not None:
+            self._finder.step()
+            began_s = time.monotonic()
         new: list[ScannedCheckpoint] = []
         if self._scan.step():
+            self._add_found()
             self._remember_first()
             new = self._report(self._settled())
             self._before = {
@@ -102,11 +122,14 @@ class CheckpointScanner:
 
     def final_scan(self, end: WriterExit) -> list[ScannedCheckpoint]:
         """Return the same once nothing of the segment lives. `cut_short` then tells whether files were left out."""
-        if not self._plan.globs:
-            return []
+        if self._witness is not None:
+            self._witness.look(at_once=True)
         self._scan.close()
         self._scan = self._begin()
         self.cut_short = not self._scan.finish()
+        if self._finder is not None:
+            self._finder.finish()
+        self._add_found()
         self._remember_first()
         self._broken.clear()
         files = list(newest_first(self._scan.files))
@@ -119,6 +142,20 @@ class CheckpointScanner:
         # Where the clock was set back, nothing saved now can be newer than now.
         since_s = min(self._segment.started_at_s, time.time())
         return DirectoryScan(self._plan.globs, since_s, self._avoid)
+
+    def _add_found(self) -> None:
+        """Add what was found beyond the patterns, and neither is a part of what they name nor holds it."""
+        named = {file.path for file, _ in self._scan.files.values()}
+        around = {parent for file in named for parent in file.parents}
+        for path in list(self._finder.found) if self._finder is not None else ():
+            real = Path(os.path.realpath(path))
+            if real not in named | around and named.isdisjoint(real.parents):
+                self._scan.measure(path)
+                self._observed.add(path)
+
+    def search_no_further(self) -> None:
+        """Look at what the patterns name alone from now on."""
+        self._finder = None
 
     def _remember_first(self) -> None:
         if self._at_first is None:
@@ -163,7 +200,8 @@ class CheckpointScanner:
         for path, file in complete:
             if self._is_reported(path, file) or self._was_recorded(path, file):
                 continue
-            checked = self._candidates.check(path, file, self._segment.started_at_s)
+            observed = path in self._observed
+            checked = self._candidates.check(path, file, self._segment.started_at_s, observed)
             if checked is None:
                 # An empty marker may go from a folder, and nothing of it looks different.
                 if not file.is_dir:
@@ -172,9 +210,16 @@ class CheckpointScanner:
             if holds_the_same(file.path, self._resumed):
                 checked = Rejected(f"{file.path}: holds what this segment resumed from, so no new work")
             if len(new) < MAX_REPORTED:
-                new.append(ScannedCheckpoint(self._record(path, file, checked), self._in_place(path)))
+                in_place = self._in_place(path)
+                seen = seen_of(self._witness, file, self._appeared_s(path, file), in_place)
+                new.append(ScannedCheckpoint(self._record(path, file, checked), in_place, path, seen))
             self._reported[path] = (file, _inode(path))
         return new[::-1]
+
+    def _appeared_s(self, path: str, file: CheckpointFile) -> float:
+        """Return when it was first found as it is now, Unix seconds."""
+        since_s = self._unchanged_since_s(path, file, self._scan.files[path][1])
+        return time.time() - (time.monotonic() - since_s)
 
     def _was_recorded(self, path: str, file: CheckpointFile) -> bool:
         """Return whether an earlier worker recorded it. The oldest such records may be gone by now: recorded again, it
@@ -184,9 +229,9 @@ class CheckpointScanner:
         return file.mtime_ns < self._recorded_until_ns and self._at_first.get(path) == file
 
     def _in_place(self, path: str) -> bool:
-        """Return whether the plan says so, or the same inode was observed with another content."""
-        observed = path in self._reported and self._reported[path][1] == _inode(path) != 0
-        return self._plan.in_place or observed
+        """Return whether the plan says so, or another content was seen in the same inode."""
+        changed = path in self._reported and self._reported[path][1] == _inode(path) != 0
+        return (self._plan.in_place and path not in self._observed) or changed
 
     def _record(
         self, path: str, file: CheckpointFile, checked: CheckpointFile | Rejected
@@ -194,7 +239,7 @@ class CheckpointScanner:
         record = record_of(self._run.id, self._segment, file, step_in(path, self._plan.step_pattern))
         if isinstance(checked, Rejected):
             return msgspec.structs.replace(record, path=path, size_bytes=0, mtime_ns=0, refused=checked.why)
-        return record
+        return msgspec.structs.replace(record, observed=path in self._observed)
 
 
 def _inode(path: str) -> int:

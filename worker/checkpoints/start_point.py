@@ -27,23 +27,33 @@ from backprop.worker.checkpoints.candidate import (
     step_in,
 )
 from backprop.worker.checkpoints.directory_scan import DirectoryScan, newest_first
+from backprop.worker.checkpoints.glob_walk import fixed_folder
 from backprop.worker.checkpoints.resume import StartPoint, choose, first_segment, picks_itself, usable
 from backprop.worker.checkpoints.scanner import MAX_REPORTED
+from backprop.worker.checkpoints.seen.company import Company, company_of
+from backprop.worker.checkpoints.seen.evidence import seen_of
 from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, CheckpointFile, measure, still_good
 from backprop.worker.environment.presence import empty_mount_point, noted_mounts
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRows:
-    """What the database knows of a run's past: its checkpoints, newest first, and its segments."""
+    """What the database knows of a run's past: its checkpoints, newest first, its segments, and the runs that lived
+    beside them."""
 
     saved: Sequence[CheckpointRecord]
     segments: Sequence[SegmentRecord]
+    company: Company = Company()  # noqa: RUF009 - it is frozen
 
 
 def rows_of(database: Database, run: RunRecord) -> RunRows:
     """Read them before the files, which take another thread. Raises DatabaseBusy."""
-    return RunRows(queries.checkpoints(database, run.id), queries.segments(database, run.id))
+    saved, segments = queries.checkpoints(database, run.id), queries.segments(database, run.id)
+    globs = run.spec.plan.globs if run.spec.plan is not None else ()
+    if not globs or not segments:
+        return RunRows(saved, segments)
+    folders = {str(fixed_folder(pattern)) for pattern in globs}
+    return RunRows(saved, segments, company_of(database, segments[0].started_at_s, time.time(), folders))
 
 
 def checkpoints_of(home: Home, run: RunRecord, rows: RunRows) -> list[CheckpointRecord]:
@@ -52,17 +62,17 @@ def checkpoints_of(home: Home, run: RunRecord, rows: RunRows) -> list[Checkpoint
     Bounded; reads files only for a run whose checkpoints are scanned for.
     """
     saved = list(rows.saved)
-    if run.spec.plan is None or not run.spec.plan.globs:
-        return saved
     for backup in reversed(backups_of(home.run_folder(run.id))):
         original = next((at for at, record in enumerate(saved) if backup.holds(record)), None)
         _insert(saved, backup.record(), original)
+    if run.spec.plan is None or not run.spec.plan.globs:
+        return saved
     segments = _counting(run, rows.segments)
     lost_last = bool(segments) and segments[-1].outcome is SegmentOutcome.LOST
     recovered = any(segment.outcome is SegmentOutcome.RECOVERED for segment in segments)
     # The last look for what a lost segment had saved may have been made while its disk was away.
     if not usable(run, saved) or lost_last or recovered:
-        for record in reversed(_rediscovered(run, segments, home.root)):
+        for record in reversed(_rediscovered(run, segments, home.root, rows.company)):
             content = (record.path, record.mtime_ns, record.size_bytes)
             if all((known.path, known.mtime_ns, known.size_bytes) != content for known in saved):
                 _insert(saved, record, None)
@@ -78,18 +88,24 @@ def choose_start(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
     if (disk := empty_mount_point(run.spec.cwd, mounts)) is not None:
         return StartPoint(waits_for=disk)
     start = choose(run, checkpoints_of(home, run, rows), mounts)
-    plan = run.spec.plan
-    if plan is None or not plan.globs or start.problem is not None or start.waits_for is not None:
+    if start.problem is not None or start.waits_for is not None:
         return start
     backups = [backup for backup in backups_of(home.run_folder(run.id)) if usable(run, [backup.record()])]
     restore = _to_restore(start.checkpoint, backups)
+    shared = restore is not None and any(
+        record.path == restore.source.path and record.refused is not None and record.attribution is not None
+        for record in rows.saved
+    )
+    if restore is not None and shared and not picks_itself(run.spec):
+        # The original may be the other run's by now, and the script can be told of the copy.
+        return dataclasses.replace(start, checkpoint=str(restore.path), shared=True)
     checkpoint = restore.source.path if restore is not None else start.checkpoint
     newest_ns = restore.source.mtime_ns if restore is not None else _mtime_ns(checkpoint)
     segments = _counting(run, rows.segments)
     accounted_for = {checkpoint, *(backup.source.path for backup in backups)}
     broken = [
         (path, why)
-        for path, why in _broken(plan, segments, home.root, newest_ns)
+        for path, why in _broken(run, segments, home.root, newest_ns, rows.company)
         if path not in accounted_for and all(not line.startswith(f"{path}: ") for line in start.passed_over)
     ]
     return dataclasses.replace(
@@ -97,6 +113,7 @@ def choose_start(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
         checkpoint=checkpoint,
         passed_over=(*(f"{path}: {why}" for path, why in broken), *start.passed_over),
         restore=restore,
+        shared=shared,
         set_aside=tuple(path for path, _ in broken) if picks_itself(run.spec) else (),
     )
 
@@ -117,7 +134,9 @@ def _insert(saved: list[CheckpointRecord], record: CheckpointRecord, original: i
         saved.insert(original + 1, record)
 
 
-def _rediscovered(run: RunRecord, segments: Sequence[SegmentRecord], avoid: Path) -> list[CheckpointRecord]:
+def _rediscovered(
+    run: RunRecord, segments: Sequence[SegmentRecord], avoid: Path, company: Company
+) -> list[CheckpointRecord]:
     """Return what ended segments left on disk, newest first. The final scan of one not finalized yet was just done."""
     ended = [(segment, segment.ended_at_s) for segment in segments if segment.ended_at_s is not None]
     if not ended or run.spec.plan is None:
@@ -138,9 +157,17 @@ def _rediscovered(run: RunRecord, segments: Sequence[SegmentRecord], avoid: Path
         newest_s = files[0][1].mtime_ns / 1e9
         if saved_s > ended_s + CLOCK_GRAIN_S or may_be_unfinished(file, plan, end, newest_s):
             continue
+        if not _may_be_its_own(run.id, path, file, company):
+            continue
         if isinstance(candidates.check(path, file, began_s), CheckpointFile):
             records.append(record_of(run.id, segment, file, step_in(path, plan.step_pattern)))
     return records[:MAX_REPORTED]
+
+
+def _may_be_its_own(run_id: str, path: str, file: CheckpointFile, company: Company) -> bool:
+    """Return False for what another run wrote, or may have written."""
+    found = company.writer_of(path, file, seen_of(None, file, file.mtime_ns / 1e9, False), named=True)
+    return found.writer == run_id or (found.writer is None and not found.suspects)
 
 
 def _to_restore(checkpoint: str | None, backups: Sequence[Backup]) -> Backup | None:
@@ -156,20 +183,22 @@ def _to_restore(checkpoint: str | None, backups: Sequence[Backup]) -> Backup | N
 
 
 def _broken(
-    plan: Plan, segments: Sequence[SegmentRecord], avoid: Path, newest_ns: int
+    run: RunRecord, segments: Sequence[SegmentRecord], avoid: Path, newest_ns: int, company: Company
 ) -> list[tuple[str, str]]:
     """Return what the run's segments left that is newer than `newest_ns` and not whole, each with why.
 
     What was written after they ended belongs to somebody else.
     """
-    if not segments:
+    plan = run.spec.plan or Plan()
+    if not segments or not plan.globs:
         return []
     scan = DirectoryScan(plan.globs, segments[0].started_at_s, avoid)
     scan.finish()
     ended_ns = ((segments[-1].ended_at_s or time.time()) + CLOCK_GRAIN_S) * 1e9
     broken = [(path, int(at_s * 1e9), "it is empty") for path, at_s in scan.empty.items()]
-    for _, file in newest_first(scan.files):
-        if newest_ns < file.mtime_ns <= ended_ns and (why := fault_of(file, plan.needs)) is not None:
+    for path, file in newest_first(scan.files):
+        is_newer = newest_ns < file.mtime_ns <= ended_ns and _may_be_its_own(run.id, path, file, company)
+        if is_newer and (why := fault_of(file, plan.needs)) is not None:
             broken.append((str(file.path), file.mtime_ns, why))
     return [(path, why) for path, at_ns, why in broken if newest_ns < at_ns <= ended_ns]
 

@@ -79,8 +79,8 @@ class Finalizer:
         segment: SegmentRecord,
         exit: ExitRecord | None,  # noqa: A002
     ) -> FinishedSegment | NotYet | None:
-        """Return the move that the end of a live segment leads to; None while it left more output than is read at once,
-        NOT_YET while the user's files do not answer.
+        """Return the move that the end of a live segment leads to; None while it left more output than is read at once
+        or its checkpoint is being copied, NOT_YET while the user's files do not answer.
 
         All of its output is read first: a checkpoint saved while no worker lived counts. Raises LostRace, OSError,
         DatabaseBusy.
@@ -97,6 +97,8 @@ class Finalizer:
                 run = queries.run_by_id(database, run.id) or run
                 segment = segment_of(self._context, run)
             self._monitor.ended(run.id, run.segment, exit is not None and bool(exit.survivors))
+        if self._checkpoints.is_copying(run):
+            return None  # of a file that another run writes too, the copy alone counts
         folder, rows = self._context.executor.folder(run.id, run.segment), rows_of(database, run)
         beside = self._live_beside(run)
 

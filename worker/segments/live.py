@@ -155,8 +155,9 @@ class LiveSegment:
             if heard is NOT_YET:
                 return ReadResult.WAITING
             # One that was begun while the segment lived is not the last one.
-            more, report = heard.more or heard.final is not final, heard.report
-            self._checkpoints.scanned(run, scanner, heard.scanned)
+            more = heard.more or heard.final is not final
+            own, report = self._checkpoints.attribute(run, scanner, heard.scanned, heard.report)
+            self._checkpoints.scanned(run, scanner, own)
             if not leave:
                 self._unreadable_since_s = None
             elif final and reader.left_out:
@@ -220,11 +221,12 @@ class LiveSegment:
             # The row is another one: the database was put together anew under this worker.
             self._drop_reader()
         if self._reader is None:
-            self._reader = LogReader(run, segment, self._context.executor.folder(*self.key))
+            places = functools.partial(self._checkpoints.places, run)
+            self._reader = LogReader(run, segment, self._context.executor.folder(*self.key), places)
         return self._reader
 
-    def _scanner_at(self, run: RunRecord, segment: SegmentRecord) -> CheckpointScanner | None:
-        """What finds the saves that it does not announce; None when its plan names no files."""
+    def _scanner_at(self, run: RunRecord, segment: SegmentRecord) -> CheckpointScanner:
+        """What finds the saves that it does not announce."""
         if self._scanner is None:
             self._scanner = self._checkpoints.scanner(run, segment)
         return self._scanner
@@ -269,7 +271,7 @@ class LiveSegment:
 
 def _look(
     reader: LogReader,
-    scanner: CheckpointScanner | None,
+    scanner: CheckpointScanner,
     exit: ExitRecord | None,  # noqa: A002
     final: bool,
     leave: bool,
@@ -278,7 +280,7 @@ def _look(
     """Look at a segment's files, in a thread. Raises OSError."""
     more = final and not leave and reader.unread_bytes() > FINAL_BYTES
     scanned: Sequence[ScannedCheckpoint] = ()
-    if scanner is not None and not more:
+    if not more:
         scanned = scanner.final_scan(writer_exit(exit)) if final else scanner.scan(hurry=hurry)
     spotted = [each.record for each in scanned]
     report = reader.read(final and not more, spotted, FINAL_BYTES if more else LIVE_BYTES, leave)

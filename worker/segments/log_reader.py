@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import msgspec
 from backprop.scheduler.records import EVENT, LOG, CheckpointRecord, MetricRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.writes.progress import SegmentReport
 from backprop.worker.checkpoints import validation
-from backprop.worker.checkpoints.roots import is_inside, roots_for
+from backprop.worker.checkpoints.roots import is_inside, linked_folders, roots_for
 from backprop.worker.checkpoints.seen.attribution import How
 from backprop.worker.environment.presence import missing, noted_mounts, unmounted
 from backprop.worker.executor import segment_files
@@ -100,7 +100,15 @@ class LogReader:
     the same holds of its loss and metrics.
     """
 
-    def __init__(self, run: RunRecord, segment: SegmentRecord, folder: Path) -> None:
+    def __init__(
+        self,
+        run: RunRecord,
+        segment: SegmentRecord,
+        folder: Path,
+        places: Callable[[], Sequence[str]] = lambda: (),
+    ) -> None:
+        """`places`: returns where its processes are at work, and which folders its environment names."""
+        self._places = places
         self._spec = run.spec
         self._folder, self._run_folder = folder, folder.parent
         self._run_id, self._number = run.id, segment.number
@@ -282,9 +290,23 @@ class LogReader:
             return None
         return validation.CheckpointFile(Path(resolved), 0, int(now_s * 1e9), is_dir=False)
 
+    def _where_it_works(self, path: str, began_s: float, now_s: float) -> validation.CheckpointFile | None:
+        """Look for an announced file in the directories that its processes are in, and behind links of its user's."""
+        places = [Path(place) for place in self._places()]
+        given = Path(self._spec.resume_from) if self._spec.resume_from else None
+        more = [*map(Path, self._spec.checkpoint_roots), *places, *linked_folders(self._cwd)]
+        roots = roots_for(self._cwd, self._spec.argv, given, more)
+        for cwd in (self._cwd, *places):
+            known = validation.validate_announced(path, cwd, roots, began_s, now_s)
+            if isinstance(known, validation.CheckpointFile):
+                return known
+        return None
+
     def _record(self, event: events.CheckpointEvent, now_s: float) -> CheckpointRecord:
         began_s = segment_files.earliest_start_s(self._folder, self._started_s)
         known = validation.validate_announced(event.path, self._cwd, self._roots, began_s, now_s)
+        if isinstance(known, validation.Rejected):
+            known = self._where_it_works(event.path, began_s, now_s) or known
         refused = known.why if isinstance(known, validation.Rejected) else None
         good = known if isinstance(known, validation.CheckpointFile) else None
         if good is None and (away := self._unmeasured(event.path, now_s)) is not None:

@@ -1,6 +1,7 @@
 """Gathers how a segment ended and what its chain had done by then: the facts for `scheduler.outcome.next_move`."""
 
 import errno
+import os
 import signal
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from backprop.scheduler.lifecycle import Intent
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.records import LOG, CheckpointRecord, RunRecord, SegmentRecord
-from backprop.worker.checkpoints.resume import initial_checkpoint, usable
+from backprop.scheduler.store.reads.company import DOUBT
+from backprop.worker.checkpoints.resume import can_hand_back, first_segment, initial_checkpoint, usable
 from backprop.worker.checkpoints.validation import newest_good
 from backprop.worker.environment.presence import (
     checkpoint_away,
@@ -183,6 +185,9 @@ def chain_of(
     waits for them. `saved`: the run's, newest first. `earlier`: its segments before this one, where some may never have
     begun. `mounts`: that it has used. `others_live`: other runs are live now."""
     good = usable(run, saved)
+    handed_back = not good or not good[0].observed or can_hand_back(run.spec)
+    wrote = None if handed_back else _short(good[0].path, run.spec.cwd)
+    good = good if handed_back else []
     # Of a run that announces its checkpoints all are on record; others may have saved what nobody could look for.
     away = run.spec.plan is not None and bool(run.spec.plan.globs) and _is_away(run.spec.cwd, mounts)
 
@@ -203,6 +208,7 @@ def chain_of(
     unstarted = 0
     while unstarted < len(earlier) and earlier[-1 - unstarted].outcome is SegmentOutcome.NOT_STARTED:
         unstarted += 1
+    refused = _refused(run, saved) if not good else None
     return Chain(
         segments=begun_in_chain(run, segment.number, earlier),
         total_s=run.chain_total_s + result.running_s,
@@ -218,10 +224,30 @@ def chain_of(
         others_live=others_live,
         resumable=away or any_left(good) or initial_checkpoint(run) is not None,
         # A counter in plain output may begin again with each epoch.
+        not_handed_back=wrote,
+        refused=_in_words(refused, run.spec.cwd) if refused is not None else None,
+        doubted=refused is not None and refused.attribution == DOUBT,
         advanced=run.last_step is not None
         and run.step_source != LOG
         and run.last_step > (-1 if segment.steps_from is None else segment.steps_from),
     )
+
+
+def _refused(run: RunRecord, saved: Sequence[CheckpointRecord]) -> CheckpointRecord | None:
+    """Return the newest checkpoint that was refused in a segment that counts."""
+    since = first_segment(run)
+    return next((each for each in saved if each.refused is not None and each.segment >= since), None)
+
+
+def _in_words(refused: CheckpointRecord, cwd: str) -> str:
+    """Return a refused checkpoint with why."""
+    why = refused.refused or ""
+    return why if refused.path in why else f"{_short(refused.path, cwd)}: {why}"
+
+
+def _short(path: str, cwd: str) -> str:
+    """Return a path relative to the run's directory, if it lies inside."""
+    return path.removeprefix(f"{os.path.realpath(cwd)}{os.sep}")
 
 
 def _is_away(cwd: str, mounts: Collection[str]) -> bool:

@@ -43,7 +43,7 @@ class SegmentReport:
     `nonfinite`: its loss is NaN or infinite. `checkpoints`: announced. `spotted`: seen on disk rather than announced.
     `metrics`: the last value of each name. `step_source`, `loss_source`: of the two numbers, where they are given.
     `step_unit`, `step_total`, `step_fell`: of the segment's steps in its plain output, and of `first_step`; None where
-    it announced them.
+    it announced them. `shared`: paths of files that other runs, by id, wrote as well, and why these no longer count.
     """
 
     log_from: int
@@ -58,6 +58,7 @@ class SegmentReport:
     first_step: int | None = None
     nonfinite: bool = False
     spotted: Sequence[CheckpointRecord] = ()
+    shared: Sequence[tuple[str, str, str]] = ()
     metrics: Sequence[MetricRecord] = ()
     step_source: str | None = None
     loss_source: str | None = None
@@ -109,6 +110,9 @@ def record(
         for checkpoint in report.spotted:
             if not Checkpoint.select().where(_same_file(checkpoint)).exists():
                 insert_checkpoint(checkpoint)
+        for other, path, why in report.shared:
+            same = (Checkpoint.run_id == other) & (Checkpoint.path == path) & Checkpoint.refused.is_null()
+            Checkpoint.update(refused=why).where(same).execute()
         if report.checkpoints or report.spotted:
             _forget_old_checkpoints(run_id)
         _store_metrics(run_id, number, report.metrics)
@@ -194,6 +198,7 @@ def insert_checkpoint(checkpoint: CheckpointRecord) -> None:
         refused=checkpoint.refused,
         seen_step=checkpoint.seen_step,
         attribution=checkpoint.attribution,
+        observed=checkpoint.observed,
     ).execute()
 
 

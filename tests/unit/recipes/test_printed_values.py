@@ -73,6 +73,8 @@ def test_a_folder_is_watched_as_the_script_prints_it(tmp_path: Path, lr: str) ->
 )
 def test_what_only_running_would_tell_is_left_open(tmp_path: Path, form: str, given: str, name: str) -> None:
     """The option of an unknown type may be a number or a text."""
-    text = HEAD.replace('"--lr", type=float, default=1e-3', '"--other"').replace("import torch", "import torch, cfg")
+    text = HEAD.replace('"--lr", type=float, default=1e-3', '"--other"').replace(
+        "import torch", "import torch, cfg"
+    )
     globs = watched(tmp_path, f"{text}out = {form}{TAIL}", f"--lr={given}")
     assert [Path(each).parent.name for each in globs] == [name]

@@ -23,7 +23,7 @@ class How(StrEnum):
     BYTES = "bytes"
     """The others wrote too little while it was written."""
     ALONE = "alone"
-    """No other run lived then, and no other ever wrote there."""
+    """No other run lived then."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,18 @@ class Evidence:
     `lived`: had processes while it was written. `said`: announced it. `opened`: were seen to have it open for writing.
     `elsewhere`: have a place of their own, by the same argument, variable or history that leads another run here.
     `idle`: wrote too little meanwhile to have written it. `busy`: wrote enough. Of the others that is unknown.
-    `beside`: have written other files of its folder. `owners`: are not final, and wrote this very path before.
+    `owners`: are not final, and wrote this very path before.
+    `named`: a pattern that the user or a recipe gave names the file. A process outside the trees that we know (a
+    container's) may have written it then, so that nobody's count of bytes says anything.
     """
 
     lived: RunIds
+    named: bool = False
     said: RunIds = frozenset()
     opened: RunIds = frozenset()
     elsewhere: RunIds = frozenset()
     idle: RunIds = frozenset()
     busy: RunIds = frozenset()
-    beside: RunIds = frozenset()
     owners: RunIds = frozenset()
 
 
@@ -69,17 +71,16 @@ def attribute(evidence: Evidence) -> Attribution:
         (writer,) = seen
         return _by(evidence, writer, How.SAID if evidence.said else How.OPEN)
     possible = evidence.lived - evidence.idle
+    if not possible and evidence.named:
+        possible = evidence.lived
     here = possible - evidence.elsewhere
     if len(here) == 1 and evidence.elsewhere:
         return _by(evidence, next(iter(here)), How.PLACE)
     if len(possible) != 1:
         return Attribution(suspects=possible)
     (writer,) = possible
-    if writer in evidence.busy:
-        return _by(evidence, writer, How.BYTES)
-    if evidence.lived == possible and evidence.beside <= possible:
-        return _by(evidence, writer, How.ALONE)
-    return Attribution(suspects=possible | evidence.beside)
+    alone = writer not in evidence.busy and evidence.lived == possible
+    return _by(evidence, writer, How.ALONE if alone else How.BYTES)
 
 
 def _by(evidence: Evidence, writer: str, how: How) -> Attribution:
