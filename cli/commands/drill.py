@@ -145,7 +145,7 @@ def _costs(rehearsal: "Rehearsal") -> "Costs | None":
     return Costs(
         ready_s=max(ready_s),
         save_s=max((one.save_s for one in rehearsal.segments if one.save_s is not None), default=0.0),
-        saves_when_asked=any(one.cut_cost_s == 0 for one in rehearsal.segments),
+        saves_when_asked=any(one.saved_when_asked for one in rehearsal.segments),
         gap_s=median(gaps_s) if gaps_s else None,
     )
 

@@ -32,6 +32,8 @@ from backprop.worker.segments import timebox
 MORE_FOR_A_FIRST: Final = 200.0
 """Percent. A script that is watched from outside and cannot be asked to save may save seldom."""
 LAST_LINES: Final = 15
+EXITED_BY_SIGNAL: Final = 128
+"""From here on an exit code tells of a signal, as shells say it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +141,7 @@ def _segment(
         save_s=_save_s(exit_record, stop),
         killed=exit_record.escalated != "none",
         cut_cost_s=record.cut_cost_s,
+        saved_when_asked=_saved_when_asked(exit_record, stop, good),
         used=record.checkpoint_used,
         used_step=used.step if used is not None else None,
         saved=len(good),
@@ -147,6 +150,16 @@ def _segment(
         gaps_s=timebox.gaps_of(times_s[:-1] if record.cut_cost_s == 0 else times_s),
         steps=observed.steps,
     )
+
+
+def _saved_when_asked(
+    exit_record: ExitRecord, stop: StopFile | None, good: Sequence[CheckpointRecord]
+) -> bool:
+    """Return whether it saved because it was asked to. One that the signal has ended may have been at it by chance."""
+    code = exit_record.exit_code
+    if stop is None or code is None or code >= EXITED_BY_SIGNAL:
+        return False
+    return any(timebox.landed_s(saving) > stop.at_s for saving in good)
 
 
 def _save_s(exit_record: ExitRecord, stop: StopFile | None) -> float | None:

@@ -30,9 +30,10 @@ class DrillSegment:
     """One segment of a drill. Times in seconds.
 
     `ready_s`: from its start to its first reported step, else to its first line. `save_s`: from the stop signal to its
-    end; None when it was not asked to stop. `used`, `used_step`: the checkpoint it resumed from. `saved`: how many good
-    checkpoints it saved; `saved_steps`: their steps, in order. `gaps_s`: between them. `steps`: by source, which is
-    `REPORTED`, or what its plain output counts ("step", "epoch").
+    end; None when it was not asked to stop. `saved_when_asked`: after the signal, and the signal was not its end.
+    `used`, `used_step`: the checkpoint it resumed from. `saved`: how many good checkpoints it saved; `saved_steps`:
+    their steps, in order. `gaps_s`: between them. `steps`: by source, which is `REPORTED`, or what its plain output
+    counts ("step", "epoch").
     """
 
     outcome: str
@@ -41,6 +42,7 @@ class DrillSegment:
     save_s: float | None = None
     killed: bool = False
     cut_cost_s: float | None = None
+    saved_when_asked: bool = False
     used: str | None = None
     used_step: int | None = None
     saved: int = 0

@@ -87,6 +87,8 @@ def checkpoint_view(checkpoint: CheckpointRecord) -> dict[str, Any]:
         "size_bytes": checkpoint.size_bytes,
         "saved_at": iso(checkpoint.saved_at_s),
         "refused": checkpoint.refused,
+        "attribution": checkpoint.attribution,
+        "observed": checkpoint.observed,
     }
 
 

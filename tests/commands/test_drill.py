@@ -214,6 +214,7 @@ def test_an_unmodified_script_is_drilled_by_its_files_and_its_output(bench: Benc
     assert done.returncode == 0, done.stdout + done.stderr
     assert "OK, it resumes: its output stopped at step" in done.stdout
     assert "it does not save when asked" in done.stdout
+    assert "it does not save when asked" in done.stdout
     assert "lost to restarts" in done.stdout
 
 

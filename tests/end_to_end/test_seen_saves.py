@@ -8,7 +8,7 @@ from tests.support.harness import Bench
 
 SAVES = """
     import json, os, pickle, sys, time
-    name, shape, at = sys.argv[1], sys.argv[2], 0
+    name, shape, every, at = sys.argv[1], sys.argv[2], int(sys.argv[4]), 0
     if "--load" in sys.argv:
         with open(sys.argv[sys.argv.index("--load") + 1], "rb") as file:
             saved = pickle.load(file)
@@ -32,7 +32,7 @@ SAVES = """
     while at < int(sys.argv[3]):
         at += 1
         time.sleep(0.08 + 0.01 * (len(name) % 4))
-        if at % 20 == 0:
+        if at % every == 0:
             draft = path + ".tmp" if shape == "rename" else path
             with open(draft, "wb") as file:
                 pickle.dump({"name": name, "at": at, "weights": os.urandom(300_000)}, file)
@@ -44,7 +44,7 @@ SAVES = """
 
 def test_what_it_wrote_is_named_and_a_resume_with_words_goes_on_from_it(bench: Bench) -> None:
     bench.script("saves.py", SAVES)
-    run = bench.queue("saves.py", "-m", "0.1", "--", "one", "float", "80")
+    run = bench.queue("saves.py", "-m", "0.1", "--", "one", "float", "80", "20")
     bench.worker()
     seen = bench.wait_for(run, "timeboxed")
     assert seen["reason"].startswith("no option to resume: it wrote out/lr0.001-one/model_last.pkl"), seen[
@@ -71,12 +71,12 @@ def test_wherever_it_saves_each_goes_on_from_its_own(bench: Bench, tmp_path: Pat
     (bench.project / "checkpoints").symlink_to(elsewhere[1])
     bench.environment["OUT_DIR"] = str(elsewhere[0])
     shapes = ("float", "settings", "environment", "chdir", "link", "rename", "shared", "shared")
-    plan = ("-m", "0.15", "--resume-arg", "--load {checkpoint}")
+    plan = ("-m", "0.25", "--resume-arg", "--load {checkpoint}")
     runs = [
-        bench.queue("saves.py", *plan, "--", "n" * at + shape, shape, "150")
+        bench.queue("saves.py", *plan, "--", "n" * at + shape, shape, "260", "40")
         for at, shape in enumerate(shapes, 1)
     ]
-    bench.worker("-p", "8")
+    bench.worker("-p", "4")
     for run in runs:
         seen = bench.wait_for(run, "completed", "failed", "timeboxed", "held", timeout_s=120)
         assert seen["state"] == "completed", (seen["command"], seen["reason"])

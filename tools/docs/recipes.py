@@ -33,7 +33,9 @@ stays unknown. `backprop run` prints the recipe; `--dry-run` and `show` give the
   launched script. The grace is at least {grace:g} s, because torchrun waits 30 s for its workers.
 - A script that installs a handler for SIGTERM or SIGUSR1, or saves where it catches KeyboardInterrupt, gets that signal
   at the end of its timebox. Others are stopped right after a save, if one fits.
-- Runs that save into the same folder cannot be told apart, so they never run at once. Give each its own folder.
+- Runs whose recipe names the very same files never run at once. Give each a folder of its own.
+- What a script writes elsewhere than its recipe expects is seen all the same ([how](checkpoints.md)), and handed back
+  in the recipe's words.
 
 If no recipe fits your script, let it take `--resume-from PATH`, or queue it with `--checkpoint-glob 'out/*.pt'
 --resume-arg '--load {{checkpoint}}'`.

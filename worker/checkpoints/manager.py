@@ -40,6 +40,7 @@ PATIENCE_S: Final = 10.0
 """For a backup that is under way when the worker ends."""
 RETRY_REPAIR_S: Final = 30.0
 RECENT_S: Final = 60.0
+LATELY_S: Final = 2.0
 PASSING: Final = (errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 """A full disk, a process that still writes: retried later."""
 
@@ -167,6 +168,11 @@ class CheckpointManager:
             self._context.console.event("trouble", run, f"too many files to scan all of them: {patterns}")
         self._back_up(run, [each.record for each in found if each.in_place and _counts(each)])
 
+    def is_writing(self, run: RunRecord) -> bool:
+        """Return whether a process of a live segment has a file open that may become a checkpoint."""
+        lately = self._witness.opened(run.id, time.time() - LATELY_S)
+        return any(may_be_checkpoint(*_name_and_folder(each.path)) for each in lately)
+
     def is_copying(self, run: RunRecord) -> bool:
         """Return whether a copy of one of its checkpoints is being made."""
         return any(run_id == run.id for run_id, _ in self._copying)
@@ -281,12 +287,9 @@ class CheckpointManager:
     def _folders_in_use(self, run_id: str, number: int) -> list[str]:
         """Return the current directories of a segment's processes, and where they lately had a file open that may be
         a checkpoint."""
-        opened = (each.path for each in self._witness.opened(run_id, time.time() - RECENT_S))
-        folders = (path.rpartition("/") for path in opened)
-        return [
-            *self._witness.folders((run_id, number)),
-            *(folder for folder, _, name in folders if may_be_checkpoint(name.removesuffix(".tmp"), folder)),
-        ]
+        opened = [each.path for each in self._witness.opened(run_id, time.time() - RECENT_S)]
+        saving = [path for path in opened if may_be_checkpoint(*_name_and_folder(path))]
+        return [*self._witness.folders((run_id, number)), *(path.rpartition("/")[0] for path in saving)]
 
     def _back_up(self, run: RunRecord, own: Sequence[CheckpointRecord]) -> None:
         folder, floor_mib = self._context.home.run_folder(run.id), self._context.settings.min_free_disk_mib
@@ -333,6 +336,12 @@ class CheckpointManager:
 def _known_to_save(recorded: Iterable[CheckpointRecord]) -> bool:
     """Return whether a run announces its saves, or its plan names them: then nothing else is its checkpoint."""
     return any(each.refused is None and not each.observed for each in recorded)
+
+
+def _name_and_folder(path: str) -> tuple[str, str]:
+    """Return the name that a file will have once it is complete, and that of its folder."""
+    folder, _, name = path.rpartition("/")
+    return name.removesuffix(".tmp").removesuffix(".part").removesuffix("~"), folder.rpartition("/")[2]
 
 
 def _not_alone(others: Collection[str]) -> str:

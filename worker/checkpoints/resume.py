@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 RESUME_OPTION: Final = re.compile(r"""(['"])--resume-from\1""")
 """The option as a script that declares it writes it: a quoted word of its own."""
 SCRIPT_LIMIT_BYTES: Final = 1 << 20
+_ANNOUNCES: Final = re.compile(r"(?m)^[ \t]*(?:import|from)[ \t]+backprop\b|checkpoint_saved")
 _TAKES_IT: Final = re.compile(r"--resume-from\b|BACKPROP_RESUME_FROM|\bresume_from\(")
 
 
@@ -100,6 +101,11 @@ def usable(run: RunRecord, saved: Sequence[CheckpointRecord]) -> list[Checkpoint
         record for record in good if any(fnmatchcase(PurePath(record.path).name, name) for name in names)
     ]
     return alike or good
+
+
+def announces_its_saves(spec: RunSpec) -> bool:
+    """Return whether the script's own text speaks our protocol. Reads the script."""
+    return _has(spec.script, _ANNOUNCES)
 
 
 def can_hand_back(spec: RunSpec) -> bool:

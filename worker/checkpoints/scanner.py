@@ -41,6 +41,8 @@ PAUSE_CAP_S: Final = 60.0
 SETTLED_S: Final = 1.0
 MAX_REPORTED: Final = 8
 """The newest of those found at once; a resume needs no more."""
+MAX_FOUND: Final = 32
+"""The same, while other runs' files may be among them."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ class CheckpointScanner:
                 continue
             if holds_the_same(file.path, self._resumed):
                 checked = Rejected(f"{file.path}: holds what this segment resumed from, so no new work")
-            if len(new) < MAX_REPORTED:
+            if len(new) < (MAX_FOUND if self._finder is not None else MAX_REPORTED):
                 in_place = self._in_place(path)
                 seen = seen_of(self._witness, file, self._appeared_s(path, file), in_place)
                 new.append(ScannedCheckpoint(self._record(path, file, checked), in_place, path, seen))

@@ -84,6 +84,7 @@ class LiveSegment:
         self._checkpoints = checkpoints
         self._cadence: Cadence | None = None
         self._unreadable_since_s: float | None = None
+        self._saves_unasked = False
         self._reader: LogReader | None = None
         self._scanner: CheckpointScanner | None = None
         self._look = ("read", *key)
@@ -186,7 +187,7 @@ class LiveSegment:
         if self._cadence is None or self._reader is None:
             return None
         folder = functools.partial(self._context.executor.folder, run.id)
-        return self._cadence.early_end(_announces(run, self._reader), self._reader.steps, folder)
+        return self._cadence.early_end(self._announces(run, self._reader), self._reader.steps, folder)
 
     def saves(self, run: RunRecord) -> Saves:
         """Return what this segment has saved, as far as its last look has shown. Raises DatabaseBusy."""
@@ -195,7 +196,8 @@ class LiveSegment:
             for record in queries.checkpoints(self._context.database, run.id)
             if record.segment == run.segment and record.refused is None
         )
-        return Saves(next(own, None), self._scanner is not None and self._scanner.is_writing)
+        in_sight = self._scanner is not None and self._scanner.is_writing
+        return Saves(next(own, None), in_sight or self._checkpoints.is_writing(run))
 
     def paused_between_s(self, from_s: float, to_s: float) -> float:
         """Return how much of a span of the wall clock (Unix seconds) it was paused, as far as was observed."""
@@ -243,6 +245,9 @@ class LiveSegment:
                 console.event("refused", run, f"checkpoint {record.path}: {record.refused}")
             else:
                 console.debug("checkpoint", run, f"step {record.step}: {record.path}")
+        # Cut right after such a save, it needs a way to be handed it.
+        named = run.spec.plan is not None and run.spec.plan.resumes in ("append", "rerun")
+        self._saves_unasked |= named and any(each.observed and each.refused is None for each in saved)
         good = [record.path for record in saved if record.refused is None]
         if good:
             presence.note_mounts(self._context.home.run_folder(run.id), good)
@@ -251,7 +256,11 @@ class LiveSegment:
         """Whether reading of a save a second late would matter."""
         if self._cadence is None or self._reader is None:
             return False
-        return self._cadence.is_near(_announces(run, self._reader))
+        return self._cadence.is_near(self._announces(run, self._reader))
+
+    def _announces(self, run: RunRecord, reader: LogReader) -> bool:
+        """Whether it announces its saves. A script whose checkpoints are looked for may do so all the same."""
+        return reader.announces or run.spec.plan is None or not (run.spec.plan.globs or self._saves_unasked)
 
     def _read_anew(self) -> None:
         """Read on from where the row stands, at the next call."""
@@ -285,8 +294,3 @@ def _look(
     spotted = [each.record for each in scanned]
     report = reader.read(final and not more, spotted, FINAL_BYTES if more else LIVE_BYTES, leave)
     return _Heard(final, more, scanned, report)
-
-
-def _announces(run: RunRecord, reader: LogReader) -> bool:
-    """Whether it announces its saves. A script whose checkpoints are looked for may do so all the same."""
-    return reader.announces or run.spec.plan is None or not run.spec.plan.globs

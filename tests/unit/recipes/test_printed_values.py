@@ -57,7 +57,7 @@ def test_a_folder_is_watched_as_the_script_prints_it(tmp_path: Path, lr: str) ->
     }
     for form in FORMS:
         globs = watched(tmp_path, f"{HEAD}out = {form}{TAIL}", "--lr", lr, "--seed", "07", "--tag", lr)
-        assert globs == (f"{tmp_path}/{eval(form, values)}/checkpoint.pt",), form  # noqa: S307
+        assert globs == (f"{tmp_path}/{eval(form, values)}/checkpoint.pt",), form
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.spec import RunSpec
+from backprop.worker.checkpoints.resume import announces_its_saves
 from backprop.worker.checkpoints.roots import is_inside, roots_for, too_broad
 from backprop.worker.checkpoints.seen.looks_like import is_checkpoint_folder, is_left_out, may_be_checkpoint
 from backprop.worker.checkpoints.seen.places import read_only_options, saving_variables
@@ -50,6 +51,7 @@ class Finder:
         self.cut_short = False
         self._spec, self._environment, self._more = spec, environment, more
         self._since_s, self._avoid = since_s - CLOCK_GRAIN_S, avoid
+        self._announces: bool | None = None
         self._pass: Generator[None] | None = None
         self._cost_s = 0.0
         self._next_s = 0.0
@@ -77,7 +79,12 @@ class Finder:
         return self.step(FINISH_S)
 
     def _search(self) -> Generator[None]:
-        """Visit the nearest folders first, so that a large tree hides none beside it."""
+        """Visit the nearest folders first, so that a large tree hides none beside it. A script that announces its saves
+        means no other file of its own."""
+        if self._announces is None:
+            self._announces = announces_its_saves(self._spec)
+        if self._announces:
+            return
         waiting = deque((root, 0) for root in self._roots())
         visited: set[tuple[int, int]] = set()
         self.cut_short = False

@@ -36,6 +36,11 @@ _DATA: Final = re.compile(
 _SKIPPED: Final = frozenset(
     {
         "__pycache__",
+        "blobs",
+        "hub",
+        "pretrained",
+        "pretrained_models",
+        "snapshots",
         "node_modules",
         "site-packages",
         "wandb",
@@ -80,4 +85,4 @@ def is_checkpoint_folder(names: Collection[str]) -> bool:
 
 def is_left_out(name: str) -> bool:
     """Return whether a folder of this name holds no checkpoints of a run."""
-    return name.startswith(".") or name.lower() in _SKIPPED
+    return name.startswith((".", "models--")) or name.lower() in _SKIPPED
