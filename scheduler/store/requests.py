@@ -59,12 +59,17 @@ class Note:
                 request_log.append(self._home, lines)
 
 
-def write(database: Database, verb: Callable[[Note], T]) -> T:
-    """Run `verb` as a transaction, and hand it what records requests. Raises what `Database.write` raises."""
+def write(database: Database, verb: Callable[[Note], T], undo: Callable[[], None] = lambda: None) -> T:
+    """Run `verb` as a transaction, and hand it what records requests. Raises what `Database.write` raises.
+
+    `undo`: takes back what `verb` has changed outside the database, where the transaction fails. A request whose traces
+    cannot be taken back stays.
+    """
     note = Note(database)
     try:
         return database.write(lambda: verb(note))
     except BaseException:
+        undo()
         note.take_back()
         raise
 

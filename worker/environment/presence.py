@@ -11,7 +11,7 @@ Every look at such a path goes through `trouble_with`.
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -39,12 +39,14 @@ Look = Callable[[str, str], "Absence | None"]
 @dataclass(frozen=True)
 class Absence:
     """What a run waits for. `what`: what the path is to the run. `trouble`: what is wrong with it, in words. `folders`:
-    where a program is looked for by its name, which `path` is then."""
+    where a program is looked for by its name, which `path` is then. `alone`: the folder above what the run needs is
+    there."""
 
     what: str
     path: str
     trouble: str
     folders: tuple[str, ...] = ()
+    alone: bool = field(default=False, compare=False)
 
     @property
     def lasts(self) -> bool:
@@ -90,7 +92,7 @@ def missing(what: str, path: str) -> Absence | None:
     top, above = path, os.path.dirname(path)  # noqa: PTH120 - of text, as are the records
     while above != top and (worse := trouble_with(above)) is not None:
         top, trouble, above = above, worse, os.path.dirname(above)  # noqa: PTH120
-    return Absence(what, top, trouble)
+    return Absence(what, top, trouble, alone=top == path)
 
 
 def missing_part(what: str, path: str) -> Absence | None:
@@ -106,9 +108,18 @@ def missing_for_start(spec: RunSpec, look: Look) -> Absence | None:
     wanted += [("its script", spec.script)] if spec.script not in (None, spec.program) else []
     for what, path in wanted:
         found = look(what, path)
-        if found is not None and not _is_copied(spec, path):
+        if found is not None and not is_copied(spec, path):
             return found
     return None
+
+
+def removed_for_start(spec: RunSpec, noted: Collection[str]) -> Absence | None:
+    """Return the file that a run cannot be started without and that was removed: it is gone alone. A directory may be
+    a disk that is away. `noted`: the mounts that the run has used."""
+    found = missing_for_start(spec, missing_part)
+    if found is None or not found.alone or found.trouble != MISSING or found.path == spec.cwd:
+        return None
+    return found if unmounted(found.path, noted) is None else None
 
 
 def missing_interpreter(program: str) -> Absence | None:
@@ -224,7 +235,7 @@ def note_mounts(folder: Path, paths: Iterable[str]) -> None:
         draft.replace(folder / MOUNTS)
 
 
-def _is_copied(spec: RunSpec, path: str) -> bool:
+def is_copied(spec: RunSpec, path: str) -> bool:
     """Return whether the run's code snapshot has a copy of its program or script, so that the original may go."""
     if spec.code is None or path == spec.cwd:
         return False
