@@ -6,7 +6,6 @@ may come back by itself, a disk or an environment that is being rebuilt, is no r
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -53,6 +52,8 @@ def startable(
     home: "Home", database: "Database", picked: "Selection"
 ) -> "tuple[Selection, list[tuple[str, str]]]":
     """Return a selection without the runs that cannot be started, and their ids with what is wrong."""
+    from dataclasses import replace
+
     from backprop.scheduler.store.reads import queries
 
     # The members of a sweep share their program and script.
