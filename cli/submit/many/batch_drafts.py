@@ -66,7 +66,7 @@ class _LineReader:
     def __init__(self, values: Mapping[str, Any], parse: click.Command, make: Make, now_s: float) -> None:
         self._values, self._parse, self._make, self._now_s = values, parse, make, now_s
         self._parsed: dict[tuple[str, ...], tuple[dict[str, Any], RequestedPosition]] = {}
-        self._bases: dict[tuple[str, ...], Submission] = {}
+        self._bases: dict[tuple[str, ...], tuple[Submission, tuple[str, ...]]] = {}
         self._outer_env = env_values(values["env"])
         self.takes_value = frozenset(
             name
@@ -77,7 +77,7 @@ class _LineReader:
 
     @property
     def bases(self) -> list[Submission]:
-        return list(self._bases.values())
+        return [base for base, _ in self._bases.values()]
 
     def draft(self, line: BatchLine, where: str) -> Draft:
         parsed = self._parsed.get(line.shared)
@@ -90,9 +90,8 @@ class _LineReader:
             raise BadCommand("SCRIPT is missing")
         for word in words:
             refuse_undecodable(word)
-        base = self._base(line.shared, words, values)
-        head = len(base.spec.argv) - len(words)
-        argv = (*base.spec.argv[: head + 1], *words[1:])
+        base, head = self._base(line.shared, words, values)
+        argv = (*head, *words[1:])
         name, run_id = line.value("--name") or self._values["name"], line.value("--run-id")
         return Draft(
             name=checked("--name", name) if name else base.name,
@@ -104,12 +103,15 @@ class _LineReader:
             where=where,
         )
 
-    def _base(self, shared: tuple[str, ...], words: Sequence[str], values: Mapping[str, Any]) -> Submission:
-        """Return what lines with these options and this script have in common."""
+    def _base(
+        self, shared: tuple[str, ...], words: Sequence[str], values: Mapping[str, Any]
+    ) -> tuple[Submission, tuple[str, ...]]:
+        """Return what lines with these options and this script have in common, and argv before the arguments."""
         scripts = [word for word in words[1:] if word.endswith(SCRIPT_SUFFIXES)]
         key = ("", *shared, "--", words[0], *scripts)
         if key not in self._bases:
-            self._bases[key] = self._make(words, {**values, "run_id": None, "name": None, "env": ()})
+            base = self._make(words, {**values, "run_id": None, "name": None, "env": ()})
+            self._bases[key] = (base, base.spec.argv[: len(base.spec.argv) - len(words[1:])])
         return self._bases[key]
 
     def _read(self, shared: Sequence[str]) -> tuple[dict[str, Any], RequestedPosition]:
