@@ -15,6 +15,7 @@ from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.spec import Plan
 
 if TYPE_CHECKING:
+    from backprop.scheduler.recipes.command_line import Command
     from backprop.scheduler.recipes.predicates import Facts
     from backprop.scheduler.recipes.recipe import Recipe, RecipeMatch, Way
     from backprop.scheduler.recipes.source_reader import SourceReader
@@ -25,12 +26,15 @@ _FRAMEWORKS: Final = re.compile(
 )
 _OUR_PROTOCOL: Final = re.compile(rb"(?m)^[ \t]*(?:import|from)[ \t]+backprop\b|checkpoint_saved")
 _OUR_VARIABLE: Final = b"BACKPROP_RESUME_FROM"
+_OUR_OPTION: Final = re.compile(rb"""(['"])--resume-from\1""")
+"""As a script that declares it writes it: a quoted word of its own."""
 
 
 class _Subject(msgspec.Struct, frozen=True):
-    """A command and its script. `reads_variable`: the text names BACKPROP_RESUME_FROM."""
+    """A command and its script. `speaks`: as in `Plan`. `reads_variable`: the text names BACKPROP_RESUME_FROM."""
 
     facts: "Facts"
+    speaks: Literal["option", "events", "variable", ""]
     reads_variable: bool
     cwd: PurePath
     reader: "SourceReader"
@@ -62,14 +66,20 @@ def plan_for(
         own = users_globs(globs, cwd, reader)
         fixed = any(not glob.has_magic(each.rpartition("/")[2]) for each in own)
     named = _named(recipe_override)
-    plan = Plan()
+    words = (program if program else argv[0], *argv[1:])
+    command, text = _read(words, script, cwd, reader)
+    plan = Plan(speaks=_speaks(text))
     if recipe_override != "none":
-        command = (program if program else argv[0], *argv[1:])
-        subject = _examine(command, script, cwd, reader, forced=named is not None)
+        subject = _examine(command, text, cwd, reader, forced=named is not None)
         plan = (_choose(named, subject) if subject is not None else None) or plan
     if own:
         plan = msgspec.structs.replace(plan, globs=own, in_place=plan.in_place or fixed)
     return _encodable(_overridden(_with_note(plan), resume_arg))
+
+
+def declares_resume_from(text: bytes) -> bool:
+    """Return whether a script's text declares the option `--resume-from`."""
+    return _OUR_OPTION.search(text) is not None
 
 
 def _named(name: str | None) -> "Recipe | None":
@@ -82,18 +92,32 @@ def _named(name: str | None) -> "Recipe | None":
     return BY_NAME[name]
 
 
+def _read(
+    argv: Sequence[str], script: PurePath | None, cwd: PurePath, reader: "SourceReader"
+) -> "tuple[Command, bytes]":
+    """Return the command taken apart, and the text of its script; nothing for a console command or a program."""
+    from backprop.scheduler.recipes.command_line import read_command
+
+    command = read_command(argv, cwd, reader)
+    path = command.script or (script if script is not None and script.suffix == ".py" else None)
+    return command, reader.read(path) if path is not None and not command.entry else b""
+
+
+def _speaks(text: bytes) -> Literal["option", "events", "variable", ""]:
+    if declares_resume_from(text):
+        return "option"
+    if _OUR_PROTOCOL.search(text):
+        return "events"
+    return "variable" if _OUR_VARIABLE in text else ""
+
+
 def _examine(
-    argv: Sequence[str], script: PurePath | None, cwd: PurePath, reader: "SourceReader", forced: bool
+    command: "Command", text: bytes, cwd: PurePath, reader: "SourceReader", forced: bool
 ) -> _Subject | None:
     """Return what is known of the command; None when no recipe could fit it. Cheap for most scripts.
 
     `forced`: the user named a recipe, so examine any script.
     """
-    from backprop.scheduler.recipes.command_line import read_command
-
-    command = read_command(argv, cwd, reader)
-    path = command.script or (script if script is not None and script.suffix == ".py" else None)
-    text = reader.read(path) if path is not None and not command.entry else b""
     if not forced and not command.entry and (_OUR_PROTOCOL.search(text) or not _FRAMEWORKS.search(text)):
         return None
     from backprop.scheduler.recipes.declared_options import options_of
@@ -104,7 +128,7 @@ def _examine(
     parsed = parse(text)
     declared = options_of(parsed)
     facts = Facts(command, parsed, declared, Paths(parsed, command, declared))
-    return _Subject(facts, _OUR_VARIABLE in text, cwd, reader)
+    return _Subject(facts, _speaks(text), _OUR_VARIABLE in text, cwd, reader)
 
 
 def _choose(named: "Recipe | None", subject: _Subject) -> Plan | None:
@@ -149,6 +173,7 @@ def _plan(recipe: "Recipe", subject: _Subject, why: str, forced: bool = False) -
         stop_signal=signal,
         grace_s=grace_s(recipe, facts, saves),
         note=advice,
+        speaks=subject.speaks,
     )
 
 

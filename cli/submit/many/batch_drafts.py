@@ -26,6 +26,7 @@ OF_COMMAND: Final = frozenset(
         "metric",
         "follow",
         "quiet",
+        "as_json",
         "config",
         "verbose",
         "dry_run",
@@ -57,6 +58,7 @@ def of_file(values: Mapping[str, Any], parse: click.Command, make: Make, now_s: 
         environment=environment_of_shell(()),
         stem=as_name(Path(source).stem).lstrip(".-") or "batch",
         notes=list(dict.fromkeys(note for base in reader.bases for note in base.notes)),
+        warnings=list(dict.fromkeys(line for base in reader.bases for line in base.warnings)),
     )
 
 
@@ -124,7 +126,7 @@ class _LineReader:
             if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         }
         if wrong := OF_COMMAND & given.keys():
-            option = min(wrong).replace("_", "-")
+            option = min(wrong).removeprefix("as_").replace("_", "-")
             raise BadCommand(f"--{option} belongs to the command itself and cannot be used in a line")
         for name in MULTIPLE:
             given[name] = (*self._values[name], *given.get(name, ()))

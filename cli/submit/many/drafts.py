@@ -49,6 +49,7 @@ class Drafts:
     environment: Mapping[str, str]
     stem: str
     notes: Sequence[str]
+    warnings: Sequence[str] = ()
     at_once: int | None = None
     is_array: bool = False
 
@@ -98,6 +99,7 @@ def of_sweep(words: Sequence[str], values: Mapping[str, Any], make: Make, now_s:
         environment=base.environment,
         stem=base.name,
         notes=base.notes,
+        warnings=base.warnings,
         at_once=sweep.at_once,
         is_array=bool(sweep.indices) and len(sweep) == len(sweep.indices),
     )

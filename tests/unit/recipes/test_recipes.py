@@ -452,7 +452,7 @@ def test_a_framework_that_is_not_training_has_no_recipe(text: str, words: str, t
 )
 def test_a_script_that_speaks_for_itself_keeps_to_it(line: str, tmp_path: Path) -> None:
     text = f"{line}\n{trainers.IMAGENET}"
-    assert planned(tmp_path, text) == Plan()
+    assert planned(tmp_path, text) == Plan(speaks="events")
     assert planned(tmp_path, text, recipe_override="pytorch").resume_words == ("--resume", "{checkpoint}")
     assert planned(tmp_path, trainers.IMAGENET.replace("torch.save", "backprop_loss")).recipe == "pytorch"
 
