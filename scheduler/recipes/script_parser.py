@@ -47,6 +47,7 @@ class _Index:
         self.parameters: defaultdict[str, list[Parameter]] = defaultdict(list)
         self.fields: defaultdict[str, list[Parameter]] = defaultdict(list)
         self.on_interrupt: set[str] = set()
+        self.keys_read: set[str] = set()
 
     def of(self, tree: ast.Module) -> Script:
         nodes = list(_walk(tree))
@@ -65,6 +66,7 @@ class _Index:
             self.parameters,
             self.fields,
             frozenset(self.on_interrupt),
+            frozenset(self.keys_read),
         )
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:
@@ -90,6 +92,8 @@ class _Index:
                     self.uses.add(origin)
             case ast.Constant(value=str(text)) if len(text) <= LONGEST_STRING:
                 self.strings.add(text)
+            case ast.Subscript(slice=ast.Constant(value=str(key)), ctx=ast.Load()):
+                self.keys_read.add(key)
             case ast.Call():
                 self._call(node, within)
             case ast.Assign():
@@ -110,6 +114,8 @@ class _Index:
         name = dotted(node.func, self.origins)
         call = Call(name, node, within)
         self.calls.append(call)
+        if call.last in ("get", "pop") and node.args and isinstance(key := node.args[0], ast.Constant):
+            self.keys_read |= {key.value} if isinstance(key.value, str) else set()
         if node.args and name:
             self.values[f"{call.last}()"].append(node.args[0])
         for keyword in node.keywords:

@@ -29,6 +29,8 @@ stays unknown. `backprop run` prints how the run goes on and by which recipe, of
   script that only reads `BACKPROP_RESUME_FROM` has its checkpoints found by the recipe, and gets the path in that
   variable alone.
 - Backprop adds only the words below to a command, and only on a resume.
+- An option whose file gives back a model's weights alone, by the script's text, resumes nothing: every segment would
+  begin at epoch 1. `--weights`, `--pretrained` and `--init-from` are never taken for such an option.
 - A script that is recognised but cannot be resumed runs for one timebox: restarting it each time would waste the night.
 - Under a launcher (`torchrun`, `accelerate launch`, `deepspeed`, `composer`, `mpirun`) the recipe is that of the
   launched script. The grace is at least {grace:g} s, because torchrun waits 30 s for its workers.
