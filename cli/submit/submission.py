@@ -114,13 +114,11 @@ def spec_of(
     request: SubmissionRequest,
 ) -> RunSpec:
     """Return the specification of a run with the settings that apply. Raises BadCommand."""
-    from backprop.cli.submit.source_reader import DiskReader
+    from backprop.cli.submit.source_reader import DISK
     from backprop.scheduler.recipes.plan import plan_for
 
     settings, sources = effective.settings, effective.sources
-    plan = plan_for(
-        argv, program, script, cwd, DiskReader(), request.recipe, request.globs, settings.resume_arg
-    )
+    plan = plan_for(argv, program, script, cwd, DISK, request.recipe, request.globs, settings.resume_arg)
     spec = RunSpec(
         argv=argv,
         program=program,

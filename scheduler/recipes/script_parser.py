@@ -4,6 +4,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 from backprop.scheduler.recipes.script_facts import LONGEST_STRING, Call, Parameter, Script
 from backprop.scheduler.recipes.syntax_tree import parse_tree
@@ -15,6 +16,46 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 def parse(source: bytes) -> Script:
     """Return what the text says. Raises nothing."""
     return _Index().of(parse_tree(source))
+
+
+@lru_cache(maxsize=4)
+def parse_together(sources: tuple[bytes, ...]) -> Script:
+    """Return what a script, the first, and modules of its own say together. What a module does as a script is left
+    out. Raises nothing."""
+    trees = (parse_tree(source) for source in sources[1:])
+    scripts = [parse(sources[0]), *(_Index().of(_without_main(tree)) for tree in trees)]
+
+    def lists(name: str) -> dict[str, list[Any]]:
+        held: defaultdict[str, list[Any]] = defaultdict(list)
+        for script in scripts:
+            for key, values in getattr(script, name).items():
+                held[key] += values
+        return held
+
+    def united(name: str) -> frozenset[str]:
+        return frozenset[str]().union(*(getattr(script, name) for script in scripts))
+
+    return Script(
+        modules=united("modules"),
+        uses=united("uses"),
+        words=united("words"),
+        strings=united("strings"),
+        calls=tuple(call for script in scripts for call in script.calls),
+        values=lists("values"),
+        parameters=lists("parameters"),
+        fields=lists("fields"),
+        on_interrupt=united("on_interrupt"),
+        keys_read=united("keys_read"),
+    )
+
+
+def _without_main(tree: ast.Module) -> ast.Module:
+    def is_main(node: ast.stmt) -> bool:
+        test = node.test if isinstance(node, ast.If) else None
+        names = ast.walk(test) if test is not None else ()
+        return any(isinstance(name, ast.Name) and name.id == "__name__" for name in names)
+
+    return ast.Module([node for node in tree.body if not is_main(node)], [])
 
 
 def dotted(node: ast.expr, origins: Mapping[str, str]) -> str:

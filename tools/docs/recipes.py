@@ -14,9 +14,9 @@ HEAD: Final = """# Recipes
 
 A recipe lets Backprop stop and resume a script that announces nothing. It says where checkpoints appear, when one is
 whole, and how the script resumes. `backprop run` chooses the recipe from the command line and from the script's text,
-which it reads (the first MiB) and never runs. It reads only the script, so what the script imports from its own folder
-stays unknown. `backprop run` prints how the run goes on and by which recipe, of a sweep once for each kind of run;
-`--dry-run` and `show` give the details.
+which it reads (the first MiB) and never runs. Where that does not say enough, it also reads what the script imports
+from its own folder, two levels deep and 1 MiB in all. `backprop run` prints how the run goes on and by which recipe, of
+a sweep once for each kind of run; `--dry-run` and `show` give the details.
 
 | option of `run` | |
 | --- | --- |

@@ -22,9 +22,11 @@ from backprop.worker.environment.installed_packages import (
 
 SCRIPT_BYTES: Final = 1 << 20
 _IMPORT: Final = re.compile(
-    r"^(?:import[ \t]+(?P<names>[\w., \t]+)|from[ \t]+(?P<module>\w+)[\w.]*[ \t]+import\b)", re.MULTILINE
+    r"^(?:import[ \t]{1,8}(?P<names>[\w., \t]{1,1000})"
+    r"|from[ \t]{1,8}(?P<module>\w{1,200})(?:\.[\w.]{0,200})?[ \t]{1,8}import\b)",
+    re.MULTILINE,
 )
-_ADDS_PLACES: Final = re.compile(r"\bsys\.path\b|\baddsitedir\b|\bmeta_path\b|\bpip['\", ]+install\b")
+_ADDS_PLACES: Final = re.compile(r"\bsys\.path\b|\baddsitedir\b|\bmeta_path\b|\bpip['\", ]{1,4}install\b")
 _HARMLESS: Final = re.compile(
     r"(?:distutils-precedence|_virtualenv|.*-nspkg|a1_coverage|coverage|pytest-cov)\.pth"
 )

@@ -112,11 +112,11 @@ def with_arguments(
     on its arguments."""
     if spec.plan is None or (spec.plan.recipe == "none" and not spec.plan.globs):
         return msgspec.structs.replace(spec, argv=argv)
-    from backprop.cli.submit.source_reader import DiskReader
+    from backprop.cli.submit.source_reader import DISK
     from backprop.scheduler.recipes.plan import plan_for
 
     script = Path(spec.script) if spec.script else None
     plan = plan_for(
-        argv, spec.program, script, Path(spec.cwd), DiskReader(), values["recipe"], globs, spec.resume_arg
+        argv, spec.program, script, Path(spec.cwd), DISK, values["recipe"], globs, spec.resume_arg
     )
     return msgspec.structs.replace(spec, argv=argv, plan=plan)
