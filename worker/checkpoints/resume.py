@@ -5,13 +5,13 @@ answer is a refusal, not a fresh start.
 """
 
 import os
-import re
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from backprop.scheduler.home.file_reading import open_regular
+from backprop.scheduler.recipes.plan import declares_resume_from
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.spec import RunSpec
 from backprop.worker.checkpoints.validation import newest_good
@@ -20,8 +20,6 @@ from backprop.worker.environment.presence import Absence, checkpoint_away, troub
 if TYPE_CHECKING:
     from backprop.worker.checkpoints.backups import Backup
 
-RESUME_OPTION: Final = re.compile(r"""(['"])--resume-from\1""")
-"""The option as a script that declares it writes it: a quoted word of its own."""
 SCRIPT_LIMIT_BYTES: Final = 1 << 20
 
 
@@ -138,10 +136,9 @@ def takes_resume_from(script: str | None) -> bool:
         return False
     try:
         with os.fdopen(open_regular(script), "rb") as file:
-            text = file.read(SCRIPT_LIMIT_BYTES).decode(errors="replace")
+            return declares_resume_from(file.read(SCRIPT_LIMIT_BYTES))
     except OSError:
         return False
-    return RESUME_OPTION.search(text) is not None
 
 
 def _advice(run: RunRecord) -> str:

@@ -10,7 +10,6 @@ Every look at such a path goes through `trouble_with`.
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Final
 import msgspec
 
 from backprop.scheduler.home.file_reading import NOT_THERE, read_if_there
+from backprop.scheduler.home.mounts import mounts
 from backprop.scheduler.home.run_folder import write_synced
 from backprop.scheduler.spec import RunSpec
 from backprop.worker.environment.snapshot_paths import snapshot_command
@@ -31,7 +31,6 @@ NOT_ON_PATH: Final = "is not on its PATH"
 MOUNTS: Final = "mounts.json"
 HEAD_BYTES: Final = 256
 """What the kernel reads of a program to find its interpreter."""
-_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 
 
 Look = Callable[[str, str], "Absence | None"]
@@ -198,11 +197,9 @@ def empty_mount_point(folder: str, noted: Collection[str]) -> Absence | None:
 def mounted() -> frozenset[str] | None:
     """Return the mount points of this process; None when they cannot be read."""
     try:
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        return frozenset(mount.folder for mount in mounts())
     except OSError:
         return None
-    fields = (line.split(b" ", 5) for line in lines)
-    return frozenset(os.fsdecode(_ESCAPED.sub(_unescaped, each[4])) for each in fields if len(each) > 5)
 
 
 def unmounted(path: str, noted: Collection[str]) -> str | None:
@@ -261,7 +258,3 @@ def _is_mounted(mount: str, table: Collection[str] | None) -> bool:
 
 def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
-def _unescaped(match: re.Match[bytes]) -> bytes:
-    return bytes((int(match[1], 8),))
