@@ -1,5 +1,6 @@
 """Opens the home and its database for a command."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -46,6 +47,15 @@ def say_who_works(home: Home, awake: int) -> None:
     `wake_workers` returned."""
     for line in silent_workers(home) if awake else [NO_WORKER]:
         click.echo(line, err=True)
+
+
+def say_findings(notes: Sequence[str], warnings: Sequence[str]) -> None:
+    """Say on stderr what was found out about a command before it is carried out."""
+    from backprop.cli.render.terminal_text import safe
+
+    for kind, lines in (("note", notes), ("warning", warnings)):
+        for line in lines:
+            click.echo(f"{kind}: {safe(line)}", err=True)
 
 
 def open_home() -> "tuple[Home, Database]":

@@ -22,6 +22,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `step_pattern`: a regular expression whose first group is the step in a checkpoint's name.
     `saves_on_signal`: it saves when asked to stop, so that a timebox need not end right after a save.
     `stop_signal` (a name without SIG), `grace_s` (the least seconds): what suits it where the user gave none.
+    `speaks`: what of our protocol stands in its text, the first of: "option" (it declares `--resume-from`), "events"
+    (it announces its checkpoints), "variable" (it reads BACKPROP_RESUME_FROM).
     `note`: what the user should know, in words.
     """
 
@@ -38,6 +40,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_signal: str | None = None
     grace_s: float | None = None
     note: str = ""
+    speaks: Literal["option", "events", "variable", ""] = ""
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

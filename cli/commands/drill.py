@@ -7,6 +7,7 @@ import click
 from backprop.cli import options
 from backprop.cli.commands.run import SplitAtDashes
 from backprop.cli.completion import complete_files
+from backprop.cli.context import say_findings
 from backprop.cli.exit_codes import DRILL_FAILED, INTERRUPTED
 from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
@@ -111,8 +112,7 @@ def command(
     def say(text: str) -> None:
         click.echo(safe(text), err=True)
 
-    for note in wanted.notes:
-        say(f"note: {note}")
+    say_findings(wanted.notes, wanted.warnings)
     say(f"running two {seconds:g}-second segments; note: the script writes its normal outputs")
     rehearsal = rehearse(layout.ensure(home), wanted, seconds, say)
     if rehearsal.interrupted:

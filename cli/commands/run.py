@@ -9,7 +9,7 @@ import msgspec
 
 from backprop.cli import options
 from backprop.cli.completion import complete_files
-from backprop.cli.context import open_existing, open_home, say_who_works, tell
+from backprop.cli.context import open_existing, open_home, say_findings, say_who_works, tell
 from backprop.cli.global_options import Globals, global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.numbers import MOST_GPUS, whole
@@ -125,6 +125,7 @@ class SplitAtDashes(click.Command):
     help="One run per line, as typed after `backprop run`; -: stdin.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print only the id; of many runs, one id per line.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
 @global_options
 @click.pass_context
 def command(
@@ -133,6 +134,7 @@ def command(
     surplus: tuple[str, ...],
     follow: bool,
     quiet: bool,
+    as_json: bool,
     config: str | None,
     verbose: bool,
     dry_run: bool,
@@ -148,6 +150,8 @@ def command(
         raise click.UsageError(
             f"the script's own arguments come after --: backprop run {script} -- {surplus[0]}", ctx
         )
+    if as_json and (quiet or follow):
+        raise click.UsageError("--json goes with neither --quiet nor --follow", ctx)
     words: list[str] = [*([script] if script else []), *ctx.meta["script_args"]]
     given = globals_of(ctx, config, verbose, dry_run)
 
@@ -167,14 +171,27 @@ def command(
     submission = make(words, values)
     request = requested_position(values, now_s)
     group = _group(values)
-    for note in submission.notes:
-        click.echo(f"note: {safe(note)}", err=True)
+    if not as_json:
+        say_findings(submission.notes, submission.warnings)
     if given.dry_run:
         from backprop.cli.submit.dry_run import describe_start
 
         position, met = _position(open_existing()[1], request, group)
+        if as_json:
+            return _print_json(submission, group, None)
         return describe_start(submission, layout.locate(), position, met)
-    return _queue(submission, given, request, group, now_s, follow, quiet)
+    return _queue(submission, given, request, group, now_s, follow, quiet, as_json)
+
+
+def _print_json(submission: "Submission", group: "GroupRules | None", run_id: str | None) -> int:
+    from backprop.cli.render.json_views import json_text
+    from backprop.cli.submit.queued_json import queued_json
+
+    name, of_group = submission.name, group.name if group is not None else None
+    findings = (submission.notes, submission.warnings)
+    view = queued_json([(run_id, name, submission.spec)], of_group, *findings, queued=run_id is not None)
+    tell(json_text(view), f"queued {safe(name)}, id {run_id}" if run_id is not None else None)
+    return 0
 
 
 def _submission(words: Sequence[str], values: Mapping[str, Any], given: Globals) -> "Submission":
@@ -229,6 +246,7 @@ def _queue(
     now_s: float,
     follow: bool,
     quiet: bool,
+    as_json: bool,
 ) -> int:
     from backprop.cli.submit.enqueue import enqueue
     from backprop.scheduler.store import drain
@@ -239,7 +257,9 @@ def _queue(
     run_id = enqueue(home, database, submission, now_s, position, group)
     awake = wake_workers(home.locks)
     queued = f"queued {safe(submission.name)}, id {run_id}"
-    if quiet:
+    if as_json:
+        _print_json(submission, group, run_id)
+    elif quiet:
         tell(run_id, queued)
     else:
         from backprop.cli.submit import recipe_view
@@ -253,6 +273,7 @@ def _queue(
             f"  {safe(submission.command)}\n  in {safe(submission.spec.cwd)}, folder {home.run_folder(run_id)}",
             err=True,
         )
+    quiet = quiet or as_json
     if not quiet and (drained := drain.drained(database)) is not None:
         from backprop.scheduler.governor.opening import drained_words
 

@@ -42,7 +42,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool) -> None:
     saved = queries.checkpoints(database, run.id)
     after = dependencies.waits_for(database, run.id)
     if as_json:
-        from backprop.cli.submit.recipe_view import plan_json
+        from backprop.cli.submit.recipe_view import goes_on_json, plan_json
 
         newest = next((one.path for one in saved if one.refused is None), None)
         logs = {one.number: str(log_of(home.segment_folder(run.id, one.number))) for one in segments}
@@ -51,7 +51,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool) -> None:
             run_view(run, last_checkpoint=newest)
             | {"segments": chain, "checkpoints": [checkpoint_view(one) for one in saved]}
             | {"not_before": iso(run.not_before_s or None), "after": [_link_view(one) for one in after]}
-            | {"plan": plan_json(run.spec.plan)}
+            | {"plan": plan_json(run.spec.plan), "goes_on_by": goes_on_json(run.spec)}
             | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}
         )
         return
@@ -86,6 +86,7 @@ def _print(
             ("run", f"{run.id}  {run.name}"),
             ("state", f"{run.state}: {run.reason}"),
             ("command", command_text(spec)),
+            ("program", spec.program),
             ("directory", spec.cwd),
             ("progress", progress),
             ("segments", f"{run.segment}, {duration(running_s)} of running time"),

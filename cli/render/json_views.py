@@ -19,7 +19,12 @@ def print_json(value: object) -> None:
     """Print indented ASCII, so that no control character of a name or path reaches a terminal."""
     import click
 
-    click.echo(json.dumps(value, indent=2))
+    click.echo(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """Return what `print_json` prints."""
+    return json.dumps(value, indent=2)
 
 
 def run_view(

@@ -1,34 +1,61 @@
 """Shows what was recognised in a command and how the run will be resumed, in words and as JSON."""
 
-import glob
-import os
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from pathlib import PurePath
+from typing import Any, Final
 
+from backprop.cli.submit.goes_on import goes_on_by, kind_of, short
 from backprop.scheduler.spec import Plan, RunSpec
+
+MOST_KINDS: Final = 6
 
 
 def lines(spec: RunSpec) -> list[str]:
-    """Return one or two lines for `run`; none for a command without a recipe and without a pattern of the user's."""
-    plan = spec.plan
-    if plan is None or (plan.recipe == "none" and not plan.globs):
-        return []
-    what = f"recipe {plan.recipe}" if plan.recipe != "none" else "no recipe"
-    why = f" ({plan.why})" if plan.why else ""
-    if plan.resumes == "none":
-        return [f"{what}{why}: it cannot be resumed, so it runs for one timebox", *_note(plan)]
-    return [f"{what}{why}: {_where(spec, plan)}; on a resume: {resume_text(spec)}", *_note(plan)]
+    """Return for `run` how the run goes on, and what was recognised in its command."""
+    return [f"goes on by: {goes_on_by(spec).text}", *_recognised(spec)]
+
+
+def lines_of_many(specs: Sequence[RunSpec]) -> list[str]:
+    """Return the same for the runs of one command, each kind once; paths are those of its first run."""
+    kinds = kinds_of(specs)
+    told: list[str] = []
+    for first, count in kinds[:MOST_KINDS]:
+        goes_on, *recognised = lines(first)
+        several = (
+            f"{count} run{'s' if count != 1 else ''} of {PurePath(first.script or first.program).name}: "
+        )
+        told += [f"{several if len(kinds) > 1 else ''}{goes_on}", *recognised]
+    if len(kinds) > MOST_KINDS:
+        told.append(f"… and {len(kinds) - MOST_KINDS} more kinds of run; see: backprop show RUN")
+    return told
+
+
+def kinds_of(specs: Sequence[RunSpec]) -> list[tuple[RunSpec, int]]:
+    """Return the first run of each kind, and how many there are of that kind."""
+    kinds: dict[tuple[object, ...], tuple[RunSpec, int]] = {}
+    for spec in specs:
+        kind = kind_of(spec)
+        first, count = kinds.get(kind, (spec, 0))
+        kinds[kind] = (first, count + 1)
+    return list(kinds.values())
+
+
+def goes_on_json(spec: RunSpec) -> dict[str, str]:
+    """Return `goes_on_by` as in docs/json.md."""
+    goes_on = goes_on_by(spec)
+    return {"way": goes_on.way, "text": goes_on.text}
 
 
 def pairs(spec: RunSpec) -> list[tuple[str, str]]:
     """Return (label, text) pairs for `show` and `--dry-run`."""
     plan = spec.plan
+    goes_on = ("goes on by", goes_on_by(spec).text)
     if plan is None or (plan.recipe == "none" and not plan.globs):
-        return [("recipe", "none")]
-    rows = [("recipe", f"{plan.recipe}: {plan.why}" if plan.why else plan.recipe)]
+        return [goes_on, ("recipe", "none")]
+    rows = [goes_on, ("recipe", f"{plan.recipe}: {plan.why}" if plan.why else plan.recipe)]
     if plan.globs:
-        rows.append(("checkpoints", ", ".join(_short(each, spec.cwd) for each in plan.globs)))
+        rows.append(("checkpoints", ", ".join(short(each, spec.cwd) for each in plan.globs)))
     facts = [f"whole with {' and '.join(plan.needs)}"] if plan.needs else []
     facts += ["saved in place; Backprop keeps the last two good copies"] if plan.in_place else []
     facts += ["saved when the script is asked to stop"] if plan.saves_on_signal else []
@@ -73,19 +100,23 @@ def plan_json(plan: Plan | None) -> dict[str, Any] | None:
     }
 
 
+def _recognised(spec: RunSpec) -> list[str]:
+    """Return one or two lines; none for a command without a recipe and without a pattern of the user's."""
+    plan = spec.plan
+    if plan is None or (plan.recipe == "none" and not plan.globs):
+        return []
+    what = f"recipe {plan.recipe}" if plan.recipe != "none" else "no recipe"
+    why = f" ({plan.why})" if plan.why else ""
+    return [f"{what}{why}: {_where(spec, plan)}", *_note(plan)]
+
+
 def _where(spec: RunSpec, plan: Plan) -> str:
     if not plan.globs:
         return "checkpoints unknown"
     first, *others = plan.globs
     more = f" and {len(others)} more" if others else ""
-    return f"checkpoints {_short(first, spec.cwd)}{more}"
+    return f"checkpoints {short(first, spec.cwd)}{more}"
 
 
 def _note(plan: Plan) -> Sequence[str]:
     return [f"note: {plan.note}"] if plan.note else []
-
-
-def _short(pattern: str, cwd: str) -> str:
-    """Return the pattern relative to `cwd` if it lies inside."""
-    inside = f"{glob.escape(cwd)}{os.sep}"
-    return pattern.removeprefix(inside)

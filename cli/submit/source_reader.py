@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePath
+from typing import Final
 
 from backprop.scheduler.recipes.source_reader import READ_LIMIT_BYTES
 
@@ -37,3 +38,6 @@ class DiskReader:
 
     def expand_user(self, path: str) -> str:
         return os.path.expanduser(path)  # noqa: PTH111 - a pattern may be meant, not a path
+
+
+DISK: Final = DiskReader()

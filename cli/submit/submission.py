@@ -22,6 +22,7 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.spec import RunSpec
 
 if TYPE_CHECKING:
+    from backprop.cli.submit.interpreter_check import Findings
     from backprop.worker.environment.code_snapshot import Code
 
 
@@ -48,8 +49,8 @@ class SubmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """A run ready to be queued.
 
-    `run_id`: the id the user asked for, None for a new one. `notes`: for the user, one line each. `code`: what
-    --snapshot-code is to copy.
+    `run_id`: the id the user asked for, None for a new one. `notes`, `warnings`: for the user, one line each. `code`:
+    what --snapshot-code is to copy.
     """
 
     run_id: str | None
@@ -58,6 +59,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     environment: Mapping[str, str]
     settings: Settings
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     code: "Code | None" = None
 
     @property
@@ -88,7 +90,8 @@ def make_submission(
     spec = spec_of(argv, program, script, cwd, effective, request)
     environment = environment_of_shell(request.env)
     refuse_unstartable(program, words[0], environment)
-    code, warnings = _code(spec, home, environment) if effective.settings.snapshot_code else (None, ())
+    code, notes = _code(spec, home, environment) if effective.settings.snapshot_code else (None, ())
+    found = _python(spec, effective.settings, environment)
     run_id, name = request.run_id, request.name
     return Submission(
         run_id=checked("--run-id", run_id) if run_id is not None else None,
@@ -96,7 +99,8 @@ def make_submission(
         spec=spec,
         environment=environment,
         settings=effective.settings,
-        notes=(*effective.notes, *warnings),
+        notes=(*effective.notes, *notes, *found.notes),
+        warnings=found.warnings,
         code=code,
     )
 
@@ -110,13 +114,11 @@ def spec_of(
     request: SubmissionRequest,
 ) -> RunSpec:
     """Return the specification of a run with the settings that apply. Raises BadCommand."""
-    from backprop.cli.submit.source_reader import DiskReader
+    from backprop.cli.submit.source_reader import DISK
     from backprop.scheduler.recipes.plan import plan_for
 
     settings, sources = effective.settings, effective.sources
-    plan = plan_for(
-        argv, program, script, cwd, DiskReader(), request.recipe, request.globs, settings.resume_arg
-    )
+    plan = plan_for(argv, program, script, cwd, DISK, request.recipe, request.globs, settings.resume_arg)
     spec = RunSpec(
         argv=argv,
         program=program,
@@ -162,6 +164,12 @@ def _checkpoint(path: str | None, cwd: Path) -> str | None:
     if not absolute.exists():
         raise BadCommand(f"--resume-from {path} does not exist in {cwd}")
     return str(absolute)
+
+
+def _python(spec: RunSpec, settings: Settings, environment: Mapping[str, str]) -> "Findings":
+    from backprop.cli.submit.interpreter_check import examine
+
+    return examine(spec, environment, chosen=settings.python is not None)
 
 
 def _code(spec: RunSpec, home: Home, environment: Mapping[str, str]) -> "tuple[Code, tuple[str, ...]]":

@@ -10,7 +10,8 @@
 | `command_line` | what a command starts, and with which arguments |
 | `syntax_tree`, `script_parser`, `script_facts` | what a script's text says |
 | `declared_options`, `path_expressions` | the options it declares, the paths it builds |
+| `own_modules` | what a script imports from its own folder |
 | `checkpoint_patterns`, `resume_option`, `stop_signal` | where it saves, how it resumes, how it is stopped |
 
-A script is read, never run, and only the script is read: what it imports from its own folder stays unknown.
+A script is read, never run; what it imports from its own folder is read too, where its own text does not say enough.
 """

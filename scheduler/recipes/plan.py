@@ -15,6 +15,7 @@ from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.spec import Plan
 
 if TYPE_CHECKING:
+    from backprop.scheduler.recipes.command_line import Command
     from backprop.scheduler.recipes.predicates import Facts
     from backprop.scheduler.recipes.recipe import Recipe, RecipeMatch, Way
     from backprop.scheduler.recipes.source_reader import SourceReader
@@ -25,13 +26,18 @@ _FRAMEWORKS: Final = re.compile(
 )
 _OUR_PROTOCOL: Final = re.compile(rb"(?m)^[ \t]*(?:import|from)[ \t]+backprop\b|checkpoint_saved")
 _OUR_VARIABLE: Final = b"BACKPROP_RESUME_FROM"
+_OUR_OPTION: Final = re.compile(rb"""(['"])--resume-from\1""")
+"""As a script that declares it writes it: a quoted word of its own."""
 
 
 class _Subject(msgspec.Struct, frozen=True):
-    """A command and its script. `reads_variable`: the text names BACKPROP_RESUME_FROM."""
+    """A command and its script. `speaks`: as in `Plan`. `reads_variable`: the text names BACKPROP_RESUME_FROM.
+    `with_modules`: of what the script imports from its own folder too."""
 
     facts: "Facts"
+    speaks: Literal["option", "events", "variable", ""]
     reads_variable: bool
+    with_modules: bool
     cwd: PurePath
     reader: "SourceReader"
 
@@ -62,14 +68,27 @@ def plan_for(
         own = users_globs(globs, cwd, reader)
         fixed = any(not glob.has_magic(each.rpartition("/")[2]) for each in own)
     named = _named(recipe_override)
-    plan = Plan()
+    words = (program if program else argv[0], *argv[1:])
+    command, path, text = _read(words, script, cwd, reader)
+    plan = Plan(speaks=_speaks(text))
     if recipe_override != "none":
-        command = (program if program else argv[0], *argv[1:])
-        subject = _examine(command, script, cwd, reader, forced=named is not None)
+        subject = _examine(command, (text,), cwd, reader, forced=named is not None)
         plan = (_choose(named, subject) if subject is not None else None) or plan
+    if path is not None and not plan.speaks and not _is_enough(plan):
+        plan = _with_modules(plan, named, recipe_override != "none", command, path, text, cwd, reader)
     if own:
         plan = msgspec.structs.replace(plan, globs=own, in_place=plan.in_place or fixed)
     return _encodable(with_resume_arg(_with_note(plan), resume_arg))
+
+
+def announces(text: bytes) -> bool:
+    """Return whether a script's text says that it announces its checkpoints."""
+    return _OUR_PROTOCOL.search(text) is not None
+
+
+def declares_resume_from(text: bytes) -> bool:
+    """Return whether a script's text declares the option `--resume-from`."""
+    return _OUR_OPTION.search(text) is not None
 
 
 def _named(name: str | None) -> "Recipe | None":
@@ -82,29 +101,76 @@ def _named(name: str | None) -> "Recipe | None":
     return BY_NAME[name]
 
 
-def _examine(
-    argv: Sequence[str], script: PurePath | None, cwd: PurePath, reader: "SourceReader", forced: bool
-) -> _Subject | None:
-    """Return what is known of the command; None when no recipe could fit it. Cheap for most scripts.
-
-    `forced`: the user named a recipe, so examine any script.
-    """
+def _read(
+    argv: Sequence[str], script: PurePath | None, cwd: PurePath, reader: "SourceReader"
+) -> "tuple[Command, PurePath | None, bytes]":
+    """Return the command taken apart, its script and the script's text; nothing for a console command or a program."""
     from backprop.scheduler.recipes.command_line import read_command
 
     command = read_command(argv, cwd, reader)
     path = command.script or (script if script is not None and script.suffix == ".py" else None)
-    text = reader.read(path) if path is not None and not command.entry else b""
-    if not forced and not command.entry and (_OUR_PROTOCOL.search(text) or not _FRAMEWORKS.search(text)):
+    if path is None or command.entry:
+        return command, None, b""
+    return command, path, reader.read(path)
+
+
+def _speaks(text: bytes) -> Literal["option", "events", "variable", ""]:
+    if declares_resume_from(text):
+        return "option"
+    if announces(text):
+        return "events"
+    return "variable" if _OUR_VARIABLE in text else ""
+
+
+def _is_enough(plan: Plan) -> bool:
+    """Return whether the script's own text says where it saves and how it resumes."""
+    return plan.resumes in ("append", "rerun") and bool(plan.globs)
+
+
+def _with_modules(
+    plan: Plan,
+    named: "Recipe | None",
+    any_recipe: bool,
+    command: "Command",
+    path: PurePath,
+    text: bytes,
+    cwd: PurePath,
+    reader: "SourceReader",
+) -> Plan:
+    """Return the plan by what the script and the modules in its own folder say together, if that is more."""
+    from backprop.scheduler.recipes.own_modules import own_modules
+
+    texts = own_modules(path, text, tuple(dict.fromkeys((path.parent, cwd))), reader)
+    speaks = next((said for each in texts if (said := _speaks(each))), "")
+    if not texts or speaks or not any_recipe:
+        return msgspec.structs.replace(plan, speaks=speaks) if speaks else plan
+    subject = _examine(command, (text, *texts), cwd, reader, forced=named is not None)
+    together = _choose(named, subject) if subject is not None else None
+    if together is None or (plan.recipe != "none" and not _is_enough(together)):
+        return plan
+    return together
+
+
+def _examine(
+    command: "Command", texts: tuple[bytes, ...], cwd: PurePath, reader: "SourceReader", forced: bool
+) -> _Subject | None:
+    """Return what is known of the command; None when no recipe could fit it. Cheap for most scripts.
+
+    `texts`: of the script, and of modules of its own. `forced`: the user named a recipe, so examine any script.
+    """
+    text = texts[0]
+    ours, known = _OUR_PROTOCOL.search(text), any(_FRAMEWORKS.search(each) for each in texts)
+    if not forced and not command.entry and (ours or not known):
         return None
     from backprop.scheduler.recipes.declared_options import options_of
     from backprop.scheduler.recipes.path_expressions import Paths
     from backprop.scheduler.recipes.predicates import Facts
-    from backprop.scheduler.recipes.script_parser import parse
+    from backprop.scheduler.recipes.script_parser import parse, parse_together
 
-    parsed = parse(text)
+    parsed = parse_together(texts) if len(texts) > 1 else parse(text)
     declared = options_of(parsed)
     facts = Facts(command, parsed, declared, Paths(parsed, command, declared))
-    return _Subject(facts, _OUR_VARIABLE in text, cwd, reader)
+    return _Subject(facts, _speaks(text), _OUR_VARIABLE in text, len(texts) > 1, cwd, reader)
 
 
 def _choose(named: "Recipe | None", subject: _Subject) -> Plan | None:
@@ -116,7 +182,10 @@ def _choose(named: "Recipe | None", subject: _Subject) -> Plan | None:
     for recipe in RECIPES:
         if evidence := recipe.known_by.evidence(subject.facts):
             script = subject.facts.command.script
-            plan = _plan(recipe, subject, f"{script.name} has {evidence}" if script else evidence)
+            where = (
+                f"a module of {script.name}" if script and subject.with_modules else script and script.name
+            )
+            plan = _plan(recipe, subject, f"{where} has {evidence}" if where else evidence)
             if plan is not None:
                 return plan
     return None
@@ -149,6 +218,7 @@ def _plan(recipe: "Recipe", subject: _Subject, why: str, forced: bool = False) -
         stop_signal=signal,
         grace_s=grace_s(recipe, facts, saves),
         note=advice,
+        speaks=subject.speaks,
     )
 
 

@@ -1,7 +1,8 @@
 """Chooses which of a script's own options makes it resume from a checkpoint; none unless that is certain.
 
-`--checkpoint` may name an output, weights to fine-tune from, or what to evaluate; `--resume` may want an id. In doubt
-the answer is none: the chain then ends after one timebox with advice, which costs less than a night of restarts.
+`--checkpoint` may name an output, weights to fine-tune from, or what to evaluate; `--resume` may want an id. An option
+whose file gives back nothing but a model's weights begins at step 0 with them, so it resumes nothing. In doubt the
+answer is none: the chain then ends after one timebox with advice, which costs less than a night of restarts.
 """
 
 import ast
@@ -51,8 +52,17 @@ _NOT_RESUMING: Final = re.compile(
     r"|initiali[sz]",
     re.I,
 )
+_WEIGHTS: Final = re.compile(r"pre-?train|fine-?tun|weights only|initiali[sz]", re.I)
 _LOADER: Final = re.compile(r"load|resume|restore", re.I)
 _SAVER: Final = re.compile(r"save|dump|write", re.I)
+_NAMES: Final = frozenset((*LOADING, *RESUMING))
+_KEPT_STATE: Final = re.compile(r"opt|(?:lr_?)?sched|.*scaler|state$|trainer|engine", re.I)
+"""What a script gives a state back to, beside its model."""
+_COUNTERS: Final = frozenset(
+    {"epoch", "epochs", "start_epoch", "step", "global_step", "steps", "iter", "iteration", "iters", "it"}
+    | {"iter_num", "optimizer", "optim", "optimizer_state_dict", "optimizer_state", "opt"}
+)
+"""What is read from a checkpoint to go on from there."""
 
 
 class ResumeOption(msgspec.Struct, frozen=True):
@@ -73,7 +83,10 @@ def resume_option(
     uses = _uses(script)
     for name in (*names, *RESUMING):
         option = declared.get(name)
-        if option is not None and option.takes == "value" and _names_checkpoint(option, folders):
+        takes_path = option is not None and option.takes == "value" and _names_checkpoint(option, folders)
+        if option is None or not takes_path:
+            continue
+        if "torch.load" not in uses.get(name, set()) or _restores_progress(script):
             return _with_path(option)
     for name in LOADING:
         option = declared.get(name)
@@ -82,6 +95,8 @@ def resume_option(
     for name in (*names, *SWITCHES):
         option = declared.get(name)
         if option is not None and option.takes in ("flag", "bool") and not _is_on(option):
+            if not names and any(script.calls_named("torch.load")) and not _restores_progress(script):
+                continue
             words = (option.flag,) if option.takes == "flag" else (option.flag, "True")
             words = (f"{option.flag}=true",) if option.joined else words
             return ResumeOption(words, f"its own option {option.flag}")
@@ -97,6 +112,8 @@ def _names_checkpoint(option: Option, folders: bool) -> bool:
     """Return whether an option named like a resume takes a path to one of its checkpoints."""
     if _OTHER_THING.search(option.help):
         return False
+    if _WEIGHTS.search(option.help) and not _LOADS.search(option.help):
+        return False
     return folders or not _FOLDER.search(option.help) or _FILE.search(option.help) is not None
 
 
@@ -106,30 +123,30 @@ def _resumes(option: Option, uses: set[str], script: Script) -> bool:
         return False
     if "fit" in uses:
         return True
-    if _LOADS.search(option.help):
+    if _LOADS.search(option.help) and "torch.load" not in uses:
         return True
-    return "load" in uses and _restores_optimizer(script)
+    return "load" in uses and _restores_progress(script)
 
 
-def _restores_optimizer(script: Script) -> bool:
-    """Return whether the script loads an optimizer's state. Weights alone are loaded to evaluate or to fine-tune."""
-    for call in script.calls_of("load_state_dict", "load_state"):
-        func = call.node.func
-        owner = func.value if isinstance(func, ast.Attribute) else None
-        name = (
-            owner.id
-            if isinstance(owner, ast.Name)
-            else owner.attr
-            if isinstance(owner, ast.Attribute)
-            else ""
-        )
-        if call.last == "load_state" or name.startswith("opt"):
-            return True
-    return False
+def _restores_progress(script: Script) -> bool:
+    """Return whether the script takes more than weights from what it loads: an optimizer's state, or a counter."""
+    if script.keys_read & _COUNTERS or any(script.calls_of("load_state")):
+        return True
+    owners = (call.node.func for call in script.calls_of("load_state_dict"))
+    if any(isinstance(owner, ast.Attribute) and _is_kept_state(owner.value) for owner in owners):
+        return True
+    loaders = (call for call in script.calls if _LOADER.search(call.last) and call.last != "load_state_dict")
+    return any(_is_kept_state(argument) for call in loaders for argument in call.node.args)
+
+
+def _is_kept_state(node: ast.expr) -> bool:
+    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+    return _KEPT_STATE.match(name) is not None
 
 
 def _uses(script: Script) -> dict[str, set[str]]:
-    """Return what is done with each name that may be an option: load, save, fit (a trainer resumes from it)."""
+    """Return what is done with each name that may be an option: load, save, fit (a trainer resumes from it);
+    "torch.load" too, where the text shows what is taken from it."""
     uses: dict[str, set[str]] = {}
     for call in script.calls:
         for kind, node in _arguments(call):
@@ -141,11 +158,11 @@ def _uses(script: Script) -> dict[str, set[str]]:
                     if isinstance(each, ast.Name)
                     else None
                 )
-                if name in LOADING:
+                if name in _NAMES:
                     uses.setdefault(name, set()).add(kind)
                 elif isinstance(each, ast.Name):  # path = args.checkpoint, then torch.load(path)
                     for value in script.values.get(each.id, ())[:4]:
-                        if isinstance(value, ast.Attribute) and value.attr in LOADING:
+                        if isinstance(value, ast.Attribute) and value.attr in _NAMES:
                             uses.setdefault(value.attr, set()).add(kind)
     return uses
 
@@ -155,9 +172,11 @@ def _arguments(call: Call) -> Iterator[tuple[str, ast.expr]]:
         if call.last in ("fit", "train") and keyword.arg in ("ckpt_path", "resume_from_checkpoint"):
             yield "fit", keyword.value
     kind = "save" if _SAVER.search(call.last) else "load" if _LOADER.search(call.last) else None
-    if kind is not None:
-        yield from ((kind, each) for each in call.node.args[:4])
-        yield from ((kind, each.value) for each in call.node.keywords)
+    kinds = [kind] if kind is not None else []
+    kinds += ["torch.load"] if call.name == "torch.load" else []
+    for each_kind in kinds:
+        yield from ((each_kind, each) for each in call.node.args[:4])
+        yield from ((each_kind, each.value) for each in call.node.keywords)
 
 
 def _is_on(option: Option) -> bool:

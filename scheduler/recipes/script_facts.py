@@ -38,7 +38,8 @@ class Script(msgspec.Struct, frozen=True):
     `modules`: the imported ones. `uses`: where the imported names that are used come from. `words`: every name,
     attribute and keyword. `strings`: short ones without docstrings. `values`: what is assigned to a name or attribute,
     or passed as a keyword; under "Call()" what is passed first to `Call`. `parameters`: by function. `fields`: of
-    dataclasses and the like, by class. `on_interrupt`: what is called where KeyboardInterrupt is caught.
+    dataclasses and the like, by class. `on_interrupt`: what is called where KeyboardInterrupt is caught. `keys_read`:
+    what is read by a constant key, `state["epoch"]` or `state.get("epoch")`.
     """
 
     modules: frozenset[str] = frozenset()
@@ -52,7 +53,12 @@ class Script(msgspec.Struct, frozen=True):
     )
     fields: Mapping[str, Sequence[Parameter]] = msgspec.field(default_factory=dict[str, Sequence[Parameter]])
     on_interrupt: frozenset[str] = frozenset()
+    keys_read: frozenset[str] = frozenset()
 
     def calls_of(self, *lasts: str) -> Iterator[Call]:
         """Return the calls whose last name is among `lasts`."""
         return (call for call in self.calls if call.last in lasts)
+
+    def calls_named(self, name: str) -> Iterator[Call]:
+        """Return the calls of what was imported under this full name."""
+        return (call for call in self.calls if call.name == name)

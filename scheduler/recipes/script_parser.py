@@ -4,6 +4,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 from backprop.scheduler.recipes.script_facts import LONGEST_STRING, Call, Parameter, Script
 from backprop.scheduler.recipes.syntax_tree import parse_tree
@@ -15,6 +16,46 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 def parse(source: bytes) -> Script:
     """Return what the text says. Raises nothing."""
     return _Index().of(parse_tree(source))
+
+
+@lru_cache(maxsize=4)
+def parse_together(sources: tuple[bytes, ...]) -> Script:
+    """Return what a script, the first, and modules of its own say together. What a module does as a script is left
+    out. Raises nothing."""
+    trees = (parse_tree(source) for source in sources[1:])
+    scripts = [parse(sources[0]), *(_Index().of(_without_main(tree)) for tree in trees)]
+
+    def lists(name: str) -> dict[str, list[Any]]:
+        held: defaultdict[str, list[Any]] = defaultdict(list)
+        for script in scripts:
+            for key, values in getattr(script, name).items():
+                held[key] += values
+        return held
+
+    def united(name: str) -> frozenset[str]:
+        return frozenset[str]().union(*(getattr(script, name) for script in scripts))
+
+    return Script(
+        modules=united("modules"),
+        uses=united("uses"),
+        words=united("words"),
+        strings=united("strings"),
+        calls=tuple(call for script in scripts for call in script.calls),
+        values=lists("values"),
+        parameters=lists("parameters"),
+        fields=lists("fields"),
+        on_interrupt=united("on_interrupt"),
+        keys_read=united("keys_read"),
+    )
+
+
+def _without_main(tree: ast.Module) -> ast.Module:
+    def is_main(node: ast.stmt) -> bool:
+        test = node.test if isinstance(node, ast.If) else None
+        names = ast.walk(test) if test is not None else ()
+        return any(isinstance(name, ast.Name) and name.id == "__name__" for name in names)
+
+    return ast.Module([node for node in tree.body if not is_main(node)], [])
 
 
 def dotted(node: ast.expr, origins: Mapping[str, str]) -> str:
@@ -47,6 +88,7 @@ class _Index:
         self.parameters: defaultdict[str, list[Parameter]] = defaultdict(list)
         self.fields: defaultdict[str, list[Parameter]] = defaultdict(list)
         self.on_interrupt: set[str] = set()
+        self.keys_read: set[str] = set()
 
     def of(self, tree: ast.Module) -> Script:
         nodes = list(_walk(tree))
@@ -65,6 +107,7 @@ class _Index:
             self.parameters,
             self.fields,
             frozenset(self.on_interrupt),
+            frozenset(self.keys_read),
         )
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:
@@ -90,6 +133,8 @@ class _Index:
                     self.uses.add(origin)
             case ast.Constant(value=str(text)) if len(text) <= LONGEST_STRING:
                 self.strings.add(text)
+            case ast.Subscript(slice=ast.Constant(value=str(key)), ctx=ast.Load()):
+                self.keys_read.add(key)
             case ast.Call():
                 self._call(node, within)
             case ast.Assign():
@@ -110,6 +155,8 @@ class _Index:
         name = dotted(node.func, self.origins)
         call = Call(name, node, within)
         self.calls.append(call)
+        if call.last in ("get", "pop") and node.args and isinstance(key := node.args[0], ast.Constant):
+            self.keys_read |= {key.value} if isinstance(key.value, str) else set()
         if node.args and name:
             self.values[f"{call.last}()"].append(node.args[0])
         for keyword in node.keywords:

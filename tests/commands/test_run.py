@@ -5,6 +5,7 @@ import os
 import shlex
 import sqlite3
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -59,11 +60,12 @@ def test_run_prints_the_id_and_how_to_start_a_worker(bench: Bench) -> None:
     done = bench.backprop("run", *QUIET_LIMITS, "train.py")
     run = bench.runs()[0]["id"]
     assert done.stdout == f"queued train, id {run}\n"
-    assert done.stderr == "no worker is running. Start one: tmux new -d 'backprop worker'\n"
+    goes_on = "goes on by: nothing known; I can't tell how train.py saves or resumes. Try: backprop drill train.py\n"
+    assert done.stderr == f"{goes_on}no worker is running. Start one: tmux new -d 'backprop worker'\n"
     bench.worker()
     bench.wait_for(run, "completed")
     again = bench.backprop("run", *QUIET_LIMITS, "train.py")
-    assert again.stderr == "", "there is one now"
+    assert again.stderr == goes_on, "there is one now"
     assert bench.backprop("run", "-q", *QUIET_LIMITS, "train.py").stdout.strip().isalnum()
 
 
@@ -118,6 +120,44 @@ def test_every_option_reaches_the_run(bench: Bench) -> None:
         "resume_arg": "--load {checkpoint}",
     }
     assert {key: kept["spec"].get(key) for key in expected} == expected  # type: ignore[attr-defined]
+
+
+def test_a_script_that_its_python_cannot_start_is_warned_about(bench: Bench) -> None:
+    """By `run` and by a sweep, as a line and as JSON; a run is queued all the same."""
+    bench.script("train.py", "import no_such_module\n")
+    words = ("run", *QUIET_LIMITS, "--python", own_python(bench), "train.py")
+    said = "train.py imports no_such_module, not found in "
+    assert f"warning: {said}" in bench.backprop(*words).stderr
+    shown = json.loads(bench.backprop(*words, "--json").stdout)
+    assert [line.startswith(said) for line in shown["warnings"]] == [True]
+    assert shown["runs"] == [{"id": bench.runs()[0]["id"], "name": "train"}]
+    (kind,) = shown["kinds"]
+    assert (kind["runs"], kind["goes_on_by"]["way"]) == (1, "unknown")
+    assert bench.show(shown["runs"][0]["id"])["goes_on_by"] == kind["goes_on_by"]
+    sweep = bench.backprop(*words, "--grid", "a=1,2,3", "--", "{a}")
+    assert [line.partition(" ")[0] for line in sweep.stderr.splitlines()] == ["warning:", "goes", "no"]
+    dry = json.loads(bench.backprop(*words, "--json", "--dry-run", "--array", "1-4").stdout)
+    assert (dry["queued"], len(dry["runs"]), dry["kinds"][0]["runs"]) == (False, 4, 4)
+    assert len(dry["warnings"]) == 1
+    assert refused(bench, 2, *words, "--json", "-q")
+
+
+def own_python(bench: Bench) -> str:
+    """A Python with a virtual environment that has nothing in it."""
+    folder = bench.project.parent / "env"
+    venv.create(folder, symlinks=True)
+    return str(folder / "bin" / "python")
+
+
+def test_another_environment_beside_the_script_is_named(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    venv.create(bench.project / ".venv", symlinks=True)
+    note = f"note: train.py runs under {sys.executable}, not .venv of this directory"
+    assert bench.backprop("run", "-q", "train.py").stderr.startswith(note)
+    own = str(bench.project / ".venv" / "bin" / "python")
+    assert bench.backprop("run", "-q", "--python", own, "train.py").stderr == ""
+    active = {"VIRTUAL_ENV": str(bench.project / ".venv")}
+    assert "not the activated" in bench.backprop("run", "-q", "train.py", env=active).stderr
 
 
 def test_an_id_is_taken_once(bench: Bench) -> None:
@@ -464,3 +504,41 @@ def test_a_drained_queue_is_said_to_who_queues(bench: Bench) -> None:
     assert bench.backprop("drain", "--why", "night").returncode == 0
     done = bench.backprop("run", *QUIET_LIMITS, "train.py")
     assert "the queue is drained (night); backprop undrain opens it" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["resume", "release"])
+def test_what_became_impossible_meanwhile_is_refused_when_it_is_queued_again(bench: Bench, verb: str) -> None:
+    """What was removed alone or rewritten is; what may come back with its folder is waited for."""
+    tool = bench.script("tool", "#!/bin/sh\n")
+    tool.chmod(0o755)
+    script = bench.script("train.py", "print(1)")
+    far = bench.script("far/train.py", "print(1)")
+    runs = {
+        "tool": bench.queue("./tool", "--group", "g", "--hold"),
+        "script": bench.queue("train.py", "--group", "g", "--hold"),
+        "far": bench.queue("far/train.py", "--group", "g", "--hold"),
+    }
+    far.parent.rename(bench.project / "away")
+    for body, said in (
+        ("#!/opt/gone/bin/sh\n", None),
+        ("#!/bin/gone-sh\n", "its program /bin/gone-sh is not there; put it back"),
+        ("#!/bin/sh\r\n", "has Windows line ends"),
+        ("echo\n", "has no first line"),
+    ):
+        tool.write_text(body, newline="")
+        words = (verb, runs["tool"])
+        if said is None:
+            assert bench.backprop(*words, "--dry-run").returncode == 0
+        else:
+            assert f"run {runs['tool']}: " in (message := refused(bench, 6, *words))
+            assert said in message
+            assert refused(bench, 6, *words, "--dry-run") == message
+    script.unlink()
+    assert f"its script {script} is not there; put it back" in refused(bench, 6, verb, runs["script"])
+
+    done = bench.backprop(verb, "g")
+    assert (done.returncode, done.stderr.count("backprop: run ")) == (6, 2), done
+    assert runs["far"] in done.stdout
+    assert {name: bench.state(run) for name, run in runs.items()} == {
+        "tool": "held", "script": "held", "far": "queued",
+    }  # fmt: skip

@@ -115,6 +115,20 @@ def test_what_is_refused_leaves_nothing(bench: Bench) -> None:
         assert says in refused(bench, code, "run", *words)
 
 
+def test_lines_of_one_script_keep_their_own_arguments(bench: Bench) -> None:
+    """Whatever their number is: they share all that is made once for the script."""
+    bench.script("train.py", "print(1)")
+    for lines in (
+        ["train.py", "train.py -- 3", "train.py -- --lr 3 x", "train.py"],
+        ["train.py -- --lr 3 x", "train.py", "train.py -- 3"],
+        ["-- sh -c a", "-- sh", "-- sh -c a b"],
+    ):
+        (bench.project / "jobs").write_text("\n".join(lines))
+        assert bench.backprop("run", "--batch", "jobs").returncode == 0
+        meant = [line.replace("train.py", "python train.py", 1).replace("-- ", "", 1) for line in lines]
+        assert commands(bench)[-len(lines) :] == meant
+
+
 def test_a_file_of_commands(bench: Bench) -> None:
     """Options of its own for each line, over those of the command; a line may wait for one above it."""
     bench.script("train.py", "print(1)")

@@ -14,8 +14,9 @@ HEAD: Final = """# Recipes
 
 A recipe lets Backprop stop and resume a script that announces nothing. It says where checkpoints appear, when one is
 whole, and how the script resumes. `backprop run` chooses the recipe from the command line and from the script's text,
-which it reads (the first MiB) and never runs. It reads only the script, so what the script imports from its own folder
-stays unknown. `backprop run` prints the recipe; `--dry-run` and `show` give the details.
+which it reads (the first MiB) and never runs. Where that does not say enough, it also reads what the script imports
+from its own folder, two levels deep and 1 MiB in all. `backprop run` prints how the run goes on and by which recipe, of
+a sweep once for each kind of run; `--dry-run` and `show` give the details.
 
 | option of `run` | |
 | --- | --- |
@@ -28,6 +29,8 @@ stays unknown. `backprop run` prints the recipe; `--dry-run` and `show` give the
   script that only reads `BACKPROP_RESUME_FROM` has its checkpoints found by the recipe, and gets the path in that
   variable alone.
 - Backprop adds only the words below to a command, and only on a resume.
+- An option whose file gives back a model's weights alone, by the script's text, resumes nothing: every segment would
+  begin at epoch 1. `--weights`, `--pretrained` and `--init-from` are never taken for such an option.
 - A script that is recognised but cannot be resumed runs for one timebox: restarting it each time would waste the night.
 - Under a launcher (`torchrun`, `accelerate launch`, `deepspeed`, `composer`, `mpirun`) the recipe is that of the
   launched script. The grace is at least {grace:g} s, because torchrun waits 30 s for its workers.

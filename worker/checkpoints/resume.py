@@ -5,7 +5,6 @@ answer is a refusal, not a fresh start.
 """
 
 import os
-import re
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 from backprop.scheduler.home.file_reading import open_regular
+from backprop.scheduler.recipes.plan import announces, declares_resume_from
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.spec import RunSpec
 from backprop.worker.checkpoints.validation import newest_good
@@ -22,11 +22,7 @@ from backprop.worker.environment.presence import Absence, checkpoint_away, troub
 if TYPE_CHECKING:
     from backprop.worker.checkpoints.backups import Backup
 
-RESUME_OPTION: Final = re.compile(r"""(['"])--resume-from\1""")
-"""The option as a script that declares it writes it: a quoted word of its own."""
 SCRIPT_LIMIT_BYTES: Final = 1 << 20
-_ANNOUNCES: Final = re.compile(r"(?m)^[ \t]*(?:import|from)[ \t]+backprop\b|checkpoint_saved")
-_TAKES_IT: Final = re.compile(r"--resume-from\b|BACKPROP_RESUME_FROM|\bresume_from\(")
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,7 @@ def usable(run: RunRecord, saved: Sequence[CheckpointRecord]) -> list[Checkpoint
 
 def announces_its_saves(spec: RunSpec) -> bool:
     """Return whether the script's own text speaks our protocol. Reads the script."""
-    return _has(spec.script, _ANNOUNCES)
+    return announces(_text(spec.script))
 
 
 def can_hand_back(spec: RunSpec) -> bool:
@@ -119,7 +115,7 @@ def can_hand_back(spec: RunSpec) -> bool:
         return True
     if plan is not None and plan.resumes == "none":
         return False
-    return _has(spec.script, _TAKES_IT)
+    return (plan is not None and plan.speaks != "") or takes_resume_from(spec.script)
 
 
 def first_segment(run: RunRecord) -> int:
@@ -170,18 +166,17 @@ def picks_itself(spec: RunSpec) -> bool:
 
 def takes_resume_from(script: str | None) -> bool:
     """Return whether the script's own text declares `--resume-from`. False when it cannot be read."""
-    return _has(script, RESUME_OPTION)
+    return declares_resume_from(_text(script))
 
 
-def _has(script: str | None, pattern: re.Pattern[str]) -> bool:
+def _text(script: str | None) -> bytes:
     if script is None:
-        return False
+        return b""
     try:
         with os.fdopen(open_regular(script), "rb") as file:
-            text = file.read(SCRIPT_LIMIT_BYTES).decode(errors="replace")
+            return file.read(SCRIPT_LIMIT_BYTES)
     except OSError:
-        return False
-    return pattern.search(text) is not None
+        return b""
 
 
 def _advice(run: RunRecord) -> str:

@@ -7,10 +7,8 @@ options and .pth files that cannot be known from outside.
 
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from urllib.parse import unquote
 
 UNREADABLE = ""
 """Stands for a package that is installed but does not state its version."""
@@ -33,10 +31,10 @@ def versions_of(package: str, program: str, environment: Mapping[str, str]) -> f
     Debian's dist-packages, the user's site, PYTHONPATH. Raises nothing.
     """
     try:
-        python = _interpreter(program, environment)
+        python = interpreter_of(program, environment)
         if python is None or environment.get("PYTHONHOME"):
             return frozenset()
-        folders = dict.fromkeys(_folders(python, environment))
+        folders = dict.fromkeys(package_folders(python, environment))
         return frozenset(version for folder in folders for version in _versions_in(folder, package))
     except (OSError, RuntimeError, ValueError):  # RuntimeError: a symbolic link that leads to itself
         return frozenset()
@@ -48,27 +46,34 @@ def editable_inside(root: Path, program: str, environment: Mapping[str, str]) ->
     Read from `direct_url.json` (PEP 610), which pip and uv write. Raises nothing.
     """
     try:
-        python = _interpreter(program, environment)
-        folders = dict.fromkeys(_folders(python, environment)) if python is not None else {}
+        python = interpreter_of(program, environment)
+        folders = dict.fromkeys(package_folders(python, environment)) if python is not None else {}
         records = (path for folder in folders for path in folder.glob("*.dist-info/direct_url.json"))
         return frozenset(
-            path.parent.name.split("-")[0] for path in records if _editable_in(root, _text(path))
+            path.parent.name.split("-")[0] for path in records if _editable_in(root, text_of(path))
         )
     except (OSError, RuntimeError, ValueError):
         return frozenset()
 
 
 def _editable_in(root: Path, record: str) -> bool:
+    from urllib.parse import unquote
+
     url = _EDITABLE.search(record) and _FILE_URL.search(record)
     return bool(url) and Path(unquote(url[1])).is_relative_to(root)
 
 
-def _interpreter(program: str, environment: Mapping[str, str]) -> Path | None:
+def interpreter_of(program: str, environment: Mapping[str, str]) -> Path | None:
+    """Return the path by which the Python behind `program` is called; None where that is unknown. Raises OSError."""
+    if os.path.isabs(program) and _PYTHON.fullmatch(Path(program).name):  # noqa: PTH117
+        return Path(program)
+    import shutil  # imports every compressor there is: 5 ms of a `backprop run`
+
     path = environment.get("PATH")
     command = shutil.which(program, path=path)
     if command is None or _PYTHON.fullmatch(Path(command).name):
         return Path(command) if command else None
-    words = _text(Path(command), 512).partition("\n")[0].removeprefix("#!").split()
+    words = text_of(Path(command), 512).partition("\n")[0].removeprefix("#!").split()
     if len(words) > 1 and Path(words[0]).name == "env":
         words = [shutil.which(words[1], path=path) or "", *words[2:]]
     if not words or not _PYTHON.fullmatch(Path(words[0]).name):
@@ -76,7 +81,7 @@ def _interpreter(program: str, environment: Mapping[str, str]) -> Path | None:
     return Path(words[0])
 
 
-def _folders(python: Path, environment: Mapping[str, str]) -> Iterator[Path]:
+def package_folders(python: Path, environment: Mapping[str, str]) -> Iterator[Path]:
     """Yield the folders in which this interpreter's packages may lie.
 
     A venv is known by its pyvenv.cfg, beside the path as it was called or one above. Otherwise the installation is
@@ -84,17 +89,36 @@ def _folders(python: Path, environment: Mapping[str, str]) -> Iterator[Path]:
     """
     entries = map(Path, environment.get("PYTHONPATH", "").split(os.pathsep))
     yield from (entry for entry in entries if entry.is_absolute())
-    real = python.resolve()
-    minor = real.name if _MINOR.fullmatch(real.name) else "python3.*"
-    config = next((at for at in (python.parent, python.parent.parent) if (at / "pyvenv.cfg").is_file()), None)
-    if config is None:
-        yield from _installation(real.parent.parent, minor, environment)
+    minor, venv = _minor(python), venv_of(python)
+    if venv is None:
+        yield from _installation(python.resolve().parent.parent, minor, environment)
         return
-    yield from _site(config, minor)
-    lines = _CONFIG.findall(_text(config / "pyvenv.cfg"))
-    keys: dict[str, str] = {key.lower(): value for key, value in lines}
+    yield from _site(venv, minor)
+    keys = _settings_of(venv)
     if keys.get("include-system-site-packages", "").lower() == "true" and keys.get("home"):
         yield from _installation(Path(keys["home"]).parent, minor, environment)
+
+
+def standard_folders(python: Path) -> list[Path]:
+    """Return where the standard library of this interpreter lies; nothing where that is not clear. Raises OSError."""
+    venv = venv_of(python)
+    home = _settings_of(venv).get("home") if venv is not None else str(python.resolve().parent)
+    return [path.parent for path in Path(home).parent.glob(f"lib*/{_minor(python)}/os.py")] if home else []
+
+
+def venv_of(python: Path) -> Path | None:
+    """Return the virtual environment of an interpreter; None for an installation. Raises OSError."""
+    return next((at for at in (python.parent, python.parent.parent) if (at / "pyvenv.cfg").is_file()), None)
+
+
+def _settings_of(venv: Path) -> dict[str, str]:
+    return {key.lower(): value for key, value in _CONFIG.findall(text_of(venv / "pyvenv.cfg"))}
+
+
+def _minor(python: Path) -> str:
+    """Return the name of its folder of packages, or a pattern for any."""
+    name = python.resolve().name
+    return name if _MINOR.fullmatch(name) else "python3.*"
 
 
 def _installation(prefix: Path, minor: str, environment: Mapping[str, str]) -> Iterator[Path]:
@@ -116,7 +140,7 @@ def _site(prefix: Path, minor: str) -> Iterator[Path]:
 def _versions_in(folder: Path, package: str) -> set[str]:
     """Return the versions of `package` in one folder. The package's own version.py is what gets imported, and metadata
     may be left over from another version. Metadata alone is an editable install."""
-    stated = _VERSION.search(_text(folder / package / "version.py"))
+    stated = _VERSION.search(text_of(folder / package / "version.py"))
     if stated:
         return {stated[1]}
     metadata = folder.glob(f"{package}-*.dist-info")
@@ -124,7 +148,7 @@ def _versions_in(folder: Path, package: str) -> set[str]:
     return versions or ({UNREADABLE} if (folder / package / "__init__.py").exists() else set())
 
 
-def _text(path: Path, max_bytes: int = _MAX_BYTES) -> str:
+def text_of(path: Path, max_bytes: int = _MAX_BYTES) -> str:
     """Return the beginning of a regular file; empty if there is none."""
     if not path.is_file():
         return ""

@@ -26,6 +26,7 @@ OF_COMMAND: Final = frozenset(
         "metric",
         "follow",
         "quiet",
+        "as_json",
         "config",
         "verbose",
         "dry_run",
@@ -57,6 +58,7 @@ def of_file(values: Mapping[str, Any], parse: click.Command, make: Make, now_s: 
         environment=environment_of_shell(()),
         stem=as_name(Path(source).stem).lstrip(".-") or "batch",
         notes=list(dict.fromkeys(note for base in reader.bases for note in base.notes)),
+        warnings=list(dict.fromkeys(line for base in reader.bases for line in base.warnings)),
     )
 
 
@@ -66,7 +68,7 @@ class _LineReader:
     def __init__(self, values: Mapping[str, Any], parse: click.Command, make: Make, now_s: float) -> None:
         self._values, self._parse, self._make, self._now_s = values, parse, make, now_s
         self._parsed: dict[tuple[str, ...], tuple[dict[str, Any], RequestedPosition]] = {}
-        self._bases: dict[tuple[str, ...], Submission] = {}
+        self._bases: dict[tuple[str, ...], tuple[Submission, tuple[str, ...]]] = {}
         self._outer_env = env_values(values["env"])
         self.takes_value = frozenset(
             name
@@ -77,7 +79,7 @@ class _LineReader:
 
     @property
     def bases(self) -> list[Submission]:
-        return list(self._bases.values())
+        return [base for base, _ in self._bases.values()]
 
     def draft(self, line: BatchLine, where: str) -> Draft:
         parsed = self._parsed.get(line.shared)
@@ -90,9 +92,8 @@ class _LineReader:
             raise BadCommand("SCRIPT is missing")
         for word in words:
             refuse_undecodable(word)
-        base = self._base(line.shared, words, values)
-        head = len(base.spec.argv) - len(words)
-        argv = (*base.spec.argv[: head + 1], *words[1:])
+        base, head = self._base(line.shared, words, values)
+        argv = (*head, *words[1:])
         name, run_id = line.value("--name") or self._values["name"], line.value("--run-id")
         return Draft(
             name=checked("--name", name) if name else base.name,
@@ -104,12 +105,15 @@ class _LineReader:
             where=where,
         )
 
-    def _base(self, shared: tuple[str, ...], words: Sequence[str], values: Mapping[str, Any]) -> Submission:
-        """Return what lines with these options and this script have in common."""
+    def _base(
+        self, shared: tuple[str, ...], words: Sequence[str], values: Mapping[str, Any]
+    ) -> tuple[Submission, tuple[str, ...]]:
+        """Return what lines with these options and this script have in common, and argv before the arguments."""
         scripts = [word for word in words[1:] if word.endswith(SCRIPT_SUFFIXES)]
         key = ("", *shared, "--", words[0], *scripts)
         if key not in self._bases:
-            self._bases[key] = self._make(words, {**values, "run_id": None, "name": None, "env": ()})
+            base = self._make(words, {**values, "run_id": None, "name": None, "env": ()})
+            self._bases[key] = (base, base.spec.argv[: len(base.spec.argv) - len(words[1:])])
         return self._bases[key]
 
     def _read(self, shared: Sequence[str]) -> tuple[dict[str, Any], RequestedPosition]:
@@ -122,7 +126,7 @@ class _LineReader:
             if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         }
         if wrong := OF_COMMAND & given.keys():
-            option = min(wrong).replace("_", "-")
+            option = min(wrong).removeprefix("as_").replace("_", "-")
             raise BadCommand(f"--{option} belongs to the command itself and cannot be used in a line")
         for name in MULTIPLE:
             given[name] = (*self._values[name], *given.get(name, ()))

@@ -49,6 +49,7 @@ class Drafts:
     environment: Mapping[str, str]
     stem: str
     notes: Sequence[str]
+    warnings: Sequence[str] = ()
     at_once: int | None = None
     is_array: bool = False
 
@@ -98,6 +99,7 @@ def of_sweep(words: Sequence[str], values: Mapping[str, Any], make: Make, now_s:
         environment=base.environment,
         stem=base.name,
         notes=base.notes,
+        warnings=base.warnings,
         at_once=sweep.at_once,
         is_array=bool(sweep.indices) and len(sweep) == len(sweep.indices),
     )
@@ -110,11 +112,11 @@ def with_arguments(
     on its arguments."""
     if spec.plan is None or (spec.plan.recipe == "none" and not spec.plan.globs):
         return msgspec.structs.replace(spec, argv=argv)
-    from backprop.cli.submit.source_reader import DiskReader
+    from backprop.cli.submit.source_reader import DISK
     from backprop.scheduler.recipes.plan import plan_for
 
     script = Path(spec.script) if spec.script else None
     plan = plan_for(
-        argv, spec.program, script, Path(spec.cwd), DiskReader(), values["recipe"], globs, spec.resume_arg
+        argv, spec.program, script, Path(spec.cwd), DISK, values["recipe"], globs, spec.resume_arg
     )
     return msgspec.structs.replace(spec, argv=argv, plan=plan)

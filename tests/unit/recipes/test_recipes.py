@@ -452,7 +452,7 @@ def test_a_framework_that_is_not_training_has_no_recipe(text: str, words: str, t
 )
 def test_a_script_that_speaks_for_itself_keeps_to_it(line: str, tmp_path: Path) -> None:
     text = f"{line}\n{trainers.IMAGENET}"
-    assert planned(tmp_path, text) == Plan()
+    assert planned(tmp_path, text) == Plan(speaks="events")
     assert planned(tmp_path, text, recipe_override="pytorch").resume_words == ("--resume", "{checkpoint}")
     assert planned(tmp_path, trainers.IMAGENET.replace("torch.save", "backprop_loss")).recipe == "pytorch"
 
@@ -491,6 +491,22 @@ OPTIONS = {
     "p.add_argument('--checkpoint')\nmodel.load_state_dict(torch.load(args.checkpoint))": None,
     "p.add_argument('--checkpoint')\nopt.load_state_dict(torch.load(args.checkpoint))\n"
     "torch.save(state, args.checkpoint)": None,
+    "p.add_argument('--load', help='Load model from a .pth file')\n"
+    "state = torch.load(args.load)\nmodel.load_state_dict(state)": None,
+    "p.add_argument('--load', help='load state from')\ns = torch.load(args.load)\nopt.load_state_dict(s)": (
+        "--load CHECKPOINT"
+    ),
+    "p.add_argument('--resume')\nmodel.load_state_dict(torch.load(args.resume))": None,
+    "p.add_argument('--resume')\nc = torch.load(args.resume)\nstart = c['epoch']": "--resume CHECKPOINT",
+    "p.add_argument('--resume')\nc = torch.load(args.resume)\nstart = c.get('step', 0)": "--resume CHECKPOINT",
+    "p.add_argument('--resume')\nload_checkpoint(args.resume, model, optimizer)": "--resume CHECKPOINT",
+    "p.add_argument('--resume')\nload_checkpoint(args.resume)": "--resume CHECKPOINT",
+    "p.add_argument('--resume', action='store_true')\nnet.load_state_dict(torch.load('a.pt'))": None,
+    "p.add_argument('--resume', action='store_true')\nc = torch.load('a.pt')\nbegin = c['epoch']": "--resume",
+    "p.add_argument('--resume', help='path to pretrained weights')": None,
+    "p.add_argument('--weights', help='weights to continue from')": None,
+    "p.add_argument('--pretrained', help='checkpoint to resume from')": None,
+    "p.add_argument('--init-from', help='checkpoint to start from')": None,
     "@click.option('--resume', type=click.Path())\ndef f(resume): pass": "--resume CHECKPOINT",
     "@click.option('--resume/--no-resume')\ndef f(resume): pass": "--resume",
     "@click.option('--resume', is_flag=True)\ndef f(resume): pass": "--resume",

@@ -1,0 +1,103 @@
+"""Words how a run goes on in a new segment: the way it resumes, or that none is known. Pure.
+
+Everything that shows a run says it by this: `run`, a dry run, `show`, and both in JSON.
+"""
+
+import glob
+import os
+import shlex
+from pathlib import PurePath
+from typing import Final, Literal
+
+import msgspec
+
+from backprop.scheduler.spec import Plan, RunSpec
+
+CHECKPOINT: Final = "CHECKPOINT"
+LONGEST_DRILL: Final = 80
+
+Way = Literal["resume-arg", "option", "itself", "protocol", "variable", "nothing", "unknown"]
+
+
+class GoesOn(msgspec.Struct, frozen=True):
+    """`way`: as in docs/json.md. `text`: the same in words, to stand after "goes on by: "."""
+
+    way: Way
+    text: str
+
+
+def goes_on_by(spec: RunSpec) -> GoesOn:
+    """Return how a new segment of this run would take up what the last one saved."""
+    way, text = _way(spec, spec.plan or Plan())
+    known = way not in ("nothing", "unknown")
+    return GoesOn(
+        way, f"{text}, once it is resumed: auto-resume is off" if known and not spec.auto_resume else text
+    )
+
+
+def kind_of(spec: RunSpec) -> tuple[object, ...]:
+    """Return what runs of one kind have in common: they go on in the same way, whatever their arguments are."""
+    plan = spec.plan or Plan()
+    found = (plan.recipe, plan.resumes, plan.resume_words, plan.speaks, plan.note, bool(plan.globs))
+    return (spec.program, spec.script, spec.resume_arg, spec.auto_resume, *found)
+
+
+def short(pattern: str, cwd: str) -> str:
+    """Return the pattern relative to `cwd` if it lies inside."""
+    return pattern.removeprefix(f"{glob.escape(cwd)}{os.sep}")
+
+
+def _way(spec: RunSpec, plan: Plan) -> tuple[Way, str]:
+    if spec.resume_arg not in ("auto", "none"):
+        return "resume-arg", f"{_filled(shlex.split(spec.resume_arg))}, as --resume-arg says"
+    recipe = f" ({_title(plan.recipe)})" if plan.recipe != "none" else ""
+    if plan.resumes == "append":
+        return "option", f"its {_option(plan.resume_words)}{recipe}"
+    if plan.resumes == "rerun":
+        where = f", from {short(plan.globs[0], spec.cwd)}" if plan.globs else ""
+        return "itself", f"itself{where}{recipe}"
+    if plan.resumes == "none":
+        return "nothing", f"nothing{recipe}; {plan.why.partition('; ')[2] or 'it cannot be resumed'}"
+    if spec.resume_arg == "none":
+        return "variable", "itself, as --resume-arg none says; the path is in BACKPROP_RESUME_FROM"
+    if plan.speaks == "option":
+        return "option", "its --resume-from"
+    if plan.speaks == "events":
+        return "protocol", "the checkpoints that it announces, given to it in BACKPROP_RESUME_FROM"
+    if plan.speaks == "variable":
+        return "variable", "itself, from the path in BACKPROP_RESUME_FROM"
+    return "unknown", _unknown(spec, plan)
+
+
+def _unknown(spec: RunSpec, plan: Plan) -> str:
+    name = PurePath(spec.script or spec.program).name
+    if plan.globs:
+        say_it = "--resume-arg '--load {checkpoint}'"
+        return f"nothing known; I can't tell how {name} loads a checkpoint. If it can: {say_it}"
+    return f"nothing known; I can't tell how {name} saves or resumes. Try: {_drill(spec)}"
+
+
+def _drill(spec: RunSpec) -> str:
+    """Return the drill of this command, without its arguments where they are long."""
+    head, arguments = "backprop drill", list(spec.argv)
+    if spec.argv[0] == spec.program and len(spec.argv) > 1 and spec.argv[1].endswith(".py"):
+        head, arguments = f"{head} {shlex.quote(spec.argv[1])}", list(spec.argv[2:])
+    whole = f"{head} -- {shlex.join(arguments)}" if arguments else head
+    return whole if len(whole) <= LONGEST_DRILL else f"{head} -- …"
+
+
+def _option(words: tuple[str, ...]) -> str:
+    """Return the option among the words, without the place for the path; all of them where there is none."""
+    option = next((word for word in words if word.startswith("-")), None)
+    return option.removesuffix("={checkpoint}") if option is not None else _filled(words)
+
+
+def _filled(words: "tuple[str, ...] | list[str]") -> str:
+    return shlex.join(word.replace("{checkpoint}", CHECKPOINT) for word in words)
+
+
+def _title(recipe: str) -> str:
+    from backprop.scheduler.recipes.registry import BY_NAME
+
+    known = BY_NAME.get(recipe)
+    return known.title.removeprefix("Plain ") if known is not None else recipe

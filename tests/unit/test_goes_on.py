@@ -1,0 +1,90 @@
+"""How a run goes on, in one line: from the specification alone."""
+
+import pytest
+
+from backprop.cli.submit.goes_on import goes_on_by, kind_of
+from backprop.cli.submit.recipe_view import lines_of_many
+from backprop.scheduler.spec import Plan, RunSpec
+
+KNOWN = {
+    "option": (
+        Plan(recipe="pytorch", resumes="append", resume_words=("--resume", "{checkpoint}")),
+        "its --resume (PyTorch)",
+    ),
+    "joined option": (
+        Plan(recipe="keras", resumes="append", resume_words=("--from={checkpoint}",)),
+        "its --from (Keras BackupAndRestore)",
+    ),
+    "words": (
+        Plan(recipe="ultralytics", resumes="append", resume_words=("model={checkpoint}", "resume=True")),
+        "its model=CHECKPOINT resume=True (Ultralytics YOLO)",
+    ),
+    "itself": (
+        Plan(recipe="pytorch", resumes="rerun", globs=("/p/out/ckpt.pt",)),
+        "itself, from out/ckpt.pt (PyTorch)",
+    ),
+    "events": (
+        Plan(speaks="events"),
+        "the checkpoints that it announces, given to it in BACKPROP_RESUME_FROM",
+    ),
+    "variable": (Plan(speaks="variable"), "itself, from the path in BACKPROP_RESUME_FROM"),
+}
+
+
+def spec(plan: Plan | None = None, **more: object) -> RunSpec:
+    return RunSpec(
+        **{
+            "argv": ("/bin/python", "train.py"),
+            "program": "/bin/python",
+            "cwd": "/p",
+            "script": "/p/train.py",
+        }
+        | {"plan": plan}
+        | more  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("case", KNOWN)
+def test_the_way_is_named(case: str) -> None:
+    plan, text = KNOWN[case]
+    assert goes_on_by(spec(plan)).text == text
+    off = goes_on_by(spec(plan, auto_resume=False)).text
+    assert off == f"{text}, once it is resumed: auto-resume is off"
+
+
+def test_what_the_user_says_comes_first() -> None:
+    plan, _ = KNOWN["option"]
+    said = goes_on_by(spec(plan, resume_arg="--load {checkpoint}"))
+    assert (said.way, said.text) == ("resume-arg", "--load CHECKPOINT, as --resume-arg says")
+    none = goes_on_by(spec(Plan(speaks="option"), resume_arg="none"))
+    assert (none.way, none.text.partition(",")[0]) == ("variable", "itself")
+    assert goes_on_by(spec(Plan(speaks="option"))).text == "its --resume-from"
+
+
+def test_that_none_is_known_is_said_with_what_to_do() -> None:
+    for plan in (None, Plan()):
+        unknown = goes_on_by(spec(plan))
+        told = "nothing known; I can't tell how train.py saves or resumes. Try: backprop drill train.py"
+        assert (unknown.way, unknown.text) == ("unknown", told)
+    argv = ("/bin/python", "a b.py", "--lr", "1")
+    assert goes_on_by(spec(argv=argv)).text.endswith("Try: backprop drill 'a b.py' -- --lr 1")
+    argv = ("bash", "job.sh", *"x" * 99)
+    assert goes_on_by(spec(argv=argv)).text.endswith("Try: backprop drill -- …")
+    found = goes_on_by(spec(Plan(globs=("/p/*.pt",))))
+    assert (found.way, "how train.py loads a checkpoint" in found.text) == ("unknown", True)
+    barred = goes_on_by(
+        spec(Plan(recipe="pytorch", resumes="none", why="it has x; its text passes nothing; say y"))
+    )
+    assert (barred.way, barred.text) == ("nothing", "nothing (PyTorch); its text passes nothing; say y")
+
+
+def test_runs_of_one_kind_are_told_once() -> None:
+    torch, plain = KNOWN["option"][0], Plan()
+    sweep = [spec(torch, argv=("/bin/python", "train.py", "--lr", str(lr))) for lr in range(30)]
+    assert len({kind_of(each) for each in sweep}) == 1
+    assert lines_of_many(sweep)[0] == "goes on by: its --resume (PyTorch)"
+    goes_on = [line for line in lines_of_many([*sweep, spec(plain)]) if "goes on by" in line]
+    assert goes_on[0] == "30 runs of train.py: goes on by: its --resume (PyTorch)"
+    assert goes_on[1].startswith("1 run of train.py: goes on by: nothing known;")
+    many = lines_of_many([spec(plain, script=f"/p/{number}.py") for number in range(9)])
+    assert many[-1] == "… and 3 more kinds of run; see: backprop show RUN"
