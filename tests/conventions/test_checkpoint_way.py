@@ -37,6 +37,7 @@ BESIDE = {
     "checkpoints.seen.company": "asks who wrote it",
     "checkpoints.seen.evidence": "asks who wrote it",
     "checkpoints.seen.finder": "finds it on disk as well",
+    "checkpoints.seen.overseer": "asks who wrote it, and says so",
     "checkpoints.seen.looks_like": "looks at its name",
     "checkpoints.seen.places": "compares it with where runs save",
     "checkpoints.seen.witness": "sees it open",

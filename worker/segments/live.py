@@ -85,6 +85,7 @@ class LiveSegment:
         self._cadence: Cadence | None = None
         self._unreadable_since_s: float | None = None
         self._saves_unasked = False
+        self._refusals: set[tuple[str, str | None]] = set()
         self._reader: LogReader | None = None
         self._scanner: CheckpointScanner | None = None
         self._look = ("read", *key)
@@ -157,8 +158,9 @@ class LiveSegment:
                 return ReadResult.WAITING
             # One that was begun while the segment lived is not the last one.
             more = heard.more or heard.final is not final
-            own, report = self._checkpoints.attribute(run, scanner, heard.scanned, heard.report)
-            self._checkpoints.scanned(run, scanner, own)
+            found = self._checkpoints.overseer.attribute(run, scanner, heard.scanned, heard.report)
+            self._checkpoints.scanned(run, scanner, found)
+            report = found.report
             if not leave:
                 self._unreadable_since_s = None
             elif final and reader.left_out:
@@ -197,7 +199,7 @@ class LiveSegment:
             if record.segment == run.segment and record.refused is None
         )
         in_sight = self._scanner is not None and self._scanner.is_writing
-        return Saves(next(own, None), in_sight or self._checkpoints.is_writing(run))
+        return Saves(next(own, None), in_sight or self._checkpoints.overseer.is_writing(run))
 
     def paused_between_s(self, from_s: float, to_s: float) -> float:
         """Return how much of a span of the wall clock (Unix seconds) it was paused, as far as was observed."""
@@ -223,7 +225,7 @@ class LiveSegment:
             # The row is another one: the database was put together anew under this worker.
             self._drop_reader()
         if self._reader is None:
-            places = functools.partial(self._checkpoints.places, run)
+            places = functools.partial(self._checkpoints.overseer.places, run)
             self._reader = LogReader(run, segment, self._context.executor.folder(*self.key), places)
         return self._reader
 
@@ -241,9 +243,11 @@ class LiveSegment:
             step = f" at step {report.last_step}" if report.last_step is not None else ""
             claims.ask_to_end(self._context.database, run, Intent.NAN, f"its loss is NaN{step}")
         for record in saved:
-            if record.refused:
+            said = (record.path, record.refused)
+            if record.refused and said not in self._refusals:
+                self._refusals.add(said)
                 console.event("refused", run, f"checkpoint {record.path}: {record.refused}")
-            else:
+            elif not record.refused:
                 console.debug("checkpoint", run, f"step {record.step}: {record.path}")
         # Cut right after such a save, it needs a way to be handed it.
         named = run.spec.plan is not None and run.spec.plan.resumes in ("append", "rerun")

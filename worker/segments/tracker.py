@@ -84,7 +84,7 @@ class SegmentTracker:
     def live(self) -> list[RunRecord]:
         """Return the live runs this worker owns."""
         everybody = queries.live_runs(self._context.database)
-        self.checkpoints.follow(everybody)
+        self.checkpoints.overseer.follow(everybody)
         return [run for run in everybody if run.worker == self._context.worker]
 
     def yield_all(self, why: str) -> int:
