@@ -49,15 +49,22 @@ class OpenFile:
     last_s: float
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """Bytes written by a time between `began_s` and `ended_s` (Unix seconds), and how often their count was lost."""
+
+    began_s: float
+    ended_s: float
+    written: int
+    times_lost: int
+
+
 @dataclass
 class _Trail:
-    """One segment. `looks`: (Unix seconds, bytes written by then, how often the count was lost by then). `blind`: spans
-    in which a process wrote that was not known yet."""
+    """One segment. `blind`: spans in which a process wrote that was not known yet."""
 
     started_s: float
-    looks: deque[tuple[float, int, int]] = field(
-        default_factory=lambda: deque[tuple[float, int, int]](maxlen=KEPT_LOOKS)
-    )
+    looks: deque[_Reading] = field(default_factory=lambda: deque[_Reading](maxlen=KEPT_LOOKS))
     counts: Mapping[int, int] = field(default_factory=dict[int, int])
     blind: deque[tuple[float, float]] = field(default_factory=lambda: deque[tuple[float, float]](maxlen=256))
     opened: dict[tuple[str, int], OpenFile] = field(default_factory=dict[tuple[str, int], OpenFile])
@@ -75,6 +82,7 @@ class Witness:
         self._lock = threading.Lock()
         self._next_s = 0.0
         self._busy = False
+        self._reading = threading.Lock()
         self._several = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -109,7 +117,9 @@ class Witness:
         began_s = time.monotonic()
         try:
             for key, trail in live:
-                self._look_at(trail, self._pids(*key))
+                pids = self._pids(*key)
+                with self._reading:
+                    self._look_at(trail, pids)
         finally:
             cost_s = time.monotonic() - began_s
             with self._lock:
@@ -123,13 +133,13 @@ class Witness:
             began_s = time.monotonic()
             with self._lock:
                 live = [trail for trail in self._trails.values() if trail.ended_s is None and trail.counts]
-                busy = self._busy
-            for trail in live if not busy else ():
-                pids = list(trail.counts)
-                counts = {pid: count for pid in pids if (count := _bytes_written(pid)) is not None}
-                with self._lock:
-                    if pids == list(trail.counts):
-                        _add(trail, counts, lost=False, now_s=time.time())
+            for trail in live:
+                with self._reading:
+                    reading_s = time.time()
+                    known = {pid: _bytes_written(pid) for pid in trail.counts}
+                    with self._lock:
+                        counts = {pid: count for pid, count in known.items() if count is not None}
+                        _add(trail, counts, lost=False, began_s=reading_s)
             time.sleep(max(BETWEEN_S, (time.monotonic() - began_s) / COST_SHARE))
 
     def known(self) -> frozenset[str]:
@@ -162,6 +172,7 @@ class Witness:
             return trail.folders if trail is not None else frozenset()
 
     def _look_at(self, trail: _Trail, pids: frozenset[int]) -> None:
+        reading_s = time.time()
         counts: dict[int, int] = {}
         lost = False
         opened: list[tuple[str, int]] = []
@@ -183,7 +194,7 @@ class Witness:
         with self._lock:
             if trail.looks:
                 trail.blind += [(began_s, now_s) for began_s in new.values()]
-            _add(trail, counts, lost or len(pids) > MAX_PROCESSES, now_s)
+            _add(trail, counts, lost or len(pids) > MAX_PROCESSES, reading_s)
             trail.folders = frozenset(folder for folder in folders if folder.startswith("/"))
             for key in opened:
                 known = trail.opened.pop(key, None)
@@ -205,35 +216,36 @@ class Witness:
             return
 
 
-def _add(trail: _Trail, counts: dict[int, int], lost: bool, now_s: float) -> None:
-    """Add one look. The count of a process that has ended is added to its parent's, if that waited for it."""
+def _add(trail: _Trail, counts: dict[int, int], lost: bool, began_s: float) -> None:
+    """Add one reading. The count of a process that has ended is added to its parent's, if that waited for it."""
     before = trail.counts
     if not trail.looks:
-        trail.looks.append((trail.started_s, 0, 0))
-        # Of those that have ended before the first look, nothing is known.
-        lost = lost or now_s - trail.started_s > LATE_S
+        trail.looks.append(_Reading(trail.started_s, trail.started_s, 0, 0))
+        # Of those that have ended before the first reading, nothing is known.
+        lost = lost or began_s - trail.started_s > LATE_S
     rise = sum(
         count - (before.get(pid, 0) if count >= before.get(pid, 0) else 0) for pid, count in counts.items()
     )
     gone = sum(count for pid, count in before.items() if pid not in counts)
-    _, total, times_lost = trail.looks[-1]
-    trail.looks.append((now_s, total + rise, times_lost + (lost or rise < gone or not counts)))
+    last = trail.looks[-1]
+    times_lost = last.times_lost + (lost or rise < gone or not counts)
+    trail.looks.append(_Reading(began_s, time.time(), last.written + rise, times_lost))
     trail.counts = counts
 
 
 def _count(trail: _Trail, from_s: float, to_s: float) -> int | None:
-    """Return what was written from the last look before `from_s` to the first one after `to_s`."""
+    """Return what was written from the last reading before `from_s` to the first one after `to_s`."""
     if trail.started_s > to_s or (trail.ended_s is not None and trail.ended_s < from_s):
         return 0
-    before = next((look for look in reversed(trail.looks) if look[0] <= from_s), None)
-    after = next(reversed([look for look in reversed(trail.looks) if look[0] >= to_s]), None)
+    before = next((look for look in reversed(trail.looks) if look.ended_s <= from_s), None)
+    after = next((look for look in trail.looks if look.began_s >= to_s), None)
     if before is None and trail.looks and trail.started_s >= from_s:
         before = trail.looks[0]
-    if before is None or after is None or before[2] != after[2]:
+    if before is None or after is None or before.times_lost != after.times_lost:
         return None
-    if any(began_s <= after[0] and ended_s >= before[0] for began_s, ended_s in trail.blind):
+    if any(began_s <= after.ended_s and ended_s >= before.began_s for began_s, ended_s in trail.blind):
         return None
-    return after[1] - before[1]
+    return after.written - before.written
 
 
 def _bytes_written(pid: int) -> int | None:
