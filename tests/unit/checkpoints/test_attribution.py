@@ -63,6 +63,7 @@ def test_truthful_evidence_never_leads_to_another_run() -> None:
         (Evidence(some("a", "b"), elsewhere=some("a", "b")), None, None, some("a", "b")),
         (Evidence(some("a", "b"), idle=some("b"), busy=some("a")), "a", How.BYTES, some()),
         (Evidence(some("a", "b"), idle=some("b")), "a", How.BYTES, some()),
+        (Evidence(some("a", "b"), elsewhere=some("a"), idle=some("b")), None, None, some("a", "b")),
         (Evidence(some("a", "b"), busy=some("a", "b")), None, None, some("a", "b")),
         (Evidence(some("a")), "a", How.ALONE, some()),
         (Evidence(some("a"), idle=some("a")), None, None, some()),

@@ -79,6 +79,9 @@ def attribute(evidence: Evidence) -> Attribution:
     if len(possible) != 1:
         return Attribution(suspects=possible)
     (writer,) = possible
+    if writer in evidence.elsewhere:
+        # Whoever belongs here may have written it from a container, which is in no count of bytes.
+        return Attribution(suspects=evidence.lived)
     alone = writer not in evidence.busy and evidence.lived == possible
     return _by(evidence, writer, How.ALONE if alone else How.BYTES)
 
