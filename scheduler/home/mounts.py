@@ -2,16 +2,14 @@
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _TABLE: Final = "/proc/self/mountinfo"
 _ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(NamedTuple):
     """One line of the table. `kind`: of file system, such as `nfs4`. `options`: of the mount and of its file system."""
 
     folder: str
