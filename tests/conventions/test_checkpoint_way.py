@@ -73,6 +73,7 @@ HOLDERS = {
 OTHER_HOLDERS = {
     "_Heard": "what a look hands on",
     "Written": "who wrote it",
+    "Attributed": "what is known to be its own",
     "RunRows": "what is stored, as a look is given it",
     "_Line": "the parser's own, before the event",
     "_Round": "what admission hands on",
