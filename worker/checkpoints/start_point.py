@@ -29,6 +29,7 @@ from backprop.worker.checkpoints.candidate import (
 from backprop.worker.checkpoints.directory_scan import DirectoryScan, newest_first
 from backprop.worker.checkpoints.resume import StartPoint, choose, first_segment, picks_itself, usable
 from backprop.worker.checkpoints.scanner import MAX_REPORTED
+from backprop.worker.checkpoints.suspects import holds_suspect, without_suspects
 from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, CheckpointFile, measure, still_good
 from backprop.worker.environment.presence import empty_mount_point, noted_mounts
 
@@ -51,10 +52,10 @@ def checkpoints_of(home: Home, run: RunRecord, rows: RunRows) -> list[Checkpoint
 
     Bounded; reads files only for a run whose checkpoints are scanned for.
     """
-    saved = list(rows.saved)
+    saved = without_suspects(rows.saved)
     if run.spec.plan is None or not run.spec.plan.globs:
         return saved
-    for backup in reversed(backups_of(home.run_folder(run.id))):
+    for backup in reversed(_backups(home, run, rows)):
         original = next((at for at, record in enumerate(saved) if backup.holds(record)), None)
         _insert(saved, backup.record(), original)
     segments = _counting(run, rows.segments)
@@ -81,7 +82,7 @@ def choose_start(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
     plan = run.spec.plan
     if plan is None or not plan.globs or start.problem is not None or start.waits_for is not None:
         return start
-    backups = [backup for backup in backups_of(home.run_folder(run.id)) if usable(run, [backup.record()])]
+    backups = [backup for backup in _backups(home, run, rows) if usable(run, [backup.record()])]
     restore = _to_restore(start.checkpoint, backups)
     checkpoint = restore.source.path if restore is not None else start.checkpoint
     newest_ns = restore.source.mtime_ns if restore is not None else _mtime_ns(checkpoint)
@@ -99,6 +100,11 @@ def choose_start(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
         restore=restore,
         set_aside=tuple(path for path, _ in broken) if picks_itself(run.spec) else (),
     )
+
+
+def _backups(home: Home, run: RunRecord, rows: RunRows) -> list[Backup]:
+    """Return the run's backups but those of suspects, newest first."""
+    return [each for each in backups_of(home.run_folder(run.id)) if not holds_suspect(each, rows.saved)]
 
 
 def _counting(run: RunRecord, segments: Sequence[SegmentRecord]) -> list[SegmentRecord]:

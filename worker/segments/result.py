@@ -10,6 +10,7 @@ from backprop.scheduler.lifecycle import Intent
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.records import LOG, CheckpointRecord, RunRecord, SegmentRecord
+from backprop.worker.checkpoints.fallback import fallen_back
 from backprop.worker.checkpoints.resume import initial_checkpoint, usable
 from backprop.worker.checkpoints.validation import newest_good
 from backprop.worker.environment.presence import (
@@ -178,10 +179,13 @@ def chain_of(
     earlier: Sequence[SegmentRecord] = (),
     mounts: Collection[str] = (),
     others_live: bool = False,
+    at_once: bool = False,
+    other: str | None = None,
 ) -> Chain:
     """Return what the chain has done, by the checkpoints that are good now, and by those that are merely away: the run
     waits for them. `saved`: the run's, newest first. `earlier`: its segments before this one, where some may never have
-    begun. `mounts`: that it has used. `others_live`: other runs are live now."""
+    begun. `mounts`: that it has used. `others_live`: other runs are live now. `at_once`: the segment failed at
+    once with its checkpoint. `other`: the one to try instead."""
     good = usable(run, saved)
     # Of a run that announces its checkpoints all are on record; others may have saved what nobody could look for.
     away = run.spec.plan is not None and bool(run.spec.plan.globs) and _is_away(run.spec.cwd, mounts)
@@ -216,6 +220,8 @@ def chain_of(
         oom_retries=run.oom_retries,
         host_faults=run.host_faults,
         others_live=others_live,
+        fallback=(segment.checkpoint_used, other) if segment.checkpoint_used and other else None,
+        fell_back=fallen_back(run, saved, earlier) if at_once else 0,
         resumable=away or any_left(good) or initial_checkpoint(run) is not None,
         # A counter in plain output may begin again with each epoch.
         advanced=run.last_step is not None
