@@ -1,6 +1,7 @@
-"""Keeps suspects from the next segments: checkpoints that are whole, and that a segment failed with at once.
+"""Keeps what is whole and of no use from the next segments.
 
-They stay on record as refused. The one before is tried, or a copy that was kept of it.
+That is a suspect, with which a segment failed at once, and a result that took the place of a checkpoint. Both stay on
+record as refused. The one before is tried, or a copy that was kept of it.
 """
 
 import os
@@ -9,17 +10,18 @@ from pathlib import Path
 
 from backprop.scheduler.records import SUSPECT, CheckpointRecord
 from backprop.worker.checkpoints.backups import Backup
+from backprop.worker.checkpoints.content.results import RESULT
 from backprop.worker.checkpoints.validation import measure
 
 
 def without_suspects(saved: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
-    """Leave out older saves at the path of a suspect, unless one of them was put back there: that file is the suspect.
+    """Leave out older saves at the path of such a one, unless one of them was put back there: that file is no good.
 
     `saved`: newest first. Reads those files.
     """
     suspects, kept = set[str](), list[CheckpointRecord]()
     for record in saved:
-        if is_suspect(record):
+        if is_suspect(record) or (record.refused is not None and RESULT in record.refused):
             suspects.add(record.path)
         elif record.path in suspects and not _is_there(record):
             continue
