@@ -1,5 +1,6 @@
 """Decides what becomes of a run whose segment failed, was lost, could not start, or ended in a way nobody can read."""
 
+import re
 from dataclasses import replace
 from typing import Final
 
@@ -15,6 +16,11 @@ from backprop.scheduler.spec import RunSpec
 LOST_CAP: Final = 3
 HOST_FAULT_CAP: Final = 5
 FALLBACK_CAP: Final = 2
+_WEIGHTS_ONLY: Final = re.compile(r"\bweights[_ ]only\b", re.IGNORECASE)
+"""PyTorch 2.6 and newer refuses to load what is more than weights unless it is told to."""
+_LOAD_ALL: Final = (
+    "; load it with weights_only=False, or queue the run with --env TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
+)
 _NOT_ITS_CHECKPOINT: Final = WOULD_FAIL_AGAIN | {Fault.HOST_MEMORY}
 LOOK_AGAIN_S: Final = 2.0
 """After a start that lacked a path or a port: by then it is looked at anew."""
@@ -102,6 +108,8 @@ def failed(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
         advice=_HOST_ADVICE.get(fault) if fault is not None else None,
         acquits=chain.fell_back > 0,
     )
+    if _is_refused_load(result):
+        failed = replace(failed, reason=failed.reason + _LOAD_ALL)
     if chain.fell_back:
         failed = replace(failed, reason=f"{failed.reason}; so it did with another checkpoint")
     if chain.retries_used >= spec.retries:
@@ -179,13 +187,17 @@ def _fallen_back(result: SegmentResult, chain: Chain, fault: Fault | None) -> Ne
     """
     if chain.fallback is None or chain.fell_back >= FALLBACK_CAP or fault in _NOT_ITS_CHECKPOINT:
         return None
-    if result.could_not_start is not None or result.signal_name == "SIGKILL":
+    if result.could_not_start is not None or result.signal_name == "SIGKILL" or _is_refused_load(result):
         return None
     suspect, other = chain.fallback
     reason = f"{why_failed(result, fault)}; at once, with {suspect}; tries {other} instead"
     counters = (chain.stalled, chain.retries_used, 0)
     move = NextMove(Event.REQUEUED, SegmentOutcome.FAILED, reason, *counters, LOOK_AGAIN_S, fault=fault)
     return replace(move, suspect=suspect)
+
+
+def _is_refused_load(result: SegmentResult) -> bool:
+    return result.last_line is not None and _WEIGHTS_ONLY.search(result.last_line) is not None
 
 
 def _start_of(chain: Chain) -> str:

@@ -102,7 +102,8 @@ def _chained(spec: RunSpec, result: SegmentResult, chain: Chain, outcome: Segmen
     if progressed:
         return NextMove(Event.REQUEUED, outcome, f"{what}; resumes from its newest checkpoint")
     start = "resumes from an older checkpoint" if chain.resumable else "starts again: no checkpoint is known"
-    reason = f"{what} without a new checkpoint; {start}"
+    longer = ", in a longer box" if timeboxed else ""
+    reason = f"{what} without a new checkpoint; {start}{longer}"
     return NextMove(Event.REQUEUED, outcome, reason, stalled, chain.retries_used)
 
 
