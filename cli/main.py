@@ -7,6 +7,7 @@ interrupted. A bug keeps its traceback and exits 1.
 
 import errno
 import importlib
+import io
 import os
 import sys
 import threading
@@ -117,16 +118,27 @@ def backprop(ctx: click.Context, config: str | None, verbose: bool, dry_run: boo
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    _take_names_as_utf8()
     _open_streams()
     _leave(run_command(sys.argv[1:]))
 
 
+def _take_names_as_utf8() -> None:
+    """Begin again with file names in UTF-8 where the locale has another encoding: a path that was queued in one
+    terminal has to mean the same file to a worker in any other."""
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def _open_streams() -> None:
     """Open standard streams that the shell has closed (`>&-`) on /dev/null. Left closed, their numbers would go to the
-    next files that are opened."""
+    next files that are opened. What the encoding of a stream lacks is written as an escape."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - open until the process ends
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave(code: int) -> NoReturn:

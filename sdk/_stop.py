@@ -11,18 +11,22 @@ if TYPE_CHECKING:
 _asked = False  # the stop signal has arrived
 _settled = False  # nothing more to install in this process
 _noted = False  # it is on disk that the script was told to stop
+_boot_id: str | None = None  # of the kernel under this process, once it was read
+
+JUMP_S = 1.0  # a smaller change of the wall clock is the drift that NTP corrects
 
 
 def deadline() -> float | None:
     """End of this segment's timebox in Unix seconds; None outside Backprop or without a timebox.
 
+    Where the wall clock was set or the machine slept, the end moves with it: what is left stays what it is.
     Time spent paused does not count against the timebox, so after a pause the real end is later than this.
     """
-    try:
-        end = float(os.environ["BACKPROP_DEADLINE"])
-    except (KeyError, ValueError):
+    left = _left_s()
+    if left is None:
         return None
-    return end if end - end == 0 else None  # NaN and infinity are no point in time
+    told, now = float(os.environ["BACKPROP_DEADLINE"]), time.time() + left
+    return now if abs(now - told) > JUMP_S else told
 
 
 def should_stop() -> bool:
@@ -52,8 +56,46 @@ def is_over() -> bool:
         _install()
     if _asked:
         return True
-    end = deadline()
-    return end is not None and time.time() >= end
+    left = _left_s()
+    return left is not None and left <= 0
+
+
+def _left_s() -> float | None:
+    """Seconds to the end of the timebox; None for no end.
+
+    By the monotonic clock where it can be: nobody sets that one, and like the timebox it stands still while the
+    machine sleeps. It means nothing on another machine, where MPI may have taken the environment, nor for a
+    BACKPROP_DEADLINE that the script or a wrapper has set itself.
+    """
+    told = os.environ.get("BACKPROP_DEADLINE", "")
+    end = _finite(told)
+    if end is None:
+        return None
+    steady, _, which = os.environ.get("BACKPROP_DEADLINE_MONOTONIC", "").partition(" ")
+    steady_end = _finite(steady)
+    if steady_end is not None and which == f"{_boot()} {told}":
+        return steady_end - time.monotonic()
+    return end - time.time()
+
+
+def _finite(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if number - number == 0 else None  # NaN and infinity are no point in time
+
+
+def _boot() -> str:
+    """The id of this boot, empty where it cannot be read. The monotonic clock begins with it."""
+    global _boot_id
+    if _boot_id is None:
+        try:
+            with open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123 - pathlib is a slow import
+                _boot_id = file.read().strip()
+        except OSError:
+            _boot_id = ""
+    return _boot_id
 
 
 def _note() -> None:

@@ -14,6 +14,7 @@ from enum import Enum
 from queue import SimpleQueue
 from typing import Final, Generic, Literal, TypeVar, cast
 
+from backprop.scheduler.home.mounts import mounts
 from backprop.scheduler.spec import RunSpec
 
 PATIENCE_S: Final = 0.5
@@ -203,15 +204,8 @@ def place_of(spec: RunSpec, files: UserFiles) -> str:
 
 
 def _shares() -> tuple[str, ...]:
-    """Return the mount points of network shares. Reading this list waits for none of them."""
+    """Return the mount points of network shares."""
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-            lines = file.read().splitlines()
+        return tuple(mount.folder for mount in mounts() if mount.kind.startswith(_REMOTE))
     except OSError:
         return ()
-    shares: list[str] = []
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        if after.startswith(_REMOTE):
-            shares.append(before.split(" ")[4].encode().decode("unicode_escape"))
-    return tuple(shares)

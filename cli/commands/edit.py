@@ -127,14 +127,19 @@ def _drop(kept: Path) -> None:
 def _apply(home: "Home", database: "Database", run: "RunRecord", edited: "Edited") -> None:
     """Change the row and the folder, with the run's lock held. Raises LostRace, BadCommand.
 
-    A worker that wants to start the run waits for the lock, and finds both changed or neither.
+    A worker that wants to start the run waits for the lock, and finds both changed or neither: the folder changes
+    between the request and its commit. Whoever dies there leaves a database that knows less than was asked, and its
+    repair makes the edit again of what the folder says.
     """
     from backprop.scheduler.errors import BadCommand, LostRace
     from backprop.scheduler.home import batch_file, run_folder
+    from backprop.scheduler.home.file_reading import read_regular
     from backprop.scheduler.store.writes import user_requests
     from backprop.worker.executor import locks
+    from backprop.worker.supervisor import failpoint
 
     folder = home.run_folder(run.id)
+    spec_file = folder / "spec.json"
     try:
         batch_file.materialise(home, run)
         lock = locks.take(home.run_lock(run.id))
@@ -142,19 +147,24 @@ def _apply(home: "Home", database: "Database", run: "RunRecord", edited: "Edited
         raise BadCommand(f"its folder {folder} cannot be written: {error.strerror}") from error
     if lock is None:
         raise LostRace(f"run {run.id} is being started")
+
+    begun = False
+
+    def change() -> None:
+        nonlocal begun
+        begun = True
+        failpoint.at("edit noted")
+        run_folder.change_spec(folder, edited.spec, edited.name, edited.priority, edited.environment)
+        failpoint.at("edit in folder")
+
+    def restore() -> None:
+        if begun:
+            run_folder.restore_spec(folder, before)
+
     try:
-        user_requests.apply_edit(database, run, edited.name, edited.spec, edited.priority)
-        try:
-            run_folder.change_spec(folder, edited.spec, edited.name, edited.priority, edited.environment)
-        except (OSError, ValueError, KeyError) as error:
-            changed = _changed(run, edited)
-            user_requests.apply_edit(database, changed, run.name, run.spec, run.priority)
-            raise BadCommand(f"{folder}/spec.json cannot be written: {error}") from error
+        before = read_regular(spec_file)
+        user_requests.apply_edit(database, run, edited.name, edited.spec, edited.priority, change, restore)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadCommand(f"{spec_file} cannot be written: {error}") from error
     finally:
         os.close(lock)
-
-
-def _changed(run: "RunRecord", edited: "Edited") -> "RunRecord":
-    import msgspec
-
-    return msgspec.structs.replace(run, name=edited.name, spec=edited.spec, priority=edited.priority)

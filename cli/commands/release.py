@@ -19,6 +19,7 @@ def command(
     ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
 ) -> int:
     """Release held RUNs: they return to their old positions in the queue."""
+    from backprop.cli.submit import startable
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import State
     from backprop.scheduler.store.writes import user_requests
@@ -29,8 +30,10 @@ def command(
     picked = run_selection.pick(
         ctx, database, runs, run_selection.filters_of(values), {State.HELD}, "released"
     )
+    picked, wrong = startable.startable(home, database, picked)
     if given.dry_run:
-        return run_selection.rehearse(picked, "release", WHY, IllegalMove.exit_code)
+        code = run_selection.rehearse(picked, "release", WHY, IllegalMove.exit_code)
+        return startable.say_unstartable(wrong) or code
     released = set(user_requests.release(database, [one.id for one in picked.able]))
     wake_workers(home.locks)
     done = [one for one in picked.able if one.id in released]
@@ -41,8 +44,6 @@ def command(
         bulk=picked.bulk,
         every=given.verbose,
     )
-    return run_selection.refuse(
-        [*picked.refused, *(one for one in picked.able if one.id not in released)],
-        WHY,
-        IllegalMove.exit_code,
-    )
+    late = [one for one in picked.able if one.id not in released]
+    code = run_selection.refuse([*picked.refused, *late], WHY, IllegalMove.exit_code)
+    return startable.say_unstartable(wrong) or code

@@ -67,6 +67,7 @@ def command(
     unless --state asks for them. Of a group or a filter, --done takes the timeboxed ones alone, unless --state asks for
     others.
     """
+    from backprop.cli.submit import startable
     from backprop.scheduler.config.files import current_directory
     from backprop.scheduler.config.settings import load
     from backprop.scheduler.errors import IllegalMove
@@ -86,6 +87,7 @@ def command(
     filters, able = run_selection.filters_of(values), FINAL | {State.HELD}
     unnamed = able if filters.states else able - {State.COMPLETED}
     picked = run_selection.pick(ctx, database, runs, filters, unnamed, "resumed", named=able)
+    picked, wrong = startable.startable(home, database, picked)
     if len(picked.able) > 1 and (resume_from is not None or follow):
         what = "--follow" if follow else "--resume-from"
         raise click.UsageError(f"{what} takes one run, and these are {len(picked.able)}", ctx)
@@ -96,7 +98,7 @@ def command(
     only = picked.able[0] if len(picked.able) == 1 and not picked.bulk else None
     how = _how(database, only.id, pin) if only is not None else ""
     if given.dry_run:
-        return _rehearse(picked, only, how)
+        return _rehearse(picked, only, how) or startable.say_unstartable(wrong)
     specs = _specs(home, database, picked.able, flags, settings)
     with contextlib.suppress(OSError):
         # Before the rows: an outcome that outlives this command's death would end the run again.
@@ -114,6 +116,7 @@ def command(
     )
     late = [run for run in picked.able if run.id not in resumed]
     code = run_selection.refuse([*picked.refused, *late], REFUSAL, IllegalMove.exit_code)
+    code = startable.say_unstartable(wrong) or code
     if follow and queued:
         from backprop.cli.follow import follow_run
 

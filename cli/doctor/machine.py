@@ -132,23 +132,20 @@ def check_signals(ours: SignalMasks | None, workers: Mapping[str, SignalMasks | 
 
 def check_processes() -> Finding:
     """Check that /proc shows this user's processes. (proc(5): hidepid, subset)"""
+    from backprop.scheduler.home.mounts import mounts
     from backprop.worker.supervisor import process_tree
 
-    mount = next(
-        (
-            line.split()[3]
-            for line in Path("/proc/mounts").read_text().splitlines()
-            if line.split()[1] == "/proc"
-        ),
-        "",
-    )
-    hidden = [option for option in mount.split(",") if option.startswith(("hidepid=", "subset="))]
+    try:
+        options = [option for mount in mounts() if mount.folder == "/proc" for option in mount.options]
+    except OSError:
+        options = []
+    hidden = [option for option in options if option.startswith(("hidepid=", "subset="))]
     try:
         readable = process_tree.boot_id() != "" and process_tree.identify(os.getpid()) is not None
     except OSError:
         readable = False
     if not readable:
-        told = f"/proc does not show your own processes ({mount})"
+        told = f"/proc does not show your own processes ({','.join(options)})"
         return bad("processes", told, "mount it without subset=pid")
     if hidden and hidden[0] not in ("hidepid=0", "hidepid=off"):
         return ok("processes", f"/proc shows your own ({hidden[0]} hides only other users')")

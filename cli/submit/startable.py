@@ -1,11 +1,24 @@
-"""Checks that the kernel can start a program, so that what cannot is refused when it is queued and not at night."""
+"""Checks that the kernel can start a program, so that what cannot is refused when it is queued and not at night.
+
+A run that is queued again (`resume`, `release`) is looked at once more, for its script may have changed meanwhile. What
+may come back by itself, a disk or an environment that is being rebuilt, is no reason to refuse: the run waits for it.
+"""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+import click
 
 from backprop.scheduler.errors import BadCommand
+from backprop.scheduler.home import run_folder
+
+if TYPE_CHECKING:
+    from backprop.cli.run_selection import Selection
+    from backprop.scheduler.home.layout import Home
+    from backprop.scheduler.spec import RunSpec
+    from backprop.scheduler.store.connection import Database
 
 HEAD_BYTES: Final = 256
 """What the kernel reads of a program to find its interpreter."""
@@ -33,6 +46,57 @@ def refuse_unstartable(program: str, shown: str, environment: Mapping[str, str])
     words = os.fsdecode(line[2:]).split()
     if newline and (missing := _missing(words, environment)) is not None:
         raise BadCommand(f"{shown} names {missing} in its first line; correct it, or name an interpreter")
+
+
+def startable(
+    home: "Home", database: "Database", picked: "Selection"
+) -> "tuple[Selection, list[tuple[str, str]]]":
+    """Return a selection without the runs that cannot be started, and their ids with what is wrong."""
+    from dataclasses import replace
+
+    from backprop.scheduler.store.reads import queries
+
+    # The members of a sweep share their program and script.
+    told: dict[tuple[str, ...], str | None] = {}
+    wrong: dict[str, str] = {}
+    for run in queries.runs_by_id(database, [run.id for run in picked.able]):
+        spec = run.spec
+        command = (spec.cwd, spec.program, spec.script or "", spec.code or "")
+        if command not in told:
+            told[command] = _what_is_wrong(spec, home.run_folder(run.id))
+        if (what := told[command]) is not None:
+            wrong[run.id] = what
+    able = [run for run in picked.able if run.id not in wrong]
+    return replace(picked, able=able), list(wrong.items())
+
+
+def say_unstartable(wrong: "Sequence[tuple[str, str]]") -> int:
+    """Print which runs were left as they are and why; return the exit code, 0 when there is none."""
+    for run_id, what in wrong:
+        click.echo(f"backprop: run {run_id}: {what}", err=True)
+    return BadCommand.exit_code if wrong else 0
+
+
+def _what_is_wrong(spec: "RunSpec", folder: Path) -> str | None:
+    """Return why a run cannot be started until its user has done something; None where it can, or may wait. `folder`:
+    the run's."""
+    from backprop.worker.environment import presence
+
+    removed = presence.removed_for_start(spec, presence.noted_mounts(folder))
+    if removed is not None:
+        return f"{removed.what} {removed.path} {removed.trouble}; put it back"
+    environment = run_folder.read_environment(folder)
+    if (
+        presence.is_copied(spec, spec.program)
+        or presence.missing_part(presence.PROGRAM, spec.program) is not None
+        or presence.missing_named_interpreter(spec.program, environment) is not None
+    ):
+        return None
+    try:
+        refuse_unstartable(spec.program, spec.program, environment)
+    except BadCommand as error:
+        return str(error)
+    return None
 
 
 def _missing(words: list[str], environment: Mapping[str, str]) -> str | None:

@@ -86,14 +86,26 @@ def append(home: Home, requests: Sequence[Request]) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     handle = os.open(home.requests, flags, 0o600)
     try:
-        # A newline first: after a crash the last line may have no end.
-        body = b"".join(b"\n" + msgspec.json.encode(request) for request in requests) + b"\n"
+        body = b"".join(map(_line, requests))
         if os.write(handle, body) < len(body):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(handle)
     finally:
         os.close(handle)
     run_folder.sync(home.root)
+
+
+def replace(home: Home, requests: Sequence[Request]) -> None:
+    """Keep these requests alone. Call inside a transaction, which nobody else adds one in. Raises OSError."""
+    draft = home.requests.with_suffix(".draft")
+    run_folder.write_synced(draft, map(_line, requests))
+    draft.replace(home.requests)
+    run_folder.sync(home.root)
+
+
+def _line(request: Request) -> bytes:
+    """A newline first: after a crash the line before may have no end."""
+    return b"\n" + msgspec.json.encode(request) + b"\n"
 
 
 def _decoded(line: bytes) -> Iterator[Request]:

@@ -118,6 +118,11 @@ def change_spec(
     _write(folder / "spec.json", body | changed)
 
 
+def restore_spec(folder: Path, content: bytes) -> None:
+    """Give `spec.json` back the bytes it held. Raises OSError."""
+    _replace(folder / "spec.json", content)
+
+
 def read_spec(folder: Path) -> SpecFile | None:
     """Return the content of `spec.json`; None when it is missing or damaged. Raises OSError."""
     content = read_if_there(folder / "spec.json")
@@ -193,8 +198,12 @@ def sync(folder: Path) -> None:
 
 
 def _write(path: Path, body: Mapping[str, Any], *, synced: bool = True) -> None:
+    _replace(path, _json(body), synced=synced)
+
+
+def _replace(path: Path, content: bytes, *, synced: bool = True) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    write_synced(temporary, (_json(body),), synced=synced)
+    write_synced(temporary, (content,), synced=synced)
     temporary.replace(path)
     if synced:
         sync(path.parent)

@@ -41,7 +41,7 @@ class Note:
             self._behind = self._behind or (newest > known and newest not in self._own)
             number = max(newest, known) + 1
             self._own.append(number)
-            values: dict[str, Any] = {"at_s": time.time(), "runs": _segments(run_ids or ())} | more
+            values: dict[str, Any] = {"at_s": time.time(), "runs": segments_of(run_ids or ())} | more
             request_log.append(self._home, [Request(number=number, verb=verb, **values)])
         except OSError as error:
             raise DatabaseBusy(
@@ -59,12 +59,17 @@ class Note:
                 request_log.append(self._home, lines)
 
 
-def write(database: Database, verb: Callable[[Note], T]) -> T:
-    """Run `verb` as a transaction, and hand it what records requests. Raises what `Database.write` raises."""
+def write(database: Database, verb: Callable[[Note], T], undo: Callable[[], None] = lambda: None) -> T:
+    """Run `verb` as a transaction, and hand it what records requests. Raises what `Database.write` raises.
+
+    `undo`: takes back what `verb` has changed outside the database, where the transaction fails. A request whose traces
+    cannot be taken back stays.
+    """
     note = Note(database)
     try:
         return database.write(lambda: verb(note))
     except BaseException:
+        undo()
         note.take_back()
         raise
 
@@ -92,8 +97,8 @@ def set_known_number(number: int) -> None:
     proxy.execute_sql("INSERT INTO known_requests (number) VALUES (?)", (number,))
 
 
-def _segments(run_ids: Sequence[str]) -> dict[str, int]:
-    """Return the newest segment of each run."""
+def segments_of(run_ids: Sequence[str]) -> dict[str, int]:
+    """Return the newest segment of each run that exists. Call inside a transaction."""
     found: dict[str, int] = {}
     for at in range(0, len(run_ids), ROWS_PER_STATEMENT):
         some = run_ids[at : at + ROWS_PER_STATEMENT]

@@ -1,6 +1,7 @@
 """Editing a waiting run: what the text says is checked like a command line, and no typed word is lost."""
 
 import json
+import signal
 import tomllib
 from pathlib import Path
 
@@ -219,3 +220,36 @@ def test_a_run_that_started_meanwhile_is_left_alone(bench: Bench) -> None:
     assert "changed state just now" in done.stderr
     assert "priority = 5" in (bench.home / "edits" / f"{later}.toml").read_text()
     assert bench.column(later, "priority") == 0
+
+
+@pytest.mark.parametrize("point", ["edit noted", "edit in folder"])
+def test_an_edit_that_dies_half_way_is_made_whole_or_not_at_all(bench: Bench, point: str) -> None:
+    """Killed before and after the change of the folder, whose environment is what the command is started with."""
+    run, both = prints_what_it_is(bench)
+    killed = bench.backprop("edit", run, env=both | {"BACKPROP_FAILPOINT": f"{point}:kill"})
+    assert killed.returncode == -signal.SIGKILL, killed
+    assert bench.worker("--drain").wait(timeout=60) == 0
+    assert bench.log(run).split() == (["new", "1"] if point == "edit in folder" else ["old", "None"])
+    assert ("new.py" in bench.show(run)["command"]) == (point == "edit in folder")
+
+
+@pytest.mark.parametrize("point", ["edit noted", "edit in folder"])
+def test_an_edit_that_fails_half_way_changes_neither_database_nor_folder(bench: Bench, point: str) -> None:
+    run, both = prints_what_it_is(bench)
+    before = (bench.home / "runs" / run / "spec.json").read_bytes()
+    failed = bench.backprop("edit", run, env=both | {"BACKPROP_FAILPOINT": f"{point}:raise"})
+    assert (failed.returncode, failed.stderr.count("\n")) == (6, 1), failed
+    assert "nothing was changed; your text is kept" in failed.stderr
+    assert (bench.home / "runs" / run / "spec.json").read_bytes() == before
+    assert "old.py" in bench.show(run)["command"]
+    assert bench.backprop("edit", run, env={"EDITOR": "true"}).returncode == 0
+    assert "new.py" in bench.show(run)["command"], "the kept text was opened again"
+
+
+def prints_what_it_is(bench: Bench) -> tuple[str, dict[str, str]]:
+    """Queue a run that prints its script and a variable; return it, and an editor that changes both."""
+    for name in ("old", "new"):
+        bench.script(f"{name}.py", f"import os; print('{name}', os.environ.get('A'))")
+    return bench.queue("old.py"), editor(
+        bench, """sed -i 's/old.py/new.py/; s/^.env.$/[env]\\nA = "1"/' $1"""
+    )

@@ -504,3 +504,41 @@ def test_a_drained_queue_is_said_to_who_queues(bench: Bench) -> None:
     assert bench.backprop("drain", "--why", "night").returncode == 0
     done = bench.backprop("run", *QUIET_LIMITS, "train.py")
     assert "the queue is drained (night); backprop undrain opens it" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["resume", "release"])
+def test_what_became_impossible_meanwhile_is_refused_when_it_is_queued_again(bench: Bench, verb: str) -> None:
+    """What was removed alone or rewritten is; what may come back with its folder is waited for."""
+    tool = bench.script("tool", "#!/bin/sh\n")
+    tool.chmod(0o755)
+    script = bench.script("train.py", "print(1)")
+    far = bench.script("far/train.py", "print(1)")
+    runs = {
+        "tool": bench.queue("./tool", "--group", "g", "--hold"),
+        "script": bench.queue("train.py", "--group", "g", "--hold"),
+        "far": bench.queue("far/train.py", "--group", "g", "--hold"),
+    }
+    far.parent.rename(bench.project / "away")
+    for body, said in (
+        ("#!/opt/gone/bin/sh\n", None),
+        ("#!/bin/gone-sh\n", "its program /bin/gone-sh is not there; put it back"),
+        ("#!/bin/sh\r\n", "has Windows line ends"),
+        ("echo\n", "has no first line"),
+    ):
+        tool.write_text(body, newline="")
+        words = (verb, runs["tool"])
+        if said is None:
+            assert bench.backprop(*words, "--dry-run").returncode == 0
+        else:
+            assert f"run {runs['tool']}: " in (message := refused(bench, 6, *words))
+            assert said in message
+            assert refused(bench, 6, *words, "--dry-run") == message
+    script.unlink()
+    assert f"its script {script} is not there; put it back" in refused(bench, 6, verb, runs["script"])
+
+    done = bench.backprop(verb, "g")
+    assert (done.returncode, done.stderr.count("backprop: run ")) == (6, 2), done
+    assert runs["far"] in done.stdout
+    assert {name: bench.state(run) for name, run in runs.items()} == {
+        "tool": "held", "script": "held", "far": "queued",
+    }  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.support.harness import ROOT, Bench
 
 SCRIPT = ROOT / "examples" / "digits.py"
-EPOCHS = ("--epochs", "30")
+EPOCHS = ("--epochs", "15")
 LEAST_BOX_S = 1.5
 """Loading the images must fit in, with time to spare for a batch."""
 

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from backprop.cli.main import COMMANDS, backprop
-from tests.support.harness import COMMAND, ROOT, Bench
+from tests.support.harness import COMMAND, QUIET_LIMITS, ROOT, Bench
 
 BAD = os.fsdecode(b"\xff\xfe")
 NEEDED = {
@@ -148,3 +148,36 @@ def test_the_current_directory_is_asked_for_in_one_place() -> None:
         if any(text in path.read_text() for text in ("Path.cwd()", "getcwd(", "Path.home()\n"))
     ]
     assert asking == [str(Path("scheduler/config/files.py"))]
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"LANG": "C"},
+        {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "de_DE", "PYTHONIOENCODING": "iso2022_jp"},  # 7 bits, and no umlauts
+        {"LC_ALL": "ja_JP.UTF-8"},
+    ],
+    ids=lambda locale: "-".join(locale.values()),
+)
+def test_names_that_the_terminal_cannot_show_are_printed_all_the_same(
+    bench: Bench, locale: dict[str, str]
+) -> None:
+    """By commands and by the worker, whose own lines are not ASCII either."""
+    bench.script("größe 日本.py", "print('größe 日本 ✓', flush=True)")
+    run = bench.queue("größe 日本.py", "--", "--größe", "日本")
+    words = ("größe 日本.py", "--dry-run")
+    bench.environment |= locale
+    second = bench.backprop("run", *QUIET_LIMITS, "größe 日本.py")
+    assert bench.worker("--drain").wait(timeout=60) == 0
+    for done in (
+        second,
+        bench.backprop("run", *QUIET_LIMITS, *words),
+        *(bench.backprop(*words) for words in (("list",), ("show", run), ("logs", run), ("list", "--json"))),
+        *(bench.backprop(*words) for words in (("status",), ("why", run), ("show", run, "--json"))),
+    ):
+        assert done.returncode == 0, done
+        assert "Traceback" not in done.stdout + done.stderr
+    assert "Traceback" not in bench.output()
+    assert bench.state(run) == "completed"

@@ -139,8 +139,10 @@ def test_one_that_takes_over_finds_a_leader_nobody_had_written_down(stand: Stand
     first.kill()
     first.wait()
     (stand.segment / "processes.json").unlink()
+    adopted_s = time.time()
     second = stand.adopt()
     assert stand.leader() == leader
+    assert stand.known()["started_at_s"] < adopted_s, "what it saved before is no older than its start"
     second.send_signal(signal.SIGTERM)
     record = stand.ended()
     assert record["asked"] == "asked"

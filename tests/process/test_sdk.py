@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,11 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 import backprop
+from backprop.worker.supervisor import process_tree
+from tests.support.bare_supervisor import Stand
+from tests.support.moved_clock import WallClock
+
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 
 
 def environment(**inside: str) -> dict[str, str]:
@@ -313,6 +319,49 @@ def test_the_deadline_asks_to_stop_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backprop.should_stop() is False
     monkeypatch.setenv("BACKPROP_DEADLINE", "1000000000.25")
     assert backprop.should_stop() is True
+
+
+@needs_gcc
+@pytest.mark.parametrize("moved", ["ahead", "back", "slept"])
+def test_the_deadline_stands_when_the_wall_clock_jumps_or_the_machine_sleeps(
+    stand: Stand, tmp_path: Path, moved: str
+) -> None:
+    clock = WallClock(tmp_path)
+    stand.environment |= clock.environment
+    code = """
+import backprop, os, time
+began = time.time()
+print(backprop.should_stop(), backprop.deadline() == float(os.environ["BACKPROP_DEADLINE"]), flush=True)
+while abs(time.time() - began) < 1800:
+    time.sleep(0.02)
+print(backprop.should_stop(), 500 < backprop.deadline() - time.time() <= 600)
+"""
+    stand.order(sys.executable, "-c", code)
+    stand.start()
+    stand.wait_for_log("\n")
+    {"ahead": clock.set, "back": clock.set, "slept": clock.sleep}[moved](-3600 if moved == "back" else 3600)
+    assert stand.ended()["exit_code"] == 0, stand.log()
+    assert stand.log() == "False True\nFalse True\n"
+
+
+@pytest.mark.parametrize(
+    ("steady", "told"),
+    [
+        ("0 {boot} 4000000000.000", True),
+        ("0 {boot} 4000000001.000", False),  # somebody has set the other one since
+        ("0 4000000000.000", False),
+        ("0 another-machines-boot 4000000000.000", False),
+        ("nan {boot} 4000000000.000", False),
+        ("", False),
+    ],
+)
+def test_the_monotonic_deadline_counts_on_its_machine_and_with_its_deadline_alone(
+    monkeypatch: pytest.MonkeyPatch, steady: str, told: bool
+) -> None:
+    monkeypatch.delenv("BACKPROP_RUN_ID", raising=False)
+    monkeypatch.setenv("BACKPROP_DEADLINE", "4000000000.000")
+    monkeypatch.setenv("BACKPROP_DEADLINE_MONOTONIC", steady.format(boot=process_tree.boot_id()))
+    assert backprop.should_stop() is told
 
 
 def test_outside_backprop_a_signal_interrupts_as_ever() -> None:

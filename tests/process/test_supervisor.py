@@ -115,8 +115,11 @@ def test_command_directory_umask_and_environment_arrive_exactly(stand: Stand) ->
     assert seen["stdin"] == "", "nobody types to a run"
     assert seen["session"]
     environment = {bytes.fromhex(name): bytes.fromhex(value) for name, value in seen["environment"].items()}
-    deadline = float(environment.pop(b"BACKPROP_DEADLINE"))
-    assert deadline == pytest.approx(stand.known()["started_at_s"] + 600.0, abs=0.01)
+    deadline = environment.pop(b"BACKPROP_DEADLINE").decode()
+    assert float(deadline) == pytest.approx(stand.known()["started_at_s"] + 600.0, abs=0.01)
+    steady, boot, of = environment.pop(b"BACKPROP_DEADLINE_MONOTONIC").decode().split(" ")
+    assert float(steady) == pytest.approx(stand.known()["started_monotonic_s"] + 600.0, abs=0.01)
+    assert (boot, of) == (stand.known()["boot_id"], deadline)
     environment.pop(b"LC_CTYPE", None)  # set by the interpreter for itself in a C locale
     assert environment == {
         b"PATH": b"/only/here",

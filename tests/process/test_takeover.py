@@ -1,5 +1,6 @@
 """A supervisor dies after it has asked the leader to stop: its successor knows that, and how it ended."""
 
+import json
 import os
 import signal
 
@@ -31,6 +32,8 @@ def test_the_stop_signal_is_sent_once_and_intent_outlives_the_supervisor(bench: 
     run = bench.queue("slow.py", "-m", "0.05", "--grace-seconds", "30")
     bench.worker()
     wait_until(lambda: "signalled 1" in bench.log(run), saw=lambda: bench.log(run))
+    # The script may hear the signal before its sender has noted that it sent it.
+    wait_until(lambda: json.loads((bench.folder(run) / "stop.json").read_text())["sent"])
     dead = bench.supervisor(run)
     os.kill(dead, signal.SIGKILL)
     wait_until(lambda: bench.supervisor(run) not in (0, dead), saw=bench.output)

@@ -14,7 +14,7 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.request_log import Request, Verb
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import Event, Intent, State
-from backprop.scheduler.store import drain, requests
+from backprop.scheduler.store import drain, request_trim, requests
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, enqueue, ordering, transitions, user_requests
@@ -43,7 +43,9 @@ def segment(database: Database, run_id: str, number: int = 1) -> None:
 
 
 class Past:
-    """A copy of the database, to be put back later."""
+    """A copy of the database, to be put back later. `trims`: the file of requests is trimmed before."""
+
+    trims = False
 
     def __init__(self, database: Database) -> None:
         self.home = database.home
@@ -52,9 +54,16 @@ class Past:
 
     def restore(self, database: Database) -> Database:
         """Put the copy back under a worker that starts."""
+        if self.trims:
+            request_trim.trim(database, [self.copy], least_bytes=0)
         database.close()
         shutil.copy(self.copy, self.home.database)
         return recovery.open_sound(self.home, lambda _: None)
+
+
+@pytest.fixture(params=["whole", "trimmed"], autouse=True)
+def trims(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Past, "trims", request.param == "trimmed")
 
 
 ASKED: dict[str, tuple[Callable[[Database], object], Callable[[Database], bool]]] = {
@@ -309,3 +318,38 @@ def test_lines_that_are_no_requests_are_passed_over(tmp_path: Path) -> None:
     request_log.append(home, [Request(number=13, verb=Verb.DRAIN, at_s=1.0)])
     assert request_log.newest(home) == 13
     assert [request.number for request in request_log.read(home, 12)] == [13]
+
+
+def test_the_file_of_requests_keeps_what_a_copy_would_need_alone(database: Database) -> None:
+    for run_id in "abc":
+        with_folder(database, run_id)
+    for _ in range(50):
+        user_requests.hold(database, ["a", "b"], "why")
+        user_requests.release(database, ["a"])
+        drain.set_drained(database, "a reboot", NOW_S)
+        drain.set_drained(database, None, NOW_S)
+    user_requests.release(database, ["b"])
+    segment(database, "a")
+    removal.remove(database.home, database, ["b"], waiting=True)
+    user_requests.hold(database, ["c"], "why")
+    newest = request_log.newest(database.home)
+    assert request_trim.trim(database, [], least_bytes=1 << 20) == 0, "short enough"
+    before = Past(database)
+    assert request_trim.trim(database, [before.copy, database.home.root / "no.db"], least_bytes=0) == 200
+    kept = [(one.verb, list(one.runs)) for one in request_log.read(database.home, 0)]
+    assert kept == [(Verb.UNDRAIN, []), (Verb.REMOVE, ["b"]), (Verb.HOLD, ["c"])]
+    assert request_trim.trim(database, [before.copy], least_bytes=0) == 1, "all copies know of the removal"
+    user_requests.release(database, ["c"])
+    assert request_log.newest(database.home) == newest + 1
+
+
+def test_a_file_that_is_ahead_of_its_database_is_not_trimmed(database: Database) -> None:
+    some_runs(database)
+    past = Past(database)
+    user_requests.hold(database, ["a"], "why")
+    database.close()
+    shutil.copy(past.copy, past.home.database)
+    older = open_database(past.home)
+    assert request_trim.trim(older, [past.copy], least_bytes=0) == 0
+    assert [one.verb for one in request_log.read(past.home, 0)][-1] is Verb.HOLD
+    older.close()

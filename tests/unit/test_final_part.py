@@ -80,6 +80,7 @@ UNKNOWN: dict[str, bytes] = {
     "an epoch's first step alone": lines("Epoch 1/2 iter 0 loss: 2.3", "iter 0 of Epoch 2/2 loss: 0.4"),
     "… in JSON": lines(*(f'{{"epoch": {at}, "epochs": 2, "step": 0, "loss": 0.3}}' for at in (1, 2))),
     "steps of an epoch": lines("Epoch 1 step 9/10", "Epoch 1 step 10/10", "Epoch 2 step 9/10", "Epoch 2 step 10/10"),
+    "… in JSON, of unknown many": lines('{"epoch": 1, "loss": 0.3}', "step 9/10", "step 10/10"),
     "steps that begin again": lines("step 9/10", "step 10/10", "step 1/10", "step 10/10"),
     "warming up": lines("warm-up step 9/10", "warm-up step 10/10", "iter 1 loss 0.5"),
     "a first part": lines("step 9/10 loss 0.5", "step 10/10 loss 0.4", "iter 1 loss 3.0"),
@@ -88,6 +89,8 @@ UNKNOWN: dict[str, bytes] = {
     ),
     "one who says that it leaves early": lines("step 9/10", "step 10/10", "interrupted: exiting early"),
     "numbers with a slash": lines("data/10/10 of 2024/05/05", "Accuracy: 95/95", "ratio 1/2.5"),
+    "warming up, in a bar": bar("Warmup steps: ", 50).encode(),
+    "a download at its end": lines("Downloading weights: 10/10 files"),
     "a count that was there at once": lines("step 10/10"),
 }  # fmt: skip
 UNFINISHED: dict[str, bytes] = {
@@ -99,6 +102,11 @@ UNFINISHED: dict[str, bytes] = {
         "Epoch 1/2 [0/6000 (0%)] Loss: 2.3", "Epoch 2/2 [0/6000 (0%)] Loss: 0.3"
     ),
     "a last epoch's steps": lines("Epoch [2/2], Step [100/300], Loss: 0.5"),
+    "a table's epoch": (
+        lines("      Epoch    GPU_mem   box_loss   cls_loss  Instances       Size")
+        + bar("        2/5       2.1G      1.105        0.9         24        640: ", 10).encode()
+    ),
+    "steps with commas": lines("step 12,000 of 50,000 loss 0.3"),
     "the first of several folds": lines("Fold 1/5", "Epoch 1/2 loss: 0.3", "Epoch 2/2 loss: 0.2"),
     "JSON": lines('{"step": 10, "total": 30}', "step 9/10", "step 10/10"),
 }

@@ -468,3 +468,90 @@ def test_a_refused_load_is_told_and_accuses_no_checkpoint() -> None:
     move = next_move(SPEC, SegmentResult(exit_code=1, last_line=line), chain)
     assert (move.event, move.suspect) == (Event.FAILED, None)
     assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1" in move.reason
+
+
+COUNTED = replace(FRESH, stalled=1, retries_used=2, lost=1, resumable=True)
+
+
+@pytest.mark.parametrize(
+    ("ending", "event", "counters", "delay_s"),
+    [
+        (SegmentResult(unreadable="exit.json (I/O error)"), Event.SET_ASIDE, (1, 2, 1), 0.0),
+        (SegmentResult(could_not_start="no such disk", missing=True), Event.REQUEUED, (1, 2, 1), 2.0),
+        (SegmentResult(could_not_start="no process", passing=True), Event.REQUEUED, (1, 2, 1), 0.0),
+        (SegmentResult(lost=True), Event.REQUEUED, (1, 2, 2), 0.0),
+        (SegmentResult(exit_code=1, disk_full=True), Event.REQUEUED, (1, 2, 1), 40.0),
+        (SegmentResult(exit_code=1, port_in_use="taken"), Event.REQUEUED, (1, 2, 1), 2.0),
+        (SegmentResult(exit_code=1, out_of_memory="oom"), Event.REQUEUED, (1, 2, 0), 10.0),
+        (SegmentResult(exit_code=1), Event.REQUEUED, (1, 3, 0), 40.0),
+    ],
+)
+def test_what_an_end_counts_for_and_how_long_it_waits(
+    ending: SegmentResult, event: Event, counters: tuple[int, int, int], delay_s: float
+) -> None:
+    verdict = next_move(spec(retries=3), ending, replace(COUNTED, promised_mib=1000))
+    assert verdict.event is event
+    assert (verdict.stalled, verdict.retries_used, verdict.lost) == counters
+    assert verdict.delay_s == delay_s
+
+
+def test_an_end_that_nobody_can_read_is_said_and_what_was_wanted_is_done() -> None:
+    ending = SegmentResult(unreadable="exit.json (I/O error)")
+    assert told(next_move(SPEC, ending, GOOD)).startswith(
+        "held: how its segment ended cannot be read: exit.json (I/O error); once it can be"
+    )
+    assert next_move(SPEC, replace(ending, wanted=Intent.STOP), GOOD).event is Event.STOPPED
+
+
+def test_a_chain_that_started_over_ends() -> None:
+    verdict = next_move(SPEC, SegmentResult(asked=Intent.STARTED_OVER, exit_code=1, why_asked="step 1"), GOOD)
+    assert (verdict.event, verdict.outcome) == (Event.FAILED, SegmentOutcome.STARTED_OVER)
+    assert verdict.reason == "started over: step 1"
+
+
+@pytest.mark.parametrize(
+    ("limit", "chain", "need_mib"),
+    [
+        (None, {"promised_mib": 1000, "peak_mib": 900}, 1500),
+        (None, {"promised_mib": 1000, "peak_mib": None}, 1500),
+        (None, {"promised_mib": 1000, "peak_mib": 2000}, 2500),
+        (None, {"promised_mib": 1000, "oom_retries": 1}, None),
+        (None, {"promised_mib": 0}, None),
+        ("8", {"promised_mib": 1000, "peak_mib": 899}, 1000),
+        ("8", {"promised_mib": 1000, "peak_mib": 900}, None),
+        ("8", {"promised_mib": 1000, "peak_mib": None}, None),
+    ],
+)
+def test_out_of_gpu_memory_is_tried_once_more_with_what_it_may_need(
+    limit: str | None, chain: dict[str, int | None], need_mib: int | None
+) -> None:
+    """Not where it ran into the limit that its user set; a neighbour may have taken what was there below it."""
+    ending = SegmentResult(exit_code=1, out_of_memory="oom")
+    verdict = next_move(spec(gpu_memory_limit=limit), ending, replace(GOOD, **chain))
+    assert verdict.event is (Event.FAILED if need_mib is None else Event.REQUEUED)
+    assert verdict.need_mib == need_mib
+
+
+@pytest.mark.parametrize(("tries", "delay_s"), [(0, 2.0), (1, 10.0), (2, 20.0), (HOST_FAULT_CAP - 1, 80.0)])
+def test_a_taken_port_is_looked_at_again_soon_and_then_ever_later(tries: int, delay_s: float) -> None:
+    ending = SegmentResult(exit_code=1, port_in_use="taken")
+    verdict = next_move(SPEC, ending, replace(OLD, host_faults=tries))
+    assert (verdict.delay_s, verdict.host_faults) == (delay_s, tries + 1)
+    late = replace(OLD, host_faults=HOST_FAULT_CAP)
+    assert next_move(SPEC, ending, late).event is Event.FAILED
+    assert next_move(SPEC, ending, replace(late, others_live=True)).event is Event.REQUEUED
+    full = SegmentResult(exit_code=1, disk_full=True)
+    assert next_move(SPEC, full, replace(late, others_live=True)).event is Event.FAILED
+    started = SegmentResult(exit_code=1, port_in_use="taken", signal_name="SIGKILL")
+    assert next_move(SPEC, started, OLD).fault is None
+
+
+def test_why_a_chain_ends_after_its_timebox_is_said() -> None:
+    ending = SegmentResult(asked=Intent.TIMEBOX, exit_code=0, why_asked="cut after its save")
+    off = spec(auto_resume=False)
+    assert "cut after its save; auto-resume is off" in told(next_move(off, ending, GOOD))
+    assert "stopped after its timebox; auto-resume is off" in told(
+        next_move(off, replace(ending, why_asked=None), GOOD)
+    )
+    again = SegmentResult(exit_code=75, why_asked="x")
+    assert "asked to run again (exit code 75); auto-resume is off" in told(next_move(off, again, GOOD))

@@ -10,15 +10,15 @@ Every look at such a path goes through `trouble_with`.
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from backprop.scheduler.home.file_reading import NOT_THERE, read_if_there
+from backprop.scheduler.home.mounts import mounts
 from backprop.scheduler.home.run_folder import write_synced
 from backprop.scheduler.spec import RunSpec
 from backprop.worker.environment.snapshot_paths import snapshot_command
@@ -31,7 +31,6 @@ NOT_ON_PATH: Final = "is not on its PATH"
 MOUNTS: Final = "mounts.json"
 HEAD_BYTES: Final = 256
 """What the kernel reads of a program to find its interpreter."""
-_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 
 
 Look = Callable[[str, str], "Absence | None"]
@@ -40,12 +39,14 @@ Look = Callable[[str, str], "Absence | None"]
 @dataclass(frozen=True)
 class Absence:
     """What a run waits for. `what`: what the path is to the run. `trouble`: what is wrong with it, in words. `folders`:
-    where a program is looked for by its name, which `path` is then."""
+    where a program is looked for by its name, which `path` is then. `alone`: the folder above what the run needs is
+    there."""
 
     what: str
     path: str
     trouble: str
     folders: tuple[str, ...] = ()
+    alone: bool = field(default=False, compare=False)
 
     @property
     def lasts(self) -> bool:
@@ -91,7 +92,7 @@ def missing(what: str, path: str) -> Absence | None:
     top, above = path, os.path.dirname(path)  # noqa: PTH120 - of text, as are the records
     while above != top and (worse := trouble_with(above)) is not None:
         top, trouble, above = above, worse, os.path.dirname(above)  # noqa: PTH120
-    return Absence(what, top, trouble)
+    return Absence(what, top, trouble, alone=top == path)
 
 
 def missing_part(what: str, path: str) -> Absence | None:
@@ -107,9 +108,18 @@ def missing_for_start(spec: RunSpec, look: Look) -> Absence | None:
     wanted += [("its script", spec.script)] if spec.script not in (None, spec.program) else []
     for what, path in wanted:
         found = look(what, path)
-        if found is not None and not _is_copied(spec, path):
+        if found is not None and not is_copied(spec, path):
             return found
     return None
+
+
+def removed_for_start(spec: RunSpec, noted: Collection[str]) -> Absence | None:
+    """Return the file that a run cannot be started without and that was removed: it is gone alone. A directory may be
+    a disk that is away. `noted`: the mounts that the run has used."""
+    found = missing_for_start(spec, missing_part)
+    if found is None or not found.alone or found.trouble != MISSING or found.path == spec.cwd:
+        return None
+    return found if unmounted(found.path, noted) is None else None
 
 
 def missing_interpreter(program: str) -> Absence | None:
@@ -187,11 +197,9 @@ def empty_mount_point(folder: str, noted: Collection[str]) -> Absence | None:
 def mounted() -> frozenset[str] | None:
     """Return the mount points of this process; None when they cannot be read."""
     try:
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        return frozenset(mount.folder for mount in mounts())
     except OSError:
         return None
-    fields = (line.split(b" ", 5) for line in lines)
-    return frozenset(os.fsdecode(_ESCAPED.sub(_unescaped, each[4])) for each in fields if len(each) > 5)
 
 
 def unmounted(path: str, noted: Collection[str]) -> str | None:
@@ -227,7 +235,7 @@ def note_mounts(folder: Path, paths: Iterable[str]) -> None:
         draft.replace(folder / MOUNTS)
 
 
-def _is_copied(spec: RunSpec, path: str) -> bool:
+def is_copied(spec: RunSpec, path: str) -> bool:
     """Return whether the run's code snapshot has a copy of its program or script, so that the original may go."""
     if spec.code is None or path == spec.cwd:
         return False
@@ -250,7 +258,3 @@ def _is_mounted(mount: str, table: Collection[str] | None) -> bool:
 
 def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
-def _unescaped(match: re.Match[bytes]) -> bytes:
-    return bytes((int(match[1], 8),))

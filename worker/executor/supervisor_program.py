@@ -34,7 +34,8 @@ def start_supervisor(
     """Start the program of `supervisor/`. `inherited`: descriptors; `errors`: its stderr. Raises OSError."""
     with _blocked(CONTROL_SIGNALS):
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(SUPERVISOR), *arguments],
+            # Paths are UTF-8 whatever the locale, as for the worker.
+            [sys.executable, "-I", "-S", "-X", "utf8", str(SUPERVISOR), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

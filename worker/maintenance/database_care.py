@@ -6,6 +6,7 @@ import time
 from typing import Final
 
 from backprop.scheduler.errors import DatabaseBusy
+from backprop.scheduler.store import request_trim
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
 from backprop.worker.context import Context
@@ -56,10 +57,13 @@ class DatabaseCare:
         return suspect is not None
 
     def back_up(self) -> None:
-        """Back it up if that is due. Where no copy can be made (a full disk), everything else goes on."""
+        """Back it up if that is due, and drop the requests that no copy needs then. Where no copy can be made (a full
+        disk), everything else goes on."""
         context = self._context
+        home, database = context.home, context.database
         try:
-            backups_of_database.back_up(context.home, context.database, context.clock.wall_s())
+            if backups_of_database.back_up(home, database, context.clock.wall_s()) is not None:
+                request_trim.trim(database, backups_of_database.newest_first(home))
         except (DatabaseBusy, OSError) as error:
             context.console.event("trouble", more=f"no backup could be made: {error}")
 

@@ -6,6 +6,7 @@ Stable-Baselines3 prints them.
 
 import math
 import re
+from dataclasses import replace
 from typing import Final
 
 from backprop.worker.progress.tokens import Counter, LineReading, count, read
@@ -55,7 +56,7 @@ class LineReader:
         if (row := self._row(text)) is not None:
             return row
         if (keras := _KERAS.match(text)) is not None:
-            return self._keras(text[keras.end() :], keras[2])
+            return self._keras(text[keras.end() :], keras[1], keras[2])
         if self._is_header(text):
             return LineReading()
         reading = read(text)
@@ -69,7 +70,7 @@ class LineReader:
                 reading.counters.append(Counter("step", "[]", value, total))
         return reading
 
-    def _keras(self, rest: str, total: str) -> LineReading:
+    def _keras(self, rest: str, value: str, total: str) -> LineReading:
         """A bar counts the batches of one epoch.
 
         One of another length is an evaluation's, whose loss has the same name.
@@ -77,9 +78,10 @@ class LineReader:
         batches = count(total)
         if self._keras_total is None:
             self._keras_total = batches
+        beside = [Counter("batch", "keras", int(value), batches)]
         if batches != self._keras_total:
-            return LineReading(held_out=True)
-        return LineReading(values=read(rest).values)
+            return LineReading(held_out=True, beside=beside)
+        return LineReading(values=read(rest).values, beside=beside)
 
     def _is_header(self, text: str) -> bool:
         names = text.split(maxsplit=MAX_COLUMNS)
@@ -132,12 +134,17 @@ def _bar(label: str, value: str, total: str | None, rest: str) -> LineReading:
         reading.values = {
             name if "val" in name else f"val_{name}": value for name, value in reading.values.items()
         }
-    if _NOT_TRAINING.search(label) or "B/s" in rest or "examples/s" in rest:
-        return LineReading()
     at = count(value)
-    if at is not None and not reading.counters and not reading.held_out:
-        words = " ".join(_WORD.findall(label)[:4])
-        reading.counters.append(Counter("bar", f"bar {words} {total}", at, count(total or "")))
+    if at is None:
+        return reading
+    words = " ".join(_WORD.findall(label)[:4])
+    bar = Counter("bar", f"bar {words} {total}", at, count(total or ""))
+    if _NOT_TRAINING.search(label) or "B/s" in rest or "examples/s" in rest:
+        return LineReading(beside=LineReading([bar]).all_aside())
+    if reading.counters or reading.held_out:
+        reading.beside.append(replace(bar, unit="batch"))
+    else:
+        reading.counters.append(bar)
     return reading
 
 

@@ -7,7 +7,7 @@ counter or a known measure says anything: settings that a script prints (`batch_
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -39,7 +39,8 @@ class Counter:
     """A place in the training, of `total` if that is known.
 
     `unit`: "global" (a step of the whole training, by its name), "step", "epoch", or "bar", which may begin again with
-    each epoch. `key`: tells it from other counters of the segment.
+    each epoch. Of what is beside the place: "batch" (within an epoch), "other" (nobody knows), "aside" (no training).
+    `key`: tells it from other counters of the segment.
     """
 
     unit: str
@@ -50,12 +51,17 @@ class Counter:
 
 @dataclass
 class LineReading:
-    """What one line says. `held_out`: it speaks of data that nothing is learned from."""
+    """What one line says. `held_out`: it speaks of data that nothing is learned from. `beside`: what else it counts."""
 
     counters: list[Counter] = field(default_factory=list[Counter])
+    beside: list[Counter] = field(default_factory=list[Counter])
     values: dict[str, float] = field(default_factory=dict[str, float])
     held_out: bool = False
     proven: bool = False
+
+    def all_aside(self) -> list[Counter]:
+        """Return all it counts, as what no training is."""
+        return [replace(counter, unit="aside") for counter in (*self.counters, *self.beside)]
 
 
 class _Token(NamedTuple):
@@ -69,12 +75,12 @@ class _Token(NamedTuple):
 def read(text: str) -> LineReading:
     """Return the counters and named numbers of a line. Empty where nothing shows that it speaks of progress."""
     reading = LineReading()
-    if vocabulary.ASIDE.match(text):
-        return reading
     scan = _Scan(list(_tokens(text)), reading)
     scan.run()
+    if vocabulary.ASIDE.match(text):
+        return LineReading(beside=reading.all_aside())
     if not reading.counters and not reading.proven:
-        return LineReading(held_out=reading.held_out)
+        return LineReading(held_out=reading.held_out, beside=reading.beside)
     return reading
 
 
@@ -160,10 +166,14 @@ class _Scan:
         name = words[-1].lower() if words else ""
         if name == "train" and mark == ":" and self._text(at + 1) == "[":
             name = "epoch"  # timm: Train: 0 [  50/1251 (  4%)]
+        elif total is not None and name.removesuffix("s") in vocabulary.COUNTERS:
+            name = name.removesuffix("s")
         if name in vocabulary.COUNTERS and self._counts(words):
             self._take_counter(name, token, total, at)
-        elif words and total_at is None and token.unit in ("", "%", "."):
-            self._take_value(words, mark, token)
+        else:
+            self._take_beside(name, token, total, at)
+            if words and total_at is None and token.unit in ("", "%", "."):
+                self._take_value(words, mark, token)
         return self._past_unit(total_at if total_at is not None else at)
 
     def _past_unit(self, at: int) -> int:
@@ -197,6 +207,16 @@ class _Scan:
             self._add(Counter("global", name, value, total))
         else:
             self._add(Counter("step", name, value, total))
+
+    def _take_beside(self, name: str, token: _Token, total: int | None, at: int) -> None:
+        """Note a counter of nobody knows what. A fraction of 1/2/2026 is none, and neither are 95/100 right answers."""
+        value = count(token.text)
+        named = bool(name) or self._text(at - 1) in ("[", "(")
+        counts = name in vocabulary.COUNTERS or (
+            total is not None and named and not vocabulary.is_measure(name) and name != "correct"
+        )
+        if counts and value is not None and (total is None or value <= total) and self._text(at + 3) != "/":
+            self._reading.beside.append(Counter("other", name, value, total))
 
     def _add(self, counter: Counter) -> None:
         if all(known.key != counter.key for known in self._reading.counters):

@@ -19,16 +19,7 @@ from typing import Final
 
 from backprop.scheduler.home.file_reading import NotAFile, open_regular
 from backprop.worker.executor.segment_files import StopFile
-from backprop.worker.segments.counters import (
-    ASIDE,
-    EPOCH,
-    KERAS,
-    STEP,
-    BoundedCounter,
-    counters_in,
-    epochs_alone,
-    lines_of,
-)
+from backprop.worker.segments.seen_counters import SeenCounter, counters_in, lines_of
 from backprop.worker.segments.tail import LAST_BYTES, NO_LOG
 
 OVER: Final = "it had said that training was over"
@@ -74,63 +65,64 @@ def said(begin: bytes, end: bytes, before: bytes = b"") -> Verdict:
     """Judge an output by its begin and its end, which do not overlap. `before`: its end as it was before the signal."""
     first, last = lines_of(begin), lines_of(end)
     lines = first + last
-    counters = counters_in(lines)
+    seen = list(counters_in(lines))
+    counters = [counter for counter in seen if counter.total]
     if any(not family[-1].is_full for family in _families(counters)):
         return Verdict(unfinished=True)
     if any(_BREAKS_OFF.search(line) for line in last):
         return Verdict()
-    at, shown = _counted(counters, epochs_alone(lines))
-    if shown is not None and not _goes_on(lines[at + 1 :]):
-        return Verdict(shown)
+    shown = _full(counters, steps_of_epochs=any(one.key == "epoch" and not one.total for one in seen))
+    if shown is not None and not _goes_on(lines[max(counter.line for counter in counters) + 1 :]):
+        return Verdict(f"{shown.label} {shown.number}/{shown.total}")
     return Verdict(OVER if _said_over(first, lines_of(before)) else None)
 
 
-def _counted(counters: Sequence[BoundedCounter], alone: set[int]) -> tuple[int, str | None]:
-    """Return where the last of full counters stands, and which one shows the end."""
-    epochs = [counter for counter in counters if counter.label == EPOCH]
-    steps = [counter for counter in counters if counter.label == STEP]
-    shows = epochs if epochs else steps if not alone else []
-    if len({counter.total for counter in shows}) != 1 or not _rises(shows):
-        return 0, None
-    last = shows[-1]
-    if shows is epochs and not (_is_summed_up(epochs) or _is_filled(epochs, counters)):
-        return 0, None
-    if shows is steps and shows[0].is_full:
-        return 0, None
-    return max(counter.line for counter in counters), f"{last.label} {last.number}/{last.total}"
+def _full(counters: Sequence[SeenCounter], *, steps_of_epochs: bool) -> SeenCounter | None:
+    """Return which of full counters shows the end. `steps_of_epochs`: epochs without a total are named, and with each
+    the steps may begin again."""
+    epochs = [counter for counter in counters if counter.label == "epoch"]
+    steps = [counter for counter in counters if counter.label == "step"]
+    shows = epochs if epochs else [] if steps_of_epochs else steps
+    if len({counter.total for counter in shows}) != 1 or not _rises(shows) or not shows[-1].is_full:
+        return None
+    if shows is epochs:
+        return shows[-1] if _is_summed_up(epochs) or _is_filled(epochs, counters) else None
+    return None if shows[0].is_full else shows[-1]
 
 
-def _rises(counters: Sequence[BoundedCounter]) -> bool:
+def _rises(counters: Sequence[SeenCounter]) -> bool:
     """Return whether a counter never went back: one that begins anew counts something smaller than the training."""
     return all(one.number <= other.number for one, other in pairwise(counters))
 
 
-def _is_summed_up(epochs: Sequence[BoundedCounter]) -> bool:
+def _is_summed_up(epochs: Sequence[SeenCounter]) -> bool:
     """Return whether each epoch has one line, with its result, so that it stands there once the epoch is over."""
     numbers = [epoch.number for epoch in epochs]
     return len(numbers) > 1 and len(set(numbers)) == len(numbers) and all(epoch.measured for epoch in epochs)
 
 
-def _is_filled(epochs: Sequence[BoundedCounter], counters: Sequence[BoundedCounter]) -> bool:
+def _is_filled(epochs: Sequence[SeenCounter], counters: Sequence[SeenCounter]) -> bool:
     """Return whether all that is counted within the last epoch has come to its end there."""
     begins = next(epoch.line for epoch in epochs if epoch.is_full)
     named = {epoch.line for epoch in epochs if epoch.is_full}
-    within = [counter for counter in counters if counter.label not in (EPOCH, ASIDE)]
+    within = [counter for counter in counters if counter.label not in ("epoch", "aside")]
     if not within or any(family[-1].line < begins for family in _families(within)):
         return False
     grew = not epochs[0].is_full or any(not counter.is_full for counter in within)
     own = (
         counter
         for counter in within
-        if counter.label in (STEP, KERAS) or (counter.label == "bar" and counter.line in named)
+        if counter.label == "step"
+        or counter.key == "keras"
+        or (counter.label == "batch" and counter.line in named)
     )
     return grew and any(counter.is_full and counter.line >= begins for counter in own)
 
 
-def _families(counters: Sequence[BoundedCounter]) -> list[list[BoundedCounter]]:
-    found: dict[tuple[str, int], list[BoundedCounter]] = {}
+def _families(counters: Sequence[SeenCounter]) -> list[list[SeenCounter]]:
+    found: dict[tuple[str, int | None], list[SeenCounter]] = {}
     for counter in counters:
-        found.setdefault((counter.label, counter.total), []).append(counter)
+        found.setdefault((counter.key, counter.total), []).append(counter)
     return list(found.values())
 
 
@@ -141,7 +133,8 @@ def _said_over(first: Sequence[str], before: Sequence[str]) -> bool:
     if len(said_at) != 1 or any(_SAYS_OVER.search(line) for line in first):
         return False
     after = before[said_at[0] + 1 :]
-    return not _goes_on(after) and not any(counter.label in (STEP, EPOCH) for counter in counters_in(after))
+    again = any(counter.total and counter.label in ("step", "epoch") for counter in counters_in(after))
+    return not again and not _goes_on(after)
 
 
 def _goes_on(lines: Sequence[str]) -> bool:

@@ -31,11 +31,13 @@ ASKED_FROM_OUTSIDE = "its supervisor was told to end it"
 PASSING_ERRORS = frozenset(
     {
         errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY,
-        errno.EIO, errno.ESTALE,
+        errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EREMOTEIO,
     }
 )  # fmt: skip
 """Errors of a start that are the machine's: no process, memory, descriptor or disk is available just now, or a disk or
 share is in trouble."""
+OWN_FILE_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO})
+"""Errors of a start at a file of ours that do not pass: somebody removed it, or put something else in its place."""
 NEVER_BEGAN = "its supervisor was gone before its command began"
 PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EACCES)
 """Errors of a start whose directory or program may have gone between the last look and the start."""
@@ -67,7 +69,8 @@ def result_of(
     told = asked is None and exit.exit_code == 0 and segment_files.was_told(folder)
     boxed = exit.asked == "timebox"
     log, failed = folder / "log", asked is None and exit.exit_code != 0
-    is_missing = exit.errno in PATH_ERRORS and _lacked_a_path(run, exit, folder)
+    users = exit.errno is not None and _at_users_path(exit, folder)
+    is_missing = users and exit.errno in PATH_ERRORS and _lacked_a_path(run, exit, folder)
     return SegmentResult(
         asked=asked,
         wanted=wanted,
@@ -77,7 +80,7 @@ def result_of(
         shown_end=_shown_end(exit, folder) if told or asked in (Intent.TIMEBOX, Intent.YIELD) else None,
         signal_name=_signal_name(exit.signal),
         could_not_start=exit.could_not_start,
-        passing=exit.errno in PASSING_ERRORS and not is_missing,
+        passing=not is_missing and _passes(exit.errno, users),
         missing=is_missing,
         killed=exit.escalated != "none",
         last_line=failure_line(log) if failed else None,
@@ -98,11 +101,24 @@ def _has_begun(segment: SegmentRecord, folder: Path) -> bool:
     return is_there(folder / "log") and (folder / "log").lstat().st_size > 0
 
 
-def _lacked_a_path(run: RunRecord, exit: ExitRecord, folder: Path) -> bool:  # noqa: A002
-    """Return whether a start failed for a path that is away, or was. One that is there and may not be entered or
-    executed is the run's own fault."""
+def _passes(number: int | None, users: bool) -> bool:
+    """Return whether the error of a start is the machine's. `users`: it was met at the user's directory or program."""
+    if number is None or number in PASSING_ERRORS:
+        return number is not None
+    return not users and number not in OWN_FILE_ERRORS
+
+
+def _at_users_path(exit: ExitRecord, folder: Path) -> bool:  # noqa: A002
+    """Return whether a start failed at the run's directory or program, rather than at a file of ours; True where the
+    order is lost, which would tell."""
     order = segment_files.read_order(folder)
-    if order is None or exit.path is None or exit.path not in (order.cwd, order.program):
+    return order is None or (exit.path is not None and exit.path in (order.cwd, order.program))
+
+
+def _lacked_a_path(run: RunRecord, exit: ExitRecord, folder: Path) -> bool:  # noqa: A002
+    """Return whether a start failed for a path that is away, or was. `exit`: it failed at the user's directory or
+    program. One that is there and may not be entered or executed is the run's own fault."""
+    if exit.path is None:
         return False
     is_away = missing("its directory", exit.path) is not None or missing_interpreter(exit.path) is not None
     return is_away or (exit.errno != errno.EACCES and not _failed_so_before(run, folder))

@@ -74,7 +74,7 @@ def _start(folder: Path, order: dict[str, object], locks: Sequence[int]) -> int:
         try:
             log = _open_log(folder / "log")
             failpoint.at("starting")
-            leader = _spawn(order, locks, log, started_at_s)
+            leader = _spawn(order, locks, log, started_at_s, started_s)
         except (OSError, ValueError, MemoryError) as error:
             files.write_when_possible(folder / "exit.json", _not_started(error))
             return 0
@@ -99,9 +99,9 @@ def _adopt(folder: Path, order: dict[str, object]) -> int:
     if started_s is None:
         started_s = _started_s(process)
     started_at_s = earlier.get("started_at_s")
-    _write_processes(
-        folder, leader, started_at_s if isinstance(started_at_s, float) else time.time(), started_s
-    )
+    if not isinstance(started_at_s, float):
+        started_at_s = time.time() - (time.monotonic() - started_s)
+    _write_processes(folder, leader, started_at_s, started_s)
     return _supervise(folder, order, leader, started_s, stopped=process_tree.stopped(process))
 
 
@@ -149,14 +149,16 @@ def _supervise(
     return 0
 
 
-def _spawn(order: dict[str, object], locks: Sequence[int], log: int, started_at_s: float) -> Leader:
+def _spawn(
+    order: dict[str, object], locks: Sequence[int], log: int, started_at_s: float, started_s: float
+) -> Leader:
     """Start the leader in the order's directory, with its umask, limits and environment. Raises OSError, ValueError."""
     spec = files.read(Path(str(order["spec"])))
     if spec is None:
         raise FileNotFoundError(2, "No such file or unreadable", str(order["spec"]))
     environment = {str(key): str(value) for key, value in _pairs(spec["environment"]).items()}
     environment |= {str(key): str(value) for key, value in _pairs(order["environment"]).items()}
-    environment["BACKPROP_DEADLINE"] = f"{started_at_s + _number(order['timebox_s']):.3f}"
+    environment |= _deadlines(started_at_s, started_s, _number(order["timebox_s"]))
     for lock in locks:
         os.set_inheritable(lock, True)
     os.chdir(str(order["cwd"]))
@@ -170,6 +172,14 @@ def _spawn(order: dict[str, object], locks: Sequence[int], log: int, started_at_
         os.chdir("/")
         for lock in locks:
             os.set_inheritable(lock, False)
+
+
+def _deadlines(started_at_s: float, started_s: float, timebox_s: float) -> dict[str, str]:
+    """Return the end of the timebox on the wall clock, and on the monotonic one with what that is valid for: the boot
+    and the other. The wall clock may be set, and goes on in a sleep that the timebox does not count."""
+    end = f"{started_at_s + timebox_s:.3f}"
+    steady_end = f"{started_s + timebox_s:.3f} {process_tree.boot_id()} {end}"
+    return {"BACKPROP_DEADLINE": end, "BACKPROP_DEADLINE_MONOTONIC": steady_end}
 
 
 def _set_soft_limits(limits: Mapping[object, object]) -> dict[object, object]:

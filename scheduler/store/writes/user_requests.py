@@ -156,10 +156,20 @@ def declare_done_now(run_ids: Sequence[str], now_s: float) -> list[str]:
     return done
 
 
-def apply_edit(database: Database, run: RunRecord, name: str, spec: RunSpec, priority: int) -> None:
+def apply_edit(
+    database: Database,
+    run: RunRecord,
+    name: str,
+    spec: RunSpec,
+    priority: int,
+    change_folder: Callable[[], None] = lambda: None,
+    restore_folder: Callable[[], None] = lambda: None,
+) -> None:
     """Give a waiting run an edited name, specification and priority.
 
-    Raises LostRace when the run was changed since `run` was read.
+    `change_folder`: does the same in the run's folder, which a repair makes the edit from; may be called again.
+    `restore_folder`: takes that back. Raises LostRace when the run was changed since `run` was read, and what these
+    two raise.
     """
 
     def verb(note: Note) -> None:
@@ -172,8 +182,9 @@ def apply_edit(database: Database, run: RunRecord, name: str, spec: RunSpec, pri
             raise lost_race(run.id)
         edit_now(run.id, name, spec, priority)
         note(Verb.EDIT, [run.id])
+        change_folder()
 
-    requests.write(database, verb)
+    requests.write(database, verb, restore_folder)
 
 
 def edit_now(run_id: str, name: str, spec: RunSpec, priority: int) -> None:
