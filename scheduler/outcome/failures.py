@@ -22,6 +22,11 @@ _LOAD_ALL: Final = (
     "; load it with weights_only=False, or queue the run with --env TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
 )
 _NOT_ITS_CHECKPOINT: Final = WOULD_FAIL_AGAIN | {Fault.HOST_MEMORY}
+_OF_THE_MACHINE: Final = re.compile(
+    r"\b(?:CUDA|NCCL|cuDNN|CUBLAS|HIP)\b|Connection|HTTP|timed? ?out|Temporary failure|Permission denied|Broken pipe",
+    re.IGNORECASE,
+)
+"""What may pass by itself: to give up the newest checkpoint for it would cost the work since the one before."""
 LOOK_AGAIN_S: Final = 2.0
 """After a start that lacked a path or a port: by then it is looked at anew."""
 BACKOFF_BASE_S: Final = 10.0
@@ -188,6 +193,8 @@ def _fallen_back(result: SegmentResult, chain: Chain, fault: Fault | None) -> Ne
     if chain.fallback is None or chain.fell_back >= FALLBACK_CAP or fault in _NOT_ITS_CHECKPOINT:
         return None
     if result.could_not_start is not None or result.signal_name == "SIGKILL" or _is_refused_load(result):
+        return None
+    if _OF_THE_MACHINE.search(result.last_line or ""):
         return None
     suspect, other = chain.fallback
     reason = f"{why_failed(result, fault)}; at once, with {suspect}; tries {other} instead"

@@ -126,6 +126,8 @@ def test_what_the_script_picks_itself_is_left_alone(database: Database, tmp_path
         SegmentResult(exit_code=1, last_line="ModuleNotFoundError: No module named 'torch'"),
         SegmentResult(exit_code=2, last_line="train.py: error: unrecognized arguments"),
         SegmentResult(exit_code=1, last_line="MemoryError"),
+        SegmentResult(exit_code=1, last_line="RuntimeError: CUDA error: all CUDA-capable devices are busy"),
+        SegmentResult(exit_code=1, last_line="ConnectionError: HTTPSConnectionPool: Read timed out."),
         SegmentResult(signal_name="SIGKILL"),
         SegmentResult(could_not_start="no such file"),
     ],

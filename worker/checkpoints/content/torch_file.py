@@ -7,6 +7,7 @@ storages that its `data.pkl` names. The same opcodes tell its keys, by which a c
 import os
 import pickletools
 import zipfile
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -52,7 +53,7 @@ class _Dict:
 
 
 def content_at(path: Path) -> TorchContent | None:
-    """Return the same of a file; None also for one that is no zip, or cannot be read."""
+    """Return what a file by `torch.save` holds; None for any other, and where that cannot be told, or read."""
     try:
         with os.fdopen(open_regular(path), "rb") as file, zipfile.ZipFile(file) as archive:
             return content_of(archive)
@@ -61,7 +62,7 @@ def content_at(path: Path) -> TorchContent | None:
 
 
 def content_of(archive: zipfile.ZipFile) -> TorchContent | None:
-    """Return what a file by `torch.save` holds; None for any other zip, and where that cannot be told. Raises OSError.
+    """Return the same of an open zip. Raises OSError.
 
     That its checksum is wrong says nothing: torch can leave checksums out.
     """
@@ -70,7 +71,9 @@ def content_of(archive: zipfile.ZipFile) -> TorchContent | None:
         return None
     try:
         return _run(archive.read(entry))
-    except (ValueError, LookupError, TypeError, AttributeError, NotImplementedError, zipfile.BadZipFile):
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError):
+        return None
+    except (zipfile.BadZipFile, zlib.error):
         return None
 
 
@@ -104,8 +107,6 @@ def _run(pickled: bytes) -> TorchContent:
         at = len(stack) - 1
         while stack[at] is not _MARK:  # IndexError where there is none
             at -= 1
-        if at < 0:
-            raise IndexError
         taken = stack[at + 1 :]
         del stack[at:]
         return taken
