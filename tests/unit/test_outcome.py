@@ -14,6 +14,7 @@ from backprop.scheduler.outcome.move import NextMove, with_advice
 from backprop.scheduler.outcome.next_move import Intent, next_move
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
+from backprop.scheduler.recipes.plan import Plan
 from backprop.scheduler.spec import RunSpec
 
 SPEC = RunSpec(argv=("python", "train.py"), program="/usr/bin/python", cwd="/project")
@@ -555,3 +556,25 @@ def test_why_a_chain_ends_after_its_timebox_is_said() -> None:
     )
     again = SegmentResult(exit_code=75, why_asked="x")
     assert "asked to run again (exit code 75); auto-resume is off" in told(next_move(off, again, GOOD))
+
+
+def test_a_recipe_that_cannot_resume_ends_the_chain_and_says_why() -> None:
+    ending, plan = SegmentResult(asked=Intent.TIMEBOX, exit_code=1), Plan(recipe="timm", resumes="none")
+    for why, said in (("it loads weights alone", "it loads weights alone"), ("", "by its recipe")):
+        reason = told(next_move(spec(plan=msgspec.structs.replace(plan, why=why)), ending, GOOD))
+        assert reason.startswith(f"stopped after its timebox: it cannot resume ({said}); allow more time: ")
+    able = spec(plan=msgspec.structs.replace(plan, resumes="append"))
+    assert next_move(able, ending, GOOD).event is Event.REQUEUED
+    again = SegmentResult(exit_code=75)
+    assert next_move(spec(plan=plan), again, GOOD).event is Event.REQUEUED, "it asks for it itself"
+
+
+def test_what_has_finished_by_itself_is_not_outranked_any_more() -> None:
+    ending = SegmentResult(wanted=Intent.OUTRANKED, exit_code=0)
+    assert next_move(SPEC, ending, GOOD).event is Event.COMPLETED
+    assert next_move(SPEC, replace(ending, exit_code=1), GOOD).event is Event.STOPPED
+
+
+def test_what_could_not_be_started_has_not_failed_in_training() -> None:
+    ending = SegmentResult(could_not_start="Permission denied")
+    assert next_move(SPEC, ending, GOOD).outcome is SegmentOutcome.NOT_STARTED
