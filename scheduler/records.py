@@ -140,6 +140,10 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     step_fell: bool | None = None
 
 
+SUSPECT: Final = "suspect: "
+"""How `refused` begins of a checkpoint that is whole, and that a segment failed with at once."""
+
+
 class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One checkpoint, announced or seen on disk. `refused`: why it cannot be used; None for a good one.
 

@@ -1,5 +1,6 @@
 """Decides what becomes of a run whose segment failed, was lost, could not start, or ended in a way nobody can read."""
 
+import re
 from dataclasses import replace
 from typing import Final
 
@@ -14,6 +15,18 @@ from backprop.scheduler.spec import RunSpec
 
 LOST_CAP: Final = 3
 HOST_FAULT_CAP: Final = 5
+FALLBACK_CAP: Final = 2
+_WEIGHTS_ONLY: Final = re.compile(r"\bweights[_ ]only\b", re.IGNORECASE)
+"""PyTorch 2.6 and newer refuses to load what is more than weights unless it is told to."""
+_LOAD_ALL: Final = (
+    "; load it with weights_only=False, or queue the run with --env TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
+)
+_NOT_ITS_CHECKPOINT: Final = WOULD_FAIL_AGAIN | {Fault.HOST_MEMORY}
+_OF_THE_MACHINE: Final = re.compile(
+    r"\b(?:CUDA|NCCL|cuDNN|CUBLAS|HIP)\b|Connection|HTTP|timed? ?out|Temporary failure|Permission denied|Broken pipe",
+    re.IGNORECASE,
+)
+"""What may pass by itself: to give up the newest checkpoint for it would cost the work since the one before."""
 LOOK_AGAIN_S: Final = 2.0
 """After a start that lacked a path or a port: by then it is looked at anew."""
 BACKOFF_BASE_S: Final = 10.0
@@ -88,6 +101,8 @@ def failed(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
         and (move := _tried_again(result, chain, fault)) is not None
     ):
         return move
+    if (move := _fallen_back(result, chain, fault)) is not None:
+        return move
     outcome = SegmentOutcome.NOT_STARTED if result.could_not_start else SegmentOutcome.FAILED
     failed = NextMove(
         Event.FAILED,
@@ -96,7 +111,12 @@ def failed(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
         retries_used=chain.retries_used,
         fault=fault,
         advice=_HOST_ADVICE.get(fault) if fault is not None else None,
+        acquits=chain.fell_back > 0,
     )
+    if _is_refused_load(result):
+        failed = replace(failed, reason=failed.reason + _LOAD_ALL)
+    if chain.fell_back:
+        failed = replace(failed, reason=f"{failed.reason}; so it did with another checkpoint")
     if chain.retries_used >= spec.retries:
         end = f" (after {chain.retries_used} retries)" if chain.retries_used else ""
         return replace(failed, reason=failed.reason + end)
@@ -108,9 +128,10 @@ def failed(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
     delay_s = backoff_s(attempt)
     retry = f"retry {attempt} of {spec.retries} from {_start_of(chain)} in {delay_s:g} s"
     counters = (chain.stalled, attempt, 0)
-    return NextMove(
+    move = NextMove(
         Event.REQUEUED, outcome, f"{failed.reason}; {retry}", *counters, delay_s=delay_s, fault=fault
     )
+    return replace(move, acquits=failed.acquits)
 
 
 def backoff_s(attempt: int) -> float:
@@ -162,6 +183,28 @@ def _tried_again(result: SegmentResult, chain: Chain, fault: Fault) -> NextMove 
     counters = (chain.stalled, chain.retries_used, chain.lost)
     move = NextMove(Event.REQUEUED, SegmentOutcome.FAILED, reason, *counters, delay_s, fault=fault)
     return replace(move, host_faults=tries)
+
+
+def _fallen_back(result: SegmentResult, chain: Chain, fault: Fault | None) -> NextMove | None:
+    """Return the move of a run that failed at once with a checkpoint and has another; None for any other.
+
+    That costs no retry. Once the others fail alike, the checkpoint is not the reason.
+    """
+    if chain.fallback is None or chain.fell_back >= FALLBACK_CAP or fault in _NOT_ITS_CHECKPOINT:
+        return None
+    if result.could_not_start is not None or result.signal_name == "SIGKILL" or _is_refused_load(result):
+        return None
+    if _OF_THE_MACHINE.search(result.last_line or ""):
+        return None
+    suspect, other = chain.fallback
+    reason = f"{why_failed(result, fault)}; at once, with {suspect}; tries {other} instead"
+    counters = (chain.stalled, chain.retries_used, 0)
+    move = NextMove(Event.REQUEUED, SegmentOutcome.FAILED, reason, *counters, LOOK_AGAIN_S, fault=fault)
+    return replace(move, suspect=suspect)
+
+
+def _is_refused_load(result: SegmentResult) -> bool:
+    return result.last_line is not None and _WEIGHTS_ONLY.search(result.last_line) is not None
 
 
 def _start_of(chain: Chain) -> str:

@@ -31,7 +31,8 @@ class NextMove:
 
     `delay_s`: seconds before which the run is not claimed again. `need_mib`: the VRAM per GPU to reserve from now on,
     where it has to be raised. `fault`: the kind of trouble. `advice`: what the user can do; `with_advice` words it.
-    `host_faults`: as in `Chain`.
+    `host_faults`: as in `Chain`. `suspect`: the path of a checkpoint that no segment is to be given for now. `acquits`:
+    those that were suspects are none any more.
     """
 
     event: Event
@@ -45,6 +46,8 @@ class NextMove:
     fault: Fault | None = None
     advice: Advice | None = None
     host_faults: int = 0
+    suspect: str | None = None
+    acquits: bool = False
 
 
 def with_advice(move: NextMove, run_id: str) -> NextMove:

@@ -104,7 +104,8 @@ def _chained(spec: RunSpec, result: SegmentResult, chain: Chain, outcome: Segmen
     start = (
         "resumes from an older checkpoint" if chain.resumable else f"starts again: {chain.why_not_resumable}"
     )
-    reason = f"{what} without a new checkpoint; {start}"
+    longer = ", in a longer box" if timeboxed else ""
+    reason = f"{what} without a new checkpoint; {start}{longer}"
     return NextMove(Event.REQUEUED, outcome, reason, stalled, chain.retries_used)
 
 

@@ -52,7 +52,9 @@ class Chain:
     `unstarted`: how many segments in a row before this one the machine could not start.
     `advanced`: the highest reported step rose during this segment. `promised_mib`, `peak_mib`: VRAM per GPU that
     was reserved for the run, and seen used by it. `host_faults`: earlier ends by a full disk or a taken port since it
-    last saved anything new. `others_live`: other runs live just now; looked at for a taken port only.
+    last saved anything new. `others_live`: other runs live just now; looked at for a taken port only. `fallback`: where
+    the segment failed at once, the checkpoint that it was given, and the one to try instead. `fell_back`: how many
+    segments in a row before that one failed at once with a checkpoint.
     `not_handed_back`: a checkpoint that it wrote, where nothing is known that would hand it back. `refused`: its newest
     one, and why it does not count, where there is no good one; `doubted`: because another run may have written it.
     """
@@ -71,6 +73,8 @@ class Chain:
     oom_retries: int = 0
     host_faults: int = 0
     others_live: bool = False
+    fallback: tuple[str, str] | None = None
+    fell_back: int = 0
     not_handed_back: str | None = None
     refused: str | None = None
     doubted: bool = False

@@ -26,6 +26,8 @@ BESIDE = {
     "store.rows": "turns any row into its record",
     "store.writes.claims": "keeps a copy in the segment's row, for people",
     "checkpoints.formats": "looks into the file",
+    "checkpoints.suspects": "leaves out what a segment failed with at once",
+    "checkpoints.fallback": "asks whether a segment failed with it at once",
     "checkpoints.roots": "says where files may lie",
     "checkpoints.manager": "remembers what the segment began with, to know what it saved itself",
     "checkpoints.scanner": "finds it on disk as well",

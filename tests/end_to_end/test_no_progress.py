@@ -201,3 +201,27 @@ def test_a_crash_without_retries_is_a_failure_that_shows_its_last_line(bench: Be
     seen = bench.wait_for(run, "failed")
     assert seen["reason"] == "exited 1: ValueError: the loss is nan"
     assert (seen["exit_code"], len(seen["segments"])) == (1, 1)
+
+
+def test_a_checkpoint_that_its_script_cannot_load_gives_way_to_the_one_before(bench: Bench) -> None:
+    bench.script(
+        "loads.py",
+        """
+        import json, os, sys
+        given = os.environ.get("BACKPROP_RESUME_FROM")
+        if given:
+            sys.exit(0 if given.endswith("1") else "it cannot be loaded")
+        for step in (1, 2):
+            open(f"step-{step}", "w").write("whole")
+            print(json.dumps({"event": "checkpoint_saved", "path": f"step-{step}", "step": step}), flush=True)
+        sys.exit(75)
+        """,
+    )
+    run = bench.queue("loads.py")
+    bench.worker()
+    seen = bench.wait_for(run, "completed")
+    used = [one["checkpoint_used"] and one["checkpoint_used"][-1] for one in seen["segments"]]
+    assert used == [None, "2", "1"]
+    assert "it cannot be loaded; at once, with" in seen["segments"][1]["reason"]
+    assert [one["refused"] is None for one in seen["checkpoints"]] == [False, True]
+    assert "step-1 instead" in bench.output()

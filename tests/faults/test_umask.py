@@ -3,7 +3,7 @@
 import stat
 from pathlib import Path
 
-from tests.support.harness import COMMAND, Bench
+from tests.support.harness import COMMAND, QUIET_LIMITS, Bench
 
 OPEN = ("sh", "-c", 'umask 000; exec "$0" "$@"', str(COMMAND))
 SAVES = """
@@ -34,7 +34,9 @@ def test_every_file_we_make_is_its_owners_alone(bench: Bench) -> None:
     bench.script("pkg/other.py", "")
     one = bench.queue("--snapshot-code", "train.py", command=OPEN)
     held = bench.queue("--hold", "train.py", command=OPEN)
-    done = bench.backprop("run", "--snapshot-code", "--grid", "x=1,2", "train.py", "--", "{x}", command=OPEN)
+    done = bench.backprop(
+        "run", *QUIET_LIMITS, "--snapshot-code", "--grid", "x=1,2", "train.py", "--", "{x}", command=OPEN
+    )
     assert done.returncode == 0, done.stderr
     assert open_to_others(bench.home) == []
     editor = bench.script("editor", "#!/bin/sh\necho 'nonsense =' >> \"$1\"\n")

@@ -339,7 +339,9 @@ def test_a_stopped_parent_is_noticed(bench: Bench) -> None:
 
 def test_groups_names_and_several(bench: Bench) -> None:
     bench.script("train.py", "print(1)")
-    many = bench.backprop("run", "-q", "--array", "1-2", "--group", "night", "train.py").stdout.split()
+    many = bench.backprop(
+        "run", "-q", *QUIET_LIMITS, "--array", "1-2", "--group", "night", "train.py"
+    ).stdout.split()
     one = bench.queue("train.py", "-n", "base")
     child = bench.queue("train.py", "--after", f"night, {one[:5]}")
     assert {link["run"] for link in bench.show(child)["after"]} == {*many, one}
@@ -363,8 +365,11 @@ def test_what_is_refused(bench: Bench) -> None:
         (["--array", "1-3", "--after", "bad"], 6, "in vain"),
     ):
         assert says in refused(bench, code, "run", "good.py", *words)
-    assert bench.backprop("run", "good.py", "--after", "bad", "--keep").returncode == 0
-    assert bench.backprop("run", "good.py", "--after-fail", "bad", "--after", good).returncode == 0
+    assert bench.backprop("run", *QUIET_LIMITS, "good.py", "--after", "bad", "--keep").returncode == 0
+    assert (
+        bench.backprop("run", *QUIET_LIMITS, "good.py", "--after-fail", "bad", "--after", good).returncode
+        == 0
+    )
 
 
 def test_nothing_starts_before_its_time(bench: Bench) -> None:

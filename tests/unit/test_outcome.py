@@ -463,6 +463,14 @@ def test_a_longer_timebox_is_one_that_a_person_would_type(minutes: float, typed:
     assert float(typed) >= minutes - 1e-6
 
 
+def test_a_refused_load_is_told_and_accuses_no_checkpoint() -> None:
+    line = "_pickle.UnpicklingError: Weights only load failed. In PyTorch 2.6, the default has changed"
+    chain = replace(GOOD, fallback=("2.pt", "1.pt"))
+    move = next_move(SPEC, SegmentResult(exit_code=1, last_line=line), chain)
+    assert (move.event, move.suspect) == (Event.FAILED, None)
+    assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1" in move.reason
+
+
 COUNTED = replace(FRESH, stalled=1, retries_used=2, lost=1, resumable=True)
 
 

@@ -175,7 +175,7 @@ def test_the_cadence_is_that_of_the_newest_segment_that_shows_one() -> None:
     earlier = [segment(1, cut_cost_s=90.0), segment(2, cut_cost_s=60.0), segment(3, cut_cost_s=300.0)]
     known = [*saved(1, 50, 100), *saved(2, 200, 400), *saved(3, 300)]
     habit = timebox.save_history(SPEC, earlier, known, announces=False)
-    assert habit == SaveHistory(gaps_s=(200,), silent_s=300)
+    assert habit == SaveHistory(gaps_s=(200,), silent_s=300, first_s=300)
 
 
 def test_a_save_made_because_it_was_asked_tells_nothing_of_the_cadence() -> None:
@@ -210,7 +210,29 @@ def test_the_supervisors_box_is_as_long_as_it_may_overrun(database: Any) -> None
     assert timebox.latest_end_s(run, SaveHistory(saves_when_asked=True)) == 100
     bounded = msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, max_total_s=120.0))
     assert timebox.latest_end_s(bounded, SaveHistory()) == 120
-    assert timebox.box_s(msgspec.structs.replace(bounded, chain_total_s=119.9)) == 1, "never nothing"
+    spent = msgspec.structs.replace(bounded, chain_total_s=119.9)
+    assert timebox.box_s(spent, SaveHistory()) == 1, "never nothing"
+
+
+def test_a_fruitless_box_is_doubled_and_not_without_end(database: Any) -> None:
+    run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, timebox_s=100.0))
+
+    def box_s(stalled: int, **history: Any) -> float:
+        return timebox.box_s(msgspec.structs.replace(run, stalled=stalled), SaveHistory(**history))
+
+    assert [box_s(stalled) for stalled in (0, 1, 2, 3)] == [100, 200, 400, 400]
+    assert [box_s(0, first_s=first_s) for first_s in (60, 120, 900)] == [100, 150, 400], "once it is known"
+    fruitless = msgspec.structs.replace(run, stalled=1)
+    assert timebox.latest_end_s(fruitless, SaveHistory(saves_when_asked=True)) == 200
+    limited = msgspec.structs.replace(fruitless.spec, max_total_s=150.0, overrun_pct=10.0)
+    assert timebox.latest_end_s(msgspec.structs.replace(fruitless, spec=limited), SaveHistory()) == 150
+
+
+def test_when_a_first_save_came_is_remembered() -> None:
+    earlier = [segment(1, cut_cost_s=100.0), segment(2), segment(3)]
+    habit = timebox.save_history(SPEC, earlier, [*saved(1, 150, 300), *saved(2, 700, 900)], announces=False)
+    assert habit.first_s == 700
+    assert timebox.save_history(SPEC, earlier, [], announces=False).first_s is None
 
 
 @pytest.mark.parametrize(
@@ -233,6 +255,20 @@ def test_what_a_cut_has_cost(
     assert paused == pytest.approx(cost_s - 30 if at_s and cost_s else cost_s)
     unasked = msgspec.structs.replace(end, asked=None)
     assert result_of(run, began, unasked, tmp_path, saved(1, *at_s)).cut_cost_s is None
+
+
+@pytest.mark.parametrize(("total", "over"), [(None, True), (24, True), (99, False)])
+def test_epochs_that_begin_again_tell_with_the_same_total_or_none(
+    database: Any, total: int | None, over: bool
+) -> None:
+    """`Epoch: [0]` behind `Epoch: [7]`, in a segment that was given what was saved at 7."""
+    told = {"step_unit": "epoch", "first_step": 0, "step_fell": False}
+    earlier = [segment(1, **told, step_total=total if over else 24)]
+    used = [msgspec.structs.replace(each, seen_step=7) for each in saved(1, 240)]
+    resumed = segment(2, checkpoint_used=used[0].path)
+    pace = Cadence(add_run(database, "r"), resumed, earlier, used, 0.0, ClockReading(2000.0, 50.0))
+    ended = pace.early_end(False, StepTrace(0, 1, 1, unit="epoch", total=total), lambda _: Path("/none"))
+    assert (ended is not None and ended[0] is Intent.STARTED_OVER) == over
 
 
 def test_paused_time_counts_neither_towards_the_box_nor_as_lost(database: Any) -> None:

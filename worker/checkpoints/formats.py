@@ -20,6 +20,7 @@ from typing import IO
 import msgspec
 
 from backprop.scheduler.home.file_reading import open_regular
+from backprop.worker.checkpoints.content.torch_file import missing_storage
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
@@ -117,7 +118,8 @@ def _fault(path: Path, *, strict: bool) -> str | None:
 
 
 def _zip_fault(file: IO[bytes]) -> str | None:
-    """Check the directory of a zip. It is the last part: if it reads and fits, the file was finished.
+    """Check the directory of a zip. It is the last part: if it reads and fits, the file was finished, or closed in
+    order by a save that was interrupted; then storages are missing.
 
     Checksums are not computed: that would read all of a checkpoint of many GB.
     """
@@ -127,10 +129,13 @@ def _zip_fault(file: IO[bytes]) -> str | None:
                 each.header_offset + _LOCAL_HEADER_BYTES + each.compress_size for each in archive.infolist()
             ]
             limit = archive.start_dir
+            missing = missing_storage(archive)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, RuntimeError, struct.error):
         return "a zip file cut off or damaged: its directory cannot be read"
     if not ends:
         return "a zip file without an entry"
+    if missing is not None:
+        return f"{missing} is not whole in it: its save was interrupted"
     return None if max(ends) <= limit else "a zip file whose entries do not fit in it"
 
 

@@ -24,6 +24,7 @@ from backprop.worker.checkpoints.candidate import (
     record_of,
     step_in,
 )
+from backprop.worker.checkpoints.content.results import EarlierSaves
 from backprop.worker.checkpoints.directory_scan import DirectoryScan, newest_first
 from backprop.worker.checkpoints.fingerprint import Contents, holds_the_same
 from backprop.worker.checkpoints.open_files import open_for_writing
@@ -81,6 +82,8 @@ class CheckpointScanner:
         self._plan = run.spec.plan or Plan()
         self._avoid = avoid
         self._candidates = CandidateCheck(run.spec)
+        recorded = list(recorded)
+        self._earlier = EarlierSaves(recorded)
         own = [each.mtime_ns for each in recorded if each.segment == segment.number and each.refused is None]
         self._recorded_until_ns = max(own, default=None)
         self._at_first: dict[str, CheckpointFile] | None = None
@@ -198,7 +201,7 @@ class CheckpointScanner:
 
     def _report(self, complete: Sequence[tuple[str, CheckpointFile]]) -> list[ScannedCheckpoint]:
         """Return the new ones of `complete` (newest first), oldest first."""
-        new: list[ScannedCheckpoint] = []
+        new: list[tuple[str, CheckpointFile, CheckpointFile | Rejected, bool]] = []
         for path, file in complete:
             if self._is_reported(path, file) or self._was_recorded(path, file):
                 continue
@@ -212,11 +215,17 @@ class CheckpointScanner:
             if holds_the_same(file.path, self._resumed):
                 checked = Rejected(f"{file.path}: holds what this segment resumed from, so no new work")
             if len(new) < (MAX_FOUND if self._finder is not None else MAX_REPORTED):
-                in_place = self._in_place(path)
-                seen = seen_of(self._witness, file, self._appeared_s(path, file), in_place)
-                new.append(ScannedCheckpoint(self._record(path, file, checked), in_place, path, seen))
+                new.append((path, file, checked, self._in_place(path)))
             self._reported[path] = (file, _inode(path))
-        return new[::-1]
+        return [self._scanned(*each) for each in reversed(new)]
+
+    def _scanned(
+        self, path: str, file: CheckpointFile, checked: CheckpointFile | Rejected, in_place: bool
+    ) -> ScannedCheckpoint:
+        if isinstance(checked, CheckpointFile) and (why := self._earlier.why_result(file)) is not None:
+            checked = Rejected(f"{file.path}: {why}")
+        seen = seen_of(self._witness, file, self._appeared_s(path, file), in_place)
+        return ScannedCheckpoint(self._record(path, file, checked), in_place, path, seen)
 
     def _appeared_s(self, path: str, file: CheckpointFile) -> float:
         """Return when it was first found as it is now, Unix seconds."""

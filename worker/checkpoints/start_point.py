@@ -32,6 +32,7 @@ from backprop.worker.checkpoints.resume import StartPoint, choose, first_segment
 from backprop.worker.checkpoints.scanner import MAX_REPORTED
 from backprop.worker.checkpoints.seen.company import Company, company_of
 from backprop.worker.checkpoints.seen.evidence import seen_of
+from backprop.worker.checkpoints.suspects import holds_suspect, without_suspects
 from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, CheckpointFile, measure, still_good
 from backprop.worker.environment.presence import empty_mount_point, noted_mounts
 
@@ -61,8 +62,8 @@ def checkpoints_of(home: Home, run: RunRecord, rows: RunRows) -> list[Checkpoint
 
     Bounded; reads files only for a run whose checkpoints are scanned for.
     """
-    saved = list(rows.saved)
-    for backup in reversed(backups_of(home.run_folder(run.id))):
+    saved = without_suspects(rows.saved)
+    for backup in reversed(_backups(home, run, rows)):
         original = next((at for at, record in enumerate(saved) if backup.holds(record)), None)
         _insert(saved, backup.record(), original)
     if run.spec.plan is None or not run.spec.plan.globs:
@@ -90,7 +91,7 @@ def choose_start(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
     start = choose(run, checkpoints_of(home, run, rows), mounts)
     if start.problem is not None or start.waits_for is not None:
         return start
-    backups = [backup for backup in backups_of(home.run_folder(run.id)) if usable(run, [backup.record()])]
+    backups = [backup for backup in _backups(home, run, rows) if usable(run, [backup.record()])]
     restore = _to_restore(start.checkpoint, backups)
     shared = restore is not None and any(
         record.path == restore.source.path and record.refused is not None and record.attribution is not None
@@ -116,6 +117,11 @@ def choose_start(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
         shared=shared,
         set_aside=tuple(path for path, _ in broken) if picks_itself(run.spec) else (),
     )
+
+
+def _backups(home: Home, run: RunRecord, rows: RunRows) -> list[Backup]:
+    """Return the run's backups but those of suspects, newest first."""
+    return [each for each in backups_of(home.run_folder(run.id)) if not holds_suspect(each, rows.saved)]
 
 
 def _counting(run: RunRecord, segments: Sequence[SegmentRecord]) -> list[SegmentRecord]:

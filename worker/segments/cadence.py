@@ -101,7 +101,7 @@ class Cadence:
     def is_near(self, announces: bool) -> bool:
         """Return whether to read closely: a save that lands now may be the one to end at."""
         return self._goes_on() and timebox.is_near(
-            self._history(announces), timebox.box_s(self._run), self._saves_s, self._elapsed_s
+            self._history(announces), self._box_s(announces), self._saves_s, self._elapsed_s
         )
 
     def early_end(
@@ -115,12 +115,15 @@ class Cadence:
         over = self._why_started_over(steps, folder)
         if over is not None:
             return Intent.STARTED_OVER, f"{over}, {resume_check.advice(self._run.spec, self._run.id)}"
-        box_s = timebox.box_s(self._run)
+        box_s = self._box_s(announces)
         late = self._run.spec.overrun_pct > 0
         why = timebox.why_over(box_s, self._saves_s, self._elapsed_s) if late else None
         if why is None and self._goes_on():
             why = timebox.why_cut(self._history(announces), box_s, self._saves_s, self._elapsed_s)
         return (Intent.TIMEBOX, why) if why is not None else None
+
+    def _box_s(self, announces: bool) -> float:
+        return timebox.box_s(self._run, self._history(announces))
 
     def _goes_on(self) -> bool:
         """Whether another segment follows; in the last one nothing would be gained by an early end."""
@@ -159,11 +162,7 @@ class Cadence:
             return None
         totals = {other.step_total for other in same}
         firsts = [other.first_step for other in same if other.first_step is not None]
-        known = (
-            used.segment in {other.number for other in same}
-            and steps.total is not None
-            and totals == {steps.total}
-        )
+        known = used.segment in {other.number for other in same} and totals == {steps.total}
         if not known or steps.unit != "epoch" or any(other.step_fell for other in same):
             return None
         before = EarlierSegments(origin=min(firsts, default=None), resumed_step=used.seen_step, passed=True)

@@ -15,12 +15,13 @@ from backprop.scheduler.home import run_folder
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.outcome.move import NextMove, with_advice
-from backprop.scheduler.outcome.next_move import next_move
+from backprop.scheduler.outcome.next_move import EX_TEMPFAIL, next_move
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
 from backprop.scheduler.store.writes.claims import AppliedMove
+from backprop.worker.checkpoints.fallback import failed_at_once, fallback
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.start_point import RunRows, checkpoints_of, rows_of
 from backprop.worker.context import Context
@@ -195,7 +196,9 @@ class Finalizer:
         if result.port_in_use is not None:
             self._note_port(run, result.port_in_use, beside)
         others_live = result.port_in_use is not None and bool(beside)
-        chain = chain_of(run, segment, result, saved, earlier, mounts, others_live)
+        at_once = _failed_at_once(segment, result, rows, earlier)
+        other = fallback(home, run, rows, segment.checkpoint_used) if at_once else None
+        chain = chain_of(run, segment, result, saved, earlier, mounts, others_live, at_once, other)
         failpoint.at("heard")
         move = with_advice(next_move(run.spec, result, chain), run.id)
         return FinishedSegment(run, result, move, segment.worker)
@@ -258,3 +261,12 @@ def segment_of(context: Context, run: RunRecord) -> SegmentRecord:
     if segment is None:
         raise LostRace(f"segment {run.segment} of {run.id} is gone")
     return segment
+
+
+def _failed_at_once(
+    segment: SegmentRecord, result: SegmentResult, rows: RunRows, earlier: Sequence[SegmentRecord]
+) -> bool:
+    """Return whether the segment ended by itself, and badly, before it did anything with its checkpoint."""
+    failed = result.asked is None and not result.lost and result.exit_code not in (0, EX_TEMPFAIL)
+    began = result.could_not_start is None
+    return failed and began and failed_at_once(segment, result.running_s, rows.saved, earlier)

@@ -12,6 +12,7 @@ from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.records import LOG, CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.reads.company import DOUBT
+from backprop.worker.checkpoints.fallback import fallen_back
 from backprop.worker.checkpoints.resume import can_hand_back, first_segment, initial_checkpoint, usable
 from backprop.worker.checkpoints.validation import newest_good
 from backprop.worker.environment.presence import (
@@ -196,10 +197,13 @@ def chain_of(
     earlier: Sequence[SegmentRecord] = (),
     mounts: Collection[str] = (),
     others_live: bool = False,
+    at_once: bool = False,
+    other: str | None = None,
 ) -> Chain:
     """Return what the chain has done, by the checkpoints that are good now, and by those that are merely away: the run
     waits for them. `saved`: the run's, newest first. `earlier`: its segments before this one, where some may never have
-    begun. `mounts`: that it has used. `others_live`: other runs are live now."""
+    begun. `mounts`: that it has used. `others_live`: other runs are live now. `at_once`: the segment failed at
+    once with its checkpoint. `other`: the one to try instead."""
     good = usable(run, saved)
     handed_back = not good or not good[0].observed or can_hand_back(run.spec)
     wrote = None if handed_back else _short(good[0].path, run.spec.cwd)
@@ -238,6 +242,8 @@ def chain_of(
         oom_retries=run.oom_retries,
         host_faults=run.host_faults,
         others_live=others_live,
+        fallback=(segment.checkpoint_used, other) if segment.checkpoint_used and other else None,
+        fell_back=fallen_back(run, saved, earlier) if at_once else 0,
         resumable=away or any_left(good) or initial_checkpoint(run) is not None,
         # A counter in plain output may begin again with each epoch.
         not_handed_back=wrote,

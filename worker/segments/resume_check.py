@@ -7,8 +7,8 @@ An alarm ends the run, so it is raised only where nothing else explains what is 
 - Steps never went back within a segment: those that begin again with each epoch say nothing. And they are known to go
   on past a save; where each segment so far has ended at one, this segment first has to pass it.
 
-Of steps that stand in its plain output alone, only epochs with their total tell, `Epoch 1/24` behind `Epoch 24/24`: any
-other counter may begin again with each epoch or each start.
+Of steps that stand in its plain output alone, only epochs tell, with the same total or none in all segments: `Epoch
+1/24` behind `Epoch 24/24`. Any other counter may begin again with each epoch or each start.
 
 Without reported steps: its first checkpoint carries the step of the run's first one, well before the one resumed from.
 """

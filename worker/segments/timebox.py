@@ -8,6 +8,8 @@ Pure: reads no clock, file or database. Times are seconds of running time since 
 - A script that saves when asked gets its full time. Its recipe says so, or an earlier segment has shown it. A script
   that announces its checkpoints is assumed to, until a segment has shown otherwise.
 - Never before half of the timebox: what a script saves as it starts holds no work.
+- A box in which nothing new was saved is not repeated but doubled; and one in which the first save came late stays long
+  enough for it.
 - With `--overrun` the supervisor's box is longer; a segment with a checkpoint by the end of the timebox ends there.
 """
 
@@ -27,6 +29,9 @@ ONE_SAVE: Final = 0.1
 JITTER: Final = 0.05
 """How much later than expected a save may land, as a share of the gap."""
 LEAST_SHARE: Final = 0.5
+MOST_BOXES: Final = 4.0
+"""A box is never made longer than this many of the run's own."""
+FIRST_SAVE_MARGIN: Final = 1.25
 SETTLE_S: Final = 2.0
 """A script is left alone for up to this long after a save: a second file of it may follow."""
 
@@ -36,25 +41,31 @@ class SaveHistory:
     """How a script is known to save.
 
     `gaps_s`: between saves, oldest first. `silent_s`: how long an earlier segment ran after its last save without
-    another. `saves_when_asked`: on the stop signal.
+    another. `saves_when_asked`: on the stop signal. `first_s`: how long the last segment that saved by itself ran
+    before its first save.
     """
 
     gaps_s: tuple[float, ...] = ()
     silent_s: float | None = None
     saves_when_asked: bool = False
+    first_s: float | None = None
 
 
-def box_s(run: RunRecord) -> float:
-    """Return this segment's timebox: the run's, cut to what `--max-total-minutes` leaves."""
-    return min(run.spec.timebox_s, _left_s(run))
+def box_s(run: RunRecord, history: SaveHistory) -> float:
+    """Return this segment's timebox: the run's, longer where that was too short to save anything, and cut to what
+    `--max-total-minutes` leaves."""
+    wanted_s = run.spec.timebox_s * 2**run.stalled
+    if history.first_s is not None and history.first_s > run.spec.timebox_s:
+        wanted_s = max(wanted_s, history.first_s * FIRST_SAVE_MARGIN)
+    return min(wanted_s, MOST_BOXES * run.spec.timebox_s, _left_s(run))
 
 
 def latest_end_s(run: RunRecord, history: SaveHistory) -> float:
     """Return how long the supervisor lets this segment run, with or without a worker: its box and what it may overrun
     it by. `history`: as far as it is known when the segment starts (`announces` False)."""
     if history.saves_when_asked:
-        return box_s(run)
-    return min(run.spec.timebox_s * (1 + run.spec.overrun_pct / 100), _left_s(run))
+        return box_s(run, history)
+    return min(box_s(run, history) * (1 + run.spec.overrun_pct / 100), _left_s(run))
 
 
 def _left_s(run: RunRecord) -> float:
@@ -146,6 +157,7 @@ def save_history(
         silent_s=max(lost_s, default=0.0) or None,
         # Not by the last segment alone: it may have saved just before it was asked, and had nothing new to save.
         saves_when_asked=2 * shown.count(0.0) >= len(shown) if shown else assumed or announces,
+        first_s=next((saves[0] for segment in reversed(earlier) if (saves := _saves(segment, saved))), None),
     )
 
 

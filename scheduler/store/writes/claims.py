@@ -13,19 +13,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from peewee import fn
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.faults import Fault
 from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
 from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_result import SegmentResult
-from backprop.scheduler.records import RunRecord, Waiting
+from backprop.scheduler.records import SUSPECT, RunRecord, Waiting
 from backprop.scheduler.store import drain, requests
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.groups import NOTHING, Finished, finished
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.rows import insert_row, update_each, update_rows
-from backprop.scheduler.store.schema import Run, Worker
+from backprop.scheduler.store.schema import Checkpoint, Run, Worker
 from backprop.scheduler.store.writes.transitions import move, move_now
 
 TURN_GAP_S: Final = 1e-6
@@ -158,12 +159,26 @@ def apply_result(
             "cut_cost_s": ending.cut_cost_s,
         }
         update_rows("segments", ended, {"run_id": run.id, "number": run.segment})
+        _suspect(run, decision)
         if new not in FINAL:
             return AppliedMove(new, now_s)
         groups = [run.group_name] if run.group_name is not None else []
         return AppliedMove(new, now_s, finished(database, groups))
 
     return database.write(verb)
+
+
+def _suspect(run: RunRecord, decision: NextMove) -> None:
+    """Keep the newest checkpoint at a path from the next segments, or give all such ones back."""
+    own = Checkpoint.run_id == run.id
+    if decision.acquits:
+        Checkpoint.update(refused=None).where(own & Checkpoint.refused.startswith(SUSPECT)).execute()
+    if decision.suspect is None:
+        return
+    good = own & (Checkpoint.path == decision.suspect) & Checkpoint.refused.is_null()
+    newest = Checkpoint.select(fn.MAX(Checkpoint.serial)).where(good)
+    why = f"{SUSPECT}segment {run.segment} failed at once when it was given this"
+    Checkpoint.update(refused=why).where(Checkpoint.serial == newest).execute()
 
 
 def _last_turn_s(database: Database, priority: int) -> float:

@@ -1,0 +1,1 @@
+"""Looks into files for what they hold, without loading them: whole or not, a checkpoint or a result."""
