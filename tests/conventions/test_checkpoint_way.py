@@ -35,6 +35,8 @@ BESIDE = {
     "checkpoints.candidate": "checks what was found on disk",
     "checkpoints.directory_scan": "looks at what was found on disk",
     "checkpoints.open_files": "asks whether it is being written",
+    "checkpoints.content.results": "compares it with earlier saves",
+    "checkpoints.content.torch_file": "looks into the file",
     "checkpoints.seen.attribution": "says who wrote it",
     "checkpoints.seen.company": "asks who wrote it",
     "checkpoints.seen.evidence": "asks who wrote it",
