@@ -9,7 +9,7 @@ is not taken where its format could not show it. Which run wrote it is decided e
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ from backprop.worker.checkpoints.candidate import (
     record_of,
     step_in,
 )
-from backprop.worker.checkpoints.content.results import EarlierSaves
+from backprop.worker.checkpoints.content.results import EarlierSaves, SavedContent, saved_content
 from backprop.worker.checkpoints.directory_scan import DirectoryScan, newest_first
 from backprop.worker.checkpoints.fingerprint import Contents, holds_the_same
 from backprop.worker.checkpoints.open_files import open_for_writing
@@ -49,12 +49,14 @@ MAX_FOUND: Final = 32
 @dataclass(frozen=True)
 class ScannedCheckpoint:
     """`record`: for the database. `in_place`: it is overwritten where it is, so a backup is needed. `path`: as it was
-    found. `seen`: what was seen of its writing. `shared_with`: runs that are not final, and wrote it too."""
+    found. `seen`: what was seen of its writing. `content`: of one that may count. `shared_with`: runs that are not
+    final, and wrote it too."""
 
     record: CheckpointRecord
     in_place: bool
     path: str
     seen: Seen
+    content: SavedContent | None = None
     shared_with: RunIds = frozenset()
 
 
@@ -222,10 +224,20 @@ class CheckpointScanner:
     def _scanned(
         self, path: str, file: CheckpointFile, checked: CheckpointFile | Rejected, in_place: bool
     ) -> ScannedCheckpoint:
-        if isinstance(checked, CheckpointFile) and (why := self._earlier.why_result(file)) is not None:
-            checked = Rejected(f"{file.path}: {why}")
+        self._earlier.look_back()
+        content = saved_content(file) if isinstance(checked, CheckpointFile) else None
         seen = seen_of(self._witness, file, self._appeared_s(path, file), in_place)
-        return ScannedCheckpoint(self._record(path, file, checked), in_place, path, seen)
+        return ScannedCheckpoint(self._record(path, file, checked), in_place, path, seen, content)
+
+    def without_result(self, own: ScannedCheckpoint) -> ScannedCheckpoint:
+        """Return what this run saved, refused where it has lost what the run's earlier saves had. Reads nothing."""
+        why = self._earlier.why_result(own.content) if own.content is not None else None
+        if why is None:
+            return own
+        refused = msgspec.structs.replace(
+            own.record, size_bytes=0, mtime_ns=0, refused=f"{own.record.path}: {why}", observed=False
+        )
+        return replace(own, record=refused)
 
     def _appeared_s(self, path: str, file: CheckpointFile) -> float:
         """Return when it was first found as it is now, Unix seconds."""

@@ -358,7 +358,7 @@ class LiveSegment:
             said = (record.path, record.refused)
             if record.refused and said not in self._refusals:
                 self._refusals.add(said)
-                console.event("refused", run, f"checkpoint {record.path}: {record.refused}")
+                console.event("refused", run, _refusal(record))
             elif not record.refused:
                 console.debug("checkpoint", run, f"step {record.step}: {record.path}")
         # Cut right after such a save, it needs a way to be handed it.
@@ -416,3 +416,9 @@ def _look(
     spotted = [each.record for each in scanned]
     report = reader.read(final and not more, spotted, FINAL_BYTES if more else LIVE_BYTES, leave)
     return _Heard(final, more, scanned, report)
+
+
+def _refusal(record: CheckpointRecord) -> str:
+    """Say which checkpoint is refused and why; most reasons begin with its path."""
+    why = record.refused or ""
+    return f"checkpoint {why if why.startswith(record.path) else f'{record.path}: {why}'}"

@@ -126,7 +126,8 @@ class Saves:
 
     def look(self) -> list[str]:
         """Return what is taken as a checkpoint."""
-        found = self.watched.scanner().final_scan(CLEAN)
+        scanner = self.watched.scanner()
+        found = [scanner.without_result(each) for each in scanner.final_scan(CLEAN)]
         self.watched.store(found)
         return names([one for one in found if one.record.refused is None])
 
@@ -157,6 +158,15 @@ def test_one_that_was_stripped_in_place_is_no_checkpoint(saves: Saves) -> None:
     saves.save("last.pt", stripped())
     assert saves.look() == []
     assert "a result, no checkpoint" in saves.refused()[0]
+
+
+def test_a_larger_file_of_another_run_makes_no_result_of_a_save(saves: Saves) -> None:
+    saves.save("others.bin", size=1000)
+    saves.save("own.bin", size=100)
+    scanner = saves.watched.scanner()
+    others, own = scanner.final_scan(CLEAN)
+    assert names([others, own]) == ["others.bin", "own.bin"]
+    assert scanner.without_result(own) == own, "only what is known to be its own is compared"
 
 
 def test_who_never_saves_more_is_left_alone(saves: Saves) -> None:

@@ -6,6 +6,7 @@ over with good weights. A run whose saves were never more is left alone.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,21 @@ ALIKE: Final = 0.05
 _OPTIMIZER: Final = re.compile(r"(?:^|_)opt(?:im\w*|imizers?|s)?(?:_|$)", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
+class SavedContent:
+    """What tells a save from a result. `has_optimizer`: None for a format that cannot be looked into."""
+
+    size_bytes: int
+    is_dir: bool
+    has_optimizer: bool | None
+
+
+def saved_content(file: CheckpointFile) -> SavedContent:
+    """Read what a file holds."""
+    content = content_at(file.path) if not file.is_dir else None
+    return SavedContent(file.size_bytes, file.is_dir, _has_optimizer(content) if content is not None else None)
+
+
 class EarlierSaves:
     """The saves of a run so far. `recorded`: its checkpoints on record, newest first."""
 
@@ -31,35 +47,32 @@ class EarlierSaves:
         self._had_optimizer: bool | None = None
         self._passed_bytes = 0
 
-    def why_result(self, file: CheckpointFile) -> str | None:
-        """Return what this save has lost, in words; None for one that counts, which is then compared with. Reads it."""
-        self._look_back()
-        content = content_at(file.path) if not file.is_dir else None
-        why = self._lost(file, content)
+    def why_result(self, saved: SavedContent) -> str | None:
+        """Return what a save of this run has lost, in words; None for one that counts, which is then compared with."""
+        why = self._lost(saved)
         if why is None:
-            self._size_bytes = file.size_bytes
-            self._had_optimizer = _has_optimizer(content) if content is not None else None
+            self._size_bytes, self._had_optimizer = saved.size_bytes, saved.has_optimizer
             self._passed_bytes = 0
         return why
 
-    def _lost(self, file: CheckpointFile, content: TorchContent | None) -> str | None:
+    def _lost(self, saved: SavedContent) -> str | None:
         before = self._size_bytes
-        if before is None or file.is_dir or (content is not None and _has_optimizer(content)):
+        if before is None or saved.is_dir or saved.has_optimizer:
             return None
-        if content is not None:
+        if saved.has_optimizer is not None:
             stripped = self._had_optimizer or (
-                self._had_optimizer is None and file.size_bytes < STRIPPED * before
+                self._had_optimizer is None and saved.size_bytes < STRIPPED * before
             )
             return f"{RESULT}: without the optimizer that earlier saves had" if stripped else None
-        if file.size_bytes >= HALF * before:
+        if saved.size_bytes >= HALF * before:
             return None
         # A result comes once. What is saved so again is how this script saves now.
-        again = abs(file.size_bytes - self._passed_bytes) <= ALIKE * file.size_bytes
-        self._passed_bytes = file.size_bytes
-        return None if again else f"{RESULT}: {file.size_bytes} bytes, earlier saves had {before}"
+        again = abs(saved.size_bytes - self._passed_bytes) <= ALIKE * saved.size_bytes
+        self._passed_bytes = saved.size_bytes
+        return None if again else f"{RESULT}: {saved.size_bytes} bytes, earlier saves had {before}"
 
-    def _look_back(self) -> None:
-        """Take what is on record for what came before, once."""
+    def look_back(self) -> None:
+        """Take what is on record for what came before, once. Reads it."""
         newest, self._newest = self._newest, None
         if newest is None or newest.is_dir:
             return

@@ -145,12 +145,12 @@ class Overseer:
             {os.path.dirname(each.record.path) for each in scanned},  # noqa: PTH120
         )
         return [
-            self._attributed(run, each, company) if not (each.record.observed and named) else None
+            self._attributed(run, scanner, each, company) if not (each.record.observed and named) else None
             for each in scanned
         ]
 
     def _attributed(
-        self, run: RunRecord, scanned: ScannedCheckpoint, company: Company
+        self, run: RunRecord, scanner: CheckpointScanner, scanned: ScannedCheckpoint, company: Company
     ) -> ScannedCheckpoint | None:
         record = scanned.record
         if record.refused is not None:
@@ -158,7 +158,8 @@ class Overseer:
         file = CheckpointFile.of(record)
         found = company.writer_of(scanned.path, file, scanned.seen, named=not record.observed)
         if found.writer == run.id and not found.shared_with:
-            return replace(scanned, record=msgspec.structs.replace(record, attribution=found.how))
+            own = replace(scanned, record=msgspec.structs.replace(record, attribution=found.how))
+            return scanner.without_result(own)
         if found.writer == run.id:
             why = _not_alone(found.shared_with)
             return replace(
