@@ -45,7 +45,7 @@ mixtures = st.builds(
 )
 
 
-@settings(max_examples=2000)
+@settings(max_examples=500)
 @given(mixtures)
 def test_no_row_loses_work_that_nobody_asked_to_lose(facts: BoxFacts) -> None:
     decision = decide_box(facts)

@@ -35,7 +35,9 @@ class SavedContent:
 def saved_content(file: CheckpointFile) -> SavedContent:
     """Read what a file holds."""
     content = content_at(file.path) if not file.is_dir else None
-    return SavedContent(file.size_bytes, file.is_dir, _has_optimizer(content) if content is not None else None)
+    return SavedContent(
+        file.size_bytes, file.is_dir, _has_optimizer(content) if content is not None else None
+    )
 
 
 class EarlierSaves:
