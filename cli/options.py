@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from backprop.scheduler.config.keys import KEYS, Command, SettingKey
+from backprop.scheduler.errors import BadCommand
 
+NONE: Final = "none"
+"""As a file's null: what an option says that takes a value away."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -24,11 +27,33 @@ def setting_options(command: Command) -> Callable[[F], F]:
 
 
 def chosen_settings(values: Mapping[str, Any]) -> dict[str, object]:
-    """Return the settings given as options, in the user's units by key, out of a command's parameters."""
-    return {key.name: values[_parameter(key)] for key in KEYS if values.get(_parameter(key)) is not None}
+    """Return the settings given as options, in the user's units by key, out of a command's parameters. Raises
+    BadCommand for two that disagree."""
+    chosen = {key.name: values[_parameter(key)] for key in KEYS if values.get(_parameter(key)) is not None}
+    for key in KEYS:
+        if key.null_flag and values.get(_null_parameter(key)):
+            if key.name in chosen:
+                raise BadCommand(f"{key.null_flag} and {key.flags[0]} disagree; give one of them")
+            chosen[key.name] = NONE
+    return chosen
 
 
 def _option(key: SettingKey) -> Callable[[F], F]:
+    if key.null_flag:
+        return lambda function: _value_option(key)(_null_option(key)(function))
+    return _value_option(key)
+
+
+def _null_option(key: SettingKey) -> Callable[[F], F]:
+    text = f"As {key.flags[-1]} without an end: no {key.null_flag.removeprefix('--no-')} at all."
+    return click.option(key.null_flag, _null_parameter(key), is_flag=True, help=text)
+
+
+def _null_parameter(key: SettingKey) -> str:
+    return f"no_{_parameter(key)}"
+
+
+def _value_option(key: SettingKey) -> Callable[[F], F]:
     default = _default(key)
     text = key.help if default is None else f"{key.help}  [default: {default}]"
     if key.kind is bool:

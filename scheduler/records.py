@@ -58,7 +58,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     `fault`: what kind of trouble ended it, see `scheduler.faults`. `need_mib`: VRAM per GPU, raised after it ran out of
     GPU memory. `paused_for`: the governor's cause, while paused. `step_source`, `loss_source`: EVENT or LOG; None where
     an earlier program wrote the row, which knew announced ones alone. `step_unit`, `step_total`: what the steps of
-    plain output count ("step", "epoch"), and how many there will be.
+    plain output count ("step", "epoch"), and how many there will be. `boxes`: how many timeboxes have begun, at least
+    one with each segment.
     """
 
     id: str
@@ -99,6 +100,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     step_unit: str | None = None
     step_total: int | None = None
     loss_source: str | None = None
+    boxes: int = 0
 
 
 class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +110,8 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     where the need came from. `steps_from`: the run's last step when it started. `running_s`: seconds, pauses left out.
     `first_output_s`: seconds from its start to its first output. `cut_cost_s`: running seconds whose work was lost at
     its end. `step_unit`, `step_total`, `step_fell`: of the steps in its plain output what they count, how many there
-    will be, and whether one was lower than the one before; None where it announced them.
+    will be, and whether one was lower than the one before; None where it announced them. `boxes`: the timeboxes that it
+    has begun. `first_step_s`: seconds from its start to its first step.
     `log_offset`, `events_offset`: bytes read so far. `bad_events`: events that could not be understood.
     """
 
@@ -138,6 +141,8 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     step_unit: str | None = None
     step_total: int | None = None
     step_fell: bool | None = None
+    boxes: int = 1
+    first_step_s: float | None = None
 
 
 SUSPECT: Final = "suspect: "

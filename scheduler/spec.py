@@ -4,9 +4,12 @@ The specification goes into the database without the environment, and into the r
 `home.run_folder`).
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
+
+NO_TIMEBOX_S: Final = 631_152_000.0
+"""The timebox of a run that has none: twenty years, twice the longest that can be given."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -22,6 +25,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `step_pattern`: a regular expression whose first group is the step in a checkpoint's name.
     `saves_on_signal`: it saves when asked to stop, so that a timebox need not end right after a save.
     `stop_signal` (a name without SIG), `grace_s` (the least seconds): what suits it where the user gave none.
+    `reads_deadline`: its text names BACKPROP_DEADLINE, a number that can't move.
     `speaks`: what of our protocol stands in its text, the first of: "option" (it declares `--resume-from`), "events"
     (it announces its checkpoints), "variable" (it reads BACKPROP_RESUME_FROM).
     `note`: what the user should know, in words.
@@ -39,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     saves_on_signal: bool = False
     stop_signal: str | None = None
     grace_s: float | None = None
+    reads_deadline: bool = False
     note: str = ""
     speaks: Literal["option", "events", "variable", ""] = ""
 
@@ -52,8 +57,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `plan`: for a script that announces nothing. `signal_to`: a value of `choices.SignalTo`. `overrun_pct`: the
     percentage of its timebox by which a segment may run over until its first checkpoint. `code`: absolute path of the
     code as it was when queued. `order`: after a segment the run goes to the back of the queue ("round-robin") or keeps
-    its turn ("fifo"). `keep_when_unmet`: the run stays queued when a dependency can never be met.
-    `metric_regex`: the user's own patterns for its output, NAME=REGEX.
+    its turn ("fifo"). `at_timebox`: a value of `choices.AtTimebox`. `keep_when_unmet`: the run stays queued when a
+    dependency can never be met. `metric_regex`: the user's own patterns for its output, NAME=REGEX.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -93,6 +98,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_on_nan: bool = False
     keep_when_unmet: bool = False
     metric_regex: tuple[str, ...] = ()
+    at_timebox: str = "auto"
 
 
 DependencyKind = Literal["success", "any", "fail"]

@@ -20,7 +20,7 @@ This is also the parent package of `backprop.cli` and the rest, so it imports ne
 import os
 
 from ._events import checkpoint, log
-from ._stop import deadline, should_stop
+from ._stop import deadline, leave_note, should_stop
 
 __all__ = ["checkpoint", "deadline", "log", "resume_from", "run_id", "segment", "should_stop"]
 
@@ -32,7 +32,9 @@ if "BACKPROP_GPU_MEMORY_LIMIT_MB" in os.environ:
 
 
 def resume_from() -> str | None:
-    """Path of the checkpoint to resume from; None on a fresh start and outside Backprop."""
+    """Path of the checkpoint to resume from; None on a fresh start and outside Backprop. That the script asks is noted
+    beside the events: it is then known to resume."""
+    leave_note("takes-checkpoint")
     return os.environ.get("BACKPROP_RESUME_FROM") or None
 
 

@@ -1,4 +1,8 @@
-"""When this segment should end: at its deadline, or as soon as Backprop's stop signal has arrived."""
+"""When this segment should end: at its deadline, or as soon as Backprop's stop signal has arrived.
+
+The deadline moves where a segment is given another box while it runs. It is in a file then, which is written anew
+before the old deadline has passed.
+"""
 
 import os
 import time
@@ -11,6 +15,8 @@ if TYPE_CHECKING:
 _asked = False  # the stop signal has arrived
 _settled = False  # nothing more to install in this process
 _noted = False  # it is on disk that the script was told to stop
+_heeding = False  # it is on disk that the script asks whether to stop
+_passes_s: float | None = None  # the deadline in the file as it was last read, on the monotonic clock
 _boot_id: str | None = None  # of the kernel under this process, once it was read
 
 JUMP_S = 1.0  # a smaller change of the wall clock is the drift that NTP corrects
@@ -19,21 +25,23 @@ JUMP_S = 1.0  # a smaller change of the wall clock is the drift that NTP correct
 def deadline() -> float | None:
     """End of this segment's timebox in Unix seconds; None outside Backprop or without a timebox.
 
-    Where the wall clock was set or the machine slept, the end moves with it: what is left stays what it is.
-    Time spent paused does not count against the timebox, so after a pause the real end is later than this.
+    Where the wall clock was set or the machine slept, the end moves with it: what is left stays what it is. It moves
+    too when the segment is given another box. Time spent paused does not count, so the real end may be later.
     """
+    global _passes_s
+    _passes_s = None
     left = _left_s()
     if left is None:
         return None
-    told, now = float(os.environ["BACKPROP_DEADLINE"]), time.time() + left
-    return now if abs(now - told) > JUMP_S else told
+    told, now = _finite(os.environ.get("BACKPROP_DEADLINE", "")), time.time() + left
+    return now if told is None or abs(now - told) > JUMP_S else told
 
 
 def should_stop() -> bool:
     """Whether to save a checkpoint and exit now. Ask once a step; always False outside Backprop.
 
     True once `deadline()` has passed (after a pause that is early, which is harmless: the run goes on in
-    another segment) or the stop signal has arrived.
+    another segment) or the stop signal has arrived. A script that asks counts as one that saves before it stops.
 
     The first call, inside Backprop and in the main thread, installs a handler for the stop signal (its name
     is in BACKPROP_STOP_SIGNAL, INT if unset), unless the script has installed its own, which is left alone.
@@ -54,6 +62,8 @@ def is_over() -> bool:
     """`should_stop()` for a caller that may go on all the same: nothing is noted."""
     if not _settled and os.environ.get("BACKPROP_RUN_ID"):
         _install()
+    if not _heeding:
+        _heed()
     if _asked:
         return True
     left = _left_s()
@@ -70,12 +80,30 @@ def _left_s() -> float | None:
     told = os.environ.get("BACKPROP_DEADLINE", "")
     end = _finite(told)
     if end is None:
-        return None
+        return _left_by_file_s(os.environ.get("BACKPROP_DEADLINE_FILE"))
     steady, _, which = os.environ.get("BACKPROP_DEADLINE_MONOTONIC", "").partition(" ")
     steady_end = _finite(steady)
     if steady_end is not None and which == f"{_boot()} {told}":
         return steady_end - time.monotonic()
     return end - time.time()
+
+
+def _left_by_file_s(path: str | None) -> float | None:
+    """As `_left_s`, by BACKPROP_DEADLINE_FILE, which is read again only once its end has passed: it moves forward."""
+    global _passes_s
+    if path is None:
+        return None
+    if _passes_s is None or time.monotonic() >= _passes_s:
+        try:
+            with open(path, encoding="ascii") as file:  # noqa: PTH123 - pathlib is a slow import
+                wall, steady, boot = file.read(200).split()
+        except (OSError, ValueError):
+            return None
+        end, steady_end = _finite(wall), _finite(steady)
+        if end is None or steady_end is None:
+            return None
+        _passes_s = steady_end if boot == _boot() else end - time.time() + time.monotonic()
+    return _passes_s - time.monotonic()
 
 
 def _finite(text: str) -> float | None:
@@ -99,15 +127,25 @@ def _boot() -> str:
 
 
 def _note() -> None:
-    """Leave an empty file beside the events. What the machine does wrong is no reason to end the training."""
     global _noted
     _noted = True
-    folder, _, name = os.environ.get("BACKPROP_EVENTS", "").rpartition("/")
-    if not os.environ.get("BACKPROP_RUN_ID") or name != "events.jsonl":
+    leave_note("told-to-stop")
+
+
+def _heed() -> None:
+    global _heeding
+    _heeding = True
+    leave_note("heeds-stop")
+
+
+def leave_note(name: str) -> None:
+    """Leave an empty file beside the events. What the machine does wrong is no reason to end the training."""
+    folder, _, events = os.environ.get("BACKPROP_EVENTS", "").rpartition("/")
+    if not os.environ.get("BACKPROP_RUN_ID") or events != "events.jsonl":
         return
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(f"{folder}/told-to-stop", flags, 0o600))
+        os.close(os.open(f"{folder}/{name}", flags, 0o600))
     except (OSError, ValueError):
         return
 

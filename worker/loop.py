@@ -32,6 +32,8 @@ TICK_LIVE_S: Final = 0.5
 TICK_IDLE_S: Final = 2.0
 RECONCILE_EVERY_S: Final = 30.0
 TROUBLE_PAUSE_S: Final = (1.0, 60.0)
+SECOND_SIGNAL_S: Final = 3.0
+"""A worker that leaves segments to the next one waits this long for a second signal, which ends them."""
 REPLACED: Final = "its program was replaced: restart the worker; its segments go on"
 
 
@@ -62,6 +64,7 @@ class Loop:
         self._reconciled_s = -RECONCILE_EVERY_S
         self._trouble_s = 0.0
         self._obeyed = 0
+        self._left_s = 0.0
 
     def run(self, stop: StopSignals, drain: bool) -> bool:
         """Tick until `stop` says so, or with `drain` until nothing is left to run. Return whether a signal ended it.
@@ -89,11 +92,21 @@ class Loop:
             return stop.asked >= 2
         if stop.asked >= 3:
             return True
-        if alive > (self._tracker.unanswered() if stop.asked else 0):
+        if alive > (self._not_waited_for() if stop.asked else 0):
             return False
         if stop.asked or (self._until is not None and self._until()):
             return True
         return drain and not self._left_to_run()
+
+    def _not_waited_for(self) -> int:
+        """Return how many live runs a worker that is to stop leaves to the next one: those that it has not asked to
+        end, once a second signal has had its time."""
+        soon = self._context.clock.monotonic_s() - self._left_s < SECOND_SIGNAL_S
+        try:
+            left = 0 if soon or self._obeyed != 1 else self._tracker.being_left()
+        except BackpropError:
+            left = 0
+        return left + self._tracker.unanswered()
 
     def _left_to_run(self) -> bool:
         try:
@@ -188,13 +201,9 @@ class Loop:
     def _obey(self, stop: StopSignals) -> None:
         """Act on the stop signals so far."""
         if stop.asked >= 1 and self._obeyed == 0:
-            count = self._tracker.yield_all("the worker was stopped")
-            more = (
-                f"{count} segment{'s' if count > 1 else ''} asked to checkpoint; a second signal ends them now"
-                if count
-                else "nothing is running"
-            )
-            self._context.console.event("stopping", more=more)
+            asked, left = self._tracker.yield_all("the worker was stopped")
+            self._left_s = self._context.clock.monotonic_s()
+            self._context.console.event("stopping", more=_stopping_words(asked, left))
         elif stop.asked >= 2 and self._obeyed == 1:
             more = "segments that have not ended yet; a third signal leaves them to the next worker"
             self._context.console.event("killing", more=more)
@@ -227,6 +236,15 @@ class Loop:
             self._heartbeat.beat()
         stop.drain()
         self._wake.drain()
+
+
+def _stopping_words(asked: int, left: int) -> str:
+    """Say what a first signal does to `asked` segments, and to those that are `left` alone."""
+    if not asked and not left:
+        return "nothing is running"
+    told = [f"{asked} segment{'s' if asked > 1 else ''} asked to checkpoint"] if asked else []
+    told += [f"{left} left running: an end would lose work"] if left else []
+    return f"{', '.join(told)}; a second signal ends them now"
 
 
 def counts_line(context: Context) -> str:

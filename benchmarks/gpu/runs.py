@@ -78,7 +78,9 @@ def chain(gpu: Gpu, effort: Effort) -> Iterator[Finding]:
         plain_s = time.monotonic() - begun
         with bench.worker():
             begun = time.monotonic()
-            run = _queue(bench, ("-m", str(effort.box_min)), ("train", "--steps", str(steps)))
+            run = _queue(
+                bench, ("-m", str(effort.box_min), "--at-timebox", "end"), ("train", "--steps", str(steps))
+            )
             shown = _when_ended(bench, run)
             chained_s = time.monotonic() - begun
             digest = _digest(bench.backprop("logs", run))

@@ -33,6 +33,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool) -> None:
     """Print one run. Raises UnknownRun, AmbiguousRun."""
     from backprop.cli.render import stop_view
     from backprop.cli.render.json_views import checkpoint_view, iso, print_json, run_view, segment_view
+    from backprop.scheduler.governor.box_end import rule_of
     from backprop.scheduler.store import dependencies
     from backprop.scheduler.store.reads import queries
     from backprop.worker.maintenance.log_archive import log_of
@@ -52,6 +53,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool) -> None:
             | {"segments": chain, "checkpoints": [checkpoint_view(one) for one in saved]}
             | {"not_before": iso(run.not_before_s or None), "after": [_link_view(one) for one in after]}
             | {"plan": plan_json(run.spec.plan), "goes_on_by": goes_on_json(run.spec)}
+            | {"at_timebox": rule_of(run.spec).value}
             | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}
         )
         return

@@ -10,6 +10,8 @@ from backprop.cli.context import NO_WORKER, need_existing, silent_workers
 from backprop.cli.render.terminal_text import safe
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from backprop.scheduler.records import RunRecord, Waiting
 
 
@@ -28,6 +30,7 @@ def command(run: str, as_json: bool) -> None:
     alive = any(worker_alive(home.locks, worker.id) for worker in queries.workers(database))
     silent = silent_workers(home)
     before = start_conditions.reasons(database, record, time.time(), clock)
+    blocking = _blocking(queries.live_runs(database)) if record.state is State.QUEUED else []
     if as_json:
         print_json(
             {
@@ -39,6 +42,7 @@ def command(run: str, as_json: bool) -> None:
                 "not_before": iso(record.not_before_s or None),
                 "waits": before,
                 "rules": [_rule_view(rule) for rule in record.waiting],
+                "blocked_by": [{"id": one.id, "reason": one.reason} for one in blocking],
             }
         )
         return
@@ -55,8 +59,17 @@ def command(run: str, as_json: bool) -> None:
         return
     if record.waiting:
         _print_rules(record)
+        for one in blocking:
+            click.echo(safe(f"{one.name} ({one.id}) {one.reason}; to free its place: backprop stop {one.id}"))
     else:
         click.echo("no worker has judged it yet; ask again in a moment")
+
+
+def _blocking(live: "Sequence[RunRecord]") -> "list[RunRecord]":
+    """Return the runs that have their places for longer than their timebox."""
+    from backprop.worker.segments.boxes.keeper import PAST
+
+    return [run for run in live if run.reason.startswith(PAST)]
 
 
 def _print_rules(run: "RunRecord") -> None:

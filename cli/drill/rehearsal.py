@@ -73,6 +73,7 @@ def _two_segments(wanted: Submission, seconds: float) -> Submission:
         timebox_s=seconds,
         overrun_pct=MORE_FOR_A_FIRST if seldom else 0.0,
         auto_resume=True,
+        at_timebox="end",
         max_segments=2,
         max_total_s=None,
         retries=0,

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from backprop.cli.render.json_views import iso
+from backprop.cli.render.json_views import duration, iso
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.governor import opening
 from backprop.scheduler.governor.model import Limits, Rule, heat_limit_c
@@ -26,6 +26,7 @@ from backprop.worker.machine.state import MachineState, read_state
 from backprop.worker.maintenance import disk_usage
 
 MEASURE_S: Final = 0.1
+LONG_S: Final = 24 * 3600.0
 """For adding up what the home takes: enough for some ten thousand files."""
 
 
@@ -85,12 +86,28 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
         warnings=[
             *(silent.sentence() for silent in silences.values()),
             *disk_usage.measure(home, MEASURE_S).sentences(),
+            *_long_unsaved(database, state.segments),
         ],
         silences=silences,
         drained=state.opening.drained,
         active_hours=settings.active_hours or (),
         closed=_closed(state, first),
     )
+
+
+def _long_unsaved(database: Database, alive: list[SegmentRecord]) -> list[str]:
+    """Name the segments that have been running for a day, of which nothing is saved."""
+    now_s = time.time()
+    old = [segment for segment in alive if now_s - segment.started_at_s >= LONG_S]
+    return [
+        f"{segment.run_id} has been running for {duration(now_s - segment.started_at_s)} and has saved nothing in this"
+        " segment; after a crash of the machine that work is gone"
+        for segment in old
+        if not any(
+            record.segment == segment.number and record.refused is None
+            for record in queries.checkpoints(database, segment.run_id)
+        )
+    ]
 
 
 def _closed(state: MachineState, first: RunRecord | None) -> str | None:

@@ -27,7 +27,7 @@ from backprop.cli.submit.startable import refuse_unstartable
 from backprop.scheduler.config.keys import KEYS, SettingKey
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.records import RunRecord
-from backprop.scheduler.spec import Plan, RunSpec
+from backprop.scheduler.spec import NO_TIMEBOX_S, Plan, RunSpec
 
 PRIORITY_LIMIT: Final = 1_000_000
 GPUS_LIMIT: Final = 1024
@@ -129,12 +129,13 @@ def _setting(key: SettingKey, value: object, spec: RunSpec) -> object:
 
 
 def _shown(spec: RunSpec, key: SettingKey) -> object:
-    return in_units(getattr(spec, key.field), key.scale)
+    value = getattr(spec, key.field)
+    return NONE if key.null_flag and value == NO_TIMEBOX_S else in_units(value, key.scale)
 
 
 def _expects(key: SettingKey) -> str:
     expects = key.expects.replace(", or null", "").replace(" or null", "")
-    return f'{expects}, or "{NONE}"' if key.nullable or key.worker_limit else expects
+    return f'{expects}, or "{NONE}"' if key.nullable or key.worker_limit or key.null_flag else expects
 
 
 def _with_command(words: tuple[str, ...], spec: RunSpec, path: str) -> RunSpec:

@@ -26,3 +26,11 @@ class SignalTo(StrEnum):
     TRAINER = "trainer"
     LEADER = "leader"
     GROUP = "group"
+
+
+class AtTimebox(StrEnum):
+    """What the end of a timebox means."""
+
+    AUTO = "auto"
+    """It stops a run only where that loses no work."""
+    END = "end"

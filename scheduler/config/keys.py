@@ -14,7 +14,7 @@ from typing import Final, Literal
 import msgspec
 
 from backprop.scheduler.config import parsers
-from backprop.scheduler.config.choices import Framework, ProbeKind, SignalTo
+from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, SignalTo
 from backprop.scheduler.config.parsers import GB_MIB, MINUTE_S, SIGNALS, TEN_YEARS_MIN, Parser
 from backprop.scheduler.spec import RunSpec
 
@@ -32,8 +32,8 @@ class SettingKey(msgspec.Struct, frozen=True):
 
     `commands`: those that take it as an option. `flags`: the option's spellings, the long one last; empty for none.
     `kind`: the type of the option's value. `metavar`: the value's name in the help. `help`: one sentence, without the
-    default. `no_value`: what the help says the default is where `default` is None. `docs`: what docs/configuration.md
-    says, in Markdown, where it says more than `help`.
+    default. `null_flag`: an option that says null. `no_value`: what the help says the default is where `default` is
+    None. `docs`: what docs/configuration.md says, in Markdown, where it says more than `help`.
     """
 
     name: str
@@ -50,6 +50,7 @@ class SettingKey(msgspec.Struct, frozen=True):
     kind: type[object] = str
     metavar: str | None = None
     help: str = ""
+    null_flag: str = ""
     no_value: str | None = None
     docs: str = ""
 
@@ -75,9 +76,18 @@ _BOOL: Final = "true or false"
 
 KEYS: Final[tuple[SettingKey, ...]] = (
     SettingKey(
-        "maxRunMinutes", "timebox_s", 10, _MINUTES, parsers.minutes, scale=MINUTE_S,
+        "maxRunMinutes", "timebox_s", 10, f"{_MINUTES}, or null", parsers.timebox, scale=MINUTE_S,
         commands=("run", "resume"), flags=("-m", "--max-run-minutes"), kind=float, metavar="MINUTES",
-        help="Timebox: how long each segment may run; fractions allowed.",
+        null_flag="--no-timebox",
+        help="Timebox: after this long its turn is over, as --at-timebox says; fractions allowed.",
+        docs="timebox: after this long a run's turn is over, see [The end of a timebox](timebox.md); null: never",
+    ),
+    SettingKey(
+        "atTimebox", "at_timebox", "auto", "auto or end", parsers.choice(AtTimebox),
+        commands=("run", "resume"), flags=("--at-timebox",), kind=AtTimebox,
+        help="At a timebox's end: auto stops it only where no work is lost; end stops it in any case.",
+        docs="`auto`: a timebox's end stops a run only where no work is lost; `end`: it stops it in any case. See [The"
+        " end of a timebox](timebox.md)",
     ),
     SettingKey(
         "maxParallel", "max_parallel", 2, "a whole number from 1 to 1024", parsers.whole(1024, low=1),
@@ -133,13 +143,13 @@ KEYS: Final[tuple[SettingKey, ...]] = (
     SettingKey(
         "autoResume", "auto_resume", True, _BOOL, parsers.flag,
         commands=("run", "resume"), flags=("--auto-resume/--no-auto-resume",), kind=bool,
-        help="Requeue the run after each timebox until it is done.",
+        help="Requeue the run after each timebox until it is done; without, the first one's end stops it.",
     ),
     SettingKey(
         "maxSegments", "max_segments", None, "a whole number, 1 or more, or null", parsers.whole(10**9, low=1),
         nullable=True,
         commands=("run", "resume"), flags=("--max-segments",), kind=int, metavar="N",
-        help="End the chain after N segments.",
+        help="End the chain after N timeboxes.",
     ),
     SettingKey(
         "maxTotalMinutes", "max_total_s", None, f"{_MINUTES}, or null", parsers.minutes, scale=MINUTE_S,
@@ -150,9 +160,9 @@ KEYS: Final[tuple[SettingKey, ...]] = (
     SettingKey(
         "overrunPercent", "overrun_pct", 0, "percent: a number from 0 to 1000", parsers.number(1000),
         commands=("run", "resume"), flags=("--overrun",), kind=float, metavar="PERCENT",
-        help="Let a segment run up to this much over if it has not saved yet.",
-        docs="let a segment run up to this much over if it has not saved yet, see [Where a segment"
-        " ends](overnight.md#where-a-segment-ends)",
+        help="With --at-timebox end: let a segment run up to this much over if it has not saved yet.",
+        docs="with `atTimebox` `end`: let a segment run up to this much over if it has not saved yet, see [Where a"
+        " segment ends](overnight.md#where-a-segment-ends)",
     ),
     SettingKey(
         "graceSeconds", "grace_s", 30, "seconds: a number from 0 to 86400", parsers.number(86400),

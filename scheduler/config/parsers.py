@@ -13,6 +13,8 @@ from typing import Final, cast
 
 import msgspec
 
+from backprop.scheduler.spec import NO_TIMEBOX_S
+
 Parser = Callable[[object], object]
 
 MINUTE_S: Final = 60
@@ -81,6 +83,11 @@ def whole(high: int, *, low: int = 0) -> Parser:
 
 
 minutes: Final = number(TEN_YEARS_MIN, above=True, scale=MINUTE_S)
+
+
+def timebox(value: object) -> object:
+    """Read the minutes of a timebox; null, or "none" as an option or an editor has it, is no timebox."""
+    return NO_TIMEBOX_S if value is None or value == "none" else minutes(value)
 
 
 def gigabytes(high: float) -> Parser:

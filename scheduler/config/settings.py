@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from backprop.scheduler.config.choices import Framework, ProbeKind
+from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind
 from backprop.scheduler.config.files import USER_NAME, ConfigFile, project_file, shown, user_file
 from backprop.scheduler.config.keys import (
     ALIASES,
@@ -37,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     timebox_s: float
+    at_timebox: AtTimebox
     max_parallel: int
     gpu_memory_limit: str | None
     min_free_ram_mib: int

@@ -15,9 +15,10 @@ def chain_end(
 ) -> tuple[str, Advice] | None:
     """Return why the chain ends here, with what to do about it; None when it goes on."""
     what = "stopped after its timebox" if timeboxed else "asked to run again (exit code 75)"
+    if timeboxed and result.why_asked:
+        what = result.why_asked
     if not spec.auto_resume:
-        how = result.why_asked if timeboxed and result.why_asked else what
-        return f"{how}; auto-resume is off", Advice(lead=": ", effect=" continues it")
+        return f"{what}; auto-resume is off", Advice(lead=": ", effect=" continues it")
     if (limit := limit_reached(spec, chain)) is not None:
         return limit
     if timeboxed and spec.plan is not None and spec.plan.resumes == "none":

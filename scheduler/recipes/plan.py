@@ -26,6 +26,7 @@ _FRAMEWORKS: Final = re.compile(
 )
 _OUR_PROTOCOL: Final = re.compile(rb"(?m)^[ \t]*(?:import|from)[ \t]+backprop\b|checkpoint_saved")
 _OUR_VARIABLE: Final = b"BACKPROP_RESUME_FROM"
+_DEADLINE: Final = re.compile(rb"BACKPROP_DEADLINE(?!_FILE)")
 _OUR_OPTION: Final = re.compile(rb"""(['"])--resume-from\1""")
 """As a script that declares it writes it: a quoted word of its own."""
 
@@ -76,6 +77,8 @@ def plan_for(
         plan = (_choose(named, subject) if subject is not None else None) or plan
     if path is not None and not plan.speaks and not _is_enough(plan):
         plan = _with_modules(plan, named, recipe_override != "none", command, path, text, cwd, reader)
+    if _DEADLINE.search(text):
+        plan = msgspec.structs.replace(plan, reads_deadline=True)
     if own:
         plan = msgspec.structs.replace(plan, globs=own, in_place=plan.in_place or fixed)
     return _encodable(with_resume_arg(_with_note(plan), resume_arg))

@@ -118,16 +118,16 @@ def all_names(database: Database) -> list[tuple[str, int]]:
 
 
 def is_short(database: Database, name: str, every: int) -> bool:
-    """Return whether a member that has not ended has begun fewer than `every` segments: then no round is due."""
+    """Return whether a member that has not ended has begun fewer than `every` timeboxes: then no round is due."""
     ended = listed(FINAL)
-    asked = f"SELECT 1 FROM runs WHERE group_name = ? AND state NOT IN {ended} AND segment < ? LIMIT 1"
+    asked = f"SELECT 1 FROM runs WHERE group_name = ? AND state NOT IN {ended} AND boxes < ? LIMIT 1"
     return bool(database.rows(asked, name, every))
 
 
 def segments_had(database: Database, run_ids: Sequence[str]) -> dict[str, int]:
-    """Return how many segments in which it could train each of these runs has ended; runs without any are missing.
+    """Return how many timeboxes in which it could train each of these runs has ended; runs without any are missing.
 
-    Segments that were lost or could not be started do not count.
+    Segments that were lost or could not be started do not count, and the timebox in force has not ended.
     """
 
     def query() -> dict[str, int]:
@@ -135,10 +135,11 @@ def segments_had(database: Database, run_ids: Sequence[str]) -> dict[str, int]:
 
         found: dict[str, int] = {}
         for ids in chunked(run_ids, IDS_PER_QUERY):
-            had = Segment.run_id.in_(list(ids)) & Segment.ended_at_s.is_null(False)
+            own = Segment.run_id.in_(list(ids))
             trained = Segment.outcome.is_null() | Segment.outcome.not_in(_WITHOUT_TRAINING)
-            rows: Any = Segment.select(Segment.run_id, fn.COUNT(Segment.serial)).where(had & trained)
-            found |= dict(list(rows.group_by(Segment.run_id).tuples()))
+            had = fn.SUM(Segment.boxes - Segment.ended_at_s.is_null())
+            rows: Any = Segment.select(Segment.run_id, had).where(own & trained).group_by(Segment.run_id)
+            found |= dict(list(rows.having(had > 0).tuples()))
         return found
 
     return database.read(query)

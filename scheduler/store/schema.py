@@ -73,6 +73,7 @@ class Run(Table):
     step_unit = TextField(null=True)
     step_total = IntegerField(null=True)
     loss_source = TextField(null=True)
+    boxes = IntegerField(default=0)
 
     class Meta:
         table_name = "runs"
@@ -106,6 +107,8 @@ class Segment(Table):
     step_unit = TextField(null=True)
     step_total = IntegerField(null=True)
     step_fell = BooleanField(null=True)
+    boxes = IntegerField(default=1)
+    first_step_s = FloatField(null=True)
 
     class Meta:
         table_name = "segments"

@@ -99,7 +99,7 @@ def test_another_command(run: RunRecord, tmp_path: Path) -> None:
             "maxRunMinutes = 0",
             "maxRunMinutes: expected minutes: a number above 0",
         ),
-        ("maxRunMinutes = 1.666667", 'maxRunMinutes = "none"', "maxRunMinutes: expected minutes"),
+        ("maxRunMinutes = 1.666667", 'maxRunMinutes = "never"', "maxRunMinutes: expected minutes"),
         (
             'maxSegments = "none"',
             "maxSegments = 1.5",

@@ -38,7 +38,7 @@ def steps(text: str) -> list[int]:
 
 def test_without_a_worker_it_is_one_for_its_whole_chain(bench: Bench) -> None:
     bench.script("train.py", CHAIN)
-    done = follow(bench, "train.py", "-m", "0.01")
+    done = follow(bench, "train.py", "-m", "0.01", "--at-timebox", "end")
     assert done.returncode == 0, done.stderr
     assert steps(done.stdout) == list(range(1, 31)), "every line of every segment, once and in order"
     assert "==> segment 2 <==" in done.stdout
@@ -122,7 +122,7 @@ def test_beside_a_worker_it_only_watches(bench: Bench) -> None:
     bench.script("train.py", CHAIN)
     worker = bench.worker()
     wait_until(lambda: "ready" in bench.output())
-    done = follow(bench, "train.py", "-m", "0.01")
+    done = follow(bench, "train.py", "-m", "0.01", "--at-timebox", "end")
     assert done.returncode == 0, done.stderr
     assert steps(done.stdout) == list(range(1, 31))
     assert "completed" in bench.output(), "it was the worker that ran it"

@@ -54,6 +54,10 @@ BESIDE = {
     "executor.local": "holds the arguments",
     "executor.segment_files": "writes the arguments",
     "segments.cadence": "asks when it was saved",
+    "segments.boxes.facts": "asks when it was saved",
+    "segments.boxes.keeper": "takes what it saved for a sign of life",
+    "segments.boxes.known": "asks whether a segment went on from it",
+    "segments.boxes.pulse": "takes what it saved for a sign of life",
     "segments.timebox": "asks when it was saved",
     "segments.result": "asks when it was saved",
     "segments.finalize": "asks whether there is one",
@@ -79,6 +83,10 @@ OTHER_HOLDERS = {
     "Written": "who wrote it",
     "Attributed": "what is known to be its own",
     "RunRows": "what is stored, as a look is given it",
+    "Saves": "what a live segment has saved",
+    "SeenSaves": "the newest, for the end of a box",
+    "Look": "a sign of life",
+    "Pulse": "a sign of life",
     "_Line": "the parser's own, before the event",
     "_Round": "what admission hands on",
     "Claim": "the copy for people",
@@ -91,7 +99,7 @@ OTHER_HOLDERS = {
 
 def test_few_modules_and_records_pass_it_on(bench: Bench, tmp_path: Path) -> None:
     assert (len(WAY), len(HOLDERS)) == (10, 6)
-    run = bench.queue(str(SCRIPTS / "trainer.py"), "-m", "0.05", "--", "--steps", "160")
+    run = bench.queue(str(SCRIPTS / "trainer.py"), "-m", "0.05", "--", "--steps", "240")
     out = tmp_path / "way.json"
     done = subprocess.run(
         [*program("trace_value"), str(out), r"ckpt-\d+"],

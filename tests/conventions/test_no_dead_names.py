@@ -19,7 +19,6 @@ SUPERVISOR = "backprop.worker.supervisor"
 EXCEPTIONS = {
     "cli.main.main": "the entry point that pyproject.toml names",
     "scheduler.store.schema.KnownRequest": "as Switch; `requests` has SQL text",
-    "worker.segments.live.LiveSegment.saves": "for the decision at the end of a box",
     "scheduler.store.schema.Switch": "a test compares it with the table that the migrations make; `drain` has SQL text",
 }
 """Each with why it stays."""

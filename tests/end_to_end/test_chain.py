@@ -26,7 +26,7 @@ COUNTER = """
 
 def test_a_run_is_resumed_from_its_checkpoints_until_it_is_completed(bench: Bench) -> None:
     bench.script("count.py", COUNTER)
-    run = bench.queue("count.py", "-m", "0.01")
+    run = bench.queue("count.py", "-m", "0.01", "--at-timebox", "end")
     bench.worker()
     seen = bench.wait_for(run, "completed")
     segments = seen["segments"]

@@ -56,7 +56,7 @@ def stays_locked(bench: Bench) -> bool:
 
 def test_what_ends_beside_a_frozen_worker_is_settled_and_goes_on(bench: Bench) -> None:
     """And when that goes on in the middle of the next segment, nothing is started twice."""
-    run = bench.queue("-m", "0.03", TRAINER, "--", "--steps", "160")
+    run = bench.queue("-m", "0.03", "--at-timebox", "end", TRAINER, "--", "--steps", "160")
     frozen = bench.worker()
     bench.wait_for_log(run, SAVED)
     frozen.send_signal(signal.SIGSTOP)

@@ -10,7 +10,7 @@ import pytest
 from tests.support.harness import SCRIPTS, Bench, wait_until
 
 TRAINER = str(SCRIPTS / "trainer.py")
-BOX = ("-m", "0.02", "--grace-seconds", "20")
+BOX = ("-m", "0.02", "--at-timebox", "end", "--grace-seconds", "20")
 
 
 def starts(bench: Bench) -> list[str]:
@@ -55,7 +55,7 @@ def test_two_segments_without_a_new_checkpoint_end_the_chain(bench: Bench) -> No
 
 
 def test_a_script_that_is_killed_before_it_has_saved_is_told_of_its_grace(bench: Bench) -> None:
-    run = bench.queue(TRAINER, "-m", "0.03", "--grace-seconds", "0.3", "--",
+    run = bench.queue(TRAINER, "-m", "0.03", "--at-timebox", "end", "--grace-seconds", "0.3", "--",
                       "--save-every", "0", "--deaf", "INT")  # fmt: skip
     bench.worker()
     seen = bench.wait_for(run, "timeboxed")

@@ -182,7 +182,7 @@ def last_announced(text: str) -> str:
 @pytest.mark.parametrize("what", ["renamed", "deleted", "emptied"])
 def test_a_user_who_tidies_up_the_log_of_a_running_segment(bench: Bench, what: str) -> None:
     """The run is not taken for dead, and what it says afterwards is heard by whoever had opened the log before."""
-    run = bench.queue(TRAINER, "-m", "0.05", "--", "--steps", "180")
+    run = bench.queue(TRAINER, "-m", "0.05", "--at-timebox", "end", "--", "--steps", "180")
     bench.worker()
     wait_until(lambda: bench.column(run, "last_step"))
     log = bench.folder(run) / "log"
@@ -297,7 +297,7 @@ def test_a_jump_of_the_wall_clock_moves_no_timebox(bench: Bench, tmp_path: Path,
     clock = WallClock(tmp_path)
     bench.environment |= clock.environment
     last = ("--max-segments", "1") if seconds > 0 else ()
-    run = bench.queue(TRAINER, "-m", "0.05", *last, "--", "--steps", "180")
+    run = bench.queue(TRAINER, "-m", "0.05", "--at-timebox", "end", *last, "--", "--steps", "180")
     bench.worker()
     wait_until(lambda: bench.column(run, "last_step"))
     clock.set(seconds)

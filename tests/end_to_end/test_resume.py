@@ -107,7 +107,13 @@ def test_saving_again_what_one_resumed_from_is_no_progress(run: RunRecord, tmp_p
 
 def segment_of(run: RunRecord, used: str | None = None) -> SegmentRecord:
     values: dict[str, object] = dict.fromkeys(SegmentRecord.__struct_fields__)
-    values |= {"run_id": run.id, "number": run.segment, "checkpoint_used": used, "promised_mib": 0}
+    values |= {
+        "run_id": run.id,
+        "number": run.segment,
+        "checkpoint_used": used,
+        "promised_mib": 0,
+        "boxes": 1,
+    }
     return SegmentRecord(**values)  # type: ignore[arg-type]
 
 

@@ -25,7 +25,7 @@ RESUMED = ("--resume-arg", "--load {checkpoint}")
 
 def test_in_one_folder_they_run_together_and_each_goes_on_from_its_own(bench: Bench) -> None:
     bench.script("saves.py", SAVES)
-    plan = ("-m", "0.05", "--checkpoint-glob", "out/*.txt", *RESUMED)
+    plan = ("-m", "0.05", "--at-timebox", "end", "--checkpoint-glob", "out/*.txt", *RESUMED)
     runs = [bench.queue("saves.py", *plan, "--", name, "out/{name}-{at}.txt") for name in ("a", "bb", "ccc")]
     bench.worker("-p", "3")
     wait_until(lambda: sum(run["state"] == "running" for run in bench.runs()) > 1, saw=bench.runs)
@@ -38,7 +38,7 @@ def test_in_one_folder_they_run_together_and_each_goes_on_from_its_own(bench: Be
 def test_into_one_file_they_take_turns_and_each_goes_on_from_its_own_copy(bench: Bench) -> None:
     bench.script("saves.py", SAVES)
     bench.script("other.py", "import time\nprint('here', flush=True)\ntime.sleep(600)\n")
-    plan = ("-m", "0.04", "--checkpoint-glob", "out/last.txt", *RESUMED)
+    plan = ("-m", "0.04", "--at-timebox", "end", "--checkpoint-glob", "out/last.txt", *RESUMED)
     runs = [bench.queue("saves.py", *plan, "--", name, "out/last.txt") for name in ("a", "bb")]
     other = bench.queue("other.py")
     bench.worker("-p", "3")

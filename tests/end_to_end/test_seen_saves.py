@@ -44,7 +44,7 @@ SAVES = """
 
 def test_what_it_wrote_is_named_and_a_resume_with_words_goes_on_from_it(bench: Bench) -> None:
     bench.script("saves.py", SAVES)
-    run = bench.queue("saves.py", "-m", "0.1", "--", "one", "float", "80", "20")
+    run = bench.queue("saves.py", "-m", "0.1", "--at-timebox", "end", "--", "one", "float", "80", "20")
     bench.worker()
     seen = bench.wait_for(run, "timeboxed")
     assert seen["reason"].startswith("no option to resume: it wrote out/lr0.001-one/model_last.pkl"), seen[
@@ -71,7 +71,7 @@ def test_wherever_it_saves_each_goes_on_from_its_own(bench: Bench, tmp_path: Pat
     (bench.project / "checkpoints").symlink_to(elsewhere[1])
     bench.environment["OUT_DIR"] = str(elsewhere[0])
     shapes = ("float", "settings", "environment", "chdir", "link", "rename", "shared", "shared")
-    plan = ("-m", "0.25", "--resume-arg", "--load {checkpoint}")
+    plan = ("-m", "0.25", "--at-timebox", "end", "--resume-arg", "--load {checkpoint}")
     runs = [
         bench.queue("saves.py", *plan, "--", "n" * at + shape, shape, "260", "40")
         for at, shape in enumerate(shapes, 1)

@@ -76,7 +76,7 @@ def test_a_worker_in_the_background_of_its_terminal_is_not_stopped_for_a_line(
 
 def test_a_follower_whose_output_nobody_takes_works_on(bench: Bench, pipe: str) -> None:
     """It is its own worker. The run goes through its segments; only what is printed is not shown."""
-    words = f"run --follow -m 0.0167 {' '.join(QUIET_LIMITS)} {TRAINER} -- --steps 80"
+    words = f"run --follow -m 0.0167 --at-timebox end {' '.join(QUIET_LIMITS)} {TRAINER} -- --steps 80"
     follower = bench.worker(command=printing_to(pipe, f"exec {COMMAND} {words}"))
     wait_until(lambda: bench.home.is_dir() and bench.runs())
     (run,) = (one["id"] for one in bench.runs())

@@ -21,7 +21,9 @@ SAVED = "checkpoint_saved"
 
 def started(bench: Bench, *script_words: str, minutes: str = "10", words: tuple[str, ...] = ()) -> str:
     """A trainer that has saved once, under no worker yet but the one the test starts."""
-    return bench.queue(TRAINER, "-m", minutes, "--grace-seconds", "20", *words, "--", *script_words)
+    return bench.queue(
+        TRAINER, "-m", minutes, "--at-timebox", "end", "--grace-seconds", "20", *words, "--", *script_words
+    )
 
 
 def checkpoints_told(bench: Bench, run: str, segment: int = 1) -> list[str]:
@@ -272,7 +274,9 @@ def test_a_supervisor_that_stays_frozen_is_roused_or_replaced_by_the_worker(
     bench: Bench, replaced: bool
 ) -> None:
     """Replaced at once where its patience is taken away altogether."""
-    run = bench.queue(TRAINER, "-m", "0.03", "--grace-seconds", "1", "--max-segments", "1")
+    run = bench.queue(
+        TRAINER, "-m", "0.03", "--at-timebox", "end", "--grace-seconds", "1", "--max-segments", "1"
+    )
     patience = (
         "worker.segments.supervisor_watchdog.LINGER_S=0",
         "worker.segments.supervisor_watchdog.MARGIN_S=0",

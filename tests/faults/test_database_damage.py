@@ -265,7 +265,7 @@ def test_a_damaged_backup_is_passed_over(bench: Bench) -> None:
 
 def test_a_segment_that_a_backup_takes_for_alive_is_ended(bench: Bench) -> None:
     """Its promises would hold back other runs for ever; what it said after the backup counts."""
-    run = bench.queue(TRAINER, "-m", "0.03", "--", "--steps", "120")
+    run = bench.queue(TRAINER, "-m", "0.03", "--at-timebox", "end", "--", "--steps", "120")
     bench.worker("-p", "1")
     wait_until(lambda: bench.column(run, "last_step"))
     old = bench.home / "backups" / "backprop-99990101-000000.db"
@@ -292,7 +292,7 @@ def bench_copy(source: Path, target: Path) -> None:
 
 def test_a_lock_held_for_long_disturbs_no_segment_and_nothing_is_lost(bench: Bench) -> None:
     """Eight seconds, longer than SQLite waits by itself: the segment ends on time, and is settled afterwards."""
-    run = bench.queue(TRAINER, "-m", "0.03", "--", "--steps", "120")
+    run = bench.queue(TRAINER, "-m", "0.03", "--at-timebox", "end", "--", "--steps", "120")
     bench.worker()
     bench.wait_for_log(run, SAVED)
     holder = sqlite3.connect(bench.home / "backprop.db", timeout=30, isolation_level=None)

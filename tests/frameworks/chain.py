@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 ALONE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "torch"}
 # About as long as it takes to start and save once; on a busy machine a segment overruns until it has. So the first two
 # segments are cut after their first save, or their second, of five, whatever the machine: no timing decides.
-CUT_TWICE = ("-m", "0.15", "--overrun", "1000", "--max-segments", "2")
+CUT_TWICE = ("-m", "0.15", "--at-timebox", "end", "--overrun", "1000", "--max-segments", "2")
 ENDS = ("completed", "failed", "timeboxed", "held", "stopped")
 _FINISHED = re.compile(r"finished at step (\d+) with loss (\S+)")
 

@@ -268,7 +268,7 @@ def test_a_chain_behind_a_shell_script_resumes_and_show_says_what_is_signalled(b
     bench.script("train.sh", f"{train}\necho next step\n")
     planned = bench.backprop("run", "--dry-run", "--", "bash", "train.sh").stdout
     assert "SIGINT to what trains below bash" in planned
-    run = bench.queue("-m", "0.06", "--", "bash", "train.sh")
+    run = bench.queue("-m", "0.06", "--at-timebox", "end", "--", "bash", "train.sh")
     bench.worker()
     bench.wait_for_log(run, '"step"')
     shown = bench.show(run)

@@ -12,7 +12,7 @@ import pytest
 from tests.support.harness import COMMAND, SCRIPTS, Bench, alive, wait_until
 
 TRAINER = str(SCRIPTS / "trainer.py")
-BOX = ("-m", "0.025", "--grace-seconds")
+BOX = ("-m", "0.025", "--at-timebox", "end", "--grace-seconds")
 LINGER_S = 5.0
 SLACK_S = 10.0
 """A loaded machine may be late; that much late would still be a bug."""
@@ -253,7 +253,7 @@ def test_what_was_asked_wins_over_the_exit_code(bench: Bench, code: int) -> None
         assert seen["state"] == state, seen["reason"]
         assert seen["segments"][0]["outcome"] == state
         assert seen["segments"][0]["exit_code"] == code, "kept beside the outcome"
-    yielded = bench.queue(TRAINER, "-n", "yielded", "--", "--stop-code", str(code))
+    yielded = bench.queue(TRAINER, "-n", "yielded", "--at-timebox", "end", "--", "--stop-code", str(code))
     bench.wait_for_log(yielded, "checkpoint_saved")
     assert bench.end_worker(worker) == 0
     assert bench.show(yielded)["state"] == "queued"

@@ -34,7 +34,7 @@ def test_it_records_how_its_leader_exited(stand: Stand, code: int) -> None:
     assert 0 <= record.pop("running_s") < 20
     assert record == {
         "format": 1, "asked": None, "exit_code": code, "signal": None, "seen_to_end": True, "escalated": "none",
-        "paused_s": 0.0, "survivors": [], "disk_full": False,
+        "paused_s": 0.0, "boxes": 1, "survivors": [], "disk_full": False,
     }  # fmt: skip
     assert stand.log() == "out\nerr\n"
     assert not stand.held()

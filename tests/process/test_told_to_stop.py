@@ -29,7 +29,7 @@ ASKS = """
 def test_a_script_that_was_told_to_stop_and_exits_0_is_requeued(bench: Bench) -> None:
     """After a pause its deadline comes before the end of its timebox."""
     bench.script("asks.py", ASKS)
-    run = bench.queue("asks.py", "-m", "0.05")
+    run = bench.queue("asks.py", "-m", "0.05", "--at-timebox", "end")
     bench.worker()
     supervisor = bench.supervisor(run)
     wait_until((bench.folder(run) / "events.jsonl").exists)

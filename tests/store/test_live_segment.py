@@ -63,7 +63,7 @@ class Recorder:
 class Watched:
     """One claimed run whose time is moved by hand."""
 
-    def __init__(self, database: Database, **spec: float) -> None:
+    def __init__(self, database: Database, **spec: object) -> None:
         self.clock, self.executor = HandClock(), Recorder()
         self.context = Context(
             database.home,
@@ -74,7 +74,7 @@ class Watched:
             self.clock,
             Console(quiet=True),
         )
-        changed = msgspec.structs.replace(SPEC, grace_s=GRACE_S, **spec)
+        changed = msgspec.structs.replace(SPEC, grace_s=GRACE_S, **{"at_timebox": "end"} | spec)
         claimed(database, add_run(database, "r1", spec=changed), now_s=BEGAN_S)
         self.database = database
         self.live = LiveSegment(self.context, CheckpointManager(self.context), ("r1", 1))
@@ -113,6 +113,12 @@ def test_a_supervisor_is_late_after_the_box_it_was_given(
     assert watched.executor.calls == ["rouse"]
     watched.observe_for(10)
     assert watched.executor.calls == ["rouse", "replace"]
+
+
+def test_a_supervisor_is_not_late_where_nobody_has_decided_that_the_segment_ends(database: Database) -> None:
+    watched = Watched(database, timebox_s=20.0, at_timebox="auto")
+    watched.observe_for(200)
+    assert watched.executor.calls == []
 
 
 def test_one_that_begins_anew_is_asked_again_and_remembers_its_pauses(database: Database) -> None:

@@ -178,8 +178,9 @@ def test_what_a_run_is_held_for_is_taken_from_its_sentence(
     connection = connect(path)
     connection.execute("UPDATE runs SET state = ?, reason = ?", (state, reason))
     connection.execute("DROP TABLE known_requests")
-    for statement in step_0004.STATEMENTS:
-        connection.execute(statement.replace(" ADD ", " DROP ").rsplit(" ", 1)[0])
+    for added in (statement for statement in step_0004.STATEMENTS if " ADD COLUMN " in statement):
+        table, _, column = added.removeprefix("ALTER TABLE ").partition(" ADD COLUMN ")
+        connection.execute(f"ALTER TABLE {table} DROP COLUMN {column.split()[0]}")
     connection.execute("ALTER TABLE runs DROP COLUMN host_faults")
     connection.execute("PRAGMA user_version = 2")
     connection.close()

@@ -19,7 +19,7 @@ from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments import timebox
 from backprop.worker.segments.cadence import Cadence, ClockReading
 from backprop.worker.segments.result import result_of
-from backprop.worker.segments.timebox import SaveHistory
+from backprop.worker.segments.timebox import Box, SaveHistory
 from tests.support.harness import Bench, wait_until
 from tests.support.store_rows import SPEC, add_run, checkpoint
 
@@ -59,7 +59,7 @@ EVERY_4_MIN = SaveHistory(gaps_s=(240.0, 238.0, 241.0))
 def test_the_cut_comes_after_the_last_save_that_fits(
     habit: SaveHistory, saves_s: tuple[float, ...], elapsed_s: float, cut: bool
 ) -> None:
-    why = timebox.why_cut(habit, 600, saves_s, elapsed_s)
+    why = timebox.why_cut(habit, Box(0, 600), saves_s, elapsed_s)
     assert (why is not None) == cut
     assert why is None or why == "cut right after a checkpoint: the next would land after the timebox's end"
 
@@ -79,7 +79,7 @@ def test_no_cut_ever_costs_more_than_it_saves(
 ) -> None:
     saves = tuple(sorted(saves_s))
     habit = SaveHistory(gaps_s=tuple(gaps_s), saves_when_asked=asked)
-    if timebox.why_cut(habit, timebox_s, saves, elapsed_s) is None:
+    if timebox.why_cut(habit, Box(0, timebox_s), saves, elapsed_s) is None:
         return
     gap_s = timebox.expected_gap_s(habit, saves)
     assert not asked
@@ -88,7 +88,7 @@ def test_no_cut_ever_costs_more_than_it_saves(
         "after a save, within the box, past half of it"
     )
     assert saves[-1] + gap_s * 1.06 > timebox_s, "and no other save was to come"
-    assert timebox.is_near(habit, timebox_s, saves, elapsed_s), "it was listened to closely by then"
+    assert timebox.is_near(habit, Box(0, timebox_s), saves, elapsed_s), "it was listened to closely by then"
 
 
 @given(st.floats(0.02, 2), st.floats(0, 0.1), st.floats(10, 1000))
@@ -99,7 +99,7 @@ def test_a_steady_script_loses_next_to_nothing(gap: float, startup: float, timeb
     while (next_s := startup_s + gap_s * (len(saves_s) + 1)) < timebox_s:
         saves_s.append(next_s)
         seen_s = next_s + min(timebox.SETTLE_S, timebox.JITTER * gap_s) + 1e-6
-        if timebox.why_cut(habit, timebox_s, saves_s, seen_s) is not None:
+        if timebox.why_cut(habit, Box(0, timebox_s), saves_s, seen_s) is not None:
             ended_s = seen_s
             break
     if saves_s and saves_s[-1] >= timebox_s / 2:
@@ -132,6 +132,7 @@ def segment(number: int = 1, **changes: Any) -> SegmentRecord:
             "worker": "w",
             "started_at_s": 1000.0 * number,
             "running_s": 600.0,
+            "boxes": 1,
         }
         | changes
     )
@@ -186,6 +187,13 @@ def test_a_save_made_because_it_was_asked_tells_nothing_of_the_cadence() -> None
     assert timebox.save_history(SPEC, [segment(1)], [*saved(1, 100), *refused], announces=False).gaps_s == ()
 
 
+def test_a_segment_that_was_given_another_box_is_judged_by_that() -> None:
+    second = Box(600, 1200)
+    assert timebox.why_cut(EVERY_4_MIN, second, (240, 480, 720), 725) is None
+    assert timebox.why_cut(EVERY_4_MIN, second, (480, 720, 960), 965) is not None
+    assert not timebox.is_near(EVERY_4_MIN, second, (480,), 700)
+
+
 @pytest.mark.parametrize(
     ("saves_s", "elapsed_s", "said"),
     [
@@ -205,7 +213,10 @@ def test_only_a_first_checkpoint_may_land_late(
 
 
 def test_the_supervisors_box_is_as_long_as_it_may_overrun(database: Any) -> None:
-    run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, timebox_s=100.0, overrun_pct=50.0))
+    decided = msgspec.structs.replace(SPEC, timebox_s=100.0, overrun_pct=50.0)
+    run = add_run(database, "r", spec=decided)
+    assert timebox.latest_end_s(run, SaveHistory()) == 100, "its end is decided upon anyway"
+    run = msgspec.structs.replace(run, spec=msgspec.structs.replace(decided, at_timebox="end"))
     assert timebox.latest_end_s(run, SaveHistory()) == 150
     assert timebox.latest_end_s(run, SaveHistory(saves_when_asked=True)) == 100
     bounded = msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, max_total_s=120.0))
@@ -215,7 +226,7 @@ def test_the_supervisors_box_is_as_long_as_it_may_overrun(database: Any) -> None
 
 
 def test_a_fruitless_box_is_doubled_and_not_without_end(database: Any) -> None:
-    run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, timebox_s=100.0))
+    run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, timebox_s=100.0, at_timebox="end"))
 
     def box_s(stalled: int, **history: Any) -> float:
         return timebox.box_s(msgspec.structs.replace(run, stalled=stalled), SaveHistory(**history))
@@ -267,7 +278,9 @@ def test_epochs_that_begin_again_tell_with_the_same_total_or_none(
     used = [msgspec.structs.replace(each, seen_step=7) for each in saved(1, 240)]
     resumed = segment(2, checkpoint_used=used[0].path)
     pace = Cadence(add_run(database, "r"), resumed, earlier, used, 0.0, ClockReading(2000.0, 50.0))
-    ended = pace.early_end(False, StepTrace(0, 1, 1, unit="epoch", total=total), lambda _: Path("/none"))
+    ended = pace.early_end(
+        False, StepTrace(0, 1, 1, unit="epoch", total=total), lambda _: Path("/none"), Box(0, 600)
+    )
     assert (ended is not None and ended[0] is Intent.STARTED_OVER) == over
 
 
@@ -278,7 +291,7 @@ def test_paused_time_counts_neither_towards_the_box_nor_as_lost(database: Any) -
     pace = Cadence(run, segment(2), earlier, saved(1, 240, 480), 0.0, ClockReading(2000.0, 50.0))
 
     def wish() -> tuple[Intent, str] | None:
-        return pace.early_end(False, StepTrace(), lambda _: Path("/none"))
+        return pace.early_end(False, StepTrace(), lambda _: Path("/none"), Box(0, 600))
 
     pace.observe(State.RUNNING, ClockReading(2240.0, 290.0))
     pace.note_saves(saved(2, 240), 2240.0)
@@ -329,7 +342,7 @@ def ended(bench: Bench, run: str, count: int) -> list[dict[str, Any]]:
 
 def test_a_script_that_cannot_be_asked_is_cut_right_after_a_save(bench: Bench) -> None:
     bench.script("train.py", PERIODIC)
-    run = bench.queue("train.py", "-m", "0.06", "--", "40")
+    run = bench.queue("train.py", "-m", "0.06", "--at-timebox", "end", "--", "40")
     bench.worker()
     first, second = ended(bench, run, 2)
     bench.backprop("stop", run)
@@ -377,7 +390,7 @@ def test_a_first_checkpoint_may_land_late_rather_than_never(bench: Bench) -> Non
 
 def test_without_a_worker_the_longer_box_is_the_box(bench: Bench) -> None:
     bench.script("train.py", PERIODIC)
-    run = bench.queue("train.py", "-m", "0.02", "--overrun", "100", "--", "100000")
+    run = bench.queue("train.py", "-m", "0.02", "--overrun", "100", "--at-timebox", "end", "--", "100000")
     bench.worker()
     order = bench.folder(run) / "order.json"
     wait_until(order.exists)

@@ -31,7 +31,7 @@ a sweep once for each kind of run; `--dry-run` and `show` give the details.
 - Backprop adds only the words below to a command, and only on a resume.
 - An option whose file gives back a model's weights alone, by the script's text, resumes nothing: every segment would
   begin at epoch 1. `--weights`, `--pretrained` and `--init-from` are never taken for such an option.
-- A script that is recognised but cannot be resumed runs for one timebox: restarting it each time would waste the night.
+- A script that is recognised but cannot be resumed is [not ended at its timebox](timebox.md): its work would be lost.
 - Under a launcher (`torchrun`, `accelerate launch`, `deepspeed`, `composer`, `mpirun`) the recipe is that of the
   launched script. The grace is at least {grace:g} s, because torchrun waits 30 s for its workers.
 - A script that installs a handler for SIGTERM or SIGUSR1, or saves where it catches KeyboardInterrupt, gets that signal

@@ -20,10 +20,12 @@ from backprop.worker.admission.missing_paths import MissingPaths
 from backprop.worker.admission.preparation import AdmittedRun, Preparation, PreparedRun, hold, release_locks
 from backprop.worker.admission.start import Starter
 from backprop.worker.admission.waiting_reasons import Starving, WaitingReasons
+from backprop.worker.admission.wanted import wanted_places
 from backprop.worker.context import Context
 from backprop.worker.executor import locks
 from backprop.worker.machine.monitor import RuntimeMonitor, Sense
 from backprop.worker.machine.state import MachineState, read_opening
+from backprop.worker.segments.boxes.facts import Wanted
 from backprop.worker.segments.tracker import SegmentTracker
 
 LEARN_AGAIN_S: Final = 30.0
@@ -90,12 +92,16 @@ class Admitter:
         candidates = self._candidates(limit)
         if not candidates:
             self._waits.clear()
+            self._tracker.wanted = self._wanted_by_groups()
             self._paths.forget()
             self._learned.clear()
             return 0
-        if (closed := self._check_closed(full)) is not None:
+        closed = self._check_closed(full)
+        self._tracker.out_of_hours = closed is not None and closed.rule is Rule.HOURS
+        if closed is not None:
             refused = [(run, Decision((closed,), ())) for run in self._candidates(ALL)]
             self._waits.record(refused[:ALL], refused[ALL:])
+            self._tracker.wanted = {}
             self._judged_s = now_s
             return 0
         if self._host.is_starting and not full:
@@ -118,6 +124,7 @@ class Admitter:
                 break  # another worker has claimed, or another home promised: the state decided on is out of date
             if whole and not round_.group_full:
                 self._waits.record(round_.waiting, round_.behind)
+                self._note_wanted(round_)
                 self._judged_s = self._context.clock.monotonic_s()
             if self._is_full(round_.judge.running) or (whole and not (round_.group_full and begun)):
                 break
@@ -205,6 +212,25 @@ class Admitter:
             release_locks(round_.starts)
             raise
         return round_
+
+    def _note_wanted(self, round_: _Round) -> None:
+        """Note whose places could be used by those that have to wait. Raises DatabaseBusy."""
+        context, live = self._context, self._tracker.live()
+        self._tracker.wanted = wanted_places(
+            round_.waiting,
+            live,
+            round_.state,
+            context.settings,
+            {run_id: mib for run_id, (mib, _) in self._learned.items()},
+            queries.full_groups(context.database, context.clock.wall_s()) if live else (),
+            context.clock.wall_s(),
+        )
+
+    def _wanted_by_groups(self) -> dict[str, Wanted]:
+        """Return the live runs whose places members of their own groups wait for, which are no candidates."""
+        context = self._context
+        full = queries.full_groups(context.database, context.clock.wall_s())
+        return {run.id: Wanted() for run in self._tracker.live() if run.group_name in full} if full else {}
 
     def _starving(self, run: RunRecord, decision: Decision) -> Starving | None:
         """Return a refused run as the head of the line. One that waits for a path as well could not start, so it holds

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from backprop.scheduler.errors import LostRace, UnknownRun
+from backprop.scheduler.governor.box_end import BoxRule, rule_of
 from backprop.scheduler.governor.decide import Decision, Need
 from backprop.scheduler.governor.need import memory_limit_mib
 from backprop.scheduler.outcome.segment_result import SegmentResult
@@ -115,7 +116,7 @@ class Starter:
             self._tracker.could_not_start(run, order)
         else:
             source = f" from {prepared.resume.checkpoint}" if prepared.resume.checkpoint else ""
-            context.console.event("started", run, f"segment {number}, {order.timebox_s / 60:g} min{source}")
+            context.console.event("started", run, f"segment {number}, {_box(order)}{source}")
             try:
                 context.executor.start(order)
             except OSError as error:
@@ -197,6 +198,7 @@ class Starter:
                 **allocator_limit(run.spec, gpus, limit_mib, shell),
             },
             timebox_s=timebox.latest_end_s(run, history),
+            at_timebox=rule_of(run.spec),
             promised_mib=_promised_mib(decision, need),
             lock=prepared.lock,
             promise=prepared.promise,
@@ -217,6 +219,10 @@ class Starter:
         earlier = [segment for segment in queries.segments(database, run.id) if segment.number < run.segment]
         saved = queries.checkpoints(database, run.id)
         return timebox.save_history(run.spec, earlier, saved, announces=False)
+
+
+def _box(order: SegmentOrder) -> str:
+    return "no timebox" if order.at_timebox is BoxRule.NONE else f"{order.timebox_s / 60:g} min"
 
 
 def _not_started(run: RunRecord, why: str, passing: bool) -> SegmentResult:

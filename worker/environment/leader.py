@@ -7,7 +7,7 @@ from typing import Final
 
 from backprop.scheduler.governor.snapshot import Gpu
 from backprop.scheduler.records import RunRecord
-from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.spec import NO_TIMEBOX_S, RunSpec
 
 AMD_PREFIX: Final = "amd-"
 CONTEXT_MIB: Final = 512
@@ -32,6 +32,7 @@ def leader_environment(
         "BACKPROP_GROUP": run.group_name,
         "BACKPROP_ARRAY_INDEX": None if run.array_index is None else str(run.array_index),
         "BACKPROP_CHECKPOINT_EVERY_SECONDS": _text(spec.checkpoint_every_s),
+        "BACKPROP_MAX_MINUTES": None if spec.timebox_s >= NO_TIMEBOX_S else f"{spec.timebox_s / 60:g}",
         "BACKPROP_GPU_MEMORY_LIMIT_MB": _text(limit_mib),
         **visible_gpus(spec, gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
     }
@@ -40,7 +41,6 @@ def leader_environment(
         "BACKPROP_RUN_NAME": run.name,
         "BACKPROP_SEGMENT": str(number),
         "BACKPROP_EVENTS": f"{folder}/events.jsonl",
-        "BACKPROP_MAX_MINUTES": f"{spec.timebox_s / 60:g}",
         "BACKPROP_STOP_SIGNAL": spec.stop_signal,
         "BACKPROP_FRAMEWORK": spec.framework,
         "PYTHONUNBUFFERED": "1",

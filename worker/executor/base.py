@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from backprop.scheduler.governor.box_end import BoxRule
 from backprop.scheduler.records import RunRecord
 from backprop.worker.executor.board import Board
 from backprop.worker.executor.segment_files import ExitRecord
@@ -17,7 +18,7 @@ from backprop.worker.executor.segment_files import ExitRecord
 class SegmentOrder:
     """What one segment is to execute. `environment`: added to the run's own. `promised_mib`: VRAM reserved on each of
     its GPUs. `lock`: descriptor of the run's lock, taken; `promise`: that of its GPUs' promise, None where none is
-    posted. The executor hands both on and closes them."""
+    posted. `at_timebox`: what the end of a box is for it. The executor hands both on and closes them."""
 
     run: RunRecord
     number: int
@@ -27,6 +28,7 @@ class SegmentOrder:
     promised_mib: int
     lock: int
     promise: int | None = None
+    at_timebox: BoxRule = BoxRule.END
 
 
 class Life(StrEnum):

@@ -199,6 +199,7 @@ class LocalExecutor:
             environment=order.environment,
             cookie=_cookie(order.run.id, order.number),
             timebox_s=order.timebox_s,
+            at_timebox=order.at_timebox.value,
             promised_mib=order.promised_mib,
             grace_s=spec.grace_s,
             stop_signal=int(signal.Signals[f"SIG{spec.stop_signal}"]),

@@ -3,9 +3,14 @@
     order.json      written by the worker      what to run and for how long
     processes.json  written by the supervisor  who the supervisor and the leader are, valid for one boot
     pause.json      written by the supervisor  its own pauses, for the supervisor that may take its place alone
+    box.json        written by the worker      its standing order for the end of the box
+    box-N.json      written by both            the decision on box N, see `box_files`
+    deadline        written by both            when the box in force ends, for the script
     stop.json       written by the supervisor  why the leader was asked to end: before the signal, and once more after
     exit.json       written by the supervisor  how the segment ended
     told-to-stop    written by `should_stop()` empty: it has told the script to stop
+    heeds-stop      written by `should_stop()` empty: the script asks whether to stop
+    takes-checkpoint  by `resume_from()`      empty: the script asks what to resume from
 
 A worker may read what another version wrote: unknown fields are ignored, and a field that was added later has a
 default. The supervisor is standard library only and has a reader and a writer of its own (`supervisor/files.py`).
@@ -18,15 +23,18 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from backprop.scheduler.home.file_reading import read_if_there
+from backprop.scheduler.home.file_reading import is_there, read_if_there
 from backprop.scheduler.home.run_folder import write_synced
 from backprop.worker.supervisor import process_tree
 
 ORDER: Final = "order.json"
 PROCESSES: Final = "processes.json"
+PAUSE: Final = "pause.json"
 STOP: Final = "stop.json"
 EXIT: Final = "exit.json"
 TOLD: Final = "told-to-stop"
+HEEDS: Final = "heeds-stop"
+TAKES: Final = "takes-checkpoint"
 
 T = TypeVar("T")
 
@@ -35,7 +43,7 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
     """`order.json`. `spec`: path of the run's `spec.json`, which has the environment of its shell; `environment` is
     added to that. `cookie`: "NAME=value" entries that every process of the segment has in its environment, unless
     it took them out. `promised_mib`: VRAM reserved on each GPU of the segment, for recovery. `soft_limits`: see
-    `RunSpec`. `signal_to`: see `choices.SignalTo`."""
+    `RunSpec`. `signal_to`: see `choices.SignalTo`. `at_timebox`: a value of `box_end.BoxRule`."""
 
     format: int = 1
     spec: str
@@ -51,11 +59,13 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
     stop_signal: int
     soft_limits: dict[str, int] = {}
     signal_to: str = "trainer"
+    at_timebox: str = "end"
 
 
 class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
     """`processes.json`. `supervisor`, `leader`: pid and start ticks, in `pid_namespace`, of which notes of 0.1.0 say
-    nothing. `started_at_s`: Unix seconds."""
+    nothing. `started_at_s`: Unix seconds. `box_format`: of decisions on boxes that the supervisor obeys; None: every
+    box ends the segment."""
 
     boot_id: str
     supervisor: tuple[int, int]
@@ -63,6 +73,16 @@ class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
     started_at_s: float
     started_monotonic_s: float | None = None
     pid_namespace: str | None = None
+    box_format: int | None = None
+
+
+class PauseFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`pause.json`, on the monotonic clock: see `supervisor/pauses.py`."""
+
+    boot_id: str
+    paused_s: float = 0.0
+    since_monotonic_s: float | None = None
+    until_monotonic_s: float | None = None
 
 
 class StopFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +107,8 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `exit_code` is None when a signal ended the leader, or when nobody saw it end (`seen_to_end` False). `escalated`:
     what it took after the grace: "none", "term" or "kill". `ended_at_s`: Unix seconds. `survivors`: pids that
-    outlived SIGKILL. `disk_full`: the log could take nothing more when the leader had failed. `could_not_start`,
-    `errno`: why there never was a leader; `path`: which path it was about.
+    outlived SIGKILL. `boxes`: the timeboxes that it had begun. `disk_full`: the log could take nothing more when the
+    leader had failed. `could_not_start`, `errno`: why there never was a leader; `path`: which path it was about.
     """
 
     format: int = 1
@@ -99,6 +119,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     escalated: str = "none"
     running_s: float = 0.0
     paused_s: float = 0.0
+    boxes: int = 1
     ended_at_s: float | None = None
     survivors: tuple[int, ...] = ()
     could_not_start: str | None = None
@@ -134,11 +155,33 @@ def read_exit(folder: Path) -> ExitRecord | None:
 
 def was_told(folder: Path) -> bool:
     """Return whether `should_stop()` has told the script to stop. Raises OSError when that cannot be seen."""
-    try:
-        (folder / TOLD).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+    return is_there(folder / TOLD)
+
+
+def heeds_stop(folder: Path) -> bool:
+    """Return whether the script asks `should_stop()`, or one of our callbacks does. Raises OSError."""
+    return is_there(folder / HEEDS)
+
+
+def takes_checkpoint(folder: Path) -> bool:
+    """Return whether the script has asked `resume_from()`. Raises OSError."""
+    return is_there(folder / TAKES)
+
+
+def running_s(folder: Path) -> float | None:
+    """Return for how long the segment in `folder` has been running, without its pauses; None where its files do not
+    tell. Raises OSError."""
+    processes, pause = read_processes(folder), _read(folder / PAUSE, PauseFile)
+    started_s = processes.started_monotonic_s if processes is not None else None
+    if processes is None or started_s is None or processes.boot_id != process_tree.boot_id():
+        return None
+    now_s = time.monotonic()
+    passed_s = now_s - started_s
+    if pause is None or pause.boot_id != processes.boot_id:
+        return passed_s
+    since_s = pause.since_monotonic_s
+    lasts_s = 0.0 if since_s is None else (pause.until_monotonic_s or now_s) - since_s
+    return max(passed_s - pause.paused_s - lasts_s, 0.0)
 
 
 def earliest_start_s(folder: Path, started_s: float) -> float:

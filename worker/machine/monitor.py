@@ -5,11 +5,13 @@ freezes the process tree through its supervisor; a yield or a stop is recorded f
 for it.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor import gpu_quarantine, need
+from backprop.scheduler.governor.box_end import BoxCause
 from backprop.scheduler.governor.gpu_quarantine import UnreturnedMemory
 from backprop.scheduler.governor.runtime import Action, ActionKind, Cause, WatchedRun, watch_all
 from backprop.scheduler.governor.snapshot import Snapshot
@@ -40,6 +42,10 @@ class RuntimeMonitor:
         self._paused_s: dict[str, float] = {}
         self._in_use: dict[tuple[str, int, str], UnreturnedMemory] = {}
         self._unreturned: list[UnreturnedMemory] = []
+        self._busy_s: dict[str, float] = {}
+        self._kept: dict[str, str] = {}
+        self.why_not_end: Callable[[RunRecord, BoxCause], str | None] = lambda _run, _cause: None
+        """Returns why ending a run to make room would lose work; None where it would not."""
         self._quarantined: dict[str, str] = {}
 
     def read_state(self, snapshot: Snapshot) -> MachineState:
@@ -71,17 +77,25 @@ class RuntimeMonitor:
         self._checked_s = now_s
         state = self.read_state(snapshot)
         self._judge_unreturned(state)
+        # Whether a GPU is idle that does not say so cannot be told.
+        busy = (gpu.uuid for gpu in snapshot.gpus if gpu.utilisation_pct is None or gpu.utilisation_pct > 0)
+        self._busy_s |= dict.fromkeys(busy, now_s)
         self._watch(live, state, now_s)
         gpu_history.keep_sample(self._context.database, snapshot, self._context.clock.wall_s())
 
     def ended(self, run_id: str, number: int, survivors: bool) -> None:
         """Note that a segment has ended: its VRAM has to come back. `survivors`: processes outlived SIGKILL."""
         self._paused_s.pop(run_id, None)
+        self._kept.pop(run_id, None)
         self._run_peaks.pop((run_id, number), None)
         ended_s = self._context.clock.monotonic_s()
         for key in [key for key in self._in_use if key[:2] == (run_id, number)]:
             memory = self._in_use.pop(key)
             self._unreturned.append(replace(memory, ended_s=ended_s, survivors=survivors))
+
+    def gpu_was_busy(self, gpu_uuids: Sequence[str], since_s: float) -> bool:
+        """Return whether one of these GPUs did something since a moment on the monotonic clock."""
+        return any(self._busy_s.get(uuid, -CHECK_EVERY_S) >= since_s for uuid in gpu_uuids)
 
     def _remember_use(self, state: MachineState) -> None:
         """Remember what each segment uses: once it has ended, its processes cannot be asked any more."""
@@ -164,9 +178,21 @@ class RuntimeMonitor:
                 context.console.event("continued", run, action.reason)
             case ActionKind.YIELD:
                 why = f"{action.cause}: {action.reason}" if action.cause else action.reason
+                why_not = self.why_not_end(run, BoxCause.ROOM)
+                if why_not is not None:
+                    self._keep(run, f"{why}; it keeps its place: {why_not}")
+                    return
                 claims.ask_to_end(context.database, run, Intent.YIELD, why)
             case ActionKind.STOP:
                 claims.ask_to_end(context.database, run, Intent.LIMIT, action.reason)
+
+    def _keep(self, run: RunRecord, reason: str) -> None:
+        """Say once per cause why a run is not ended that should make room."""
+        head = reason.partition(":")[0]
+        if self._kept.get(run.id) != head:
+            self._kept[run.id] = head
+            self._context.console.event("kept", run, reason)
+            claims.explain(self._context.database, run, reason)
 
     def confirm(self, live: list[RunRecord]) -> None:
         """Make process trees agree with the recorded states: pausing or thawing one twice does nothing."""

@@ -48,17 +48,17 @@ class Cadence:
         age_s: float,
         now: ClockReading,
     ) -> None:
-        self._run, self._segment, self._earlier = run, segment, earlier
+        self._run, self._segment, self.earlier = run, segment, earlier
         oldest_first = list(reversed(saved))
-        self._known = [
+        self.known = [
             record for record in oldest_first if record.segment < segment.number and record.refused is None
         ]
-        used = (record for record in reversed(self._known) if record.path == segment.checkpoint_used)
+        used = (record for record in reversed(self.known) if record.path == segment.checkpoint_used)
         self._used = next(used, None)
-        self._elapsed_s = age_s
+        self.elapsed_s = age_s
         self._observed_s = now.monotonic_s
         self._pauses: list[tuple[float, float]] = []
-        self._saves_s: list[float] = []
+        self.saves_s: list[float] = []
         self._new_steps: list[int] = []
         self._histories: dict[bool, timebox.SaveHistory] = {}
         announced = [other for other in earlier if other.step_unit is None]
@@ -76,17 +76,21 @@ class Cadence:
         if state is State.PAUSED:
             self._pauses.append((now.wall_s - passed_s, now.wall_s))
         else:
-            self._elapsed_s += passed_s
+            self.elapsed_s += passed_s
+
+    def is_new(self, record: CheckpointRecord) -> bool:
+        """Return whether a checkpoint of the segment goes beyond what it resumed from."""
+        used_step = self._used.step if self._used is not None else None
+        return record.step is None or used_step is None or record.step > used_step
 
     def note_saves(self, saved: Sequence[CheckpointRecord], wall_s: float) -> None:
         """Count what it has saved since the last call. `saved`: oldest first. `wall_s`: now, Unix seconds."""
-        used_step = self._used.step if self._used is not None else None
         for record in saved:
             if record.refused is not None:
                 continue
-            if record.step is None or used_step is None or record.step > used_step:
+            if self.is_new(record):
                 age_s = max(wall_s - timebox.landed_s(record), 0.0)
-                self._saves_s.append(max(self._elapsed_s - age_s, 0.0))
+                self.saves_s.append(max(self.elapsed_s - age_s, 0.0))
             if record.step is not None:
                 self._new_steps.append(record.step)
 
@@ -96,48 +100,49 @@ class Cadence:
 
     def latest_end_s(self) -> float:
         """Return how long its supervisor lets it run, in seconds of running time."""
-        return timebox.latest_end_s(self._run, self._history(announces=False))
+        return timebox.latest_end_s(self._run, self.history(announces=False))
 
-    def is_near(self, announces: bool) -> bool:
-        """Return whether to read closely: a save that lands now may be the one to end at."""
-        return self._goes_on() and timebox.is_near(
-            self._history(announces), self._box_s(announces), self._saves_s, self._elapsed_s
+    def is_near(self, announces: bool, box: timebox.Box) -> bool:
+        """Return whether to read closely: a save that lands now may be the one to end at. `box`: the one in force."""
+        return (box.cuts and self._goes_on()) and timebox.is_near(
+            self.history(announces), box, self.saves_s, self.elapsed_s
         )
 
     def early_end(
-        self, announces: bool, steps: StepTrace, folder: Callable[[int], Path]
+        self, announces: bool, steps: StepTrace, folder: Callable[[int], Path], box: timebox.Box
     ) -> tuple[Intent, str] | None:
         """Return why it should be asked to end now; None to let it run.
 
         `announces`: it has announced a save itself. `folder`: of an earlier segment, by number; it is read when the
-        steps look as if they began again.
+        steps look as if they began again. `box`: the one in force.
         """
         over = self._why_started_over(steps, folder)
         if over is not None:
             return Intent.STARTED_OVER, f"{over}, {resume_check.advice(self._run.spec, self._run.id)}"
-        box_s = self._box_s(announces)
-        late = self._run.spec.overrun_pct > 0
-        why = timebox.why_over(box_s, self._saves_s, self._elapsed_s) if late else None
-        if why is None and self._goes_on():
-            why = timebox.why_cut(self._history(announces), box_s, self._saves_s, self._elapsed_s)
+        late = box.overruns and self._run.spec.overrun_pct > 0
+        why = timebox.why_over(box.ends_s, self.saves_s, self.elapsed_s) if late else None
+        if why is None and box.cuts and self._goes_on():
+            why = timebox.why_cut(self.history(announces), box, self.saves_s, self.elapsed_s)
         return (Intent.TIMEBOX, why) if why is not None else None
 
-    def _box_s(self, announces: bool) -> float:
-        return timebox.box_s(self._run, self._history(announces))
+    def box_s(self, announces: bool) -> float:
+        """Return how long a timebox of this segment is."""
+        return timebox.box_s(self._run, self.history(announces))
 
     def _goes_on(self) -> bool:
-        """Whether another segment follows; in the last one nothing would be gained by an early end."""
-        spec, done = self._run.spec, begun_in_chain(self._run, self._segment.number, self._earlier)
+        """Return whether another segment follows; in the last one nothing would be gained by an early end."""
+        spec, done = self._run.spec, begun_in_chain(self._run, self._segment.number, self.earlier)
         bounded = spec.max_segments is not None and done >= spec.max_segments
         left_s = spec.max_total_s - self._run.chain_total_s if spec.max_total_s is not None else None
         used_up = left_s is not None and left_s <= spec.timebox_s
         resumes = spec.plan is None or spec.plan.resumes != "none"
         return spec.auto_resume and resumes and not bounded and not used_up
 
-    def _history(self, announces: bool) -> timebox.SaveHistory:
+    def history(self, announces: bool) -> timebox.SaveHistory:
+        """Return how the script is known to save, by its earlier segments."""
         if announces not in self._histories:
             self._histories[announces] = timebox.save_history(
-                self._run.spec, self._earlier, self._known, announces
+                self._run.spec, self.earlier, self.known, announces
             )
         return self._histories[announces]
 
@@ -157,7 +162,7 @@ class Cadence:
     def _why_output_began_again(self, steps: StepTrace) -> str | None:
         """As `_why_started_over`, by the epochs in its plain output: those of one and the same training, and since
         none of them fell in any segment, a counter of the whole of it."""
-        used, same = self._used, [other for other in self._earlier if other.step_unit == steps.unit]
+        used, same = self._used, [other for other in self.earlier if other.step_unit == steps.unit]
         if self._resumed_well or used is None or steps.first is None:
             return None
         totals = {other.step_total for other in same}
@@ -176,12 +181,12 @@ class Cadence:
         before = EarlierSegments(
             origin=self._origin,
             resumed_step=used.step,
-            saved_steps=tuple(record.step for record in self._known if record.step is not None),
+            saved_steps=tuple(record.step for record in self.known if record.step is not None),
         )
         if before.origin is None or resume_check.is_fine(before, steps, self._segment.steps_from):
             return before
         reports: list[resume_check.ReportedSteps] = []
-        wanted = {self._earlier[0].number, self._earlier[-1].number, used.segment}
+        wanted = {self.earlier[0].number, self.earlier[-1].number, used.segment}
         for number in sorted(wanted):
             with contextlib.suppress(OSError):
                 read_back = partial(resume_check.read_back, folder(number), Path(self._run.spec.cwd))

@@ -116,6 +116,7 @@ class LogReader:
         self._started_s = segment.started_at_s
         self._first_output_s = segment.first_output_s
         self._given = segment
+        self._first_step_s = segment.first_step_s
         self._announced = StepTrace(first=segment.first_step if segment.step_unit is None else None)
         self._steps_announced = run.last_step is not None and run.step_source != LOG
         self._values_announced = run.last_loss is not None and run.loss_source != LOG
@@ -168,6 +169,7 @@ class LogReader:
         waits = quiet and not final and stored_s < QUIET_STORE_S
         spotted = [self._with_seen_step(record) for record in spotted]
         steps = self.steps
+        first_step_s = self._first_step(steps)
         if steps.unit is not None and steps.last is not None:
             # What was read had been printed by then.
             self._looks.append((began_s, steps.last))
@@ -185,6 +187,7 @@ class LogReader:
             nonfinite=batch.nonfinite,
             first_output_s=first_s,
             first_step=steps.first,
+            first_step_s=first_step_s,
             step_source=batch.step_source,
             loss_source=batch.loss_source,
             step_unit=steps.unit,
@@ -220,6 +223,7 @@ class LogReader:
         self._stored_at_s = time.monotonic()
         self._pending = PlainNumbers()
         self._first_output_s = self._first_output_s or report.first_output_s
+        self._first_step_s = self._first_step_s or report.first_step_s
 
     def close(self) -> None:
         self._log.close()
@@ -251,6 +255,12 @@ class LogReader:
     def _first_sign(self) -> float | None:
         """Seconds from the start to the first complete line, once."""
         if self._first_output_s is not None or self._log.offset + self._events.offset == 0:
+            return None
+        return max(time.time() - self._started_s, 0.0)
+
+    def _first_step(self, steps: StepTrace) -> float | None:
+        """Seconds from the start to the first step, once: None where an earlier reader saw that one."""
+        if steps.first is None or self._first_step_s is not None or self._given.first_step is not None:
             return None
         return max(time.time() - self._started_s, 0.0)
 

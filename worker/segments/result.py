@@ -22,6 +22,7 @@ from backprop.worker.environment.presence import (
     missing_interpreter,
 )
 from backprop.worker.executor import segment_files
+from backprop.worker.executor.box_files import ASK, read_decision
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments import final_part
 from backprop.worker.segments.gpu_oom import out_of_memory
@@ -76,7 +77,9 @@ def result_of(
     return SegmentResult(
         asked=asked,
         wanted=wanted,
-        why_asked=None if boxed else why or (ASKED_FROM_OUTSIDE if asked is Intent.YIELD else None),
+        why_asked=_why_boxed(folder, exit)
+        if boxed
+        else why or (ASKED_FROM_OUTSIDE if asked is Intent.YIELD else None),
         exit_code=exit.exit_code,
         told=told,
         shown_end=_shown_end(exit, folder) if told or asked in (Intent.TIMEBOX, Intent.YIELD) else None,
@@ -90,9 +93,16 @@ def result_of(
         port_in_use=port_in_use(log) if failed else None,
         disk_full=exit.disk_full and failed,
         running_s=exit.running_s,
+        boxes=exit.boxes,
         first_sign_s=segment.first_output_s,
         cut_cost_s=_cut_cost_s(segment, exit, folder, saved, paused_s),
     )
+
+
+def _why_boxed(folder: Path, exit: ExitRecord) -> str | None:  # noqa: A002
+    """Return why the end of a box was the segment's, where that is more than its time."""
+    decided = read_decision(folder, exit.boxes)
+    return decided.why if decided is not None and decided.choice == ASK else None
 
 
 def _has_begun(segment: SegmentRecord, folder: Path) -> bool:
@@ -230,7 +240,7 @@ def chain_of(
         unstarted += 1
     refused = _refused(run, saved) if not good else None
     return Chain(
-        segments=begun_in_chain(run, segment.number, earlier),
+        segments=begun_in_chain(run, segment.number, earlier) + max(segment.boxes, result.boxes) - 1,
         total_s=run.chain_total_s + result.running_s,
         stalled=run.stalled,
         retries_used=run.retries_used,
@@ -279,7 +289,7 @@ def _is_away(cwd: str, mounts: Collection[str]) -> bool:
 def chain_unseen(run: RunRecord, segment: SegmentRecord, result: SegmentResult) -> Chain:
     """Return what the database knows of the chain, for an end that cannot be read: no checkpoint is looked at."""
     return Chain(
-        segments=segment.number - run.chain_start,
+        segments=segment.number - run.chain_start + max(segment.boxes, result.boxes) - 1,
         total_s=run.chain_total_s + result.running_s,
         stalled=run.stalled,
         retries_used=run.retries_used,
@@ -290,9 +300,11 @@ def chain_unseen(run: RunRecord, segment: SegmentRecord, result: SegmentResult) 
 
 
 def begun_in_chain(run: RunRecord, number: int, earlier: Sequence[SegmentRecord]) -> int:
-    """Return how many segments the chain has had up to `number`, without those that could not be started."""
-    unstarted = (one for one in earlier if one.outcome is SegmentOutcome.NOT_STARTED)
-    return number - run.chain_start - sum(run.chain_start < one.number < number for one in unstarted)
+    """Return how many timeboxes the chain has begun with the start of segment `number`, without those of segments that
+    could not be started."""
+    before = (one for one in earlier if run.chain_start < one.number < number)
+    more = sum(-1 if one.outcome is SegmentOutcome.NOT_STARTED else one.boxes - 1 for one in before)
+    return number - run.chain_start + more
 
 
 def _later(step: int | None, resumed_step: int | None) -> bool:

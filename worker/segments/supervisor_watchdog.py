@@ -26,15 +26,18 @@ class SupervisorWatchdog:
         self._context = context
         self._reset()
 
-    def check(self, run: RunRecord, box_s: float) -> None:
-        """Call once per tick while the segment has a supervisor. `box_s`: how long that lets it run."""
+    def check(self, run: RunRecord, end_s: float | None) -> None:
+        """Call once per tick while the segment has a supervisor. `end_s`: when that is to end it, in seconds of running
+        time; None while it may go on."""
         now_s = self._context.clock.monotonic_s()
         before_s = self._checked_s if self._checked_s is not None else now_s
         self._checked_s = now_s
         if run.state is not State.RUNNING:
             return
         self._observed_s += now_s - before_s
-        late_s = self._observed_s - (box_s + run.spec.grace_s + LINGER_S + MARGIN_S)
+        if end_s is None:
+            return
+        late_s = self._observed_s - (end_s + run.spec.grace_s + LINGER_S + MARGIN_S)
         executor, key = self._context.executor, (run.id, run.segment)
         if late_s > REPLACE_AFTER_S and not executor.is_recording(*key):
             self._context.console.event(

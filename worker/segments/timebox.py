@@ -11,6 +11,7 @@ Pure: reads no clock, file or database. Times are seconds of running time since 
 - A box in which nothing new was saved is not repeated but doubled; and one in which the first save came late stays long
   enough for it.
 - With `--overrun` the supervisor's box is longer; a segment with a checkpoint by the end of the timebox ends there.
+- A segment that was given another box is judged by the one in force.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Final
 
+from backprop.scheduler.governor.box_end import BoxRule, rule_of
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.spec import RunSpec
 
@@ -51,19 +53,33 @@ class SaveHistory:
     first_s: float | None = None
 
 
-def box_s(run: RunRecord, history: SaveHistory) -> float:
-    """Return this segment's timebox: the run's, longer where that was too short to save anything, and cut to what
-    `--max-total-minutes` leaves."""
+@dataclass(frozen=True)
+class Box:
+    """The timebox in force of a segment: when it began and ends. `cuts`: it may end before, right after a save.
+    `overruns`: what `--overrun` adds applies."""
+
+    begins_s: float
+    ends_s: float
+    cuts: bool = True
+    overruns: bool = False
+
+
+def box_s(run: RunRecord, history: SaveHistory | None = None) -> float:
+    """Return how long a timebox of the segment is: the run's, cut to what `--max-total-minutes` leaves. Where its end
+    ends the segment in any case, it is longer where that was too short to save anything. `history`: where known."""
+    if rule_of(run.spec) is BoxRule.AUTO:
+        return min(run.spec.timebox_s, _left_s(run))
     wanted_s = run.spec.timebox_s * 2**run.stalled
-    if history.first_s is not None and history.first_s > run.spec.timebox_s:
+    if history is not None and history.first_s is not None and history.first_s > run.spec.timebox_s:
         wanted_s = max(wanted_s, history.first_s * FIRST_SAVE_MARGIN)
     return min(wanted_s, MOST_BOXES * run.spec.timebox_s, _left_s(run))
 
 
 def latest_end_s(run: RunRecord, history: SaveHistory) -> float:
     """Return how long the supervisor lets this segment run, with or without a worker: its box and what it may overrun
-    it by. `history`: as far as it is known when the segment starts (`announces` False)."""
-    if history.saves_when_asked:
+    it by. Where its ends are decided upon, this is the first one. `history`: as far as it is known when the segment
+    starts (`announces` False)."""
+    if rule_of(run.spec) is BoxRule.AUTO or history.saves_when_asked:
         return box_s(run, history)
     return min(box_s(run, history) * (1 + run.spec.overrun_pct / 100), _left_s(run))
 
@@ -73,7 +89,7 @@ def _left_s(run: RunRecord) -> float:
     return max(left_s, 1.0)
 
 
-def why_cut(history: SaveHistory, timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> str | None:
+def why_cut(history: SaveHistory, box: Box, saves_s: Sequence[float], elapsed_s: float) -> str | None:
     """Return why the segment should end now, right after a save; None to let it run.
 
     `saves_s`: when this segment's good saves landed that go beyond what it resumed from, oldest first.
@@ -82,16 +98,16 @@ def why_cut(history: SaveHistory, timebox_s: float, saves_s: Sequence[float], el
     if history.saves_when_asked or not saves_s or gap_s is None:
         return None
     saved_s = saves_s[-1]
-    fits = saved_s <= elapsed_s < timebox_s and saved_s >= _earliest_s(timebox_s, gap_s)
+    fits = saved_s <= elapsed_s < box.ends_s and saved_s >= _earliest_s(box, gap_s)
     if not fits or elapsed_s - saved_s < min(SETTLE_S, JITTER * gap_s):
         return None
     return "cut right after a checkpoint: the next would land after the timebox's end"
 
 
-def is_near(history: SaveHistory, timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> bool:
+def is_near(history: SaveHistory, box: Box, saves_s: Sequence[float], elapsed_s: float) -> bool:
     """Return whether a save that lands now would be the last that fits, so that noticing it late would cost work."""
     gap_s = expected_gap_s(history, saves_s)
-    return not history.saves_when_asked and gap_s is not None and elapsed_s >= _earliest_s(timebox_s, gap_s)
+    return not history.saves_when_asked and gap_s is not None and elapsed_s >= _earliest_s(box, gap_s)
 
 
 def why_over(timebox_s: float, saves_s: Sequence[float], elapsed_s: float) -> str | None:
@@ -116,9 +132,10 @@ def expected_gap_s(history: SaveHistory, saves_s: Sequence[float] = ()) -> float
     return median(gaps_s[-RECENT:]) if gaps_s else history.silent_s
 
 
-def _earliest_s(timebox_s: float, gap_s: float) -> float:
+def _earliest_s(box: Box, gap_s: float) -> float:
     """From when on a save is the last that fits. Never before half of the box: a save at the start holds no work."""
-    return max(LEAST_SHARE * timebox_s, timebox_s - gap_s * (1 + JITTER))
+    half_s = box.begins_s + LEAST_SHARE * (box.ends_s - box.begins_s)
+    return max(half_s, box.ends_s - gap_s * (1 + JITTER))
 
 
 def gaps_of(saves_s: Iterable[float]) -> tuple[float, ...]:

@@ -1,12 +1,14 @@
 """Tracks the segments this worker owns: reads what they report, passes on what is asked of them, finds their ends."""
 
+import contextlib
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 
 from backprop.scheduler.errors import LostRace
+from backprop.scheduler.governor.box_end import BoxCause
 from backprop.scheduler.lifecycle import LIVE, Intent, State
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord
@@ -19,6 +21,7 @@ from backprop.worker.executor.breaker import Breaker
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.reactions.reactions import Reactions
+from backprop.worker.segments.boxes.facts import Wanted
 from backprop.worker.segments.finalize import Finalizer, FinishedSegment, segment_of
 from backprop.worker.segments.isolation import Isolation
 from backprop.worker.segments.live import LiveSegment, SegmentKey
@@ -38,6 +41,12 @@ class SegmentTracker:
         self._isolation = Isolation(context)
         self._segments: dict[SegmentKey, LiveSegment] = {}
         self._silent_since_s: dict[SegmentKey, float] = {}
+        self._monitor = monitor
+        monitor.why_not_end = self._why_not_end
+        self.out_of_hours = False
+        """Runs may not start now, by the active hours."""
+        self.wanted: Mapping[str, Wanted] = {}
+        """Of the live runs those whose places could be used by waiting ones, by id."""
         self.checkpoints = CheckpointManager(context)
         self.breaker = Breaker(context.clock)
         self._finalizer = Finalizer(
@@ -87,12 +96,25 @@ class SegmentTracker:
         self.checkpoints.overseer.follow(everybody)
         return [run for run in everybody if run.worker == self._context.worker]
 
-    def yield_all(self, why: str) -> int:
-        """Ask every live segment to checkpoint and make room; return how many were asked."""
-        runs = self.live()
+    def yield_all(self, why: str) -> tuple[int, int]:
+        """Ask every live segment to checkpoint and make room that loses nothing by it; return how many were asked, and
+        how many are left alone, each with its supervisor."""
+        asked, runs = 0, self.live()
         for run in runs:
-            claims.ask_to_end(self._context.database, run, Intent.YIELD, why)
-        return len(runs)
+            why_not = None if run.intent is not None else self._why_not_end(run, BoxCause.WORKER_STOP)
+            if why_not is None:
+                claims.ask_to_end(self._context.database, run, Intent.YIELD, why)
+                asked += 1
+            else:
+                self._context.console.event("left", run, f"segment {run.segment} goes on: {why_not}")
+        return asked, len(runs) - asked
+
+    def being_left(self) -> int:
+        """Return how many live runs nobody has asked to end."""
+        return sum(run.intent is None for run in self.live())
+
+    def _why_not_end(self, run: RunRecord, cause: BoxCause) -> str | None:
+        return self._live(run).why_not_end(run, cause)
 
     def kill_all(self) -> None:
         """End every live segment now."""
@@ -142,6 +164,10 @@ class SegmentTracker:
         if run.intent is not None:
             live.ask(run)
         live.read_events(run, segment)
+        with contextlib.suppress(OSError):
+            # What cannot be decided in writing is not decided: the segment goes on.
+            wanted, gpu_was_busy = self.wanted.get(run.id), self._monitor.gpu_was_busy
+            live.keep_box(run, segment, wanted, self.out_of_hours, gpu_was_busy)
         if run.intent is None and run.state is State.RUNNING:
             self._end_early(run, live)
         return None

@@ -22,11 +22,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import boxes
 import failpoint
 import files
 import process_tree
 import standby
 import stop_target
+from boxes import Boxes
 from leader import Found, Gone, Leader, Spawned
 from segment import CONTROL, IGNORED, SupervisedSegment
 
@@ -74,12 +76,13 @@ def _start(folder: Path, order: dict[str, object], locks: Sequence[int]) -> int:
         try:
             log = _open_log(folder / "log")
             failpoint.at("starting")
-            leader = _spawn(order, locks, log, started_at_s, started_s)
+            _boxes(folder, order).write_deadline(0.0)
+            leader = _spawn(folder, order, locks, log, started_at_s, started_s)
         except (OSError, ValueError, MemoryError) as error:
             files.write_when_possible(folder / "exit.json", _not_started(error))
             return 0
         failpoint.at("spawned")
-        _write_processes(folder, leader, started_at_s, started_s)
+        _write_processes(folder, order, leader, started_at_s, started_s)
         return _supervise(folder, order, leader, started_s)
     finally:
         if log is not None:
@@ -101,7 +104,7 @@ def _adopt(folder: Path, order: dict[str, object]) -> int:
     started_at_s = earlier.get("started_at_s")
     if not isinstance(started_at_s, float):
         started_at_s = time.time() - (time.monotonic() - started_s)
-    _write_processes(folder, leader, started_at_s, started_s)
+    _write_processes(folder, order, leader, started_at_s, started_s)
     return _supervise(folder, order, leader, started_s, stopped=process_tree.stopped(process))
 
 
@@ -130,7 +133,7 @@ def _supervise(
     segment = SupervisedSegment(
         folder,
         leader,
-        timebox_s=_number(order["timebox_s"]),
+        boxes=_boxes(folder, order),
         grace_s=_number(order["grace_s"]),
         stop_signal=int(_number(order["stop_signal"])),
         signal_to=str(order.get("signal_to", "trainer")),
@@ -138,6 +141,7 @@ def _supervise(
     )
     if stopped is not None:
         segment.pauses.take_over(stopped)
+        segment.tell_deadline()
     stop = files.read_if_possible(folder / "stop.json")
     if stop is not None:
         target = stop_target.noted(stop)
@@ -149,8 +153,18 @@ def _supervise(
     return 0
 
 
+def _boxes(folder: Path, order: dict[str, object]) -> Boxes:
+    # An order of 0.1.0 does not say: every box ends its segment.
+    return Boxes(folder, _number(order["timebox_s"]), str(order.get("at_timebox", boxes.END)))
+
+
 def _spawn(
-    order: dict[str, object], locks: Sequence[int], log: int, started_at_s: float, started_s: float
+    folder: Path,
+    order: dict[str, object],
+    locks: Sequence[int],
+    log: int,
+    started_at_s: float,
+    started_s: float,
 ) -> Leader:
     """Start the leader in the order's directory, with its umask, limits and environment. Raises OSError, ValueError."""
     spec = files.read(Path(str(order["spec"])))
@@ -158,7 +172,7 @@ def _spawn(
         raise FileNotFoundError(2, "No such file or unreadable", str(order["spec"]))
     environment = {str(key): str(value) for key, value in _pairs(spec["environment"]).items()}
     environment |= {str(key): str(value) for key, value in _pairs(order["environment"]).items()}
-    environment |= _deadlines(started_at_s, started_s, _number(order["timebox_s"]))
+    environment |= _deadlines(folder, order, started_at_s, started_s)
     for lock in locks:
         os.set_inheritable(lock, True)
     os.chdir(str(order["cwd"]))
@@ -174,9 +188,19 @@ def _spawn(
             os.set_inheritable(lock, False)
 
 
-def _deadlines(started_at_s: float, started_s: float, timebox_s: float) -> dict[str, str]:
-    """Return the end of the timebox on the wall clock, and on the monotonic one with what that is valid for: the boot
-    and the other. The wall clock may be set, and goes on in a sleep that the timebox does not count."""
+def _deadlines(
+    folder: Path, order: dict[str, object], started_at_s: float, started_s: float
+) -> dict[str, str]:
+    """Return where the script finds the end of its box: a file, as it may move.
+
+    A box that surely ends the segment has it as numbers: on the wall clock, and on the monotonic one with what that is
+    valid for, the boot and the other. The wall clock may be set, and goes on in a sleep that no box counts.
+    """
+    rule, timebox_s = order.get("at_timebox", boxes.END), _number(order["timebox_s"])
+    if rule == boxes.AUTO:
+        return {"BACKPROP_DEADLINE_FILE": str(folder / boxes.DEADLINE)}
+    if rule != boxes.END:
+        return {}
     end = f"{started_at_s + timebox_s:.3f}"
     steady_end = f"{started_s + timebox_s:.3f} {process_tree.boot_id()} {end}"
     return {"BACKPROP_DEADLINE": end, "BACKPROP_DEADLINE_MONOTONIC": steady_end}
@@ -218,7 +242,9 @@ def _lock(path: Path) -> int | None:
     return handle
 
 
-def _write_processes(folder: Path, leader: Leader, started_at_s: float, started_s: float) -> None:
+def _write_processes(
+    folder: Path, order: dict[str, object], leader: Leader, started_at_s: float, started_s: float
+) -> None:
     own = process_tree.identify(os.getpid())
     files.write_if_possible(
         folder / "processes.json",
@@ -229,6 +255,7 @@ def _write_processes(folder: Path, leader: Leader, started_at_s: float, started_
             "leader": [leader.process.pid, leader.process.start_ticks],
             "started_at_s": started_at_s,
             "started_monotonic_s": started_s,
+            "box_format": boxes.FORMAT if order.get("at_timebox") == boxes.AUTO else None,
         },
     )
 

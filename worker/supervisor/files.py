@@ -4,6 +4,9 @@
     processes.json  written   who the supervisor and the leader are, for a worker that finds them later
     pause.json      written   since when it is paused and for how long it was, for a supervisor that takes over
     stop.json       written   why the leader is about to be signalled: before the signal, and once more after it
+    box-N.json      both      the decision on box N: see `boxes`
+    box.json        read      the worker's standing order, for when it does not decide
+    deadline        written   when the box in force ends, for the script
     exit.json       written   how it ended: the last thing a supervisor does
 
 The worker's side, with every field, is `executor/segment_files.py`. Standard library only, imports nothing of Backprop.
@@ -54,12 +57,26 @@ def read_if_possible(path: Path) -> dict[str, object] | None:
         return None
 
 
+def glance(path: Path) -> dict[str, object] | None:
+    """As `read`, in one try: None also when the file cannot be read now."""
+    try:
+        content: object = json.loads(_read(path))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None  # pyright: ignore[reportUnknownVariableType]
+
+
 def write(path: Path, content: dict[str, object], durable: bool) -> None:
     """Replace the file `path` by `content`; `durable`: so that it survives a crash of the machine. Raises OSError."""
+    write_text(path, json.dumps(content) + "\n", durable)
+
+
+def write_text(path: Path, text: str, durable: bool = False) -> None:
+    """As `write`, for a file that is no JSON. Raises OSError."""
     temporary = path.with_name(path.name + ".tmp")
     handle = _open_draft(temporary)
     try:
-        body = json.dumps(content).encode() + b"\n"
+        body = text.encode()
         if os.write(handle, body) != len(body):
             # A disk that is nearly full takes a part, without an error.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))

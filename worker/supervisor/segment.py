@@ -1,4 +1,4 @@
-"""Keeps one segment's timebox, ends the leader as gently as possible and leaves nothing alive.
+"""Keeps one segment's timeboxes, ends the leader as gently as possible and leaves nothing alive.
 
 Control is by signal: TERM = let it checkpoint and end, QUIT = end it now, USR1 = pause, USR2 = continue.
 The stop sequence: the reason, on disk → the stop signal to the training alone (a signal to the whole group kills data
@@ -17,6 +17,7 @@ import failpoint
 import files
 import process_tree
 import stop_target
+from boxes import Boxes
 from leader import Leader
 from pauses import Pauses
 from stop_target import StopTarget
@@ -40,7 +41,7 @@ class SupervisedSegment:
         folder: Path,
         leader: Leader,
         *,
-        timebox_s: float,
+        boxes: Boxes,
         grace_s: float,
         stop_signal: int,
         signal_to: str,
@@ -54,7 +55,7 @@ class SupervisedSegment:
         self._target: StopTarget | None = None
         self._training_status: int | None = None
         self._started_s = started_s
-        self._timebox_s = timebox_s
+        self._boxes = boxes
         self.pauses = Pauses(folder, self._not_held)
         self._asked: str | None = None
         self._asked_at_s: float | None = None
@@ -84,8 +85,8 @@ class SupervisedSegment:
                 self.pauses.look(lambda: process_tree.stopped(self._leader.process))
             if self.pauses.since_s is not None and self._now() >= self.pauses.since_s + PAUSE_LIMIT_S:
                 self.pauses.end()
-            if self._asked is None and self.pauses.since_s is None and self._now() >= self._deadline_s():
-                self._ask("timebox")
+            if self._asked is None and self.pauses.since_s is None and self._now() >= self._due_s():
+                self._end_box()
             elif self._asked_at_s is not None and self._now() >= self._asked_at_s + self._grace_s:
                 break
             self._obey(self._wait(self._next_due_s()))
@@ -108,7 +109,7 @@ class SupervisedSegment:
         if self._asked_at_s is not None:
             due.append(self._asked_at_s + self._grace_s - self._now())
         elif self.pauses.since_s is None:
-            due.append(self._deadline_s() - self._now())
+            due.append(self._due_s() - self._now())
         else:
             due.append(self.pauses.since_s + PAUSE_LIMIT_S - self._now())
         if self._leader.poll_s is not None:
@@ -133,6 +134,20 @@ class SupervisedSegment:
             self.pauses.begin()
         elif number == signal.SIGUSR2 and self.pauses.since_s is not None:
             self.pauses.end()
+            self.tell_deadline()
+
+    def tell_deadline(self) -> None:
+        """Tell the script when the box in force ends. What was paused runs longer by the clock."""
+        self._boxes.write_deadline(self._running_s(self._now()))
+
+    def _end_box(self) -> None:
+        """Act on what is decided about the box in force, whose end has come."""
+        before = self._boxes.number
+        why = self._boxes.decide(self._running_s(self._now()))
+        if why is not None:
+            self._ask(why)
+        elif self._boxes.number != before:
+            self.tell_deadline()
 
     def _ask(self, why: str) -> None:
         """Record why, then send the stop signal to the training alone. A leader that has just ended was not asked."""
@@ -198,7 +213,7 @@ class SupervisedSegment:
     def _record(self, ended_s: float, survivors: list[process_tree.Process]) -> dict[str, object]:
         status = self._training_status if self._training_status is not None else self._leader.status()
         paused_s = self.pauses.ended_s()
-        running_s = ended_s - self._started_s - paused_s
+        running_s = self._running_s(ended_s)
         return {
             "format": 1,
             "asked": self._asked,
@@ -208,14 +223,19 @@ class SupervisedSegment:
             "escalated": self._escalated,
             "running_s": round(max(running_s, 0.0), 3),
             "paused_s": round(paused_s, 3),
+            "boxes": self._boxes.number,
             "ended_at_s": time.time(),
             "survivors": [process.pid for process in survivors],
             # Whoever prints to a full disk fails, and nothing of why is in the log.
             "disk_full": self._asked is None and bool(status) and not files.has_room(self._folder),
         }
 
-    def _deadline_s(self) -> float:
-        return self._started_s + self.pauses.ended_s() + self._timebox_s
+    def _due_s(self) -> float:
+        """Return when the end of the box in force is to be decided on, on CLOCK_MONOTONIC."""
+        return self._started_s + self.pauses.ended_s() + self._boxes.due_s
+
+    def _running_s(self, at_s: float) -> float:
+        return at_s - self._started_s - self.pauses.ended_s()
 
     def _now(self) -> float:
         return time.monotonic()

@@ -38,6 +38,11 @@ _ROOM_IN_GROUP: Final = (
 )
 _IS_DUE: Final = "(not_before_s <= :now_s OR (segment > 0 AND queued_at_s > :now_s + 1))"
 """A retry that was queued later than it is now: the clock was set back, and would have it wait for the whole jump."""
+_FULL_GROUPS: Final = (
+    f"SELECT DISTINCT group_name FROM runs WHERE state = 'queued' AND {_IS_DUE}"
+    f" AND group_name IN (SELECT name FROM ({_GROUP_ROOM}) WHERE room <= 0)"
+    f" AND NOT EXISTS ({dependencies.UNSATISFIED})"
+)
 _BEHIND: Final = (
     " AND (priority < :priority OR (priority = :priority"
     " AND (turn_s > :turn_s OR (turn_s = :turn_s AND id > :id))))"
@@ -162,6 +167,11 @@ def issued_serial(database: Database) -> int:
 def group_room(database: Database) -> dict[str, int]:
     """Return how many more members may be started of each group that has a cap."""
     return dict(database.rows(_GROUP_ROOM))
+
+
+def full_groups(database: Database, now_s: float) -> set[str]:
+    """Return the groups that have reached their cap and have members waiting that are due."""
+    return {name for (name,) in database.rows(_FULL_GROUPS, {"now_s": now_s})}
 
 
 def live_runs(database: Database) -> list[RunRecord]:

@@ -26,7 +26,7 @@ from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.groups import NOTHING, Finished, finished
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.rows import insert_row, update_each, update_rows
-from backprop.scheduler.store.schema import Checkpoint, Run, Worker
+from backprop.scheduler.store.schema import Checkpoint, Run, Segment, Worker
 from backprop.scheduler.store.writes.transitions import move, move_now
 
 TURN_GAP_S: Final = 1e-6
@@ -75,6 +75,7 @@ def _claim_one(wanted: Claim, now_s: float) -> int | None:
     values = {
         "worker": wanted.worker,
         "segment": number,
+        "boxes": run.boxes + 1,
         "reason": f"segment {number}",
         "started_at_s": run.started_at_s or now_s,
         "waiting": None,
@@ -204,6 +205,33 @@ def ask_to_end(database: Database, run: RunRecord, intent: Intent, why: str) -> 
         return bool(update.where(alive & Run.intent.is_null()).execute())
 
     return database.write(verb)
+
+
+def renew(database: Database, run: RunRecord, box: int, reason: str) -> None:
+    """Note that a live segment is in its box number `box`, and why it goes on. Nothing, where that is known or the
+    segment is gone."""
+
+    def verb() -> None:
+        own = (Segment.run_id == run.id) & (Segment.number == run.segment)
+        row = Segment.select(Segment.boxes).where(own & Segment.ended_at_s.is_null()).get_or_none()
+        if row is None or row.boxes >= box:
+            return
+        alive = (Run.id == run.id) & Run.state.in_(list(LIVE)) & (Run.segment == run.segment)
+        more = Run.update(boxes=Run.boxes + box - row.boxes, reason=reason)
+        if more.where(alive & Run.intent.is_null()).execute():
+            Segment.update(boxes=box).where(own).execute()
+
+    database.write(verb)
+
+
+def explain(database: Database, run: RunRecord, reason: str) -> None:
+    """Say why a live segment goes on as it does."""
+
+    def verb() -> None:
+        alive = (Run.id == run.id) & (Run.state == State.RUNNING) & (Run.segment == run.segment)
+        Run.update(reason=reason).where(alive & Run.intent.is_null()).execute()
+
+    database.write(verb)
 
 
 def pause(database: Database, run: RunRecord, cause: str, why: str) -> State:

@@ -41,9 +41,10 @@ class SegmentReport:
 
     Offsets are bytes into its log and its events file. `first_output_s`: seconds from its start to its first output.
     `nonfinite`: its loss is NaN or infinite. `checkpoints`: announced. `spotted`: seen on disk rather than announced.
-    `metrics`: the last value of each name. `step_source`, `loss_source`: of the two numbers, where they are given.
-    `step_unit`, `step_total`, `step_fell`: of the segment's steps in its plain output, and of `first_step`; None where
-    it announced them. `shared`: paths of files that other runs, by id, wrote as well, and why these no longer count.
+    `first_step_s`: seconds from its start to its first step, once. `metrics`: the last value of each name.
+    `step_source`, `loss_source`: of the two numbers, where they are given. `step_unit`, `step_total`, `step_fell`: of
+    the segment's steps in its plain output, and of `first_step`; None where it announced them. `shared`: paths of files
+    that other runs, by id, wrote as well, and why these no longer count.
     """
 
     log_from: int
@@ -65,6 +66,7 @@ class SegmentReport:
     step_unit: str | None = None
     step_total: int | None = None
     step_fell: bool | None = None
+    first_step_s: float | None = None
 
 
 def record(
@@ -84,6 +86,8 @@ def record(
         }
         if report.first_output_s is not None:
             values["first_output_s"] = report.first_output_s
+        if report.first_step_s is not None:
+            values["first_step_s"] = report.first_step_s
         if report.first_step is not None:
             # Another counter's first step says nothing of this one.
             same = (

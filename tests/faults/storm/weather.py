@@ -239,7 +239,8 @@ class Weather:
         grace_s, *how = self._chance.choice(
             (("5",), ("5",), ("5",), ("5", "--slow", "3.5"), ("2", "--slow", "1.4"), ("2", "--deaf"))
         )
-        return (str(LEDGER), "-m", "0.02", "--grace-seconds", grace_s, "--", "--steps", steps, "--pace", "0.02",
+        at_end = self._chance.choice(("auto", "end"))
+        return (str(LEDGER), "-m", "0.02", "--at-timebox", at_end, "--grace-seconds", grace_s, "--", "--steps", steps, "--pace", "0.02",
                 "--save-every", "3", *how)  # fmt: skip
 
     def _about_one(self) -> tuple[tuple[str, ...], ...]:

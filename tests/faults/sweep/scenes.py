@@ -66,7 +66,7 @@ class Stage:
         database = open_database(layout.ensure(self.home))
         argv = (sys.executable, "-ISu", str(LEDGER), *words)
         spec = RunSpec(argv=argv, program=sys.executable, cwd=str(self.project), script=str(LEDGER), gpus=0,
-                       timebox_s=timebox_s, grace_s=10.0, min_free_ram_mib=0, max_cpu_load=1000.0,
+                       timebox_s=timebox_s, at_timebox="end", grace_s=10.0, min_free_ram_mib=0, max_cpu_load=1000.0,
                        gpu_probe="none")  # fmt: skip
         _, folder = run_folder.create(self.home, RUN)
         now_s = time.time()

@@ -26,7 +26,20 @@ bench.script(
     """,
 )
 try:
-    run = bench.queue(LEDGER, "-m", "0.05", "--grace-seconds", "10", "--", "--steps", "200", "--pace", "0.02")
+    run = bench.queue(
+        LEDGER,
+        "-m",
+        "0.05",
+        "--at-timebox",
+        "end",
+        "--grace-seconds",
+        "10",
+        "--",
+        "--steps",
+        "200",
+        "--pace",
+        "0.02",
+    )
     printer = bench.queue("printer.py")
     waiting = bench.queue(LEDGER, "--", "--steps", "3")
     bench.worker("-p", "2")

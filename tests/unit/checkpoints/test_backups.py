@@ -451,7 +451,7 @@ def test_a_lost_database_does_not_send_a_silent_script_back_to_zero(bench: Bench
     """What was seen from outside is in no log, so it has to be seen again."""
     bench.script("train.py", SLOW)
     words = ("--checkpoint-glob", "out/model-*.pkl", "--resume-arg", "--load {checkpoint}")
-    run = bench.queue("train.py", "-m", "0.02", *words)
+    run = bench.queue("train.py", "-m", "0.02", "--at-timebox", "end", *words)
     first = bench.worker()
     wait_until(lambda: bench.column(run, "segment") == 2, saw=bench.output)
     bench.end_worker(first, signal.SIGTERM)

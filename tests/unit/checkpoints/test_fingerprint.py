@@ -66,7 +66,9 @@ def test_what_was_written_since_is_not_what_was_resumed_from(tmp_path: Path) -> 
 @pytest.mark.parametrize(("step_s", "state"), [(0.6, "completed"), (30.0, "timeboxed")])
 def test_a_chain_that_never_gets_to_its_next_save_ends(bench: Bench, step_s: float, state: str) -> None:
     bench.script("train.py", NANOGPT.replace("STEP_S", str(step_s)))
-    run = bench.queue("train.py", "-m", "0.04", "--max-segments", "12", "--grace-seconds", "1")
+    run = bench.queue(
+        "train.py", "-m", "0.04", "--at-timebox", "end", "--max-segments", "12", "--grace-seconds", "1"
+    )
     bench.worker("--drain")
 
     seen = bench.wait_for(run, "completed", "timeboxed", "failed", timeout_s=90)

@@ -378,7 +378,7 @@ ORDINARY = """
     step = pickle.load(open(options.load, "rb")) if options.load else 0
     print("begins at", step, flush=True)
     os.makedirs("out", exist_ok=True)
-    while step < 60:
+    while step < 180:
         time.sleep(0.05)
         step += 1
         if step % 5 == 0:
@@ -395,7 +395,7 @@ def test_a_script_that_says_nothing_is_chained(bench: Bench) -> None:
     run = bench.queue(
         "train.py",
         "-m",
-        "0.02",
+        "0.05",
         "--checkpoint-glob",
         "out/model-*.pkl",
         "--resume-arg",
@@ -409,7 +409,7 @@ def test_a_script_that_says_nothing_is_chained(bench: Bench) -> None:
     assert used[0] is None
     steps = [int(path.rpartition("-")[2].removesuffix(".pkl")) for path in used[1:]]
     assert steps == sorted(set(steps)), f"each segment goes on from later than the one before: {steps}"
-    assert "done at 60" in bench.log(run, len(segments))
+    assert "done at 180" in bench.log(run, len(segments))
     assert f"begins at {steps[-1]}" in bench.log(run, len(segments))
 
 

@@ -37,6 +37,7 @@ def sample(key: SettingKey) -> object:
         "gpu.probe": "none",
         "stopSignal": "TERM",
         "signalTo": "leader",
+        "atTimebox": "end",
         "activeHours": "22:00-08:00",
         "resumeArg": "--load {checkpoint}",
         "python": "/usr/bin/python3",

@@ -200,7 +200,7 @@ def test_what_the_original_ran_from_its_file_is_noted_and_ignored(place: Place) 
         ({"maxRunMinutes": -1}, "got -1"),
         ({"maxRunMinutes": "10"}, 'got "10"'),
         ({"maxRunMinutes": True}, "got true"),
-        ({"maxRunMinutes": None}, "got null"),
+        ({"maxParallel": None}, "got null"),
         ({"maxRunMinutes": 10**400}, "maxRunMinutes: expected"),
         ({"maxParallel": 0}, "maxParallel: expected a whole number from 1"),
         ({"maxParallel": 1.0}, "got 1.0"),

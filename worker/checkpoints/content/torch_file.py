@@ -4,6 +4,7 @@ An interrupted `torch.save` still writes the directory of its zip, so that the f
 storages that its `data.pkl` names. The same opcodes tell its keys, by which a checkpoint and a result differ.
 """
 
+import errno
 import os
 import pickletools
 import zipfile
@@ -74,6 +75,11 @@ def content_of(archive: zipfile.ZipFile) -> TorchContent | None:
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError):
         return None
     except (zipfile.BadZipFile, zlib.error):
+        return None
+    except OSError as error:
+        # An entry that claims to begin before the file does.
+        if error.errno != errno.EINVAL:
+            raise
         return None
 
 

@@ -1,0 +1,1 @@
+"""Decides what becomes of live segments at the end of their boxes."""
