@@ -240,8 +240,8 @@ class Weather:
             (("5",), ("5",), ("5",), ("5", "--slow", "3.5"), ("2", "--slow", "1.4"), ("2", "--deaf"))
         )
         at_end = self._chance.choice(("auto", "end"))
-        return (str(LEDGER), "-m", "0.02", "--at-timebox", at_end, "--grace-seconds", grace_s, "--", "--steps", steps, "--pace", "0.02",
-                "--save-every", "3", *how)  # fmt: skip
+        return (str(LEDGER), "-m", "0.02", "--at-timebox", at_end, "--grace-seconds", grace_s, "--",
+                "--steps", steps, "--pace", "0.02", "--save-every", "3", *how)  # fmt: skip
 
     def _about_one(self) -> tuple[tuple[str, ...], ...]:
         run = self._any_run("running", "queued", "failed", "stopped", "timeboxed")
