@@ -13,7 +13,7 @@ import pytest
 from backprop.cli.submit.enqueue import was_queued
 from backprop.scheduler.errors import DatabaseBusy
 from backprop.scheduler.store.connection import Database
-from tests.support.harness import QUIET_LIMITS, Bench
+from tests.support.harness import COMMAND, QUIET_LIMITS, Bench
 from tests.support.refusals import contents, refused
 
 TELL = """
@@ -152,7 +152,7 @@ def own_python(bench: Bench) -> str:
 def test_another_environment_beside_the_script_is_named(bench: Bench) -> None:
     bench.script("train.py", "print(1)")
     venv.create(bench.project / ".venv", symlinks=True)
-    note = f"note: train.py runs under {sys.executable}, not .venv of this directory"
+    note = f"note: train.py runs under {COMMAND.with_name('python')}, not .venv of this directory"
     assert bench.backprop("run", "-q", "train.py").stderr.startswith(note)
     own = str(bench.project / ".venv" / "bin" / "python")
     assert bench.backprop("run", "-q", "--python", own, "train.py").stderr == ""

@@ -344,15 +344,18 @@ def test_a_script_that_cannot_be_asked_is_cut_right_after_a_save(bench: Bench) -
     bench.script("train.py", PERIODIC)
     run = bench.queue("train.py", "-m", "0.06", "--at-timebox", "end", "--", "40")
     bench.worker()
-    first, second = ended(bench, run, 2)
+    first, *later = ended(bench, run, 4)
     bench.backprop("stop", run)
     assert "timebox reached" in first["reason"], "nothing is known of it yet"
     assert first["cut_cost_s"] > 0.9, "a whole box of 3.6 s, and a save each 2 s"
-    assert "cut right after a checkpoint: the next would land after the timebox's end" in second["reason"]
-    assert "resumes from its newest checkpoint" in second["reason"]
-    assert second["outcome"] == "timeboxed"
-    assert second["cut_cost_s"] < first["cut_cost_s"]
-    assert second["running_s"] < 3.6
+    # A busy machine may see a save too late for the cut, now and then.
+    why = "cut right after a checkpoint: the next would land after the timebox's end"
+    cut = next((one for one in later if why in one["reason"]), None)
+    assert cut is not None, later
+    assert "resumes from its newest checkpoint" in cut["reason"]
+    assert cut["outcome"] == "timeboxed"
+    assert cut["cut_cost_s"] < first["cut_cost_s"]
+    assert cut["running_s"] < 3.6
     shown = bench.backprop("show", run).stdout
     assert re.search(r"SEGMENT +STARTED +RAN +LOST +OUTCOME", shown)
     assert f"{first['cut_cost_s']:.1f}s" in shown
