@@ -9,7 +9,7 @@
     I5   an end is believed only where there is evidence of it
     I6   the database is sound
     I7   a segment begins from a whole checkpoint, and from none older than the last one announced
-    I8   a segment's running time keeps to timebox + grace
+    I8   a segment's running time keeps to timebox + grace, where a timebox ends it
     I9   no process is left
     I10  a worker's descriptors and memory do not grow (see test_hostile_input)
 """
@@ -78,7 +78,7 @@ def faults_of_run(
     faults = [*book.faults]
     if state not in FINAL:
         faults.append(f"I3: it is {state}: {row['reason']}")
-    timebox_s, grace_s = _times(row)
+    timebox_s, grace_s, ends_it = _limits(row)
     for one in segments:
         exit_path = home / "runs" / run / str(one["number"]) / "exit.json"
         record = json.loads(exit_path.read_text()) if exit_path.exists() else None
@@ -94,7 +94,7 @@ def faults_of_run(
             faults.append(f"I5: it is failed, and segment {one['number']} never began: {row['reason']}")
         if one["ended_at_s"] is None and state in FINAL:
             faults.append(f"I3: segment {one['number']} never ended")
-        if record and record.get("running_s", 0.0) > timebox_s + grace_s:
+        if record and ends_it and record.get("running_s", 0.0) > timebox_s + grace_s:
             most_s = timebox_s + grace_s + late_s(run, one["number"], record)
             if record["running_s"] > most_s:
                 faults.append(
@@ -135,9 +135,11 @@ def unfounded_ends(home: Path) -> list[str]:
     return found
 
 
-def _times(row: dict[str, Any]) -> tuple[float, float]:
+def _limits(row: dict[str, Any]) -> tuple[float, float, bool]:
+    """Return a run's timebox and grace, and whether the timebox ends a segment in any case."""
     spec = json.loads(row["spec"])
-    return float(spec.get("timebox_s", 600.0)), float(spec.get("grace_s", 30.0))
+    ends_it = spec.get("at_timebox") == "end" or spec.get("auto_resume") is False
+    return float(spec.get("timebox_s", 600.0)), float(spec.get("grace_s", 30.0)), ends_it
 
 
 def rows(home: Path, table: str, patience_s: float = 30.0) -> list[dict[str, Any]]:
