@@ -85,7 +85,10 @@ def _what_is_wrong(spec: "RunSpec", folder: Path) -> str | None:
     removed = presence.removed_for_start(spec, presence.noted_mounts(folder))
     if removed is not None:
         return f"{removed.what} {removed.path} {removed.trouble}; put it back"
-    environment = run_folder.read_environment(folder)
+    try:
+        environment = run_folder.read_environment(folder)
+    except OSError:
+        return None  # its worker waits for that file
     if (
         presence.is_copied(spec, spec.program)
         or presence.missing_part(presence.PROGRAM, spec.program) is not None
