@@ -141,7 +141,7 @@ def test_one_that_cannot_be_read_is_passed_over(folder: Path, planted: list[int]
     assert done.stdout == "[]\n", done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file to another user")
 def test_another_users_promise_counts_even_under_our_name_and_stays(
     folder: Path, homes: list[Board], planted: list[int]
 ) -> None:
