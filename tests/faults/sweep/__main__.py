@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.faults.sweep import faults
@@ -68,7 +68,7 @@ def _played(
     scene: Scene, points: Sequence[Point], folder: Path, jobs: int
 ) -> Iterator[tuple[bool, list[str]]]:
     """Yield for each fault whether it came to pass and what is wrong. Keep the folder of what is wrong."""
-    with ThreadPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs) as pool:
         places = [folder / str(number) for number in range(len(points))]
         for where, (struck, found) in zip(
             places, pool.map(strike, itertools.repeat(scene), points, places), strict=True
