@@ -18,7 +18,7 @@ from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.errors import UnknownRun
 from backprop.scheduler.home.layout import Home
-from backprop.scheduler.lifecycle import FINAL, LIVE, State
+from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, State
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
@@ -45,7 +45,7 @@ def follow_run(home: Home, database: Database, run_id: str, before: int, setting
         interrupted = _work(home, database, run_id, settings, stream, reasons)
         left_text = f"{run_id} stays queued; continue with: backprop worker"
     run = run_now(database, run_id)
-    if run.state in LIVE:
+    if run.state in HAS_PROCESSES:
         left_text = f"{run_id} continues; watch it with: backprop logs -f {run_id}"
     if run.state in OF_STATE:
         errors.line(f"{run_id} {run.state}: {safe(run.reason)}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from backprop.migrations import step_0001, step_0002, step_0003, step_0004
+from backprop.migrations import step_0001, step_0002, step_0003, step_0004, step_0005
 
 APPLICATION_ID: Final = 0x42505250
 """'BPRP': tells our file from any other SQLite database."""
@@ -20,6 +20,7 @@ STEPS: Final[tuple[Sequence[str], ...]] = (
     step_0002.STATEMENTS,
     step_0003.STATEMENTS,
     step_0004.STATEMENTS,
+    step_0005.STATEMENTS,
 )
 LATEST: Final = len(STEPS)
 
@@ -51,18 +52,28 @@ def migrate(connection: Connection, path: Path, steps: Sequence[Sequence[str]] =
     todo = steps[at:]
     if todo and at > 0:
         _back_up(connection, path.with_name(f"{path.name}.v{at}.bak"))
-    for number, statements in enumerate(todo, start=at + 1):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in statements:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {number}")
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
+    enforced = _number(connection, "PRAGMA foreign_keys")
+    # A table that is made anew is dropped first, and would take with it all that refers to its rows.
+    connection.execute("PRAGMA foreign_keys = 0")
+    try:
+        for number, statements in enumerate(todo, start=at + 1):
+            _apply(connection, number, statements)
+    finally:
+        connection.execute(f"PRAGMA foreign_keys = {enforced}")
     return len(todo)
+
+
+def _apply(connection: Connection, number: int, statements: Sequence[str]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
 
 
 def _back_up(connection: Connection, target: Path) -> None:

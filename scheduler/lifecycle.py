@@ -15,6 +15,7 @@ class State(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
+    SUSPENDED = "suspended"
     HELD = "held"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -27,7 +28,9 @@ class Event(StrEnum):
 
     CLAIMED = "claimed"
     PAUSED = "paused"
+    SUSPENDED = "suspended"
     CONTINUED = "continued"
+    THAWED = "thawed"
     REQUEUED = "requeued"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -64,6 +67,11 @@ DESCRIPTION: dict[State, str] = {
     State.PAUSED: (
         "The segment is alive but frozen, because its GPU is too hot, for example. Its timebox does not count, and its"
         " memory stays reserved. The worker continues the segment, or ends it to make room."
+    ),
+    State.SUSPENDED: (
+        "The segment is alive but frozen, and waits for its next turn: its timebox was over while others waited, and an"
+        " end would have lost work; or its user has suspended it. It holds no slot, and keeps its RAM and VRAM. In its"
+        " turn a worker thaws it, and the same process goes on. After a reboot it goes on from its last checkpoint."
     ),
     State.HELD: (
         "The run waits for its user and never starts by itself. The user holds it; Backprop does so when the run cannot"
@@ -104,12 +112,21 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.RUNNING, Event.STOPPED): State.STOPPED,
     (State.RUNNING, Event.REQUEUED): State.QUEUED,
     (State.RUNNING, Event.SET_ASIDE): State.HELD,
+    (State.RUNNING, Event.SUSPENDED): State.SUSPENDED,
+    (State.PAUSED, Event.SUSPENDED): State.SUSPENDED,
+    (State.SUSPENDED, Event.THAWED): State.RUNNING,
     (State.PAUSED, Event.COMPLETED): State.COMPLETED,
     (State.PAUSED, Event.FAILED): State.FAILED,
     (State.PAUSED, Event.TIMEBOXED): State.TIMEBOXED,
     (State.PAUSED, Event.STOPPED): State.STOPPED,
     (State.PAUSED, Event.REQUEUED): State.QUEUED,
     (State.PAUSED, Event.SET_ASIDE): State.HELD,
+    (State.SUSPENDED, Event.COMPLETED): State.COMPLETED,
+    (State.SUSPENDED, Event.FAILED): State.FAILED,
+    (State.SUSPENDED, Event.TIMEBOXED): State.TIMEBOXED,
+    (State.SUSPENDED, Event.STOPPED): State.STOPPED,
+    (State.SUSPENDED, Event.REQUEUED): State.QUEUED,
+    (State.SUSPENDED, Event.SET_ASIDE): State.HELD,
     (State.COMPLETED, Event.RESUMED): State.QUEUED,
     (State.FAILED, Event.RESUMED): State.QUEUED,
     (State.TIMEBOXED, Event.RESUMED): State.QUEUED,
@@ -123,8 +140,14 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 FINAL: frozenset[State] = frozenset(state for state in State if (state, Event.RESUMED) in TRANSITIONS)
 """States that a run leaves only by the user's `resume`."""
 
-LIVE: frozenset[State] = frozenset(state for state in State if (state, Event.REQUEUED) in TRANSITIONS)
-"""States in which a segment may have processes: the run counts against the parallel limit and holds VRAM."""
+HAS_PROCESSES: frozenset[State] = frozenset({State.RUNNING, State.PAUSED, State.SUSPENDED})
+"""States in which a segment may have processes. Its locks, files and memory are in use."""
+
+HOLDS_A_SLOT: frozenset[State] = frozenset({State.RUNNING, State.PAUSED})
+"""States that count against the parallel limits of the worker, the run and the group."""
+
+HOLDS_VRAM: frozenset[State] = HAS_PROCESSES
+"""States in which what was promised on its GPUs stays promised: freezing gives no memory back."""
 
 
 def next_state(state: State, event: Event) -> State | None:

@@ -17,7 +17,7 @@ import msgspec
 
 from backprop.scheduler.config.files import decode_text, parse_json, read_trusted, shown
 from backprop.scheduler.errors import BadConfig
-from backprop.scheduler.lifecycle import FINAL, LIVE
+from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES
 from backprop.scheduler.records import RunRecord
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -107,7 +107,7 @@ def record_of(run: RunRecord, checkpoints: Sequence[str]) -> dict[str, object]:
         "id": run.id,
         "name": run.name,
         "scriptPath": run.spec.script or run.spec.program,
-        "status": state.value if state in FINAL else "running" if state in LIVE else "stopped",
+        "status": state.value if state in FINAL else "running" if state in HAS_PROCESSES else "stopped",
         "checkpoints": list(dict.fromkeys(reversed(checkpoints)))[::-1],
         "startTime": round((run.started_at_s or run.created_at_s) * 1000),
     }

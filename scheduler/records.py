@@ -59,7 +59,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     GPU memory. `paused_for`: the governor's cause, while paused. `step_source`, `loss_source`: EVENT or LOG; None where
     an earlier program wrote the row, which knew announced ones alone. `step_unit`, `step_total`: what the steps of
     plain output count ("step", "epoch"), and how many there will be. `boxes`: how many timeboxes have begun, at least
-    one with each segment.
+    one with each segment. `suspension`: ASKED, its user wants the running one suspended; KEPT, its user has suspended
+    it; None otherwise. `thaw_at_s`: when a suspended run that is KEPT, or will be, may go on by itself.
     """
 
     id: str
@@ -101,6 +102,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     step_total: int | None = None
     loss_source: str | None = None
     boxes: int = 0
+    suspension: str | None = None
+    thaw_at_s: float | None = None
 
 
 class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +114,8 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     `first_output_s`: seconds from its start to its first output. `cut_cost_s`: running seconds whose work was lost at
     its end. `step_unit`, `step_total`, `step_fell`: of the steps in its plain output what they count, how many there
     will be, and whether one was lower than the one before; None where it announced them. `boxes`: the timeboxes that it
-    has begun. `first_step_s`: seconds from its start to its first step.
+    has begun. `first_step_s`: seconds from its start to its first step. `suspensions`: the number of the last order to
+    suspend it that was carried out to its end, or taken back. `kept_mib`: the RAM that it kept at the last one.
     `log_offset`, `events_offset`: bytes read so far. `bad_events`: events that could not be understood.
     """
 
@@ -143,8 +147,13 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     step_fell: bool | None = None
     boxes: int = 1
     first_step_s: float | None = None
+    suspensions: int = 0
+    kept_mib: int | None = None
 
 
+ASKED: Final = "asked"
+KEPT: Final = "kept"
+"""Values of `RunRecord.suspension`."""
 SUSPECT: Final = "suspect: "
 """How `refused` begins of a checkpoint that is whole, and that a segment failed with at once."""
 

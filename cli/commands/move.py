@@ -66,7 +66,7 @@ def command(
         )
     where, other = positions[0]
     home, database = need_existing()
-    states = {State.QUEUED, State.HELD}
+    states = {State.QUEUED, State.HELD, State.SUSPENDED}
     picked = run_selection.pick(ctx, database, runs, NO_FILTERS, states, "moved")
     given = globals_of(ctx, config, verbose, dry_run)
     if given.dry_run:

@@ -28,7 +28,7 @@ def command(
     """Stop RUNs. Running ones get --grace-seconds to save first. `backprop resume` continues them."""
     from backprop.scheduler.errors import BackpropError, IllegalMove
     from backprop.scheduler.home import batch_outcomes
-    from backprop.scheduler.lifecycle import FINAL, LIVE, State
+    from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, State
     from backprop.scheduler.store.writes import user_requests
     from backprop.worker.wakeup import wake_workers
 
@@ -41,7 +41,7 @@ def command(
     if given.dry_run:
         return run_selection.rehearse(picked, "stop", "it has ended already", IllegalMove.exit_code)
     now_s = time.time()
-    waiting = [one.id for one in picked.able if one.state not in LIVE]
+    waiting = [one.id for one in picked.able if one.state not in HAS_PROCESSES]
     stopped = set(user_requests.stop_waiting(database, waiting, now_s))
     asked: dict[str, RunRecord] = {}
     late: list[str] = []

@@ -8,7 +8,7 @@ from typing import Any
 from backprop.cli.render.command_text import command_text
 from backprop.scheduler.config.choices import SignalTo
 from backprop.scheduler.home.layout import Home
-from backprop.scheduler.lifecycle import LIVE
+from backprop.scheduler.lifecycle import HAS_PROCESSES
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import RunSpec
 from backprop.worker.supervisor import trainers
@@ -28,7 +28,7 @@ def planned(spec: RunSpec) -> str:
 
 def signalled(home: Home, run: RunRecord) -> list[dict[str, Any]] | None:
     """Return the processes that a stop signal would go to now, with their commands; None where the run is not live."""
-    if run.state not in LIVE:
+    if run.state not in HAS_PROCESSES:
         return None
     from backprop.worker.executor.local import LocalExecutor
 

@@ -2,8 +2,8 @@
 
 One rule stands above the others: no work is lost that nobody asked to lose. A run is ended where that is safe: it saves
 when it is asked, or has just saved, and goes on from that. Else it is given another box while nobody waits for its
-place, and goes on past its box where somebody does. The rows of the table are tried from the top; the last one always
-holds. docs/timebox.md has it in words.
+place, and is suspended where somebody does: frozen until its next turn. Where that can't be, it goes on past its box.
+The rows of the table are tried from the top; the last one always holds. docs/timebox.md has it in words.
 """
 
 from dataclasses import dataclass
@@ -42,6 +42,8 @@ class BoxCause(StrEnum):
     ROOM = "room"
     HOURS = "hours"
     WORKER_STOP = "worker stop"
+    USER = "user"
+    """Its user has asked to have it suspended."""
 
 
 class BoxRule(StrEnum):
@@ -60,6 +62,8 @@ class Choice(StrEnum):
     """Give the same process another box."""
     WAIT = "wait"
     """Let it go on until the save that is under way or due, and decide then."""
+    SUSPEND = "suspend"
+    """Freeze it in place until its next turn; its slot is free."""
     GO_ON = "go on"
     """Let it go on although others wait, or the reason to end it stays; decide again soon."""
 
@@ -74,7 +78,8 @@ class BoxFacts:
     until its next save is expected; infinite where that is unknown. `restart_s`: from a start to the first new step, in
     segments that resumed; None for unknown. `turn_s`: since it began with nobody else's turn between. `waited_for`: a
     waiting run could use its place. `urgently`: one of a higher priority, or that has waited for long. `is_saving`: a
-    save is under way.
+    save is under way. `waited_beside`: one could run beside what it keeps while it is suspended. `why_not_suspend`: why
+    it can't be suspended, in words; None where it can.
     """
 
     cause: BoxCause = BoxCause.BOX
@@ -93,6 +98,8 @@ class BoxFacts:
     turn_s: float = 600.0
     waited_for: bool = False
     urgently: bool = False
+    waited_beside: bool = False
+    why_not_suspend: str | None = "its supervisor cannot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +150,26 @@ def decide_box(facts: BoxFacts) -> BoxDecision:
         return BoxDecision("paused", Choice.WAIT, "it is paused")
     if facts.is_saving:
         return BoxDecision("is saving", Choice.WAIT, "it is saving")
+    if facts.cause is BoxCause.USER:
+        choice = Choice.SUSPEND if facts.why_not_suspend is None else Choice.GO_ON
+        return BoxDecision("user", choice, facts.why_not_suspend or "asked by the user")
     if facts.cause is not BoxCause.BOX:
-        safe = safe or facts.unsaved_s <= FRESH_S
-        choice = Choice.ASK if safe else Choice.GO_ON
-        return BoxDecision(facts.cause.value, choice, ENDED if safe else why_unsafe(facts))
+        return _make_way(facts, safe or facts.unsaved_s <= FRESH_S)
     if facts.resumes is Known.CLAIMED and safe:
         return BoxDecision("first proof", Choice.ASK, ENDED)
     if facts.resumes is Known.CLAIMED and facts.due_s <= facts.box_s:
         return BoxDecision("first save", Choice.WAIT, f"its next save is due in {_time(facts.due_s)}")
     return _waited_for(facts, safe) if facts.waited_for else _alone(facts, safe)
+
+
+def _make_way(facts: BoxFacts, safe: bool) -> BoxDecision:
+    """Decide on a run that is to leave its place for another cause than the end of its box."""
+    row = facts.cause.value
+    if safe:
+        return BoxDecision(row, Choice.ASK, ENDED)
+    if facts.why_not_suspend is None and facts.cause is not BoxCause.WORKER_STOP:
+        return BoxDecision(row, Choice.SUSPEND, why_unsafe(facts))
+    return BoxDecision(row, Choice.GO_ON, why_unsafe(facts))
 
 
 def _alone(facts: BoxFacts, safe: bool) -> BoxDecision:
@@ -165,14 +183,18 @@ def _alone(facts: BoxFacts, safe: bool) -> BoxDecision:
 
 def _waited_for(facts: BoxFacts, safe: bool) -> BoxDecision:
     turn_s = min((facts.restart_s or 0.0) / CHEAP_SHARE, LONGEST_TURN_S)
-    if is_dear(facts) and facts.turn_s < turn_s and not facts.urgently:
+    suspends = facts.waited_beside and facts.why_not_suspend is None
+    if is_dear(facts) and facts.turn_s < turn_s and not facts.urgently and not suspends:
         why = f"its turns are {_time(turn_s)}: {why_dear(facts)}"
         return BoxDecision("rest of its turn", Choice.RENEW, why)
     if not safe and facts.resumes is not Known.NO and facts.due_s <= max(SOON_SHARE * facts.box_s, SOON_S):
         return BoxDecision("saves soon", Choice.WAIT, f"its next save is due in {_time(facts.due_s)}")
-    if safe:
+    if safe and not (suspends and is_dear(facts)):
         return BoxDecision("others wait", Choice.ASK, ENDED)
-    return BoxDecision("no way left", Choice.GO_ON, why_unsafe(facts))
+    if suspends:
+        return BoxDecision("suspended", Choice.SUSPEND, why_dear(facts) if safe else why_unsafe(facts))
+    beside = facts.why_not_suspend or "what waits does not fit beside it"
+    return BoxDecision("no way left", Choice.GO_ON, f"{why_unsafe(facts)}; not suspended: {beside}")
 
 
 def why_dear(facts: BoxFacts) -> str:

@@ -45,7 +45,7 @@ def decide(
     `reservations`: of every run on this machine, whichever worker owns it. `running_count`: the runs that count
     against `max_parallel`. `quarantined`: GPU UUID → why. `peaks`: other programs' recent use, see `vram.hold_peaks`.
     """
-    denials = list(_host(limits, snapshot, running_count))
+    denials = list(host_denials(limits, snapshot, running_count))
     gpu_uuids: tuple[str, ...] = ()
     if need.gpus > 0 and (snapshot.gpus or snapshot.problem is not None):
         placement = place(need, limits, snapshot, reservations, quarantined or {}, peaks or {})
@@ -81,7 +81,8 @@ def infeasible(need: Need, limits: Limits, snapshot: Snapshot) -> str | None:
     return f"needs {amount(need.vram_mib)} of VRAM on each of {need.gpus} GPUs, the GPUs here have {has}"
 
 
-def _host(limits: Limits, snapshot: Snapshot, running_count: int) -> Iterator[Denial]:
+def host_denials(limits: Limits, snapshot: Snapshot, running_count: int) -> Iterator[Denial]:
+    """Yield each rule about the machine, rather than its GPUs, that refuses a start."""
     host = snapshot.host
     if running_count >= limits.max_parallel:
         text = f"waiting for a slot ({_busy(running_count, limits.max_parallel)})"

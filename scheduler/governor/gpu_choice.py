@@ -35,7 +35,7 @@ def place(
         memory = room(gpu, snapshot, reservations, peaks, limits.min_free_ram_mib)
         own = [reservation for reservation in reservations if reservation.gpu_uuid == gpu.uuid]
         failing = [
-            *_condition(limits, gpu, quarantined),
+            *condition(limits, gpu, quarantined),
             *_memory(need, gpu, memory),
             *_exclusive(need, gpu, own),
         ]
@@ -62,7 +62,8 @@ def _most_room(fitting: Sequence[tuple[Gpu, Room]]) -> tuple[str, ...]:
     return tuple(gpu.uuid for gpu, _ in ranked if gpu.uuid not in unified[1:])
 
 
-def _condition(limits: Limits, gpu: Gpu, quarantined: Mapping[str, str]) -> Iterator[Denial]:
+def condition(limits: Limits, gpu: Gpu, quarantined: Mapping[str, str]) -> Iterator[Denial]:
+    """Yield each rule about a GPU itself, rather than its memory, that refuses a start."""
     if why := quarantined.get(gpu.uuid):
         yield _denial(gpu, Rule.QUARANTINE, f"quarantined: {why}")
     if gpu.error is not None:

@@ -37,6 +37,7 @@ class Rule(StrEnum):
     HOST = "host"
     PATH = "missing path"
     PORT = "port in use"
+    SUSPENDED = "suspended runs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

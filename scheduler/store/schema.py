@@ -74,6 +74,8 @@ class Run(Table):
     step_total = IntegerField(null=True)
     loss_source = TextField(null=True)
     boxes = IntegerField(default=0)
+    suspension = TextField(null=True)
+    thaw_at_s = FloatField(null=True)
 
     class Meta:
         table_name = "runs"
@@ -109,6 +111,8 @@ class Segment(Table):
     step_fell = BooleanField(null=True)
     boxes = IntegerField(default=1)
     first_step_s = FloatField(null=True)
+    suspensions = IntegerField(default=0)
+    kept_mib = IntegerField(null=True)
 
     class Meta:
         table_name = "segments"

@@ -10,7 +10,7 @@ from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.spec import NewRun, QueuePosition, RunSpec
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
-from backprop.scheduler.store.writes import claims, enqueue, user_requests
+from backprop.scheduler.store.writes import claims, enqueue, suspensions, user_requests
 
 SPEC = RunSpec(
     argv=("python", "train.py"), program="/usr/bin/python", cwd="/project", script="/project/train.py"
@@ -62,6 +62,8 @@ def add_run(
         run = claimed(database, run)
         if state is State.PAUSED:
             claims.pause(database, run, "heat", "why")
+        elif state is State.SUSPENDED:
+            suspensions.suspended(database, run, "why", 100, 3.0)
         elif state in SETTLED:
             claims.apply_result(
                 database,

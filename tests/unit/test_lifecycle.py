@@ -3,7 +3,17 @@
 import pytest
 
 from backprop.scheduler.errors import IllegalMove
-from backprop.scheduler.lifecycle import DESCRIPTION, FINAL, LIVE, TRANSITIONS, Event, State, next_state
+from backprop.scheduler.lifecycle import (
+    DESCRIPTION,
+    FINAL,
+    HAS_PROCESSES,
+    HOLDS_A_SLOT,
+    HOLDS_VRAM,
+    TRANSITIONS,
+    Event,
+    State,
+    next_state,
+)
 from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import SegmentResult
@@ -48,7 +58,7 @@ def declare_done(database: Database, run: RunRecord) -> None:
         ("hold", {State.QUEUED}),
         ("pause", {State.RUNNING}),
         ("unpause", {State.PAUSED}),
-        ("stop", {State.QUEUED, State.HELD, *LIVE}),
+        ("stop", {State.QUEUED, State.HELD, *HAS_PROCESSES}),
         ("declare done", {State.HELD, State.FAILED, State.TIMEBOXED, State.STOPPED}),
     ],
 )
@@ -74,7 +84,9 @@ def test_every_verb_does_what_the_table_says_and_no_more(
 
 def test_what_is_derived_from_the_table() -> None:
     assert {State.COMPLETED, State.FAILED, State.TIMEBOXED, State.STOPPED} == FINAL
-    assert {State.RUNNING, State.PAUSED} == LIVE
+    assert {State.RUNNING, State.PAUSED, State.SUSPENDED} == HAS_PROCESSES == HOLDS_VRAM
+    assert {State.RUNNING, State.PAUSED} == HOLDS_A_SLOT
+    assert {state for state in State if (state, Event.REQUEUED) in TRANSITIONS} == HAS_PROCESSES
     assert set(DESCRIPTION) == set(State)
     assert {event for _, event in TRANSITIONS} == set(Event), "an event that moves nothing"
 

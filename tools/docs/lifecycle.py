@@ -3,7 +3,15 @@
 from collections.abc import Iterator
 from typing import Final
 
-from backprop.scheduler.lifecycle import DESCRIPTION, FINAL, LIVE, TRANSITIONS, State
+from backprop.scheduler.lifecycle import (
+    DESCRIPTION,
+    FINAL,
+    HAS_PROCESSES,
+    HOLDS_A_SLOT,
+    HOLDS_VRAM,
+    TRANSITIONS,
+    State,
+)
 from tools.docs.printing import print_page
 
 HEAD: Final = """# The life of a run
@@ -46,11 +54,10 @@ def _section(state: State) -> Iterator[str]:
     yield f"## {state}\n"
     description = DESCRIPTION[state]
     kind = " Final: only `backprop resume` leaves it." if state in FINAL else ""
-    kind = (
-        " Live: the run counts against the parallel limit and keeps its reservation."
-        if state in LIVE
-        else kind
-    )
+    if state in HAS_PROCESSES:
+        counts = "counts" if state in HOLDS_A_SLOT else "does not count"
+        keeps = " and keeps its reservation" if state in HOLDS_VRAM else ""
+        kind = f" Live: the run {counts} against the parallel limit{keeps}."
     yield f"{description[0].upper()}{description[1:]}.{kind}\n"
     into = [f"*{event}* from {source}" for (source, event), target in TRANSITIONS.items() if target is state]
     if state is State.QUEUED:

@@ -2,7 +2,9 @@
 
     order.json      written by the worker      what to run and for how long
     processes.json  written by the supervisor  who the supervisor and the leader are, valid for one boot
-    pause.json      written by the supervisor  its own pauses, for the supervisor that may take its place alone
+    pause.json      written by the supervisor  its own pauses, for the supervisor that may take its place, and for the
+                                               worker the answer to `suspend.json`
+    suspend.json    written by the worker      whether it is to be suspended, see `suspend_files`
     box.json        written by the worker      its standing order for the end of the box
     box-N.json      written by both            the decision on box N, see `box_files`
     deadline        written by both            when the box in force ends, for the script
@@ -65,7 +67,7 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
 class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
     """`processes.json`. `supervisor`, `leader`: pid and start ticks, in `pid_namespace`, of which notes of 0.1.0 say
     nothing. `started_at_s`: Unix seconds. `box_format`: of decisions on boxes that the supervisor obeys; None: every
-    box ends the segment."""
+    box ends the segment. `suspend_format`: of orders to suspend that it obeys; None: it obeys none."""
 
     boot_id: str
     supervisor: tuple[int, int]
@@ -74,6 +76,7 @@ class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
     started_monotonic_s: float | None = None
     pid_namespace: str | None = None
     box_format: int | None = None
+    suspend_format: int | None = None
 
 
 class PauseFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +86,9 @@ class PauseFile(msgspec.Struct, frozen=True, kw_only=True):
     paused_s: float = 0.0
     since_monotonic_s: float | None = None
     until_monotonic_s: float | None = None
+    suspended: int | None = None
+    refused: int | None = None
+    why: str | None = None
 
 
 class StopFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +151,10 @@ def read_processes(folder: Path) -> ProcessesFile | None:
     return _read(folder / PROCESSES, ProcessesFile)
 
 
+def read_pause(folder: Path) -> PauseFile | None:
+    return _read(folder / PAUSE, PauseFile)
+
+
 def read_stop(folder: Path) -> StopFile | None:
     return _read(folder / STOP, StopFile)
 
@@ -171,7 +181,7 @@ def takes_checkpoint(folder: Path) -> bool:
 def running_s(folder: Path) -> float | None:
     """Return for how long the segment in `folder` has been running, without its pauses; None where its files do not
     tell. Raises OSError."""
-    processes, pause = read_processes(folder), _read(folder / PAUSE, PauseFile)
+    processes, pause = read_processes(folder), read_pause(folder)
     started_s = processes.started_monotonic_s if processes is not None else None
     if processes is None or started_s is None or processes.boot_id != process_tree.boot_id():
         return None

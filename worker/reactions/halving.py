@@ -4,7 +4,7 @@ import contextlib
 
 from backprop.scheduler.home import batch_outcomes
 from backprop.scheduler.home.run_folder import OutcomeFile
-from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State
+from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, Event, Intent, State
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import GroupRules
 from backprop.scheduler.store import groups
@@ -83,7 +83,7 @@ class Halving:
         run = queries.run_by_id(database, run_id)
         if run is None:
             return False
-        if run.state in LIVE:
+        if run.state in HAS_PROCESSES:
             claims.ask_to_end(database, run, Intent.OUTRANKED, why)
             return False
         if run.state in FINAL:

@@ -9,7 +9,7 @@ import msgspec
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor.box_end import BoxCause
-from backprop.scheduler.lifecycle import LIVE, Intent, State
+from backprop.scheduler.lifecycle import HAS_PROCESSES, Intent, State
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
@@ -211,7 +211,7 @@ class SegmentTracker:
         """Forget segments that another worker has settled while this one did not tick."""
         for key in [key for key in self._segments if key not in live]:
             run = queries.run_by_id(self._context.database, key[0])
-            if run is None or run.segment != key[1] or run.state not in LIVE:
+            if run is None or run.segment != key[1] or run.state not in HAS_PROCESSES:
                 self._segments.pop(key).close()
 
     def _restart(self, key: SegmentKey) -> None:

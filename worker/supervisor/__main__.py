@@ -28,6 +28,7 @@ import files
 import process_tree
 import standby
 import stop_target
+import suspension
 from boxes import Boxes
 from leader import Found, Gone, Leader, Spawned
 from segment import CONTROL, IGNORED, SupervisedSegment
@@ -265,6 +266,7 @@ def _write_processes(
             "started_at_s": started_at_s,
             "started_monotonic_s": started_s,
             "box_format": boxes.FORMAT if order.get("at_timebox") == boxes.AUTO else None,
+            "suspend_format": suspension.FORMAT,
         },
     )
 

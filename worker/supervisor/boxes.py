@@ -39,9 +39,15 @@ class Boxes:
         self._timebox_s = timebox_s
         self.rule = rule
         self.number, self.ends_s = 1, timebox_s
-        if rule == AUTO:
-            while self._obey(self._decided()):
-                pass
+        self.due_s = self.ends_s
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Go on to the box in force, by all that was decided."""
+        if self.rule != AUTO:
+            return
+        while self._obey(self._decided()):
+            pass
         self.due_s = self.ends_s
 
     def decide(self, running_s: float) -> str | None:

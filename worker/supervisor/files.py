@@ -3,6 +3,7 @@
     order.json      read      what to run and for how long
     processes.json  written   who the supervisor and the leader are, for a worker that finds them later
     pause.json      written   since when it is paused and for how long it was, for a supervisor that takes over
+    suspend.json    read      whether the segment is to be suspended: see `suspension`
     stop.json       written   why the leader is about to be signalled: before the signal, and once more after it
     box-N.json      both      the decision on box N: see `boxes`
     box.json        read      the worker's standing order, for when it does not decide

@@ -3,7 +3,8 @@
 A pause is noted in `pause.json` before it begins, and twice at its end: before the processes go on, and once they do.
 So a successor knows whether one is on, how far a begun or ended one has come, and how long those before it took. The
 notes are on the monotonic clock with the id of its boot: the wall clock may be set, and no segment outlives the boot.
-Standard library only, imports nothing of Backprop.
+A pause that carries out an order to suspend has the number of that order in its note, and lasts until its worker ends
+it; so has an order that was refused. Standard library only, imports nothing of Backprop.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ NAME = "pause.json"
 class Pauses:
     """The pauses of one segment. `since_s`: when the present one began, on CLOCK_MONOTONIC; None while it runs.
 
+    `suspended`: the order that it carries out, None for another pause. `refused`: the last order that was refused.
     `find`: finds the living processes of the segment.
     """
 
@@ -30,6 +32,9 @@ class Pauses:
         self._before_s = 0.0
         self.since_s: float | None = None
         self._by_others = False
+        self.suspended: int | None = None
+        self.refused: int | None = None
+        self._why: str | None = None
 
     def take_over(self, stopped: bool) -> None:
         """Go on with what a supervisor that died has noted. `stopped`: whether the leader is stopped now.
@@ -42,12 +47,14 @@ class Pauses:
         since_s, until_s = (
             process_tree.of_this_boot(note, f"{name}_monotonic_s") for name in ("since", "until")
         )
+        self.refused = _number(note.get("refused"))
         if since_s is None:
             self.since_s = time.monotonic() if stopped else None
             self._by_others = stopped
         elif until_s is None:
             # Whoever asked for the pause counts on it, however far the freezing had come.
             self.since_s = since_s
+            self.suspended = _number(note.get("suspended"))
             process_tree.freeze(self._find)
         elif stopped:
             # It was to go on and does not yet.
@@ -71,12 +78,22 @@ class Pauses:
         failpoint.at("pausing")
         process_tree.freeze(self._find)
 
+    def confirm(self, order: int) -> None:
+        """Make the present pause one that carries out an order to suspend."""
+        self.suspended = order
+        self._note(None)
+
+    def refuse(self, order: int, why: str) -> None:
+        """Note that an order to suspend is not carried out."""
+        self.refused, self._why = order, why
+        self._note(None)
+
     def end(self) -> None:
         """Let everything go on, whoever stopped it."""
         if self.since_s is None:
             process_tree.thaw(self._find)
             return
-        self._by_others = False
+        self._by_others, self.suspended = False, None
         until_s = time.monotonic()
         noted = self._note(until_s)
         failpoint.at("continuing")
@@ -98,9 +115,16 @@ class Pauses:
             "paused_s": self._before_s,
             "since_monotonic_s": self.since_s,
             "until_monotonic_s": until_s,
+            "suspended": self.suspended,
+            "refused": self.refused,
+            "why": self._why,
         }
         try:
             files.write(self._path, content, durable=False)
         except OSError:
             return False
         return True
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) else None

@@ -1,6 +1,7 @@
 """Keeps one segment's timeboxes, ends the leader as gently as possible and leaves nothing alive.
 
-Control is by signal: TERM = let it checkpoint and end, QUIT = end it now, USR1 = pause, USR2 = continue.
+Control is by signal: TERM = let it checkpoint and end, QUIT = end it now, USR1 = pause, USR2 = continue. The last two
+first have it look whether it is ordered to suspend the segment; as long as it is, neither means anything else.
 The stop sequence: the reason, on disk → the stop signal to the training alone (a signal to the whole group kills data
 workers first, and the checkpoint with them) → grace → TERM to everybody → 5 s → freeze, scan again, KILL. The training
 is the leader, or what a shell or launcher waits for; the grace is its own, whatever becomes of the leader.
@@ -9,6 +10,7 @@ Single-threaded: all signals that matter are blocked and taken one at a time wit
 between two lines of this file. Standard library only, imports nothing of Backprop.
 """
 
+import math
 import signal
 import time
 from pathlib import Path
@@ -21,6 +23,7 @@ from boxes import Boxes
 from leader import Leader
 from pauses import Pauses
 from stop_target import StopTarget
+from suspension import Suspension
 
 LINGER_S = 5.0
 KILL_PATIENCE_S = 10.0
@@ -28,7 +31,7 @@ LOOK_EVERY_S = 0.05
 """How often to look whether a training has ended that is not a child of this process."""
 PAUSE_LIMIT_S = 600.0
 """A worker continues or ends a paused run within five minutes. After ten the worker is gone, and a frozen run would
-hold its VRAM for the rest of the night."""
+hold its VRAM for the rest of the night. What is suspended stays so for as long as it takes."""
 CONTROL = {signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD}
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
@@ -57,6 +60,7 @@ class SupervisedSegment:
         self._started_s = started_s
         self._boxes = boxes
         self.pauses = Pauses(folder, self._not_held)
+        self._suspension = Suspension(folder, self.pauses, self._not_held)
         self._asked: str | None = None
         self._asked_at_s: float | None = None
         self._escalated = "none"
@@ -80,10 +84,13 @@ class SupervisedSegment:
         """Supervise until nothing of the segment is alive; return the body of `exit.json`."""
         if self._asked is not None:
             self.pauses.end()
+        else:
+            self._look_at_order()
         while not self._over():
             if self._asked is None:  # afterwards the wrappers above the training are held by us
                 self.pauses.look(lambda: process_tree.stopped(self._leader.process))
-            if self.pauses.since_s is not None and self._now() >= self.pauses.since_s + PAUSE_LIMIT_S:
+                self._suspension.step()
+            if self._pause_ends_s() <= self._now():
                 self.pauses.end()
             if self._asked is None and self.pauses.since_s is None and self._now() >= self._due_s():
                 self._end_box()
@@ -103,6 +110,23 @@ class SupervisedSegment:
         held = self._target.held if self._target is not None else ()
         return [process for process in self._leader.find() if process not in held]
 
+    def _pause_ends_s(self) -> float:
+        if self.pauses.since_s is None or self.pauses.suspended is not None:
+            return math.inf
+        return self.pauses.since_s + PAUSE_LIMIT_S
+
+    def _look_at_order(self) -> None:
+        """Find out what is ordered, and let a suspended segment go on for which that is over."""
+        self._suspension.look()
+        if self.pauses.suspended is not None and not self._suspension.is_wanted:
+            # What it finds when it goes on: the end of the box that it was given for that.
+            self._boxes.catch_up()
+            self._boxes.write_deadline(self._running_s(self.pauses.since_s or self._now()))
+            self._suspension.release()
+            failpoint.at("thawing")
+            self.pauses.end()
+            failpoint.at("thawed")
+
     def _next_due_s(self) -> float | None:
         """Return the seconds until something is due; None when only a signal can change anything."""
         due: list[float] = []
@@ -110,8 +134,10 @@ class SupervisedSegment:
             due.append(self._asked_at_s + self._grace_s - self._now())
         elif self.pauses.since_s is None:
             due.append(self._due_s() - self._now())
-        else:
-            due.append(self.pauses.since_s + PAUSE_LIMIT_S - self._now())
+        elif self.pauses.suspended is None:
+            due.append(self._pause_ends_s() - self._now())
+        if self._asked_at_s is None and self._suspension.due_s is not None:
+            due.append(self._suspension.due_s - self._now())
         if self._leader.poll_s is not None:
             due.append(self._leader.poll_s)
         if self._target is not None and list(self._target.working) != [self._leader.process]:
@@ -130,11 +156,15 @@ class SupervisedSegment:
         elif number == signal.SIGQUIT:
             self._asked = self._asked or "asked"
             self._asked_at_s = self._now() - self._grace_s - LINGER_S
-        elif number == signal.SIGUSR1 and self._asked is None:
-            self.pauses.begin()
-        elif number == signal.SIGUSR2 and self.pauses.since_s is not None:
-            self.pauses.end()
-            self.tell_deadline()
+        elif number in (signal.SIGUSR1, signal.SIGUSR2) and self._asked is None:
+            self._look_at_order()
+            if self._suspension.is_wanted:
+                return
+            if number == signal.SIGUSR1:
+                self.pauses.begin()
+            elif self.pauses.since_s is not None:
+                self.pauses.end()
+                self.tell_deadline()
 
     def tell_deadline(self) -> None:
         """Tell the script when the box in force ends. What was paused runs longer by the clock."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
-from backprop.scheduler.lifecycle import LIVE, State
+from backprop.scheduler.lifecycle import HAS_PROCESSES, HOLDS_A_SLOT, State
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord, WorkerRecord
 from backprop.scheduler.store import dependencies
 from backprop.scheduler.store.connection import Database
@@ -31,15 +31,20 @@ SHOWN_MATCHES: Final = 6
 _GROUP_ROOM: Final = f"""
     SELECT name, max_parallel - (
         SELECT COUNT(*) FROM runs AS member
-        WHERE member.group_name = groups.name AND member.state IN {listed(LIVE)}) AS room
+        WHERE member.group_name = groups.name AND member.state IN {listed(HOLDS_A_SLOT)}) AS room
     FROM groups WHERE max_parallel IS NOT NULL"""
 _ROOM_IN_GROUP: Final = (
     f"(group_name IS NULL OR group_name NOT IN (SELECT name FROM ({_GROUP_ROOM}) WHERE room <= 0))"
 )
 _IS_DUE: Final = "(not_before_s <= :now_s OR (segment > 0 AND queued_at_s > :now_s + 1))"
 """A retry that was queued later than it is now: the clock was set back, and would have it wait for the whole jump."""
+_MAY_START: Final = (
+    "(state = 'queued' OR (state = 'suspended' AND intent IS NULL"
+    " AND (suspension IS NULL OR thaw_at_s <= :now_s)))"
+)
+"""A suspended run waits for its turn like a queued one, unless its user keeps it as it is."""
 _FULL_GROUPS: Final = (
-    f"SELECT DISTINCT group_name FROM runs WHERE state = 'queued' AND {_IS_DUE}"
+    f"SELECT DISTINCT group_name FROM runs WHERE {_MAY_START} AND {_IS_DUE}"
     f" AND group_name IN (SELECT name FROM ({_GROUP_ROOM}) WHERE room <= 0)"
     f" AND NOT EXISTS ({dependencies.UNSATISFIED})"
 )
@@ -48,7 +53,7 @@ _BEHIND: Final = (
     " AND (turn_s > :turn_s OR (turn_s = :turn_s AND id > :id))))"
 )
 _QUEUE: Final = (
-    f"{SELECT_RUNS} WHERE state = 'queued'{{behind}} AND {_IS_DUE} AND {_ROOM_IN_GROUP}"
+    f"{SELECT_RUNS} WHERE {_MAY_START}{{behind}} AND {_IS_DUE} AND {_ROOM_IN_GROUP}"
     f" AND NOT EXISTS ({dependencies.UNSATISFIED}){{among}} ORDER BY priority DESC, turn_s, id LIMIT :limit"
 )
 _HELD_FOR: Final = (
@@ -56,10 +61,13 @@ _HELD_FOR: Final = (
     " ORDER BY queued_at_s, id LIMIT ?"
 )
 _NEXT_DUE: Final = (
-    f"SELECT MIN(not_before_s) FROM runs WHERE state = 'queued' AND NOT EXISTS ({dependencies.UNSATISFIED})"
+    "SELECT MIN(CASE state WHEN 'queued' THEN not_before_s ELSE COALESCE(thaw_at_s, 0) END) FROM runs"
+    " WHERE (state = 'queued' OR (state = 'suspended' AND (suspension IS NULL OR thaw_at_s IS NOT NULL)))"
+    f" AND NOT EXISTS ({dependencies.UNSATISFIED})"
 )
-_LIVE: Final = f"{SELECT_RUNS} WHERE state IN {listed(LIVE)}"
-_LIVE_COUNT: Final = f"SELECT COUNT(*) FROM runs WHERE state IN {listed(LIVE)}"
+_LIVE: Final = f"{SELECT_RUNS} WHERE state IN {listed(HAS_PROCESSES)}"
+_SLOT_COUNT: Final = f"SELECT COUNT(*) FROM runs WHERE state IN {listed(HOLDS_A_SLOT)}"
+_SUSPENDED: Final = "SELECT id FROM runs WHERE state = 'suspended'"
 _ALIVE: Final = f"{SELECT_SEGMENTS} WHERE ended_at_s IS NULL ORDER BY serial"
 
 
@@ -131,7 +139,7 @@ def queue(
     only: Collection[str] | None = None,
     after: RunRecord | None = None,
 ) -> list[RunRecord]:
-    """Return the first `limit` queued runs that may be claimed at `now_s` (Unix seconds), in queue order.
+    """Return the first `limit` queued and suspended runs that may go on at `now_s` (Unix seconds), in queue order.
 
     Their time has come, their dependencies are met, and their group may start another member. `limit`
     None: all. `only`: of these ids. `after`: of those behind the place of this run.
@@ -175,14 +183,19 @@ def full_groups(database: Database, now_s: float) -> set[str]:
 
 
 def live_runs(database: Database) -> list[RunRecord]:
-    """Return the runs that may have processes: running or paused, of any worker."""
+    """Return the runs that may have processes: running, paused or suspended, of any worker."""
     return [run_from(row) for row in database.rows(_LIVE)]
 
 
-def live_count(database: Database) -> int:
-    """Return how many runs are running or paused, of any worker."""
-    count: int = database.rows(_LIVE_COUNT)[0][0]
+def slot_count(database: Database) -> int:
+    """Return how many runs hold a slot: running or paused, of any worker."""
+    count: int = database.rows(_SLOT_COUNT)[0][0]
     return count
+
+
+def suspended(database: Database) -> frozenset[str]:
+    """Return the ids of the suspended runs, of any worker."""
+    return frozenset(run_id for (run_id,) in database.rows(_SUSPENDED))
 
 
 def state_counts(database: Database) -> dict[State, int]:
@@ -199,7 +212,7 @@ def state_counts(database: Database) -> dict[State, int]:
 
 
 def next_due_s(database: Database) -> float | None:
-    """Return when the first queued run may be claimed (Unix seconds); None when no queued run may start by itself.
+    """Return when the first queued or suspended run may go on (Unix seconds); None when none may by itself.
 
     A run that waits for a held one or for an unsatisfiable dependency may not.
     """

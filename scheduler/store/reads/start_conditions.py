@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from backprop.scheduler.lifecycle import LIVE, State
+from backprop.scheduler.lifecycle import HOLDS_A_SLOT, State
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import DependencyKind
 from backprop.scheduler.store import dependencies, drain, groups
@@ -14,7 +14,7 @@ When = Callable[[float], str]
 
 def reasons(database: Database, run: RunRecord, now_s: float, when: When) -> list[str]:
     """Return why a queued run may not start yet, one line each: a drained queue, its time, dependencies, its group."""
-    if run.state is not State.QUEUED:
+    if run.state not in (State.QUEUED, State.SUSPENDED):
         return []
     lines: list[str] = []
     drained = drain.drained(database)
@@ -22,6 +22,9 @@ def reasons(database: Database, run: RunRecord, now_s: float, when: When) -> lis
         lines.append(
             f"the queue is drained since {when(drained[1])} ({drained[0]}); backprop undrain opens it"
         )
+    if run.suspension is not None:
+        until = f"until {when(run.thaw_at_s)}" if run.thaw_at_s is not None else "for good"
+        lines.append(f"its user has suspended it {until}; backprop unsuspend {run.id} lets it go on")
     if run.not_before_s > now_s:
         what = "its retry is due at" if run.segment else "its time comes at"
         lines.append(f"{what} {when(run.not_before_s)}")
@@ -52,7 +55,7 @@ def _full_group(database: Database, run: RunRecord) -> list[str]:
     rules = groups.rules(database, run.group_name) if run.group_name is not None else None
     if rules is None or rules.max_parallel is None:
         return []
-    live = sum(1 for _, state, _ in dependencies.members(database, rules.name) if state in LIVE)
+    live = sum(1 for _, state, _ in dependencies.members(database, rules.name) if state in HOLDS_A_SLOT)
     if live < rules.max_parallel:
         return []
     return [f"its group {rules.name} has {live} running, at most {rules.max_parallel} may"]

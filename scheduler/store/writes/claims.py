@@ -17,7 +17,7 @@ from peewee import fn
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.faults import Fault
-from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
+from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, Event, Intent, State, next_state
 from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import SUSPECT, RunRecord, Waiting
@@ -137,6 +137,9 @@ def apply_result(
             "chain_total_s": run.chain_total_s + ending.running_s,
             "ended_at_s": now_s if target in FINAL else None,
             "paused_for": None,
+            "suspension": None,
+            "thaw_at_s": None,
+            "waiting": None,
             "fault": decision.fault or (run.fault if run.fault == Fault.NAN else None),
         }
         if decision.need_mib is not None:
@@ -147,7 +150,7 @@ def apply_result(
                 "not_before_s": now_s + decision.delay_s if decision.delay_s else 0.0,
             }
             if run.spec.order != "fifo":
-                values["turn_s"] = max(now_s, _last_turn_s(database, run.priority) + TURN_GAP_S)
+                values["turn_s"] = max(now_s, last_turn_s(database, run.priority) + TURN_GAP_S)
         # A stop recorded since the caller looked must not be lost: it decides what this end means.
         new = move(run.id, run.state, decision.event, run.segment, values, unchanged={"intent": run.intent})
         ended = {
@@ -182,12 +185,12 @@ def _suspect(run: RunRecord, decision: NextMove) -> None:
     Checkpoint.update(refused=why).where(Checkpoint.serial == newest).execute()
 
 
-def _last_turn_s(database: Database, priority: int) -> float:
+def last_turn_s(database: Database, priority: int) -> float:
     """Return the turn of the last in the queue, which is later than now where the clock was set back meanwhile.
 
     With a turn before all others, a requeued run would be the only one to start until the clock is where it was.
     """
-    query = "SELECT MAX(turn_s) FROM runs WHERE state = 'queued' AND priority = ?"
+    query = "SELECT MAX(turn_s) FROM runs WHERE state IN ('queued', 'suspended') AND priority = ?"
     last_s: float | None = database.rows(query, priority)[0][0]
     return last_s or 0.0
 
@@ -200,7 +203,7 @@ def ask_to_end(database: Database, run: RunRecord, intent: Intent, why: str) -> 
     """
 
     def verb() -> bool:
-        alive = (Run.id == run.id) & Run.state.in_(list(LIVE)) & (Run.segment == run.segment)
+        alive = (Run.id == run.id) & Run.state.in_(list(HAS_PROCESSES)) & (Run.segment == run.segment)
         update = Run.update(intent=intent, intent_why=why, reason=f"stopping: {why}")
         return bool(update.where(alive & Run.intent.is_null()).execute())
 
@@ -216,7 +219,7 @@ def renew(database: Database, run: RunRecord, box: int, reason: str) -> None:
         row = Segment.select(Segment.boxes).where(own & Segment.ended_at_s.is_null()).get_or_none()
         if row is None or row.boxes >= box:
             return
-        alive = (Run.id == run.id) & Run.state.in_(list(LIVE)) & (Run.segment == run.segment)
+        alive = (Run.id == run.id) & Run.state.in_(list(HAS_PROCESSES)) & (Run.segment == run.segment)
         more = Run.update(boxes=Run.boxes + box - row.boxes, reason=reason)
         if more.where(alive & Run.intent.is_null()).execute():
             Segment.update(boxes=box).where(own).execute()
@@ -245,12 +248,16 @@ def unpause(database: Database, run: RunRecord) -> State:
 
 
 def record_waiting_reasons(database: Database, reasons: Mapping[str, tuple[str, Sequence[Waiting]]]) -> None:
-    """Set why queued runs wait, by run id, in words and rule by rule; runs no longer queued are left alone."""
+    """Set why queued and suspended runs wait, by run id, in words and rule by rule; other runs are left alone."""
     rows = [
         (reason, msgspec.json.encode(waiting).decode() if waiting else None, run_id)
         for run_id, (reason, waiting) in reasons.items()
     ]
-    database.write(lambda: update_each("runs", ("reason", "waiting"), rows, "id = ? AND state = 'queued'"))
+    database.write(
+        lambda: update_each(
+            "runs", ("reason", "waiting"), rows, "id = ? AND state IN ('queued', 'suspended')"
+        )
+    )
 
 
 def change_owner(database: Database, run: RunRecord, worker: str) -> bool:
@@ -258,7 +265,7 @@ def change_owner(database: Database, run: RunRecord, worker: str) -> bool:
 
     def verb() -> bool:
         unchanged = (Run.id == run.id) & (Run.worker == run.worker) & (Run.segment == run.segment)
-        return bool(Run.update(worker=worker).where(unchanged & Run.state.in_(list(LIVE))).execute())
+        return bool(Run.update(worker=worker).where(unchanged & Run.state.in_(list(HAS_PROCESSES))).execute())
 
     return database.write(verb)
 

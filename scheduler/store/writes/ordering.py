@@ -20,7 +20,7 @@ from backprop.scheduler.store.requests import Note
 from backprop.scheduler.store.rows import update_each
 from backprop.scheduler.store.schema import Run
 
-WAITING: Final = (State.QUEUED.value, State.HELD.value)
+WAITING: Final = (State.QUEUED.value, State.HELD.value, State.SUSPENDED.value)
 LEAST_GAP_S: Final = 1e-6
 """Four times what a float can tell apart at today's Unix seconds; members of a batch are that close together."""
 NEW_GAP_S: Final = 1e-3

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.faults import Fault
-from backprop.scheduler.lifecycle import LIVE
+from backprop.scheduler.lifecycle import HAS_PROCESSES
 from backprop.scheduler.records import CheckpointRecord, MetricRecord
 from backprop.scheduler.store.connection import Database, proxy
 from backprop.scheduler.store.reads import metrics
@@ -102,7 +102,7 @@ def record(
             values["step_fell"] = report.step_fell
         own = (Segment.run_id == run_id) & (Segment.number == number)
         unread = (Segment.log_offset == report.log_from) & (Segment.events_offset == report.events_from)
-        now = (Run.id == run_id) & (Run.segment == number) & Run.state.in_(list(LIVE))
+        now = (Run.id == run_id) & (Run.segment == number) & Run.state.in_(list(HAS_PROCESSES))
         if live and not Run.select().where(now).exists():
             raise LostRace(f"segment {number} of {run_id} has been settled meanwhile")
         if not Segment.update(values).where(own & unread).execute():

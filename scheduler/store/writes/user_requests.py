@@ -15,7 +15,7 @@ import msgspec
 
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.home.request_log import Verb
-from backprop.scheduler.lifecycle import FINAL, LIVE, Event, Intent, State, next_state
+from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, Event, Intent, State, next_state
 from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.spec import RunSpec, decode, encode
 from backprop.scheduler.store import requests
@@ -40,14 +40,14 @@ def ask_to_stop(database: Database, run: RunRecord, now_s: float) -> State:
         raise IllegalMove(f"run {run.id} has ended already ({run.state})")
 
     def verb(note: Note) -> State:
-        if run.state not in LIVE:
+        if run.state not in HAS_PROCESSES:
             ended = {"reason": STOPPED_WAITING, "ended_at_s": now_s}
             state = move(run.id, run.state, Event.STOPPED, run.segment, ended)
         elif intend_to_stop(run.id, run.segment):
             state = run.state
         else:
             raise lost_race(run.id)
-        note(Verb.STOP_LIVE if run.state in LIVE else Verb.STOP, [run.id], at_s=now_s)
+        note(Verb.STOP_LIVE if run.state in HAS_PROCESSES else Verb.STOP, [run.id], at_s=now_s)
         return state
 
     return requests.write(database, verb)
@@ -55,7 +55,7 @@ def ask_to_stop(database: Database, run: RunRecord, now_s: float) -> State:
 
 def intend_to_stop(run_id: str, segment: int) -> bool:
     """Inside a transaction: give a live segment the intent. Returns False if it does not live."""
-    alive = (Run.id == run_id) & Run.state.in_(list(LIVE)) & (Run.segment == segment)
+    alive = (Run.id == run_id) & Run.state.in_(list(HAS_PROCESSES)) & (Run.segment == segment)
     stopping = Run.update(intent=Intent.STOP, reason="stopping: asked by the user")
     return bool(stopping.where(alive).execute())
 
@@ -234,7 +234,7 @@ def _move(run_ids: Sequence[str], event: Event, values: Mapping[str, Any]) -> li
     targets = {
         state.value: target
         for state in State
-        if state not in LIVE and (target := next_state(state, event)) is not None
+        if state not in HAS_PROCESSES and (target := next_state(state, event)) is not None
     }
     (target,) = set(targets.values())
     moved: list[str] = []

@@ -22,6 +22,7 @@ MAY_LOSE = {"asked for", "policy end"}
 ROWS = {
     *MAY_LOSE, "no timebox", "paused", "is saving", "room", "hours", "worker stop", "first proof", "first save",
     "resumes", "unsaved for long", "nobody waits", "rest of its turn", "saves soon", "others wait", "no way left",
+    "user", "suspended",
 }  # fmt: skip
 times_s = st.sampled_from([0.0, 5.0, 10.0, 11.0, 60.0, 600.0, 3601.0, 7200.0, 1e6])
 mixtures = st.builds(
@@ -42,6 +43,8 @@ mixtures = st.builds(
     turn_s=st.sampled_from([3.0, 600.0, 3000.0, 3600.0]),
     waited_for=st.booleans(),
     urgently=st.booleans(),
+    waited_beside=st.booleans(),
+    why_not_suspend=st.sampled_from([None, "no room"]),
 )
 
 
@@ -58,6 +61,11 @@ def test_no_row_loses_work_that_nobody_asked_to_lose(facts: BoxFacts) -> None:
         assert facts.has_begun
     if decision.choice is Choice.RENEW:
         assert not facts.waited_for or decision.row in ("no timebox", "rest of its turn")
+    if decision.choice is Choice.SUSPEND:
+        assert facts.why_not_suspend is None
+        assert (facts.waited_for and facts.waited_beside) or facts.cause is not BoxCause.BOX
+        assert facts.cause is not BoxCause.WORKER_STOP
+        assert not facts.is_saving
     if decision.choice is Choice.WAIT and facts.cause is not BoxCause.BOX:
         assert facts.is_saving
 
@@ -76,6 +84,8 @@ def test_every_row_can_be_reached() -> None:
 
 PROVEN = BoxFacts(resumes=Known.PROVEN, saves_when_asked=Known.PROVEN, unsaved_s=500, has_saved=True)
 SAVES_NOTHING = BoxFacts(unsaved_s=600)
+FREEZES = BoxFacts(unsaved_s=600, waited_for=True, waited_beside=True, why_not_suspend=None)
+DEAR = replace(PROVEN, restart_s=300, waited_for=True, waited_beside=True, why_not_suspend=None)
 CLAIMS = BoxFacts(resumes=Known.CLAIMED, unsaved_s=600)
 
 
@@ -104,6 +114,21 @@ CLAIMS = BoxFacts(resumes=Known.CLAIMED, unsaved_s=600)
         (replace(PROVEN, cause=BoxCause.WORKER_STOP), "worker stop", Choice.ASK),
         (replace(PROVEN, cause=BoxCause.HOURS, restart_s=300), "hours", Choice.ASK),
         (replace(PROVEN, cause=BoxCause.ROOM, rule=BoxRule.NONE), "room", Choice.ASK),
+        (FREEZES, "suspended", Choice.SUSPEND),
+        (replace(FREEZES, waited_beside=False), "no way left", Choice.GO_ON),
+        (replace(FREEZES, waited_for=False), "nobody waits", Choice.RENEW),
+        (replace(FREEZES, rule=BoxRule.END), "policy end", Choice.ASK),
+        (replace(FREEZES, ends_for="reached --max-segments 3"), "asked for", Choice.ASK),
+        (replace(FREEZES, is_saving=True), "is saving", Choice.WAIT),
+        (replace(FREEZES, cause=BoxCause.HOURS), "hours", Choice.SUSPEND),
+        (replace(FREEZES, cause=BoxCause.HOURS, why_not_suspend="no room"), "hours", Choice.GO_ON),
+        (replace(FREEZES, cause=BoxCause.ROOM), "room", Choice.SUSPEND),
+        (replace(FREEZES, cause=BoxCause.ROOM, unsaved_s=4), "room", Choice.ASK),
+        (replace(FREEZES, cause=BoxCause.WORKER_STOP), "worker stop", Choice.GO_ON),
+        (replace(FREEZES, cause=BoxCause.USER), "user", Choice.SUSPEND),
+        (replace(FREEZES, cause=BoxCause.USER, why_not_suspend="no room"), "user", Choice.GO_ON),
+        (DEAR, "suspended", Choice.SUSPEND),  # at the end of its box, not of a turn of 50 restarts
+        (replace(DEAR, restart_s=5), "others wait", Choice.ASK),
         (CLAIMS, "nobody waits", Choice.RENEW),  # it may compile until after its box
         (replace(CLAIMS, due_s=300), "first save", Choice.WAIT),
         (replace(CLAIMS, has_saved=True, unsaved_s=2), "first proof", Choice.ASK),

@@ -1,0 +1,134 @@
+"""Writes what becomes of suspended runs: that one is asked for, has been carried out or taken back, and its end.
+
+The order to a supervisor is a file with a number, see `worker.executor.suspend_files`. A segment's row keeps the number
+of the last one that is over, so that whoever finds both can tell a suspension that has begun from one that ends.
+"""
+
+# peewee's query builder is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Sequence
+
+from backprop.scheduler.errors import LostRace
+from backprop.scheduler.lifecycle import HOLDS_A_SLOT, Event, State
+from backprop.scheduler.records import ASKED, KEPT, RunRecord
+from backprop.scheduler.store import drain, requests
+from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.rows import update_rows
+from backprop.scheduler.store.schema import Run
+from backprop.scheduler.store.writes.claims import TURN_GAP_S, last_turn_s
+from backprop.scheduler.store.writes.transitions import move
+
+_SLOTS = [state.value for state in HOLDS_A_SLOT]
+
+
+def ask(database: Database, run_ids: Sequence[str], thaw_at_s: float | None) -> list[str]:
+    """Note that a user wants live runs suspended, or keeps suspended ones as they are; return the ids of those.
+
+    `thaw_at_s`: when they may go on by themselves (Unix seconds); None for not before `unsuspend`.
+    """
+
+    def verb() -> list[str]:
+        return [run_id for run_id in run_ids if _ask_one(run_id, thaw_at_s)]
+
+    return database.write(verb)
+
+
+def _ask_one(run_id: str, thaw_at_s: float | None) -> bool:
+    own = (Run.id == run_id) & Run.intent.is_null()
+    asked = Run.update(suspension=ASKED, thaw_at_s=thaw_at_s).where(own & Run.state.in_(_SLOTS)).execute()
+    kept = {"suspension": KEPT, "thaw_at_s": thaw_at_s, "reason": kept_words(), "waiting": None}
+    is_suspended = Run.state == State.SUSPENDED.value
+    return bool(asked or Run.update(kept).where(own & is_suspended).execute())
+
+
+def unask(database: Database, run_ids: Sequence[str]) -> list[str]:
+    """Take back what `ask` noted; return the ids of the runs for which there was something."""
+
+    def verb() -> list[str]:
+        done: list[str] = []
+        for run_id in run_ids:
+            own = (Run.id == run_id) & Run.suspension.is_null(False)
+            free = {"suspension": None, "thaw_at_s": None}
+            if Run.update(free).where(own).execute():
+                done.append(run_id)
+            waits = {"reason": "suspended: waits for its turn"}
+            Run.update(waits).where((Run.id == run_id) & (Run.state == State.SUSPENDED.value)).execute()
+        return done
+
+    return database.write(verb)
+
+
+def kept_words() -> str:
+    """Say that a run is suspended by its user."""
+    return "suspended by the user; backprop unsuspend lets it go on"
+
+
+def suspended(database: Database, run: RunRecord, why: str, kept_mib: int | None, now_s: float) -> State:
+    """Note that a live run is frozen: it leaves its slot and takes a place at the back of the queue.
+
+    `kept_mib`: the RAM that it keeps. Raises LostRace, also for one that was asked to end meanwhile.
+    """
+
+    def verb() -> State:
+        kept = run.suspension is not None
+        values: dict[str, object] = {
+            "reason": kept_words() if kept else f"suspended: {why}",
+            "suspension": KEPT if kept else None,
+            "thaw_at_s": run.thaw_at_s if kept else None,
+            "paused_for": None,
+            "queued_at_s": now_s,
+            "not_before_s": 0.0,
+            "waiting": None,
+        }
+        if run.spec.order != "fifo":
+            values["turn_s"] = max(now_s, last_turn_s(database, run.priority) + TURN_GAP_S)
+        # Its user may have asked for it, or taken that back, since `run` was read.
+        unchanged = {"intent": None, "suspension": run.suspension}
+        state = move(run.id, run.state, Event.SUSPENDED, run.segment, values, unchanged)
+        update_rows("segments", {"kept_mib": kept_mib}, {"run_id": run.id, "number": run.segment})
+        return state
+
+    return database.write(verb)
+
+
+def over(database: Database, run: RunRecord, number: int, reason: str | None = None) -> None:
+    """Note that order `number` is over without a suspension. `reason`: why nothing came of it."""
+
+    def verb() -> None:
+        update_rows("segments", {"suspensions": number}, {"run_id": run.id, "number": run.segment})
+        own = (Run.id == run.id) & (Run.segment == run.segment)
+        Run.update(suspension=None, thaw_at_s=None).where(own & (Run.suspension == ASKED)).execute()
+        if reason is not None:
+            Run.update(reason=reason).where(own & Run.intent.is_null()).execute()
+
+    database.write(verb)
+
+
+def thaw(database: Database, run: RunRecord, worker: str, number: int, most: int | None) -> None:
+    """Claim a suspended run: suspended → running, in a slot of `worker`. `number`: of the order that ends with it.
+
+    `most`: how many runs may hold a slot, this one included; None for one that runs already, whatever the row says.
+    Raises LostRace when the queue was drained, the slots were taken, or the run has moved meanwhile.
+    """
+
+    def verb() -> None:
+        if most is not None and drain.drained(database) is not None:
+            raise LostRace("the queue was drained meanwhile")
+        if most is not None and queries.slot_count(database) >= most:
+            raise LostRace("the slots were taken meanwhile")
+        if requests.behind(database):
+            raise LostRace("the database is an older copy: users have asked for more than it knows")
+        values = {
+            "worker": worker,
+            "reason": f"segment {run.segment}, goes on",
+            "suspension": None,
+            "thaw_at_s": None,
+            "waiting": None,
+        }
+        unchanged = {"intent": None, "suspension": run.suspension, "worker": run.worker}
+        move(run.id, State.SUSPENDED, Event.THAWED, run.segment, values, unchanged)
+        update_rows("segments", {"suspensions": number}, {"run_id": run.id, "number": run.segment})
+
+    database.write(verb)
