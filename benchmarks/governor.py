@@ -100,7 +100,10 @@ def _whole_queue(times: int, queued: int) -> Iterator[Row]:
             sense = StillPicture()
             guard = RuntimeMonitor(context, sense)
             admitter = Admitter(
-                context, sense, guard, SegmentTracker(context, guard, Reactions(context, lambda: None))
+                context,
+                sense,
+                guard,
+                SegmentTracker(context, guard, Reactions(context, lambda: None), sense.snapshot),
             )
             first = _timed(lambda: _refused(admitter), 1)
             later = _timed(lambda: _refused(admitter), times)

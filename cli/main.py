@@ -33,6 +33,8 @@ COMMANDS: Final = {
     "logs": "Print a run's output.",
     "stop": "Stop runs; they keep their checkpoints.",
     "resume": "Queue runs again, from their last checkpoints.",
+    "suspend": "Freeze live runs in place; they keep their memory.",
+    "unsuspend": "Let suspended runs go on in their turn.",
     "hold": "Hold queued runs.",
     "release": "Release held runs.",
     "move": "Move waiting runs within the queue.",

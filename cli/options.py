@@ -45,8 +45,7 @@ def _option(key: SettingKey) -> Callable[[F], F]:
 
 
 def _null_option(key: SettingKey) -> Callable[[F], F]:
-    text = f"As {key.flags[-1]} without an end: no {key.null_flag.removeprefix('--no-')} at all."
-    return click.option(key.null_flag, _null_parameter(key), is_flag=True, help=text)
+    return click.option(key.null_flag, _null_parameter(key), is_flag=True, help=key.null_help)
 
 
 def _null_parameter(key: SettingKey) -> str:

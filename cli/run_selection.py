@@ -6,7 +6,7 @@ that it works in scripts; `--dry-run` shows the selection beforehand.
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -61,6 +61,12 @@ def filters_of(values: Mapping[str, Any]) -> "Filters":
         group=values["group"],
         since_s=read_since(since, time.time()) if since is not None else None,
     )
+
+
+def filters_or_all(values: Mapping[str, Any], states: Collection[State]) -> "Filters":
+    """As `filters_of`; those `states` where none is given. Empty for no such default."""
+    filters = filters_of(values)
+    return replace(filters, states=tuple(states)) if states and not filters.states else filters
 
 
 @dataclass(frozen=True)

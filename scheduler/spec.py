@@ -28,6 +28,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `reads_deadline`: its text names BACKPROP_DEADLINE, a number that can't move.
     `speaks`: what of our protocol stands in its text, the first of: "option" (it declares `--resume-from`), "events"
     (it announces its checkpoints), "variable" (it reads BACKPROP_RESUME_FROM).
+    `fragile`: what in its text would notice that it stood still, in words; "" for nothing.
     `note`: what the user should know, in words.
     """
 
@@ -44,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_signal: str | None = None
     grace_s: float | None = None
     reads_deadline: bool = False
+    fragile: str = ""
     note: str = ""
     speaks: Literal["option", "events", "variable", ""] = ""
 
@@ -57,9 +59,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `plan`: for a script that announces nothing. `signal_to`: a value of `choices.SignalTo`. `overrun_pct`: the
     percentage of its timebox by which a segment may run over until its first checkpoint. `code`: absolute path of the
     code as it was when queued. `order`: after a segment the run goes to the back of the queue ("round-robin") or keeps
-    its turn ("fifo"). `at_timebox`: a value of `choices.AtTimebox`. `keep_when_unmet`: the run stays queued when a
-    dependency can never be met. `metric_regex`: the user's own patterns for its output, NAME=REGEX.
-    None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
+    its turn ("fifo"). `at_timebox`: a value of `choices.AtTimebox`. `suspend`: one of `choices.SuspendRule`.
+    `keep_when_unmet`: the run stays queued when a dependency can never be met. `metric_regex`: the user's own patterns
+    for its output, NAME=REGEX. None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not
+    asked for".
     """
 
     argv: tuple[str, ...]
@@ -99,6 +102,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keep_when_unmet: bool = False
     metric_regex: tuple[str, ...] = ()
     at_timebox: str = "auto"
+    suspend: str = "auto"
 
 
 DependencyKind = Literal["success", "any", "fail"]

@@ -57,7 +57,7 @@ class Loop:
         self._monitor = RuntimeMonitor(context, self._reader)
         self._awake = SleepInhibitor(context.clock, lambda why: context.console.event("sleep", more=why))
         self._reactions = Reactions(context, self._awake.release)
-        self._tracker = SegmentTracker(context, self._monitor, self._reactions)
+        self._tracker = SegmentTracker(context, self._monitor, self._reactions, self._reader.snapshot)
         self._admitter = Admitter(context, self._reader, self._monitor, self._tracker)
         self._held = HeldRuns(context)
         self._care = DatabaseCare(context)

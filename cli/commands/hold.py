@@ -8,7 +8,7 @@ from backprop.cli import run_selection
 from backprop.cli.context import need_existing
 from backprop.cli.global_options import global_options, globals_of
 
-WHY: Final = "only a queued run can be held"
+WHY: Final = "only a queued or suspended run can be held"
 
 
 @click.command(name="hold")
@@ -21,17 +21,22 @@ def command(
     """Hold queued RUNs: they do not start until `backprop release`."""
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import State
-    from backprop.scheduler.store.writes import user_requests
+    from backprop.scheduler.store.writes import suspensions, user_requests
 
     _, database = need_existing()
     given = globals_of(ctx, config, verbose, dry_run)
     filters = run_selection.filters_of(values)
     # One that waits for its files, held by a worker, is released by itself unless its user holds it.
     named = {State.QUEUED, State.HELD}
-    picked = run_selection.pick(ctx, database, runs, filters, {State.QUEUED}, "held", named)
+    # One that is suspended stays so.
+    states = {State.QUEUED, State.SUSPENDED}
+    picked = run_selection.pick(ctx, database, runs, filters, states, "held", named | states)
     if given.dry_run:
         return run_selection.rehearse(picked, "hold", WHY, IllegalMove.exit_code)
-    held = set(user_requests.hold(database, [one.id for one in picked.able], "held by the user"))
+    frozen = [one.id for one in picked.able if one.state is State.SUSPENDED]
+    held = set(suspensions.ask(database, frozen, None))
+    waiting = [one.id for one in picked.able if one.id not in held]
+    held |= set(user_requests.hold(database, waiting, "held by the user"))
     done = [one for one in picked.able if one.id in held]
     run_selection.report(
         done,

@@ -22,19 +22,22 @@ def command(
     from backprop.cli.submit import startable
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import State
-    from backprop.scheduler.store.writes import user_requests
+    from backprop.scheduler.store.writes import suspensions, user_requests
     from backprop.worker.wakeup import wake_workers
 
     home, database = need_existing()
     given = globals_of(ctx, config, verbose, dry_run)
     picked = run_selection.pick(
-        ctx, database, runs, run_selection.filters_of(values), {State.HELD}, "released"
+        ctx, database, runs, run_selection.filters_of(values), {State.HELD, State.SUSPENDED}, "released"
     )
     picked, wrong = startable.startable(home, database, picked)
     if given.dry_run:
         code = run_selection.rehearse(picked, "release", WHY, IllegalMove.exit_code)
         return startable.say_unstartable(wrong) or code
-    released = set(user_requests.release(database, [one.id for one in picked.able]))
+    frozen = [one.id for one in picked.able if one.state is State.SUSPENDED]
+    released = set(suspensions.unask(database, frozen))
+    held = [one.id for one in picked.able if one.id not in frozen]
+    released |= set(user_requests.release(database, held))
     wake_workers(home.locks)
     done = [one for one in picked.able if one.id in released]
     run_selection.report(

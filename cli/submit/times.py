@@ -43,6 +43,14 @@ def read_begin(text: str, now_s: float) -> float:
     return at_s
 
 
+def read_span(text: str, option: str) -> float:
+    """Return the seconds of `30m` or `1h30m`. `option`: for the message. Raises BadCommand."""
+    if (ahead := _AHEAD.fullmatch(f"+{text.strip()}")) and any(ahead.groups()):
+        days, hours, minutes, seconds = (int(amount or 0) for amount in ahead.groups())
+        return ((days * 24 + hours) * 60.0 + minutes) * 60.0 + seconds
+    raise BadCommand(f"{option} {text} is not a span of time; use 30m, 2h or 1h30m")
+
+
 def read_since(text: str, now_s: float, option: str = "--since") -> float:
     """Return a time in the past, in Unix seconds.
 

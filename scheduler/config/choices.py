@@ -28,6 +28,16 @@ class SignalTo(StrEnum):
     GROUP = "group"
 
 
+class SuspendRule(StrEnum):
+    """The values of `suspend`: whether the end of a timebox may suspend a run in place."""
+
+    AUTO = "auto"
+    """Where nothing speaks against it."""
+    ALWAYS = "always"
+    """Also where it is likely to notice."""
+    NEVER = "never"
+
+
 class AtTimebox(StrEnum):
     """What the end of a timebox means."""
 

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import msgspec
 
 from backprop.scheduler.config import parsers
-from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, SignalTo
+from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, SignalTo, SuspendRule
 from backprop.scheduler.config.parsers import GB_MIB, MINUTE_S, SIGNALS, TEN_YEARS_MIN, Parser
 from backprop.scheduler.spec import RunSpec
 
@@ -32,8 +32,8 @@ class SettingKey(msgspec.Struct, frozen=True):
 
     `commands`: those that take it as an option. `flags`: the option's spellings, the long one last; empty for none.
     `kind`: the type of the option's value. `metavar`: the value's name in the help. `help`: one sentence, without the
-    default. `null_flag`: an option that says null. `no_value`: what the help says the default is where `default` is
-    None. `docs`: what docs/configuration.md says, in Markdown, where it says more than `help`.
+    default. `null_flag`: an option that says null; `null_help`: its help. `no_value`: what the help says the default is
+    where `default` is None. `docs`: what docs/configuration.md says, in Markdown, where it says more than `help`.
     """
 
     name: str
@@ -51,6 +51,7 @@ class SettingKey(msgspec.Struct, frozen=True):
     metavar: str | None = None
     help: str = ""
     null_flag: str = ""
+    null_help: str = ""
     no_value: str | None = None
     docs: str = ""
 
@@ -78,7 +79,7 @@ KEYS: Final[tuple[SettingKey, ...]] = (
     SettingKey(
         "maxRunMinutes", "timebox_s", 10, f"{_MINUTES}, or null", parsers.timebox, scale=MINUTE_S,
         commands=("run", "resume"), flags=("-m", "--max-run-minutes"), kind=float, metavar="MINUTES",
-        null_flag="--no-timebox",
+        null_flag="--no-timebox", null_help="As --max-run-minutes without an end: no timebox at all.",
         help="Timebox: after this long its turn is over, as --at-timebox says; fractions allowed.",
         docs="timebox: after this long a run's turn is over, see [The end of a timebox](timebox.md); null: never",
     ),
@@ -88,6 +89,14 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         help="At a timebox's end: auto stops it only where no work is lost; end stops it in any case.",
         docs="`auto`: a timebox's end stops a run only where no work is lost; `end`: it stops it in any case. See [The"
         " end of a timebox](timebox.md)",
+    ),
+    SettingKey(
+        "suspend", "suspend", "auto", "auto, always or never", parsers.suspend,
+        commands=("run", "resume"), flags=("--suspend",), kind=SuspendRule,
+        null_flag="--no-suspend", null_help="As --suspend never.",
+        help="Freeze the run at a timebox's end where others wait and an end would lose work.",
+        docs="whether a timebox's end freezes a run in place where others wait and an end would lose work: `auto`,"
+        " `always` (also where it is likely to notice) or `never`. See [Suspended runs](timebox.md#suspended-runs)",
     ),
     SettingKey(
         "maxParallel", "max_parallel", 2, "a whole number from 1 to 1024", parsers.whole(1024, low=1),
@@ -223,6 +232,15 @@ KEYS: Final[tuple[SettingKey, ...]] = (
     SettingKey(
         "minFreeDiskGB", "min_free_disk_mib", 1, "GB: a number from 0 to 1048576", parsers.gigabytes(1024 * 1024),
         scale=GB_MIB, docs="start only with this much room in the home's file system",
+    ),
+    SettingKey(
+        "maxSuspended", "max_suspended", 4, "a whole number from 0 to 1024", parsers.whole(1024),
+        docs="so many runs may be suspended at once by the ends of their timeboxes",
+    ),
+    SettingKey(
+        "maxSuspendedRamGB", "max_suspended_ram_mib", None, "GB: a number from 0 to 65536, or null",
+        parsers.gigabytes(65536), scale=GB_MIB, nullable=True, no_value="half of the RAM",
+        docs="so much RAM may suspended runs keep together; null: half of what this machine has",
     ),
     SettingKey(
         "resumeArg", "resume_arg", "auto", "auto, none, or a text with {checkpoint}", parsers.resume_arguments,

@@ -13,6 +13,7 @@ from typing import Final, cast
 
 import msgspec
 
+from backprop.scheduler.config.choices import SuspendRule
 from backprop.scheduler.spec import NO_TIMEBOX_S
 
 Parser = Callable[[object], object]
@@ -104,6 +105,11 @@ def temperature(value: object) -> object:
 def choice(kind: type[StrEnum]) -> Parser:
     """Return a parser of the values of `kind`."""
     return lambda value: kind(text(value))
+
+
+def suspend(value: object) -> object:
+    """Read whether a run may be suspended; "none", as an option has it, is never."""
+    return SuspendRule.NEVER if value == "none" else SuspendRule(text(value))
 
 
 def flag(value: object) -> object:

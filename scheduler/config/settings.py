@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind
+from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, SuspendRule
 from backprop.scheduler.config.files import USER_NAME, ConfigFile, project_file, shown, user_file
 from backprop.scheduler.config.keys import (
     ALIASES,
@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     timebox_s: float
     at_timebox: AtTimebox
+    suspend: SuspendRule
     max_parallel: int
     gpu_memory_limit: str | None
     min_free_ram_mib: int
@@ -60,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_code: bool
     inhibit_sleep: bool
     min_free_disk_mib: int
+    max_suspended: int
+    max_suspended_ram_mib: int | None
     resume_arg: str
     python: Path | None
     checkpoint_roots: tuple[Path, ...]

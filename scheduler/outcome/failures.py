@@ -48,10 +48,12 @@ def unreadable(result: SegmentResult, chain: Chain) -> NextMove:
 
 
 def lost(result: SegmentResult, chain: Chain) -> NextMove:
-    lost = 1 if chain.progressed else chain.lost + 1
+    # What was frozen did nothing that could have ended it: that is no strike.
+    strike = 0 if result.suspended else 1
+    lost = strike if chain.progressed else chain.lost + strike
     if (move := _intended(result, SegmentOutcome.LOST, "its processes were gone already")) is not None:
         return move
-    how = "(killed, or the machine went down)"
+    how = f"{'while it was suspended ' * result.suspended}(killed, or the machine went down)"
     if lost > LOST_CAP:
         reason = f"disappeared {lost} times in a row {how}; giving up"
         return NextMove(Event.FAILED, SegmentOutcome.LOST, reason, lost=lost)

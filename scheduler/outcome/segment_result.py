@@ -19,7 +19,8 @@ class SegmentResult:
     `out_of_memory`: the line of its log that reports that GPU memory ran out. `cut_cost_s`: running time between
     its newest good checkpoint and the signal that ended it; None where none was sent. `unreadable`: the file that would
     tell how it ended, and why it cannot be read. `port_in_use`: the line of its log that reports a taken port.
-    `disk_full`: its log could take nothing more. `boxes`: the timeboxes that it had begun.
+    `disk_full`: its log could take nothing more. `boxes`: the timeboxes that it had begun. `suspended`: it was
+    suspended when it was lost.
     """
 
     asked: Intent | None = None
@@ -37,6 +38,7 @@ class SegmentResult:
     why_asked: str | None = None
     running_s: float = 0.0
     boxes: int = 1
+    suspended: bool = False
     first_sign_s: float | None = None
     out_of_memory: str | None = None
     cut_cost_s: float | None = None

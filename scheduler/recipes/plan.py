@@ -27,6 +27,14 @@ _FRAMEWORKS: Final = re.compile(
 _OUR_PROTOCOL: Final = re.compile(rb"(?m)^[ \t]*(?:import|from)[ \t]+backprop\b|checkpoint_saved")
 _OUR_VARIABLE: Final = b"BACKPROP_RESUME_FROM"
 _DEADLINE: Final = re.compile(rb"BACKPROP_DEADLINE(?!_FILE)")
+_FRAGILE: Final = {
+    "it trains by torch.distributed": re.compile(rb"\btorch\.distributed\b|\binit_process_group\b"),
+    "it has a limit on wall-clock time": re.compile(
+        rb"\b(?:max|limit|budget)_(?:train_)?(?:time|hours|minutes|seconds)\b|\btime_(?:limit|budget)\b"
+        rb"|--max-(?:train-)?(?:time|hours|minutes|seconds)\b"
+    ),
+}
+"""What notices that the processes stood still for hours."""
 _OUR_OPTION: Final = re.compile(rb"""(['"])--resume-from\1""")
 """As a script that declares it writes it: a quoted word of its own."""
 
@@ -79,6 +87,10 @@ def plan_for(
         plan = _with_modules(plan, named, recipe_override != "none", command, path, text, cwd, reader)
     if _DEADLINE.search(text):
         plan = msgspec.structs.replace(plan, reads_deadline=True)
+    if (
+        fragile := next((why for why, text_has in _FRAGILE.items() if text_has.search(text)), None)
+    ) is not None:
+        plan = msgspec.structs.replace(plan, fragile=fragile)
     if own:
         plan = msgspec.structs.replace(plan, globs=own, in_place=plan.in_place or fixed)
     return _encodable(with_resume_arg(_with_note(plan), resume_arg))

@@ -17,6 +17,7 @@ from backprop.scheduler.home.batch_file import Batch, spec_file
 from backprop.scheduler.home.run_folder import OutcomeFile, SpecFile
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+from backprop.scheduler.records import KEPT
 from backprop.scheduler.spec import GroupRules, NewRun
 from backprop.scheduler.store import groups
 from backprop.scheduler.store.connection import Database
@@ -41,6 +42,16 @@ class FolderSegment:
     checkpoint_used: str | None
     gpu_uuids: tuple[str, ...]
     promised_mib: int
+    suspended: "Suspended | None" = None
+
+
+@dataclass(frozen=True)
+class Suspended:
+    """A segment that is frozen until its next turn, by order `number`. `kept`, `thaw_at_s`: as its user has asked."""
+
+    number: int
+    kept: bool
+    thaw_at_s: float | None
 
 
 def put_back(
@@ -192,6 +203,8 @@ def _values(
         "intent": None,
         "intent_why": None,
         "paused_for": None,
+        "suspension": None,
+        "thaw_at_s": None,
         "reason": PUT_BACK,
     }
     if final is not None:
@@ -210,7 +223,16 @@ def _values(
             "worker": None,
             "ended_at_s": None,
         }
-    return common | {"state": State.RUNNING.value, "worker": NOBODY, "ended_at_s": None}
+    live = common | {"worker": NOBODY, "ended_at_s": None}
+    if (suspended := segments[-1].suspended) is None:
+        return live | {"state": State.RUNNING.value}
+    return live | {
+        "state": State.SUSPENDED.value,
+        "suspension": KEPT if suspended.kept else None,
+        "thaw_at_s": suspended.thaw_at_s,
+        "queued_at_s": now_s,
+        "turn_s": now_s,
+    }
 
 
 def _insert_segments(run_id: str, segments: list[FolderSegment], newest: int, *, over: bool) -> None:
@@ -245,4 +267,5 @@ def _insert_segments(run_id: str, segments: list[FolderSegment], newest: int, *,
             log_offset=0,
             events_offset=0,
             bad_events=0,
+            suspensions=segment.suspended.number - 1 if segment.suspended is not None else 0,
         ).execute()

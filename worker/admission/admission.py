@@ -11,6 +11,7 @@ from typing import Final
 from backprop.scheduler.governor import starvation
 from backprop.scheduler.governor.decide import Decision, Denial, Need, Rule
 from backprop.scheduler.governor.snapshot import Snapshot
+from backprop.scheduler.lifecycle import State
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import gpu_history
 from backprop.scheduler.store.reads import queries
@@ -20,7 +21,7 @@ from backprop.worker.admission.missing_paths import MissingPaths
 from backprop.worker.admission.preparation import AdmittedRun, Preparation, PreparedRun, hold, release_locks
 from backprop.worker.admission.start import Starter
 from backprop.worker.admission.waiting_reasons import Starving, WaitingReasons
-from backprop.worker.admission.wanted import wanted_places
+from backprop.worker.admission.wanted import group_wants, suspended_first, wanted_places
 from backprop.worker.context import Context
 from backprop.worker.executor import locks
 from backprop.worker.machine.monitor import RuntimeMonitor, Sense
@@ -39,7 +40,7 @@ JUDGE_AGAIN_S: Final = 1.0
 
 @dataclass
 class _Round:
-    """One pass over the candidates, on one reading of the machine.
+    """One pass over the candidates, on one reading of the machine. `thawed`: suspended runs that go on.
 
     `starts`: what is to be claimed. `waiting`, `behind`: why the others wait, of the front of the queue and of what is
     behind it. `group_room`: of the groups that have a cap. `group_full`: a candidate was passed over for its full
@@ -52,14 +53,23 @@ class _Round:
     waiting: list[tuple[RunRecord, Decision]] = field(default_factory=list[tuple[RunRecord, Decision]])
     behind: list[tuple[RunRecord, Decision]] = field(default_factory=list[tuple[RunRecord, Decision]])
     group_full: bool = False
+    thawed: set[str] = field(default_factory=set[str])
 
     def add(self, prepared: PreparedRun, decision: Decision, need: Need, now_s: float) -> None:
         """Add a run that is to be claimed: whatever comes after it finds less room."""
         self.starts.append((prepared, decision, need))
         self.judge.plan(prepared.run.id, need, decision, now_s)
-        group = prepared.run.group_name
-        if group is not None and group in self.group_room:
-            self.group_room[group] -= 1
+        self._leave_group(prepared.run)
+
+    def add_thawed(self, run: RunRecord) -> None:
+        """Count a suspended run that goes on."""
+        self.thawed.add(run.id)
+        self.judge.add_thawed()
+        self._leave_group(run)
+
+    def _leave_group(self, run: RunRecord) -> None:
+        if run.group_name is not None and run.group_name in self.group_room:
+            self.group_room[run.group_name] -= 1
 
 
 class Admitter:
@@ -85,7 +95,7 @@ class Admitter:
     def admit(self) -> int:
         """Start every run that may start; return how many were started. Raises DatabaseBusy."""
         now_s = self._context.clock.monotonic_s()
-        full = self._is_full(queries.live_count(self._context.database))
+        full = self._is_full(queries.slot_count(self._context.database))
         if full and now_s - self._judged_s < JUDGE_AGAIN_S:
             return 0
         limit = ALL if full else HEAD
@@ -126,6 +136,8 @@ class Admitter:
                 self._waits.record(round_.waiting, round_.behind)
                 self._note_wanted(round_)
                 self._judged_s = self._context.clock.monotonic_s()
+            begun += len(round_.thawed)
+            started += len(round_.thawed)
             if self._is_full(round_.judge.running) or (whole and not (round_.group_full and begun)):
                 break
             limit, candidates = ALL, self._candidates(ALL)
@@ -183,7 +195,8 @@ class Admitter:
         state = self._monitor.read_state(snapshot)
         self._waits.note_alive(len(state.segments))
         group_room = queries.group_room(self._context.database)
-        round_ = _Round(state, Judge(state, self._context.settings), group_room)
+        settings = self._context.settings
+        round_ = _Round(state, Judge(state, settings), group_room)
         starving: Starving | None = None
         try:
             for number, run in enumerate(candidates):
@@ -193,6 +206,13 @@ class Admitter:
                     continue
                 if self._is_full(round_.judge.running) and not whole:
                     break
+                if run.state is State.SUSPENDED:
+                    if (refused := self._thaw(run, round_)) is not None:
+                        waiting.append((run, refused))
+                    continue
+                if (denial := suspended_first(run, candidates, round_.thawed, state, settings)) is not None:
+                    waiting.append((run, Decision((denial,), ())))
+                    continue
                 need, decision = round_.judge.judge(run.spec, self._learned_mib(run, snapshot), run.need_mib)
                 if decision.infeasible is not None:
                     hold(self._context, run, decision.sentence())
@@ -213,6 +233,17 @@ class Admitter:
             raise
         return round_
 
+    def _thaw(self, run: RunRecord, round_: _Round) -> Decision | None:
+        """Let a suspended run go on; return why it has to wait. Raises DatabaseBusy."""
+        decision = round_.judge.judge_thaw(run)
+        if not decision.admitted:
+            return decision
+        # Those that are to be started in this round have no slot in the database yet.
+        most = self._context.settings.max_parallel - len(round_.starts)
+        if self._tracker.attempt(run, lambda: self._tracker.suspender.thaw(run, most)):
+            round_.add_thawed(run)
+        return None
+
     def _note_wanted(self, round_: _Round) -> None:
         """Note whose places could be used by those that have to wait. Raises DatabaseBusy."""
         context, live = self._context, self._tracker.live()
@@ -224,13 +255,15 @@ class Admitter:
             {run_id: mib for run_id, (mib, _) in self._learned.items()},
             queries.full_groups(context.database, context.clock.wall_s()) if live else (),
             context.clock.wall_s(),
+            self._tracker.suspender.leaving,
         )
 
     def _wanted_by_groups(self) -> dict[str, Wanted]:
         """Return the live runs whose places members of their own groups wait for, which are no candidates."""
         context = self._context
         full = queries.full_groups(context.database, context.clock.wall_s())
-        return {run.id: Wanted() for run in self._tracker.live() if run.group_name in full} if full else {}
+        live = self._tracker.live() if full else ()
+        return {run.id: group_wants(run) for run in live if run.group_name in full}
 
     def _starving(self, run: RunRecord, decision: Decision) -> Starving | None:
         """Return a refused run as the head of the line. One that waits for a path as well could not start, so it holds

@@ -6,6 +6,8 @@ A worker's admission and `--dry-run` both judge with it.
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.governor.decide import Decision, Limits, Need, Reservation
 from backprop.scheduler.governor.need import limits_of, need_of, promises_of
+from backprop.scheduler.governor.suspension import may_thaw
+from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import RunSpec
 from backprop.worker.machine.state import MachineState
 
@@ -23,7 +25,7 @@ class Judge:
     @property
     def running(self) -> int:
         """How many runs will be running once the planned ones have started."""
-        return len(self._state.segments) + self._starting
+        return self._state.running + self._starting
 
     def judge(self, spec: RunSpec, learned_mib: int | None, raised_mib: int | None) -> tuple[Need, Decision]:
         """Judge one start. `learned_mib`, `raised_mib`: see `need_of`."""
@@ -34,6 +36,16 @@ class Judge:
             decision = self._state.decide(need, limits, self._planned, self._starting)
             self._decisions[need, limits] = decision
         return need, decision
+
+    def judge_thaw(self, run: RunRecord) -> Decision:
+        """Judge whether a suspended run may go on: it keeps the GPUs that it has."""
+        gpus = next((each.gpu_uuids for each in self._state.segments if each.run_id == run.id), ())
+        return may_thaw(limits_of(run.spec, self._settings), self._state.snapshot, self.running, gpus)
+
+    def add_thawed(self) -> None:
+        """Count a suspended run as one that goes on."""
+        self._starting += 1
+        self._decisions.clear()
 
     def plan(self, run_id: str, need: Need, decision: Decision, now_s: float) -> None:
         """Count an admitted run as started: whatever is judged after it finds less room. `now_s`: wall clock."""

@@ -135,7 +135,7 @@ class RuntimeMonitor:
         pairs = [
             (self._watched(run, segments[run.id], state), need.limits_of(run.spec, self._context.settings))
             for run in runs.values()
-            if run.id in segments
+            if run.id in segments and run.state is not State.SUSPENDED
         ]
         for run_id, action in watch_all(pairs, state.snapshot, now_s).items():
             try:
@@ -197,7 +197,7 @@ class RuntimeMonitor:
     def confirm(self, live: list[RunRecord]) -> None:
         """Make process trees agree with the recorded states: pausing or thawing one twice does nothing."""
         for run in live:
-            if run.state is State.PAUSED and run.intent is None:
+            if run.state in (State.PAUSED, State.SUSPENDED) and run.intent is None:
                 self._context.executor.pause(run.id, run.segment)
             elif run.state is State.RUNNING and run.intent is None:
                 self._context.executor.unpause(run.id, run.segment)

@@ -56,10 +56,11 @@ class Remembered:
 class MachineState:
     """The machine at one moment, with what the runs on it were promised and use in the same reading.
 
-    `serial`: the admission serial that `segments` knows of. `segments`: all live ones, of any worker. `processes`:
-    their pids. `usage`: theirs. `reservations`: theirs, and those of other homes, which `elsewhere` holds alone.
-    `peaks`: other programs' recent use, carried over to this reading. `recorded`: the same as the database had it.
-    `quarantined`: GPU UUID → why no run may start there.
+    `suspended`: ids of the runs that keep their promises and hold no slot. `serial`: the admission serial that
+    `segments` knows of. `segments`: all live ones, of any worker. `processes`: their pids. `usage`: theirs.
+    `reservations`: theirs, and those of other homes, which `elsewhere` holds alone. `peaks`: other programs' recent
+    use, carried over to this reading. `recorded`: the same as the database had it. `quarantined`: GPU UUID → why no run
+    may start there.
     """
 
     snapshot: Snapshot
@@ -73,13 +74,19 @@ class MachineState:
     recorded: dict[str, ForeignPeak]
     quarantined: dict[str, str]
     opening: Opening
+    suspended: frozenset[str] = frozenset()
+
+    @property
+    def running(self) -> int:
+        """How many runs hold a slot."""
+        return sum(segment.run_id not in self.suspended for segment in self.segments)
 
     def decide(
         self, need: Need, limits: Limits, planned: Sequence[Reservation] = (), starting: int = 0
     ) -> Decision:
         """Judge one start. `planned`: reservations of the `starting` runs that are about to start too."""
         reservations = [*self.reservations, *planned]
-        running = len(self.segments) + starting
+        running = self.running + starting
         return decide(need, limits, self.snapshot, reservations, running, self.quarantined, self.peaks)
 
     def room(self, gpu: Gpu) -> Room | None:
@@ -123,6 +130,7 @@ def read_state(
         recorded=recorded,
         quarantined=quarantined,
         opening=read_opening(database, settings, clock.wall_s()),
+        suspended=queries.suspended(database) if database is not None else frozenset(),
     )
 
 

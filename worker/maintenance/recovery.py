@@ -21,9 +21,9 @@ from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.store import rebuild, replay
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
-from backprop.scheduler.store.rebuild import FolderSegment
+from backprop.scheduler.store.rebuild import FolderSegment, Suspended
 from backprop.scheduler.store.writes import progress, user_requests
-from backprop.worker.executor import segment_files
+from backprop.worker.executor import segment_files, suspend_files
 from backprop.worker.maintenance import backups_of_database, log_archive
 from backprop.worker.segments.log_reader import LogReader
 from backprop.worker.supervisor import failpoint
@@ -243,6 +243,7 @@ def _segment(folder: Path, number: int) -> FolderSegment:
     ordered_s = (segment_folder / segment_files.ORDER).stat().st_mtime
     environment = order.environment if order is not None else {}
     gpus = environment.get("CUDA_VISIBLE_DEVICES", "")
+    frozen = suspend_files.read(segment_folder)
     return FolderSegment(
         number=number,
         started_at_s=began.started_at_s if began is not None else ordered_s,
@@ -252,6 +253,9 @@ def _segment(folder: Path, number: int) -> FolderSegment:
         checkpoint_used=environment.get("BACKPROP_RESUME_FROM"),
         gpu_uuids=tuple(gpus.split(",")) if gpus else (),
         promised_mib=order.promised_mib if order is not None else 0,
+        suspended=Suspended(frozen.number, frozen.kept, frozen.thaw_at_s)
+        if frozen is not None and frozen.suspends
+        else None,
     )
 
 

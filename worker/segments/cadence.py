@@ -73,7 +73,7 @@ class Cadence:
     def observe(self, state: State, now: ClockReading) -> None:
         """Count the time since the last observation as running or paused. Call once per tick."""
         passed_s, self._observed_s = now.monotonic_s - self._observed_s, now.monotonic_s
-        if state is State.PAUSED:
+        if state in (State.PAUSED, State.SUSPENDED):
             self._pauses.append((now.wall_s - passed_s, now.wall_s))
         else:
             self.elapsed_s += passed_s

@@ -28,6 +28,7 @@ from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments import timebox
 from backprop.worker.segments.boxes.facts import SeenSaves, Wanted, facts_of, once_saved
 from backprop.worker.segments.boxes.keeper import NOT_SEEN, BoxKeeper, Look
+from backprop.worker.segments.boxes.suspender import Suspender
 from backprop.worker.segments.cadence import Cadence, ClockReading
 from backprop.worker.segments.log_reader import LogReader
 from backprop.worker.segments.patience import Patience
@@ -231,12 +232,13 @@ class LiveSegment:
         wanted: Wanted | None,
         out_of_hours: bool,
         gpu_was_busy: Callable[[Sequence[str], float], bool],
+        suspender: Suspender,
     ) -> None:
         """Decide on the box in force, as far as that is up to this worker. Call once per tick. Raises OSError,
         DatabaseBusy.
 
         `wanted`: by a waiting run, its place. `out_of_hours`: runs may not start now. `gpu_was_busy`: one of some GPUs
-        did something since a moment.
+        did something since a moment. `suspender`: suspends it where that is decided.
         """
         keeper, cadence, reader = self._keeper, self._cadence, self._reader
         now = self._now()
@@ -263,6 +265,14 @@ class LiveSegment:
         senses = _Senses(
             functools.partial(self._context.executor.pids, *self.key),
             functools.partial(gpu_was_busy, segment.gpu_uuids),
+            functools.partial(
+                suspender.why_not,
+                run,
+                segment,
+                newcomer=wanted is not None and not out_of_hours,
+                swaps=wanted is not None and wanted.swaps,
+            ),
+            functools.partial(suspender.begin, run, segment),
         )
         look = Look(
             cadence.elapsed_s,
@@ -398,6 +408,8 @@ class LiveSegment:
 class _Senses:
     pids: Callable[[], frozenset[int]]
     gpu_was_busy: Callable[[float], bool]
+    why_not_suspend: Callable[[], str | None]
+    suspend: Callable[[str], None]
 
 
 def _look(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from backprop.scheduler.home.file_reading import is_there
-from backprop.scheduler.lifecycle import Intent
+from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.records import LOG, CheckpointRecord, RunRecord, SegmentRecord
@@ -66,7 +66,12 @@ def result_of(
         if exit is None and not _has_begun(segment, folder):
             return SegmentResult(wanted=wanted, could_not_start=NEVER_BEGAN, passing=True, why_asked=why)
         return SegmentResult(
-            wanted=wanted, lost=True, why_asked=why, running_s=running_s, first_sign_s=segment.first_output_s
+            wanted=wanted,
+            lost=True,
+            suspended=run.state is State.SUSPENDED,
+            why_asked=why,
+            running_s=running_s,
+            first_sign_s=segment.first_output_s,
         )
     asked = _asked(exit, run)
     told = asked is None and exit.exit_code == 0 and segment_files.was_told(folder)

@@ -9,6 +9,7 @@ import msgspec
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor.box_end import BoxCause
+from backprop.scheduler.governor.snapshot import Snapshot
 from backprop.scheduler.lifecycle import HAS_PROCESSES, Intent, State
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord
@@ -22,6 +23,7 @@ from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.boxes.facts import Wanted
+from backprop.worker.segments.boxes.suspender import Suspender
 from backprop.worker.segments.finalize import Finalizer, FinishedSegment, segment_of
 from backprop.worker.segments.isolation import Isolation
 from backprop.worker.segments.live import LiveSegment, SegmentKey
@@ -36,13 +38,20 @@ T = TypeVar("T")
 class SegmentTracker:
     """Looks after live segments, one after the other; trouble with one run never stops the others."""
 
-    def __init__(self, context: Context, monitor: RuntimeMonitor, reactions: Reactions) -> None:
+    def __init__(
+        self,
+        context: Context,
+        monitor: RuntimeMonitor,
+        reactions: Reactions,
+        snapshot: Callable[[], Snapshot | None],
+    ) -> None:
         self._context = context
         self._isolation = Isolation(context)
         self._segments: dict[SegmentKey, LiveSegment] = {}
         self._silent_since_s: dict[SegmentKey, float] = {}
         self._monitor = monitor
         monitor.why_not_end = self._why_not_end
+        self.suspender = Suspender(context, snapshot)
         self.out_of_hours = False
         """Runs may not start now, by the active hours."""
         self.wanted: Mapping[str, Wanted] = {}
@@ -54,7 +63,8 @@ class SegmentTracker:
         )
 
     def read_events(self) -> tuple[int, list[FinishedSegment]]:
-        """Attend to every live run once. Return how many there are, and those that have ended, for `finalize_ended`.
+        """Attend to every live run once. Return how many are to end or to go on, which are all but those that stay
+        suspended, and those that have ended, for `finalize_ended`.
 
         Raises DatabaseBusy.
         """
@@ -66,7 +76,8 @@ class SegmentTracker:
             finished = self.attempt(run, lambda run=run: self._attend(run))
             if finished is not None:
                 ended.append(finished)
-        return len(runs), ended
+        over = {finished.run.id for finished in ended}
+        return sum(_counts(run) or run.id in over for run in runs), ended
 
     def unanswered(self) -> int:
         """Return how many live runs have long ended, and wait for the user's files to answer."""
@@ -100,25 +111,25 @@ class SegmentTracker:
         """Ask every live segment to checkpoint and make room that loses nothing by it; return how many were asked, and
         how many are left alone, each with its supervisor."""
         asked, runs = 0, self.live()
-        for run in runs:
+        for run in filter(_counts, runs):
             why_not = None if run.intent is not None else self._why_not_end(run, BoxCause.WORKER_STOP)
             if why_not is None:
                 claims.ask_to_end(self._context.database, run, Intent.YIELD, why)
                 asked += 1
             else:
                 self._context.console.event("left", run, f"segment {run.segment} goes on: {why_not}")
-        return asked, len(runs) - asked
+        return asked, sum(map(_counts, runs)) - asked
 
     def being_left(self) -> int:
         """Return how many live runs nobody has asked to end."""
-        return sum(run.intent is None for run in self.live())
+        return sum(run.intent is None for run in filter(_counts, self.live()))
 
     def _why_not_end(self, run: RunRecord, cause: BoxCause) -> str | None:
         return self._live(run).why_not_end(run, cause)
 
     def kill_all(self) -> None:
-        """End every live segment now."""
-        for run in self.live():
+        """End every live segment now, but for the suspended ones: those wait for the next worker."""
+        for run in filter(_counts, self.live()):
             self.attempt(run, lambda run=run: self._context.executor.kill(run.id, run.segment))
 
     def could_not_start(self, run: RunRecord, result: SegmentResult) -> None:
@@ -165,9 +176,13 @@ class SegmentTracker:
             live.ask(run)
         live.read_events(run, segment)
         with contextlib.suppress(OSError):
+            self.suspender.attend(run, segment)
+        if run.state is State.SUSPENDED:
+            return None
+        with contextlib.suppress(OSError):
             # What cannot be decided in writing is not decided: the segment goes on.
             wanted, gpu_was_busy = self.wanted.get(run.id), self._monitor.gpu_was_busy
-            live.keep_box(run, segment, wanted, self.out_of_hours, gpu_was_busy)
+            live.keep_box(run, segment, wanted, self.out_of_hours, gpu_was_busy, self.suspender)
         if run.intent is None and run.state is State.RUNNING:
             self._end_early(run, live)
         return None
@@ -209,11 +224,19 @@ class SegmentTracker:
 
     def _drop_settled(self, live: set[SegmentKey]) -> None:
         """Forget segments that another worker has settled while this one did not tick."""
+        self.suspender.forget(live)
         for key in [key for key in self._segments if key not in live]:
             run = queries.run_by_id(self._context.database, key[0])
-            if run is None or run.segment != key[1] or run.state not in HAS_PROCESSES:
+            gone = run is None or run.segment != key[1] or run.state not in HAS_PROCESSES
+            # A suspended run may go on under another worker, which counts its times from then on.
+            if gone or (run is not None and run.worker != self._context.worker):
                 self._segments.pop(key).close()
 
     def _restart(self, key: SegmentKey) -> None:
         if key in self._segments:
             self._segments[key].restart()
+
+
+def _counts(run: RunRecord) -> bool:
+    """Return whether a worker waits for this run, and ends it: not for one that stays suspended."""
+    return run.state is not State.SUSPENDED or run.intent is not None

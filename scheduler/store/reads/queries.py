@@ -67,6 +67,10 @@ _NEXT_DUE: Final = (
 )
 _LIVE: Final = f"{SELECT_RUNS} WHERE state IN {listed(HAS_PROCESSES)}"
 _SLOT_COUNT: Final = f"SELECT COUNT(*) FROM runs WHERE state IN {listed(HOLDS_A_SLOT)}"
+_KEPT_MIB: Final = (
+    "SELECT COALESCE(kept_mib, 0) FROM runs JOIN segments ON run_id = id AND number = segment"
+    " WHERE state = 'suspended'"
+)
 _SUSPENDED: Final = "SELECT id FROM runs WHERE state = 'suspended'"
 _ALIVE: Final = f"{SELECT_SEGMENTS} WHERE ended_at_s IS NULL ORDER BY serial"
 
@@ -196,6 +200,11 @@ def slot_count(database: Database) -> int:
 def suspended(database: Database) -> frozenset[str]:
     """Return the ids of the suspended runs, of any worker."""
     return frozenset(run_id for (run_id,) in database.rows(_SUSPENDED))
+
+
+def kept_by_suspended(database: Database) -> list[int]:
+    """Return the RAM in MiB that each suspended run keeps, of any worker; 0 where that is unknown."""
+    return [mib for (mib,) in database.rows(_KEPT_MIB)]
 
 
 def state_counts(database: Database) -> dict[State, int]:

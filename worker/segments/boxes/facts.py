@@ -17,9 +17,12 @@ BEGUN: Final = 2.0
 
 @dataclass(frozen=True)
 class Wanted:
-    """Another run waits that could use this one's place. `urgently`: of a higher priority, or for long."""
+    """Another run waits that could use this one's place. `urgently`: of a higher priority, or for long. `beside`: it
+    could also run beside what this one keeps while it is suspended; then `swaps` says that it is suspended itself."""
 
     urgently: bool = False
+    beside: bool = False
+    swaps: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,7 @@ def facts_of(
         turn_s=elapsed_s,
         waited_for=wanted is not None,
         urgently=wanted is not None and wanted.urgently,
+        waited_beside=wanted is not None and wanted.beside,
     )
 
 

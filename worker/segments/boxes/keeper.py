@@ -54,10 +54,13 @@ class Look:
 
 class Senses(Protocol):
     """What is looked at only where it matters. `gpu_was_busy`: a GPU of the segment did something since a moment on the
-    monotonic clock, or that cannot be told."""
+    monotonic clock, or that cannot be told. `why_not_suspend`: why the end of its box may not suspend it. `suspend`:
+    have that done."""
 
     def pids(self) -> frozenset[int]: ...
     def gpu_was_busy(self, since_s: float, /) -> bool: ...
+    def why_not_suspend(self) -> str | None: ...
+    def suspend(self, why: str, /) -> None: ...
 
 
 class BoxKeeper:
@@ -129,8 +132,11 @@ class BoxKeeper:
         is_past = look.elapsed_s >= self._ends_s
         if is_past and self._was_decided(look):
             return
-        decision = self._decide(run, look.facts)
         is_near = look.elapsed_s >= self._ends_s - self._notice_s(run)
+        if is_near and (look.facts.waited_beside or look.facts.cause is BoxCause.HOURS):
+            facts = replace(look.facts, why_not_suspend=sense.why_not_suspend())
+            look = self._last = replace(look, facts=facts)
+        decision = self._decide(run, look.facts)
         if is_near and decision.choice is not Choice.ASK and self._is_dead(look, sense):
             decision = self._decide(run, look.facts)
         self._leave_word(decision, look.facts, is_near)
@@ -139,13 +145,15 @@ class BoxKeeper:
         if decision.choice is Choice.RENEW and is_near:
             reason = f"segment {self._number}, timebox {self.box + 1}: {decision.why}"
             self._renew(run, look, max(self._ends_s, look.elapsed_s), reason)
-        elif decision.choice in (Choice.GO_ON, Choice.WAIT) and is_near:
+        elif decision.choice in (Choice.GO_ON, Choice.WAIT, Choice.SUSPEND) and is_near:
             why = f"{PAST}: {decision.why}"
-            if decision.choice is Choice.GO_ON and self._deadline_of != self.box:
+            if decision.choice is not Choice.WAIT and self._deadline_of != self.box:
                 # Who asks whether to stop is not to be told so.
                 self._deadline_of = self.box
                 box_files.write_deadline(self._folder, self._ends_s + timebox.box_s(run) - look.elapsed_s)
-            if look.elapsed_s >= self._ends_s + timebox.box_s(run):
+            if is_past and decision.choice is Choice.SUSPEND:
+                sense.suspend(decision.why)
+            elif look.elapsed_s >= self._ends_s + timebox.box_s(run):
                 self._renew(run, look, self._ends_s, why)
             elif is_past:
                 self._explain(run, why, decision.row)

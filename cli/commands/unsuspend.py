@@ -1,0 +1,51 @@
+"""`backprop unsuspend RUN…`: lets suspended runs go on in their turn."""
+
+from typing import Any, Final
+
+import click
+
+from backprop.cli import run_selection
+from backprop.cli.context import need_existing
+from backprop.cli.global_options import global_options, globals_of
+
+WHY: Final = "only a run that its user has suspended can be let go on"
+
+
+@click.command(name="unsuspend")
+@run_selection.run_arguments
+@click.option("--all", "every", is_flag=True, help="All suspended runs.")
+@global_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    runs: tuple[str, ...],
+    every: bool,
+    config: str | None,
+    verbose: bool,
+    dry_run: bool,
+    **values: Any,
+) -> int:
+    """Let RUNs go on that `backprop suspend` has suspended: in their turn, where they stood."""
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.lifecycle import HAS_PROCESSES, State
+    from backprop.scheduler.store.writes import suspensions
+    from backprop.worker.wakeup import wake_workers
+
+    home, database = need_existing()
+    given = globals_of(ctx, config, verbose, dry_run)
+    filters = run_selection.filters_or_all(values, (State.SUSPENDED,) if every else ())
+    picked = run_selection.pick(ctx, database, runs, filters, {State.SUSPENDED}, "let go on", HAS_PROCESSES)
+    if given.dry_run:
+        return run_selection.rehearse(picked, "unsuspend", WHY, IllegalMove.exit_code)
+    freed = set(suspensions.unask(database, [one.id for one in picked.able]))
+    wake_workers(home.locks)
+    done = [one for one in picked.able if one.id in freed]
+    run_selection.report(
+        done,
+        f"let {run_selection.counted(len(done))} go on",
+        lambda one: f"{run_selection.who(one)} goes on in its turn",
+        bulk=picked.bulk,
+        every=given.verbose,
+    )
+    late = [one for one in picked.able if one.id not in freed and one.named]
+    return run_selection.refuse([*picked.refused, *late], WHY, IllegalMove.exit_code)
