@@ -96,7 +96,7 @@ class Loop:
             return False
         if stop.asked or (self._until is not None and self._until()):
             return True
-        return drain and not self._left_to_run()
+        return drain and not self._left_to_run() and self._say_what_stays()
 
     def _not_waited_for(self) -> int:
         """Return how many live runs a worker that is to stop leaves to the next one: those that it has not asked to
@@ -119,6 +119,16 @@ class Loop:
             "drained", more=f"queued runs stay queued: {opening.drained_words(drained[0])}"
         )
         return False
+
+    def _say_what_stays(self) -> bool:
+        """Name the runs that stay suspended; return True."""
+        try:
+            for run in queries.live_runs(self._context.database):
+                if run.state is State.SUSPENDED:
+                    self._context.console.event("left", run, run.reason)
+        except BackpropError:
+            pass
+        return True
 
     def _guarded_tick(self, stop: StopSignals) -> int:
         """Run a tick; return how many segments live. No trouble ends it: a full disk, a locked database or a bug is

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database
 
 POLL_S: Final = 0.5
+STAY: Final = "they go on after backprop undrain; a reboot would lose their work since their last checkpoint"
 WHY_LIMIT: Final = 200
 
 
@@ -54,10 +55,15 @@ def command(
 
 def _wait(home: "Home", database: "Database") -> int:
     """Wait until no segment is alive. Locks decide, so that it does not wait for the run of a dead worker."""
+    from backprop.scheduler.lifecycle import State
+
     printed = -1
     try:
         while alive := _alive(home, database):
             if len(alive) != printed:
+                frozen = sum(run.state is State.SUSPENDED for run in alive)
+                if frozen:
+                    click.echo(f"{counted(frozen)} of them suspended: {STAY}", err=True)
                 names = ", ".join(f"{run.name} ({run.id})" for run in alive[:3])
                 click.echo(
                     f"waiting for {counted(len(alive))}: {names}{', …' if len(alive) > 3 else ''}", err=True

@@ -53,7 +53,8 @@ def show(home: "Home", database: "Database", name: str, as_json: bool) -> None:
             | {"segments": chain, "checkpoints": [checkpoint_view(one) for one in saved]}
             | {"not_before": iso(run.not_before_s or None), "after": [_link_view(one) for one in after]}
             | {"plan": plan_json(run.spec.plan), "goes_on_by": goes_on_json(run.spec)}
-            | {"at_timebox": rule_of(run.spec).value}
+            | {"at_timebox": rule_of(run.spec).value, "suspend": run.spec.suspend}
+            | {"suspended_by": run.suspension, "thaw_at": iso(run.thaw_at_s)}
             | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}
         )
         return

@@ -26,11 +26,12 @@ def command(run: str, as_json: bool) -> None:
     from backprop.worker.executor.locks import worker_alive
 
     home, database = need_existing()
+    waiting = (State.QUEUED, State.SUSPENDED)
     record = queries.find_run(database, run)
     alive = any(worker_alive(home.locks, worker.id) for worker in queries.workers(database))
     silent = silent_workers(home)
     before = start_conditions.reasons(database, record, time.time(), clock)
-    blocking = _blocking(queries.live_runs(database)) if record.state is State.QUEUED else []
+    blocking = _blocking(queries.live_runs(database)) if record.state in waiting else []
     if as_json:
         print_json(
             {
@@ -49,7 +50,7 @@ def command(run: str, as_json: bool) -> None:
     click.echo(f"{record.id} {safe(record.name)} is {record.state}: {safe(record.reason)}")
     for line in silent:
         click.echo(line)
-    if record.state is not State.QUEUED:
+    if record.state not in waiting:
         return
     for line in before:
         click.echo(safe(line))

@@ -72,6 +72,7 @@ def segment_view(segment: SegmentRecord, log: str) -> dict[str, Any]:
         "signal": segment.signal_name,
         "running_s": segment.running_s,
         "boxes": segment.boxes,
+        "kept_mib": segment.kept_mib,
         "cut_cost_s": segment.cut_cost_s,
         "first_step": segment.first_step,
         "step_unit": segment.step_unit,

@@ -1,4 +1,4 @@
-"""Words how a run goes on in a new segment: the way it resumes, or that none is known. Pure.
+"""Words how a run goes on after its timebox: the way it resumes, or in place where none is known. Pure.
 
 Everything that shows a run says it by this: `run`, a dry run, `show`, and both in JSON.
 """
@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from backprop.scheduler.spec import Plan, RunSpec
+from backprop.scheduler.spec import NO_TIMEBOX_S, Plan, RunSpec
 
 CHECKPOINT: Final = "CHECKPOINT"
 LONGEST_DRILL: Final = 80
@@ -28,18 +28,30 @@ class GoesOn(msgspec.Struct, frozen=True):
 
 def goes_on_by(spec: RunSpec) -> GoesOn:
     """Return how a new segment of this run would take up what the last one saved."""
-    way, text = _way(spec, spec.plan or Plan())
+    plan = spec.plan or Plan()
+    way, text = _way(spec, plan)
     known = way not in ("nothing", "unknown")
-    return GoesOn(
-        way, f"{text}, once it is resumed: auto-resume is off" if known and not spec.auto_resume else text
-    )
+    if known and not spec.auto_resume:
+        return GoesOn(way, f"{text}, once it is resumed: auto-resume is off")
+    if not _may_be_suspended(spec, plan):
+        return GoesOn(way, text)
+    in_place = "suspending it in place"
+    return GoesOn(way, f"{text}, else by {in_place}" if known else f"{in_place}; after a reboot by {text}")
+
+
+def _may_be_suspended(spec: RunSpec, plan: Plan) -> bool:
+    """Return whether the end of a box may suspend the run, as far as its specification tells."""
+    never = spec.suspend == "never" or (spec.suspend == "auto" and plan.fragile) or spec.order == "fifo"
+    ends = spec.at_timebox == "end" or not spec.auto_resume or plan.reads_deadline
+    return not never and not ends and spec.timebox_s < NO_TIMEBOX_S
 
 
 def kind_of(spec: RunSpec) -> tuple[object, ...]:
     """Return what runs of one kind have in common: they go on in the same way, whatever their arguments are."""
     plan = spec.plan or Plan()
     found = (plan.recipe, plan.resumes, plan.resume_words, plan.speaks, plan.note, bool(plan.globs))
-    return (spec.program, spec.script, spec.resume_arg, spec.auto_resume, *found)
+    given = (spec.resume_arg, spec.auto_resume, _may_be_suspended(spec, plan))
+    return (spec.program, spec.script, *given, *found)
 
 
 def short(pattern: str, cwd: str) -> str:

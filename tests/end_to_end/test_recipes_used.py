@@ -10,7 +10,7 @@ def test_queueing_says_what_was_recognised(bench: Bench) -> None:
     words = ("run", *QUIET_LIMITS, "train.py", "--", "--output_dir", "out")
     done = bench.backprop(*words)
     told = (
-        "goes on by: its --resume_from_checkpoint (Hugging Face Trainer, TRL)\n"
+        "goes on by: its --resume_from_checkpoint (Hugging Face Trainer, TRL), else by suspending it in place\n"
         "recipe huggingface (train.py has transformers.Trainer): checkpoints out/checkpoint-*\n"
     )
     assert told in done.stderr
@@ -36,7 +36,7 @@ def test_signal_and_grace_are_the_recipes_unless_the_user_says_otherwise(bench: 
 def test_one_that_cannot_be_resumed_is_told_so_at_once(bench: Bench) -> None:
     bench.script("train.py", trainers.LIGHTNING_NO_WAY)
     done = bench.backprop("run", *QUIET_LIMITS, "train.py")
-    assert "goes on by: nothing (Lightning, LightningCLI); its text passes no ckpt_path" in done.stderr
+    assert "after a reboot by nothing (Lightning, LightningCLI); its text passes no ckpt_path" in done.stderr
     assert "ckpt_path=os.environ.get('BACKPROP_RESUME_FROM')" in done.stderr
     assert bench.show(bench.runs()[0]["id"])["plan"]["resumes"] == "none"
 

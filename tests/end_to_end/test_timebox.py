@@ -85,7 +85,7 @@ def test_one_that_saves_nothing_and_is_alone_completes_in_one_segment(bench: Ben
 
 def test_one_that_saves_nothing_goes_on_while_another_waits_and_says_so(bench: Bench) -> None:
     bench.script("plain.py", SAVES_NOTHING)
-    first = bench.queue("plain.py", "-m", BOX_MIN, "--", "140")
+    first = bench.queue("plain.py", "-m", BOX_MIN, "--no-suspend", "--", "140")
     second = bench.queue("plain.py", "-m", BOX_MIN, "-n", "second", "--", "1")
     bench.worker("-p", "1", "--drain")
     wait_until(lambda: "runs past its timebox" in str(bench.column(first, "reason")), saw=bench.output)

@@ -6,6 +6,8 @@ from backprop.cli.submit.goes_on import goes_on_by, kind_of
 from backprop.cli.submit.recipe_view import lines_of_many
 from backprop.scheduler.spec import Plan, RunSpec
 
+ELSE = ", else by suspending it in place"
+INSTEAD = "suspending it in place; after a reboot by "
 KNOWN = {
     "option": (
         Plan(recipe="pytorch", resumes="append", resume_words=("--resume", "{checkpoint}")),
@@ -47,7 +49,7 @@ def spec(plan: Plan | None = None, **more: object) -> RunSpec:
 @pytest.mark.parametrize("case", KNOWN)
 def test_the_way_is_named(case: str) -> None:
     plan, text = KNOWN[case]
-    assert goes_on_by(spec(plan)).text == text
+    assert goes_on_by(spec(plan)).text == f"{text}{ELSE}"
     off = goes_on_by(spec(plan, auto_resume=False)).text
     assert off == f"{text}, once it is resumed: auto-resume is off"
 
@@ -55,17 +57,17 @@ def test_the_way_is_named(case: str) -> None:
 def test_what_the_user_says_comes_first() -> None:
     plan, _ = KNOWN["option"]
     said = goes_on_by(spec(plan, resume_arg="--load {checkpoint}"))
-    assert (said.way, said.text) == ("resume-arg", "--load CHECKPOINT, as --resume-arg says")
+    assert (said.way, said.text) == ("resume-arg", f"--load CHECKPOINT, as --resume-arg says{ELSE}")
     none = goes_on_by(spec(Plan(speaks="option"), resume_arg="none"))
     assert (none.way, none.text.partition(",")[0]) == ("variable", "itself")
-    assert goes_on_by(spec(Plan(speaks="option"))).text == "its --resume-from"
+    assert goes_on_by(spec(Plan(speaks="option"))).text == f"its --resume-from{ELSE}"
 
 
 def test_that_none_is_known_is_said_with_what_to_do() -> None:
     for plan in (None, Plan()):
         unknown = goes_on_by(spec(plan))
         told = "nothing known; I can't tell how train.py saves or resumes. Try: backprop drill train.py"
-        assert (unknown.way, unknown.text) == ("unknown", told)
+        assert (unknown.way, unknown.text) == ("unknown", f"{INSTEAD}{told}")
     argv = ("/bin/python", "a b.py", "--lr", "1")
     assert goes_on_by(spec(argv=argv)).text.endswith("Try: backprop drill 'a b.py' -- --lr 1")
     argv = ("bash", "job.sh", *"x" * 99)
@@ -75,16 +77,35 @@ def test_that_none_is_known_is_said_with_what_to_do() -> None:
     barred = goes_on_by(
         spec(Plan(recipe="pytorch", resumes="none", why="it has x; its text passes nothing; say y"))
     )
-    assert (barred.way, barred.text) == ("nothing", "nothing (PyTorch); its text passes nothing; say y")
+    assert (barred.way, barred.text) == (
+        "nothing",
+        f"{INSTEAD}nothing (PyTorch); its text passes nothing; say y",
+    )
 
 
 def test_runs_of_one_kind_are_told_once() -> None:
     torch, plain = KNOWN["option"][0], Plan()
     sweep = [spec(torch, argv=("/bin/python", "train.py", "--lr", str(lr))) for lr in range(30)]
     assert len({kind_of(each) for each in sweep}) == 1
-    assert lines_of_many(sweep)[0] == "goes on by: its --resume (PyTorch)"
+    assert lines_of_many(sweep)[0] == f"goes on by: its --resume (PyTorch){ELSE}"
     goes_on = [line for line in lines_of_many([*sweep, spec(plain)]) if "goes on by" in line]
-    assert goes_on[0] == "30 runs of train.py: goes on by: its --resume (PyTorch)"
-    assert goes_on[1].startswith("1 run of train.py: goes on by: nothing known;")
+    assert goes_on[0] == f"30 runs of train.py: goes on by: its --resume (PyTorch){ELSE}"
+    assert goes_on[1].startswith(f"1 run of train.py: goes on by: {INSTEAD}nothing known;")
     many = lines_of_many([spec(plain, script=f"/p/{number}.py") for number in range(9)])
     assert many[-1] == "… and 3 more kinds of run; see: backprop show RUN"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"suspend": "never"},
+        {"at_timebox": "end"},
+        {"order": "fifo"},
+        {"plan": Plan(fragile="it trains by torch.distributed")},
+        {"plan": Plan(reads_deadline=True)},
+    ],
+)
+def test_what_is_not_suspended_is_not_said_to_be(changes: dict[str, object]) -> None:
+    assert goes_on_by(spec(**changes)).text.startswith("nothing known;")  # type: ignore[arg-type]
+    always = goes_on_by(spec(Plan(fragile="it trains by torch.distributed"), suspend="always"))
+    assert always.text.startswith(INSTEAD)

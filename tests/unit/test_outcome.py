@@ -276,6 +276,16 @@ def test_a_failure_says_how_it_ended(ending: SegmentResult, said: str) -> None:
     assert said in verdict.reason
 
 
+def test_what_is_lost_while_it_is_suspended_is_no_strike() -> None:
+    """A reboot takes all that is suspended: however often, no run is given up for that."""
+    chain = replace(GOOD, progressed=False, lost=3)
+    verdict = next_move(SPEC, SegmentResult(lost=True, suspended=True), chain)
+    assert (verdict.event, verdict.lost) == (Event.REQUEUED, 3)
+    assert "disappeared while it was suspended" in verdict.reason
+    assert next_move(SPEC, SegmentResult(lost=True), chain).event is Event.FAILED
+    assert next_move(SPEC, SegmentResult(lost=True, suspended=True), GOOD).lost == 0
+
+
 def test_a_lost_segment_is_started_again_and_counted() -> None:
     lost = SegmentResult(lost=True)
     chain = OLD

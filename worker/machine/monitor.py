@@ -46,6 +46,8 @@ class RuntimeMonitor:
         self._kept: dict[str, str] = {}
         self.why_not_end: Callable[[RunRecord, BoxCause], str | None] = lambda _run, _cause: None
         """Returns why ending a run to make room would lose work; None where it would not."""
+        self.suspend: Callable[[RunRecord, str], bool] = lambda _run, _why: False
+        """Has a run suspended to make room; False where that can't be."""
         self._quarantined: dict[str, str] = {}
 
     def read_state(self, snapshot: Snapshot) -> MachineState:
@@ -179,6 +181,8 @@ class RuntimeMonitor:
             case ActionKind.YIELD:
                 why = f"{action.cause}: {action.reason}" if action.cause else action.reason
                 why_not = self.why_not_end(run, BoxCause.ROOM)
+                if why_not is not None and self.suspend(run, why):
+                    return
                 if why_not is not None:
                     self._keep(run, f"{why}; it keeps its place: {why_not}")
                     return

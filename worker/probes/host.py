@@ -1,6 +1,8 @@
 """Reads RAM, load and disk of this machine. Cheap, local and unable to hang, so the worker itself does it."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +31,30 @@ def _ram() -> tuple[int | None, int | None]:
         memory = psutil.virtual_memory()
     except (OSError, ValueError, RuntimeError, psutil.Error):
         return None, None
-    return memory.available // MIB, memory.total // MIB
+    free, total = memory.available, memory.total
+    for limit, used in _cgroup_memory(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")):
+        free, total = min(free, max(limit - used, 0)), min(total, limit)
+    return free // MIB, total // MIB
+
+
+def _cgroup_memory(own: Path, mounted: Path) -> Iterator[tuple[int, int]]:
+    """Yield the limit on memory of each cgroup v2 above this process, and what counts against it, in bytes. Files that
+    are only cached give way."""
+    try:
+        entry = next(line for line in own.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return
+    folder = mounted / entry.removeprefix("0::").lstrip("/")
+    while folder == mounted or mounted in folder.parents:
+        with contextlib.suppress(OSError, ValueError):
+            limit, used = (
+                int((folder / "memory.max").read_text()),
+                int((folder / "memory.current").read_text()),
+            )
+            counts = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            cached = next((int(value) for name, value in counts if name == "inactive_file"), 0)
+            yield limit, used - cached
+        folder = folder.parent
 
 
 def _load() -> float | None:

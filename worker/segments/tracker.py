@@ -51,6 +51,7 @@ class SegmentTracker:
         self._silent_since_s: dict[SegmentKey, float] = {}
         self._monitor = monitor
         monitor.why_not_end = self._why_not_end
+        monitor.suspend = self._suspend
         self.suspender = Suspender(context, snapshot)
         self.out_of_hours = False
         """Runs may not start now, by the active hours."""
@@ -126,6 +127,14 @@ class SegmentTracker:
 
     def _why_not_end(self, run: RunRecord, cause: BoxCause) -> str | None:
         return self._live(run).why_not_end(run, cause)
+
+    def _suspend(self, run: RunRecord, why: str) -> bool:
+        """Have a run suspended that is to make room; return whether that is under way."""
+        with contextlib.suppress(OSError):
+            segment = segment_of(self._context, run)
+            if self.suspender.why_not(run, segment, newcomer=False, swaps=False) is None:
+                self.suspender.begin(run, segment, why)
+        return run.id in self.suspender.leaving
 
     def kill_all(self) -> None:
         """End every live segment now, but for the suspended ones: those wait for the next worker."""

@@ -3,6 +3,7 @@
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from dataclasses import replace
 from typing import Any, Final
 
 from backprop.scheduler.lifecycle import State
@@ -28,10 +29,12 @@ def list_runs(
         if sort is Sort.STATE:
             return _by_state(filters, reverse, limit)
         if sort is Sort.TURN:
-            if filters.states and State.QUEUED not in filters.states:
+            waiting = (State.QUEUED, State.SUSPENDED)
+            states = tuple(state for state in waiting if not filters.states or state in filters.states)
+            if not states:
                 return []
-            queued = Run.select().where(*conditions(filters, State.QUEUED)).order_by(*turns(reverse))
-            return [run_of(row) for row in queued.limit(limit)]
+            queued = Run.select().where(*conditions(replace(filters, states=states)))
+            return [run_of(row) for row in queued.order_by(*turns(reverse)).limit(limit)]
         by = order(sort, reverse)
         wanted = Run.select().where(*conditions(filters))
         if limit is not None and len(filters.states) > 1 and limit * len(filters.states) <= MERGED_AT_MOST:
