@@ -16,7 +16,7 @@ from backprop.scheduler.spec import Plan, RunSpec
 CHECKPOINT: Final = "CHECKPOINT"
 LONGEST_DRILL: Final = 80
 
-Way = Literal["resume-arg", "option", "itself", "protocol", "variable", "nothing", "unknown"]
+Way = Literal["resume-arg", "option", "itself", "integration", "protocol", "variable", "nothing", "unknown"]
 
 
 class GoesOn(msgspec.Struct, frozen=True):
@@ -39,6 +39,7 @@ def kind_of(spec: RunSpec) -> tuple[object, ...]:
     """Return what runs of one kind have in common: they go on in the same way, whatever their arguments are."""
     plan = spec.plan or Plan()
     found = (plan.recipe, plan.resumes, plan.resume_words, plan.speaks, plan.note, bool(plan.globs))
+    found = (*found, plan.integration, spec.integrations)
     return (spec.program, spec.script, spec.resume_arg, spec.auto_resume, *found)
 
 
@@ -56,6 +57,8 @@ def _way(spec: RunSpec, plan: Plan) -> tuple[Way, str]:
     if plan.resumes == "rerun":
         where = f", from {short(plan.globs[0], spec.cwd)}" if plan.globs else ""
         return "itself", f"itself{where}{recipe}"
+    if plan.integration and spec.attaches:
+        return "integration", f"{_title(plan.recipe)} (integration attached at launch)"
     if plan.resumes == "none":
         return "nothing", f"nothing{recipe}; {plan.why.partition('; ')[2] or 'it cannot be resumed'}"
     if spec.resume_arg == "none":

@@ -53,7 +53,8 @@ def pairs(spec: RunSpec) -> list[tuple[str, str]]:
     goes_on = ("goes on by", goes_on_by(spec).text)
     if plan is None or (plan.recipe == "none" and not plan.globs):
         return [goes_on, ("recipe", "none")]
-    rows = [goes_on, ("recipe", f"{plan.recipe}: {plan.why}" if plan.why else plan.recipe)]
+    why = _why(spec, plan)
+    rows = [goes_on, ("recipe", f"{plan.recipe}: {why}" if why else plan.recipe)]
     if plan.globs:
         rows.append(("checkpoints", ", ".join(short(each, spec.cwd) for each in plan.globs)))
     facts = [f"whole with {' and '.join(plan.needs)}"] if plan.needs else []
@@ -69,8 +70,10 @@ def resume_text(spec: RunSpec) -> str:
     from backprop.worker.checkpoints.resume import command_line
 
     plan = spec.plan
-    if plan is not None and spec.resume_arg == "auto" and plan.resumes == "none":
+    if spec.resume_arg == "auto" and spec.cannot_resume:
         return "it cannot be resumed"
+    if plan is not None and plan.integration and spec.attaches:
+        return "nothing is appended; the integration attached at launch hands the checkpoint over"
     words = command_line(spec, "CHECKPOINT")
     if words == spec.argv:
         again = plan is not None and plan.resumes == "rerun"
@@ -97,7 +100,13 @@ def plan_json(plan: Plan | None) -> dict[str, Any] | None:
         "resume_words": list(plan.resume_words),
         "saves_on_signal": plan.saves_on_signal,
         "note": plan.note or None,
+        "integration": plan.integration or None,
     }
+
+
+def _why(spec: RunSpec, plan: Plan) -> str:
+    """Return what the recipe was recognised by. That it has no way to resume is no matter where ours is attached."""
+    return plan.why.partition("; ")[0] if plan.integration and spec.attaches else plan.why
 
 
 def _recognised(spec: RunSpec) -> list[str]:
@@ -106,13 +115,13 @@ def _recognised(spec: RunSpec) -> list[str]:
     if plan is None or (plan.recipe == "none" and not plan.globs):
         return []
     what = f"recipe {plan.recipe}" if plan.recipe != "none" else "no recipe"
-    why = f" ({plan.why})" if plan.why else ""
+    why = f" ({text})" if (text := _why(spec, plan)) else ""
     return [f"{what}{why}: {_where(spec, plan)}", *_note(plan)]
 
 
 def _where(spec: RunSpec, plan: Plan) -> str:
     if not plan.globs:
-        return "checkpoints unknown"
+        return "checkpoints as the integration tells" if spec.attaches else "checkpoints unknown"
     first, *others = plan.globs
     more = f" and {len(others)} more" if others else ""
     return f"checkpoints {short(first, spec.cwd)}{more}"

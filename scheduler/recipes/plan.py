@@ -205,12 +205,14 @@ def _plan(recipe: "Recipe", subject: _Subject, why: str, forced: bool = False) -
         resumes, words, how = "unknown", (), "it reads BACKPROP_RESUME_FROM itself"
     elif recipe.only_if_resumable and resumes == "none":
         return None
-    saves, signal = on_signal(recipe, facts)
+    integration = recipe.integration if resumes == "none" else ""
+    saves, signal = on_signal(recipe, facts) if not integration else (False, None)
     advice = next((text for condition, text in recipe.advice if condition.evidence(facts)), "")
     return Plan(
         recipe=recipe.name,
         why=f"{why}; {how}" if how else why,
-        globs=globs_of(recipe, facts, match, subject.cwd, subject.reader),
+        # Of several trainings in one run only the integration tells which checkpoint is whose.
+        globs=() if integration else globs_of(recipe, facts, match, subject.cwd, subject.reader),
         needs=recipe.needs,
         in_place=recipe.in_place or (match is not None and match.in_place),
         resumes=resumes,
@@ -219,9 +221,10 @@ def _plan(recipe: "Recipe", subject: _Subject, why: str, forced: bool = False) -
         step_pattern=(match.step if match is not None else None) or recipe.step,
         saves_on_signal=saves,
         stop_signal=signal,
-        grace_s=grace_s(recipe, facts, saves),
+        grace_s=grace_s(recipe, facts, saves or bool(integration)),
         note=advice,
         speaks=subject.speaks,
+        integration=integration,
     )
 
 

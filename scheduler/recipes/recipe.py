@@ -52,10 +52,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     it, used if no place is named or a configuration file may name another one. `finds`: finds patterns that no place
     can describe. `needs`: patterns of files that a whole checkpoint directory has. `in_place`: it overwrites its
     checkpoint. `folders`: its checkpoints are directories. `ways`: the first that holds is taken. Without one the
-    script cannot be resumed, for the reason `cannot`; if `only_if_resumable`, it is not recognised at all. `step`: a
-    regular expression, its first group the step in a name. `stop_signal`, and `grace_s` if it saves on that signal:
-    unless the user says otherwise. `advice`: notes for the user, each with its condition. `limits`: what to know, for
-    the documentation.
+    script cannot be resumed, for the reason `cannot`, unless `integration` can be attached at launch; if
+    `only_if_resumable`, it is not recognised at all. `step`: a regular expression, its first group the step in a name.
+    `stop_signal`, and `grace_s` if it saves on that signal: unless the user says otherwise. `advice`: notes for the
+    user, each with its condition. `limits`: what to know, for the documentation.
     """
 
     name: str
@@ -76,6 +76,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     on_signal: tuple[OnSignal, ...] = ()
     advice: tuple[tuple[Predicate, str], ...] = ()
     cannot: str = ""
+    integration: str = ""
     limits: str = ""
 
 

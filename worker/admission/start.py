@@ -22,6 +22,7 @@ from backprop.worker.admission.promises import PromisePoster
 from backprop.worker.checkpoints.resume import command_line
 from backprop.worker.context import Context
 from backprop.worker.environment import ports
+from backprop.worker.environment.integrations import integration_environment
 from backprop.worker.environment.leader import allocator_limit, leader_environment
 from backprop.worker.environment.snapshot_paths import snapshot_command
 from backprop.worker.environment.tracking import tracking_environment
@@ -195,6 +196,7 @@ class Starter:
                 **tracking,
                 **leader_environment(run, number, checkpoint, folder, gpus, limit_mib),
                 **code.environment,
+                **integration_environment(run, number, {**shell, **code.environment}),
                 **allocator_limit(run.spec, gpus, limit_mib, shell),
             },
             timebox_s=timebox.latest_end_s(run, history),

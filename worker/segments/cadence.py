@@ -135,8 +135,7 @@ class Cadence:
         bounded = spec.max_segments is not None and done >= spec.max_segments
         left_s = spec.max_total_s - self._run.chain_total_s if spec.max_total_s is not None else None
         used_up = left_s is not None and left_s <= spec.timebox_s
-        resumes = spec.plan is None or spec.plan.resumes != "none"
-        return spec.auto_resume and resumes and not bounded and not used_up
+        return spec.auto_resume and not spec.cannot_resume and not bounded and not used_up
 
     def history(self, announces: bool) -> timebox.SaveHistory:
         """Return how the script is known to save, by its earlier segments."""

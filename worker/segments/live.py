@@ -103,7 +103,7 @@ class LiveSegment:
         self._keeper: BoxKeeper | None = None
         self._knows_format = False
         self._kept_s = -math.inf
-        self._heeds = self._takes = False
+        self._heeds = self._takes = self._stood_back = False
         self._copied: CheckpointRecord | None = None
         self._asked = False
         self._supervised_s = -math.inf
@@ -248,6 +248,7 @@ class LiveSegment:
         folder = self._context.executor.folder(*self.key)
         self._heeds = self._heeds or segment_files.heeds_stop(folder)
         self._takes = self._takes or segment_files.takes_checkpoint(folder)
+        self._stood_back = self._stood_back or segment_files.stood_back(folder)
         saves = self.saves(run)
         seen = SeenSaves(
             steps=reader.steps,
@@ -257,6 +258,7 @@ class LiveSegment:
             announces=reader.announces or run.spec.plan is None,
             takes=self._takes,
             heeds=self._heeds,
+            stood_back=self._stood_back,
         )
         facts = facts_of(run, segment, cadence, seen, now.wall_s, wanted, out_of_hours)
         reported = (reader.steps.first, run.last_step, saves.newest)

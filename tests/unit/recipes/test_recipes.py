@@ -89,10 +89,10 @@ CASES = {
         "huggingface",
         trainers.TRL_SFT,
         "accelerate launch --num_processes 2 train.py",
-        ("sft-out/checkpoint-50",),
+        (),
         "launch --num_processes 2 train.py",
         ("sft-out/checkpoint-50/trainer_state.json",),
-        {"resumes": "none", "grace_s": 40},
+        {"resumes": "none", "grace_s": 60, "integration": "transformers", "globs": ()},
     ),
     "diffusers": Case(
         "accelerate",
@@ -144,9 +144,15 @@ CASES = {
         "lightning",
         trainers.LIGHTNING_NO_WAY,
         "python train.py",
-        ("logs/lightning_logs/version_3/checkpoints/epoch=1-step=2.ckpt",),
+        (),
         "train.py",
-        extra={"resumes": "none"},
+        extra={
+            "resumes": "none",
+            "integration": "lightning",
+            "globs": (),
+            "grace_s": 60,
+            "stop_signal": None,
+        },
     ),
     "lightning that saves when it is interrupted": Case(
         "lightning",
@@ -164,6 +170,14 @@ CASES = {
         "train.py",
         ("backup/latest.weights.h5", "backup/training_metadata.json"),
         {"resumes": "rerun", "needs": ("*.weights.h5", "training_metadata.json"), "in_place": True},
+    ),
+    "keras without a way": Case(
+        "keras-fit",
+        trainers.KERAS_FIT,
+        "python train.py",
+        (),
+        "train.py",
+        extra={"resumes": "none", "integration": "keras", "globs": (), "grace_s": 60},
     ),
     "tf.keras": Case(
         "keras", trainers.KERAS_TF, "python train.py", ("backup",), "train.py", ("backup/latest.weights.h5",)

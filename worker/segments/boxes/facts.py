@@ -26,7 +26,8 @@ class Wanted:
 class SeenSaves:
     """What was read of the segment's own. `newest`: its newest whole checkpoint. `has_copy`: of that, where it will be
     overwritten. `is_writing`: something is being saved. `announces`: it has announced a save. `takes`: it has asked
-    what to resume from. `heeds`: it asks whether to stop."""
+    what to resume from. `heeds`: it asks whether to stop. `stood_back`: an integration has left a training of it alone.
+    """
 
     steps: StepTrace
     newest: CheckpointRecord | None
@@ -35,6 +36,7 @@ class SeenSaves:
     announces: bool
     takes: bool
     heeds: bool
+    stood_back: bool = False
 
 
 def facts_of(
@@ -68,7 +70,7 @@ def facts_of(
         resumes=known.resumes(
             run, segment, cadence.earlier, cadence.known, goes_on, seen.announces or seen.takes
         ),
-        saves_when_asked=known.saves_when_asked(cadence.earlier, seen.heeds),
+        saves_when_asked=Known.NO if seen.stood_back else known.saves_when_asked(cadence.earlier, seen.heeds),
         due_s=_due_s(gap_s, unsaved_s),
         restart_s=restart_s,
         box_s=timebox.box_s(run),
