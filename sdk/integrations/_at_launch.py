@@ -153,8 +153,8 @@ def module(name: str) -> "Any":
     return importlib.import_module(name)
 
 
-def guard(callback: object, integration: Integration) -> None:
-    """Have no hook of our callback end the training: the first that raises is the last that is called."""
+def guard(callback: object, integration: Integration, but: str = "") -> None:
+    """Have no hook of our callback, `but` that one, end the training: the first that raises is the last called."""
     broken: list[bool] = []
 
     def guarded(hook: "Method") -> "Method":
@@ -169,7 +169,8 @@ def guard(callback: object, integration: Integration) -> None:
         return call
 
     ours = (one for one in type(callback).__mro__ if one.__module__.startswith(__package__ or "-"))
-    for name in {name for one in ours for name in vars(one) if name.startswith("on_") or name == "setup"}:
+    hooks = {name for one in ours for name in vars(one) if name.startswith("on_") or name == "setup"}
+    for name in hooks - {but}:
         setattr(callback, name, guarded(getattr(callback, name)))
 
 

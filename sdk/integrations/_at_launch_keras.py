@@ -44,6 +44,7 @@ class Keras(Integration):
 
         given: Any = training.given("callbacks", _CALLBACKS)
         callback = AttachedCallback(tuple(given or ()))
-        guard(callback, self)
+        # What can't be loaded ends the segment, so that another checkpoint is tried: to begin anew would be silent.
+        guard(callback, self, but="on_train_begin")
         training.give("callbacks", _CALLBACKS, [*(given or ()), callback])
         return lambda: None

@@ -62,8 +62,6 @@ class AttachedCallback(BackpropCallback):
         super().on_train_batch_end(batch, logs)
 
     def _add_to(self, folder: Path) -> None:
-        import numpy
-
         model: Any = self.model
         arrays: dict[str, Any] = {
             f"metric {at}": module("keras").ops.convert_to_numpy(one)
@@ -81,17 +79,15 @@ class AttachedCallback(BackpropCallback):
             "logs": {name: float(value) for name, value in self._logs.items()},
             "counts": counts,
         }
-        numpy.savez(folder / ARRAYS, **arrays)  # pyright: ignore[reportArgumentType]
+        module("numpy").savez(folder / ARRAYS, **arrays)
         (folder / EXACT).write_text(json.dumps(exact))
 
     def _restore(self, path: Path) -> None:
         super()._restore(path)
-        import numpy
-
         exact, model = json.loads((path / EXACT).read_text()), self.model
-        with numpy.load(path / ARRAYS) as arrays:
+        with module("numpy").load(path / ARRAYS) as arrays:
             self._arrays = dict(arrays)
-        for at, (other, counts) in enumerate(zip(self._others, exact["counts"], strict=True)):
+        for at, (other, counts) in enumerate(zip(self._others, exact["counts"], strict=False)):
             for name, value in counts.items():
                 setattr(other, name, value)
             best = [one for name, one in self._arrays.items() if name.startswith(f"best {at} ")]
