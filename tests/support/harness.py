@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.forked_command import can_fork, run_forked
+
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = Path(__file__).parent / "scripts"
 PROGRAMS = Path(__file__).parent / "programs"
@@ -117,13 +119,16 @@ class Bench:
         command: Sequence[str] = (str(COMMAND),),
     ) -> subprocess.CompletedProcess[str]:
         """Run the installed command, or what stands in for it, to its end."""
+        environment = self.environment | (env or {})
+        if tuple(command) == (str(COMMAND),) and words[:1] != ("worker",) and can_fork(environment):
+            return run_forked([*command, *words], environment, cwd or self.project, timeout_s)
         return subprocess.run(
             [*command, *words],
             capture_output=True,
             text=True,
             timeout=timeout_s,
             check=False,
-            env=self.environment | (env or {}),
+            env=environment,
             cwd=cwd or self.project,
             stdin=subprocess.DEVNULL,
         )
