@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ SERVER = Path(__file__).parent / "programs" / "command_server.py"
 LIBRARIES = "LD_LIBRARY_PATH"
 READ_AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "BACKPROP_FAILPOINT", "BACKPROP_GPU")
 """How names begin that the loader, the interpreter or `import backprop` reads."""
+_ASKS = threading.Lock()
 
 
 def can_fork(environment: dict[str, str]) -> bool:
@@ -39,9 +41,10 @@ def run_forked(
         with Path(os.devnull).open() as nothing:
             given = [nothing.fileno(), *(send for _, send in outputs.values())]
             body = json.dumps({"argv": argv, "environment": environment, "cwd": str(cwd)}).encode()
-            requests = _server(environment.get(LIBRARIES, ""))
-            socket.send_fds(requests, [len(body).to_bytes(4)], given)
-            requests.sendall(body)
+            with _ASKS:
+                requests = _server(environment.get(LIBRARIES, ""))
+                socket.send_fds(requests, [len(body).to_bytes(4)], given)
+                requests.sendall(body)
     finally:
         for _, send in outputs.values():
             os.close(send)
