@@ -112,10 +112,12 @@ def _wrap(owner: type, name: str, integration: Integration) -> None:
         training = Training(self, args, kwargs)
         undo = _prepare(integration, training)
         try:
-            return original(self, *training.args, **training.kwargs)
+            result = original(self, *training.args, **training.kwargs)
         finally:
             if undo is not None:
                 _quietly(integration, undo)
+        leave_note(STOOD_BACK)  # what the script does after its training, nobody saves
+        return result
 
     setattr(owner, name, method)
 
@@ -224,6 +226,8 @@ def _first(path: str, mine: "Mapping[str, object]") -> "Mapping[str, object]":
     draft = f"{path}.{os.getpid()}.tmp"
     with open(draft, "w", encoding="utf-8") as file:  # noqa: PTH123
         json.dump(mine, file)
+        file.flush()
+        os.fsync(file.fileno())
     try:
         os.link(draft, path)  # whole or not at all, and never over another's
     except FileExistsError:

@@ -16,7 +16,7 @@ _MARKS = (b"pytorch-lightning_version", b"optimizer_states")
 
 class Lightning(Integration):
     name = "lightning"
-    versions = ((2, 5), (2, 7))
+    versions = ((2, 6), (2, 7))
 
     def __init__(self, package: str) -> None:
         self._package = package

@@ -105,6 +105,7 @@ def test_a_training_is_handed_its_checkpoint_and_saves_when_asked(script: Script
     assert printed == f"trained from {script.checkpoint} with 1 callbacks\n"
     assert said == "backprop: integration for transformers 5.23.0 attached, goes on from a checkpoint\n"
     assert {"attached", "heeds-stop", "takes-checkpoint", "events.jsonl"} <= script.notes
+    assert "stood-back" in script.notes, "what follows a training is not saved when asked"
     assert json.loads((script.segment / "events.jsonl").read_text())["metrics"] == {"total": 9}
 
 

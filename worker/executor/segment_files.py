@@ -13,7 +13,7 @@
     heeds-stop      written by `should_stop()` empty: the script asks whether to stop
     takes-checkpoint  by `resume_from()`      empty: the script asks what to resume from
     attached        by an integration         the training that it is attached to
-    stood-back      by an integration         empty: it has left a training of this segment alone
+    stood-back      by an integration         empty: it has left one alone, or its own is over
 
 A worker may read what another version wrote: unknown fields are ignored, and a field that was added later has a
 default. The supervisor is standard library only and has a reader and a writer of its own (`supervisor/files.py`).
@@ -191,7 +191,8 @@ def takes_checkpoint(folder: Path) -> bool:
 
 
 def stood_back(folder: Path) -> bool:
-    """Return whether an integration has left a training alone, so that nobody saves it when asked. Raises OSError."""
+    """Return whether an integration has left a training alone, or its own is over: nobody saves when asked. Raises
+    OSError."""
     return is_there(folder / STOOD_BACK)
 
 
