@@ -26,6 +26,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `saves_on_signal`: it saves when asked to stop, so that a timebox need not end right after a save.
     `stop_signal` (a name without SIG), `grace_s` (the least seconds): what suits it where the user gave none.
     `reads_deadline`: its text names BACKPROP_DEADLINE, a number that can't move.
+    `guessed`: its option to resume is known by its name alone; a segment that starts over all the same is left alone.
     `speaks`: what of our protocol stands in its text, the first of: "option" (it declares `--resume-from`), "events"
     (it announces its checkpoints), "variable" (it reads BACKPROP_RESUME_FROM).
     `note`: what the user should know, in words.
@@ -45,6 +46,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     grace_s: float | None = None
     reads_deadline: bool = False
     note: str = ""
+    guessed: bool = False
     speaks: Literal["option", "events", "variable", ""] = ""
 
 

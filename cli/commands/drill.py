@@ -129,6 +129,7 @@ def command(
         seconds,
         rule=rule,
         at_best=rehearsal.at_best,
+        guessed=wanted.spec.plan is not None and wanted.spec.plan.guessed,
     )
     costs = _costs(rehearsal)
     told = outlook(verdict, rehearsal.segments, costs, rule, box_s)

@@ -71,7 +71,7 @@ def rehearse(user_home: Home, wanted: Submission, seconds: float, say: Callable[
 
 def _two_segments(wanted: Submission, seconds: float) -> Submission:
     plan = wanted.spec.plan
-    seldom = plan is not None and bool(plan.globs) and not plan.saves_on_signal
+    seldom = plan is not None and (bool(plan.globs) or plan.guessed) and not plan.saves_on_signal
     spec = msgspec.structs.replace(
         wanted.spec,
         timebox_s=seconds,

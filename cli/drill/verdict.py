@@ -88,14 +88,16 @@ def judge(
     seconds: float,
     rule: BoxRule = BoxRule.AUTO,
     at_best: str = "",
+    guessed: bool = False,
 ) -> DrillVerdict:
     """Return what the segments prove.
 
     `reason`: that of the run's state. `broken`: see `rehearsal.Rehearsal`. `seconds`: the timebox of each segment.
     `rule`: what the end of a timebox is for such a run. `at_best`: what shows that its saves follow a metric; "" for
-    nothing.
+    nothing. `guessed`: as in `Plan`.
     """
     no = Proof.NOT_CHAINABLE
+    over = Proof.RENEWED if guessed and rule is not BoxRule.END else no
     lives_on = Proof.NOT_CHAINABLE if rule is BoxRule.END else Proof.RENEWED
     if not parts:
         return DrillVerdict(no, f"it could not start: {reason}")
@@ -117,28 +119,28 @@ def judge(
         shown = next(
             (evidence.text for evidence in _evidence(first, second) if evidence.started_over), second.reason
         )
-        return DrillVerdict(no, shown, (LOAD_ADVICE,))
+        return DrillVerdict(over, shown, (LOAD_ADVICE,))
     if second.outcome not in (SegmentOutcome.TIMEBOXED, SegmentOutcome.COMPLETED):
         return DrillVerdict(no, f"the resumed segment failed: {second.reason}", (LOAD_ADVICE,))
     if broken:
         return DrillVerdict(
             no, f"a checkpoint is incomplete: {broken[0]}", ("save under another name, then rename",)
         )
-    verdict = _judge_steps(first, second)
+    verdict = _judge_steps(first, second, over)
     if at_best and verdict.proof is Proof.CHAINABLE:
         why = f"it saves at its best alone ({at_best}), so a resume goes back to that; {verdict.why}"
         return DrillVerdict(Proof.BEST_ONLY, why, (BEST_ADVICE, *verdict.advice))
     return verdict
 
 
-def _judge_steps(first: DrillSegment, second: DrillSegment) -> DrillVerdict:
+def _judge_steps(first: DrillSegment, second: DrillSegment, over: Proof) -> DrillVerdict:
     killed = first.killed or second.killed
     advice = (
         ("it did not stop in time and was killed: see --stop-signal and --grace-seconds",) if killed else ()
     )
     for evidence in _evidence(first, second):
         if evidence.started_over:
-            return DrillVerdict(Proof.NOT_CHAINABLE, evidence.text, (LOAD_ADVICE,))
+            return DrillVerdict(over, evidence.text, (LOAD_ADVICE,))
         if evidence.resumed:
             return DrillVerdict(Proof.CHAINABLE, evidence.text, advice)
     if second.outcome == SegmentOutcome.COMPLETED:

@@ -13,7 +13,11 @@ MOST_KINDS: Final = 6
 
 def lines(spec: RunSpec) -> list[str]:
     """Return for `run` how the run goes on, and what was recognised in its command."""
-    return [f"goes on by: {goes_on_by(spec).text}", *_recognised(spec)]
+    told = goes_on_by(spec)
+    # On a line of its own a command is not broken by the edge of the terminal.
+    typed = [f"  {told.to_type}"] if told.to_type else []
+    said = told.text.removesuffix(told.to_type).rstrip()
+    return [f"goes on by: {said}", *typed, *_recognised(spec)]
 
 
 def lines_of_many(specs: Sequence[RunSpec]) -> list[str]:
@@ -97,6 +101,7 @@ def plan_json(plan: Plan | None) -> dict[str, Any] | None:
         "resume_words": list(plan.resume_words),
         "saves_on_signal": plan.saves_on_signal,
         "note": plan.note or None,
+        "guessed": plan.guessed,
     }
 
 
@@ -112,7 +117,7 @@ def _recognised(spec: RunSpec) -> list[str]:
 
 def _where(spec: RunSpec, plan: Plan) -> str:
     if not plan.globs:
-        return "checkpoints unknown"
+        return "checkpoints are looked for as it saves" if plan.guessed else "checkpoints unknown"
     first, *others = plan.globs
     more = f" and {len(others)} more" if others else ""
     return f"checkpoints {short(first, spec.cwd)}{more}"

@@ -1,6 +1,7 @@
-"""The recipes of scripts around a loop of their own: Accelerate's and diffusers' examples, and plain PyTorch."""
+"""The recipes of scripts around a loop of their own: Accelerate's and diffusers' examples, plain PyTorch, any other."""
 
 import ast
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Final
@@ -134,4 +135,28 @@ PYTORCH: Final = Recipe(
     ways=(Way("option"),),
     limits="Recognised only if it can be resumed: by an option that its text declares, or because it loads what it"
     " saves if that exists.",
+)
+
+
+_SAVER: Final = re.compile(r"^(save\w*|dump|to_pickle|write_bytes|tree_serialise_leaves|msgpack_serialize)$")
+
+
+def _saves_files() -> Predicate:
+    def evidence(facts: Facts) -> str:
+        return next(
+            (f"{call.name.lstrip('.')}()" for call in facts.script.calls if _SAVER.match(call.last)), ""
+        )
+
+    return Predicate("it calls something like `save()` or `dump()`", evidence)
+
+
+OWN_OPTION: Final = Recipe(
+    name="own-option",
+    title="Any script with an option to resume",
+    known_by=_saves_files(),
+    guesses=True,
+    only_if_resumable=True,
+    ways=(Way("option"),),
+    limits="What it saves is found as it is written, and the newest whole file is given to the option. If a segment"
+    " starts over with it, the run goes on from there, and is not ended at a timebox any more.",
 )
