@@ -26,6 +26,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `saves_on_signal`: it saves when asked to stop, so that a timebox need not end right after a save.
     `stop_signal` (a name without SIG), `grace_s` (the least seconds): what suits it where the user gave none.
     `reads_deadline`: its text names BACKPROP_DEADLINE, a number that can't move.
+    `expects`: patterns, as `globs`, of where its text says that it saves: they tell runs of one script apart, and name
+    no checkpoint.
     `guessed`: its option to resume is known by its name alone; a segment that starts over all the same is left alone.
     `speaks`: what of our protocol stands in its text, the first of: "option" (it declares `--resume-from`), "events"
     (it announces its checkpoints), "variable" (it reads BACKPROP_RESUME_FROM).
@@ -47,6 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reads_deadline: bool = False
     note: str = ""
     guessed: bool = False
+    expects: tuple[str, ...] = ()
     speaks: Literal["option", "events", "variable", ""] = ""
 
 

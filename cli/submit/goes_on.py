@@ -11,7 +11,6 @@ from typing import Final, Literal
 
 import msgspec
 
-from backprop.scheduler.governor.box_end import BoxRule, minutes, rule_of
 from backprop.scheduler.spec import Plan, RunSpec
 
 CHECKPOINT: Final = "CHECKPOINT"
@@ -82,19 +81,17 @@ def _way(spec: RunSpec, plan: Plan) -> tuple[Way, str]:
 
 def timebox_text(spec: RunSpec, overrun: str = "") -> str:
     """Word the timebox of this run, and what its end is. `overrun`: what stands behind the minutes."""
-    if rule_of(spec) is BoxRule.NONE:
-        return "none"
-    return f"{minutes(spec.timebox_s)}{overrun}, {_at_timebox(spec)}"
+    from backprop.scheduler.governor.box_end import BoxRule, minutes, rule_of
 
-
-def _at_timebox(spec: RunSpec) -> str:
     rule = rule_of(spec)
-    asked = f"SIG{spec.stop_signal} and {spec.grace_s:g} s to save"
-    if rule is BoxRule.END:
-        return f"then {asked}"
-    if goes_on_by(spec).way in ("nothing", "unknown"):
-        return "not ended then: nothing is known to resume it with"
-    return f"then {asked} where that loses no work; else it goes on"
+    if rule is BoxRule.NONE:
+        return "none"
+    end = f"then SIG{spec.stop_signal} and {spec.grace_s:g} s to save"
+    if rule is BoxRule.AUTO and goes_on_by(spec).way in ("nothing", "unknown"):
+        end = "not ended then: nothing is known to resume it with"
+    elif rule is BoxRule.AUTO:
+        end += " where that loses no work; else it goes on"
+    return f"{minutes(spec.timebox_s)}{overrun}, {end}"
 
 
 def _unknown(spec: RunSpec, plan: Plan) -> tuple[str, str]:

@@ -150,11 +150,39 @@ def _saves_files() -> Predicate:
     return Predicate("it calls something like `save()` or `dump()`", evidence)
 
 
+MAX_WRITES: Final = 64
+
+
+def find_written(facts: Facts) -> RecipeMatch:
+    """Return patterns of the files that the script's text says it writes."""
+    patterns: list[str] = []
+    for call in islice(
+        facts.script.calls_of("open", "save", "savez", "savez_compressed", "dump"), MAX_WRITES
+    ):
+        match call.name:
+            case "open" | ".open" | "io.open" | "gzip.open" if _is_opened_for_writing(call):
+                node = _argument(call, 0, "file")
+            case "numpy.save" | "numpy.savez" | "numpy.savez_compressed":
+                node = _argument(call, 0, "file")
+            case "torch.save" | "joblib.dump":
+                node = _argument(call, 1, "filename")
+            case _:
+                continue
+        patterns += facts.paths.all_of(node, call.within)
+    return RecipeMatch(tuple(dict.fromkeys(patterns)))
+
+
+def _is_opened_for_writing(call: Call) -> bool:
+    mode = _argument(call, 1, "mode")
+    return isinstance(mode, ast.Constant) and isinstance(mode.value, str) and "w" in mode.value
+
+
 OWN_OPTION: Final = Recipe(
     name="own-option",
     title="Any script with an option to resume",
     known_by=_saves_files(),
     guesses=True,
+    writes=find_written,
     only_if_resumable=True,
     ways=(Way("option"),),
     limits="What it saves is found as it is written, and the newest whole file is given to the option. If a segment"

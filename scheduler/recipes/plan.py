@@ -204,7 +204,7 @@ def _plan(recipe: "Recipe", subject: _Subject, why: str, forced: bool = False) -
     from backprop.scheduler.recipes.checkpoint_patterns import globs_of
     from backprop.scheduler.recipes.stop_signal import grace_s, on_signal
 
-    facts = subject.facts
+    facts, written = subject.facts, recipe.writes
     match = recipe.finds(facts) if recipe.finds is not None else None
     resumes, words, first, how = _way(recipe, facts, match, forced)
     if subject.reads_variable:
@@ -228,6 +228,7 @@ def _plan(recipe: "Recipe", subject: _Subject, why: str, forced: bool = False) -
         grace_s=grace_s(recipe, facts, saves),
         note=advice,
         guessed=recipe.guesses,
+        expects=globs_of(recipe, facts, written(facts), subject.cwd, subject.reader) if written else (),
         speaks=subject.speaks,
     )
 

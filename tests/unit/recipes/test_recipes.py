@@ -561,6 +561,18 @@ def test_a_script_of_no_framework_is_resumed_by_its_option(
     assert planned(tmp_path, f"{head}{text}\n") == Plan(), "one that saves nothing has nothing to resume from"
 
 
+def test_where_its_text_says_that_it_saves_is_a_hint(tmp_path: Path) -> None:
+    text = (
+        "import argparse, joblib, numpy as np, pickle\nfrom pathlib import Path\n"
+        "p.add_argument('--resume')\np.add_argument('--lr', type=float)\n"
+        "pickle.dump(s, open(f'out/lr{args.lr}/ckpt.pkl', 'wb'))\n"
+        "np.save(Path('arrays') / f'{args.lr}.npy', a)\njoblib.dump(m, 'm.joblib')\nopen('data.txt').read()\n"
+    )
+    plan = planned(tmp_path, text, "python train.py --lr 1e-3")
+    found = ("out/lr0.001/ckpt.pkl", "arrays/0.001.npy", "m.joblib")
+    assert (plan.expects, plan.globs) == (tuple(f"{tmp_path}/{each}" for each in found), ())
+
+
 def test_a_framework_in_a_module_of_its_own_is_better_than_a_guess(tmp_path: Path) -> None:
     (tmp_path / "trainer.py").write_text(trainers.IMAGENET)
     plan = planned(
