@@ -129,7 +129,8 @@ def _work(
         stream.finish(None)
 
     reader = threading.Thread(target=pump, name="logs", daemon=True)
-    reader.start()
+    with contextlib.suppress(RuntimeError):  # none is to be had: the output is printed at the end
+        reader.start()
     try:
         return work(
             home,
@@ -143,7 +144,10 @@ def _work(
     finally:
         done.set()
         with contextlib.suppress(KeyboardInterrupt):
-            reader.join()
+            if reader.ident is None:
+                stream.finish(None)
+            else:
+                reader.join()
 
 
 def has_ended(run: RunRecord) -> bool:

@@ -158,15 +158,16 @@ def _leave(code: int) -> NoReturn:
 
 def _is_stuck() -> bool:
     """Return whether a thread that prints waits for a terminal that takes nothing. The interpreter's teardown would
-    wait with it."""
+    wait with it. Where no thread is to be had to find out, assume that none waits."""
 
     def flush() -> None:
         with suppress(OSError, ValueError):
             sys.stdout.flush()
 
     thread = threading.Thread(target=flush, daemon=True)
-    thread.start()
-    thread.join(STUCK_S)
+    with suppress(RuntimeError):
+        thread.start()
+        thread.join(STUCK_S)
     return thread.is_alive()
 
 

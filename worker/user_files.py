@@ -188,9 +188,15 @@ class UserFiles:
 
 
 def within(seconds: float, look: Callable[[], T]) -> T:
-    """Return what `look` returns, or raise what it raises; TimeoutError, an OSError, when it has not ended in time."""
+    """Return what `look` returns, or raise what it raises; TimeoutError, an OSError, when it has not ended in time.
+
+    Where the machine has no thread to give, the look is made here, however long it takes.
+    """
     made = _Look(look, None)
-    threading.Thread(target=made.make, name="user files", daemon=True).start()
+    try:
+        threading.Thread(target=made.make, name="user files", daemon=True).start()
+    except RuntimeError:
+        made.make()
     if not made.done.wait(seconds):
         raise TimeoutError(f"no answer within {seconds:g} s")
     return made.answer()

@@ -13,7 +13,7 @@ from backprop.worker.executor.supervisor_program import SUPERVISOR
 from tests.support import promises
 from tests.support.fake_gpus import impatient
 from tests.support.fakes.faulty_reads import SOURCE, build_library
-from tests.support.harness import PROGRAMS, Bench, wait_until
+from tests.support.harness import PROGRAMS, QUIET_LIMITS, Bench, wait_until, without_roots_rights
 
 SAYS = "host cannot start runs"
 QUICK = (
@@ -215,6 +215,39 @@ def failing(library: Path, who: str, number: int, short: Path) -> dict[str, str]
         "START_ERRNO": str(number),
         "START_WHILE": str(short),
     }
+
+
+@pytest.fixture(name="no_threads")
+def built_without_threads(tmp_path: Path) -> dict[str, str]:
+    library = build_library(tmp_path, SOURCE.with_name("no_threads.c"))
+    return {"LD_PRELOAD": str(library)}
+
+
+def test_where_no_thread_is_to_be_had_runs_go_on_and_nothing_ends_in_a_traceback(
+    bench: Bench, no_threads: dict[str, str]
+) -> None:
+    bench.script("train.py", CHAIN)
+    followed = bench.backprop("run", "--follow", *QUIET_LIMITS, "train.py", env=no_threads)
+    assert followed.returncode == 0, followed.stderr
+    assert followed.stdout.count("checkpoint_saved") == 2
+    assert followed.stderr.count("Traceback") == 0
+    runs = [bench.queue("train.py") for _ in range(2)]
+    worker = bench.worker("--drain", env=no_threads)
+    assert worker.wait(timeout=60) == 0, bench.output()
+    assert [bench.state(run) for run in runs] == ["completed", "completed"], bench.output()
+    assert "Traceback" not in bench.output()
+
+
+def test_a_run_folder_that_may_not_be_used_just_now_is_waited_for(bench: Bench) -> None:
+    run = bench.queue("--", "true")
+    folder = bench.home / "runs" / run
+    folder.chmod(0o500)
+    worker = bench.worker("--drain", command=(*without_roots_rights(), *impatient(*QUICK)))
+    said = f"waiting: its folder {folder} cannot be used: Permission denied"
+    wait_until(lambda: bench.column(run, "reason") == said, saw=lambda: bench.column(run, "reason"))
+    folder.chmod(0o700)
+    assert worker.wait(timeout=60) == 0, bench.output()
+    assert bench.state(run) == "completed"
 
 
 def refused(bench: Bench) -> list[int]:

@@ -51,6 +51,36 @@ def test_one_that_takes_over_keeps_the_deadline_and_ends_everything(stand: Stand
     assert stand.left() == []
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["leader on record", "leader unknown"])
+def test_a_run_of_another_home_with_the_same_id_is_left_alone(
+    stand: Stand, tmp_path: Path, known: bool
+) -> None:
+    """An order of 0.1.0 names run and segment alone as its cookie."""
+    name, _, run_id = stand.cookie.partition("=")
+    marked = {name: run_id, "BACKPROP_SEGMENT": "1"}
+    theirs = {"BACKPROP_EVENTS": str(tmp_path / "theirs" / "events.jsonl")}
+    stranger = subprocess.Popen(["/bin/sleep", "600"], env=marked | theirs)
+    try:
+        ours = {"BACKPROP_EVENTS": str(stand.segment / "events.jsonl")}
+        stand.python(LISTENER, environment=marked | ours)
+        first = stand.start()
+        stand.wait_for_log("ready")
+        if known:
+            stand.replace(first).send_signal(signal.SIGTERM)
+            assert stand.ended()["asked"] == "asked"
+        else:
+            (stand.segment / "processes.json").unlink()
+            first.kill()
+            first.wait()
+            os.kill(next(pid for pid in stand.left() if pid not in (first.pid, stranger.pid)), signal.SIGKILL)
+            assert stand.adopt().wait(timeout=30) == 0
+            assert not (stand.segment / "processes.json").exists(), "it found nobody to watch"
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
 def test_one_that_takes_over_a_paused_leader_can_thaw_it(stand: Stand) -> None:
     stand.python(LISTENER, timebox_s=2.0)
     first = stand.start()

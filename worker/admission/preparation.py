@@ -29,7 +29,7 @@ from backprop.worker.context import Context
 from backprop.worker.environment import presence
 from backprop.worker.executor import locks
 from backprop.worker.maintenance import recovery
-from backprop.worker.segments.result import PASSING_ERRORS
+from backprop.worker.segments.result import passes
 from backprop.worker.user_files import NOT_YET, NotYet, place_of
 
 MOST_GONE: Final = 3
@@ -126,7 +126,7 @@ class Preparation:
             lock = locks.take(context.home.run_lock(run.id))
         except OSError as error:
             why = f"its folder {context.home.run_folder(run.id)} cannot be used: {error.strerror}"
-            if error.errno in PASSING_ERRORS:
+            if passes(error.errno, users=False):
                 return self._set_reason(run, f"waiting: {why}")
             return hold(context, run, why)
         if lock is None:

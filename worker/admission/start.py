@@ -29,7 +29,7 @@ from backprop.worker.executor import segment_files
 from backprop.worker.executor.base import NoSupervisor, SegmentOrder
 from backprop.worker.machine.state import MachineState
 from backprop.worker.segments import timebox
-from backprop.worker.segments.result import PASSING_ERRORS
+from backprop.worker.segments.result import passes
 from backprop.worker.segments.tracker import SegmentTracker
 from backprop.worker.supervisor import failpoint
 from backprop.worker.user_files import NOT_YET, place_of
@@ -120,7 +120,7 @@ class Starter:
             try:
                 context.executor.start(order)
             except OSError as error:
-                passing = isinstance(error, NoSupervisor) or error.errno in PASSING_ERRORS
+                passing = isinstance(error, NoSupervisor) or passes(error.errno, users=False)
                 self._tracker.could_not_start(run, _not_started(run, str(error), passing))
         for broken in prepared.resume.passed_over:
             context.console.event("passed over", prepared.run, f"checkpoint {broken}")
@@ -174,7 +174,7 @@ class Starter:
         try:
             code = snapshot_command(run.spec, shell)
         except OSError as error:
-            passing = error.errno in PASSING_ERRORS
+            passing = passes(error.errno, users=False)
             what = f"cannot be read now ({error.strerror})" if passing else "is gone or damaged"
             return _not_started(run, f"its code snapshot {what}: {run.spec.code}", passing)
         try:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -197,7 +198,7 @@ class LocalExecutor:
             cwd=spec.cwd,
             umask=spec.umask,
             environment=order.environment,
-            cookie=_cookie(order.run.id, order.number),
+            cookie=_cookie(order.run.id, order.number, order.environment),
             timebox_s=order.timebox_s,
             at_timebox=order.at_timebox.value,
             promised_mib=order.promised_mib,
@@ -281,7 +282,12 @@ class LocalExecutor:
         with contextlib.suppress(OSError):  # unreadable now; the cookie tells too
             if self.leader(run_id, number) is not None:
                 return True
-        return bool(process_tree.carriers(tuple(entry.encode() for entry in _cookie(run_id, number))))
+        environment: dict[str, str] = {}
+        with contextlib.suppress(OSError):  # without it, processes of another home's run of this id count too
+            order = segment_files.read_order(self.folder(run_id, number))
+            environment = {} if order is None else order.environment
+        cookie = _cookie(run_id, number, environment)
+        return bool(process_tree.carriers(tuple(map(os.fsencode, cookie))))
 
     def _processes(self, run_id: str, number: int) -> ProcessesFile | None:
         """Return the segment's processes; None when they are unknown, of another boot, or of another pid namespace,
@@ -319,6 +325,12 @@ def _is_readable(handle: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _cookie(run_id: str, number: int) -> tuple[str, ...]:
-    """Return the entries that every process of a segment has in its environment, unless it took them out."""
-    return f"BACKPROP_RUN_ID={run_id}", f"BACKPROP_SEGMENT={number}"
+def _cookie(run_id: str, number: int, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the entries that every process of a segment has in its environment, unless it took them out.
+
+    `environment`: of the segment's order. The file of its events belongs to them, since a run of another home may have
+    the same id.
+    """
+    entries = (f"BACKPROP_RUN_ID={run_id}", f"BACKPROP_SEGMENT={number}")
+    events = environment.get("BACKPROP_EVENTS")
+    return entries if events is None else (*entries, f"BACKPROP_EVENTS={events}")

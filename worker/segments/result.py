@@ -85,7 +85,7 @@ def result_of(
         shown_end=_shown_end(exit, folder) if told or asked in (Intent.TIMEBOX, Intent.YIELD) else None,
         signal_name=_signal_name(exit.signal),
         could_not_start=exit.could_not_start,
-        passing=not is_missing and _passes(exit.errno, users),
+        passing=not is_missing and passes(exit.errno, users),
         missing=is_missing,
         killed=exit.escalated != "none",
         last_line=failure_line(log) if failed else None,
@@ -113,7 +113,7 @@ def _has_begun(segment: SegmentRecord, folder: Path) -> bool:
     return is_there(folder / "log") and (folder / "log").lstat().st_size > 0
 
 
-def _passes(number: int | None, users: bool) -> bool:
+def passes(number: int | None, users: bool) -> bool:
     """Return whether the error of a start is the machine's. `users`: it was met at the user's directory or program."""
     if number is None or number in PASSING_ERRORS:
         return number is not None

@@ -91,7 +91,7 @@ def _start(folder: Path, order: dict[str, object], locks: Sequence[int]) -> int:
 
 def _adopt(folder: Path, order: dict[str, object]) -> int:
     earlier = files.read_if_possible(folder / "processes.json") or {}
-    cookie = tuple(str(entry).encode() for entry in _items(order["cookie"]))
+    cookie = _cookie(order)
     if process_tree.is_from_elsewhere(earlier.get("pid_namespace")):
         return EXIT_ELSEWHERE
     process = _recorded_leader(earlier) or next(filter(_is_here, process_tree.carriers(cookie)), None)
@@ -106,6 +106,15 @@ def _adopt(folder: Path, order: dict[str, object]) -> int:
         started_at_s = time.time() - (time.monotonic() - started_s)
     _write_processes(folder, order, leader, started_at_s, started_s)
     return _supervise(folder, order, leader, started_s, stopped=process_tree.stopped(process))
+
+
+def _cookie(order: dict[str, object]) -> tuple[bytes, ...]:
+    """Return what marks the processes of the segment. An order of 0.1.0 names its run alone, and a run of another home
+    may have the same id: the file of events tells them apart."""
+    entries = [str(entry) for entry in _items(order["cookie"])]
+    events = _pairs(order["environment"]).get("BACKPROP_EVENTS")
+    entries += [] if events is None else [f"BACKPROP_EVENTS={events}"]
+    return tuple(os.fsencode(entry) for entry in entries)
 
 
 def _is_here(process: process_tree.Process) -> bool:

@@ -103,9 +103,10 @@ class Witness:
         if len(wanted) > 1:
             self._several.set()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._count_often, name="witness", daemon=True)
-                with contextlib.suppress(RuntimeError):
-                    self._thread.start()
+                thread = threading.Thread(target=self._count_often, name="witness", daemon=True)
+                with contextlib.suppress(RuntimeError):  # none is to be had now: the next call tries again
+                    thread.start()
+                    self._thread = thread
         else:
             self._several.clear()
 

@@ -1,0 +1,166 @@
+"""Measures what sharing one slot costs ten unlike scripts: `python -m benchmarks.continuity`, half an hour.
+
+The ten scripts of `ten_scripts` run one after the other without interruption: the floor. Then they share one slot in
+boxes, once with `--at-timebox auto` and once with `end`. Lost is what the whole took beyond the floor: restarts (from
+the start of a segment to its next step), steps done again, and the rest.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.machine import machine
+from benchmarks.ten_scripts import SCRIPTS, STEP_S, text
+from benchmarks.workbench import ALWAYS, Workbench, wait_until
+
+BOXES: Final = 5
+"""Each script has work for so many boxes."""
+PATIENCE: Final = 4.0
+"""A way that takes longer than so many times the floor is given up."""
+UNFINISHED: Final = frozenset({"queued", "running", "paused"})
+
+
+@dataclass(frozen=True)
+class Book:
+    """What one script has written down. `first_step_s`: of each start, how long it took to its first step."""
+
+    starts: int
+    first_step_s: tuple[float, ...]
+    steps: tuple[int, ...]
+
+    def is_whole(self, steps: int) -> bool:
+        """Return whether each step up to the last was done."""
+        return set(self.steps) == set(range(1, steps + 1))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one way took. `completed`: how many scripts came to their end. `redone_s`: steps that were done again."""
+
+    way: str
+    wall_s: float
+    completed: int
+    books: tuple[Book, ...]
+
+    @property
+    def turns(self) -> int:
+        return sum(book.starts for book in self.books) - len(self.books)
+
+    @property
+    def restart_s(self) -> float:
+        return sum(sum(book.first_step_s[1:]) for book in self.books)
+
+    @property
+    def redone_s(self) -> float:
+        return STEP_S * sum(len(book.steps) - len(set(book.steps)) for book in self.books)
+
+    def row(self, floor_s: float) -> str:
+        """Return a line of the table. `floor_s`: what the uninterrupted sequence took."""
+        cells = [
+            self.way, f"{self.completed} of {len(self.books)}", f"{self.wall_s:.0f}", str(self.turns),
+            f"{self.restart_s:.1f}", f"{self.redone_s:.1f}",
+        ]  # fmt: skip
+        if self.completed == len(self.books):
+            lost_s = self.wall_s - floor_s
+            cells += [
+                f"{lost_s:.1f}",
+                f"{100 * lost_s / floor_s:.1f} %",
+                f"{lost_s / max(self.turns, 1):.2f}",
+            ]
+        return f"| {' | '.join(cells)} |"
+
+
+HEAD: Final = (
+    "| ten scripts, one slot | completed | s in all | restarts | restarting, s | redone, s | lost, s | of the floor "
+    "| lost per restart, s |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.continuity", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600.0, help="work of all ten together; default: 600")
+    parser.add_argument("--quick", action="store_true", help="30 seconds of work: to see that it works")
+    options = parser.parse_args()
+    seconds: float = 30.0 if options.quick else options.seconds
+    print(machine(), end="\n\n", flush=True)
+    steps = max(round(seconds / len(SCRIPTS) / STEP_S), BOXES)
+    box_min = steps * STEP_S / BOXES / 60
+    floor = measure("one after the other", lambda bench: uninterrupted(bench, steps), steps)
+    print(HEAD, floor.row(floor.wall_s), sep="\n", flush=True)
+    for rule in ("auto", "end"):
+        words = ("-m", f"{box_min:.6f}", "--at-timebox", rule)
+        shared = measure(
+            f"`--at-timebox {rule}`, boxes of {60 * box_min:.1f} s",
+            lambda bench, words=words: in_turns(bench, words, steps, PATIENCE * floor.wall_s),
+            steps,
+        )
+        print(shared.row(floor.wall_s), flush=True)
+        for (_, which), book in zip(names(), shared.books, strict=True):
+            if not book.is_whole(steps):
+                print(f"- not whole: the one that {which}, at step {max(book.steps, default=0)} of {steps}")
+    return 0
+
+
+def measure(way: str, play: Callable[[Workbench], None], steps: int) -> Outcome:
+    """Play one way in a home of its own. Return what it took."""
+    with Workbench() as bench:
+        for name, which in names():
+            (bench.project / f"out-{name}").mkdir()
+            bench.script(f"{name}.py", text(which, name))
+        begun_s = time.monotonic()
+        play(bench)
+        wall_s = time.monotonic() - begun_s
+        books = tuple(read(bench.project / f"{name}.py.book") for name, _ in names())
+        return Outcome(way, wall_s, sum(book.is_whole(steps) for book in books), books)
+
+
+def names() -> list[tuple[str, str]]:
+    """Return each script's file name, without its ending, and what it does."""
+    return [(f"train{number}", which) for number, which in enumerate(SCRIPTS)]
+
+
+def uninterrupted(bench: Workbench, steps: int) -> None:
+    """Run all of them one after the other."""
+    for name, _ in names():
+        command = [sys.executable, f"{name}.py", "--steps", str(steps)]
+        subprocess.run(command, cwd=bench.project, stdout=subprocess.DEVNULL, check=True)
+
+
+def in_turns(bench: Workbench, words: Sequence[str], steps: int, patience_s: float) -> None:
+    """Queue all of them, and wait for a worker with one slot to end them."""
+    bench.home.mkdir(mode=0o700)
+    (bench.home / "config.json").write_text('{"maxParallel": 1}')
+    with bench.worker():
+        for name, _ in names():
+            script = (f"{name}.py", "--", "--steps", str(steps))
+            bench.backprop("run", "-q", *ALWAYS, "--python", sys.executable, *words, *script)
+        wait_until(lambda: not UNFINISHED & set(states(bench)), patience_s, every_s=1.0)
+
+
+def states(bench: Workbench) -> list[str]:
+    return [run["state"] for run in json.loads(bench.backprop("list", "-n", "0", "--json"))]
+
+
+def read(path: Path) -> Book:
+    """Read what a script has written down."""
+    began_s: list[float] = []
+    first_step_s: dict[int, float] = {}
+    steps: list[int] = []
+    for what, *numbers in (line.split() for line in path.read_text().splitlines()):
+        now_s = float(numbers[-1])
+        if what == "begun":
+            began_s.append(now_s)
+        else:
+            steps.append(int(numbers[0]))
+            first_step_s.setdefault(len(began_s), now_s - began_s[-1] - STEP_S)
+    return Book(len(began_s), tuple(first_step_s.values()), tuple(steps))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
