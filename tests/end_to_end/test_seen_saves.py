@@ -1,10 +1,11 @@
 """Scripts that say nothing of their checkpoints and fit no recipe: what they write is seen, and handed back."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.support.harness import Bench
+from tests.support.harness import Bench, wait_until
 
 SAVES = """
     import json, os, pickle, sys, time
@@ -45,7 +46,7 @@ SAVES = """
 def test_what_it_wrote_is_named_and_a_resume_with_words_goes_on_from_it(bench: Bench) -> None:
     bench.script("saves.py", SAVES)
     run = bench.queue("saves.py", "-m", "0.1", "--at-timebox", "end", "--", "one", "float", "80", "20")
-    bench.worker()
+    worker = bench.worker()
     seen = bench.wait_for(run, "timeboxed")
     assert seen["reason"].startswith("no option to resume: it wrote out/lr0.001-one/model_last.pkl"), seen[
         "reason"
@@ -53,6 +54,14 @@ def test_what_it_wrote_is_named_and_a_resume_with_words_goes_on_from_it(bench: B
     assert f"backprop resume {run} --resume-arg '--load {{checkpoint}}'" in seen["reason"]
     saved = [one for one in bench.show(run)["checkpoints"] if one["refused"] is None]
     assert [Path(one["path"]).name for one in saved[:1]] == ["model_last.pkl"]
+    bench.end_worker(worker)
+    shutil.rmtree(bench.home / "backups", ignore_errors=True)
+    for file in bench.home.glob("backprop.db*"):
+        file.unlink()
+    bench.worker()
+    wait_until(lambda: bench.backprop("show", run).returncode == 0)
+    found = [one["path"] for one in bench.show(run)["checkpoints"] if one["refused"] is None]
+    assert found == [one["path"] for one in saved], "the database was lost"
     bench.backprop("resume", run, "--resume-arg", "--load {checkpoint}")
     seen = bench.wait_for(run, "completed", "failed", "timeboxed")
     assert seen["state"] == "completed", seen["reason"]
