@@ -1,5 +1,6 @@
 """The JSON files in a segment's folder, as the worker writes and reads them.
 
+    before.json     written by the worker      what lay where it may save as it began
     order.json      written by the worker      what to run and for how long
     processes.json  written by the supervisor  who the supervisor and the leader are, valid for one boot
     pause.json      written by the supervisor  its own pauses, for the supervisor that may take its place alone
@@ -27,6 +28,7 @@ from backprop.scheduler.home.file_reading import is_there, read_if_there
 from backprop.scheduler.home.run_folder import write_synced
 from backprop.worker.supervisor import process_tree
 
+BEFORE: Final = "before.json"
 ORDER: Final = "order.json"
 PROCESSES: Final = "processes.json"
 PAUSE: Final = "pause.json"
@@ -37,6 +39,15 @@ HEEDS: Final = "heeds-stop"
 TAKES: Final = "takes-checkpoint"
 
 T = TypeVar("T")
+
+
+class BeforeFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`before.json`. `folders`: all names in each folder that was looked at, which are paths without links. `contents`:
+    size and time (nanoseconds) of every file there."""
+
+    format: int = 1
+    folders: dict[str, tuple[str, ...]] = {}
+    contents: tuple[tuple[int, int], ...] = ()
 
 
 class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,9 +141,17 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def write_order(folder: Path, order: OrderFile) -> None:
     """Write `order.json`, whole or not at all. Not synced: a segment does not outlive the machine. Raises OSError."""
-    draft = folder / f"{ORDER}.tmp"
-    write_synced(draft, (msgspec.json.encode(order),), synced=False)
-    draft.replace(folder / ORDER)
+    _write(folder / ORDER, order)
+
+
+def write_before(folder: Path, before: BeforeFile) -> None:
+    """Write `before.json` in the same way. Raises OSError."""
+    _write(folder / BEFORE, before)
+
+
+def read_before(folder: Path) -> BeforeFile | None:
+    """Return what lay there as the segment in `folder` began; None when that is missing or damaged. Raises OSError."""
+    return _read(folder / BEFORE, BeforeFile)
 
 
 def read_order(folder: Path) -> OrderFile | None:
@@ -197,6 +216,12 @@ def earliest_start_s(folder: Path, started_s: float) -> float:
         if (end := read_exit(folder)) is not None and end.ended_at_s is not None:
             moments.append(end.ended_at_s - end.running_s - end.paused_s)
     return min(moments)
+
+
+def _write(path: Path, content: msgspec.Struct) -> None:
+    draft = path.with_name(f"{path.name}.tmp")
+    write_synced(draft, (msgspec.json.encode(content),), synced=False)
+    draft.replace(path)
 
 
 def _read(path: Path, kind: type[T]) -> T | None:

@@ -4,7 +4,7 @@ Both come from /proc, about once a second. A save of some MB is over between two
 large ones. The count of bytes (`wchar` in /proc/PID/io) misses nothing: a run that wrote less than a file holds has not
 written it. What is written through a mapping of memory alone is not counted. While several runs are live, a thread
 reads the counts of the processes known so far ten times a second: so that two that save one after the other are told
-apart.
+apart. No time here moves with the wall clock.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from backprop.worker.checkpoints.open_files import is_writable, target_of
+from backprop.worker.clock import set_since_s, steady_s
 from backprop.worker.supervisor import process_tree
 
 EVERY_S: Final = 0.9
@@ -43,7 +44,7 @@ RunSegment = tuple[str, int]
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A file that a run had open for writing. `inode`: 0 where the kernel does not tell. Times in Unix seconds."""
+    """A file that a run had open for writing. `inode`: 0 where the kernel does not tell. Times as of `steady_s`."""
 
     path: str
     inode: int
@@ -53,7 +54,7 @@ class OpenFile:
 
 @dataclass(frozen=True)
 class _Reading:
-    """Bytes written by a time between `began_s` and `ended_s` (Unix seconds), and how often their count was lost."""
+    """Bytes written by a time between `began_s` and `ended_s` (of `steady_s`), and how often their count was lost."""
 
     began_s: float
     ended_s: float
@@ -90,11 +91,11 @@ class Witness:
 
     def follow(self, live: Iterable[tuple[str, int, float]]) -> None:
         """Say which segments are live now, each by run, number and start (Unix seconds)."""
-        now_s = time.time()
+        now_s, shift_s = steady_s(), set_since_s()
         with self._lock:
             wanted = {(run_id, number): started_s for run_id, number, started_s in live}
             for key, started_s in wanted.items():
-                self._trails.setdefault(key, _Trail(started_s)).ended_s = None
+                self._trails.setdefault(key, _Trail(min(started_s + shift_s, now_s))).ended_s = None
             for key, trail in list(self._trails.items()):
                 if key not in wanted:
                     trail.ended_s = now_s if trail.ended_s is None else trail.ended_s
@@ -139,7 +140,7 @@ class Witness:
                 live = [trail for trail in self._trails.values() if trail.ended_s is None and trail.counts]
             for trail in live:
                 with self._reading:
-                    reading_s = time.time()
+                    reading_s = steady_s()
                     known = {pid: _bytes_written(pid) for pid in trail.counts}
                     with self._lock:
                         counts = {pid: count for pid, count in known.items() if count is not None}
@@ -154,7 +155,7 @@ class Witness:
             return frozenset(run_id for run_id, _ in self._trails)
 
     def written(self, run_id: str, from_s: float, to_s: float) -> int | None:
-        """Return at most how many bytes a run wrote in a span of time (Unix seconds); None where that is unknown."""
+        """Return at most how many bytes a run wrote in a span of time (of `steady_s`); None where that is unknown."""
         with self._lock:
             trails = [trail for (run, _), trail in self._trails.items() if run == run_id]
             counts = [_count(trail, from_s, to_s) for trail in trails]
@@ -162,7 +163,7 @@ class Witness:
         return sum(known) if known and len(known) == len(counts) else None
 
     def opened(self, run_id: str, since_s: float) -> list[OpenFile]:
-        """Return the files that a run was seen to have open for writing since then (Unix seconds)."""
+        """Return the files that a run was seen to have open for writing since then (as of `steady_s`)."""
         with self._lock:
             return [
                 file
@@ -178,7 +179,7 @@ class Witness:
             return trail.folders if trail is not None else frozenset()
 
     def _look_at(self, trail: _Trail, pids: frozenset[int]) -> None:
-        reading_s = time.time()
+        reading_s = steady_s()
         counts: dict[int, int] = {}
         lost = False
         opened: list[tuple[str, int]] = []
@@ -191,7 +192,7 @@ class Witness:
                 counts[pid] = count
             folders.add(target_of(f"/proc/{pid}/cwd"))
             opened += self._open_files(pid)
-        now_s = time.time()
+        now_s = steady_s()
         new = {
             pid: _started_s(pid)
             for pid, count in counts.items()
@@ -236,7 +237,7 @@ def _add(trail: _Trail, counts: dict[int, int], lost: bool, began_s: float) -> i
     gone = sum(count for pid, count in before.items() if pid not in counts)
     last = trail.looks[-1]
     times_lost = last.times_lost + (lost or rise < gone or not counts)
-    trail.looks.append(_Reading(began_s, time.time(), last.written + rise, times_lost))
+    trail.looks.append(_Reading(began_s, steady_s(), last.written + rise, times_lost))
     trail.counts = counts
     return rise
 
@@ -272,9 +273,9 @@ def _bytes_written(pid: int) -> int | None:
 
 
 def _started_s(pid: int) -> float:
-    """Return when a process began, Unix seconds; 0 where that cannot be read."""
+    """Return when a process began, as of `steady_s`; 0 where that cannot be read."""
     process = process_tree.identify(pid)
     if process is None:
         return 0.0
     age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - process.start_ticks / os.sysconf("SC_CLK_TCK")
-    return time.time() - age_s
+    return steady_s() - age_s
