@@ -13,11 +13,15 @@ MOST_KINDS: Final = 6
 
 def lines(spec: RunSpec) -> list[str]:
     """Return for `run` how the run goes on, and what was recognised in its command."""
+    said, *typed = _apart(spec)
+    return [f"goes on by: {said}", *(f"  {each}" for each in typed), *_recognised(spec)]
+
+
+def _apart(spec: RunSpec) -> list[str]:
+    """Return how it goes on, and apart from it what may be typed: so that the terminal's edge breaks no command."""
     told = goes_on_by(spec)
-    # On a line of its own a command is not broken by the edge of the terminal.
-    typed = [f"  {told.to_type}"] if told.to_type else []
     said = told.text.removesuffix(told.to_type).rstrip()
-    return [f"goes on by: {said}", *typed, *_recognised(spec)]
+    return [said, told.to_type] if told.to_type else [said]
 
 
 def lines_of_many(specs: Sequence[RunSpec]) -> list[str]:
@@ -54,10 +58,10 @@ def goes_on_json(spec: RunSpec) -> dict[str, str]:
 def pairs(spec: RunSpec) -> list[tuple[str, str]]:
     """Return (label, text) pairs for `show` and `--dry-run`."""
     plan = spec.plan
-    goes_on = ("goes on by", goes_on_by(spec).text)
+    goes_on = list(zip(("goes on by", ""), _apart(spec), strict=False))
     if plan is None or (plan.recipe == "none" and not plan.globs):
-        return [goes_on, ("recipe", "none")]
-    rows = [goes_on, ("recipe", f"{plan.recipe}: {plan.why}" if plan.why else plan.recipe)]
+        return [*goes_on, ("recipe", "none")]
+    rows = [*goes_on, ("recipe", f"{plan.recipe}: {plan.why}" if plan.why else plan.recipe)]
     if plan.globs:
         rows.append(("checkpoints", ", ".join(short(each, spec.cwd) for each in plan.globs)))
     facts = [f"whole with {' and '.join(plan.needs)}"] if plan.needs else []
