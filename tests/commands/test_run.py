@@ -1,7 +1,6 @@
 """`backprop run`: what exactly is queued, and what the leader then gets; `--dry-run`, which writes nothing."""
 
 import json
-import os
 import shlex
 import sqlite3
 import sys
@@ -438,11 +437,7 @@ def test_a_relative_script_is_found_where_it_was_queued(bench: Bench) -> None:
 
 def test_the_umask_of_the_shell_is_the_runs(bench: Bench) -> None:
     bench.script("train.py", "open('made', 'w')\n")
-    before = os.umask(0o027)
-    try:
-        bench.queue("train.py")
-    finally:
-        os.umask(before)
+    bench.queue("train.py", command=("sh", "-c", 'umask 027; exec "$0" "$@"', str(COMMAND)))
     bench.worker("--drain").wait(timeout=60)
     assert (bench.project / "made").stat().st_mode & 0o777 == 0o640
 

@@ -65,12 +65,15 @@ def test_no_row_loses_work_that_nobody_asked_to_lose(facts: BoxFacts) -> None:
 def test_every_row_can_be_reached() -> None:
     seen: Counter[str] = Counter()
 
-    @settings(max_examples=3000, database=None)
+    @settings(max_examples=300, database=None)
     @given(mixtures)
     def look(facts: BoxFacts) -> None:
         seen[decide_box(facts).row] += 1
 
-    look()
+    for _ in range(10):
+        look()
+        if set(seen) == ROWS:
+            break
     assert set(seen) == ROWS
 
 
