@@ -28,6 +28,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `reads_deadline`: its text names BACKPROP_DEADLINE, a number that can't move.
     `integration`: the framework whose integration is attached at launch, since the text shows no way to resume; "" for
     none.
+    `expects`: patterns, as `globs`, of where its text says that it saves: they tell runs of one script apart, and name
+    no checkpoint.
+    `guessed`: its option to resume is known by its name alone; a segment that starts over all the same is left alone.
     `speaks`: what of our protocol stands in its text, the first of: "option" (it declares `--resume-from`), "events"
     (it announces its checkpoints), "variable" (it reads BACKPROP_RESUME_FROM).
     `note`: what the user should know, in words.
@@ -47,6 +50,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     grace_s: float | None = None
     reads_deadline: bool = False
     note: str = ""
+    guessed: bool = False
+    expects: tuple[str, ...] = ()
     speaks: Literal["option", "events", "variable", ""] = ""
     integration: str = ""
 

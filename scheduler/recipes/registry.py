@@ -15,7 +15,7 @@ from backprop.scheduler.recipes.catalog import (
     TIMM,
     ULTRALYTICS,
 )
-from backprop.scheduler.recipes.catalog_plain import ACCELERATE, PYTORCH
+from backprop.scheduler.recipes.catalog_plain import ACCELERATE, OWN_OPTION, PYTORCH
 from backprop.scheduler.recipes.recipe import Recipe
 
 RECIPES: Final[tuple[Recipe, ...]] = (
@@ -32,5 +32,6 @@ RECIPES: Final[tuple[Recipe, ...]] = (
     ACCELERATE,
     TIMM,
     PYTORCH,
+    OWN_OPTION,
 )
 BY_NAME: Final = {recipe.name: recipe for recipe in RECIPES}

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from backprop.scheduler.errors import LostRace, UnknownRun
-from backprop.scheduler.governor.box_end import BoxRule, rule_of
+from backprop.scheduler.governor.box_end import BoxRule, minutes, rule_of
 from backprop.scheduler.governor.decide import Decision, Need
 from backprop.scheduler.governor.need import memory_limit_mib
 from backprop.scheduler.outcome.segment_result import SegmentResult
@@ -241,7 +241,7 @@ def _where_it_may_save(run: RunRecord, shell: Mapping[str, str], checkpoint: str
 
 
 def _box(order: SegmentOrder) -> str:
-    return "no timebox" if order.at_timebox is BoxRule.NONE else f"{order.timebox_s / 60:g} min"
+    return "no timebox" if order.at_timebox is BoxRule.NONE else minutes(order.timebox_s)
 
 
 def _not_started(run: RunRecord, why: str, passing: bool) -> SegmentResult:
