@@ -17,8 +17,6 @@ FRESH_S: Final = 10.0
 """Work of this long may be lost at an end."""
 CHEAP_SHARE, CHEAP_S = 0.02, 10.0
 """A restart that takes longer than this share of the box, and longer than so many seconds, is dear."""
-UNKNOWN_RESTART_S: Final = 30.0
-"""What a restart is taken to need where segments that resumed have not shown it."""
 LONGEST_TURN_S: Final = 3600.0
 """A run whose restart is dear has a turn of 50 restarts, but no longer than this, while others wait."""
 UNSAVED_S, UNSAVED_BOXES = 3600.0, 3
@@ -127,15 +125,9 @@ def is_safe(facts: BoxFacts) -> bool:
 
 
 def is_dear(facts: BoxFacts) -> bool:
-    """Return whether a restart costs too much of the box."""
-    return _restart_s(facts) > max(CHEAP_SHARE * facts.box_s, CHEAP_S)
-
-
-def _restart_s(facts: BoxFacts) -> float:
-    if facts.restart_s is not None:
-        return facts.restart_s
-    # The first resume is the proof, and shows the time as well.
-    return UNKNOWN_RESTART_S if facts.resumes is Known.PROVEN else 0.0
+    """Return whether a restart costs too much of the box. What no segment has shown is taken for cheap: a run that is
+    known to resume is ended, and the next start shows it."""
+    return facts.restart_s is not None and facts.restart_s > max(CHEAP_SHARE * facts.box_s, CHEAP_S)
 
 
 def decide_box(facts: BoxFacts) -> BoxDecision:
@@ -173,7 +165,7 @@ def _alone(facts: BoxFacts, safe: bool) -> BoxDecision:
 
 
 def _waited_for(facts: BoxFacts, safe: bool) -> BoxDecision:
-    turn_s = min(_restart_s(facts) / CHEAP_SHARE, LONGEST_TURN_S)
+    turn_s = min((facts.restart_s or 0.0) / CHEAP_SHARE, LONGEST_TURN_S)
     if is_dear(facts) and facts.turn_s < turn_s and not facts.urgently:
         why = f"its turns are {_time(turn_s)}: {why_dear(facts)}"
         return BoxDecision("rest of its turn", Choice.RENEW, why)
@@ -186,8 +178,7 @@ def _waited_for(facts: BoxFacts, safe: bool) -> BoxDecision:
 
 def why_dear(facts: BoxFacts) -> str:
     """Word what a restart costs."""
-    takes = "takes" if facts.restart_s is not None else "is unknown, and taken for"
-    return f"a restart {takes} {_time(_restart_s(facts))}"
+    return f"a restart takes {_time(facts.restart_s or 0.0)}"
 
 
 def why_unsafe(facts: BoxFacts) -> str:

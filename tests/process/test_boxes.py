@@ -178,8 +178,8 @@ def test_a_full_disk_does_not_let_an_old_deadline_stand(
     monkeypatch.setattr(box_files, "write_synced", full)
     box_files.write_deadline(tmp_path, 300.0)
     wall_s, steady_s, boot = (tmp_path / "deadline").read_text().split()
-    assert 290 < float(wall_s) - time.time() <= 300
-    assert 290 < float(steady_s) - time.monotonic() <= 300
+    assert 290 < float(wall_s) - time.time() <= 300.001
+    assert 290 < float(steady_s) - time.monotonic() <= 300.001
     assert boot == process_tree.boot_id()
     with pytest.raises(OSError, match="No space"):
         box_files.write_standing_order(tmp_path, box_files.StandingOrder(box=1, ends_s=1.0))

@@ -88,7 +88,7 @@ CLAIMS = BoxFacts(resumes=Known.CLAIMED, unsaved_s=600)
     ("facts", "row", "choice"),
     [
         (PROVEN, "resumes", Choice.ASK),  # even alone in the queue
-        (replace(PROVEN, restart_s=None), "nobody waits", Choice.RENEW),  # it may be 30 s
+        (replace(PROVEN, restart_s=None), "resumes", Choice.ASK),  # the next start shows it
         (replace(PROVEN, restart_s=None, box_s=1800), "resumes", Choice.ASK),
         (replace(PROVEN, restart_s=12), "resumes", Choice.ASK),  # 2 % of its box
         (replace(PROVEN, restart_s=13), "nobody waits", Choice.RENEW),
