@@ -106,7 +106,7 @@ UNMODIFIED = """
 def test_a_script_that_knows_nothing_of_us_is_chained_to_its_end(bench: Bench) -> None:
     bench.script("torch.py", TORCH)
     bench.script("train.py", UNMODIFIED)
-    run = bench.queue("train.py", "-m", "0.03", "--grace-seconds", "1")
+    run = bench.queue("train.py", "-m", "0.03", "--at-timebox", "end", "--grace-seconds", "1")
     assert bench.worker("--drain").wait(timeout=100) == 0
     shown = bench.show(run)
     assert shown["state"] == "completed", (shown, bench.output())
