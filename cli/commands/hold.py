@@ -38,15 +38,6 @@ def command(
     waiting = [one.id for one in picked.able if one.id not in held]
     held |= set(user_requests.hold(database, waiting, "held by the user"))
     done = [one for one in picked.able if one.id in held]
-    run_selection.report(
-        done,
-        f"held {run_selection.counted(len(done))}",
-        lambda one: f"held {run_selection.who(one)}",
-        bulk=picked.bulk,
-        every=given.verbose,
-    )
-    return run_selection.refuse(
-        [*picked.refused, *(one for one in picked.able if one.id not in held)],
-        WHY,
-        IllegalMove.exit_code,
+    return run_selection.conclude(
+        picked, done, "held {}", lambda one: f"held {run_selection.who(one)}", WHY, every=given.verbose
     )

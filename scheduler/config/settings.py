@@ -64,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_suspended: int
     max_suspended_ram_mib: int | None
     resume_arg: str
+    integrations: bool
     python: Path | None
     checkpoint_roots: tuple[Path, ...]
     hook_completed: str | None
