@@ -45,6 +45,7 @@ def test_one_that_an_integration_is_attached_to_is_told_so(bench: Bench) -> None
     bench.script("train.py", trainers.LIGHTNING_NO_WAY)
     text = "Lightning, LightningCLI (integration attached at launch)"
     assert text in bench.backprop("run", *QUIET_LIMITS, "--dry-run", "train.py").stdout
+    text += ", else by suspending it in place"
     assert f"goes on by: {text}" in bench.backprop("run", *QUIET_LIMITS, "train.py").stderr
     run = bench.runs()[0]["id"]
     assert bench.show(run)["goes_on_by"] == {"way": "integration", "text": text}

@@ -117,7 +117,8 @@ def test_an_option_of_its_own_is_given_what_the_script_is_seen_to_save(bench: Be
     bench.script("train.py", OWN_OPTION.format(forgets=""))
     run = bench.queue("train.py", "-m", "0.08")
     assert (
-        bench.show(run)["goes_on_by"]["text"] == "its --resume, given the newest file that it is seen to save"
+        bench.show(run)["goes_on_by"]["text"]
+        == "its --resume, given the newest file that it is seen to save, else by suspending it in place"
     )
     bench.worker()
     seen = bench.wait_for(run, "completed", "failed", "timeboxed", "held", timeout_s=50)

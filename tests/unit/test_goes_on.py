@@ -126,7 +126,7 @@ def test_an_integration_that_is_switched_off_is_no_way() -> None:
     off = spec(plan, integrations=False)
     assert (goes_on_by(off).way, goes_on_by(off).text) == (
         "nothing",
-        "nothing (Hugging Face Trainer, TRL); it passes nothing",
+        f"{INSTEAD}nothing (Hugging Face Trainer, TRL); it passes nothing",
     )
     assert (spec(plan).attaches, off.attaches, spec(plan).cannot_resume, off.cannot_resume) == (
         True,

@@ -38,6 +38,7 @@ def sample(key: SettingKey) -> object:
         "stopSignal": "TERM",
         "signalTo": "leader",
         "atTimebox": "end",
+        "suspend": "never",
         "activeHours": "22:00-08:00",
         "resumeArg": "--load {checkpoint}",
         "python": "/usr/bin/python3",
