@@ -198,7 +198,7 @@ def test_the_first_signal_leaves_alone_what_would_lose_work(bench: Bench) -> Non
 
 def test_a_waiting_run_is_told_who_is_past_its_timebox(bench: Bench) -> None:
     bench.script("plain.py", SAVES_NOTHING)
-    first = bench.queue("plain.py", "-m", "0.02", "--", "1000")
+    first = bench.queue("plain.py", "-m", "0.02", "--no-suspend", "--", "1000")
     second = bench.queue("plain.py", "--", "1")
     bench.worker("-p", "1")
     wait_until(lambda: int(str(bench.column(first, "boxes"))) >= 3, saw=bench.output)
@@ -217,7 +217,7 @@ def test_outside_its_hours_only_what_loses_nothing_is_ended(bench: Bench) -> Non
         SAVES_NOTHING.replace("print(", "open('ckpt_last.pkl', 'wb').write(b'\\x80\\x04N.'); print("),
     )
     bench.script("trainer.py", TRAINER)
-    plain = bench.queue("plain.py", "-m", BOX_MIN, "--recipe", "none", "--", "170")
+    plain = bench.queue("plain.py", "-m", BOX_MIN, "--recipe", "none", "--no-suspend", "--", "170")
     saves = bench.queue("trainer.py", "-m", BOX_MIN, "--", "--steps", "900", "--asked")
     first = bench.worker("-p", "2")
     wait_until(lambda: all((bench.folder(run, 1) / "processes.json").exists() for run in (plain, saves)))

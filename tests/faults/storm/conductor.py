@@ -136,6 +136,7 @@ def _end(bench: Bench, weather: Weather, say: Callable[[str], None]) -> list[str
         worker.kill()
         worker.wait()
     bench.worker("-p", AT_ONCE, "--gpu-probe", "none")
+    bench.backprop("unsuspend", "--all")
     end_s = time.monotonic() + END_S
     resumed: dict[str, int] = {}
     while time.monotonic() < end_s:
@@ -149,7 +150,7 @@ def _end(bench: Bench, weather: Weather, say: Callable[[str], None]) -> list[str
         if rows and not open_still:
             return []
         for row in open_still:
-            if row["state"] in ("queued", "running", "paused"):
+            if row["state"] in ("queued", "running", "paused", "suspended"):
                 continue
             if row["state"] == "held" or resumed.get(row["id"], 0) >= 3:
                 return [f"run {row['id']} does not complete: {row['state']}, {row['reason']}"]

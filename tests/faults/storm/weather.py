@@ -62,6 +62,8 @@ class Weather:
             self.queue_one: 1,
             self.user_stops: 1,
             self.user_resumes: 2,
+            self.user_suspends: 2,
+            self.user_unsuspends: 1,
             self.lock_database: 1,
             self.delete_database: 0.5,
             self.damage_database: 0.7,
@@ -179,7 +181,7 @@ class Weather:
         return "queue a run"
 
     def user_stops(self) -> str | None:
-        run = self._any_run("running", "queued")
+        run = self._any_run("running", "queued", "suspended")
         if run is None:
             return None
         self._start("stop", run)
@@ -191,6 +193,19 @@ class Weather:
             return None
         self._start("resume", run)
         return f"resume {run}"
+
+    def user_suspends(self) -> str | None:
+        run = self._any_run("running", "suspended")
+        if run is None:
+            return None
+        self._start("suspend", run, "--for", f"{self._chance.randint(1, 6)}s")
+        return f"suspend {run}"
+
+    def user_unsuspends(self) -> str | None:
+        if self._any_run("suspended") is None:
+            return None
+        self._start("unsuspend", "--all")
+        return "unsuspend all"
 
     def lock_database(self) -> str | None:
         held_s = self._chance.uniform(0.2, 3.0)
