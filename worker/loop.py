@@ -4,6 +4,7 @@ Signal handlers only record and wake the loop; the loop acts. First INT or TERM:
 segments to checkpoint, requeue them, exit. Second: end them now. HUP (tmux closed): exit, segments go on.
 """
 
+import contextlib
 import select
 import traceback
 from collections.abc import Callable
@@ -96,7 +97,10 @@ class Loop:
             return False
         if stop.asked or (self._until is not None and self._until()):
             return True
-        return drain and not self._left_to_run() and self._say_what_stays()
+        if not drain or self._left_to_run():
+            return False
+        self._say_what_stays()
+        return True
 
     def _not_waited_for(self) -> int:
         """Return how many live runs a worker that is to stop leaves to the next one: those that it has not asked to
@@ -120,15 +124,12 @@ class Loop:
         )
         return False
 
-    def _say_what_stays(self) -> bool:
-        """Name the runs that stay suspended; return True."""
-        try:
+    def _say_what_stays(self) -> None:
+        """Name the runs that their users keep suspended."""
+        with contextlib.suppress(BackpropError):
             for run in queries.live_runs(self._context.database):
                 if run.state is State.SUSPENDED:
                     self._context.console.event("left", run, run.reason)
-        except BackpropError:
-            pass
-        return True
 
     def _guarded_tick(self, stop: StopSignals) -> int:
         """Run a tick; return how many segments live. No trouble ends it: a full disk, a locked database or a bug is

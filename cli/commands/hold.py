@@ -8,7 +8,7 @@ from backprop.cli import run_selection
 from backprop.cli.context import need_existing
 from backprop.cli.global_options import global_options, globals_of
 
-WHY: Final = "only a queued or suspended run can be held"
+WHY: Final = "only a queued run can be held"
 
 
 @click.command(name="hold")
@@ -18,7 +18,7 @@ WHY: Final = "only a queued or suspended run can be held"
 def command(
     ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
 ) -> int:
-    """Hold queued RUNs: they do not start until `backprop release`."""
+    """Hold queued RUNs: they do not start until `backprop release`. Suspended ones stay so until then."""
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import State
     from backprop.scheduler.store.writes import suspensions, user_requests

@@ -42,8 +42,6 @@ class BoxCause(StrEnum):
     ROOM = "room"
     HOURS = "hours"
     WORKER_STOP = "worker stop"
-    USER = "user"
-    """Its user has asked to have it suspended."""
 
 
 class BoxRule(StrEnum):
@@ -99,7 +97,7 @@ class BoxFacts:
     waited_for: bool = False
     urgently: bool = False
     waited_beside: bool = False
-    why_not_suspend: str | None = "its supervisor cannot"
+    why_not_suspend: str | None = "nobody has looked whether it can be"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +148,6 @@ def decide_box(facts: BoxFacts) -> BoxDecision:
         return BoxDecision("paused", Choice.WAIT, "it is paused")
     if facts.is_saving:
         return BoxDecision("is saving", Choice.WAIT, "it is saving")
-    if facts.cause is BoxCause.USER:
-        choice = Choice.SUSPEND if facts.why_not_suspend is None else Choice.GO_ON
-        return BoxDecision("user", choice, facts.why_not_suspend or "asked by the user")
     if facts.cause is not BoxCause.BOX:
         # The end of a box is the last one of a run that can't resume; what makes room is queued again.
         fresh = facts.unsaved_s <= FRESH_S and facts.cause is not BoxCause.HOURS
@@ -195,8 +190,8 @@ def _waited_for(facts: BoxFacts, safe: bool) -> BoxDecision:
         return BoxDecision("others wait", Choice.ASK, ENDED)
     if suspends:
         return BoxDecision("suspended", Choice.SUSPEND, why_dear(facts) if safe else why_unsafe(facts))
-    beside = facts.why_not_suspend or "what waits does not fit beside it"
-    return BoxDecision("no way left", Choice.GO_ON, f"{why_unsafe(facts)}; not suspended: {beside}")
+    why_not = facts.why_not_suspend if facts.waited_beside else "what waits does not fit beside what it keeps"
+    return BoxDecision("no way left", Choice.GO_ON, f"{why_unsafe(facts)}; not suspended: {why_not}")
 
 
 def why_dear(facts: BoxFacts) -> str:

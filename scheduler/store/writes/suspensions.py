@@ -50,11 +50,10 @@ def unask(database: Database, run_ids: Sequence[str]) -> list[str]:
         done: list[str] = []
         for run_id in run_ids:
             own = (Run.id == run_id) & Run.suspension.is_null(False)
-            free = {"suspension": None, "thaw_at_s": None}
-            if Run.update(free).where(own).execute():
-                done.append(run_id)
             waits = {"reason": "suspended: waits for its turn"}
-            Run.update(waits).where((Run.id == run_id) & (Run.state == State.SUSPENDED.value)).execute()
+            Run.update(waits).where(own & (Run.state == State.SUSPENDED.value)).execute()
+            if Run.update(suspension=None, thaw_at_s=None).where(own).execute():
+                done.append(run_id)
         return done
 
     return database.write(verb)

@@ -81,7 +81,7 @@ def leave(code: int) -> None:
 # A name that one process can have at a time, and no lock on a file: with one it would not be suspended.
 alone = socket.socket(socket.AF_UNIX)
 try:
-    alone.bind(f"\0{zlib.crc32(os.getcwdb())}-{run}")
+    alone.bind(f"\0{zlib.crc32(os.getcwdb())}-{run}")  # noqa: PTH109
 except OSError:
     note("fault two leaders at once, in segment", segment)
 try:

@@ -22,7 +22,7 @@ MAY_LOSE = {"asked for", "policy end"}
 ROWS = {
     *MAY_LOSE, "no timebox", "paused", "is saving", "room", "hours", "worker stop", "first proof", "first save",
     "resumes", "unsaved for long", "nobody waits", "rest of its turn", "saves soon", "others wait", "no way left",
-    "user", "suspended",
+    "suspended",
 }  # fmt: skip
 times_s = st.sampled_from([0.0, 5.0, 10.0, 11.0, 60.0, 600.0, 3601.0, 7200.0, 1e6])
 mixtures = st.builds(
@@ -132,8 +132,6 @@ CLAIMS = BoxFacts(resumes=Known.CLAIMED, unsaved_s=600)
         (replace(FREEZES, cause=BoxCause.ROOM), "room", Choice.SUSPEND),
         (replace(FREEZES, cause=BoxCause.ROOM, unsaved_s=4), "room", Choice.ASK),
         (replace(FREEZES, cause=BoxCause.WORKER_STOP), "worker stop", Choice.GO_ON),
-        (replace(FREEZES, cause=BoxCause.USER), "user", Choice.SUSPEND),
-        (replace(FREEZES, cause=BoxCause.USER, why_not_suspend="no room"), "user", Choice.GO_ON),
         (DEAR, "suspended", Choice.SUSPEND),  # at the end of its box, not of a turn of 50 restarts
         (replace(DEAR, restart_s=5), "others wait", Choice.ASK),
         (CLAIMS, "nobody waits", Choice.RENEW),  # it may compile until after its box

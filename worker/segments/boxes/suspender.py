@@ -39,6 +39,7 @@ from backprop.worker.supervisor import failpoint, process_tree
 SIGNAL_EVERY_S: Final = 2.0
 ANSWER_S: Final = 60.0
 """Its supervisor tries for half a minute."""
+LOOK_EVERY_S: Final = 10.0
 AGAIN_S: Final = 30.0
 """After it was refused, the end of a box asks for it again no sooner."""
 LEAST_LEFT: Final = 0.1
@@ -64,7 +65,7 @@ class Suspender:
         self._context = context
         self._snapshot = snapshot
         self._under_way: dict[_Key, _UnderWay] = {}
-        self._known: set[_Key] = set()
+        self._looked_s: dict[_Key, float] = {}
         self._refused: dict[_Key, tuple[str, float]] = {}
 
     @property
@@ -75,28 +76,28 @@ class Suspender:
     def attend(self, run: RunRecord, segment: SegmentRecord) -> None:
         """Take the next step, where one is due. Call once per tick for each live run of this worker. Raises OSError,
         LostRace, DatabaseBusy."""
-        key = (run.id, run.segment)
-        if run.intent is not None:
-            self._under_way.pop(key, None)  # an end comes first: the supervisor lets it go on for that
-            return
-        if run.state is State.SUSPENDED:
+        key, now_s = (run.id, run.segment), self._context.clock.monotonic_s()
+        if run.intent is not None or run.state is State.SUSPENDED:
+            # An end comes first: the supervisor lets it go on for that.
             self._under_way.pop(key, None)
-            if key not in self._known:
-                self._confirm_suspended(run, segment)
-        elif key not in self._known:
-            self._take_up(run, segment)
-        elif key in self._under_way:
+        if run.intent is not None:
+            return
+        if key in self._under_way:
             self._await_answer(run, self._under_way[key])
-        elif run.suspension == ASKED:
+        elif now_s - self._looked_s.get(key, -LOOK_EVERY_S) >= LOOK_EVERY_S:
+            if run.state is State.SUSPENDED:
+                self._confirm_suspended(run, segment)
+            else:
+                self._take_up(run, segment)
+            self._looked_s[key] = now_s
+        elif run.suspension == ASKED and run.state is not State.SUSPENDED:
             self.begin(run, segment, "asked by the user", kept=True)
-        self._known.add(key)
 
     def forget(self, keys: Collection[_Key]) -> None:
         """Keep nothing but what concerns these live segments."""
-        for kept in (self._under_way, self._refused):
+        for kept in (self._under_way, self._refused, self._looked_s):
             for key in [key for key in kept if key not in keys]:
                 del kept[key]
-        self._known &= set(keys)
 
     def why_not(self, run: RunRecord, segment: SegmentRecord, newcomer: bool, swaps: bool) -> str | None:
         """Return why the end of its box may not suspend a run, in words; None where it may. `newcomer`, `swaps`: see
@@ -155,13 +156,12 @@ class Suspender:
             return False
         failpoint.at("thaw claimed")
         self._context.console.event("thawed", run, f"segment {run.segment} goes on where it stood")
-        self._known.add((run.id, run.segment))
         with contextlib.suppress(OSError):  # taken up again by the next tick
             self._let_go_on(run, number)
         return True
 
     def _take_up(self, run: RunRecord, segment: SegmentRecord) -> None:
-        """Find out what an earlier worker has left undone."""
+        """Find out what an earlier worker has left undone, or an older copy of the database does not know."""
         key, folder = (run.id, run.segment), self._context.executor.folder(run.id, run.segment)
         order = suspend_files.read(folder)
         if order is None or not order.suspends:
