@@ -23,6 +23,7 @@ other = sqlite3.connect(sys.argv[1], timeout=5, isolation_level=None)
 other.execute("BEGIN EXCLUSIVE")
 time.sleep(float(sys.argv[2]))
 """
+KEEPS = ("2", "--deaf", "--save-every", "1000")
 
 
 class Weather:
@@ -62,7 +63,7 @@ class Weather:
             self.queue_one: 1,
             self.user_stops: 1,
             self.user_resumes: 2,
-            self.user_suspends: 2,
+            self.user_suspends: 4,
             self.user_unsuspends: 1,
             self.lock_database: 1,
             self.delete_database: 0.5,
@@ -249,12 +250,22 @@ class Weather:
         return f"set the wall clock {offset_s} s off"
 
     def _run_words(self) -> tuple[str, ...]:
-        """Most scripts obey at once; some save for most of their grace, some are deaf to INT and TERM."""
+        """Most scripts obey at once; some save for most of their grace, some are deaf to INT and TERM. Some of those
+        save at their end alone, and are suspended where others wait."""
         steps = str(self._chance.randint(self._steps // 2, self._steps))
         grace_s, *how = self._chance.choice(
-            (("5",), ("5",), ("5",), ("5", "--slow", "3.5"), ("2", "--slow", "1.4"), ("2", "--deaf"))
+            (
+                ("5",),
+                ("5",),
+                ("5",),
+                ("5", "--slow", "3.5"),
+                ("2", "--slow", "1.4"),
+                ("2", "--deaf"),
+                KEEPS,
+                KEEPS,
+            )
         )
-        at_end = self._chance.choice(("auto", "end"))
+        at_end = "auto" if "1000" in how else self._chance.choice(("auto", "end"))
         return (str(LEDGER), "-m", "0.02", "--at-timebox", at_end, "--grace-seconds", grace_s, "--",
                 "--steps", steps, "--pace", "0.02", "--save-every", "3", *how)  # fmt: skip
 
