@@ -17,7 +17,7 @@ from backprop.scheduler.spec import QueuePosition
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.schema import Run, Segment
-from backprop.scheduler.store.writes import claims, progress, user_requests
+from backprop.scheduler.store.writes import claims, progress, suspensions, user_requests
 from backprop.scheduler.store.writes.claims import Claim
 from backprop.scheduler.store.writes.progress import SegmentReport
 from tests.support.harness import ROOT, program
@@ -360,3 +360,27 @@ def test_four_processes_claim_a_hundred_runs_each_exactly_once(database: Databas
     assert sorted(claims) == [f"r{number:03}" for number in range(100)]
     assert len(queries.live_segments(database)[1]) == 100
     assert database.integrity_problem() is None
+
+
+def test_suspended_runs_wait_in_the_queue_for_their_turn(database: Database) -> None:
+    """Not those that their users keep, nor those that are to end; nor do they count against a limit."""
+    first, second = add_run(database, "a", State.SUSPENDED), add_run(database, "b", State.SUSPENDED)
+    add_run(database, "c")
+    assert [run.id for run in queries.queue(database, 9.0)] == ["c", "a", "b"]
+    assert [run.id for run in queries.queue(database, 9.0, 2)] == ["c", "a"]
+    assert [run.id for run in queries.queue(database, 9.0, after=first)] == ["b"]
+    assert (queries.slot_count(database), len(queries.live_runs(database))) == (0, 2)
+    assert queries.kept_by_suspended(database) == [100, 100]
+    assert suspensions.ask(database, ["a", "c"], 20.0) == ["a"]
+    assert [run.id for run in queries.queue(database, 9.0)] == ["c", "b"]
+    assert [run.id for run in queries.queue(database, 21.0)] == ["c", "a", "b"]
+    assert suspensions.unask(database, ["a", "b"]) == ["a"]
+    suspensions.thaw(database, second, "w2", 1, 1)
+    with pytest.raises(LostRace):
+        suspensions.thaw(database, get(database, "a"), "w2", 1, 1)
+    assert [run.id for run in queries.queue(database, 9.0)] == ["c", "a"]
+    assert user_requests.ask_to_stop(database, get(database, "a"), 9.0) is State.SUSPENDED
+    assert [run.id for run in queries.queue(database, 9.0)] == ["c"]
+    thawed = queries.segment(database, "b", 1)
+    assert thawed is not None
+    assert (thawed.suspensions, get(database, "b").worker) == (1, "w2")

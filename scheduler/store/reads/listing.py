@@ -3,7 +3,6 @@
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from dataclasses import replace
 from typing import Any, Final
 
 from backprop.scheduler.lifecycle import State
@@ -29,12 +28,7 @@ def list_runs(
         if sort is Sort.STATE:
             return _by_state(filters, reverse, limit)
         if sort is Sort.TURN:
-            waiting = (State.QUEUED, State.SUSPENDED)
-            states = tuple(state for state in waiting if not filters.states or state in filters.states)
-            if not states:
-                return []
-            queued = Run.select().where(*conditions(replace(filters, states=states)))
-            return [run_of(row) for row in queued.order_by(*turns(reverse)).limit(limit)]
+            return _by_turn(filters, reverse, limit)
         by = order(sort, reverse)
         wanted = Run.select().where(*conditions(filters))
         if limit is not None and len(filters.states) > 1 and limit * len(filters.states) <= MERGED_AT_MOST:
@@ -69,6 +63,17 @@ def newest(database: Database, limit: int) -> list[tuple[str, str, State, str | 
         return [(run_id, name, State(state), group) for run_id, name, state, group in some]
 
     return database.read(query)
+
+
+def _by_turn(filters: Filters, reverse: bool, limit: int | None) -> list[RunRecord]:
+    """Of those that wait for their turn. State by state: SQLite walks an index in order for one."""
+    found: list[RunRecord] = []
+    for state in (State.QUEUED, State.SUSPENDED):
+        if not filters.states or state in filters.states:
+            waiting = Run.select().where(*conditions(filters, state)).order_by(*turns(reverse))
+            found += [run_of(row) for row in waiting.limit(limit)]
+    found.sort(key=lambda run: (-run.priority, run.turn_s, run.id), reverse=reverse)
+    return found[:limit]
 
 
 def _by_state(filters: Filters, reverse: bool, limit: int | None) -> list[RunRecord]:

@@ -190,9 +190,8 @@ def last_turn_s(database: Database, priority: int) -> float:
 
     With a turn before all others, a requeued run would be the only one to start until the clock is where it was.
     """
-    query = "SELECT MAX(turn_s) FROM runs WHERE state IN ('queued', 'suspended') AND priority = ?"
-    last_s: float | None = database.rows(query, priority)[0][0]
-    return last_s or 0.0
+    query = "SELECT MAX(turn_s) FROM runs WHERE state = ? AND priority = ?"
+    return max(database.rows(query, state, priority)[0][0] or 0.0 for state in ("queued", "suspended"))
 
 
 def ask_to_end(database: Database, run: RunRecord, intent: Intent, why: str) -> bool:
