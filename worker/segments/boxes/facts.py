@@ -65,6 +65,7 @@ def facts_of(
         unsaved_s=unsaved_s,
         has_saved=newest is not None and seen.has_copy,
         has_begun=stepped or restart_s is None or elapsed_s >= BEGUN * restart_s,
+        has_resumed=segment.checkpoint_used is not None,
         resumes=known.resumes(
             run, segment, cadence.earlier, cadence.known, goes_on, seen.announces or seen.takes
         ),
