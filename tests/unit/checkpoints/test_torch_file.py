@@ -15,14 +15,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.worker.checkpoints.content.torch_file import content_at
 from backprop.worker.checkpoints.formats import looks_torn, looks_whole
 from backprop.worker.checkpoints.start_point import RunRows, rows_of, start_of
 from backprop.worker.environment.leader import LOAD_ALL, LOAD_WEIGHTS, leave_to_load
+from tests.support.store_rows import get
 from tests.support.unannounced_run import CLEAN, Watched, names
-from tests.unit.checkpoints.test_fallback import Night
 
 BYTES_EACH = {"FloatStorage": 4, "LongStorage": 8, "OddStorage": 3}
 TORCH = ModuleType("torch")
@@ -113,14 +114,16 @@ def test_what_torch_load_refuses_without_leave_is_told_from_what_it_takes(tmp_pa
 
 
 def test_leave_is_given_for_what_the_run_itself_saved(database: Database, tmp_path: Path) -> None:
-    night = Night(database, tmp_path, resumes="append", resume_words=("--load", "{checkpoint}"))
+    watched, home = Watched(database, tmp_path), Home(tmp_path / "home")
+    watched.start(resumes="append", resume_words=("--load", "{checkpoint}"))
 
     def given(name: str | None, saved: object, **shell: str) -> dict[str, str]:
         if name is not None:
-            path = torch_save(night.watched.out / name, saved)
-            night.watched.store(night.watched.scanner().final_scan(CLEAN))
-            assert night.begins_from() == path.name
-        start = start_of(night.home, night.run, rows_of(database, night.run))
+            torch_save(watched.out / name, saved)
+            watched.store(watched.scanner().final_scan(CLEAN))
+        run = get(database, "r1")
+        start = start_of(home, run, rows_of(database, run))
+        assert start.checkpoint == (str(watched.out / name) if name is not None else None)
         return leave_to_load(start.holds_objects, shell)
 
     objects = {"model": Tensor(1), "args": argparse.Namespace(lr=0.1)}
@@ -129,8 +132,9 @@ def test_leave_is_given_for_what_the_run_itself_saved(database: Database, tmp_pa
     assert given("b.pt", objects) == {LOAD_ALL: "1"}
     assert given("c.pt", objects, **{LOAD_WEIGHTS: "1"}) == {}
     theirs = torch_save(tmp_path / "theirs.pt", objects)
-    told = msgspec.structs.replace(night.run.spec, resume_from=str(theirs))
-    start = start_of(night.home, msgspec.structs.replace(night.run, spec=told), RunRows([], []))
+    run = get(database, "r1")
+    told = msgspec.structs.replace(run.spec, resume_from=str(theirs))
+    start = start_of(home, msgspec.structs.replace(run, spec=told), RunRows([], []))
     assert (start.checkpoint, start.holds_objects) == (str(theirs), False)
 
 
