@@ -13,7 +13,8 @@ from tests.trainers.shapes import SHAPES, STUB_TORCH, Book, Pace, prepare, read
 
 BOX: tuple[str, ...] = ("-m", "0.05")
 """Three seconds."""
-FRESH_STEPS = 25
+FRESH_STEPS = 100
+"""Ten seconds: so long an end is safe after a save."""
 ENDS = ("completed", "failed", "timeboxed", "held", "stopped", "lost")
 PACES = {
     "a box shorter than its start-up": Pace(start_s=4.0, steps=70, every=10),
@@ -64,7 +65,7 @@ def check(bench: Bench, name: str, run: str, told: str, folder: Path, whole: Boo
     assert book.ends == 1, story
     assert book.starts == len(segments), story
     if shape.resumes:
-        # An end is safe for ten seconds after a save, and takes a moment: so much is made again, or one interval.
+        # So much is made again, or one interval.
         assert book.redone <= (len(segments) - 1) * max(pace.every, FRESH_STEPS), story
     else:
         assert len(segments) == 1, story
