@@ -38,7 +38,7 @@ class FakeMig:
 class FakeGpu:
     """One GPU; amounts in MiB, temperatures in °C. `slowdown`, `margin` 0: not supported.
 
-    `reasons`: NVML's bits. `handle_rc`, `uuid_rc`, `mem_rc`, `temp_rc`: NVML return codes of those calls: 3
+    `reasons`: NVML's bits. `power`: milliwatts, 0 for a card that cannot say. `handle_rc`, `uuid_rc`, `mem_rc`, `temp_rc`: NVML return codes of those calls: 3
     not supported, 15 lost. `hang_ms`: each call about this GPU takes so long."""
 
     uuid: str
@@ -49,6 +49,7 @@ class FakeGpu:
     slowdown: int = 90
     margin: int = 0
     util: int = 0
+    power: int = 0
     reasons: int = 0
     handle_rc: int = 0
     uuid_rc: int = 0
