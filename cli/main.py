@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
@@ -194,11 +195,10 @@ def run_command(args: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except OSError as error:
-        if error.errno not in FULL or error.filename is not None:
+        told = _trouble_with(error)
+        if told is None:
             raise
-        return _refuse(
-            f"cannot write: {error.strerror}; free some space and try again", DatabaseBusy.exit_code
-        )
+        return _refuse(told, DatabaseBusy.exit_code)
     except UnicodeEncodeError:
         # Neither the database nor JSON takes a byte that is not UTF-8. What was begun with it was undone on the way.
         word = next((word for word in args if not _is_utf8(word)), None)
@@ -209,6 +209,20 @@ def run_command(args: list[str]) -> int:
         # Click exits when the reader of the output is gone (`| head`). That is not a failure.
         return 0
     return code if isinstance(code, int) else 0
+
+
+def _trouble_with(error: OSError) -> str | None:
+    """Return in words what keeps a command from a file of ours, or from its output; None for what may be a bug."""
+    from backprop.scheduler.home import layout
+
+    if error.filename is None:
+        full = error.errno in FULL
+        return f"cannot write: {error.strerror}; free some space and try again" if full else None
+    with suppress(BackpropError, ValueError):
+        path = Path(os.fsdecode(error.filename))
+        if path.is_relative_to(layout.locate().root):
+            return f"{path} cannot be used now: {error.strerror}; look at it, or try again later"
+    return None
 
 
 def _is_utf8(word: str) -> bool:

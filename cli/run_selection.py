@@ -132,6 +132,25 @@ def report(
         tell("\n".join(lines), head if len(lines) > 1 else None)
 
 
+def conclude(
+    picked: Selection,
+    done: "Sequence[Chosen]",
+    head: str,
+    line: "Callable[[Chosen], str]",
+    why: str,
+    *,
+    every: bool = False,
+) -> int:
+    """Print what was done and which runs were left unchanged; return the exit code. `head`: with {} for how many were
+    done. `why`: says what the state of the others does not allow. Raises OutputLost."""
+    from backprop.scheduler.errors import IllegalMove
+
+    report(done, head.format(counted(len(done))), line, bulk=picked.bulk, every=every)
+    ids = {run.id for run in done}
+    late = [run for run in picked.able if run.id not in ids]
+    return refuse([*picked.refused, *late], why, IllegalMove.exit_code)
+
+
 def rehearse(picked: Selection, verb: str, why: str, code: int) -> int:
     """Print what a command would do and would refuse, one line per run; return the exit code."""
     report(

@@ -1,8 +1,10 @@
 """Defines the fixtures and markers that all tests share."""
 
+import fcntl
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="takes minutes: pytest -m long"))
         if "nvml_library" in getattr(item, "fixturenames", ()):
             item.add_marker("gpu")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Let one of several workers rewrite the asserts of all test files, which takes ten seconds, while the others wait
+    for its bytecode. It is written even under PYTHONDONTWRITEBYTECODE, which would have each worker do it all."""
+    if not hasattr(session.config, "workerinput"):
+        return (yield)
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    with Path(__file__).open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        try:
+            return (yield)
+        finally:
+            sys.dont_write_bytecode = before
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,6 +10,18 @@ from typing import Final
 JUMP_S: Final = 1.0
 """A smaller change per look is the drift that NTP corrects."""
 REMEMBERED: Final = 32
+_DISTANCE_S: Final = time.time() - time.monotonic()
+
+
+def steady_s(monotonic_s: float | None = None) -> float:
+    """Return the Unix time of a moment of the monotonic clock, now by default, as if nobody had set the clock since
+    this process began."""
+    return (time.monotonic() if monotonic_s is None else monotonic_s) + _DISTANCE_S
+
+
+def set_since_s() -> float:
+    """Return by how much the wall clock is behind that: to be added to what it says now."""
+    return steady_s() - time.time()
 
 
 class Clock:

@@ -127,13 +127,11 @@ def _drop(kept: Path) -> None:
 def _apply(home: "Home", database: "Database", run: "RunRecord", edited: "Edited") -> None:
     """Change the row and the folder, with the run's lock held. Raises LostRace, BadCommand.
 
-    A worker that wants to start the run waits for the lock, and finds both changed or neither: the folder changes
-    between the request and its commit. Whoever dies there leaves a database that knows less than was asked, and its
-    repair makes the edit again of what the folder says.
+    A worker that wants to start the run waits for the lock, and finds both changed or neither, see `SpecChanges`.
     """
     from backprop.scheduler.errors import BadCommand, LostRace
-    from backprop.scheduler.home import batch_file, run_folder
-    from backprop.scheduler.home.file_reading import read_regular
+    from backprop.scheduler.home import batch_file
+    from backprop.scheduler.home.spec_changes import SpecChanges
     from backprop.scheduler.store.writes import user_requests
     from backprop.worker.executor import locks
     from backprop.worker.supervisor import failpoint
@@ -148,22 +146,17 @@ def _apply(home: "Home", database: "Database", run: "RunRecord", edited: "Edited
     if lock is None:
         raise LostRace(f"run {run.id} is being started")
 
-    begun = False
+    changes = SpecChanges(home.run_folder)
 
     def change() -> None:
-        nonlocal begun
-        begun = True
         failpoint.at("edit noted")
-        run_folder.change_spec(folder, edited.spec, edited.name, edited.priority, edited.environment)
+        changes.make(run.id, edited.spec, edited.name, edited.priority, edited.environment)
         failpoint.at("edit in folder")
 
-    def restore() -> None:
-        if begun:
-            run_folder.restore_spec(folder, before)
-
     try:
-        before = read_regular(spec_file)
-        user_requests.apply_edit(database, run, edited.name, edited.spec, edited.priority, change, restore)
+        user_requests.apply_edit(
+            database, run, edited.name, edited.spec, edited.priority, change, changes.take_back
+        )
     except (OSError, ValueError, KeyError) as error:
         raise BadCommand(f"{spec_file} cannot be written: {error}") from error
     finally:

@@ -33,15 +33,6 @@ def command(
         return run_selection.rehearse(picked, "hold", WHY, IllegalMove.exit_code)
     held = set(user_requests.hold(database, [one.id for one in picked.able], "held by the user"))
     done = [one for one in picked.able if one.id in held]
-    run_selection.report(
-        done,
-        f"held {run_selection.counted(len(done))}",
-        lambda one: f"held {run_selection.who(one)}",
-        bulk=picked.bulk,
-        every=given.verbose,
-    )
-    return run_selection.refuse(
-        [*picked.refused, *(one for one in picked.able if one.id not in held)],
-        WHY,
-        IllegalMove.exit_code,
+    return run_selection.conclude(
+        picked, done, "held {}", lambda one: f"held {run_selection.who(one)}", WHY, every=given.verbose
     )

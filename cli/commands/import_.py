@@ -1,6 +1,5 @@
 """`backprop import FILE`: imports the runs that the npm tool of the same name recorded."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +97,7 @@ def _checkpoint(run: "OriginalRun", path: str, cwd: Path) -> "CheckpointRecord":
     from backprop.scheduler.records import CheckpointRecord
     from backprop.worker.checkpoints.validation import Rejected, validate_announced
 
-    known = validate_announced(path, cwd, (cwd, (cwd / path).parent), 0.0, time.time())
+    known = validate_announced(path, cwd, (cwd, (cwd / path).parent), None)
     return CheckpointRecord(
         run_id=run.id,
         segment=0,

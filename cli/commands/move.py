@@ -76,15 +76,10 @@ def command(
     moved = set(ordering.move_to(database, ids, where, other_id, time.time()))
     wake_workers(home.locks)
     done = {one.id: one for one in picked.able if one.id in moved}
-    run_selection.report(
-        [done[run_id] for run_id in ids if run_id in done],
-        f"moved {run_selection.counted(len(done))}",
-        lambda one: f"moved {run_selection.who(one)}",
-        bulk=picked.bulk,
-        every=given.verbose,
+    in_order = [done[run_id] for run_id in ids if run_id in done]
+    return run_selection.conclude(
+        picked, in_order, "moved {}", lambda one: f"moved {run_selection.who(one)}", WHY, every=given.verbose
     )
-    late = [one for one in picked.able if one.id not in moved]
-    return run_selection.refuse([*picked.refused, *late], WHY, IllegalMove.exit_code)
 
 
 def _in_order(database: "Database", words: Sequence[str], ids: Sequence[str]) -> list[str]:

@@ -37,13 +37,12 @@ def command(
     released = set(user_requests.release(database, [one.id for one in picked.able]))
     wake_workers(home.locks)
     done = [one for one in picked.able if one.id in released]
-    run_selection.report(
+    code = run_selection.conclude(
+        picked,
         done,
-        f"released {run_selection.counted(len(done))}",
+        "released {}",
         lambda one: f"released {run_selection.who(one)}",
-        bulk=picked.bulk,
+        WHY,
         every=given.verbose,
     )
-    late = [one for one in picked.able if one.id not in released]
-    code = run_selection.refuse([*picked.refused, *late], WHY, IllegalMove.exit_code)
     return startable.say_unstartable(wrong) or code

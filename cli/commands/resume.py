@@ -19,7 +19,7 @@ from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from backprop.cli.global_options import Globals
     from backprop.scheduler.config.settings import Settings
@@ -70,10 +70,8 @@ def command(
     from backprop.cli.submit import startable
     from backprop.scheduler.config.files import current_directory
     from backprop.scheduler.config.settings import load
-    from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.home import batch_outcomes
     from backprop.scheduler.lifecycle import FINAL, State
-    from backprop.scheduler.store.writes import user_requests
     from backprop.worker.wakeup import wake_workers
 
     if resume_from is not None and from_scratch:
@@ -103,19 +101,17 @@ def command(
     with contextlib.suppress(OSError):
         # Before the rows: an outcome that outlives this command's death would end the run again.
         batch_outcomes.clear(home, picked.able)
-    resumed = set(user_requests.resume(database, [run.id for run in picked.able], specs, pin, time.time()))
-    _change_folders(home, [run for run in picked.able if run.id in resumed], specs)
+    resumed = _resume(home, database, picked.able, specs, pin)
     awake = wake_workers(home.locks)
     queued = [run for run in picked.able if run.id in resumed]
-    run_selection.report(
+    code = run_selection.conclude(
+        picked,
         queued,
-        f"queued {run_selection.counted(len(queued))} again",
+        "queued {} again",
         lambda run: f"queued {run_selection.who(run)} again{', ' + safe(how) if how else ''}",
-        bulk=picked.bulk,
+        REFUSAL,
         every=given.verbose,
     )
-    late = [run for run in picked.able if run.id not in resumed]
-    code = run_selection.refuse([*picked.refused, *late], REFUSAL, IllegalMove.exit_code)
     code = startable.say_unstartable(wrong) or code
     if follow and queued:
         from backprop.cli.follow import follow_run
@@ -146,15 +142,14 @@ def _declare_done(
     finished = [run for run in picked.able if run.id in ids]
     batch_outcomes.write_if_possible(home, finished, State.COMPLETED, user_requests.DECLARED_DONE, now_s)
     wake_workers(home.locks)
-    run_selection.report(
+    return run_selection.conclude(
+        picked,
         finished,
-        f"declared {run_selection.counted(len(finished))} done",
+        "declared {} done",
         lambda run: f"{run_selection.who(run)} counts as completed",
-        bulk=picked.bulk,
+        NOT_DONE,
         every=given.verbose,
     )
-    late = [run for run in picked.able if run.id not in ids]
-    return run_selection.refuse([*picked.refused, *late], NOT_DONE, IllegalMove.exit_code)
 
 
 def _pin(path: str | None) -> str | None:
@@ -211,14 +206,43 @@ def _specs(
     return changed
 
 
-def _change_folders(home: Home, runs: "Sequence[Chosen]", specs: "Mapping[str, RunSpec]") -> None:
-    from backprop.scheduler.home import batch_file, run_folder
+def _resume(
+    home: Home,
+    database: "Database",
+    runs: "Sequence[Chosen]",
+    specs: "Mapping[str, RunSpec]",
+    pin: str | None,
+) -> set[str]:
+    """Queue the runs, with what has changed in the database and in their folders at once; return their ids. Raises
+    BadCommand when a folder cannot be changed: then nothing is."""
+    from backprop.scheduler.errors import BadCommand
+    from backprop.scheduler.home import batch_file
+    from backprop.scheduler.home.spec_changes import SpecChanges
+    from backprop.scheduler.store.writes import user_requests
+    from backprop.worker.supervisor import failpoint
 
+    @contextlib.contextmanager
+    def changing(run_id: str) -> "Generator[None]":
+        try:
+            yield
+        except (OSError, ValueError, KeyError) as error:
+            trouble = error.strerror if isinstance(error, OSError) else f"damaged ({error})"
+            path = home.run_folder(run_id) / "spec.json"
+            raise BadCommand(f"{path} cannot be changed: {trouble}; nothing was changed") from error
+
+    def change(run_id: str) -> None:
+        with changing(run_id):
+            failpoint.at("resume noted")
+            changes.make(run_id, specs[run_id])
+            failpoint.at("resume in folder")
+
+    changes = SpecChanges(home.run_folder)
     for run in runs:
         if run.id in specs:
-            with contextlib.suppress(OSError, ValueError):
+            with changing(run.id):
                 batch_file.materialise(home, run)
-                run_folder.change_spec(home.run_folder(run.id), specs[run.id])
+    ids = [run.id for run in runs]
+    return set(user_requests.resume(database, ids, specs, pin, time.time(), change, changes.take_back))
 
 
 def _code(home: Home, run: "RunRecord", wanted: bool) -> str | None:

@@ -44,7 +44,7 @@ def refuse_unstartable(program: str, shown: str, environment: Mapping[str, str])
             f"{shown} has Windows line ends, which no interpreter's name has; convert it: sed -i 's/\\r$//' {shown}"
         )
     words = os.fsdecode(line[2:]).split()
-    if newline and (missing := _missing(words, environment)) is not None:
+    if newline and (missing := _missing(program, words, environment)) is not None:
         raise BadCommand(f"{shown} names {missing} in its first line; correct it, or name an interpreter")
 
 
@@ -102,20 +102,16 @@ def _what_is_wrong(spec: "RunSpec", folder: Path) -> str | None:
     return None
 
 
-def _missing(words: list[str], environment: Mapping[str, str]) -> str | None:
+def _missing(program: str, words: list[str], environment: Mapping[str, str]) -> str | None:
     """Return which interpreter of a first line is not here and why; None when it is, or when that is hard to tell."""
+    from backprop.worker.environment.presence import missing_named_interpreter
+
     if not words:
         return "no interpreter"
     if not _executable(words[0]):
         return f"{words[0]}, which is {'not executable' if Path(words[0]).exists() else 'not here'},"
-    if Path(words[0]).name != "env":
-        return None
-    rest = words[2:] if words[1:2] == ["-S"] else words[1:]
-    if not rest or rest[0].startswith("-") or "=" in rest[0] or os.sep in rest[0]:
-        return None
-    folders = environment.get("PATH", os.defpath).split(os.pathsep)
-    found = any(_executable(f"{folder or '.'}/{rest[0]}") for folder in folders)
-    return None if found else f"{rest[0]}, which is not on PATH,"
+    named = missing_named_interpreter(program, environment)
+    return f"{named.path}, which is not on PATH," if named is not None else None
 
 
 def _executable(path: str) -> bool:

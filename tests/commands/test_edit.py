@@ -253,3 +253,18 @@ def prints_what_it_is(bench: Bench) -> tuple[str, dict[str, str]]:
     return bench.queue("old.py"), editor(
         bench, """sed -i 's/old.py/new.py/; s/^.env.$/[env]\\nA = "1"/' $1"""
     )
+
+
+def test_a_folder_that_cannot_be_read_is_named_in_one_line(bench: Bench) -> None:
+    run, both = prints_what_it_is(bench)
+    spec = bench.home / "runs" / run / "spec.json"
+    kept = spec.read_bytes()
+    spec.unlink()
+    spec.mkdir()
+    failed = bench.backprop("edit", run, env=both)
+    assert (failed.returncode, failed.stderr.count("\n")) == (9, 1), failed
+    assert f"{spec} cannot be used now: Is a directory" in failed.stderr
+    spec.rmdir()
+    spec.write_bytes(kept)
+    assert bench.backprop("edit", run, env={"EDITOR": "true"}).returncode == 0
+    assert "new.py" in bench.show(run)["command"], "the text was kept"

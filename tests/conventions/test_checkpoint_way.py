@@ -38,6 +38,7 @@ BESIDE = {
     "checkpoints.content.results": "compares it with earlier saves",
     "checkpoints.content.torch_file": "looks into the file",
     "checkpoints.seen.attribution": "says who wrote it",
+    "checkpoints.seen.baseline": "tells it from what lay there before",
     "checkpoints.seen.company": "asks who wrote it",
     "checkpoints.seen.evidence": "asks who wrote it",
     "checkpoints.seen.finder": "finds it on disk as well",
@@ -94,6 +95,7 @@ OTHER_HOLDERS = {
     "MachineState": "the rows of what is live",
     "SegmentOrder": "the arguments",
     "OrderFile": "the arguments",
+    "BeforeFile": "what lay there before",
 }
 
 

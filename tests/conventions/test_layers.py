@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,13 @@ MOST_MODULES = 18
 TOP_ENTRIES = {"scheduler": 13, "worker": 20, "cli": 14}
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Yield every module that `path` imports, inside functions too, and whether it is only for the type checker."""
-    tree = ast.parse(path.read_text())
+@cache
+def imports(path: Path) -> tuple[tuple[str, bool], ...]:
+    """Return every module that `path` imports, inside functions too, and whether it is only for the type checker."""
+    return tuple(_imports(path, ast.parse(path.read_text())))
+
+
+def _imports(path: Path, tree: ast.Module) -> Iterator[tuple[str, bool]]:
     typing_only = {
         id(inner)
         for node in ast.walk(tree)

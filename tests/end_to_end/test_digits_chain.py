@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.harness import ROOT, Bench
 
 SCRIPT = ROOT / "examples" / "digits.py"
@@ -19,6 +21,7 @@ def children_cpu_s() -> float:
     return used.children_user + used.children_system
 
 
+@pytest.mark.timeout(240)
 def test_a_chained_training_computes_what_an_uninterrupted_one_does(bench: Bench, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     before_s = children_cpu_s()

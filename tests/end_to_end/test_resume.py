@@ -1,7 +1,10 @@
 """What the next segment resumes from: the newest that is still good, where the user said, or a refusal."""
 
+import json
 import os
 import re
+import signal
+import sqlite3
 from pathlib import Path
 
 import msgspec
@@ -217,3 +220,47 @@ def test_resume_and_follow(bench: Bench) -> None:
     assert f"from {bench.project / '1.pt'}" in done.stdout
     assert "==> segment 2 <==" in done.stdout
     assert "==> segment 1 <==" not in done.stdout, "what was before is in the logs"
+
+
+@pytest.mark.parametrize("point", ["resume noted", "resume in folder"])
+def test_a_resume_that_dies_half_way_is_made_whole_or_without_its_options(bench: Bench, point: str) -> None:
+    """Killed before and after the change of the folder: what the run is started with is what both say."""
+    bench.script("ok.py", "print('ran')")
+    run = bench.queue("ok.py", "--hold", "--grace-seconds", "3")
+    killed = bench.backprop(
+        "resume", run, "--grace-seconds", "4", env={"BACKPROP_FAILPOINT": f"{point}:kill"}
+    )
+    assert killed.returncode == -signal.SIGKILL, killed
+    drain(bench)
+    assert bench.state(run) == "completed", "it was asked for"
+    expected = 4 if point == "resume in folder" else 3
+    assert graces(bench, run) == (expected, expected)
+
+
+@pytest.mark.parametrize("point", ["resume noted", "resume in folder"])
+def test_a_resume_that_fails_half_way_changes_neither_database_nor_folder(bench: Bench, point: str) -> None:
+    bench.script("ok.py", "print('ran')")
+    first, second = (bench.queue("ok.py", "--hold", "--grace-seconds", "3") for _ in range(2))
+    words = ("resume", first, second, "--grace-seconds", "4")
+    failed = bench.backprop(*words, env={"BACKPROP_FAILPOINT": f"{point}:raise"})
+    assert (failed.returncode, failed.stderr.count("\n")) == (6, 1), failed
+    spec = bench.home / "runs" / second / "spec.json"
+    kept = spec.read_bytes()
+    spec.write_text("{")
+    failed = bench.backprop(*words)
+    assert (failed.returncode, failed.stderr.count("\n")) == (6, 1), failed
+    assert f"{spec} cannot be changed: damaged" in failed.stderr
+    spec.write_bytes(kept)
+    for run in (first, second):
+        assert (bench.state(run), graces(bench, run)) == ("held", (3, 3))
+    assert bench.backprop(*words).returncode == 0
+    assert [graces(bench, run) for run in (first, second)] == [(4, 4), (4, 4)]
+
+
+def graces(bench: Bench, run: str) -> tuple[float, float]:
+    """What the database and the run's folder say."""
+    rows = sqlite3.connect(bench.home / "backprop.db")
+    (text,) = rows.execute("SELECT spec FROM runs WHERE id = ?", (run,)).fetchone()
+    rows.close()
+    folder = json.loads((bench.home / "runs" / run / "spec.json").read_text())
+    return json.loads(text)["grace_s"], folder["spec"]["grace_s"]

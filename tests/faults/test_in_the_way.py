@@ -21,7 +21,7 @@ WRITERS = ("scheduler/home", "worker/executor", "worker/supervisor", "worker/mai
            "worker/checkpoints")  # fmt: skip
 """The packages that name files in a run's folder."""
 NAME = re.compile(r"log|[a-z_]+\.(json|jsonl|log|lock|gz|part)")
-WAITS = "#!/bin/sh\necho up\nwhile [ ! -e go ]; do sleep 0.2; done\n"
+WAITS = "#!/bin/sh\necho up\nwhile [ ! -e go ]; do sleep 1; done\n"
 
 
 def our_names() -> list[str]:
@@ -76,7 +76,7 @@ def test_a_fifo_under_any_name_of_ours_blocks_neither_worker_nor_command(bench: 
     bench.wait_for(quick, "completed")
     (bench.project / "go").touch()
     wait_until(
-        lambda: {one["state"] for one in bench.runs()} == {"completed"},
+        lambda: set(bench.states()) == {"completed"},
         saw=lambda: [(name, bench.state(run)) for name, run in zip(names, runs, strict=True)],
     )
     commands_return(bench, runs[names.index("exit.json")])

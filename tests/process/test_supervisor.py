@@ -212,7 +212,7 @@ def ticks(pid: int) -> int:
 
 def test_a_pause_freezes_the_whole_tree_and_stops_the_timebox(stand: Stand) -> None:
     stand.order(
-        "/bin/sh", "-c", "trap 'echo asked; exit 0' INT; (while :; do :; done) & echo $!; wait",
+        "/bin/sh", "-c", "trap 'echo asked; kill $!; exit 0' INT; (while :; do sleep 0.01; done) & echo $!; wait",
         timebox_s=2.5,
     )  # fmt: skip
     supervisor = stand.start()

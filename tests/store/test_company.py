@@ -58,6 +58,14 @@ def test_runs_are_rivals_by_one_file_or_by_a_doubt_that_nothing_has_settled(
     assert company.rival(database, "a", ["b"]) == rival
 
 
+def test_a_run_that_seems_to_begin_later_lives_now(database: Database) -> None:
+    """The clock was set back by an hour after it had begun, at 5,000."""
+    claimed(database, add_run(database, "a"), now_s=5000.0)
+    ((_, began_s, ended_s),) = company.lived(database, 1390.0, 1400.0, now_s=1400.0)
+    assert (began_s, ended_s) == (1390.0, None)
+    assert company.lived(database, 1390.0, 1400.0, now_s=5001.0) == []
+
+
 def test_a_file_that_another_run_has_written_too_counts_for_neither(database: Database) -> None:
     for run_id in ("a", "b"):
         claimed(database, add_run(database, run_id))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from backprop.scheduler.faults import Fault
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import metrics, queries
 from backprop.scheduler.store.writes import progress
+from backprop.worker.checkpoints.seen import baseline
+from backprop.worker.executor import segment_files
 from backprop.worker.segments import events, live, log_reader
 from backprop.worker.segments.log_reader import CHECKPOINTS_PER_READ, LogReader
 from backprop.worker.supervisor import process_tree
@@ -329,8 +332,35 @@ def test_a_checkpoint_is_compared_with_the_start_on_the_present_clock(segment: S
     assert segment.checkpoints() == (["a.pt"] if boot_id == process_tree.boot_id() else [])
 
 
+@pytest.mark.parametrize("off_s", [-86400, -30, 30])
+def test_what_was_not_there_before_is_new_whatever_its_time(segment: Segment, off_s: int) -> None:
+    """The clock was off while it was saved, and right again before anybody looked."""
+    (segment.cwd / "old.pt").write_text("weights")
+    segment_files.write_before(segment.folder, baseline.note([str(segment.cwd)], segment.folder))
+    (segment.cwd / "out").mkdir()
+    for name in ("a.pt", "out/b.pt", "old.pt"):
+        (segment.cwd / name).write_text(f"weights of {name}")
+        os.utime(segment.cwd / name, (time.time() + off_s,) * 2)
+        segment.prints({"event": "checkpoint_saved", "path": name})
+    assert segment.hear(final=True)
+    assert segment.checkpoints() == ["a.pt", "b.pt", "old.pt"]
+
+
+def test_what_was_there_before_is_no_progress_though_the_clock_was_set_back(segment: Segment) -> None:
+    """Set back by an hour, so that a file of before seems to be of now; and the same file under a new name."""
+    (segment.cwd / "old.pt").write_text("weights")
+    os.utime(segment.cwd / "old.pt", (time.time() + 3600,) * 2)
+    segment_files.write_before(segment.folder, baseline.note([str(segment.cwd)], segment.folder))
+    shutil.copy2(segment.cwd / "old.pt", segment.cwd / "again.pt")
+    for name in ("old.pt", "again.pt"):
+        segment.prints({"event": "checkpoint_saved", "path": name})
+    assert segment.hear(final=True)
+    assert segment.checkpoints() == []
+
+
 def test_an_unreadable_note_of_the_start_loses_no_checkpoint(segment: Segment) -> None:
     (segment.folder / "processes.json").mkdir()
+    (segment.folder / "before.json").mkdir()
     segment.saves("a.pt", 1)
     assert segment.hear()
     assert segment.checkpoints() == ["a.pt"]

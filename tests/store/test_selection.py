@@ -342,7 +342,7 @@ def test_following_several_ends_with_the_last(bench: Bench) -> None:
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("a: ")] == ["a: ==> segment 1 <==", "a: up", "a: end"]
     assert lines[-1] == "b: end"
-    wait_until(lambda: {run["state"] for run in bench.runs()} == {"completed"})
+    wait_until(lambda: set(bench.states()) == {"completed"})
 
 
 def test_a_list_walks_an_index(database: Database) -> None:

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.forked_command import can_fork, run_forked
+
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = Path(__file__).parent / "scripts"
 PROGRAMS = Path(__file__).parent / "programs"
@@ -70,16 +72,17 @@ def alive(pid: int) -> bool:
 def processes_with(entry: str) -> list[int]:
     """Return living processes (no zombies) that carry `entry` ("NAME=value") in their environment, without us."""
     found: list[int] = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdecimal() or int(folder.name) == os.getpid():
+    wanted, us = os.fsencode(entry), str(os.getpid())
+    for name in os.listdir("/proc"):  # noqa: PTH208 - polled, beside hundreds of processes
+        if not name.isdecimal() or name == us:
             continue
         try:
-            environment = (folder / "environ").read_bytes().split(b"\0")
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            with open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123
+                environment = file.read()
         except OSError:
             continue
-        if entry.encode() in environment and state not in "ZX":
-            found.append(int(folder.name))
+        if wanted in environment and wanted in environment.split(b"\0") and alive(int(name)):
+            found.append(int(name))
     return found
 
 
@@ -117,13 +120,16 @@ class Bench:
         command: Sequence[str] = (str(COMMAND),),
     ) -> subprocess.CompletedProcess[str]:
         """Run the installed command, or what stands in for it, to its end."""
+        environment = self.environment | (env or {})
+        if tuple(command) == (str(COMMAND),) and words[:1] != ("worker",) and can_fork(environment):
+            return run_forked([*command, *words], environment, cwd or self.project, timeout_s)
         return subprocess.run(
             [*command, *words],
             capture_output=True,
             text=True,
             timeout=timeout_s,
             check=False,
-            env=self.environment | (env or {}),
+            env=environment,
             cwd=cwd or self.project,
             stdin=subprocess.DEVNULL,
         )
@@ -192,6 +198,11 @@ class Bench:
     def state(self, run: str) -> str:
         """Read the run's state alone from the database: cheap enough to poll."""
         return str(self.column(run, "state"))
+
+    def states(self) -> dict[str, int]:
+        """Count the runs of each state in the database: cheap enough to poll."""
+        with contextlib.closing(sqlite3.connect(self.home / "backprop.db", timeout=10)) as database:
+            return dict(database.execute("SELECT state, COUNT(*) FROM runs GROUP BY state"))
 
     def column(self, run: str, name: str) -> object:
         """Return one column of the run's row, as the database has it."""

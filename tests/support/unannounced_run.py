@@ -18,6 +18,9 @@ from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, progress
 from backprop.worker.checkpoints.candidate import WriterExit
 from backprop.worker.checkpoints.scanner import CheckpointScanner, ScannedCheckpoint
+from backprop.worker.checkpoints.seen import baseline
+from backprop.worker.checkpoints.seen.baseline import beginning_of
+from backprop.worker.executor import segment_files
 from tests.support.store_rows import SPEC, add_run, claimed, get
 
 CLEAN = WriterExit(None, killed=False)
@@ -40,6 +43,10 @@ class Watched:
         spec = msgspec.structs.replace(SPEC, cwd=str(self.cwd), plan=msgspec.convert(wanted, Plan))
         claimed(self.database, add_run(self.database, "r1", spec=spec), now_s=time.time())
 
+    def note_before(self) -> None:
+        """Note what lies there, as the start of a segment does."""
+        segment_files.write_before(self.folder, baseline.note([str(self.cwd)], self.home))
+
     def segment(self) -> SegmentRecord:
         segment = queries.segment(self.database, "r1", 1)
         assert segment is not None
@@ -53,6 +60,7 @@ class Watched:
             avoid=self.home,
             recorded=recorded,
             pids=lambda: self.pids,
+            began=lambda: beginning_of(self.folder, self.segment().started_at_s),
         )
 
     def store(self, found: list[ScannedCheckpoint]) -> None:

@@ -5,12 +5,13 @@ All of a round are claimed in one transaction, against the serial of the reserva
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from backprop.scheduler.errors import LostRace, UnknownRun
-from backprop.scheduler.governor.box_end import BoxRule, rule_of
+from backprop.scheduler.governor.box_end import BoxRule, minutes, rule_of
 from backprop.scheduler.governor.decide import Decision, Need
 from backprop.scheduler.governor.need import memory_limit_mib
 from backprop.scheduler.outcome.segment_result import SegmentResult
@@ -19,9 +20,14 @@ from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
 from backprop.worker.admission.preparation import AdmittedRun, PreparedRun, release_locks
 from backprop.worker.admission.promises import PromisePoster
+from backprop.worker.checkpoints.glob_walk import fixed_folder
 from backprop.worker.checkpoints.resume import command_line
+from backprop.worker.checkpoints.roots import linked_folders, roots_for
+from backprop.worker.checkpoints.seen import baseline
+from backprop.worker.checkpoints.seen.places import saving_variables
 from backprop.worker.context import Context
 from backprop.worker.environment import ports
+from backprop.worker.environment.integrations import integration_environment
 from backprop.worker.environment.leader import allocator_limit, leader_environment
 from backprop.worker.environment.snapshot_paths import snapshot_command
 from backprop.worker.environment.tracking import tracking_environment
@@ -195,6 +201,7 @@ class Starter:
                 **tracking,
                 **leader_environment(run, number, checkpoint, folder, gpus, limit_mib),
                 **code.environment,
+                **integration_environment(run, number, {**shell, **code.environment}),
                 **allocator_limit(run.spec, gpus, limit_mib, shell),
             },
             timebox_s=timebox.latest_end_s(run, history),
@@ -202,6 +209,7 @@ class Starter:
             promised_mib=_promised_mib(decision, need),
             lock=prepared.lock,
             promise=prepared.promise,
+            before=baseline.note(_where_it_may_save(run, shell, checkpoint), context.home.root),
         )
 
     def _offered_ports(self, run: RunRecord) -> set[str]:
@@ -221,8 +229,19 @@ class Starter:
         return timebox.save_history(run.spec, earlier, saved, announces=False)
 
 
+def _where_it_may_save(run: RunRecord, shell: Mapping[str, str], checkpoint: str | None) -> list[str]:
+    """Return the folders to note before a start, the likeliest first."""
+    spec, cwd = run.spec, Path(run.spec.cwd)
+    named = [cwd / value for _, value in saving_variables(shell) if value]
+    extra = [*map(Path, spec.checkpoint_roots), *named, *linked_folders(cwd)]
+    given = Path(spec.resume_from) if spec.resume_from else None
+    patterns = [fixed_folder(pattern) for pattern in (spec.plan.globs if spec.plan is not None else ())]
+    used = [Path(checkpoint).parent] if checkpoint is not None else []
+    return list(dict.fromkeys(map(str, (*used, *patterns, *roots_for(cwd, spec.argv, given, extra)))))
+
+
 def _box(order: SegmentOrder) -> str:
-    return "no timebox" if order.at_timebox is BoxRule.NONE else f"{order.timebox_s / 60:g} min"
+    return "no timebox" if order.at_timebox is BoxRule.NONE else minutes(order.timebox_s)
 
 
 def _not_started(run: RunRecord, why: str, passing: bool) -> SegmentResult:

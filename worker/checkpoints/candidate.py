@@ -14,6 +14,7 @@ from backprop.scheduler.spec import Plan, RunSpec
 from backprop.worker.checkpoints.formats import files_in, looks_whole, shows_its_end
 from backprop.worker.checkpoints.glob_walk import fixed_folder
 from backprop.worker.checkpoints.roots import roots_for
+from backprop.worker.checkpoints.seen.baseline import Beginning
 from backprop.worker.checkpoints.validation import (
     OUT_OF_RESOURCES,
     CheckpointFile,
@@ -57,17 +58,17 @@ class CandidateCheck:
         self._folders = [fixed_folder(pattern) for pattern in self._plan.globs]
 
     def check(
-        self, path: str, file: CheckpointFile, since_s: float, observed: bool = False
+        self, path: str, file: CheckpointFile, began: Beginning, observed: bool = False
     ) -> CheckpointFile | Rejected | None:
         """Validate what is whole as if it had been announced; None for what is not, or has changed meanwhile.
 
-        `path`: as it was found. `since_s`: when the segment started, Unix seconds. `observed`: no pattern names it, and
-        it was found where the run may save. Raises OSError when out of resources.
+        `path`: as it was found. `began`: the segment's beginning. `observed`: no pattern names it, and it was found
+        where the run may save. Raises OSError when out of resources.
         """
         if fault_of(file, self._plan.needs) is not None:
             return None
         roots = (file.path,) if observed else self._roots(path, file)
-        valid = validate_announced(path, self._cwd, roots, since_s, time.time())
+        valid = validate_announced(path, self._cwd, roots, began, said=False)
         return valid if isinstance(valid, Rejected) or valid == file else None
 
     def _roots(self, path: str, file: CheckpointFile) -> tuple[Path, ...]:

@@ -10,7 +10,8 @@ from typing import Final
 
 from backprop.worker.checkpoints.formats import is_leftover
 from backprop.worker.checkpoints.glob_walk import walk
-from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, CheckpointFile, measure
+from backprop.worker.checkpoints.seen.baseline import Beginning
+from backprop.worker.checkpoints.validation import CheckpointFile, measure
 
 STEP_ENTRIES: Final = 10_000
 STEP_S: Final = 0.25
@@ -23,14 +24,14 @@ FINISH_S: Final = 5.0
 class DirectoryScan:
     """One pass.
 
-    `since_s`: Unix seconds; what was last written before is left out (less the grain of file times). `avoid`: a folder
-    that is never opened: opening and closing the queue's database would drop its locks. `files`: by path as the pattern
-    names it: how it looks, links followed, and when (monotonic seconds) it did. `empty`: what is empty, and when it was
-    last written (Unix seconds).
+    `began`: the beginning of the segment; what lay there before is left out. `avoid`: a folder that is never opened:
+    opening and closing the queue's database would drop its locks. `files`: by path as the pattern names it: how it
+    looks, links followed, and when (monotonic seconds) it did. `empty`: what is empty, and when it was last written
+    (Unix seconds).
     """
 
     patterns: Sequence[str]
-    since_s: float
+    began: Beginning
     avoid: Path
     files: dict[str, tuple[CheckpointFile, float]] = field(
         default_factory=dict[str, tuple[CheckpointFile, float]]
@@ -68,18 +69,20 @@ class DirectoryScan:
         """Add how one path looks now, if it counts."""
         try:
             info = os.stat(path)  # noqa: PTH116
-            if not stat.S_ISDIR(info.st_mode) and info.st_mtime < self.since_s - CLOCK_GRAIN_S:
+            is_folder = stat.S_ISDIR(info.st_mode)
+            if not is_folder and self.began.is_old(path, info):
                 return  # most of what is there, so nothing dearer is done for it
             real = Path(os.path.realpath(path, strict=True))
             file = measure(real)
+            is_old = is_folder and self.began.is_all_old(str(real))
         except (OSError, ValueError):
             return
         if is_leftover(real.name) or real == self.avoid or self.avoid in real.parents:
             return
         if isinstance(file, CheckpointFile):
-            if file.mtime_ns >= (self.since_s - CLOCK_GRAIN_S) * 1e9:
+            if not is_old:
                 self.files[path] = (file, time.monotonic())
-        elif info.st_uid == os.geteuid() and info.st_mtime >= self.since_s - CLOCK_GRAIN_S:
+        elif info.st_uid == os.geteuid() and not self.began.is_old(path, info):
             self.empty[path] = info.st_mtime
 
 

@@ -6,6 +6,7 @@ resume). Taken for new work, such a file would let a chain that never gets to it
 
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -19,14 +20,14 @@ _STORAGES: Final = "/data/"
 optimizer changes one of the storages; the rest changes without one: a best loss that was measured again, a time."""
 
 
-def contents(path: Path, before_s: float | None = None) -> Contents | None:
+def contents(path: Path, wanted: Callable[[os.stat_result], bool] = lambda _: True) -> Contents | None:
     """Return the contents of a file by `torch.save`.
 
-    None for any other file, and for one written at or after `before_s` (Unix seconds).
+    None for any other file, and for one that is not `wanted`.
     """
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            if before_s is not None and os.fstat(file.fileno()).st_mtime >= before_s:
+            if not wanted(os.fstat(file.fileno())):
                 return None
             with zipfile.ZipFile(file) as archive:
                 storages = frozenset(

@@ -68,6 +68,7 @@ class CheckpointManager:
             pids=partial(context.executor.pids, run.id, segment.number),
             resumed=partial(self._resumed, run, segment),
             finder=self.overseer.finder(run, segment, recorded),
+            began=partial(self.overseer.beginning, segment),
             witness=self.overseer.witness,
         )
 
@@ -146,7 +147,8 @@ class CheckpointManager:
         used = segment.checkpoint_used
         if used is None:
             return None
-        original = contents(Path(used), segment.started_at_s)
+        began = self.overseer.beginning(segment)
+        original = contents(Path(used), lambda info: began.is_old(used, info))
         if original is not None:
             return original
         for backup in backups.backups_of(self._context.home.run_folder(run.id)):

@@ -29,10 +29,12 @@ from backprop.worker.checkpoints.directory_scan import DirectoryScan, newest_fir
 from backprop.worker.checkpoints.fingerprint import Contents, holds_the_same
 from backprop.worker.checkpoints.open_files import open_for_writing
 from backprop.worker.checkpoints.seen.attribution import RunIds
+from backprop.worker.checkpoints.seen.baseline import Beginning
 from backprop.worker.checkpoints.seen.evidence import Seen, seen_of
 from backprop.worker.checkpoints.seen.finder import Finder
 from backprop.worker.checkpoints.seen.witness import Witness
 from backprop.worker.checkpoints.validation import CheckpointFile, Rejected
+from backprop.worker.clock import steady_s
 
 SCAN_EVERY_S: Final = 2.0
 HURRY_S: Final = 0.5
@@ -71,14 +73,15 @@ class CheckpointScanner:
         avoid: Path,
         recorded: Iterable[CheckpointRecord],
         pids: Callable[[], frozenset[int]],
+        began: Callable[[], Beginning],
         resumed: Callable[[], Contents | None] = lambda: None,
         finder: Finder | None = None,
         witness: Witness | None = None,
     ) -> None:
         """`avoid`: a folder never opened. `recorded`: the run's checkpoints on record; those of this segment say how
-        far an earlier worker got. `pids`: the segment's processes now. `resumed`: returns what the segment began
-        with; it is called once, by the first scan. `finder`: searches beyond the plan's patterns. `witness`: knows
-        what all runs write."""
+        far an earlier worker got. `pids`: the segment's processes now. `began`: returns its beginning. `resumed`:
+        returns what it began with; it is called once, by the first scan. `finder`: searches beyond the plan's patterns.
+        `witness`: knows what all runs write."""
         self._finder, self._witness = finder, witness
         self._run, self._segment, self._pids = run, segment, pids
         self._plan = run.spec.plan or Plan()
@@ -94,6 +97,7 @@ class CheckpointScanner:
         self._broken: dict[str, CheckpointFile] = {}
         self._before: dict[str, tuple[CheckpointFile, float]] = {}
         self._find_resumed = resumed
+        self._find_began = began
         self._resumed: Contents | None = None
         self._scan = self._begin()
         self._next_s = 0.0
@@ -146,9 +150,8 @@ class CheckpointScanner:
         self._scan.close()
 
     def _begin(self) -> DirectoryScan:
-        # Where the clock was set back, nothing saved now can be newer than now.
-        since_s = min(self._segment.started_at_s, time.time())
-        return DirectoryScan(self._plan.globs, since_s, self._avoid)
+        self._began = self._find_began()
+        return DirectoryScan(self._plan.globs, self._began, self._avoid)
 
     def _add_found(self) -> None:
         """Add what was found beyond the patterns, and neither is a part of what they name nor holds it."""
@@ -208,7 +211,7 @@ class CheckpointScanner:
             if self._is_reported(path, file) or self._was_recorded(path, file):
                 continue
             observed = path in self._observed
-            checked = self._candidates.check(path, file, self._segment.started_at_s, observed)
+            checked = self._candidates.check(path, file, self._began, observed)
             if checked is None:
                 # An empty marker may go from a folder, and nothing of it looks different.
                 if not file.is_dir:
@@ -240,9 +243,8 @@ class CheckpointScanner:
         return replace(own, record=refused)
 
     def _appeared_s(self, path: str, file: CheckpointFile) -> float:
-        """Return when it was first found as it is now, Unix seconds."""
-        since_s = self._unchanged_since_s(path, file, self._scan.files[path][1])
-        return time.time() - (time.monotonic() - since_s)
+        """Return when it was first found as it is now, as of `steady_s`."""
+        return steady_s(self._unchanged_since_s(path, file, self._scan.files[path][1]))
 
     def _was_recorded(self, path: str, file: CheckpointFile) -> bool:
         """Return whether an earlier worker recorded it. The oldest such records may be gone by now: recorded again, it

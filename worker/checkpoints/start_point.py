@@ -30,10 +30,11 @@ from backprop.worker.checkpoints.directory_scan import DirectoryScan, newest_fir
 from backprop.worker.checkpoints.glob_walk import fixed_folder
 from backprop.worker.checkpoints.resume import StartPoint, choose, first_segment, picks_itself, usable
 from backprop.worker.checkpoints.scanner import MAX_REPORTED
+from backprop.worker.checkpoints.seen.baseline import CLOCK_GRAIN_S, Beginning, beginning_of
 from backprop.worker.checkpoints.seen.company import Company, company_of
 from backprop.worker.checkpoints.seen.evidence import seen_of
 from backprop.worker.checkpoints.suspects import holds_suspect, without_suspects
-from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S, CheckpointFile, measure, still_good
+from backprop.worker.checkpoints.validation import CheckpointFile, measure, still_good
 from backprop.worker.environment.presence import empty_mount_point, noted_mounts
 
 
@@ -73,7 +74,7 @@ def checkpoints_of(home: Home, run: RunRecord, rows: RunRows) -> list[Checkpoint
     recovered = any(segment.outcome is SegmentOutcome.RECOVERED for segment in segments)
     # The last look for what a lost segment had saved may have been made while its disk was away.
     if not usable(run, saved) or lost_last or recovered:
-        for record in reversed(_rediscovered(run, segments, home.root, rows.company)):
+        for record in reversed(_rediscovered(home, run, segments, rows.company)):
             content = (record.path, record.mtime_ns, record.size_bytes)
             if all((known.path, known.mtime_ns, known.size_bytes) != content for known in saved):
                 _insert(saved, record, None)
@@ -92,7 +93,7 @@ def choose_start(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
     if start.problem is not None or start.waits_for is not None:
         return start
     backups = [backup for backup in _backups(home, run, rows) if usable(run, [backup.record()])]
-    restore = _to_restore(start.checkpoint, backups)
+    restore = _to_restore(start.checkpoint, backups, rows.saved)
     shared = restore is not None and any(
         record.path == restore.source.path and record.refused is not None and record.attribution is not None
         for record in rows.saved
@@ -106,7 +107,7 @@ def choose_start(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
     accounted_for = {checkpoint, *(backup.source.path for backup in backups)}
     broken = [
         (path, why)
-        for path, why in _broken(run, segments, home.root, newest_ns, rows.company)
+        for path, why in _broken(home, run, segments, newest_ns, rows.company)
         if path not in accounted_for and all(not line.startswith(f"{path}: ") for line in start.passed_over)
     ]
     return dataclasses.replace(
@@ -141,21 +142,22 @@ def _insert(saved: list[CheckpointRecord], record: CheckpointRecord, original: i
 
 
 def _rediscovered(
-    run: RunRecord, segments: Sequence[SegmentRecord], avoid: Path, company: Company
+    home: Home, run: RunRecord, segments: Sequence[SegmentRecord], company: Company
 ) -> list[CheckpointRecord]:
     """Return what ended segments left on disk, newest first. The final scan of one not finalized yet was just done."""
     ended = [(segment, segment.ended_at_s) for segment in segments if segment.ended_at_s is not None]
     if not ended or run.spec.plan is None:
         return []
-    plan, began_s = run.spec.plan, segments[0].started_at_s
-    scan = DirectoryScan(plan.globs, began_s, avoid)
+    plan, began = run.spec.plan, [_beginning(home, segment) for segment, _ in ended]
+    scan = DirectoryScan(plan.globs, began[0], home.root)
     scan.finish()
     candidates, files = CandidateCheck(run.spec), list(newest_first(scan.files))
     records: list[CheckpointRecord] = []
     for path, file in files[: 4 * MAX_REPORTED]:
         saved_s = file.mtime_ns / 1e9
         segment, ended_s = next(
-            (each for each in reversed(ended) if each[0].started_at_s <= saved_s), ended[0]
+            (each for each, its in reversed([*zip(ended, began, strict=True)]) if _is_new(file, its)),
+            ended[0],
         )
         end = WriterExit(
             ended_s, killed=segment.outcome is SegmentOutcome.LOST or segment.signal_name == "SIGKILL"
@@ -165,31 +167,47 @@ def _rediscovered(
             continue
         if not _may_be_its_own(run.id, path, file, company):
             continue
-        if isinstance(candidates.check(path, file, began_s), CheckpointFile):
+        if isinstance(candidates.check(path, file, began[0]), CheckpointFile):
             records.append(record_of(run.id, segment, file, step_in(path, plan.step_pattern)))
     return records[:MAX_REPORTED]
 
 
+def _beginning(home: Home, segment: SegmentRecord) -> Beginning:
+    return beginning_of(home.segment_folder(segment.run_id, segment.number), segment.started_at_s)
+
+
+def _is_new(file: CheckpointFile, began: Beginning) -> bool:
+    try:
+        return not began.is_all_old(str(file.path))
+    except OSError:
+        return False
+
+
 def _may_be_its_own(run_id: str, path: str, file: CheckpointFile, company: Company) -> bool:
     """Return False for what another run wrote, or may have written."""
-    found = company.writer_of(path, file, seen_of(None, file, file.mtime_ns / 1e9, False), named=True)
+    found = company.writer_of(path, file, seen_of(None, file, None, False), named=True)
     return found.writer == run_id or (found.writer is None and not found.suspects)
 
 
-def _to_restore(checkpoint: str | None, backups: Sequence[Backup]) -> Backup | None:
+def _to_restore(
+    checkpoint: str | None, backups: Sequence[Backup], saved: Sequence[CheckpointRecord]
+) -> Backup | None:
     """Return the backup to put in its original's place; None when the original is the one to take."""
+    last = next((record for record in saved if record.path == checkpoint), None)
+    is_last = last is not None and last.mtime_ns == _mtime_ns(checkpoint)
     for backup in backups:
         if checkpoint == str(backup.path):
             return backup
         newer = backup.source.mtime_ns - _mtime_ns(checkpoint) > CLOCK_GRAIN_S * 1e9
         original = checkpoint == backup.source.path
-        if original and newer and still_good(CheckpointFile.of(backup.record())) is None:
+        # What was saved last looks older where the clock was set back.
+        if original and newer and not is_last and still_good(CheckpointFile.of(backup.record())) is None:
             return backup
     return None
 
 
 def _broken(
-    run: RunRecord, segments: Sequence[SegmentRecord], avoid: Path, newest_ns: int, company: Company
+    home: Home, run: RunRecord, segments: Sequence[SegmentRecord], newest_ns: int, company: Company
 ) -> list[tuple[str, str]]:
     """Return what the run's segments left that is newer than `newest_ns` and not whole, each with why.
 
@@ -198,7 +216,7 @@ def _broken(
     plan = run.spec.plan or Plan()
     if not segments or not plan.globs:
         return []
-    scan = DirectoryScan(plan.globs, segments[0].started_at_s, avoid)
+    scan = DirectoryScan(plan.globs, _beginning(home, segments[0]), home.root)
     scan.finish()
     ended_ns = ((segments[-1].ended_at_s or time.time()) + CLOCK_GRAIN_S) * 1e9
     broken = [(path, int(at_s * 1e9), "it is empty") for path, at_s in scan.empty.items()]

@@ -19,9 +19,8 @@ import msgspec
 from backprop.scheduler.records import CheckpointRecord
 from backprop.worker.checkpoints.formats import files_in, looks_torn, looks_whole
 from backprop.worker.checkpoints.roots import MAX_PATH_BYTES, is_inside
+from backprop.worker.checkpoints.seen.baseline import Beginning
 
-# File systems stamp from a coarse clock that lags by up to a tick; FAT and some network mounts keep 2 s.
-CLOCK_GRAIN_S = 2.0
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -49,12 +48,12 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 def validate_announced(
-    path: str, cwd: Path, roots: Sequence[Path], segment_started_s: float, now_s: float
+    path: str, cwd: Path, roots: Sequence[Path], began: Beginning | None, said: bool = True
 ) -> CheckpointFile | Rejected:
     """Check an announced `path` (relative to `cwd`) against `roots`, from `roots_for`.
 
-    Times are Unix seconds. If the clock was set back during the segment, `now_s` is before its start and counts
-    instead: nothing saved now can be newer than now. Raises OSError when out of resources.
+    `began`: the segment's beginning; None for a file that may be of any age. `said`: the segment has said that it saved
+    it. Raises OSError when out of resources.
     """
     if "\0" in path or not 0 < len(path.encode(errors="surrogatepass")) <= MAX_PATH_BYTES:
         return Rejected("not a path: empty, too long, or with a NUL")
@@ -67,6 +66,7 @@ def validate_announced(
                 "to allow it, add its folder to checkpointRoots in config.json"
             )
         file = measure(resolved)
+        is_old = began is not None and not isinstance(file, str) and began.is_all_old(str(resolved), said)
     except OSError as error:
         if error.errno in OUT_OF_RESOURCES:
             raise
@@ -75,7 +75,7 @@ def validate_announced(
         return Rejected("a name in its path is not UTF-8")
     if isinstance(file, str):
         return Rejected(f"{resolved}: {file}")
-    if file.mtime_ns < (min(segment_started_s, now_s) - CLOCK_GRAIN_S) * 1e9:
+    if is_old:
         return Rejected(f"{resolved}: last written before this segment started, so it holds no new work")
     return file
 

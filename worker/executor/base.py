@@ -11,14 +11,15 @@ from typing import Protocol
 from backprop.scheduler.governor.box_end import BoxRule
 from backprop.scheduler.records import RunRecord
 from backprop.worker.executor.board import Board
-from backprop.worker.executor.segment_files import ExitRecord
+from backprop.worker.executor.segment_files import BeforeFile, ExitRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOrder:
     """What one segment is to execute. `environment`: added to the run's own. `promised_mib`: VRAM reserved on each of
     its GPUs. `lock`: descriptor of the run's lock, taken; `promise`: that of its GPUs' promise, None where none is
-    posted. `at_timebox`: what the end of a box is for it. The executor hands both on and closes them."""
+    posted. `at_timebox`: what the end of a box is for it. `before`: what lies where it may save, if that was
+    looked for. The executor hands both descriptors on and closes them."""
 
     run: RunRecord
     number: int
@@ -29,6 +30,7 @@ class SegmentOrder:
     lock: int
     promise: int | None = None
     at_timebox: BoxRule = BoxRule.END
+    before: BeforeFile | None = None
 
 
 class Life(StrEnum):

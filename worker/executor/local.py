@@ -48,6 +48,8 @@ class LocalExecutor:
         handed = (order.lock,) if order.promise is None else (order.lock, order.promise)
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
+            if order.before is not None:
+                segment_files.write_before(folder, order.before)
             segment_files.write_order(folder, self._order_file(order))
             self._spawn(key, folder, handed)
             failpoint.at("launched")

@@ -1,5 +1,6 @@
 """The JSON files in a segment's folder, as the worker writes and reads them.
 
+    before.json     written by the worker      what lay where it may save as it began
     order.json      written by the worker      what to run and for how long
     processes.json  written by the supervisor  who the supervisor and the leader are, valid for one boot
     pause.json      written by the supervisor  its own pauses, for the supervisor that may take its place alone
@@ -11,6 +12,8 @@
     told-to-stop    written by `should_stop()` empty: it has told the script to stop
     heeds-stop      written by `should_stop()` empty: the script asks whether to stop
     takes-checkpoint  by `resume_from()`      empty: the script asks what to resume from
+    attached        by an integration         the training that it is attached to
+    stood-back      by an integration         empty: it has left one alone, or its own is over
 
 A worker may read what another version wrote: unknown fields are ignored, and a field that was added later has a
 default. The supervisor is standard library only and has a reader and a writer of its own (`supervisor/files.py`).
@@ -27,6 +30,7 @@ from backprop.scheduler.home.file_reading import is_there, read_if_there
 from backprop.scheduler.home.run_folder import write_synced
 from backprop.worker.supervisor import process_tree
 
+BEFORE: Final = "before.json"
 ORDER: Final = "order.json"
 PROCESSES: Final = "processes.json"
 PAUSE: Final = "pause.json"
@@ -35,8 +39,18 @@ EXIT: Final = "exit.json"
 TOLD: Final = "told-to-stop"
 HEEDS: Final = "heeds-stop"
 TAKES: Final = "takes-checkpoint"
+STOOD_BACK: Final = "stood-back"
 
 T = TypeVar("T")
+
+
+class BeforeFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`before.json`. `folders`: all names in each folder that was looked at, which are paths without links. `contents`:
+    size and time (nanoseconds) of every file there."""
+
+    format: int = 1
+    folders: dict[str, tuple[str, ...]] = {}
+    contents: tuple[tuple[int, int], ...] = ()
 
 
 class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,9 +144,17 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def write_order(folder: Path, order: OrderFile) -> None:
     """Write `order.json`, whole or not at all. Not synced: a segment does not outlive the machine. Raises OSError."""
-    draft = folder / f"{ORDER}.tmp"
-    write_synced(draft, (msgspec.json.encode(order),), synced=False)
-    draft.replace(folder / ORDER)
+    _write(folder / ORDER, order)
+
+
+def write_before(folder: Path, before: BeforeFile) -> None:
+    """Write `before.json` in the same way. Raises OSError."""
+    _write(folder / BEFORE, before)
+
+
+def read_before(folder: Path) -> BeforeFile | None:
+    """Return what lay there as the segment in `folder` began; None when that is missing or damaged. Raises OSError."""
+    return _read(folder / BEFORE, BeforeFile)
 
 
 def read_order(folder: Path) -> OrderFile | None:
@@ -168,6 +190,12 @@ def takes_checkpoint(folder: Path) -> bool:
     return is_there(folder / TAKES)
 
 
+def stood_back(folder: Path) -> bool:
+    """Return whether an integration has left a training alone, or its own is over: nobody saves when asked. Raises
+    OSError."""
+    return is_there(folder / STOOD_BACK)
+
+
 def running_s(folder: Path) -> float | None:
     """Return for how long the segment in `folder` has been running, without its pauses; None where its files do not
     tell. Raises OSError."""
@@ -197,6 +225,12 @@ def earliest_start_s(folder: Path, started_s: float) -> float:
         if (end := read_exit(folder)) is not None and end.ended_at_s is not None:
             moments.append(end.ended_at_s - end.running_s - end.paused_s)
     return min(moments)
+
+
+def _write(path: Path, content: msgspec.Struct) -> None:
+    draft = path.with_name(f"{path.name}.tmp")
+    write_synced(draft, (msgspec.json.encode(content),), synced=False)
+    draft.replace(path)
 
 
 def _read(path: Path, kind: type[T]) -> T | None:

@@ -9,7 +9,7 @@ Either kind may be put back: an older schema is migrated when it is opened.
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from backprop.scheduler.store.connection import Database
 
 KEPT: Final = 5
 EVERY_S: Final = 86400.0
+CLOCK_GRAIN_S: Final = 2.0
 
 
 def back_up(home: Home, database: Database, now_s: float) -> Path | None:
@@ -38,8 +39,8 @@ def back_up(home: Home, database: Database, now_s: float) -> Path | None:
 def _back_up(home: Home, database: Database, now_s: float) -> Path | None:
     folder = home.root / "backups"
     folder.mkdir(mode=0o700, exist_ok=True)
-    kept = sorted(folder.glob("backprop-*.db"))
-    if kept and now_s - kept[-1].stat().st_mtime < EVERY_S:
+    kept = _oldest_first(folder.glob("backprop-*.db"), now_s)
+    if kept and 0 <= now_s - kept[-1].stat().st_mtime < EVERY_S:
         return None
     target = folder / time.strftime("backprop-%Y%m%d-%H%M%S.db", time.localtime(now_s))
     draft = target.with_suffix(f".{os.getpid()}.part")
@@ -57,7 +58,14 @@ def _back_up(home: Home, database: Database, now_s: float) -> Path | None:
 def newest_first(home: Home) -> list[Path]:
     """Return all backups, those made before a migration included."""
     backups = [*(home.root / "backups").glob("backprop-*.db"), *home.root.glob("backprop.db.v*.bak")]
-    return sorted(backups, key=lambda path: path.stat().st_mtime, reverse=True)
+    return _oldest_first(backups, time.time())[::-1]
+
+
+def _oldest_first(backups: Iterable[Path], now_s: float) -> list[Path]:
+    """Sort by their times. One that lies ahead was made by a clock that was set back since: it is the oldest, or it
+    would keep the place of all that are made until then."""
+    times_s = {backup: backup.stat().st_mtime for backup in backups}
+    return sorted(times_s, key=lambda backup: (times_s[backup] <= now_s + CLOCK_GRAIN_S, times_s[backup]))
 
 
 def restore_newest(home: Home, is_sound: Callable[[], bool]) -> Path | None:

@@ -17,8 +17,8 @@ from backprop.scheduler.store.writes.progress import SegmentReport
 from backprop.worker.checkpoints import validation
 from backprop.worker.checkpoints.roots import is_inside, linked_folders, roots_for
 from backprop.worker.checkpoints.seen.attribution import How
+from backprop.worker.checkpoints.seen.baseline import Beginning, beginning_of
 from backprop.worker.environment.presence import missing, noted_mounts, unmounted
-from backprop.worker.executor import segment_files
 from backprop.worker.progress.metric_rules import usable_rules
 from backprop.worker.progress.numbers import PlainNumbers, PlainReader
 from backprop.worker.progress.steps import StepTrace
@@ -279,8 +279,10 @@ class LogReader:
         ]
 
     def _validated(self, announced: Sequence[events.CheckpointEvent]) -> tuple[CheckpointRecord, ...]:
-        now_s = time.time()
-        return tuple(self._with_seen_step(self._record(event, now_s)) for event in announced)
+        if not announced:
+            return ()
+        began, now_s = beginning_of(self._folder, self._started_s), time.time()
+        return tuple(self._with_seen_step(self._record(event, began, now_s)) for event in announced)
 
     def _unmeasured(self, path: str, now_s: float) -> validation.CheckpointFile | None:
         """Return what was announced and is out of reach, because the run's directory or disk is away; it is checked
@@ -300,23 +302,22 @@ class LogReader:
             return None
         return validation.CheckpointFile(Path(resolved), 0, int(now_s * 1e9), is_dir=False)
 
-    def _where_it_works(self, path: str, began_s: float, now_s: float) -> validation.CheckpointFile | None:
+    def _where_it_works(self, path: str, began: Beginning) -> validation.CheckpointFile | None:
         """Look for an announced file in the directories that its processes are in, and behind links of its user's."""
         places = [Path(place) for place in self._places()]
         given = Path(self._spec.resume_from) if self._spec.resume_from else None
         more = [*map(Path, self._spec.checkpoint_roots), *places, *linked_folders(self._cwd)]
         roots = roots_for(self._cwd, self._spec.argv, given, more)
         for cwd in (self._cwd, *places):
-            known = validation.validate_announced(path, cwd, roots, began_s, now_s)
+            known = validation.validate_announced(path, cwd, roots, began)
             if isinstance(known, validation.CheckpointFile):
                 return known
         return None
 
-    def _record(self, event: events.CheckpointEvent, now_s: float) -> CheckpointRecord:
-        began_s = segment_files.earliest_start_s(self._folder, self._started_s)
-        known = validation.validate_announced(event.path, self._cwd, self._roots, began_s, now_s)
+    def _record(self, event: events.CheckpointEvent, began: Beginning, now_s: float) -> CheckpointRecord:
+        known = validation.validate_announced(event.path, self._cwd, self._roots, began)
         if isinstance(known, validation.Rejected):
-            known = self._where_it_works(event.path, began_s, now_s) or known
+            known = self._where_it_works(event.path, began) or known
         refused = known.why if isinstance(known, validation.Rejected) else None
         good = known if isinstance(known, validation.CheckpointFile) else None
         if good is None and (away := self._unmeasured(event.path, now_s)) is not None:

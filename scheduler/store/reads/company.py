@@ -15,7 +15,7 @@ RECENT_CHECKPOINTS = 20_000
 _LIVED = f"""
     SELECT run_id, started_at_s, ended_at_s FROM segments
     WHERE serial > (SELECT MAX(serial) FROM segments) - {RECENT_SEGMENTS}
-    AND started_at_s <= ? AND (ended_at_s IS NULL OR ended_at_s >= ?)
+    AND (started_at_s <= ? OR started_at_s > ?) AND (ended_at_s IS NULL OR ended_at_s >= ?)
 """
 _WRITTEN = f"""
     SELECT c.run_id, c.path, c.mtime_ns, c.attribution = 'said', r.state IN {listed(FINAL)}
@@ -35,9 +35,13 @@ class Written:
     is_final: bool
 
 
-def lived(database: Database, from_s: float, to_s: float) -> list[tuple[str, float, float | None]]:
-    """Return run, start and end of the segments that lived in a span of time (Unix seconds)."""
-    return [(run, began, ended) for run, began, ended in database.rows(_LIVED, to_s, from_s)]
+def lived(
+    database: Database, from_s: float, to_s: float, now_s: float
+) -> list[tuple[str, float, float | None]]:
+    """Return run, start and end of the segments that lived in a span of time (Unix seconds). One that seems to begin
+    after now began under a clock that was set back since: when, nobody knows, so at `from_s`."""
+    rows = database.rows(_LIVED, to_s, now_s, from_s)
+    return [(run, began if began <= now_s else from_s, ended) for run, began, ended in rows]
 
 
 def written_by(database: Database, run_ids: Collection[str]) -> list[Written]:

@@ -94,14 +94,30 @@ def release(database: Database, run_ids: Sequence[str]) -> list[str]:
 
 
 def resume(
-    database: Database, run_ids: Sequence[str], specs: Mapping[str, RunSpec], pin: str | None, now_s: float
+    database: Database,
+    run_ids: Sequence[str],
+    specs: Mapping[str, RunSpec],
+    pin: str | None,
+    now_s: float,
+    change_folder: Callable[[str], None] = lambda _: None,
+    restore_folders: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Queue those that have ended or are held, each with a fresh chain, in this order. Returns their ids.
 
     `specs`: what replaces the specification of a run, by id. `pin`: what their chains begin from, see `RunRecord`.
+    `change_folder`: gives the folder of a run its new specification; may be called again. `restore_folders`: takes all
+    of that back. Raises what these two raise.
     """
 
-    return _noted(database, Verb.RESUME, lambda: resume_now(run_ids, specs, pin, now_s), at_s=now_s, pin=pin)
+    def verb(note: Note) -> list[str]:
+        done = resume_now(run_ids, specs, pin, now_s)
+        note(Verb.RESUME, done, at_s=now_s, pin=pin)
+        for run_id in done:
+            if run_id in specs:
+                change_folder(run_id)
+        return done
+
+    return requests.write(database, verb, restore_folders)
 
 
 def declare_done(database: Database, run_ids: Sequence[str], now_s: float) -> list[str]:

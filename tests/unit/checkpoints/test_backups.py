@@ -311,6 +311,17 @@ def test_an_older_original_gives_way_to_the_copy_a_newer_one_does_not(ended: End
     assert not ended.consider(run).needs_repair
 
 
+def test_what_was_saved_last_is_kept_though_the_clock_was_set_back(ended: Ended) -> None:
+    ended.watched.start(resumes="rerun", in_place=True)
+    ended.watched.note_before()
+    path = ended.saves("ckpt.pt", zip_bytes())
+    ended.watched.store(ended.watched.scanner().final_scan(CLEAN))
+    ended.back_up(path)
+    ended.saves("ckpt.pt", zip_bytes() + b"more", -40)
+    start = ended.consider(ended.end())
+    assert (start.checkpoint, start.restore) == (str(path), None)
+
+
 def test_a_run_whose_rows_are_gone_is_found_again_on_disk(ended: Ended, tmp_path: Path) -> None:
     """Never from zero in silence. What is from before the run, or from after it, is not taken."""
     ended.watched.start(step_pattern=r"(\d+)")

@@ -21,6 +21,7 @@ from backprop.worker.checkpoints.candidate import WriterExit, step_in
 from backprop.worker.checkpoints.formats import looks_torn, looks_whole
 from backprop.worker.checkpoints.resume import picks_itself
 from backprop.worker.checkpoints.scanner import CheckpointScanner
+from backprop.worker.checkpoints.seen.baseline import Beginning
 from backprop.worker.segments.log_reader import LogReader
 from tests.support.harness import Bench, wait_until
 from tests.support.store_rows import SPEC, get
@@ -73,6 +74,20 @@ def test_a_file_is_found_once_it_has_stayed_the_same(watched: Watched) -> None:
     assert (found.record.path, found.record.step) == (str(watched.out / "step7.pt"), 7)
     assert found.record.saved_at_s == pytest.approx((watched.out / "step7.pt").stat().st_mtime, abs=1)
     assert looks(worker) == [], "once, and never the one from before"
+
+
+def test_what_was_saved_while_the_clock_was_off_is_found(watched: Watched) -> None:
+    """Set back when the file was saved, and right again since. What was there before seems to lie ahead."""
+    watched.start()
+    (watched.out / "old.pt").write_text("weights")
+    os.utime(watched.out / "old.pt", (time.time() + 3600,) * 2)
+    watched.note_before()
+    for name, off_s in (("a.pt", -40), ("copied.pt", -3600)):
+        (watched.out / name).write_text(f"weights of {name}")
+        os.utime(watched.out / name, (time.time() + off_s,) * 2)
+    worker = watched.scanner()
+    assert names(until_found(worker)) == ["a.pt"], "not what keeps the time of another file"
+    assert names(watched.scanner().final_scan(CLEAN)) == ["a.pt"]
 
 
 def test_a_file_that_changes_between_looks_is_not_complete(watched: Watched) -> None:
@@ -308,7 +323,7 @@ def test_twenty_thousand_files_are_looked_at_in_bounded_steps(
             yield entry
 
     monkeypatch.setattr(directory_scan, "walk", counted)
-    one = directory_scan.DirectoryScan((f"{watched.out}/*",), time.time() - 60, watched.home)
+    one = directory_scan.DirectoryScan((f"{watched.out}/*",), Beginning(time.time() - 60), watched.home)
     began_s = time.monotonic()
     assert not one.step(entries=1000, within_s=60)
     cost_s = time.monotonic() - began_s

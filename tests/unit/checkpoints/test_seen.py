@@ -10,12 +10,14 @@ import msgspec
 import pytest
 
 from backprop.scheduler.spec import Plan, RunSpec
+from backprop.worker.checkpoints.seen.baseline import Beginning
 from backprop.worker.checkpoints.seen.evidence import seen_of
 from backprop.worker.checkpoints.seen.finder import Finder
 from backprop.worker.checkpoints.seen.looks_like import is_checkpoint_folder, may_be_checkpoint
-from backprop.worker.checkpoints.seen.places import elsewhere, fixed_files, places_of
+from backprop.worker.checkpoints.seen.places import Places, elsewhere, fixed_files, places_of
 from backprop.worker.checkpoints.seen.witness import Witness
 from backprop.worker.checkpoints.validation import CheckpointFile, measure
+from backprop.worker.clock import steady_s
 from tests.support.harness import wait_until
 from tests.support.store_rows import SPEC
 from tests.support.unannounced_run import zip_bytes
@@ -83,6 +85,21 @@ def test_variables_and_patterns_tell_two_runs_apart() -> None:
     assert elsewhere(("/p/a/last.pt",), by_plan) == {"b"}
 
 
+def test_the_text_of_one_script_tells_two_runs_of_it_apart() -> None:
+    """Two that save in lockstep: nothing but the name that each of them makes up differs."""
+
+    def saying(script: str, *patterns: str) -> Places:
+        of = msgspec.structs.replace(spec(plan=Plan(expects=patterns)), script=script)
+        return places_of(of, {})
+
+    of_one = {run: saying("/p/t.py", f"/p/out/lr{run}/ckpt.pt", "/p/log-*.txt") for run in ("0.1", "0.2")}
+    assert elsewhere(("/p/out/lr0.1/ckpt.pt",), of_one) == {"0.2"}
+    assert elsewhere(("/p/out/other.pt",), of_one) == set()
+    assert elsewhere(("/p/log-1.txt",), of_one) == set(), "both may have written that"
+    of_two = {"a": saying("/p/t.py", "/p/out/a.pt"), "b": saying("/p/u.py", "/p/out/b.pt")}
+    assert elsewhere(("/p/out/a.pt",), of_two) == set(), "another script may save anywhere"
+
+
 @pytest.mark.parametrize(
     ("pattern", "step", "fixed"),
     [
@@ -115,7 +132,7 @@ def test_it_is_found_in_folders_behind_links_and_where_the_processes_are(tmp_pat
     finder = Finder(
         spec("--out", str(data), "--data", str(tmp_path), cwd=str(cwd)),
         dict[str, str],
-        time.time(),
+        Beginning(time.time()),
         cwd / "home",
         lambda: [str(away)],
     )
@@ -129,7 +146,7 @@ def test_a_great_tree_is_gone_through_in_short_steps(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "x.txt").touch()
     (tmp_path / "399" / "last.pt").write_bytes(zip_bytes())
-    finder = Finder(spec(cwd=str(tmp_path)), dict[str, str], time.time(), tmp_path / "none", list)
+    finder = Finder(spec(cwd=str(tmp_path)), dict[str, str], Beginning(time.time()), tmp_path / "none", list)
     steps = 1
     while not finder.step(within_s=0.0):
         steps += 1
@@ -177,13 +194,19 @@ def measured(path: Path) -> CheckpointFile:
     return file
 
 
-def test_the_writer_is_known_by_what_it_holds_open_and_by_the_bytes_of_the_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("off_s", [0, -30, 3600])
+def test_the_writer_is_known_by_what_it_holds_open_and_by_the_bytes_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off_s: int
+) -> None:
+    """The wall clock is set before the save."""
     writers = {run: Writer(run) for run in ("a", "b")}
     witness = Witness(lambda run, _: frozenset({writers[run].process.pid}), tmp_path / "home")
     path = tmp_path / "last.pt"
     try:
         witness.follow((run, 1, time.time()) for run in writers)
         witness.look(at_once=True)
+        true_s = time.time
+        monkeypatch.setattr(time, "time", lambda: true_s() + off_s)
         writers["a"].say(f"{path} {MIB}")
         witness.look(at_once=True)
         writers["a"].say("")
@@ -191,13 +214,15 @@ def test_the_writer_is_known_by_what_it_holds_open_and_by_the_bytes_of_the_other
         witness.look(at_once=True)
         time.sleep(0.1)
         witness.look(at_once=True)
-        known = seen_of(witness, measured(path), time.time(), changed_in_place=False)
+        os.utime(path, (path.stat().st_mtime + off_s,) * 2)
+        known = seen_of(witness, measured(path), steady_s(), changed_in_place=False)
+        assert known.from_s <= path.stat().st_mtime <= known.to_s
         assert known.opened == {"a"}, "the name before the rename counts, by its inode"
         assert (known.idle, known.busy) == ({"b"}, {"a"})
         assert witness.folders(("b", 1)) == {os.getcwd()}  # noqa: PTH109
         writers["b"].close()
         witness.look(at_once=True)
-        assert witness.written("b", time.time() - 0.01, time.time()) is None, "what it wrote last is unknown"
+        assert witness.written("b", steady_s() - 0.01, steady_s()) is None, "what it wrote last is unknown"
     finally:
         witness.follow(())
         for writer in writers.values():

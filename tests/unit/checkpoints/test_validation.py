@@ -13,6 +13,7 @@ import pytest
 from backprop.scheduler.records import CheckpointRecord
 from backprop.worker.checkpoints.formats import looks_whole
 from backprop.worker.checkpoints.roots import roots_for
+from backprop.worker.checkpoints.seen.baseline import Beginning
 from backprop.worker.checkpoints.validation import (
     CheckpointFile,
     Rejected,
@@ -51,8 +52,7 @@ def cwd(tmp_path: Path) -> Path:
 
 
 def announced(path: str, cwd: Path, *roots: Path) -> CheckpointFile | Rejected:
-    now_s = time.time()
-    return validate_announced(path, cwd, roots or (cwd,), now_s, now_s)
+    return validate_announced(path, cwd, roots or (cwd,), Beginning(time.time()))
 
 
 def known(path: Path) -> CheckpointFile:
@@ -135,15 +135,19 @@ def test_what_is_no_checkpoint(cwd: Path, path: str, why: str) -> None:
     assert why in refusal(path, cwd)
 
 
-def test_a_checkpoint_of_before_the_segment_is_no_progress(cwd: Path) -> None:
+def test_a_checkpoint_of_before_the_segment_is_no_progress(
+    cwd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (cwd / "old.bin").write_bytes(b"x")
     saved_s = (cwd / "old.bin").stat().st_mtime
-    late = validate_announced("old.bin", cwd, (cwd,), segment_started_s=saved_s + 2.5, now_s=saved_s + 60)
+    monkeypatch.setattr(time, "time", lambda: saved_s + 60)
+    late = validate_announced("old.bin", cwd, (cwd,), Beginning(saved_s + 2.5))
     assert isinstance(late, Rejected)
     assert "before this segment started" in late.why
-    in_time = validate_announced("old.bin", cwd, (cwd,), segment_started_s=saved_s + 1.5, now_s=saved_s + 60)
+    in_time = validate_announced("old.bin", cwd, (cwd,), Beginning(saved_s + 1.5))
     assert isinstance(in_time, CheckpointFile), "clocks are coarse"
-    set_back = validate_announced("old.bin", cwd, (cwd,), segment_started_s=saved_s + 3600, now_s=saved_s + 1)
+    monkeypatch.setattr(time, "time", lambda: saved_s + 1)
+    set_back = validate_announced("old.bin", cwd, (cwd,), Beginning(saved_s + 3600))
     assert isinstance(set_back, CheckpointFile), "the clock was set back an hour during the segment"
 
 

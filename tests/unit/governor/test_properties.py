@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -160,8 +161,13 @@ class Night(RuleBasedStateMachine):
             assert promised <= total - self.reserved
 
 
-Night.TestCase.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
-TestNight = Night.TestCase
+class TestNight(Night.TestCase):
+    settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.long
+class TestManyNights(Night.TestCase):
+    settings = settings(max_examples=1000, stateful_step_count=30, deadline=None)
 
 
 mib = st.integers(0, 48 * 1024)

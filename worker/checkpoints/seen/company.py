@@ -1,6 +1,7 @@
 """Knows of the runs beside one run what the database and their folders tell, and decides with it who wrote a file."""
 
 import posixpath
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,7 +57,7 @@ class Company:
 
 def company_of(database: Database, from_s: float, to_s: float, folders: Collection[str]) -> Company:
     """Return the runs that lived in a span of time (Unix seconds), and who wrote in `folders`. Raises DatabaseBusy."""
-    lived = company.lived(database, from_s, to_s)
+    lived = company.lived(database, from_s, to_s, time.time())
     runs = list(dict.fromkeys(run for run, _, _ in lived))
     own = company.written_by(database, runs)
     places: dict[str, Places] = {}

@@ -12,6 +12,7 @@ from backprop.worker.checkpoints.formats import files_in
 from backprop.worker.checkpoints.seen.attribution import RunIds
 from backprop.worker.checkpoints.seen.witness import OpenFile, Witness
 from backprop.worker.checkpoints.validation import CheckpointFile
+from backprop.worker.clock import set_since_s
 
 SLACK_S: Final = 0.05
 SLOW_BYTES_S: Final = 5e6
@@ -24,8 +25,8 @@ _APPENDED: Final = (".h5", ".hdf5")
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of one file's writing, between two times (Unix seconds). The rest is ids of runs, as in
-    `attribution.Evidence`."""
+    """What was seen of one file's writing, between two times (Unix seconds, on the present wall clock). The rest is ids
+    of runs, as in `attribution.Evidence`."""
 
     from_s: float
     to_s: float
@@ -42,17 +43,21 @@ class _Part:
     written_s: float
 
 
-def seen_of(witness: Witness | None, file: CheckpointFile, appeared_s: float, changed_in_place: bool) -> Seen:
-    """Return what was seen of a file. `appeared_s`: when it was first found as it is now, Unix seconds.
-    `changed_in_place`: another content of the same inode was there before. Raises nothing."""
-    written_s = file.mtime_ns / 1e9
+def seen_of(
+    witness: Witness | None, file: CheckpointFile, appeared_s: float | None, changed_in_place: bool
+) -> Seen:
+    """Return what was seen of a file. `appeared_s`: when it was first found as it is now, as of `steady_s`; None where
+    nobody looked. `changed_in_place`: another content of the same inode was there before. Raises nothing."""
+    shift_s = set_since_s()
+    written_s = file.mtime_ns / 1e9 + shift_s
+    appeared_s = written_s if appeared_s is None else appeared_s
     parts = _parts(file)
     biggest = max(parts, key=lambda part: part.size_bytes)
-    from_s = min(biggest.written_s, written_s, appeared_s)
+    from_s = min(biggest.written_s + shift_s, written_s, appeared_s)
     from_s -= SLACK_S + min(biggest.size_bytes / SLOW_BYTES_S, LONGEST_SAVE_S)
     to_s = written_s + SLACK_S if 0 <= appeared_s - written_s <= LATE_S else appeared_s
     if witness is None:
-        return Seen(from_s, to_s)
+        return Seen(from_s - shift_s, to_s - shift_s)
     appended = changed_in_place and file.path.suffix.lower() in _APPENDED
     need = 1 if appended else biggest.size_bytes
     opened, idle, busy = set[str](), set[str](), set[str]()
@@ -63,7 +68,7 @@ def seen_of(witness: Witness | None, file: CheckpointFile, appeared_s: float, ch
         had_open = (each for each in witness.opened(run_id, from_s) if each.first_s <= to_s + LATE_S)
         if any(_is_part(each, part) for each in had_open for part in parts):
             opened.add(run_id)
-    return Seen(from_s, to_s, frozenset(opened), frozenset(idle), frozenset(busy))
+    return Seen(from_s - shift_s, to_s - shift_s, frozenset(opened), frozenset(idle), frozenset(busy))
 
 
 def _parts(file: CheckpointFile) -> list[_Part]:

@@ -16,9 +16,9 @@ from typing import Final
 from backprop.scheduler.spec import RunSpec
 from backprop.worker.checkpoints.resume import announces_its_saves
 from backprop.worker.checkpoints.roots import is_inside, roots_for, too_broad
+from backprop.worker.checkpoints.seen.baseline import Beginning
 from backprop.worker.checkpoints.seen.looks_like import is_checkpoint_folder, is_left_out, may_be_checkpoint
 from backprop.worker.checkpoints.seen.places import read_only_options, saving_variables
-from backprop.worker.checkpoints.validation import CLOCK_GRAIN_S
 
 EVERY_S: Final = 2.0
 COST_SHARE: Final = 0.02
@@ -41,7 +41,7 @@ class Finder:
         self,
         spec: RunSpec,
         environment: Callable[[], Mapping[str, str]],
-        since_s: float,
+        began: Beginning,
         avoid: Path,
         more: Callable[[], Iterable[str]],
     ) -> None:
@@ -50,7 +50,7 @@ class Finder:
         self.found: dict[str, float] = {}
         self.cut_short = False
         self._spec, self._environment, self._more = spec, environment, more
-        self._since_s, self._avoid = since_s - CLOCK_GRAIN_S, avoid
+        self._began, self._avoid = began, avoid
         self._announces: bool | None = None
         self._pass: Generator[None] | None = None
         self._cost_s = 0.0
@@ -125,15 +125,13 @@ class Finder:
         except OSError:
             return []
         if depth and is_checkpoint_folder({entry.name for entry in inside}):
-            self._note(folder, max((_written_s(entry) for entry in inside), default=0.0))
+            self._note(folder, inside)
             return []
         below: list[str] = []
         for entry in inside:
-            if may_be_checkpoint(entry.name, path.name):
-                written_s = _written_s(entry)
-                if written_s and not _is_folder(entry):
-                    self._note(entry.path, written_s)
-                    continue
+            if may_be_checkpoint(entry.name, path.name) and not _is_folder(entry):
+                self._note(entry.path, [entry])
+                continue
             if depth < MAX_DEPTH and not is_left_out(entry.name) and self._may_enter(entry, depth):
                 below.append(entry.path)
         return below
@@ -149,10 +147,13 @@ class Finder:
         except OSError:
             return False
 
-    def _note(self, path: str, written_s: float) -> None:
-        if written_s < self._since_s:
+    def _note(self, path: str, parts: Iterable[os.DirEntry[str]]) -> None:
+        """Note a path, unless all its parts were there before."""
+        known = [(part.path, info) for part in parts if (info := _info(part)) is not None]
+        new = [info.st_mtime for part, info in known if not self._began.is_old(part, info)]
+        if not new:
             return
-        self.found[path] = written_s
+        self.found[path] = max(new)
         if len(self.found) > MAX_FOUND:
             del self.found[min(self.found, key=self.found.__getitem__)]
 
@@ -164,8 +165,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _written_s(entry: os.DirEntry[str]) -> float:
+def _info(entry: os.DirEntry[str]) -> os.stat_result | None:
     try:
-        return entry.stat().st_mtime
+        return entry.stat()
     except OSError:
-        return 0.0
+        return None

@@ -4,7 +4,6 @@ What a scan finds is another run's as often as not: live runs may share a direct
 """
 
 import os
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,12 +19,14 @@ from backprop.scheduler.store.reads.company import DOUBT, written_in
 from backprop.scheduler.store.writes.progress import SegmentReport
 from backprop.worker.checkpoints.scanner import CheckpointScanner, ScannedCheckpoint
 from backprop.worker.checkpoints.seen.attribution import RunIds, doubt
+from backprop.worker.checkpoints.seen.baseline import Beginning, beginning_of
 from backprop.worker.checkpoints.seen.company import Company, company_of
 from backprop.worker.checkpoints.seen.finder import Finder
 from backprop.worker.checkpoints.seen.looks_like import may_be_checkpoint
 from backprop.worker.checkpoints.seen.places import saving_variables
 from backprop.worker.checkpoints.seen.witness import Witness
 from backprop.worker.checkpoints.validation import CheckpointFile
+from backprop.worker.clock import steady_s
 from backprop.worker.context import Context
 
 RECENT_S: Final = 60.0
@@ -71,10 +72,15 @@ class Overseer:
         return Finder(
             run.spec,
             partial(_environment, self._context.home.run_folder(run.id)),
-            segment.started_at_s,
+            self.beginning(segment),
             self._context.home.root,
             partial(self._folders_in_use, run.id, segment.number),
         )
+
+    def beginning(self, segment: SegmentRecord) -> Beginning:
+        """Return how a segment began. Reads files of the home."""
+        folder = self._context.home.segment_folder(segment.run_id, segment.number)
+        return beginning_of(folder, segment.started_at_s)
 
     def attribute(
         self,
@@ -107,7 +113,7 @@ class Overseer:
 
     def is_writing(self, run: RunRecord) -> bool:
         """Return whether a process of a live segment has a file open that may become a checkpoint."""
-        lately = self.witness.opened(run.id, time.time() - LATELY_S)
+        lately = self.witness.opened(run.id, steady_s() - LATELY_S)
         return any(may_be_checkpoint(*_name_and_folder(each.path)) for each in lately)
 
     def places(self, run: RunRecord) -> list[str]:
@@ -182,7 +188,7 @@ class Overseer:
     def _folders_in_use(self, run_id: str, number: int) -> list[str]:
         """Return the current directories of a segment's processes, and where they lately had a file open that may be
         a checkpoint."""
-        opened = [each.path for each in self.witness.opened(run_id, time.time() - RECENT_S)]
+        opened = [each.path for each in self.witness.opened(run_id, steady_s() - RECENT_S)]
         saving = [path for path in opened if may_be_checkpoint(*_name_and_folder(path))]
         return [*self.witness.folders((run_id, number)), *(path.rpartition("/")[0] for path in saving)]
 

@@ -4,7 +4,7 @@ Both come from /proc, about once a second. A save of some MB is over between two
 large ones. The count of bytes (`wchar` in /proc/PID/io) misses nothing: a run that wrote less than a file holds has not
 written it. What is written through a mapping of memory alone is not counted. While several runs are live, a thread
 reads the counts of the processes known so far ten times a second: so that two that save one after the other are told
-apart.
+apart. No time here moves with the wall clock.
 """
 
 import contextlib
@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Final
 
 from backprop.worker.checkpoints.open_files import is_writable, target_of
+from backprop.worker.clock import set_since_s, steady_s
 from backprop.worker.supervisor import process_tree
 
 EVERY_S: Final = 0.9
 COST_SHARE: Final = 0.02
 PAUSE_CAP_S: Final = 30.0
 BETWEEN_S: Final = 0.1
+QUIET_BETWEEN_S, QUIET_AFTER_S = 0.25, 30.0
+"""Runs that have written next to nothing for so long are read less often."""
 KEPT_LOOKS: Final = 6000
 TRIFLE_BYTES: Final = 4096
 KEPT_FILES: Final = 256
@@ -41,7 +44,7 @@ RunSegment = tuple[str, int]
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A file that a run had open for writing. `inode`: 0 where the kernel does not tell. Times in Unix seconds."""
+    """A file that a run had open for writing. `inode`: 0 where the kernel does not tell. Times as of `steady_s`."""
 
     path: str
     inode: int
@@ -51,7 +54,7 @@ class OpenFile:
 
 @dataclass(frozen=True)
 class _Reading:
-    """Bytes written by a time between `began_s` and `ended_s` (Unix seconds), and how often their count was lost."""
+    """Bytes written by a time between `began_s` and `ended_s` (of `steady_s`), and how often their count was lost."""
 
     began_s: float
     ended_s: float
@@ -88,11 +91,11 @@ class Witness:
 
     def follow(self, live: Iterable[tuple[str, int, float]]) -> None:
         """Say which segments are live now, each by run, number and start (Unix seconds)."""
-        now_s = time.time()
+        now_s, shift_s = steady_s(), set_since_s()
         with self._lock:
             wanted = {(run_id, number): started_s for run_id, number, started_s in live}
             for key, started_s in wanted.items():
-                self._trails.setdefault(key, _Trail(started_s)).ended_s = None
+                self._trails.setdefault(key, _Trail(min(started_s + shift_s, now_s))).ended_s = None
             for key, trail in list(self._trails.items()):
                 if key not in wanted:
                     trail.ended_s = now_s if trail.ended_s is None else trail.ended_s
@@ -130,18 +133,21 @@ class Witness:
     def _count_often(self) -> None:
         # Signals are for the thread of the ticks.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        wrote_s = time.monotonic()
         while self._several.wait():
             began_s = time.monotonic()
             with self._lock:
                 live = [trail for trail in self._trails.values() if trail.ended_s is None and trail.counts]
             for trail in live:
                 with self._reading:
-                    reading_s = time.time()
+                    reading_s = steady_s()
                     known = {pid: _bytes_written(pid) for pid in trail.counts}
                     with self._lock:
                         counts = {pid: count for pid, count in known.items() if count is not None}
-                        _add(trail, counts, lost=False, began_s=reading_s)
-            time.sleep(max(BETWEEN_S, (time.monotonic() - began_s) / COST_SHARE))
+                        if _add(trail, counts, lost=False, began_s=reading_s) > TRIFLE_BYTES:
+                            wrote_s = began_s
+            between_s = BETWEEN_S if began_s - wrote_s < QUIET_AFTER_S else QUIET_BETWEEN_S
+            time.sleep(max(between_s, (time.monotonic() - began_s) / COST_SHARE))
 
     def known(self) -> frozenset[str]:
         """Return the runs of which anything is known."""
@@ -149,7 +155,7 @@ class Witness:
             return frozenset(run_id for run_id, _ in self._trails)
 
     def written(self, run_id: str, from_s: float, to_s: float) -> int | None:
-        """Return at most how many bytes a run wrote in a span of time (Unix seconds); None where that is unknown."""
+        """Return at most how many bytes a run wrote in a span of time (of `steady_s`); None where that is unknown."""
         with self._lock:
             trails = [trail for (run, _), trail in self._trails.items() if run == run_id]
             counts = [_count(trail, from_s, to_s) for trail in trails]
@@ -157,7 +163,7 @@ class Witness:
         return sum(known) if known and len(known) == len(counts) else None
 
     def opened(self, run_id: str, since_s: float) -> list[OpenFile]:
-        """Return the files that a run was seen to have open for writing since then (Unix seconds)."""
+        """Return the files that a run was seen to have open for writing since then (as of `steady_s`)."""
         with self._lock:
             return [
                 file
@@ -173,7 +179,7 @@ class Witness:
             return trail.folders if trail is not None else frozenset()
 
     def _look_at(self, trail: _Trail, pids: frozenset[int]) -> None:
-        reading_s = time.time()
+        reading_s = steady_s()
         counts: dict[int, int] = {}
         lost = False
         opened: list[tuple[str, int]] = []
@@ -186,7 +192,7 @@ class Witness:
                 counts[pid] = count
             folders.add(target_of(f"/proc/{pid}/cwd"))
             opened += self._open_files(pid)
-        now_s = time.time()
+        now_s = steady_s()
         new = {
             pid: _started_s(pid)
             for pid, count in counts.items()
@@ -217,8 +223,9 @@ class Witness:
             return
 
 
-def _add(trail: _Trail, counts: dict[int, int], lost: bool, began_s: float) -> None:
-    """Add one reading. The count of a process that has ended is added to its parent's, if that waited for it."""
+def _add(trail: _Trail, counts: dict[int, int], lost: bool, began_s: float) -> int:
+    """Add one reading; return what was written since the last one. The count of a process that has ended is added to
+    its parent's, if that waited for it."""
     before = trail.counts
     if not trail.looks:
         trail.looks.append(_Reading(trail.started_s, trail.started_s, 0, 0))
@@ -230,8 +237,9 @@ def _add(trail: _Trail, counts: dict[int, int], lost: bool, began_s: float) -> N
     gone = sum(count for pid, count in before.items() if pid not in counts)
     last = trail.looks[-1]
     times_lost = last.times_lost + (lost or rise < gone or not counts)
-    trail.looks.append(_Reading(began_s, time.time(), last.written + rise, times_lost))
+    trail.looks.append(_Reading(began_s, steady_s(), last.written + rise, times_lost))
     trail.counts = counts
+    return rise
 
 
 def _count(trail: _Trail, from_s: float, to_s: float) -> int | None:
@@ -250,17 +258,24 @@ def _count(trail: _Trail, from_s: float, to_s: float) -> int | None:
 
 
 def _bytes_written(pid: int) -> int | None:
+    """Return what a process has passed to write calls; None where that cannot be read. Ten times a second and process,
+    so without any object of a higher level."""
     try:
-        text = Path(f"/proc/{pid}/io").read_text(encoding="ascii")
-        return int(next(line.split()[1] for line in text.splitlines() if line.startswith("wchar:")))
-    except (OSError, ValueError, IndexError, StopIteration):
+        handle = os.open(f"/proc/{pid}/io", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
         return None
+    try:
+        return int(os.read(handle, 512).partition(b"wchar: ")[2].partition(b"\n")[0])
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(handle)
 
 
 def _started_s(pid: int) -> float:
-    """Return when a process began, Unix seconds; 0 where that cannot be read."""
+    """Return when a process began, as of `steady_s`; 0 where that cannot be read."""
     process = process_tree.identify(pid)
     if process is None:
         return 0.0
     age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - process.start_ticks / os.sysconf("SC_CLK_TCK")
-    return time.time() - age_s
+    return steady_s() - age_s
