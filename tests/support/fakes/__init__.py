@@ -38,23 +38,9 @@ class FakeMig:
 class FakeGpu:
     """One GPU; amounts in MiB, temperatures in °C. `slowdown`, `margin` 0: not supported.
 
-    `reasons`: NVML's bits. `power`: milliwatts, 0 for a card that cannot say. `handle_rc`, `uuid_rc`, `mem_rc`,
+    `reasons`: NVML's bits. `power`: milliwatts, 0 where the card cannot say. `handle_rc`, `uuid_rc`, `mem_rc`,
     `temp_rc`: NVML return codes of those calls: 3 not supported, 15 lost. `hang_ms`: each call about this GPU takes so
     long."""
-
-    uuid: str
-    total: int
-    used: int = 0
-    name: str = "Fake MIG 1g.10gb"
-
-
-@dataclass(frozen=True)
-class FakeGpu:
-    """One GPU; amounts in MiB, temperatures in °C. `slowdown`, `margin` 0: not supported.
-
-    `reasons`: NVML's bits.
-    `power`: milliwatts, 0 for a card that cannot say. `handle_rc`, `uuid_rc`, `mem_rc`, `temp_rc`: NVML return codes of those calls: 3
-    not supported, 15 lost. `hang_ms`: each call about this GPU takes so long."""
 
     uuid: str
     total: int = 24_576
