@@ -1,6 +1,7 @@
 """Schema 5: what a report of the night needs: samples that say why nothing started, and changes of the wall clock.
 
-Null where an earlier program took the sample. The index finds the segments of one night among those of years.
+Null where an earlier program took the sample. The indexes find the segments and ends of
+one night among those of years.
 """
 
 STATEMENTS = (
@@ -23,4 +24,7 @@ STATEMENTS = (
     )
     """,
     "CREATE INDEX segments_by_end ON segments (ended_at_s)",
+    # With the state, so that the ends of one night are counted without a look at the rows.
+    "DROP INDEX runs_by_end",
+    "CREATE INDEX runs_by_end ON runs (ended_at_s, state)",
 )

@@ -110,7 +110,8 @@ def read_night(database: Database, since_s: float, until_s: float, group: str | 
     samples = nights.samples(database, begin_s, until_s)
     newest = list(dict.fromkeys(one.run_id for one in reversed(segments)))
     runs = {run.id: run for run in queries.runs_by_id(database, newest[:MOST_RUNS])}
-    failed = nights.failed(database, since_s, until_s, group, MOST_NAMED)
+    counts = nights.counts(database, begin_s, until_s, group)
+    failed = nights.failed(database, begin_s, until_s, group, MOST_NAMED) if State.FAILED in counts else []
     books = _books(database, segments, samples, axis, (begin_s, until_s))
     held = Filters(states=(State.HELD,), group=group)
     rules = groups.rules(database, group) if group is not None else None
@@ -120,7 +121,7 @@ def read_night(database: Database, since_s: float, until_s: float, group: str | 
         until_s=until_s,
         group=group,
         axis=axis,
-        counts=nights.counts(database, begin_s, until_s, group),
+        counts=counts,
         runs=runs,
         segments=segments,
         samples=samples,

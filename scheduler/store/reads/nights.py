@@ -1,6 +1,7 @@
 """Reads what belongs to one span of time: segments, samples, changes of the clock, and the runs that took part.
 
-Times are Unix seconds. Each statement goes along an index, however many runs ended before.
+Times are Unix seconds. Each statement goes along an index of times, however many runs ended before: the sign + keeps
+SQLite from those of states and rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,15 +23,14 @@ _IN_GROUP: Final = " AND run_id IN (SELECT id FROM runs WHERE group_name = ?)"
 _SAMPLE: Final = SampleRecord.__struct_fields__
 _SAMPLES: Final = f"SELECT {', '.join(_SAMPLE)} FROM samples WHERE at_s >= ? AND at_s <= ? ORDER BY serial"
 _CHANGES: Final = "SELECT at_s, by_s, slept_s FROM clock_changes ORDER BY serial"
-_ENDED: Final = (
-    f"SELECT state, COUNT(*) FROM runs WHERE ended_at_s >= ? AND ended_at_s <= ?{{group}}"
-    f" AND state IN {listed(FINAL)} GROUP BY state"
-)
+_ENDS: Final = tuple(sorted(FINAL))
+_TOTALS: Final = ", ".join(f"TOTAL(state = '{state.value}')" for state in _ENDS)
+_ENDED: Final = f"SELECT {_TOTALS} FROM runs WHERE ended_at_s >= ? AND ended_at_s <= ?{{group}}"
 _OTHERS: Final = (
     f"SELECT state, COUNT(*) FROM runs WHERE state IN {listed(set(State) - FINAL)}{{group}} GROUP BY state"
 )
 _FAILED: Final = (
-    "SELECT id FROM runs WHERE ended_at_s >= ? AND ended_at_s <= ?{group} AND state = 'failed'"
+    "SELECT id FROM runs WHERE ended_at_s >= ? AND ended_at_s <= ?{group} AND +state = 'failed'"
     " ORDER BY ended_at_s DESC LIMIT ?"
 )
 _SLOTS: Final = (
@@ -73,9 +73,10 @@ def counts(database: Database, since_s: float, until_s: float, group: str | None
     """Return how many runs ended in each final state in the span, and how many are now in each of the others."""
     of_group = _OF_GROUP if group is not None else ""
     words = (group,) if group is not None else ()
-    ended = database.rows(_ENDED.format(group=of_group), since_s, until_s, *words)
-    waiting = database.rows(_OTHERS.format(group=of_group), *words)
-    return {State(state): count for state, count in (*ended, *waiting)}
+    (ended,) = database.rows(_ENDED.format(group=of_group), since_s, until_s, *words)
+    found = {state: int(count) for state, count in zip(_ENDS, ended, strict=True) if count}
+    others = database.rows(_OTHERS.format(group=of_group), *words)
+    return found | {State(state): count for state, count in others}
 
 
 def failed(database: Database, since_s: float, until_s: float, group: str | None, limit: int) -> list[str]:
