@@ -103,7 +103,7 @@ def _go_on(since: str, since_s: float, group: str | None, file: Path, every: int
                 _write(database, (since_s, now_s), group, file, every)
             finally:
                 database.close()
-        except BackpropError as error:
+        except (BackpropError, click.UsageError) as error:
             click.echo(f"backprop: {error}; trying again in {every} s", err=True)
 
 

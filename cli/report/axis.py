@@ -51,19 +51,21 @@ class Axis:
 
     def at(self, wall_s: float, not_before_s: float = 0.0) -> float:
         """Return when the clock showed `wall_s`: negative before the span, more than its length after it. Of several
-        times the first that is not before `not_before_s`."""
+        times the first that is not before `not_before_s`, else the last."""
+        times = [
+            piece.from_s + wall_s - piece.from_wall_s
+            for piece in self._pieces
+            if piece.from_wall_s <= wall_s <= piece.to_wall_s
+        ]
+        if times:
+            return next((at_s for at_s in times if at_s >= not_before_s), times[-1])
         first, last = self._pieces[0], self._pieces[-1]
-        for piece in self._pieces:
-            at_s = piece.from_s + wall_s - piece.from_wall_s
-            if piece.from_wall_s <= wall_s <= piece.to_wall_s and at_s >= not_before_s:
-                return at_s
-        if wall_s < first.from_wall_s and not_before_s <= 0:
+        if wall_s < first.from_wall_s:
             return wall_s - first.from_wall_s
         if wall_s > last.to_wall_s:
-            return max(self.length_s + wall_s - last.to_wall_s, not_before_s)
+            return self.length_s + wall_s - last.to_wall_s
         # The clock jumped over it: the moment of the jump.
-        later = (piece.from_s for piece in self._pieces if piece.from_wall_s >= wall_s)
-        return max(next(later, 0.0), not_before_s)
+        return next(piece.from_s for piece in self._pieces if piece.from_wall_s >= wall_s)
 
     def wall_s(self, at_s: float) -> float:
         """Return what the clock showed `at_s` seconds after the span began."""

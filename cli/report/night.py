@@ -32,8 +32,11 @@ MOST_RUNS: Final = 2000
 """Of the night's runs those that were there last are read; the counts are of all."""
 MOST_NAMED: Final = 200
 GAP_S: Final = 60
+AT_ONCE_S: Final = 60.0
+"""Segments that are claimed within it may be numbered in another order than they begin."""
 MEASURE_S: Final = 0.1
 LOSS: Final = "loss"
+_DAY_S: Final = 86400.0
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,11 @@ class Standings:
 
 @dataclass(frozen=True)
 class Night:
-    """A span of time, Unix seconds. `runs`: those with a segment in it, by id, as they are now. `failed`, `held`: what
-    may need its user. `whole`: all runs of the span were read."""
+    """A span of time, Unix seconds.
+
+    `runs`: those with a segment in it, by id, as they are now. `stays`: where its segments lie in the night, one each.
+    `failed`, `held`: what may need its user. `whole`: all runs of the span were read.
+    """
 
     home: Home
     since_s: float
@@ -71,6 +77,7 @@ class Night:
     counts: dict[State, int]
     runs: dict[str, RunRecord]
     segments: list[SegmentRecord]
+    stays: list[Stay]
     samples: list[SampleRecord]
     books: list[Book]
     failed: list[RunRecord]
@@ -112,7 +119,9 @@ def read_night(database: Database, since_s: float, until_s: float, group: str | 
     runs = {run.id: run for run in queries.runs_by_id(database, newest[:MOST_RUNS])}
     counts = nights.counts(database, begin_s, until_s, group)
     failed = nights.failed(database, begin_s, until_s, group, MOST_NAMED) if State.FAILED in counts else []
-    books = _books(database, segments, samples, axis, (begin_s, until_s))
+    stays = _stays(database, segments, axis)
+    places = nights.slots(database, begin_s, until_s)
+    books = _books(list(zip(segments, stays, strict=True)), samples, axis, places)
     held = Filters(states=(State.HELD,), group=group)
     rules = groups.rules(database, group) if group is not None else None
     return Night(
@@ -124,6 +133,7 @@ def read_night(database: Database, since_s: float, until_s: float, group: str | 
         counts=counts,
         runs=runs,
         segments=segments,
+        stays=stays,
         samples=samples,
         books=books,
         failed=queries.runs_by_id(database, failed),
@@ -140,30 +150,32 @@ def read_night(database: Database, since_s: float, until_s: float, group: str | 
     )
 
 
+def _stays(database: Database, segments: Sequence[SegmentRecord], axis: Axis) -> list[Stay]:
+    """Place the segments in the night. They began in this order, which tells apart the times that a clock has twice."""
+    lost = [one for one in segments if one.outcome is SegmentOutcome.LOST and one.cut_cost_s is None]
+    saves = nights.last_saves(database, lost[-MOST_NAMED:])
+    stays: list[Stay] = []
+    begun_s = 0.0
+    for segment in segments:
+        stays.append(_stay(segment, axis, begun_s, saves.get((segment.run_id, segment.number))))
+        begun_s = stays[-1].from_s - AT_ONCE_S
+    return stays
+
+
 def _books(
-    database: Database,
-    segments: Sequence[SegmentRecord],
-    samples: Sequence[SampleRecord],
-    axis: Axis,
-    span: tuple[float, float],
+    stays: Sequence[tuple[SegmentRecord, Stay]], samples: Sequence[SampleRecord], axis: Axis, places: int
 ) -> list[Book]:
+    """Account for each GPU that was read or used, or else for the `places` of runs."""
     reasons: list[Reason] = []
     at_s = 0.0
     seen: dict[str, Unit] = {}
     for sample in samples:
-        at_s = axis.at(sample.at_s, at_s)
+        at_s = max(axis.at(sample.at_s, at_s), at_s)
         if sample.gpu_uuid is None:
             reasons.append(Reason(at_s, sample.refusals))
         elif sample.gpu_index is not None:
             seen[sample.gpu_uuid] = Unit(sample.gpu_uuid, sample.gpu_index, sample.gpu_name or "")
-    lost = [one for one in segments if one.outcome is SegmentOutcome.LOST and one.cut_cost_s is None]
-    saves = nights.last_saves(database, lost[:MOST_NAMED])
-    stays: list[tuple[SegmentRecord, Stay]] = []
-    begun_s = axis.at(segments[0].started_at_s) if segments else 0.0
-    for segment in segments:
-        stay = _stay(segment, axis, begun_s, saves.get((segment.run_id, segment.number)))
-        begun_s = min(stay.from_s, axis.length_s) if segment.ended_at_s is not None else begun_s
-        stays.append((segment, stay))
+    for segment, _ in stays:
         for uuid in segment.gpu_uuids:
             seen.setdefault(uuid, Unit(uuid, len(seen), ""))
     units = sorted(seen.values(), key=lambda unit: unit.index)
@@ -178,10 +190,9 @@ def _books(
             )
             for unit in units
         ]
-    places = packed([stay for _, stay in stays], nights.slots(database, *span))
     return [
         book(Unit(None, number), place, reasons, axis.asleep, axis.length_s)
-        for number, place in enumerate(places, 1)
+        for number, place in enumerate(packed([stay for _, stay in stays], places), 1)
     ]
 
 
@@ -227,5 +238,6 @@ def stretch(night: Night, part: Slice) -> str:
 
 
 def label(night: Night, at_s: float) -> str:
-    """Return the local time of a moment of the night, in seconds since it began: 22:04."""
-    return time.strftime("%H:%M", time.localtime(night.axis.wall_s(at_s)))
+    """Return the local time of a moment of the night, in seconds since it began: 22:04, of several days Mon 22:04."""
+    format_ = "%H:%M" if night.axis.length_s <= _DAY_S else "%a %H:%M"
+    return time.strftime(format_, time.localtime(night.axis.wall_s(at_s)))

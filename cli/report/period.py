@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-from pathlib import Path
 from typing import Final
 
 import click
@@ -12,7 +11,6 @@ from backprop.scheduler.home.layout import Home
 
 LAST: Final = "last"
 DEFAULT: Final = "10h"
-_MARK: Final = "last-report"
 
 
 def begin_s(home: Home, text: str, now_s: float) -> float:
@@ -39,15 +37,13 @@ def begin_s(home: Home, text: str, now_s: float) -> float:
 def remember(home: Home, now_s: float) -> None:
     """Note that a report was made now. Where that can't be written, the next `--since last` goes back further."""
     with contextlib.suppress(OSError):
-        path = home.root / _MARK
-        draft = path.with_name(f".{_MARK}.part")
+        draft = home.last_report.with_suffix(".part")
         draft.write_text(f"{now_s:.3f}\n")
-        draft.replace(path)
+        draft.replace(home.last_report)
 
 
 def _last_s(home: Home) -> float | None:
-    path: Path = home.root / _MARK
     try:
-        return float(path.read_text()[:40])
+        return float(home.last_report.read_text()[:40])
     except (OSError, ValueError):
         return None

@@ -49,7 +49,7 @@ def read_all(night: Night) -> list[Readings]:
     limits: dict[str, list[int]] = {}
     totals: dict[str, int] = {}
     for sample in night.samples:
-        at_s = night.axis.at(sample.at_s, at_s)
+        at_s = max(night.axis.at(sample.at_s, at_s), at_s)
         uuid = sample.gpu_uuid
         if uuid is None:
             continue

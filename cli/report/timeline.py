@@ -6,7 +6,7 @@ from typing import Final
 
 from backprop.cli.render.json_views import duration
 from backprop.cli.report import palette
-from backprop.cli.report.books import Account, Book, Slice
+from backprop.cli.report.books import Account, Book, Slice, Stay
 from backprop.cli.report.markup import element, said
 from backprop.cli.report.night import Night, label, stretch
 from backprop.cli.report.readings import Readings, Track
@@ -51,9 +51,9 @@ def gantt(night: Night) -> tuple[str, int]:
         run = night.runs[run_id]
         parts.append(_name(run.name, number * ROW + 13, f"{run.name} ({run.id}): {run.state}, {run.reason}"))
     places = {run_id: number for number, run_id in enumerate(rows)}
-    for segment in night.segments:
+    for segment, stay in zip(night.segments, night.stays, strict=True):
         if segment.run_id in places:
-            parts.append(_segment(night, segment, places[segment.run_id] * ROW + 3))
+            parts.append(_segment(night, segment, stay, places[segment.run_id] * ROW + 3))
     return _svg("What ran when", height, *parts), len(rows)
 
 
@@ -106,20 +106,14 @@ def _grid(night: Night, height: float) -> str:
     return "".join(
         element("line", x1=x, x2=x, y1=0, y2=height, cls="grid")
         + element("text", text, x=x, y=height + 13, text_anchor="middle")
-        for x, text in ((_x(night, at_s), _clock(night, at_s)) for at_s in _ticks(night))
+        for x, text in ((_x(night, at_s), label(night, at_s)) for at_s in _ticks(night))
     )
-
-
-def _clock(night: Night, at_s: float) -> str:
-    if night.axis.length_s <= 36 * HOUR_S:
-        return label(night, at_s)
-    return time.strftime("%a %d %H:%M", time.localtime(night.axis.wall_s(at_s)))
 
 
 def _ticks(night: Night) -> Iterator[float]:
     """Yield round times. They are counted by the local clock, which shows some hours twice and others not at all."""
     length_s = night.axis.length_s
-    most = _MOST_TICKS if length_s <= 36 * HOUR_S else _MOST_TICKS // 2
+    most = _MOST_TICKS if length_s <= 24 * HOUR_S else _MOST_TICKS // 2
     step_s = next((one for one in _STEPS_S if length_s / one <= most), length_s / most)
     local = time.localtime(night.since_s)
     since_midnight_s = local.tm_hour * HOUR_S + local.tm_min * 60 + local.tm_sec + night.since_s % 1
@@ -182,16 +176,15 @@ def _strip(night: Night, book: Book, part: Slice, top: float) -> str:
     return _block(night, part.from_s, part.to_s, top, ROW, f"{faint}f-{colour}", title)
 
 
-def _segment(night: Night, segment: SegmentRecord, top: float) -> str:
-    begin_s = night.axis.at(segment.started_at_s)
-    end_s = night.axis.length_s if segment.ended_at_s is None else night.axis.at(segment.ended_at_s, begin_s)
+def _segment(night: Night, segment: SegmentRecord, stay: Stay, top: float) -> str:
     colour = (
         palette.ALIVE if segment.outcome is None else palette.OUTCOMES.get(segment.outcome, palette.ALIVE)
     )
     name = night.runs[segment.run_id].name
     ended = "running" if segment.outcome is None else f"{segment.outcome}: {segment.reason or ''}"
-    title = f"{name}, segment {segment.number}, {label(night, begin_s)}, {duration(end_s - begin_s)}; {ended}"
-    return _block(night, begin_s, end_s, top, ROW - 5, f"f-{colour}", title, radius=2)
+    lived = f"{label(night, stay.from_s)}, {duration(stay.to_s - stay.from_s)}"
+    title = f"{name}, segment {segment.number}, {lived}; {ended}"
+    return _block(night, stay.from_s, stay.to_s, top, ROW - 5, f"f-{colour}", title, radius=2)
 
 
 def _rows(night: Night) -> list[str]:

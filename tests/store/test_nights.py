@@ -202,6 +202,23 @@ def test_a_night_in_which_the_clock_was_set_balances(database: Database) -> None
     assert read(database).books[0].total(Account.ASLEEP) == 400
 
 
+def test_a_segment_that_lives_on_keeps_its_begin(database: Database) -> None:
+    """Those that were claimed after it and have ended say nothing about it."""
+    write_night(database, PLAN)
+    begun_s = PLAN.since_s + 20
+    first = "SELECT MIN(serial) FROM segments"
+    database.write(
+        lambda: execute(
+            f"UPDATE segments SET ended_at_s = NULL, outcome = NULL, started_at_s = ? WHERE serial = ({first})",
+            (begun_s,),
+        )
+    )
+    night = read(database)
+    assert night.segments[0].outcome is None
+    assert (night.stays[0].from_s, night.stays[0].to_s) == (20, 36_000)
+    assert night.books[0].total(Account.IDLE) == 20
+
+
 def test_the_hour_that_comes_twice_is_told_by_the_local_clock(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from backprop.scheduler.store.rows import SEGMENT, listed, segment_from
 
 MOST_SEGMENTS: Final = 50_000
 _SEGMENTS: Final = (
-    f"SELECT {', '.join(SEGMENT)} FROM segments"
+    f"SELECT {', '.join(SEGMENT)}, serial FROM segments"
     " WHERE {ended} AND started_at_s <= ?{group} ORDER BY +serial DESC LIMIT ?"
 )
 _IN_GROUP: Final = " AND run_id IN (SELECT id FROM runs WHERE group_name = ?)"
@@ -45,7 +45,8 @@ _OF_GROUP: Final = " AND group_name = ?"
 def segments(
     database: Database, since_s: float, until_s: float, group: str | None = None
 ) -> list[SegmentRecord]:
-    """Return the segments that lived at some time of the span, oldest first; the newest `MOST_SEGMENTS` of them."""
+    """Return the segments that lived at some time of the span, in the order in which they were claimed; the newest
+    `MOST_SEGMENTS` of them."""
     in_group = _IN_GROUP if group is not None else ""
     words = (group,) if group is not None else ()
     ended = database.rows(
@@ -54,7 +55,8 @@ def segments(
     alive = database.rows(
         _SEGMENTS.format(ended="ended_at_s IS NULL", group=in_group), until_s, *words, MOST_SEGMENTS
     )
-    return [segment_from(row) for row in (*reversed(ended), *reversed(alive))]
+    rows = sorted((*ended, *alive), key=lambda row: row[-1])
+    return [segment_from(row[:-1]) for row in rows]
 
 
 def samples(database: Database, since_s: float, until_s: float) -> list[SampleRecord]:
