@@ -15,6 +15,7 @@ BARS: Final = "▁▂▃▄▅▆▇█"
 PLAIN_BARS: Final = ".:-=+*#@"
 COLOURS: Final = (36, 33, 35, 32, 34, 31, 96, 93)
 """SGR codes of curves, in turn."""
+MOST: Final = 1e150
 _BRAILLE: Final = 0x2800
 _DOTS: Final = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _DIM: Final = 2
@@ -72,7 +73,7 @@ def plot(
 
     Values that are not finite leave a gap. Faint ticks below show where segments begin, if there is one curve.
     """
-    finite = [point for curve in curves for point in curve.points if _is_finite(point)]
+    finite = [point for curve in curves for point in curve.points if _can_be_drawn(point)]
     if not finite:
         return ["no values"]
     width = max(width, _LEAST_WIDTH) - _LABEL_WIDTH
@@ -111,12 +112,17 @@ def _parts(values: Sequence[float | None], width: int) -> Iterator[Sequence[floa
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    finite = [value for value in values if value is not None and math.isfinite(value)]
+    finite = [value for value in values if value is not None and is_drawable(value)]
     return sum(finite) / len(finite) if finite else None
 
 
-def _is_finite(point: Point) -> bool:
-    return math.isfinite(point[0]) and math.isfinite(point[1])
+def is_drawable(value: float) -> bool:
+    """Return whether a value can be drawn: the difference of two that are larger may be no number any more."""
+    return math.isfinite(value) and abs(value) < MOST
+
+
+def _can_be_drawn(point: Point) -> bool:
+    return is_drawable(point[0]) and is_drawable(point[1])
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
@@ -175,7 +181,7 @@ def _dots(
     """Yield the dots of a curve, from the top left, with those between two points of it."""
     before: tuple[int, int] | None = None
     for point in curve.points:
-        if not _is_finite(point):
+        if not _can_be_drawn(point):
             before = None
             continue
         x = round((point[0] - xs[0]) / (xs[1] - xs[0]) * (width - 1))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from backprop.cli.render.json_views import number
-from backprop.cli.render.plots import Point, thinned
+from backprop.cli.render.plots import Point, is_drawable, thinned
 from backprop.cli.report.markup import element, said
 from backprop.cli.report.night import Night
 from backprop.scheduler.lifecycle import State
@@ -22,6 +22,8 @@ WIDTH: Final = 640
 HEIGHT: Final = 300
 LEFT: Final = 52
 RIGHT: Final = 12
+LEAST: Final = 1e-150
+"""What is nearer to nothing is drawn as nothing."""
 LOG_FROM: Final = 5.0
 """Values that differ by so much, all above nothing, are shown to a logarithmic scale."""
 
@@ -62,9 +64,9 @@ def _chosen(night: Night) -> list[RunRecord]:
 def _points(database: Database, run_id: str, name: str) -> list[Point]:
     rows = metrics.curve(database, run_id, name)
     points = [
-        (float(at if step is None else step), value)
+        (float(at if step is None else step), value if abs(value) > LEAST else 0.0)
         for at, (step, _, value, _) in enumerate(rows)
-        if math.isfinite(value)
+        if is_drawable(value)
     ]
     return thinned(points, MOST_POINTS)
 
@@ -112,8 +114,8 @@ def _scale(ys: Sequence[float]) -> tuple[Callable[[float], float], list[float]]:
     """Return where values lie from the top, and the values to be marked."""
     low, high = min(ys), max(ys)
     if low > 0 and high / low >= LOG_FROM:
-        span = math.log(high / low)
-        return lambda y: 8 + (HEIGHT - 8) * (1 - math.log(y / low) / span), list(_powers(low, high))
+        base, span = math.log(low), math.log(high) - math.log(low)
+        return lambda y: 8 + (HEIGHT - 8) * (1 - (math.log(y) - base) / span), list(_powers(low, high))
     span = (high - low) or abs(high) or 1.0
     step = _round_step(span / 6)
     marks = [step * one for one in range(math.ceil(low / step), math.floor(high / step) + 1)] or [low]

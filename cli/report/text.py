@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from backprop.cli.render.json_views import duration, number, size
-from backprop.cli.render.plots import Style, sparkline
+from backprop.cli.render.plots import LEAST_WIDTH, Style, sparkline
 from backprop.cli.render.tables import STATE_STYLE
 from backprop.cli.render.terminal_text import padded, safe
 from backprop.cli.report.books import Account, Book
@@ -15,9 +15,10 @@ from backprop.cli.report.needs import NeedOfUser
 from backprop.cli.report.night import GAP_S, Gap, Night, label, stretch
 from backprop.cli.report.readings import Readings
 from backprop.cli.report.sweep import SweepParameter
+from backprop.scheduler.lifecycle import State
 
-LEAST_WIDTH: Final = 80
 SHOWN_GAPS: Final = 8
+SHOWN_UNITS: Final = 8
 SHOWN_NEEDS: Final = 12
 SHOWN_BEST: Final = 5
 CLOCK_SET: Final = "The clock was set meanwhile: times are as it showed, durations as they passed."
@@ -51,7 +52,7 @@ def lines(shown: Shown, width: int, style: Style) -> list[str]:
     width = max(width, LEAST_WIDTH)
     sections = [
         _needs(shown.needs, width, style),
-        *(_unit(book, shown, width, style) for book in shown.night.books),
+        *(_unit(book, shown, width, style) for book in shown.night.books[:SHOWN_UNITS]),
         _books(shown.night, width, style),
         _gaps(shown.night, width, style),
         _best(shown, width, style),
@@ -69,7 +70,7 @@ def lines(shown: Shown, width: int, style: Style) -> list[str]:
 
 def headline(night: Night) -> str:
     """Return when it was and what became of the runs, in one line."""
-    counts = f"{night.completed} completed · {_failed(night)} failed · {night.unfinished} unfinished"
+    counts = f"{night.completed} completed · {night.counts.get(State.FAILED, 0)} failed · {night.unfinished} unfinished"
     return f"{span(night)}   {counts}"
 
 
@@ -79,7 +80,8 @@ def sentence(night: Night) -> str:
         return "Nothing ran"
     total = night.ended + night.unfinished
     done = f"{night.completed} of {total} run{'' if total == 1 else 's'} completed"
-    return f"{done}, {_failed(night)} failed" if _failed(night) else done
+    failed = night.counts.get(State.FAILED, 0)
+    return f"{done}, {failed} failed" if failed else done
 
 
 def span(night: Night) -> str:
@@ -87,10 +89,6 @@ def span(night: Night) -> str:
     begin, end = time.localtime(night.since_s), time.localtime(night.until_s)
     last = "%H:%M" if night.until_s - night.since_s < _DAY_S else "%a %d %b %H:%M"
     return f"{time.strftime('%a %d %b %H:%M', begin)}–{time.strftime(last, end)}"  # noqa: RUF001
-
-
-def _failed(night: Night) -> int:
-    return sum(count for state, count in night.counts.items() if state.value == "failed")
 
 
 def _needs(needs: Sequence[NeedOfUser], width: int, style: Style) -> list[str]:

@@ -173,6 +173,25 @@ def test_the_page_says_what_the_text_says(database: Database) -> None:
         assert part in found, part
 
 
+def test_values_at_the_edge_of_numbers_are_drawn_or_left_out(database: Database) -> None:
+    write_night(database, NightPlan(runs=4))
+    plan = NightPlan(runs=4)
+    for run_id, values in {
+        "8505-1": "CASE segment % 2 WHEN 0 THEN 1.7e308 ELSE -1.7e308 END",
+        "8505-2": "4.9e-324",
+        "8505-3": "-1e-320 * segment",
+    }.items():
+        database.write(
+            lambda r=run_id, v=values: execute(f"UPDATE metrics SET value = {v} WHERE run_id = ?", (r,))
+        )
+        database.write(
+            lambda r=run_id, v=values: execute(f"UPDATE runs SET last_loss = ({v}) WHERE id = ?", (r,))
+        )
+    found = page(shown(database, plan), database)
+    assert not re.search(r"[ ,\"](nan|inf)\b", found)
+    assert text_of(database, plan)
+
+
 def test_a_page_that_is_written_again_and_again_is_read_again(database: Database) -> None:
     made = shown(database)
     assert 'http-equiv="refresh" content="60"' in page(made, database, refresh_s=60)

@@ -109,6 +109,7 @@ def test_a_sparkline_shows_means_and_blanks() -> None:
     assert sparkline([1.0, None, math.nan, 1.0], 4) == "▁  ▁"
     assert sparkline([50], 4, 0, 100, plain=True) == "+"
     assert sparkline([], 4) == ""
+    assert sparkline([1.7e308, 1.7e308, 1, 2], 2) == " ▁"
 
 
 def test_a_plot_joins_its_points_and_marks_segments() -> None:
@@ -130,7 +131,15 @@ def test_a_plot_keeps_to_its_width(width: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "points", [[(1, 1)], [(1, 1), (1, 1)], [(0, math.inf), (1, 2)], [(-5, -3), (-5, -3)]]
+    "points",
+    [
+        [(1, 1)],
+        [(1, 1), (1, 1)],
+        [(0, math.inf), (1, 2)],
+        [(-5, -3), (-5, -3)],
+        [(0, 1.7e308), (1, -1.7e308), (2, 1)],
+        [(0, 5e-324), (1, 0)],
+    ],
 )
 def test_a_plot_of_hardly_anything(points: list[tuple[float, float]]) -> None:
     assert len(plot([Curve("a", points)], 80, 6)) == 8
