@@ -114,11 +114,14 @@ class Cadence:
         """Return why it should be asked to end now; None to let it run.
 
         `announces`: it has announced a save itself. `folder`: of an earlier segment, by number; it is read when the
-        steps look as if they began again. `box`: the one in force.
+        steps look as if they began again. `box`: the one in force. What has made its last step is left to end by
+        itself: a Hugging Face Trainer that goes on from there makes a step too many.
         """
         over = self.why_started_over(steps, folder)
         if over is not None:
             return Intent.STARTED_OVER, f"{over}, {resume_check.advice(self._run.spec, self._run.id)}"
+        if steps.is_at_end:
+            return None
         late = box.overruns and self._run.spec.overrun_pct > 0
         why = timebox.why_over(box.ends_s, self.saves_s, self.elapsed_s) if late else None
         if why is None and box.cuts and self._goes_on():
