@@ -1,4 +1,4 @@
-"""Measures `list` beside many finished runs, and how exactly many segments end with their timebox.
+"""Measures `list` and `report` beside many finished runs, and how exactly many segments end with their timebox.
 
 A million finished runs are written straight into a database of the current schema: queueing them one by one would take
 hours and leave the same rows.
@@ -19,9 +19,15 @@ QUIET: Final = (*ALWAYS, "--gpu-probe", "none")
 SLEEPER: Final = "import time\ntime.sleep(600)\n"
 
 
+Spent = dict[int, list[tuple[float, float]]]
+MOST_OF_FEW: Final = "1.3"
+"""How much longer a command may take beside the most runs than beside the fewest."""
+
+
 def listing(sizes: tuple[int, ...], repeats: int) -> list[Row]:
-    """Measure `backprop list` of the newest 50 runs beside each of `sizes` finished runs."""
-    spent: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
+    """Measure `backprop list` of the newest 50 runs, and `report` of the last ten hours, beside each of `sizes`
+    finished runs."""
+    spent: dict[str, Spent] = {command: {size: [] for size in sizes} for command in ("list", "report")}
     with ExitStack() as stack:
         homes: dict[int, Path] = {}
         for size in sizes:
@@ -33,11 +39,17 @@ def listing(sizes: tuple[int, ...], repeats: int) -> list[Row]:
         for _ in range(repeats):
             for size, home in homes.items():
                 os.environ["BACKPROP_HOME"] = str(home)
-                spent[size].append(spent_by((str(COMMAND), "list")))
-    rows = [ours(f"`backprop list`, {size:,} finished runs", "ms", walls(spent[size])) for size in sizes]
+                for command, of in spent.items():
+                    of[size].append(spent_by((str(COMMAND), command)))
+    return [row for command, of in spent.items() for row in _compared(command, of, sizes)]
+
+
+def _compared(command: str, spent: Spent, sizes: tuple[int, ...]) -> list[Row]:
+    """Return what a command took beside each number of runs, and by how much longer beside the most."""
+    rows = [ours(f"`backprop {command}`, {size:,} finished runs", "ms", walls(spent[size])) for size in sizes]
     least, most = walls(spent[sizes[0]]).median, walls(spent[sizes[-1]]).median
-    what = f"`list` of {sizes[-1]:,} beside that of {sizes[0]:,}"
-    return [*rows, ours(what, "times", Sample((most / least,)), "1.3", digits=2)]
+    what = f"`{command}` of {sizes[-1]:,} beside that of {sizes[0]:,}"
+    return [*rows, ours(what, "times", Sample((most / least,)), MOST_OF_FEW, digits=2)]
 
 
 def _fill(home: Path, size: int) -> None:

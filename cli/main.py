@@ -44,6 +44,8 @@ COMMANDS: Final = {
     "undrain": "Start runs again after a drain.",
     "config": "Show the effective settings and their sources.",
     "doctor": "Check this installation and explain what is wrong.",
+    "report": "Show what became of the night: text, or one HTML file.",
+    "plot": "Draw the loss or another metric in the terminal.",
     "drill": "Test that a script saves and resumes (about a minute).",
     "groups": "Show the progress, rules and rankings of groups.",
     "rm": "Delete runs and their logs (never your checkpoints).",

@@ -223,3 +223,47 @@ class ForeignPeakRecord(msgspec.Struct, frozen=True, kw_only=True):
     mib: int
     pids: tuple[int, ...]
     at_s: float
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """One reason why the head of the queue did not start when a sample was taken. `gpu_index` None: of the host, or
+    none of a machine."""
+
+    rule: str
+    text: str
+    gpu_index: int | None = None
+
+
+NOTHING_QUEUED: Final = Refusal("nothing queued", "nothing was queued")
+NOT_DUE: Final = Refusal("not due", "what was queued waited for its time, another run or its group")
+
+
+class SampleRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One reading of a GPU, or of the host where `gpu_uuid` is None, which alone has `refusals`.
+
+    `refusals` None: nobody noted why nothing started. `run_ids`: of the runs that lived there. `limit_c`: where a run
+    was paused for heat.
+    """
+
+    at_s: float
+    gpu_uuid: str | None
+    gpu_index: int | None
+    gpu_name: str | None
+    free_mib: int | None
+    total_mib: int | None
+    temp_c: int | None
+    limit_c: int | None
+    utilisation_pct: int | None
+    power_w: float | None
+    run_ids: tuple[str, ...]
+    refusals: tuple[Refusal, ...] | None
+
+
+class ClockChange(msgspec.Struct, frozen=True):
+    """A moment at which the wall clock went ahead of running time by `by_s`, of which the machine slept `slept_s`.
+
+    `at_s`: what the wall clock said right after it."""
+
+    at_s: float
+    by_s: float
+    slept_s: float

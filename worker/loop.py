@@ -20,6 +20,7 @@ from backprop.worker.context import Context
 from backprop.worker.executor.heartbeat import BEAT_S, Heartbeat, Listener, silences
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.machine.reader import MachineReader
+from backprop.worker.machine.sampler import Sampler
 from backprop.worker.machine.sleep_inhibitor import SleepInhibitor
 from backprop.worker.maintenance.database_care import DatabaseCare
 from backprop.worker.maintenance.held_runs import HeldRuns
@@ -60,6 +61,7 @@ class Loop:
         self._reactions = Reactions(context, self._awake.release)
         self._tracker = SegmentTracker(context, self._monitor, self._reactions, self._reader.snapshot)
         self._admitter = Admitter(context, self._reader, self._monitor, self._tracker)
+        self._sampler = Sampler(context, self._reader.recent)
         self._held = HeldRuns(context)
         self._care = DatabaseCare(context)
         self._reconciled_s = -RECONCILE_EVERY_S
@@ -165,6 +167,7 @@ class Loop:
         if not stop.asked and not stop.hung_up:
             alive += self._admit_queued()
             self._context.executor.prepare()
+        self._sampler.sample(self._admitter.head_waits_for, stopping=stop.asked > 0)
         self._awake.keep(self._context.settings.inhibit_sleep and alive > 0)
         return alive
 

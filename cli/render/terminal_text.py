@@ -38,6 +38,12 @@ def safe(text: str, width: int | None = None) -> str:
     return "".join(pieces)
 
 
+def padded(text: str, width: int) -> str:
+    """Return `text` made `safe`, cut or filled to `width` terminal columns."""
+    shown = safe(text, width)
+    return shown + " " * (width - sum(map(_columns, shown)))
+
+
 class Colours:
     """Filters a stream of bytes: passes UTF-8 text, newline, tab, return and colours (SGR).
 

@@ -35,7 +35,7 @@ class Gpu:
     `slowdown_c`: where the driver starts to slow it down. `throttled`: it reports a thermal slowdown now.
     `error`: why it cannot be used, in words; None if it can. `used_by_pid`: (pid, MiB or None) as the driver
     reports it, for display and attribution only: in a container the pids are the host's, and on some systems the
-    amounts are missing.
+    amounts are missing. `power_w`: what it draws, in watts.
     """
 
     uuid: str
@@ -51,6 +51,7 @@ class Gpu:
     error: str | None = None
     used_by_pid: tuple[tuple[int, int | None], ...] = ()
     reserved_mib: int | None = None
+    power_w: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,11 @@ class Home(msgspec.Struct, frozen=True):
     def requests(self) -> Path:
         return self.root / "requests.jsonl"
 
+    @property
+    def last_report(self) -> Path:
+        """Holds when the last report was made, Unix seconds."""
+        return self.root / "last-report"
+
     def batch_file(self, batch: str) -> Path:
         return self.batches / f"{batch}.jsonl"
 

@@ -1,8 +1,4 @@
-"""Remembers the machine: VRAM peaks of segments, quarantined GPUs, and samples for reports.
-
-Samples are bounded: at most one per GPU and one of the host every half minute, whoever writes them, and two days of
-them.
-"""
+"""Remembers the GPUs: VRAM peaks of segments, what other programs used, and quarantined GPUs."""
 
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -13,14 +9,11 @@ from typing import Any, Final
 
 import msgspec
 
-from backprop.scheduler.governor.snapshot import Snapshot
 from backprop.scheduler.records import ForeignPeakRecord, QuarantineRecord
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store.connection import Database
-from backprop.scheduler.store.schema import GpuForeignPeak, Quarantine, Run, Sample, Segment, Worker
+from backprop.scheduler.store.schema import GpuForeignPeak, Quarantine, Run, Segment, Worker
 
-SAMPLE_EVERY_S: Final = 30.0
-SAMPLES_KEPT_S: Final = 2 * 86400.0
 LEARNED_FROM: Final = 20
 """So many of the newest segments of the same script tell what it needs."""
 
@@ -106,31 +99,3 @@ def foreign_peaks(database: Database) -> list[ForeignPeakRecord]:
         ]
 
     return database.read(query)
-
-
-def keep_sample(database: Database, snapshot: Snapshot, now_s: float) -> bool:
-    """Keep a reading of host and GPUs, unless a recent one is there. False if it is."""
-    host = snapshot.host
-    rows: list[dict[str, Any]] = [
-        {"at_s": now_s, "free_mib": host.ram_free_mib, "load_1m": host.load_1m},
-        *(
-            {
-                "at_s": now_s,
-                "gpu_uuid": gpu.uuid,
-                "free_mib": gpu.free_mib,
-                "temp_c": gpu.temp_c,
-                "utilisation_pct": gpu.utilisation_pct,
-            }
-            for gpu in snapshot.gpus
-        ),
-    ]
-
-    def verb() -> bool:
-        if Sample.select().where((Sample.at_s > now_s - SAMPLE_EVERY_S) & (Sample.at_s <= now_s)).exists():
-            return False
-        for row in rows:
-            Sample.insert(row).execute()
-        Sample.delete().where(Sample.at_s < now_s - SAMPLES_KEPT_S).execute()
-        return True
-
-    return database.write(verb)

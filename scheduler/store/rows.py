@@ -80,7 +80,7 @@ def _spec(text: str) -> RunSpec:
 
 def insert_row(table: str, values: Mapping[str, object]) -> None:
     """Insert one row. Raises peewee's errors."""
-    _run(_insert_text(table, tuple(values)), tuple(values.values()))
+    execute(_insert_text(table, tuple(values)), tuple(values.values()))
 
 
 def update_rows(table: str, values: Mapping[str, object], where: Mapping[str, object]) -> int:
@@ -88,7 +88,7 @@ def update_rows(table: str, values: Mapping[str, object], where: Mapping[str, ob
     given = tuple(value for value in where.values() if value is not None)
     missing = tuple(name for name, value in where.items() if value is None)
     named = tuple(name for name, value in where.items() if value is not None)
-    return _run(_update_text(table, tuple(values), named, missing), (*values.values(), *given))
+    return execute(_update_text(table, tuple(values), named, missing), (*values.values(), *given))
 
 
 def update_each(table: str, columns: Sequence[str], rows: Iterable[Sequence[object]], where: str) -> None:
@@ -97,7 +97,8 @@ def update_each(table: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     proxy.connection().executemany(f"UPDATE {table} SET {changed} WHERE {where}", rows)
 
 
-def _run(text: str, values: Sequence[object]) -> int:
+def execute(text: str, values: Sequence[object] | Mapping[str, object]) -> int:
+    """Carry out a statement that writes; return how many rows it changed."""
     cursor: Any = proxy.execute_sql(text, values)
     return cursor.rowcount
 

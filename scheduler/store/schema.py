@@ -243,6 +243,23 @@ class Sample(Table):
     temp_c = IntegerField(null=True)
     utilisation_pct = IntegerField(null=True)
     load_1m = FloatField(null=True)
+    gpu_index = IntegerField(null=True)
+    gpu_name = TextField(null=True)
+    total_mib = IntegerField(null=True)
+    limit_c = IntegerField(null=True)
+    power_w = FloatField(null=True)
+    run_ids = TextField(null=True)
+    refusals = TextField(null=True)
 
     class Meta:
         table_name = "samples"
+
+
+class ClockStep(Table):
+    serial = AutoField()
+    at_s = FloatField()
+    by_s = FloatField()
+    slept_s = FloatField()
+
+    class Meta:
+        table_name = "clock_changes"

@@ -44,6 +44,7 @@ BESIDE = {
     "checkpoints.seen.finder": "finds it on disk as well",
     "checkpoints.seen.overseer": "asks who wrote it, and says so",
     "checkpoints.seen.looks_like": "looks at its name",
+    "checkpoints.seen.noted": "notes it for a database put together anew",
     "checkpoints.seen.places": "compares it with where runs save",
     "checkpoints.seen.witness": "sees it open",
     "store.reads.company": "returns who wrote it",

@@ -44,7 +44,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"context", "exit_codes", "render"},
         {"main", "completion"},
         {"global_options", "options", "run_selection", "submit", "follow"},
-        {"doctor", "drill"},
+        {"doctor", "drill", "report"},
         {"commands"},
     ),
 }

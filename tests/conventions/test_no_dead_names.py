@@ -18,7 +18,9 @@ READERS = (*FOLDERS, "sdk", "tools")
 SUPERVISOR = "backprop.worker.supervisor"
 EXCEPTIONS = {
     "cli.main.main": "the entry point that pyproject.toml names",
+    "scheduler.store.schema.ClockStep": "as Switch; `samples` has SQL text",
     "scheduler.store.schema.KnownRequest": "as Switch; `requests` has SQL text",
+    "scheduler.store.schema.Sample": "as Switch; `samples` has SQL text",
     "scheduler.store.schema.Switch": "a test compares it with the table that the migrations make; `drain` has SQL text",
 }
 """Each with why it stays."""

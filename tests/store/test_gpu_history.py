@@ -1,7 +1,4 @@
-"""What is remembered of the machine, in a real database: peaks, GPUs kept aside, samples."""
-
-from dataclasses import replace
-from types import SimpleNamespace
+"""What is remembered of the machine, in a real database: peaks and GPUs kept aside."""
 
 import msgspec
 import pytest
@@ -14,7 +11,7 @@ from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store import gpu_history
 from backprop.scheduler.store.connection import Database
-from backprop.scheduler.store.gpu_history import LEARNED_FROM, SAMPLE_EVERY_S, SAMPLES_KEPT_S
+from backprop.scheduler.store.gpu_history import LEARNED_FROM
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
 from tests.support.store_rows import SPEC, add_run, claimed, get
@@ -124,52 +121,3 @@ def test_a_worker_that_has_gone_keeps_nothing_aside(workers: Database) -> None:
     assert kept_aside(workers) == {}
     gpu_history.set_quarantine(workers, "w2", {"GPU-0": "seen again"}, 7.0)
     assert kept_aside(workers) == {"GPU-0": "seen again"}
-
-
-# Samples
-
-
-def samples(database: Database) -> list[SimpleNamespace]:
-    """Every sample, oldest first."""
-    names = ("at_s", "gpu_uuid", "free_mib", "load_1m", "temp_c", "utilisation_pct")
-    rows = database.rows(f"SELECT {', '.join(names)} FROM samples ORDER BY serial")
-    return [SimpleNamespace(**dict(zip(names, row, strict=True))) for row in rows]
-
-
-def test_a_sample_holds_host_and_gpus(database: Database) -> None:
-    lost = replace(machine("GPU-0", "GPU-1").gpus[1], free_mib=None, temp_c=None, utilisation_pct=None)
-    seen = replace(machine("GPU-0"), gpus=(*machine("GPU-0").gpus, lost))
-    assert gpu_history.keep_sample(database, seen, 100.0)
-    host, first, second = samples(database)
-    assert (host.gpu_uuid, host.free_mib, host.load_1m) == (None, 32_000, 1.5)
-    assert (first.gpu_uuid, first.free_mib, first.temp_c, first.utilisation_pct) == ("GPU-0", 20_000, 50, 7)
-    assert (second.gpu_uuid, second.free_mib, second.temp_c, second.utilisation_pct) == (
-        "GPU-1",
-        None,
-        None,
-        None,
-    )
-
-
-def test_samples_keep_their_distance_whoever_writes_them(database: Database) -> None:
-    kept = [gpu_history.keep_sample(database, machine("GPU-0"), 1000.0 + at) for at in (0, 1, 29, 30, 31, 60)]
-    assert kept == [True, False, False, True, False, True]
-    assert [one.at_s for one in samples(database) if one.gpu_uuid is None] == [
-        1000.0,
-        1030.0,
-        1060.0,
-    ]
-
-
-def test_samples_are_bounded(database: Database) -> None:
-    for at in range(40):
-        gpu_history.keep_sample(database, machine("GPU-0"), at * SAMPLES_KEPT_S / 10)
-    assert len(samples(database)) == 2 * 11
-    assert min(one.at_s for one in samples(database)) >= 29 * SAMPLES_KEPT_S / 10
-    # Two days of them, one of the host and one a GPU each time, on a machine with eight: a few megabytes.
-    assert SAMPLES_KEPT_S / SAMPLE_EVERY_S * 9 < 100_000
-
-
-def test_a_clock_set_back_does_not_stop_them(database: Database) -> None:
-    assert gpu_history.keep_sample(database, machine("GPU-0"), 5000.0)
-    assert gpu_history.keep_sample(database, machine("GPU-0"), 1000.0)

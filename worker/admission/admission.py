@@ -91,6 +91,8 @@ class Admitter:
         self._learned: dict[str, tuple[int | None, float]] = {}
         self._judged_s = -JUDGE_AGAIN_S
         self._judged_to: RunRecord | None = None
+        self.head_waits_for: tuple[Denial, ...] = ()
+        """Why the first waiting run of the queue did not start when it was last judged; empty where none waits."""
 
     def admit(self) -> int:
         """Start every run that may start; return how many were started. Raises DatabaseBusy."""
@@ -101,6 +103,7 @@ class Admitter:
         limit = ALL if full else HEAD
         candidates = self._candidates(limit)
         if not candidates:
+            self.head_waits_for = ()
             self._tracker.out_of_hours = self._is_out_of_hours()
             self._waits.clear()
             self._tracker.wanted = self._wanted_by_groups()
@@ -112,6 +115,7 @@ class Admitter:
         if closed is not None:
             refused = [(run, Decision((closed,), ())) for run in self._candidates(ALL)]
             self._waits.record(refused[:ALL], refused[ALL:])
+            self.head_waits_for = (closed,)
             self._tracker.wanted = {}
             self._judged_s = now_s
             return 0
@@ -133,6 +137,9 @@ class Admitter:
             started += begun
             if begun < len(round_.starts):
                 break  # another worker has claimed, or another home promised: the state decided on is out of date
+            first = next(iter(round_.waiting), None)
+            if first is not None or whole:
+                self.head_waits_for = first[1].denials if first is not None else ()
             if whole and not round_.group_full:
                 self._waits.record(round_.waiting, round_.behind)
                 self._note_wanted(round_)

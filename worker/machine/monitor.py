@@ -1,4 +1,4 @@
-"""Watches running runs: heat, RAM, memory limits, VRAM peaks, unreturned memory, samples for reports.
+"""Watches running runs: heat, RAM, memory limits, VRAM peaks, unreturned memory.
 
 It checks every two seconds while anything lives. `governor.runtime` decides, and the monitor applies it: a pause
 freezes the process tree through its supervisor; a yield or a stop is recorded first, and the segment tracker then asks
@@ -83,7 +83,6 @@ class RuntimeMonitor:
         busy = (gpu.uuid for gpu in snapshot.gpus if gpu.utilisation_pct is None or gpu.utilisation_pct > 0)
         self._busy_s |= dict.fromkeys(busy, now_s)
         self._watch(live, state, now_s)
-        gpu_history.keep_sample(self._context.database, snapshot, self._context.clock.wall_s())
 
     def ended(self, run_id: str, number: int, survivors: bool) -> None:
         """Note that a segment has ended: its VRAM has to come back. `survivors`: processes outlived SIGKILL."""

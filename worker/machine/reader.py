@@ -37,6 +37,7 @@ class MachineReader:
         self._read_s: float | None = None
         self._awaited_s: float | None = None
         self._trouble: dict[str, str] = {}
+        self._given: tuple[float, Snapshot] | None = None
         self._probe.request(context.clock.monotonic_s())
 
     def pump(self) -> None:
@@ -65,7 +66,16 @@ class MachineReader:
                 return None
             reading = unknown(reading.gpus, f"the GPU driver has not answered for {awaited_s:.1f} s")
         taken_s = now_s if self._read_s is None else self._read_s
-        return reading.with_host(read_host(self._context.home.root), taken_s)
+        snapshot = reading.with_host(read_host(self._context.home.root), taken_s)
+        self._given = (now_s, snapshot)
+        return snapshot
+
+    def recent(self) -> Snapshot | None:
+        """Return what was last read for a decision; None if that is longer ago than a decision may be. Reads
+        nothing."""
+        if self._given is None or self._context.clock.monotonic_s() - self._given[0] > FRESH_S:
+            return None
+        return self._given[1]
 
     def forget(self) -> None:
         """Decide nothing on the last reading: the machine has slept since."""

@@ -62,6 +62,7 @@ class NvmlDevice:
             error=error if not uuid.startswith(UNKNOWN_UUID) else "its UUID cannot be read",
             used_by_pid=self._processes(handle),
             reserved_mib=reserved,
+            power_w=None if parent is not None else self._power_w(handle),
         )
 
     def _mig(self, handle: Any) -> bool:
@@ -119,6 +120,10 @@ class NvmlDevice:
     def _utilisation(self, handle: Any) -> int | None:
         rates = self._ask("nvmlDeviceGetUtilizationRates", handle)
         return None if rates is None else int(rates.gpu)
+
+    def _power_w(self, handle: Any) -> float | None:
+        milliwatts = self._ask("nvmlDeviceGetPowerUsage", handle)
+        return None if milliwatts is None else int(milliwatts) / 1000
 
     def _processes(self, handle: Any) -> tuple[tuple[int, int | None], ...]:
         """Merge both lists: a process with both compute and graphics is in both, with the same amount."""

@@ -39,6 +39,7 @@ def lost(gpu: Gpu, why: str) -> Gpu:
         temp_c=None,
         throttled=None,
         utilisation_pct=None,
+        power_w=None,
         used_by_pid=(),
         error=why,
     )

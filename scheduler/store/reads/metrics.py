@@ -25,6 +25,8 @@ _NAMES: Final = """
 """
 """One search of the index for each name, where DISTINCT would read every row of the run."""
 
+_CURVE: Final = "SELECT step, at_s, value, segment FROM metrics WHERE run_id = ? AND name = ? ORDER BY serial"
+
 
 def of_runs(database: Database, run_ids: Sequence[str]) -> list[MetricRecord]:
     """Return all that is kept of these runs, run by run in this order, each in the order of its reports."""
@@ -75,6 +77,16 @@ def latest_of_each(database: Database, run_ids: Sequence[str]) -> dict[str, Mapp
         return {run_id: {name: _last(run_id, name) for name in sorted(names(run_id))} for run_id in run_ids}
 
     return database.read(query)
+
+
+def curve(database: Database, run_id: str, name: str) -> list[tuple[int | None, float, float, int]]:
+    """Return step, time (Unix seconds), value and segment of all that is kept of one metric of a run, oldest first."""
+    return list(database.rows(_CURVE, run_id, name))
+
+
+def all_names(database: Database, run_ids: Sequence[str]) -> list[str]:
+    """Return the names of the metrics that these runs reported, in alphabetical order."""
+    return database.read(lambda: sorted({name for run_id in run_ids for name in names(run_id)}))
 
 
 def names(run_id: str) -> set[str]:

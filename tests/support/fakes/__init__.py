@@ -38,8 +38,9 @@ class FakeMig:
 class FakeGpu:
     """One GPU; amounts in MiB, temperatures in °C. `slowdown`, `margin` 0: not supported.
 
-    `reasons`: NVML's bits. `handle_rc`, `uuid_rc`, `mem_rc`, `temp_rc`: NVML return codes of those calls: 3
-    not supported, 15 lost. `hang_ms`: each call about this GPU takes so long."""
+    `reasons`: NVML's bits. `power`: milliwatts, 0 where the card cannot say. `handle_rc`, `uuid_rc`, `mem_rc`,
+    `temp_rc`: NVML return codes of those calls: 3 not supported, 15 lost. `hang_ms`: each call about this GPU takes so
+    long."""
 
     uuid: str
     total: int = 24_576
@@ -49,6 +50,7 @@ class FakeGpu:
     slowdown: int = 90
     margin: int = 0
     util: int = 0
+    power: int = 0
     reasons: int = 0
     handle_rc: int = 0
     uuid_rc: int = 0

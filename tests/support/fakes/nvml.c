@@ -18,7 +18,7 @@
 typedef int nvmlReturn_t;
 typedef struct device {
     char uuid[96], name[96];
-    long total, used, reserved, temp, slowdown, margin, util, reasons, index;
+    long total, used, reserved, temp, slowdown, margin, util, power, reasons, index;
     long handle_rc, uuid_rc, mem_rc, temp_rc, hang_ms, mig_on;
     int parent; /* slot of the GPU this is an instance of, or -1 */
 } *nvmlDevice_t;
@@ -52,7 +52,7 @@ static void set(struct device *d, const char *pair) {
     text(pair, "name", d->name, sizeof d->name);
 #define NUMBER(field, key) d->field = number(pair, key, d->field)
     NUMBER(total, "total"); NUMBER(used, "used"); NUMBER(reserved, "reserved"); NUMBER(temp, "temp");
-    NUMBER(slowdown, "slowdown"); NUMBER(margin, "margin"); NUMBER(util, "util"); NUMBER(reasons, "reasons");
+    NUMBER(slowdown, "slowdown"); NUMBER(margin, "margin"); NUMBER(util, "util"); NUMBER(power, "power"); NUMBER(reasons, "reasons");
     NUMBER(handle_rc, "handle_rc"); NUMBER(uuid_rc, "uuid_rc"); NUMBER(mem_rc, "mem_rc");
     NUMBER(temp_rc, "temp_rc"); NUMBER(hang_ms, "hang_ms"); NUMBER(mig_on, "mig");
 }
@@ -223,6 +223,13 @@ nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t d, struct rates *rates) 
     DEVICE(d);
     if (d->parent >= 0) return UNSUPPORTED;
     rates->gpu = (unsigned)d->util, rates->memory = 0;
+    return OK;
+}
+
+nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t d, unsigned *milliwatts) {
+    DEVICE(d);
+    if (!d->power) return UNSUPPORTED;
+    *milliwatts = (unsigned)d->power;
     return OK;
 }
 

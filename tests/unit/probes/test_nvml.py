@@ -47,6 +47,11 @@ def test_two_good_gpus(driver: FakeDriver, machine: Machine) -> None:
     assert (reading.gpus[1].uuid, reading.gpus[1].temp_c) == ("GPU-bbbb", 81)
 
 
+def test_power_is_read_where_the_card_tells_it(driver: FakeDriver, machine: Machine) -> None:
+    driver.show(replace(A, power=312_500), B)
+    assert [gpu.power_w for gpu in read(machine.probe(driver)).gpus] == [312.5, None]
+
+
 def test_changes_show_in_the_next_reading(driver: FakeDriver, machine: Machine) -> None:
     probe = machine.probe(driver)
     driver.show(A)
