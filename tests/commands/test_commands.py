@@ -62,7 +62,7 @@ def queued(bench: Bench) -> Bench:
         (("run", "no-such-program"), 6, "not a program on PATH"),
         (("run", "plain.txt"), 6, "chmod +x ./plain.txt"),
         (("run", "train.py", "surplus"), 2, "backprop run train.py -- surplus"),
-        (("run", "train.py", "-m", "abc"), 2, "'abc' is not a valid float"),
+        (("run", "train.py", "-m", "abc"), 2, "abc is no time; use minutes"),
         (("run", "train.py", "-m", "0"), 5, "--max-run-minutes"),
         (("run", "train.py", "-m", "-1"), 5, "--max-run-minutes"),
         (("run", "train.py", "-m", "nan"), 5, "--max-run-minutes"),
@@ -494,7 +494,7 @@ def test_the_version_and_the_bare_command(bench: Bench) -> None:
     assert bench.backprop("--version").stdout.startswith("backprop, version ")
     bare = bench.backprop()
     assert (bare.returncode, bare.stderr) == (0, "")
-    assert "Start here:" in bare.stdout
+    assert "Examples:" in bare.stdout
 
 
 def test_ctrl_c_is_quiet(bench: Bench) -> None:
