@@ -58,7 +58,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     percentage of its timebox by which a segment may run over until its first checkpoint. `code`: absolute path of the
     code as it was when queued. `order`: after a segment the run goes to the back of the queue ("round-robin") or keeps
     its turn ("fifo"). `at_timebox`: a value of `choices.AtTimebox`. `keep_when_unmet`: the run stays queued when a
-    dependency can never be met. `metric_regex`: the user's own patterns for its output, NAME=REGEX.
+    dependency can never be met. `metric_regex`: the user's own patterns for its output, NAME=REGEX. `params`: what sets
+    it apart from the other runs of its sweep, by key.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -99,6 +100,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keep_when_unmet: bool = False
     metric_regex: tuple[str, ...] = ()
     at_timebox: str = "auto"
+    params: dict[str, str] = {}
 
 
 DependencyKind = Literal["success", "any", "fail"]

@@ -21,7 +21,7 @@ from backprop.cli.submit.edit_values import (
     text,
     whole,
 )
-from backprop.cli.submit.names import checked, refuse_undecodable
+from backprop.cli.submit.names import checked_run_name, refuse_undecodable
 from backprop.cli.submit.numbers import MOST_GPUS, MOST_PRIORITY
 from backprop.cli.submit.shell import SCRIPT_SUFFIXES
 from backprop.cli.submit.startable import refuse_unstartable
@@ -99,7 +99,7 @@ def from_values(values: dict[str, object], variables: Mapping[str, str], run: Ru
         raise BadCommand(f"{one_line(next(iter(values)))} is not a key of a run; a fresh text lists them all")
     spec = msgspec.structs.replace(spec, **changes)
     return Edited(
-        name if name == run.name else checked("name", name),
+        name if name == run.name else checked_run_name("name", name),
         priority,
         _with_command(_words(words), spec, path),
         variables,

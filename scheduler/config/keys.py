@@ -35,8 +35,8 @@ class SettingKey(msgspec.Struct, frozen=True):
     long one last; empty for none.
     `kind`: the type of the option's value. `metavar`: the value's name in the help. `help`: one sentence, without the
     default. `null_flag`: an option that says null. `no_value`: what the help says the default is where `default` is
-    None. `docs`: what docs/configuration.md says, in Markdown, where it says more than `help`. `section`: where the help
-    of `run` lists it. `often`: its short help has it.
+    None. `docs`: what docs/configuration.md says, in Markdown, where it says more than `help`. `section`: where the
+    help of `run` lists it. `often`: its short help has it.
     """
 
     name: str

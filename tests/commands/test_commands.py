@@ -78,7 +78,7 @@ def queued(bench: Bench) -> Bench:
         (("run", "train.py", "--env", "=x"), 6, "is not KEY=VALUE"),
         (("run", "train.py", "--python", "/no/such/python"), 6, "--python /no/such/python"),
         (("run", "train.py", "--run-id", "../x"), 6, "--run-id ../x is refused"),
-        (("run", "train.py", "-n", "a b"), 6, "--name a b is refused"),
+        (("run", "train.py", "-n", "a/b"), 6, "--name a/b is refused"),
         (("run", "train.py", "-n", ""), 6, "--name"),
         (("run", "train.py", "-n", "x" * 65), 6, "1 to 64"),
         (("run", "train.py", "--config", "no.json"), 5, "no.json: does not exist"),
