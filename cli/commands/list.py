@@ -16,6 +16,7 @@ from backprop.scheduler.lifecycle import LIVE, State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from backprop.scheduler.home.layout import Home
     from backprop.scheduler.records import RunRecord
     from backprop.scheduler.store.connection import Database
     from backprop.scheduler.store.reads.filters import Filters
@@ -27,8 +28,8 @@ SORTS: Final = ("age", "name", "state", "step", "loss", "segments", "ended", "tu
 PARAMETER: Final = "param:"
 DAY_S: Final = 86_400.0
 LEAST_ROWS: Final = 6
-AROUND: Final = 3
-"""Lines of a screen beside the rows: the head, the count of the rest, the prompt."""
+AROUND: Final = 4
+"""Lines of a screen beside the rows: the head, the count of the rest, the night, the prompt."""
 WATCH_S: Final = 2.0
 
 
@@ -85,7 +86,7 @@ def command(
     if which and values["state"] is None:
         values["state"] = ",".join(which)
     filters = run_selection.filters_of(values)
-    _, database = open_existing()
+    home, database = open_existing()
     if as_json:
         runs = _flat(database, filters, sort, reverse, DEFAULT_LIMIT if limit is None else limit)
         newest = (
@@ -99,7 +100,7 @@ def command(
         if database is None:
             return []
         if overview:
-            return _overview(database, filters, limit, with_ids)
+            return _overview(home, database, filters, limit, with_ids)
         return _flat_lines(database, filters, sort, reverse, DEFAULT_LIMIT if limit is None else limit)
 
     if watched:
@@ -117,8 +118,11 @@ def command(
         _print_more(database, filters, DEFAULT_LIMIT if limit is None else limit, len(shown) - 1)
 
 
-def _overview(database: "Database", filters: "Filters", limit: int | None, with_ids: bool) -> "Sequence[str]":
+def _overview(
+    home: "Home", database: "Database", filters: "Filters", limit: int | None, with_ids: bool
+) -> "Sequence[str]":
     """Return the overview as lines, none where no run passes."""
+    from backprop.cli.render import outlook
     from backprop.cli.render.run_rows import RIGHT, Picture, rows_of
     from backprop.cli.render.tables import table_lines
     from backprop.scheduler.store.reads import listing, queries
@@ -139,14 +143,17 @@ def _overview(database: "Database", filters: "Filters", limit: int | None, with_
         well = (State.COMPLETED, State.STOPPED, State.TIMEBOXED)
         recent += listing.recently_ended(database, filters, well, 0.0, left)
     segments = {segment.run_id: segment for segment in queries.live_segments(database)[1]}
-    picture = Picture(live, queued, recent, segments, counts).cut(room or sum(counts.values()))
+    ahead = outlook.outlook(home, database, now_s) if live or queued else None
+    eta: dict[str, str] = {}
+    if ahead is not None and ahead.told is not None:
+        eta = {run.id: outlook.end_words(ahead, run.id, now_s) for run in (*live, *queued)}
+    picture = Picture(live, queued, recent, segments, counts, eta).cut(room or sum(counts.values()))
     columns, rows = rows_of(picture, now_s, with_ids)
     rest = picture.rest()
     table = table_lines(columns, rows, RIGHT) if rows else []
-    return [
-        *table,
-        *([f"… {'and ' if rows else ''}{rest}; all: backprop list --sort age -n 0"] if rest else []),
-    ]
+    words = outlook.night_words(ahead, now_s) if ahead is not None else None
+    more = f"… {'and ' if rows else ''}{rest}; all: backprop list --sort age -n 0"
+    return [*table, *([more] if rest else []), *([words] if words is not None else [])]
 
 
 def _flat(

@@ -1,7 +1,7 @@
 """`backprop show RUN`: shows one run with its segments, its checkpoints and the reason of its state."""
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -54,14 +54,16 @@ def show(home: "Home", database: "Database", name: str, as_json: bool) -> None:
             | {"not_before": iso(run.not_before_s or None), "after": [_link_view(one) for one in after]}
             | {"plan": plan_json(run.spec.plan), "goes_on_by": goes_on_json(run.spec)}
             | {"at_timebox": rule_of(run.spec).value}
+            | {"progress": _progress_json(home, database, run)}
             | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}
         )
         return
-    _print(home, run, segments, saved, after)
+    _print(home, database, run, segments, saved, after)
 
 
 def _print(
     home: "Home",
+    database: "Database",
     run: "RunRecord",
     segments: "list[SegmentRecord]",
     saved: "list[CheckpointRecord]",
@@ -72,6 +74,7 @@ def _print(
     from backprop.cli.render.json_views import NAN, clock, duration, number, size
     from backprop.cli.render.tables import print_pairs, print_table
     from backprop.cli.submit.recipe_view import pairs, resume_text
+    from backprop.scheduler.lifecycle import FINAL
     from backprop.scheduler.records import LOG
 
     spec = run.spec
@@ -91,6 +94,7 @@ def _print(
             ("program", spec.program),
             ("directory", spec.cwd),
             ("progress", progress),
+            *([] if run.state in FINAL else _ahead(home, database, run)),
             ("segments", f"{run.segment}, {duration(running_s)} of running time"),
             (
                 "timebox",
@@ -142,6 +146,43 @@ def _print(
         print_table(("STEP", "SEGMENT", "SAVED", "SIZE", "CHECKPOINT"), rows, ("STEP", "SEGMENT", "SIZE"))
         if len(saved) > SHOWN_CHECKPOINTS:
             click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
+
+
+def _progress_json(home: "Home", database: "Database", run: "RunRecord") -> "dict[str, Any] | None":
+    from backprop.cli.render import outlook
+    from backprop.cli.render.json_views import iso
+    from backprop.scheduler.lifecycle import FINAL
+
+    if run.state in FINAL:
+        return None
+    now_s = time.time()
+    seen = outlook.outlook(home, database, now_s)
+    pace = seen.paces.get(run.id)
+    end_s = seen.told.ends.get(run.id) if seen.told is not None else None
+    return {
+        "total": pace.total if pace is not None else None,
+        "total_source": pace.total_source if pace is not None else None,
+        "percent": outlook.percent(run, pace),
+        "ends_at": iso(now_s + end_s) if end_s is not None else None,
+        "source": pace.source if pace is not None else None,
+    }
+
+
+def _ahead(home: "Home", database: "Database", run: "RunRecord") -> list[tuple[str, str]]:
+    """Return how far it is and when it will end, each with where that is known from."""
+    from backprop.cli.render import outlook
+
+    now_s = time.time()
+    seen = outlook.outlook(home, database, now_s)
+    pace = seen.paces.get(run.id)
+    done = outlook.percent(run, pace)
+    said = [f"{done} %"] if done is not None else []
+    end = outlook.end_words(seen, run.id, now_s)
+    if pace is not None and pace.source is not None and end != "?":
+        said.append(f"ends {end} ({pace.source})")
+    elif pace is not None and pace.source is not None:
+        said.append(f"{pace.source}; no end is told while nothing is started, or its group has a cap")
+    return [("ahead", ", ".join(said))] if said else []
 
 
 def _link_view(link: "Link") -> dict[str, str | None]:
