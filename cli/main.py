@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "run": "Queue a training run.",
     "worker": "Start queued runs, one segment after another.",
     "list": "List runs, newest first.",
+    "top": "Watch GPUs, running and next runs on a live screen.",
     "status": "Show the machine, the workers and the queue, or one run.",
     "show": "Show one run: segments, checkpoints, reason.",
     "why": "Explain why a run is waiting, rule by rule.",
@@ -53,7 +54,7 @@ COMMANDS: Final = {
 }
 SECTIONS: Final = {
     "Start": ("run", "worker", "drill"),
-    "Look": ("list", "status", "show", "logs", "why"),
+    "Look": ("list", "top", "status", "show", "logs", "why"),
     "Change": ("stop", "resume", "hold", "release", "move", "edit", "drain", "undrain"),
     "Sweeps": ("groups", "export"),
 }
@@ -203,7 +204,7 @@ def _is_stuck() -> bool:
 def run_command(args: list[str]) -> int:
     """Run one command line; return its exit code."""
     try:
-        code = backprop.main(args=args or ["--help"], prog_name="backprop", standalone_mode=False)
+        code = backprop.main(args=args or _bare(), prog_name="backprop", standalone_mode=False)
     except click.UsageError as error:
         return _refuse(_usage(error), error.exit_code)
     except click.ClickException as error:
@@ -235,6 +236,16 @@ def run_command(args: list[str]) -> int:
         # Click exits when the reader of the output is gone (`| head`). That is not a failure.
         return 0
     return code if isinstance(code, int) else 0
+
+
+def _bare() -> list[str]:
+    """Return what `backprop` alone means: a look at the queue where there is one, else help."""
+    from backprop.scheduler.home import layout
+
+    with suppress(BackpropError, OSError):
+        if layout.locate().database.exists():
+            return ["top", "--once"]
+    return ["--help"]
 
 
 def _trouble_with(error: OSError) -> str | None:

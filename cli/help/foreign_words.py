@@ -9,7 +9,7 @@ LIST: Final = "backprop list"
 LOGS: Final = "backprop logs RUN (-f follows it)"
 STOP: Final = "backprop stop RUN"
 RESUME: Final = "backprop resume RUN"
-TOP: Final = "backprop status --watch"
+TOP: Final = "backprop top"
 WORKER: Final = "backprop worker"
 GROUPS: Final = "backprop groups"
 PAUSE: Final = (
@@ -21,7 +21,7 @@ COMMANDS: Final = {
     **dict.fromkeys(("log", "tail", "follow", "output", "cat", "attach"), LOGS),
     **dict.fromkeys(("kill", "cancel", "scancel", "qdel", "abort", "interrupt", "end"), STOP),
     **dict.fromkeys(("rerun", "restart", "requeue", "retry", "continue"), RESUME),
-    **dict.fromkeys(("top", "watch", "tui", "monitor", "htop"), TOP),
+    **dict.fromkeys(("watch", "tui", "monitor", "htop"), TOP),
     **dict.fromkeys(("gpus", "gpu", "ginfo", "nvidia-smi", "sinfo"), "backprop status"),
     **dict.fromkeys(("info", "inspect", "describe", "scontrol"), "backprop show RUN"),
     **dict.fromkeys(("delete", "del", "remove", "forget"), "backprop rm RUN"),

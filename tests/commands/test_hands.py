@@ -11,6 +11,7 @@ from backprop.cli.main import COMMANDS
 from backprop.cli.submit.numbers import Minutes
 from tests.support.harness import Bench
 from tests.support.refusals import refused
+from tests.support.terminal import Terminal
 
 
 @pytest.mark.parametrize(
@@ -140,3 +141,24 @@ def test_a_copy_is_a_new_run_with_changes(bench: Bench) -> None:
     shown = bench.show(new)
     assert (shown["state"], shown["name"], shown["command"]) == ("queued", "base", bench.show(old)["command"])
     assert "3 min, then" in bench.backprop("show", new).stdout
+
+
+def test_the_live_screen_gives_the_terminal_back(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    bench.queue("train.py", "-n", "実験 1")
+    for words in (("top",), ("status", "--watch"), ("list", "--watch")):
+        with Terminal(bench, 100, *words) as terminal:
+            terminal.read_until("実験 1")
+            terminal.press("\x03")
+            terminal.read_until("\x1b[?1049l")
+            seen = terminal.shown(raw=True)
+            assert "\x1b[?1049h" in seen
+            assert seen.index("\x1b[?25h") > seen.index("\x1b[?25l")
+            assert terminal.process.wait(10) == 0
+    once = bench.backprop()
+    assert (once.returncode, once.stderr) == (0, "")
+    assert "実験 1" in once.stdout
+    assert "\x1b" not in once.stdout
+    assert bench.backprop("top").stdout.splitlines()[1:] == once.stdout.splitlines()[1:]
+    with Terminal(bench, 100, "top", env={"TERM": "dumb"}) as terminal:
+        assert "\x1b" not in terminal.read_all(raw=True)

@@ -11,9 +11,7 @@ from backprop.scheduler.store.reads import pace
 from tests.support.store_rows import SPEC, add_run, enqueue_run
 
 
-def stepped(
-    database: Database, run_id: str, step: int, total: int | None, first: int = 0, after_s: float = 10.0
-) -> None:
+def stepped(database: Database, run_id: str, step: int, total: int | None) -> None:
     """Let a live run of the store, started at 2.0, have come to its first step after 10 s, and then to `step`."""
     database.write(
         lambda: database_execute(

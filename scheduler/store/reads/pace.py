@@ -25,7 +25,8 @@ from backprop.scheduler.store.reads.filters import Sort
 MOST_RUNS: Final = 2000
 """Of the queue, in its order; where there are more, nothing is said of its end."""
 EARLIER_RUNS: Final = 50
-LEAST_MEASURED_S: Final = 5.0
+LEAST_MEASURED_S: Final = 30.0
+"""A step is written some seconds after it was made: of less time than this it would tell a wrong speed."""
 LEAST_LEFT: Final = 0.05
 """Of what others took: so much at least is left of a run that has taken as long and still runs."""
 _SEGMENTS = """
