@@ -101,6 +101,18 @@ def count(database: Database, filters: Filters, at_most: int) -> int:
     return database.read(query)
 
 
+def ahead_of(database: Database, run: RunRecord) -> int:
+    """Return how many queued runs come before this one."""
+
+    def query() -> int:
+        same = Run.priority == run.priority
+        earlier = (Run.turn_s < run.turn_s) | ((Run.turn_s == run.turn_s) & (Run.id < run.id))
+        before = (Run.priority > run.priority) | (same & earlier)
+        return Run.select(Run.id).where(Run.state == State.QUEUED.value, before).count()
+
+    return database.read(query)
+
+
 def newest(database: Database, limit: int) -> list[tuple[str, str, State, str | None]]:
     """Return (id, name, state, group) of the newest runs, for a shell to complete."""
 
