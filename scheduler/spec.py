@@ -26,6 +26,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `saves_on_signal`: it saves when asked to stop, so that a timebox need not end right after a save.
     `stop_signal` (a name without SIG), `grace_s` (the least seconds): what suits it where the user gave none.
     `reads_deadline`: its text names BACKPROP_DEADLINE, a number that can't move.
+    `integration`: the framework whose integration is attached at launch, since the text shows no way to resume; "" for
+    none.
+    `expects`: patterns, as `globs`, of where its text says that it saves: they tell runs of one script apart, and name
+    no checkpoint.
+    `guessed`: its option to resume is known by its name alone; a segment that starts over all the same is left alone.
     `speaks`: what of our protocol stands in its text, the first of: "option" (it declares `--resume-from`), "events"
     (it announces its checkpoints), "variable" (it reads BACKPROP_RESUME_FROM).
     `note`: what the user should know, in words.
@@ -45,7 +50,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     grace_s: float | None = None
     reads_deadline: bool = False
     note: str = ""
+    guessed: bool = False
+    expects: tuple[str, ...] = ()
     speaks: Literal["option", "events", "variable", ""] = ""
+    integration: str = ""
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,8 +66,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     percentage of its timebox by which a segment may run over until its first checkpoint. `code`: absolute path of the
     code as it was when queued. `order`: after a segment the run goes to the back of the queue ("round-robin") or keeps
     its turn ("fifo"). `at_timebox`: a value of `choices.AtTimebox`. `keep_when_unmet`: the run stays queued when a
-    dependency can never be met. `metric_regex`: the user's own patterns for its output, NAME=REGEX. `params`: what sets
-    it apart from the other runs of its sweep, by key.
+    dependency can never be met. `metric_regex`: the user's own patterns for its output, NAME=REGEX. `integrations`:
+    ours may be attached at launch. `params`: what sets it apart from the other runs of its sweep, by key.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -100,7 +108,21 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keep_when_unmet: bool = False
     metric_regex: tuple[str, ...] = ()
     at_timebox: str = "auto"
+    integrations: bool = True
     params: dict[str, str] = {}
+
+    @property
+    def attaches(self) -> bool:
+        """Whether it is started with our integrations: where nothing else is known to resume it with."""
+        plan = self.plan
+        if plan is None or not self.integrations or self.resume_arg != "auto" or plan.speaks:
+            return False
+        return bool(plan.integration) or plan.resumes == "unknown"
+
+    @property
+    def cannot_resume(self) -> bool:
+        """Whether it is known that it can't go on from a checkpoint."""
+        return self.plan is not None and self.plan.resumes == "none" and not self.attaches
 
 
 DependencyKind = Literal["success", "any", "fail"]

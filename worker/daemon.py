@@ -47,6 +47,7 @@ def work(
         wake = WakePipe(home.locks, worker)
     except OSError as error:
         raise HomeRefused(f"{home.locks} cannot be used: {error.strerror}; is its disk full?") from error
+    plural = "" if settings.max_parallel == 1 else "s"
     try:
         with contextlib.redirect_stderr(console.complaints()):
             claims.worker_started(
@@ -56,7 +57,7 @@ def work(
                 console.line(greeting)
             console.event(
                 "ready",
-                more=f"worker {worker}, pid {os.getpid()}, at most {settings.max_parallel} runs at once",
+                more=f"worker {worker}, pid {os.getpid()}, at most {settings.max_parallel} run{plural} at once",
             )
             with StopSignals() as stop:
                 interrupted = Loop(context, wake, heartbeat, until).run(stop, drain)

@@ -8,7 +8,7 @@ installed `backprop`, and torch in the interpreter that runs it.
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.client import read_once
@@ -16,6 +16,7 @@ from benchmarks.gpu import device, runs
 from benchmarks.gpu.finding import QUICK, THOROUGH, CannotCheck, Check, Effort, Finding
 from benchmarks.machine import machine
 
+CHECKS: tuple[Check, ...] = (*device.CHECKS, *runs.CHECKS)
 MOST_USED_MIB = 1024
 """What desktop and driver may hold. More means that somebody is at work, whom the checks would disturb."""
 
@@ -25,6 +26,8 @@ def main() -> int:
         prog="python -m benchmarks.gpu.check", description="Check on real GPUs what the tests simulate."
     )
     parser.add_argument("--gpu", type=int, metavar="INDEX", help="check this GPU alone")
+    names = [_name(check) for check in CHECKS]
+    parser.add_argument("--check", choices=names, metavar="NAME", help=f"this one alone: {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="short measurements: to see that it works")
     options = parser.parse_args()
     only: int | None = options.gpu
@@ -37,7 +40,8 @@ def main() -> int:
     failed = False
     for gpu in reading.gpus:
         if only is None or gpu.index == only:
-            failed |= _check(gpu, QUICK if options.quick else THOROUGH)
+            checks = [check for check in CHECKS if options.check in (None, _name(check))]
+            failed |= _check(gpu, checks, QUICK if options.quick else THOROUGH)
     return 1 if failed else 0
 
 
@@ -54,7 +58,7 @@ def why_not(source: str, problem: str | None, gpus: tuple[Gpu, ...]) -> str | No
     return None
 
 
-def _check(gpu: Gpu, effort: Effort) -> bool:
+def _check(gpu: Gpu, checks: Sequence[Check], effort: Effort) -> bool:
     """Print the table of one GPU. Return whether a check has failed."""
     print(f"GPU {gpu.index}: {gpu.name}, {gpu.total_mib} MiB, {gpu.uuid}\n")
     if gpu.total_mib is None or gpu.free_mib is None or gpu.error is not None:
@@ -65,7 +69,7 @@ def _check(gpu: Gpu, effort: Effort) -> bool:
         return False
     print("| what | found | as it should be |\n| --- | --- | --- |")
     failed = False
-    for check in (*device.CHECKS, *runs.CHECKS):
+    for check in checks:
         for finding in _guarded(check, gpu, effort):
             print(finding.row(), flush=True)
             failed |= finding.agrees is False
@@ -79,10 +83,14 @@ def _guarded(check: Check, gpu: Gpu, effort: Effort) -> Iterator[Finding]:
         yield from check(gpu, effort)
     except (CannotCheck, TimeoutError, OSError, subprocess.CalledProcessError) as error:
         yield Finding(
-            getattr(check, "__name__", "check").replace("_", " "),
+            _name(check),
             f"could not be carried out: {error}",
             agrees=False,
         )
+
+
+def _name(check: Check) -> str:
+    return getattr(check, "__name__", "check").replace("_", " ")
 
 
 if __name__ == "__main__":

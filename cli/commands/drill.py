@@ -16,6 +16,7 @@ from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
     from backprop.cli.drill.costs import Costs
+    from backprop.cli.drill.outlook import Outlook
     from backprop.cli.drill.rehearsal import Rehearsal
     from backprop.cli.drill.verdict import DrillVerdict
 
@@ -106,8 +107,10 @@ def command(
         from backprop.cli.submit.dry_run import describe_drill
 
         return describe_drill(wanted, home, seconds)
+    from backprop.cli.drill.outlook import outlook
     from backprop.cli.drill.rehearsal import rehearse
     from backprop.cli.drill.verdict import Proof, judge
+    from backprop.scheduler.governor.box_end import rule_of
 
     def say(text: str) -> None:
         click.echo(safe(text), err=True)
@@ -118,14 +121,24 @@ def command(
     if rehearsal.interrupted:
         say("interrupted; its processes and its temporary home are gone")
         return INTERRUPTED
-    verdict = judge(rehearsal.segments, rehearsal.run.reason, rehearsal.broken, seconds)
+    rule, box_s = rule_of(wanted.spec), wanted.spec.timebox_s
+    verdict = judge(
+        rehearsal.segments,
+        rehearsal.run.reason,
+        rehearsal.broken,
+        seconds,
+        rule=rule,
+        at_best=rehearsal.at_best,
+        guessed=wanted.spec.plan is not None and wanted.spec.plan.guessed,
+    )
     costs = _costs(rehearsal)
+    told = outlook(verdict, rehearsal.segments, costs, rule, box_s)
     if as_json:
         from backprop.cli.render.json_views import print_json
 
-        print_json(_view(rehearsal, verdict, costs))
+        print_json(_view(rehearsal, verdict, costs, told))
     else:
-        _print(rehearsal, verdict, costs)
+        _print(rehearsal, verdict, costs, told)
     if verdict.proof is not Proof.CHAINABLE:
         for line in rehearsal.tail:
             say(f"| {line}")
@@ -150,7 +163,9 @@ def _costs(rehearsal: "Rehearsal") -> "Costs | None":
     )
 
 
-def _print(rehearsal: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None") -> None:
+def _print(
+    rehearsal: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None", told: "Outlook | None"
+) -> None:
     from backprop.cli.drill.costs import lost_share, recommended_min
     from backprop.cli.drill.verdict import SHOWN, Proof
     from backprop.cli.render.json_views import duration, size
@@ -159,10 +174,15 @@ def _print(rehearsal: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None
 
     pairs = [("verdict", f"{SHOWN[verdict.proof]}: {verdict.why}")]
     pairs += [("advice", line) for line in verdict.advice]
+    if told is not None:
+        pairs += [("at a timebox", told.timebox), ("a resume", told.resume), ("a reboot", told.reboot)]
     if costs is not None:
         pairs.append(("startup", f"{duration(costs.ready_s)} to its first step or line"))
     if costs is not None and any(one.save_s is not None for one in rehearsal.segments):
-        when = "it saves when asked" if costs.saves_when_asked else "it does not save when asked"
+        from backprop.cli.drill.outlook import only_when_asked
+
+        alone = ", and only then" if only_when_asked(rehearsal.segments) else ""
+        when = f"it saves when asked{alone}" if costs.saves_when_asked else "it does not save when asked"
         pairs.append(("stop", f"{duration(costs.save_s)} from the signal to its end; {when}"))
     if rehearsal.checkpoint is not None:
         every = (
@@ -184,7 +204,9 @@ def _print(rehearsal: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None
     print_pairs(pairs)
 
 
-def _view(rehearsal: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None") -> dict[str, object]:
+def _view(
+    rehearsal: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None", told: "Outlook | None"
+) -> dict[str, object]:
     from backprop.cli.drill.costs import lost_share, recommended_min
     from backprop.cli.drill.verdict import Proof
 
@@ -194,6 +216,11 @@ def _view(rehearsal: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None"
         "verdict": verdict.proof.value,
         "reason": verdict.why,
         "advice": list(verdict.advice),
+        "at_timebox": told.at_timebox if told is not None else None,
+        "timebox": told.timebox if told is not None else None,
+        "resume": told.resume if told is not None else None,
+        "resumed_from": told.resumed_from if told is not None else None,
+        "reboot": told.reboot if told is not None else None,
         "segments": [
             {
                 "outcome": one.outcome,
@@ -203,6 +230,7 @@ def _view(rehearsal: "Rehearsal", verdict: "DrillVerdict", costs: "Costs | None"
                 "cut_cost_s": one.cut_cost_s,
                 "checkpoint_used": one.used,
                 "checkpoints": one.saved,
+                "checkpoints_unasked": one.saved_unasked,
             }
             for one in rehearsal.segments
         ],

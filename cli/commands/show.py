@@ -78,6 +78,7 @@ def _print(
     from backprop.cli.render.command_text import command_text
     from backprop.cli.render.json_views import NAN, clock, duration, number, size
     from backprop.cli.render.tables import print_pairs, print_table
+    from backprop.cli.submit.goes_on import timebox_text
     from backprop.cli.submit.recipe_view import pairs, resume_text
     from backprop.scheduler.lifecycle import FINAL
     from backprop.scheduler.records import LOG
@@ -103,8 +104,7 @@ def _print(
             ("segments", f"{run.segment}, {duration(running_s)} of running time"),
             (
                 "timebox",
-                f"{spec.timebox_s / 60:g} min{_overrun(spec)}, then SIG{spec.stop_signal} and {spec.grace_s:g} s"
-                " to save",
+                timebox_text(spec, _overrun(spec)),
             ),
             ("stop signal", stop_view.live(spec, stop_view.signalled(home, run))),
             *pairs(spec),

@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from backprop.cli.context import open_existing
+from backprop.cli.context import NO_WORKER, open_existing
 
 REFRESH_S: Final = 2.0
 
@@ -30,7 +30,7 @@ def show(*, live: bool) -> None:
     reader = OneOffReader(home)
 
     def lines() -> Sequence[str]:
-        return frame(overview(home, database, reader.read(), reader.settings), database)
+        return frame(overview(home, database, reader.read(), reader.settings), database, NO_WORKER)
 
     try:
         if live:

@@ -7,19 +7,22 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 import msgspec
 
+from backprop.cli.drill.conditional_saves import named_best, saves_at_best
 from backprop.cli.drill.scratch_home import end_processes, scratch_home
 from backprop.cli.drill.verdict import DrillSegment
 from backprop.cli.drill.watcher import Observation, SegmentWatcher
 from backprop.cli.submit.enqueue import enqueue
+from backprop.cli.submit.source_reader import DISK
 from backprop.cli.submit.submission import Submission
 from backprop.scheduler.home.file_reading import open_regular
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import FINAL, State
+from backprop.scheduler.recipes.own_modules import own_modules
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
@@ -39,7 +42,7 @@ EXITED_BY_SIGNAL: Final = 128
 @dataclass(frozen=True, kw_only=True)
 class Rehearsal:
     """A finished drill. `checkpoint`: the one to resume from. `broken`: newer checkpoints that are not whole, with why.
-    `tail`: the last lines of its output."""
+    `at_best`: what shows that its saves follow a metric, "" for nothing. `tail`: the last lines of its output."""
 
     run: RunRecord
     segments: tuple[DrillSegment, ...]
@@ -48,6 +51,7 @@ class Rehearsal:
     ram_peak_mib: int | None
     vram_peak_mib: int | None
     interrupted: bool
+    at_best: str
     tail: tuple[str, ...]
 
 
@@ -67,7 +71,7 @@ def rehearse(user_home: Home, wanted: Submission, seconds: float, say: Callable[
 
 def _two_segments(wanted: Submission, seconds: float) -> Submission:
     plan = wanted.spec.plan
-    seldom = plan is not None and bool(plan.globs) and not plan.saves_on_signal
+    seldom = plan is not None and (bool(plan.globs) or plan.guessed) and not plan.saves_on_signal
     spec = msgspec.structs.replace(
         wanted.spec,
         timebox_s=seconds,
@@ -103,7 +107,7 @@ def _run(
     assert run is not None
     saved, records = queries.checkpoints(database, run_id), queries.segments(database, run_id)
     resume = choose(run, saved)
-    good = (saving for saving in saved if saving.refused is None)
+    good = [saving for saving in saved if saving.refused is None]
     observations = watcher.observations
     rams = [observed.ram_peak_mib for observed in observations.values() if observed.ram_peak_mib is not None]
     vrams = [record.peak_mib for record in records if record.peak_mib is not None]
@@ -118,6 +122,7 @@ def _run(
         ram_peak_mib=max(rams, default=None),
         vram_peak_mib=max(vrams, default=None),
         interrupted=interrupted,
+        at_best=_at_best(wanted, [saving.path for saving in good]),
         tail=_last_lines(home.segment_folder(run_id, run.segment) / "log"),
     )
 
@@ -135,10 +140,12 @@ def _segment(
     exit_record = segment_files.read_exit(folder) or ExitRecord()
     stop = segment_files.read_stop(folder)
     times_s = [timebox.landed_s(saving) - record.started_at_s for saving in good]
+    # The worker's own reading comes first: the night goes by that.
+    ready_s = (record.first_step_s, observed.first_step_s, observed.first_line_s)
     return DrillSegment(
         outcome=record.outcome or "alive",
         reason=record.reason or "",
-        ready_s=observed.first_step_s if observed.first_step_s is not None else observed.first_line_s,
+        ready_s=next((each for each in ready_s if each is not None), None),
         save_s=_save_s(exit_record, stop),
         killed=exit_record.escalated != "none",
         cut_cost_s=record.cut_cost_s,
@@ -146,11 +153,25 @@ def _segment(
         used=record.checkpoint_used,
         used_step=used.step if used is not None else None,
         saved=len(good),
+        saved_unasked=sum(stop is None or timebox.landed_s(saving) <= stop.at_s for saving in good),
         refused=tuple(f"{saving.path}: {saving.refused}" for saving in own if saving.refused is not None),
         saved_steps=tuple(saving.step for saving in good if saving.step is not None),
         gaps_s=timebox.gaps_of(times_s[:-1] if record.cut_cost_s == 0 else times_s),
         steps=observed.steps,
+        asks_whether_to_stop=segment_files.heeds_stop(folder),
     )
+
+
+def _at_best(wanted: Submission, saved: Sequence[str]) -> str:
+    if named_best(saved):
+        return f"all it saved is named so: {PurePath(saved[0]).name}"
+    script = wanted.spec.script
+    if script is None:
+        return ""
+    path, cwd = PurePath(script), PurePath(wanted.spec.cwd)
+    text = DISK.read(path)
+    roots = tuple(dict.fromkeys((path.parent, cwd)))
+    return saves_at_best([text, *own_modules(path, text, roots, DISK)])
 
 
 def _saved_when_asked(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from backprop.scheduler.governor.box_end import BoxRule
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments.resume_check import CLEARLY, NEAR
@@ -16,12 +17,18 @@ class Proof(StrEnum):
     CHAINABLE = "chainable"
     NOT_CHAINABLE = "not chainable"
     UNPROVEN = "unproven"
+    RENEWED = "renewed"
+    """Nothing resumes it, and it need not: at a timebox it is not ended."""
+    BEST_ONLY = "from its best"
+    """It resumes, and would go back to its best epoch each time."""
 
 
 SHOWN: Final = {
     Proof.CHAINABLE: "OK, it resumes",
     Proof.NOT_CHAINABLE: "NOT OK",
     Proof.UNPROVEN: "unclear",
+    Proof.RENEWED: "OK, it is not ended",
+    Proof.BEST_ONLY: "only from its best",
 }
 
 
@@ -31,9 +38,10 @@ class DrillSegment:
 
     `ready_s`: from its start to its first reported step, else to its first line. `save_s`: from the stop signal to its
     end; None when it was not asked to stop. `saved_when_asked`: after the signal, and the signal was not its end.
-    `used`, `used_step`: the checkpoint it resumed from. `saved`: how many good checkpoints it saved; `saved_steps`:
-    their steps, in order. `gaps_s`: between them. `steps`: by source, which is `REPORTED`, or what its plain output
-    counts ("step", "epoch").
+    `used`, `used_step`: the checkpoint it resumed from. `saved`: how many good checkpoints it saved, `saved_unasked`:
+    before the signal; `saved_steps`: their steps, in order. `gaps_s`: between them. `steps`: by source, which is
+    `REPORTED`, or what its plain output counts ("step", "epoch"). `asks_whether_to_stop`: it calls `should_stop()`, or
+    a callback of ours does.
     """
 
     outcome: str
@@ -46,10 +54,12 @@ class DrillSegment:
     used: str | None = None
     used_step: int | None = None
     saved: int = 0
+    saved_unasked: int = 0
     refused: tuple[str, ...] = ()
     saved_steps: tuple[int, ...] = ()
     gaps_s: tuple[float, ...] = ()
     steps: Mapping[str, StepTrace] = field(default_factory=dict[str, StepTrace])
+    asks_whether_to_stop: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,14 +78,27 @@ WHERE_ADVICE: Final = (
 LOAD_ADVICE: Final = (
     "make it load BACKPROP_RESUME_FROM, or name its option: --resume-arg '--resume {checkpoint}'"
 )
+BEST_ADVICE: Final = "save a last state beside it by the clock: a reboot then costs little"
 
 
-def judge(parts: Sequence[DrillSegment], reason: str, broken: Sequence[str], seconds: float) -> DrillVerdict:
+def judge(
+    parts: Sequence[DrillSegment],
+    reason: str,
+    broken: Sequence[str],
+    seconds: float,
+    rule: BoxRule = BoxRule.AUTO,
+    at_best: str = "",
+    guessed: bool = False,
+) -> DrillVerdict:
     """Return what the segments prove.
 
     `reason`: that of the run's state. `broken`: see `rehearsal.Rehearsal`. `seconds`: the timebox of each segment.
+    `rule`: what the end of a timebox is for such a run. `at_best`: what shows that its saves follow a metric; "" for
+    nothing. `guessed`: as in `Plan`.
     """
     no = Proof.NOT_CHAINABLE
+    over = Proof.RENEWED if guessed and rule is not BoxRule.END else no
+    lives_on = Proof.NOT_CHAINABLE if rule is BoxRule.END else Proof.RENEWED
     if not parts:
         return DrillVerdict(no, f"it could not start: {reason}")
     first = parts[0]
@@ -87,32 +110,37 @@ def judge(parts: Sequence[DrillSegment], reason: str, broken: Sequence[str], sec
     if not first.saved:
         refused = f"; refused: {first.refused[0]}" if first.refused else ""
         longer = f"if its first checkpoint takes longer: --seconds {3 * seconds:g}"
-        return DrillVerdict(no, f"it saved no checkpoint{refused}", (SAVE_ADVICE, WHERE_ADVICE, longer))
+        why = f"it saved no checkpoint{refused}"
+        return DrillVerdict(lives_on, why, (SAVE_ADVICE, WHERE_ADVICE, longer))
     if len(parts) < 2:
-        return DrillVerdict(no, f"it was not resumed: {reason}", (SAVE_ADVICE,))
+        return DrillVerdict(lives_on, f"it was not resumed: {reason}", (LOAD_ADVICE,))
     second = parts[1]
     if second.outcome == SegmentOutcome.STARTED_OVER:
         shown = next(
             (evidence.text for evidence in _evidence(first, second) if evidence.started_over), second.reason
         )
-        return DrillVerdict(no, shown, (LOAD_ADVICE,))
+        return DrillVerdict(over, shown, (LOAD_ADVICE,))
     if second.outcome not in (SegmentOutcome.TIMEBOXED, SegmentOutcome.COMPLETED):
         return DrillVerdict(no, f"the resumed segment failed: {second.reason}", (LOAD_ADVICE,))
     if broken:
         return DrillVerdict(
             no, f"a checkpoint is incomplete: {broken[0]}", ("save under another name, then rename",)
         )
-    return _judge_steps(first, second)
+    verdict = _judge_steps(first, second, over)
+    if at_best and verdict.proof is Proof.CHAINABLE:
+        why = f"it saves at its best alone ({at_best}), so a resume goes back to that; {verdict.why}"
+        return DrillVerdict(Proof.BEST_ONLY, why, (BEST_ADVICE, *verdict.advice))
+    return verdict
 
 
-def _judge_steps(first: DrillSegment, second: DrillSegment) -> DrillVerdict:
+def _judge_steps(first: DrillSegment, second: DrillSegment, over: Proof) -> DrillVerdict:
     killed = first.killed or second.killed
     advice = (
         ("it did not stop in time and was killed: see --stop-signal and --grace-seconds",) if killed else ()
     )
     for evidence in _evidence(first, second):
         if evidence.started_over:
-            return DrillVerdict(Proof.NOT_CHAINABLE, evidence.text, (LOAD_ADVICE,))
+            return DrillVerdict(over, evidence.text, (LOAD_ADVICE,))
         if evidence.resumed:
             return DrillVerdict(Proof.CHAINABLE, evidence.text, advice)
     if second.outcome == SegmentOutcome.COMPLETED:

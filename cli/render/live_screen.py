@@ -1,11 +1,11 @@
 """Collects what the frame of `backprop top` shows: of the database, the machine and the workers. Changes nothing."""
 
+import os
 import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from backprop.cli.context import NO_WORKER
 from backprop.cli.render import outlook, run_rows
 from backprop.cli.render.glyphs import glyphs_of
 from backprop.cli.render.machine_view import GpuView, Overview
@@ -27,25 +27,23 @@ MOST_EVENTS: Final = 8
 AGAIN: Final = (SegmentOutcome.TIMEBOXED, SegmentOutcome.YIELDED, SegmentOutcome.OUTRANKED)
 
 
-def frame(shown: Overview, database: "Database | None") -> list[str]:
-    """Return the frame for the terminal as it is now, plain where stdout is none."""
-    import os
+def frame(shown: Overview, database: "Database | None", no_worker: str) -> list[str]:
+    """Return the frame for the terminal as it is now, plain where it is none. `no_worker`: said where none lives."""
 
     width, height = shutil.get_terminal_size()
     colour = can_redraw() and not os.environ.get("NO_COLOR")
     glyphs = glyphs_of(getattr(sys.stdout, "encoding", None))
     # The last line stays free: a line break there would scroll.
-    return draw(screen_of(shown, database, time.time()), width, max(height - 1, 4), glyphs, colour)
+    return draw(_screen(shown, database, time.time(), no_worker), width, max(height - 1, 4), glyphs, colour)
 
 
-def screen_of(shown: Overview, database: "Database | None", now_s: float) -> Screen:
-    """Return the picture of the queue at `now_s`. Raises DatabaseBusy."""
+def _screen(shown: Overview, database: "Database | None", now_s: float, no_worker: str) -> Screen:
     host = shown.snapshot.host
     load = "" if host.load_1m is None else f"load {host.load_1m:.1f}/{host.cores}"
     ram = "" if host.ram_free_mib is None else f"{host.ram_free_mib / 1024:.1f} GiB RAM free"
     words = " · ".join(word for word in (ram, load) if word)
     notes = [
-        *([] if shown.workers else [NO_WORKER]),
+        *([] if shown.workers else [no_worker]),
         *([shown.closed] if shown.closed else []),
         *shown.warnings,
     ]

@@ -12,6 +12,7 @@ from backprop.cli.render import stop_view
 from backprop.cli.render.tables import print_pairs
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit import recipe_view
+from backprop.cli.submit.goes_on import timebox_text
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.governor import starvation
@@ -62,7 +63,7 @@ def describe_start(wanted: "Submission", home: Home, place: QueuePosition, met: 
             *_command(wanted),
             (
                 "timebox",
-                f"{spec.timebox_s / 60:g} min, then SIG{spec.stop_signal} and {spec.grace_s:g} s to save",
+                timebox_text(spec),
             ),
             ("stop signal", stop_view.planned(spec)),
             ("after it", chain if spec.auto_resume else "not requeued: auto-resume is off"),

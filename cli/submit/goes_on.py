@@ -16,20 +16,25 @@ from backprop.scheduler.spec import Plan, RunSpec
 CHECKPOINT: Final = "CHECKPOINT"
 LONGEST_DRILL: Final = 80
 
-Way = Literal["resume-arg", "option", "itself", "protocol", "variable", "nothing", "unknown"]
+Way = Literal["resume-arg", "option", "itself", "integration", "protocol", "variable", "nothing", "unknown"]
 
 
 class GoesOn(msgspec.Struct, frozen=True):
-    """`way`: as in docs/json.md. `text`: the same in words, to stand after "goes on by: "."""
+    """`way`: as in docs/json.md. `text`: the same in words, to stand after "goes on by: "; it ends with `to_type`, what
+    a user may type then, "" for nothing."""
 
     way: Way
     text: str
+    to_type: str = ""
 
 
 def goes_on_by(spec: RunSpec) -> GoesOn:
     """Return how a new segment of this run would take up what the last one saved."""
     way, text = _way(spec, spec.plan or Plan())
     known = way not in ("nothing", "unknown")
+    if way == "unknown":
+        said, to_type = _unknown(spec, spec.plan or Plan())
+        return GoesOn(way, f"{said} {to_type}", to_type)
     return GoesOn(
         way, f"{text}, once it is resumed: auto-resume is off" if known and not spec.auto_resume else text
     )
@@ -39,6 +44,7 @@ def kind_of(spec: RunSpec) -> tuple[object, ...]:
     """Return what runs of one kind have in common: they go on in the same way, whatever their arguments are."""
     plan = spec.plan or Plan()
     found = (plan.recipe, plan.resumes, plan.resume_words, plan.speaks, plan.note, bool(plan.globs))
+    found = (*found, plan.integration, spec.integrations)
     return (spec.program, spec.script, spec.resume_arg, spec.auto_resume, *found)
 
 
@@ -52,10 +58,17 @@ def _way(spec: RunSpec, plan: Plan) -> tuple[Way, str]:
         return "resume-arg", f"{_filled(shlex.split(spec.resume_arg))}, as --resume-arg says"
     recipe = f" ({_title(plan.recipe)})" if plan.recipe != "none" else ""
     if plan.resumes == "append":
+        if plan.guessed:
+            given = (
+                ", given the newest file that it is seen to save" if _takes_path(plan.resume_words) else ""
+            )
+            return "option", f"its {_option(plan.resume_words)}{given}"
         return "option", f"its {_option(plan.resume_words)}{recipe}"
     if plan.resumes == "rerun":
         where = f", from {short(plan.globs[0], spec.cwd)}" if plan.globs else ""
         return "itself", f"itself{where}{recipe}"
+    if plan.integration and spec.attaches:
+        return "integration", f"{_title(plan.recipe)} (integration attached at launch)"
     if plan.resumes == "none":
         return "nothing", f"nothing{recipe}; {plan.why.partition('; ')[2] or 'it cannot be resumed'}"
     if spec.resume_arg == "none":
@@ -66,15 +79,30 @@ def _way(spec: RunSpec, plan: Plan) -> tuple[Way, str]:
         return "protocol", "the checkpoints that it announces, given to it in BACKPROP_RESUME_FROM"
     if plan.speaks == "variable":
         return "variable", "itself, from the path in BACKPROP_RESUME_FROM"
-    return "unknown", _unknown(spec, plan)
+    return "unknown", ""
 
 
-def _unknown(spec: RunSpec, plan: Plan) -> str:
+def timebox_text(spec: RunSpec, overrun: str = "") -> str:
+    """Word the timebox of this run, and what its end is. `overrun`: what stands behind the minutes."""
+    from backprop.scheduler.governor.box_end import BoxRule, minutes, rule_of
+
+    rule = rule_of(spec)
+    if rule is BoxRule.NONE:
+        return "none"
+    end = f"then SIG{spec.stop_signal} and {spec.grace_s:g} s to save"
+    if rule is BoxRule.AUTO and goes_on_by(spec).way in ("nothing", "unknown"):
+        end = "not ended then: nothing is known to resume it with"
+    elif rule is BoxRule.AUTO:
+        end += " where that loses no work; else it goes on"
+    return f"{minutes(spec.timebox_s)}{overrun}, {end}"
+
+
+def _unknown(spec: RunSpec, plan: Plan) -> tuple[str, str]:
     name = PurePath(spec.script or spec.program).name
     if plan.globs:
         say_it = "--resume-arg '--load {checkpoint}'"
-        return f"nothing known; I can't tell how {name} loads a checkpoint. If it can: {say_it}"
-    return f"nothing known; I can't tell how {name} saves or resumes. Try: {_drill(spec)}"
+        return f"nothing known; I can't tell how {name} loads a checkpoint. If it can:", say_it
+    return f"nothing known; I can't tell how {name} saves or resumes. Try:", _drill(spec)
 
 
 def _drill(spec: RunSpec) -> str:
@@ -90,6 +118,10 @@ def _option(words: tuple[str, ...]) -> str:
     """Return the option among the words, without the place for the path; all of them where there is none."""
     option = next((word for word in words if word.startswith("-")), None)
     return option.removesuffix("={checkpoint}") if option is not None else _filled(words)
+
+
+def _takes_path(words: tuple[str, ...]) -> bool:
+    return any("{checkpoint}" in word for word in words)
 
 
 def _filled(words: "tuple[str, ...] | list[str]") -> str:

@@ -13,7 +13,15 @@ MOST_KINDS: Final = 6
 
 def lines(spec: RunSpec) -> list[str]:
     """Return for `run` how the run goes on, and what was recognised in its command."""
-    return [f"goes on by: {goes_on_by(spec).text}", *_recognised(spec)]
+    said, *typed = _apart(spec)
+    return [f"goes on by: {said}", *(f"  {each}" for each in typed), *_recognised(spec)]
+
+
+def _apart(spec: RunSpec) -> list[str]:
+    """Return how it goes on, and apart from it what may be typed: so that the terminal's edge breaks no command."""
+    told = goes_on_by(spec)
+    said = told.text.removesuffix(told.to_type).rstrip()
+    return [said, told.to_type] if told.to_type else [said]
 
 
 def lines_of_many(specs: Sequence[RunSpec]) -> list[str]:
@@ -50,10 +58,11 @@ def goes_on_json(spec: RunSpec) -> dict[str, str]:
 def pairs(spec: RunSpec) -> list[tuple[str, str]]:
     """Return (label, text) pairs for `show` and `--dry-run`."""
     plan = spec.plan
-    goes_on = ("goes on by", goes_on_by(spec).text)
+    goes_on = list(zip(("goes on by", ""), _apart(spec), strict=False))
     if plan is None or (plan.recipe == "none" and not plan.globs):
-        return [goes_on, ("recipe", "none")]
-    rows = [goes_on, ("recipe", f"{plan.recipe}: {plan.why}" if plan.why else plan.recipe)]
+        return [*goes_on, ("recipe", "none")]
+    why = _why(spec, plan)
+    rows = [*goes_on, ("recipe", f"{plan.recipe}: {why}" if why else plan.recipe)]
     if plan.globs:
         rows.append(("checkpoints", ", ".join(short(each, spec.cwd) for each in plan.globs)))
     facts = [f"whole with {' and '.join(plan.needs)}"] if plan.needs else []
@@ -69,8 +78,10 @@ def resume_text(spec: RunSpec) -> str:
     from backprop.worker.checkpoints.resume import command_line
 
     plan = spec.plan
-    if plan is not None and spec.resume_arg == "auto" and plan.resumes == "none":
+    if spec.resume_arg == "auto" and spec.cannot_resume:
         return "it cannot be resumed"
+    if plan is not None and plan.integration and spec.attaches:
+        return "nothing is appended; the integration attached at launch hands the checkpoint over"
     words = command_line(spec, "CHECKPOINT")
     if words == spec.argv:
         again = plan is not None and plan.resumes == "rerun"
@@ -97,7 +108,14 @@ def plan_json(plan: Plan | None) -> dict[str, Any] | None:
         "resume_words": list(plan.resume_words),
         "saves_on_signal": plan.saves_on_signal,
         "note": plan.note or None,
+        "guessed": plan.guessed,
+        "integration": plan.integration or None,
     }
+
+
+def _why(spec: RunSpec, plan: Plan) -> str:
+    """Return what the recipe was recognised by. That it has no way to resume is no matter where ours is attached."""
+    return plan.why.partition("; ")[0] if plan.integration and spec.attaches else plan.why
 
 
 def _recognised(spec: RunSpec) -> list[str]:
@@ -106,13 +124,15 @@ def _recognised(spec: RunSpec) -> list[str]:
     if plan is None or (plan.recipe == "none" and not plan.globs):
         return []
     what = f"recipe {plan.recipe}" if plan.recipe != "none" else "no recipe"
-    why = f" ({plan.why})" if plan.why else ""
+    why = f" ({text})" if (text := _why(spec, plan)) else ""
     return [f"{what}{why}: {_where(spec, plan)}", *_note(plan)]
 
 
 def _where(spec: RunSpec, plan: Plan) -> str:
     if not plan.globs:
-        return "checkpoints unknown"
+        if spec.attaches and plan.integration:
+            return "checkpoints as the integration tells"
+        return "checkpoints are looked for as it saves" if plan.guessed else "checkpoints unknown"
     first, *others = plan.globs
     more = f" and {len(others)} more" if others else ""
     return f"checkpoints {short(first, spec.cwd)}{more}"

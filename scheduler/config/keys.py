@@ -263,6 +263,14 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         section="Save and resume",
     ),
     SettingKey(
+        "integrations", "integrations", True, _BOOL, parsers.flag,
+        commands=("run", "resume", "drill"), flags=("--integrations/--no-integrations",), kind=bool,
+        help="Attach our callback to a known framework where the script shows no way to resume.",
+        docs="attach our callback to a known framework where the script shows no way to resume, see [Attached at"
+        " launch](integrations.md#attached-at-launch)",
+        section="Save and resume",
+    ),
+    SettingKey(
         "python", "python", None, "an absolute path, or null", parsers.absolute_path,
         nullable=True, user_only=True, no_value="this shell's python",
         commands=("run", "drill"), flags=("--python",), metavar="PATH",

@@ -61,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     inhibit_sleep: bool
     min_free_disk_mib: int
     resume_arg: str
+    integrations: bool
     python: Path | None
     checkpoint_roots: tuple[Path, ...]
     hook_completed: str | None

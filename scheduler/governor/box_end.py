@@ -125,8 +125,8 @@ def is_safe(facts: BoxFacts) -> bool:
 
 
 def is_dear(facts: BoxFacts) -> bool:
-    """Return whether a restart costs too much of the box. What no segment has shown is taken for cheap: the first
-    resume shows it."""
+    """Return whether a restart costs too much of the box. What no segment has shown is taken for cheap: a run that is
+    known to resume is ended, and the next start shows it."""
     return facts.restart_s is not None and facts.restart_s > max(CHEAP_SHARE * facts.box_s, CHEAP_S)
 
 
@@ -144,7 +144,8 @@ def decide_box(facts: BoxFacts) -> BoxDecision:
     if facts.is_saving:
         return BoxDecision("is saving", Choice.WAIT, "it is saving")
     if facts.cause is not BoxCause.BOX:
-        safe = safe or facts.unsaved_s <= FRESH_S
+        # The end of a box is the last one of a run that can't resume; what makes room is queued again.
+        safe = safe or (facts.unsaved_s <= FRESH_S and facts.cause is not BoxCause.HOURS)
         choice = Choice.ASK if safe else Choice.GO_ON
         return BoxDecision(facts.cause.value, choice, ENDED if safe else why_unsafe(facts))
     if facts.resumes is Known.CLAIMED and safe:
@@ -190,6 +191,11 @@ def why_unsafe(facts: BoxFacts) -> str:
     if not facts.has_saved:
         return f"it has saved nothing in this segment; an end would lose {lost} of work"
     return f"its last save is {lost} old"
+
+
+def minutes(seconds: float) -> str:
+    """Return a box's length for people: "10 min", "0.355 min"."""
+    return f"{float(f'{seconds / 60:.3g}'):g} min" if seconds < 60_000 else f"{seconds / 60:.0f} min"
 
 
 def _time(seconds: float) -> str:

@@ -21,7 +21,7 @@ def chain_end(
         return f"{what}; auto-resume is off", Advice(lead=": ", effect=" continues it")
     if (limit := limit_reached(spec, chain)) is not None:
         return limit
-    if timeboxed and spec.plan is not None and spec.plan.resumes == "none":
+    if timeboxed and spec.plan is not None and spec.cannot_resume:
         why = spec.plan.why or "by its recipe"
         wrote = f"; it wrote {chain.not_handed_back}" if chain.not_handed_back is not None else ""
         return f"{what}: it cannot resume ({why}){wrote}", _longer(spec, result, "; allow more time: ")

@@ -77,6 +77,7 @@ HUGGINGFACE: Final = Recipe(
         OnSignal(given("enable_jit_checkpoint") | passes("enable_jit_checkpoint", True), signal="TERM"),
     ),
     grace_s=60,
+    integration="transformers",
     cannot="its text passes no resume_from_checkpoint to train();"
     " use trainer.train(resume_from_checkpoint=os.environ.get('BACKPROP_RESUME_FROM'))",
     limits="`resume_from_checkpoint=True` alone fails in the first segment, where there is none yet. DeepSpeed's"
@@ -118,6 +119,7 @@ LIGHTNING: Final = Recipe(
     stop_signal="TERM",
     on_signal=(OnSignal(mentions("OnExceptionCheckpoint") | passes("save_on_exception", True)),),
     grace_s=60,
+    integration="lightning",
     cannot="its text passes no ckpt_path to fit();"
     " use trainer.fit(…, ckpt_path=os.environ.get('BACKPROP_RESUME_FROM'))",
     limits="Each segment writes into a `version_N` of its own; all of them are scanned. `ckpt_path='last'` finds its"
@@ -137,6 +139,19 @@ KERAS: Final = Recipe(
     ways=(Way("rerun"),),
     limits="Keras 3. It deletes its folder when `fit` ends. It fails on a torn checkpoint, unless its"
     " `double_checkpoint` is on.",
+)
+
+KERAS_FIT: Final = Recipe(
+    name="keras-fit",
+    title="Keras fit",
+    known_by=uses(
+        "keras.*Model", "keras.*Sequential", "tensorflow.keras.*Model", "tensorflow.keras.*Sequential"
+    )
+    & calls("fit"),
+    grace_s=60,
+    integration="keras",
+    cannot="its text has no BackupAndRestore among the callbacks of fit()",
+    limits="Keras 3.",
 )
 
 ULTRALYTICS: Final = Recipe(

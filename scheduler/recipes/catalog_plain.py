@@ -1,6 +1,7 @@
-"""The recipes of scripts around a loop of their own: Accelerate's and diffusers' examples, and plain PyTorch."""
+"""The recipes of scripts around a loop of their own: Accelerate's and diffusers' examples, plain PyTorch, any other."""
 
 import ast
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Final
@@ -134,4 +135,56 @@ PYTORCH: Final = Recipe(
     ways=(Way("option"),),
     limits="Recognised only if it can be resumed: by an option that its text declares, or because it loads what it"
     " saves if that exists.",
+)
+
+
+_SAVER: Final = re.compile(r"^(save\w*|dump|to_pickle|write_bytes|tree_serialise_leaves|msgpack_serialize)$")
+
+
+def _saves_files() -> Predicate:
+    def evidence(facts: Facts) -> str:
+        return next(
+            (f"{call.name.lstrip('.')}()" for call in facts.script.calls if _SAVER.match(call.last)), ""
+        )
+
+    return Predicate("it calls something like `save()` or `dump()`", evidence)
+
+
+MAX_WRITES: Final = 64
+
+
+def find_written(facts: Facts) -> RecipeMatch:
+    """Return patterns of the files that the script's text says it writes."""
+    patterns: list[str] = []
+    for call in islice(
+        facts.script.calls_of("open", "save", "savez", "savez_compressed", "dump"), MAX_WRITES
+    ):
+        match call.name:
+            case "open" | ".open" | "io.open" | "gzip.open" if _is_opened_for_writing(call):
+                node = _argument(call, 0, "file")
+            case "numpy.save" | "numpy.savez" | "numpy.savez_compressed":
+                node = _argument(call, 0, "file")
+            case "torch.save" | "joblib.dump":
+                node = _argument(call, 1, "filename")
+            case _:
+                continue
+        patterns += facts.paths.all_of(node, call.within)
+    return RecipeMatch(tuple(dict.fromkeys(patterns)))
+
+
+def _is_opened_for_writing(call: Call) -> bool:
+    mode = _argument(call, 1, "mode")
+    return isinstance(mode, ast.Constant) and isinstance(mode.value, str) and "w" in mode.value
+
+
+OWN_OPTION: Final = Recipe(
+    name="own-option",
+    title="Any script with an option to resume",
+    known_by=_saves_files(),
+    guesses=True,
+    writes=find_written,
+    only_if_resumable=True,
+    ways=(Way("option"),),
+    limits="What it saves is found as it is written, and the newest whole file is given to the option. If a segment"
+    " starts over with it, the run goes on from there, and is not ended at a timebox any more.",
 )

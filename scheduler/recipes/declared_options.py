@@ -35,7 +35,8 @@ class Option(msgspec.Struct, frozen=True):
 
     `flag`: as it is typed. `takes`: "value" for what may be a path, "flag" for nothing, "bool" for a truth value,
     "other" for a number, one of some choices, or several. `default`: its expression. `joined`: the script takes only
-    `--flag=value`. `kind`: the type of its value, "int", "float" or "text"; "" where that is not known.
+    `--flag=value`. `kind`: the type of its value, "int", "float" or "text"; "" where that is not known. `choices`: the
+    words that it takes; empty where it is not bound to some.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Option(msgspec.Struct, frozen=True):
     default: ast.expr | None = None
     joined: bool = False
     kind: str = ""
+    choices: tuple[str, ...] = ()
 
 
 def options_of(script: Script) -> dict[str, Option]:
@@ -99,7 +101,12 @@ def _argparse(node: ast.Call) -> Iterator[Option]:
         _text(given.get("help")),
         given.get("default"),
         kind="text" if of_text else _kind_of(kind),
+        choices=_choices(given.get("choices")),
     )
+
+
+def _choices(node: ast.expr | None) -> tuple[str, ...]:
+    return tuple(map(_text, node.elts)) if isinstance(node, ast.List | ast.Tuple | ast.Set) else ()
 
 
 def _kind_of(word: str) -> str:
@@ -124,8 +131,15 @@ def _click(node: ast.Call) -> Iterator[Option]:
     elif word not in ("", *_TEXTS, "STRING", "File") or _is_true(given.get("multiple")):
         takes = "other"
     flag = flag.partition("/")[0]
+    chosen = kind.args[0] if isinstance(kind, ast.Call) and word == "Choice" and kind.args else None
     yield Option(
-        normal(flag), flag, takes, _text(given.get("help")), given.get("default"), kind=_kind_of(word)
+        normal(flag),
+        flag,
+        takes,
+        _text(given.get("help")),
+        given.get("default"),
+        kind=_kind_of(word),
+        choices=_choices(chosen),
     )
 
 

@@ -24,6 +24,8 @@ _FRAMEWORKS: Final = re.compile(
     rb"torch|transformers|trl|lightning|keras|ultralytics|mm(?:engine|cv|\w{1,20}\.apis)|detectron2|composer|accelerate"
     rb"|timm|init_from"
 )
+_OPTIONS: Final = re.compile(rb"resum|restor|continue[-_]|ckpt|checkpoint|load[-_]|--load\b")
+"""Some part of these stands in the name of every option that resumes."""
 _OUR_PROTOCOL: Final = re.compile(rb"(?m)^[ \t]*(?:import|from)[ \t]+backprop\b|checkpoint_saved")
 _OUR_VARIABLE: Final = b"BACKPROP_RESUME_FROM"
 _DEADLINE: Final = re.compile(rb"BACKPROP_DEADLINE(?!_FILE)")
@@ -149,7 +151,8 @@ def _with_modules(
         return msgspec.structs.replace(plan, speaks=speaks) if speaks else plan
     subject = _examine(command, (text, *texts), cwd, reader, forced=named is not None)
     together = _choose(named, subject) if subject is not None else None
-    if together is None or (plan.recipe != "none" and not _is_enough(together)):
+    certain = plan.recipe != "none" and not plan.guessed
+    if together is None or (certain and not _is_enough(together)):
         return plan
     return together
 
@@ -162,7 +165,10 @@ def _examine(
     `texts`: of the script, and of modules of its own. `forced`: the user named a recipe, so examine any script.
     """
     text = texts[0]
-    ours, known = _OUR_PROTOCOL.search(text), any(_FRAMEWORKS.search(each) for each in texts)
+    ours, known = (
+        _OUR_PROTOCOL.search(text),
+        any(_FRAMEWORKS.search(each) or _OPTIONS.search(each) for each in texts),
+    )
     if not forced and not command.entry and (ours or not known):
         return None
     from backprop.scheduler.recipes.declared_options import options_of
@@ -198,19 +204,21 @@ def _plan(recipe: "Recipe", subject: _Subject, why: str, forced: bool = False) -
     from backprop.scheduler.recipes.checkpoint_patterns import globs_of
     from backprop.scheduler.recipes.stop_signal import grace_s, on_signal
 
-    facts = subject.facts
+    facts, written = subject.facts, recipe.writes
     match = recipe.finds(facts) if recipe.finds is not None else None
     resumes, words, first, how = _way(recipe, facts, match, forced)
     if subject.reads_variable:
         resumes, words, how = "unknown", (), "it reads BACKPROP_RESUME_FROM itself"
     elif recipe.only_if_resumable and resumes == "none":
         return None
-    saves, signal = on_signal(recipe, facts)
+    integration = recipe.integration if resumes == "none" else ""
+    saves, signal = on_signal(recipe, facts) if not integration else (False, None)
     advice = next((text for condition, text in recipe.advice if condition.evidence(facts)), "")
     return Plan(
         recipe=recipe.name,
         why=f"{why}; {how}" if how else why,
-        globs=globs_of(recipe, facts, match, subject.cwd, subject.reader),
+        # Of several trainings in one run only the integration tells which checkpoint is whose.
+        globs=() if integration else globs_of(recipe, facts, match, subject.cwd, subject.reader),
         needs=recipe.needs,
         in_place=recipe.in_place or (match is not None and match.in_place),
         resumes=resumes,
@@ -219,9 +227,12 @@ def _plan(recipe: "Recipe", subject: _Subject, why: str, forced: bool = False) -
         step_pattern=(match.step if match is not None else None) or recipe.step,
         saves_on_signal=saves,
         stop_signal=signal,
-        grace_s=grace_s(recipe, facts, saves),
+        grace_s=grace_s(recipe, facts, saves or bool(integration)),
         note=advice,
+        guessed=recipe.guesses,
+        expects=globs_of(recipe, facts, written(facts), subject.cwd, subject.reader) if written else (),
         speaks=subject.speaks,
+        integration=integration,
     )
 
 
@@ -257,7 +268,7 @@ def _resume_at(facts: "Facts", first: bool) -> int | None:
 
 
 def _with_note(plan: Plan) -> Plan:
-    if plan.recipe == "none" or plan.globs or plan.resumes == "none":
+    if plan.recipe == "none" or plan.globs or plan.guessed or plan.resumes == "none":
         return plan
     return msgspec.structs.replace(
         plan, note="its text does not show where it saves; say it with --checkpoint-glob"

@@ -49,13 +49,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """One framework.
 
     `places`: where its checkpoints appear. `anywhere`: patterns for the current directory and up to two folders below
-    it, used if no place is named or a configuration file may name another one. `finds`: finds patterns that no place
-    can describe. `needs`: patterns of files that a whole checkpoint directory has. `in_place`: it overwrites its
-    checkpoint. `folders`: its checkpoints are directories. `ways`: the first that holds is taken. Without one the
-    script cannot be resumed, for the reason `cannot`; if `only_if_resumable`, it is not recognised at all. `step`: a
-    regular expression, its first group the step in a name. `stop_signal`, and `grace_s` if it saves on that signal:
-    unless the user says otherwise. `advice`: notes for the user, each with its condition. `limits`: what to know, for
-    the documentation.
+    it, used if no place is named or a configuration file may name another one. `writes`: finds where its text says that
+    it saves, which is no more than a hint. `finds`: finds patterns that no place can describe. `needs`: patterns of
+    files that a whole checkpoint directory has. `in_place`: it overwrites its checkpoint. `folders`: its checkpoints
+    are directories. `guesses`: nothing but an option's name speaks for it. `ways`: the first that holds is taken.
+    Without one the script cannot be resumed, for the reason `cannot`, unless `integration` can be attached at launch;
+    if `only_if_resumable`, it is not recognised at all. `step`: a regular expression, its first group the step in a
+    name. `stop_signal`, and `grace_s` if it saves on that signal: unless the user says otherwise. `advice`: notes for
+    the user, each with its condition. `limits`: what to know, for the documentation.
     """
 
     name: str
@@ -65,10 +66,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     places: tuple[CheckpointLocation, ...] = ()
     anywhere: tuple[str, ...] = ()
     finds: "Callable[[Facts], RecipeMatch] | None" = None
+    writes: "Callable[[Facts], RecipeMatch] | None" = None
     needs: tuple[str, ...] = ()
     only_if_resumable: bool = False
     in_place: bool = False
     folders: bool = False
+    guesses: bool = False
     ways: tuple[Way, ...] = ()
     step: str | None = None
     stop_signal: str | None = None
@@ -76,6 +79,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     on_signal: tuple[OnSignal, ...] = ()
     advice: tuple[tuple[Predicate, str], ...] = ()
     cannot: str = ""
+    integration: str = ""
     limits: str = ""
 
 

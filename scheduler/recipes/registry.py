@@ -8,13 +8,14 @@ from backprop.scheduler.recipes.catalog import (
     FAIRSEQ,
     HUGGINGFACE,
     KERAS,
+    KERAS_FIT,
     LIGHTNING,
     MMENGINE,
     NANOGPT,
     TIMM,
     ULTRALYTICS,
 )
-from backprop.scheduler.recipes.catalog_plain import ACCELERATE, PYTORCH
+from backprop.scheduler.recipes.catalog_plain import ACCELERATE, OWN_OPTION, PYTORCH
 from backprop.scheduler.recipes.recipe import Recipe
 
 RECIPES: Final[tuple[Recipe, ...]] = (
@@ -26,9 +27,11 @@ RECIPES: Final[tuple[Recipe, ...]] = (
     COMPOSER,
     LIGHTNING,
     KERAS,
+    KERAS_FIT,
     HUGGINGFACE,
     ACCELERATE,
     TIMM,
     PYTORCH,
+    OWN_OPTION,
 )
 BY_NAME: Final = {recipe.name: recipe for recipe in RECIPES}

@@ -38,6 +38,10 @@ LOADING: Final = (
     "restore",
     "load",
 )
+NEWEST: Final = ("auto", "latest", "last")
+"""What makes a script look for its newest checkpoint itself, where it takes only some words."""
+_NOT_OURS: Final = frozenset({"allow", "must"})
+"""Words for the resume of a tracker's run (wandb)."""
 SWITCHES: Final = ("resume", "auto_resume", "resume_training", "continue_training")
 _OTHER_THING: Final = re.compile(
     r"\b(id|ids|epoch number|start epoch|wandb|w&b|neptune|mlflow|comet)\b", re.I
@@ -53,6 +57,10 @@ _NOT_RESUMING: Final = re.compile(
     re.I,
 )
 _WEIGHTS: Final = re.compile(r"pre-?train|fine-?tun|weights only|initiali[sz]", re.I)
+RAW_LOADS: Final = frozenset(
+    ("torch.load", "pickle.load", "cloudpickle.load", "dill.load", "joblib.load", "json.load", "numpy.load")
+)
+"""They give back what was saved and nothing else: what a script takes of it stands in its own text."""
 _LOADER: Final = re.compile(r"load|resume|restore", re.I)
 _SAVER: Final = re.compile(r"save|dump|write", re.I)
 _NAMES: Final = frozenset((*LOADING, *RESUMING))
@@ -86,7 +94,7 @@ def resume_option(
         takes_path = option is not None and option.takes == "value" and _names_checkpoint(option, folders)
         if option is None or not takes_path:
             continue
-        if "torch.load" not in uses.get(name, set()) or _restores_progress(script):
+        if "raw load" not in uses.get(name, set()) or _restores_progress(script):
             return _with_path(option)
     for name in LOADING:
         option = declared.get(name)
@@ -100,6 +108,11 @@ def resume_option(
             words = (option.flag,) if option.takes == "flag" else (option.flag, "True")
             words = (f"{option.flag}=true",) if option.joined else words
             return ResumeOption(words, f"its own option {option.flag}")
+    for name in (*names, *RESUMING, *SWITCHES):
+        option = declared.get(name)
+        newest = next((each for each in NEWEST if option is not None and each in option.choices), None)
+        if option is not None and newest and not _NOT_OURS & set(option.choices):
+            return ResumeOption((option.flag, newest), f"its own option {option.flag} {newest}")
     return None
 
 
@@ -123,7 +136,7 @@ def _resumes(option: Option, uses: set[str], script: Script) -> bool:
         return False
     if "fit" in uses:
         return True
-    if _LOADS.search(option.help) and "torch.load" not in uses:
+    if _LOADS.search(option.help) and "raw load" not in uses:
         return True
     return "load" in uses and _restores_progress(script)
 
@@ -146,7 +159,7 @@ def _is_kept_state(node: ast.expr) -> bool:
 
 def _uses(script: Script) -> dict[str, set[str]]:
     """Return what is done with each name that may be an option: load, save, fit (a trainer resumes from it);
-    "torch.load" too, where the text shows what is taken from it."""
+    "raw load" too, where the text shows what is taken from it."""
     uses: dict[str, set[str]] = {}
     for call in script.calls:
         for kind, node in _arguments(call):
@@ -173,7 +186,7 @@ def _arguments(call: Call) -> Iterator[tuple[str, ast.expr]]:
             yield "fit", keyword.value
     kind = "save" if _SAVER.search(call.last) else "load" if _LOADER.search(call.last) else None
     kinds = [kind] if kind is not None else []
-    kinds += ["torch.load"] if call.name == "torch.load" else []
+    kinds += ["raw load"] if call.name in RAW_LOADS else []
     for each_kind in kinds:
         yield from ((each_kind, each) for each in call.node.args[:4])
         yield from ((each_kind, each.value) for each in call.node.keywords)

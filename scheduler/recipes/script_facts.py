@@ -39,7 +39,8 @@ class Script(msgspec.Struct, frozen=True):
     attribute and keyword. `strings`: short ones without docstrings. `values`: what is assigned to a name or attribute,
     or passed as a keyword; under "Call()" what is passed first to `Call`. `parameters`: by function. `fields`: of
     dataclasses and the like, by class. `on_interrupt`: what is called where KeyboardInterrupt is caught. `keys_read`:
-    what is read by a constant key, `state["epoch"]` or `state.get("epoch")`.
+    what is read by a constant key, `state["epoch"]` or `state.get("epoch")`, and
+    the names that `params, step = pickle.load(…)` gives to what it loads.
     """
 
     modules: frozenset[str] = frozenset()

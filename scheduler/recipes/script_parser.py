@@ -169,6 +169,9 @@ class _Index:
         if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
             for each, part in zip(target.elts, value.elts, strict=False):
                 self._assign(each, part)
+        elif isinstance(target, ast.Tuple) and isinstance(value, ast.Call):
+            if dotted(value.func, self.origins).rpartition(".")[2] == "load":
+                self.keys_read |= {each.id for each in target.elts if isinstance(each, ast.Name)}
         elif isinstance(target, ast.Name):
             self.values[target.id].append(value)
         elif isinstance(target, ast.Attribute):

@@ -57,9 +57,10 @@ class BackpropCallback(Callback):
     """Saves after the batch in which Backprop asks the segment to stop, and exits with 75.
 
     `folder`: where to save, beside `--checkpoint-every-minutes` the only time it does. A checkpoint is a directory
-    `step-N` of weights and optimizer state, and how far they are. The newest `keep` stay, at least one. Step and loss
-    (the epoch's mean so far, as Keras tells it) are told every second. Give it as the last of the callbacks, so that
-    the others have seen the batch too, and not together with `BackupAndRestore`, which would restore as well.
+    `step-N` of weights and optimizer state, and how far they are. The newest `keep` stay, at least one. Step, loss
+    and metrics (the epoch's means so far, as Keras tells them) are told every second. Give it as the
+    last of the callbacks, so that the others have seen the batch too, and not together with `BackupAndRestore`, which
+    would restore as well.
     """
 
     def __init__(self, folder: "str | os.PathLike[str]" = FOLDER, keep: int = 2) -> None:
@@ -118,8 +119,10 @@ class BackpropCallback(Callback):
             raise SystemExit(AGAIN)
 
     def _tell(self, logs: "Mapping[str, SupportsFloat] | None") -> None:
-        loss = (logs or {}).get("loss")
-        log(step=self._step, loss=None if loss is None else float(loss))
+        numbers: dict[str, float] = {name: float(value) for name, value in (logs or {}).items()}
+        steps, epochs = self.params.get("steps"), self.params.get("epochs")
+        numbers |= {"total": steps * epochs} if steps and epochs else {}
+        log(**numbers | {"step": self._step})  # pyright: ignore[reportArgumentType]  # numbers, as was asked
         self._told_s = time.monotonic()
 
     def _save(self) -> None:
@@ -130,11 +133,15 @@ class BackpropCallback(Callback):
         self.model.save_weights(unfinished / WEIGHTS)
         progress = {"step": self._step, "epoch": self._epoch, "batches": self._carried + self._seen}
         (unfinished / PROGRESS).write_text(json.dumps(progress))
+        self._add_to(unfinished)
         shutil.rmtree(path, ignore_errors=True)  # of an earlier life of the run, begun again from scratch
         unfinished.rename(path)
         announce(path, self._step)
         keep_newest(folder, "step-*", self._keep)
         self._interval.begin()
+
+    def _add_to(self, folder: Path) -> None:
+        """Add to a checkpoint what a callback built on this one restores beside it."""
 
     def _restore(self, path: Path) -> None:
         optimizer = self.model.optimizer

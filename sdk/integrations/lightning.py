@@ -8,6 +8,7 @@ trainer.fit(model, data, ckpt_path=backprop.resume_from())
 
 import os
 import re
+import time
 from pathlib import Path
 
 from .. import run_id
@@ -18,7 +19,7 @@ from ._saving import AGAIN, FOLDER, Interval, announce, asked_to_stop, folder_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Protocol, TypeGuard
+    from typing import Protocol, SupportsFloat, TypeGuard
 
     class Strategy(Protocol):
         def barrier(self) -> None: ...
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     class ModelCheckpoint(Protocol):
         best_model_path: str
+        save_weights_only: bool
         last_model_path: str
 
     class State(Protocol):
@@ -34,9 +36,11 @@ if TYPE_CHECKING:
     class Trainer(Protocol):
         """What is used of `lightning.pytorch.Trainer`."""
 
+        callback_metrics: Mapping[str, SupportsFloat]
         callbacks: list[object]
         checkpoint_callbacks: list[object]
         default_root_dir: str
+        estimated_stepping_batches: float
         global_step: int
         is_global_zero: bool
         is_last_batch: bool
@@ -53,13 +57,16 @@ if TYPE_CHECKING:
 else:
     Callback = framework("lightning.pytorch", "pytorch_lightning", install="lightning").Callback
 
+TELL_EVERY_S = 1.0
+
 
 class BackpropCallback(Callback):
     """Saves after the batch in which Backprop asks the segment to stop, and exits with 75.
 
     `folder`: where to save; a `backprop_checkpoints` in the trainer's `default_root_dir` if None. The newest `keep` of
-    its own files stay, at least one. What a ModelCheckpoint saves is announced as well. Step and loss are told every
-    `log_every_n_steps` of the trainer. On several ranks all stop at the same batch, also when the signal reached one.
+    its own files stay, at least one. What a ModelCheckpoint saves is announced as well. Step, loss and logged
+    metrics are told every `log_every_n_steps` of the trainer, and every second. On several ranks all stop at the same
+    batch, also when the signal reached one.
     """
 
     def __init__(self, folder: "str | os.PathLike[str] | None" = None, keep: int = 2) -> None:
@@ -69,6 +76,7 @@ class BackpropCallback(Callback):
         self._interval = Interval()
         self._step = 0
         self._leaving = False
+        self._told_s = 0.0
         self._seen: set[str] = set()
 
     def setup(self, trainer: "Trainer", pl_module: object, stage: str) -> None:
@@ -88,12 +96,21 @@ class BackpropCallback(Callback):
             return  # gradients are still being added up, and a checkpoint would not hold them
         self._step = trainer.global_step
         every = trainer.log_every_n_steps
-        if every and self._step % every == 0 and trainer.is_global_zero:
-            log(step=self._step, loss=_loss_in(outputs))
+        if trainer.is_global_zero and self._tells(every):
+            numbers = _numbers_of(trainer) | {"step": self._step, "loss": _loss_in(outputs)}
+            log(**numbers)  # pyright: ignore[reportArgumentType]  # numbers, as was asked
         self._announce_others(trainer)
         stop = self._save_if_asked(trainer)
         # Not with the last batch of an epoch: a resume would begin the next one, without this one's validation.
         self._leaving = stop and not trainer.is_last_batch
+
+    def _tells(self, every: int) -> bool:
+        """Whether to tell how far it is: when the trainer logs, and every second where it seldom does."""
+        now_s = time.monotonic()
+        if not (every and self._step % every == 0) and now_s - self._told_s < TELL_EVERY_S:
+            return False
+        self._told_s = now_s
+        return True
 
     def on_train_batch_start(self, *_: object) -> None:
         """Ends here, not before, so that the last step still reaches the loggers."""
@@ -146,9 +163,20 @@ class BackpropCallback(Callback):
         self._interval.begin()
 
 
+def _numbers_of(trainer: "Trainer") -> dict[str, float | None]:
+    """What the module has logged, and how many steps there will be, where that is known."""
+    numbers: dict[str, float | None] = {
+        name: float(value) for name, value in trainer.callback_metrics.items()
+    }
+    total = trainer.estimated_stepping_batches
+    return numbers | ({"total": total} if total < float("inf") else {})
+
+
 def _saved_by_others(trainer: "Trainer") -> set[str]:
     found = (
-        (one.best_model_path, one.last_model_path) for one in trainer.checkpoint_callbacks if _is_model(one)
+        (one.best_model_path, one.last_model_path)
+        for one in trainer.checkpoint_callbacks
+        if _is_model(one) and not one.save_weights_only
     )
     return {path for several in found for path in several if path}
 

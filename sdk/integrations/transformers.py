@@ -6,6 +6,7 @@ trainer = Trainer(model, args, train_dataset=data, callbacks=[BackpropCallback()
 trainer.train(resume_from_checkpoint=backprop.resume_from())
 """
 
+import time
 from pathlib import Path
 
 from .. import run_id
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         """What is used of `transformers.TrainerState`."""
 
         global_step: int
+        max_steps: int
         is_world_process_zero: bool
 
     class Control(Protocol):
@@ -43,21 +45,23 @@ else:
     TrainerCallback = framework("transformers", install="transformers").TrainerCallback
 
 GO_ON, SAVE, STOP = range(3)
+TELL_EVERY_S = 1.0
 
 
 class BackpropCallback(TrainerCallback):
     """Has the Trainer save after the step in which Backprop asks the segment to stop, and exits with 75.
 
     The checkpoints are the Trainer's own, `checkpoint-N` in its `output_dir`, under its `save_total_limit`; each is
-    announced once it is whole. Step and loss are told whenever the Trainer logs them (`logging_steps`). On several
-    ranks all stop at the same step, also when the signal reached one alone. An evaluation cannot be interrupted; one
-    that falls on the last step of a segment is left out.
+    announced once it is whole. Loss and metrics are told whenever the Trainer logs them (`logging_steps`), the step
+    every second too, and of how many. On several ranks all stop at the same step, also when the signal reached one
+    alone. An evaluation cannot be interrupted; one that falls on the last step of a segment is left out.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._interval = Interval()
         self._stopping = False
+        self._told_s = 0.0
 
     def on_train_begin(self, args: "Arguments", state: "State", control: "Control", **_: object) -> None:
         asked_to_stop()  # so that its handler is there from the first step on
@@ -66,6 +70,9 @@ class BackpropCallback(TrainerCallback):
     def on_step_end(self, args: "Arguments", state: "State", control: "Control", **_: object) -> None:
         if not run_id():
             return
+        if state.is_world_process_zero and time.monotonic() - self._told_s >= TELL_EVERY_S:
+            log(step=state.global_step, total=state.max_steps)
+            self._told_s = time.monotonic()
         wish = _highest(args, STOP if asked_to_stop() else SAVE if self._interval.is_over() else GO_ON)
         if wish != GO_ON:
             control.should_save = True
@@ -91,9 +98,10 @@ class BackpropCallback(TrainerCallback):
         logs: "Mapping[str, object] | None" = None,
         **_: object,
     ) -> None:
-        loss = (logs or {}).get("loss")
-        if isinstance(loss, float) and state.is_world_process_zero:
-            log(step=state.global_step, loss=loss)
+        numbers = {name: value for name, value in (logs or {}).items() if type(value) in (int, float)}
+        if numbers and state.is_world_process_zero:
+            numbers |= {"step": state.global_step, "total": state.max_steps}
+            log(**numbers)  # pyright: ignore[reportArgumentType]  # numbers, as was asked
 
 
 def _wait_for_all(args: "Arguments") -> None:

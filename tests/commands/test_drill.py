@@ -44,11 +44,11 @@ SECOND = DrillSegment(
             Proof.NOT_CHAINABLE,
             "no file",
         ),
-        ((replace(FIRST, saved=0),), Proof.NOT_CHAINABLE, "saved no checkpoint"),
-        ((replace(FIRST, saved=0, refused=("a: empty",)),), Proof.NOT_CHAINABLE, "a: empty"),
+        ((replace(FIRST, saved=0),), Proof.RENEWED, "saved no checkpoint"),
+        ((replace(FIRST, saved=0, refused=("a: empty",)),), Proof.RENEWED, "a: empty"),
         ((replace(FIRST, outcome="failed", reason="exited 1"),), Proof.NOT_CHAINABLE, "exited 1"),
         ((replace(FIRST, outcome="completed"),), Proof.UNPROVEN, "nothing to resume"),
-        ((FIRST,), Proof.NOT_CHAINABLE, "it was not resumed: the reason"),
+        ((FIRST,), Proof.RENEWED, "it was not resumed: the reason"),
         ((), Proof.NOT_CHAINABLE, "could not start: the reason"),
         ((replace(FIRST, steps={}), replace(SECOND, steps={})), Proof.UNPROVEN, "may have resumed or not"),
         ((replace(FIRST, steps={}), replace(SECOND, steps={}, outcome="completed")), Proof.CHAINABLE, "end"),
@@ -179,14 +179,16 @@ def test_a_script_that_cannot_resume_is_told_so(bench: Bench) -> None:
     assert done.returncode == 25
     assert "NOT OK: it started over: saved at step" in done.stdout
     assert "--resume-arg" in done.stdout
-    assert "timebox" not in done.stdout, "none is recommended"
+    assert "lost to restarts" not in done.stdout, "no timebox is recommended"
+    assert "the run ends there" in done.stdout
 
 
 def test_a_script_that_saves_nothing_is_told_so(bench: Bench) -> None:
     bench.script("train.py", FORGETS)
     done = drill(bench, "train.py", seconds=1)
     assert done.returncode == 25
-    assert "NOT OK: it saved no checkpoint" in done.stdout
+    assert "OK, it is not ended: it saved no checkpoint" in done.stdout
+    assert "the run would begin at zero" in done.stdout
     assert "docs/protocol.md" in done.stdout
     assert '| {"step": ' in done.stderr, "the end of its output is shown: the log is gone"
 
@@ -216,6 +218,52 @@ def test_an_unmodified_script_is_drilled_by_its_files_and_its_output(bench: Benc
     assert "it does not save when asked" in done.stdout
     assert "it does not save when asked" in done.stdout
     assert "lost to restarts" in done.stdout
+
+
+LOOP = """
+import os, pickle, signal, sys, time
+NAME = "{name}"
+step, best = 0, 9.0
+if os.path.exists(NAME):
+    with open(NAME, "rb") as file:
+        step = pickle.load(file)["step"]
+def save():
+    with open(NAME + ".tmp", "wb") as file:
+        pickle.dump({{"step": step, "weights": [0.5] * 2000}}, file)
+    os.replace(NAME + ".tmp", NAME)
+{before}
+while step < {steps}:
+    time.sleep(0.02)
+    step += 1
+    print(f"step {{step}} loss {{1 / step:.4f}}", flush=True)
+    if step % 160 == 0:
+        {each}
+{after}
+"""
+ON_SIGNAL = "def ended(*_):\n    save()\n    sys.exit(0)\nsignal.signal(signal.SIGINT, ended)"
+PICKLED = ("--checkpoint-glob", "*.pkl", "--resume-arg", "none")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("parts", "words", "verdict", "at_timebox", "told"),
+    [
+        ({"name": "best.pkl", "each": "save()"}, PICKLED, "from its best", "ends after a save", "best epoch"),
+        ({"name": "c.pkl", "before": ON_SIGNAL}, PICKLED, "chainable", "goes on", "--at-timebox end"),
+        ({"name": "c.pkl", "after": "save()"}, (), "renewed", "goes on", "not ended"),
+    ],
+    ids=["best only", "on the signal alone", "at its end alone"],
+)
+def test_a_drill_says_how_a_run_will_go_on(
+    bench: Bench, parts: dict[str, str], words: tuple[str, ...], verdict: str, at_timebox: str, told: str
+) -> None:
+    filled = {"each": "pass", "before": "", "after": "", "steps": "100000"} | parts
+    bench.script("train.py", LOOP.format(**filled))
+    done = drill(bench, "--json", "--gpus", "0", *words, "train.py", seconds=5 if "each" in parts else 2)
+    seen = json.loads(done.stdout)
+    assert (seen["verdict"], seen["at_timebox"]) == (verdict, at_timebox), seen
+    assert told in " ".join((seen["timebox"], seen["resume"], seen["reboot"]))
+    assert (done.returncode == 0) is (verdict == "chainable")
 
 
 def test_an_interrupted_drill_leaves_nothing(bench: Bench) -> None:

@@ -121,7 +121,7 @@ def test_many_runs_are_changed_without_an_editor(bench: Bench) -> None:
     assert (done.returncode, done.stdout.count("changed ")) == (0, 2), done.stderr
     for run in ids:
         shown = bench.backprop("show", run).stdout
-        assert "60 min, then" in shown
+        assert "timebox      60 min" in shown
         assert "priority     5" in shown
     assert "expected minutes" in refused(bench, 6, "edit", "a", "b", "-m", "0")
     assert "--rename takes one run" in refused(bench, 2, "edit", "a", "b", "--rename", "c")
@@ -140,7 +140,7 @@ def test_a_copy_is_a_new_run_with_changes(bench: Bench) -> None:
     assert bench.show(old)["state"] == "stopped"
     shown = bench.show(new)
     assert (shown["state"], shown["name"], shown["command"]) == ("queued", "base", bench.show(old)["command"])
-    assert "3 min, then" in bench.backprop("show", new).stdout
+    assert "timebox      3 min" in bench.backprop("show", new).stdout
 
 
 def test_the_live_screen_gives_the_terminal_back(bench: Bench) -> None:

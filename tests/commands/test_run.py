@@ -59,7 +59,7 @@ def test_run_prints_the_id_and_how_to_start_a_worker(bench: Bench) -> None:
     done = bench.backprop("run", *QUIET_LIMITS, "train.py")
     run = bench.runs()[0]["id"]
     assert done.stdout == f"queued train, id {run}\n"
-    goes_on = "goes on by: nothing known; I can't tell how train.py saves or resumes. Try: backprop drill train.py\n"
+    goes_on = "goes on by: nothing known; I can't tell how train.py saves or resumes. Try:\n  backprop drill train.py\n"
     assert done.stderr == f"{goes_on}no worker is running. Start one: tmux new -d 'backprop worker'\n"
     bench.worker()
     bench.wait_for(run, "completed")
@@ -134,7 +134,7 @@ def test_a_script_that_its_python_cannot_start_is_warned_about(bench: Bench) -> 
     assert (kind["runs"], kind["goes_on_by"]["way"]) == (1, "unknown")
     assert bench.show(shown["runs"][0]["id"])["goes_on_by"] == kind["goes_on_by"]
     sweep = bench.backprop(*words, "--grid", "a=1,2,3", "--", "{a}")
-    assert [line.partition(" ")[0] for line in sweep.stderr.splitlines()] == ["warning:", "goes", "no"]
+    assert [line.partition(" ")[0] for line in sweep.stderr.splitlines()] == ["warning:", "goes", "", "no"]
     dry = json.loads(bench.backprop(*words, "--json", "--dry-run", "--array", "1-4").stdout)
     assert (dry["queued"], len(dry["runs"]), dry["kinds"][0]["runs"]) == (False, 4, 4)
     assert len(dry["warnings"]) == 1

@@ -39,7 +39,12 @@ SCRIPTS = (
     "benchmarks/gpu/trainer.py",
 )
 """Programs that do their work when they are imported, or import what lies beside them: they are only compiled."""
-FRAMEWORKS = {"keras": "keras", "lightning": "lightning", "transformers": "transformers"}
+FRAMEWORKS = {
+    "keras": "keras",
+    "_keras_exact": "keras",
+    "lightning": "lightning",
+    "transformers": "transformers",
+}
 """Integrations, and the module of the user's that each needs."""
 
 

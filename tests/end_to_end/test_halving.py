@@ -54,6 +54,29 @@ def test_after_some_segments_of_each_the_worse_half_is_stopped(bench: Bench) -> 
     assert "goes on" in shown
 
 
+NEVER_ENDED = """
+    import json, sys, time
+    for step in range(400):
+        print(json.dumps({"step": step, "loss": float(sys.argv[1])}), flush=True)
+        time.sleep(0.1)
+"""
+
+
+def test_a_box_that_was_renewed_counts_for_a_round(bench: Bench) -> None:
+    bench.script("endless.py", NEVER_ENDED)
+    done = bench.backprop(
+        "run", "-q", *QUIET_LIMITS, "-m", "0.05", "--grid", "lr=1,2", "--group", "race", "--keep-best", "50%/2",
+        "--metric", "loss", "endless.py", "--", "{lr}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.split()
+    bench.worker("-p", "2")
+    seen = bench.wait_for(second, "stopped", "completed", "timeboxed")
+    assert (seen["state"], seen["segment_count"]) == ("stopped", 1)
+    assert "place 2 of 2 (2) in round 1 by loss" in seen["reason"]
+    assert bench.state(first) == "running"
+
+
 def test_more_may_be_better_and_two_workers_decide_once(bench: Bench) -> None:
     bench.script("learns.py", LEARNS)
     done = bench.backprop(

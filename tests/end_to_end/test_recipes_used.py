@@ -35,10 +35,20 @@ def test_signal_and_grace_are_the_recipes_unless_the_user_says_otherwise(bench: 
 
 def test_one_that_cannot_be_resumed_is_told_so_at_once(bench: Bench) -> None:
     bench.script("train.py", trainers.LIGHTNING_NO_WAY)
-    done = bench.backprop("run", *QUIET_LIMITS, "train.py")
+    done = bench.backprop("run", *QUIET_LIMITS, "train.py", "--no-integrations")
     assert "goes on by: nothing (Lightning, LightningCLI); its text passes no ckpt_path" in done.stderr
     assert "ckpt_path=os.environ.get('BACKPROP_RESUME_FROM')" in done.stderr
     assert bench.show(bench.runs()[0]["id"])["plan"]["resumes"] == "none"
+
+
+def test_one_that_an_integration_is_attached_to_is_told_so(bench: Bench) -> None:
+    bench.script("train.py", trainers.LIGHTNING_NO_WAY)
+    text = "Lightning, LightningCLI (integration attached at launch)"
+    assert text in bench.backprop("run", *QUIET_LIMITS, "--dry-run", "train.py").stdout
+    assert f"goes on by: {text}" in bench.backprop("run", *QUIET_LIMITS, "train.py").stderr
+    run = bench.runs()[0]["id"]
+    assert bench.show(run)["goes_on_by"] == {"way": "integration", "text": text}
+    assert text in bench.backprop("show", run).stdout
 
 
 def test_bad_names_and_patterns_are_one_line(bench: Bench) -> None:
@@ -96,7 +106,7 @@ UNMODIFIED = """
 def test_a_script_that_knows_nothing_of_us_is_chained_to_its_end(bench: Bench) -> None:
     bench.script("torch.py", TORCH)
     bench.script("train.py", UNMODIFIED)
-    run = bench.queue("train.py", "-m", "0.03", "--grace-seconds", "1")
+    run = bench.queue("train.py", "-m", "0.03", "--at-timebox", "end", "--grace-seconds", "1")
     assert bench.worker("--drain").wait(timeout=100) == 0
     shown = bench.show(run)
     assert shown["state"] == "completed", (shown, bench.output())

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -207,6 +208,38 @@ def test_a_waiting_run_is_told_who_is_past_its_timebox(bench: Bench) -> None:
     assert json.loads(bench.backprop("why", second, "--json").stdout)["blocked_by"][0]["id"] == first
     bench.backprop("stop", first)
     bench.wait_for(second, "completed")
+
+
+def test_outside_its_hours_only_what_loses_nothing_is_ended(bench: Bench) -> None:
+    """The one saves, and nothing resumes it; the other one saves when it is asked."""
+    bench.script(
+        "plain.py",
+        SAVES_NOTHING.replace("print(", "open('ckpt_last.pkl', 'wb').write(b'\\x80\\x04N.'); print("),
+    )
+    bench.script("trainer.py", TRAINER)
+    plain = bench.queue("plain.py", "-m", BOX_MIN, "--recipe", "none", "--", "170")
+    saves = bench.queue("trainer.py", "-m", BOX_MIN, "--", "--steps", "900", "--asked")
+    first = bench.worker("-p", "2")
+    wait_until(lambda: all((bench.folder(run, 1) / "processes.json").exists() for run in (plain, saves)))
+    first.kill()
+    first.wait()
+    hour = (time.localtime().tm_hour + 12) % 24
+    bench.worker("-p", "2", "--active-hours", f"{hour:02}:00-{hour:02}:30")
+    shown = bench.wait_for(plain, "completed", "timeboxed", "stopped", "failed")
+    assert [one["outcome"] for one in shown["segments"]] == ["completed"]
+    assert bench.state(saves) == "queued"
+    assert {one["outcome"] for one in bench.show(saves)["segments"]} == {"timeboxed"}
+
+
+def test_the_minutes_of_a_config_file_are_a_box_as_any(bench: Bench) -> None:
+    bench.script("plain.py", SAVES_NOTHING)
+    bench.home.mkdir(mode=0o700)
+    (bench.home / "config.json").write_text('{"maxRunMinutes": 0.03}')
+    run = bench.queue("plain.py", "--", "90")
+    bench.worker("--drain")
+    shown = bench.wait_for(run, "completed", "timeboxed")
+    assert [one["outcome"] for one in shown["segments"]] == ["completed"]
+    assert shown["boxes"] >= 2
 
 
 def test_options_that_disagree_and_what_an_editor_shows(bench: Bench) -> None:

@@ -1,5 +1,6 @@
 """The end of a box as the supervisor keeps it: one decision, made once, whoever dies before, in or after it."""
 
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from backprop.worker.executor import box_files
 from backprop.worker.supervisor import process_tree
 from backprop.worker.supervisor.once import make_once
 from tests.support.bare_supervisor import LISTENER, Stand, state
@@ -163,6 +165,24 @@ def test_what_cannot_be_written_is_not_decided(stand: Stand) -> None:
     assert not asked(stand)
     (stand.segment / "box-1.json").rmdir()
     assert stand.ended()["asked"] == "timebox"
+
+
+def test_a_full_disk_does_not_let_an_old_deadline_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box_files.write_deadline(tmp_path, 5.0)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(box_files, "write_synced", full)
+    box_files.write_deadline(tmp_path, 300.0)
+    wall_s, steady_s, boot = (tmp_path / "deadline").read_text().split()
+    assert 290 < float(wall_s) - time.time() <= 300.001
+    assert 290 < float(steady_s) - time.monotonic() <= 300.001
+    assert boot == process_tree.boot_id()
+    with pytest.raises(OSError, match="No space"):
+        box_files.write_standing_order(tmp_path, box_files.StandingOrder(box=1, ends_s=1.0))
 
 
 def test_of_many_that_decide_one_does(tmp_path: Path) -> None:

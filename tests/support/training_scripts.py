@@ -105,6 +105,12 @@ import keras
 
 model.fit(x, y, epochs=20, callbacks=[keras.callbacks.BackupAndRestore(backup_dir="/tmp_of_run/backup")])
 """
+KERAS_FIT = """
+import keras
+model = keras.Sequential([keras.layers.Dense(1)])
+model.compile(loss="mse")
+model.fit(x, y, epochs=20)
+"""
 KERAS_TF = """
 import tensorflow as tf
 backup = tf.keras.callbacks.BackupAndRestore("backup")

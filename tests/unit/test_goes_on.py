@@ -27,6 +27,15 @@ KNOWN = {
         Plan(speaks="events"),
         "the checkpoints that it announces, given to it in BACKPROP_RESUME_FROM",
     ),
+    "integration": (
+        Plan(
+            recipe="huggingface",
+            resumes="none",
+            integration="transformers",
+            why="it has x; it passes nothing",
+        ),
+        "Hugging Face Trainer, TRL (integration attached at launch)",
+    ),
     "variable": (Plan(speaks="variable"), "itself, from the path in BACKPROP_RESUME_FROM"),
 }
 
@@ -88,3 +97,23 @@ def test_runs_of_one_kind_are_told_once() -> None:
     assert goes_on[1].startswith("1 run of train.py: goes on by: nothing known;")
     many = lines_of_many([spec(plain, script=f"/p/{number}.py") for number in range(9)])
     assert many[-1] == "… and 3 more kinds of run; see: backprop show RUN"
+
+
+def test_an_integration_that_is_switched_off_is_no_way() -> None:
+    plan, _ = KNOWN["integration"]
+    assert goes_on_by(spec(plan)).way == "integration"
+    off = spec(plan, integrations=False)
+    assert (goes_on_by(off).way, goes_on_by(off).text) == (
+        "nothing",
+        "nothing (Hugging Face Trainer, TRL); it passes nothing",
+    )
+    assert (spec(plan).attaches, off.attaches, spec(plan).cannot_resume, off.cannot_resume) == (
+        True,
+        False,
+        False,
+        True,
+    )
+    for other in (Plan(speaks="events"), Plan(resumes="append"), Plan(resumes="none")):
+        assert not spec(other).attaches
+    assert not spec(plan, resume_arg="--load {checkpoint}").attaches
+    assert spec(Plan()).attaches, "what it uses may be in a module that nobody has read"

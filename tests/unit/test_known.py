@@ -18,9 +18,11 @@ from backprop.scheduler.spec import NO_TIMEBOX_S, Plan, RunSpec
 from backprop.scheduler.store.connection import Database
 from backprop.worker.admission.wanted import wanted_places
 from backprop.worker.machine.state import MachineState, Opening
+from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments.boxes import known
-from backprop.worker.segments.boxes.facts import Wanted
+from backprop.worker.segments.boxes.facts import SeenSaves, Wanted, facts_of
 from backprop.worker.segments.boxes.pulse import is_alive, take_pulse
+from backprop.worker.segments.cadence import Cadence, ClockReading
 from tests.support.governor_cases import GIB, gpu, machine, promise
 from tests.support.store_rows import SPEC, add_run, checkpoint, claimed
 
@@ -64,6 +66,7 @@ CLAIMS = msgspec.structs.replace(SPEC, plan=Plan(speaks="option"))
         (Plan(), Known.NO),
         (Plan(globs=("/out/*.pt",)), Known.NO),  # nothing says how it would load one
         (Plan(resumes="none", recipe="lightning", speaks="variable"), Known.NO),
+        (Plan(resumes="none", integration="lightning"), Known.NO),  # until it has reported in
         (Plan(resumes="append"), Known.CLAIMED),
         (Plan(resumes="rerun"), Known.CLAIMED),
         (Plan(speaks="events"), Known.CLAIMED),
@@ -71,6 +74,16 @@ CLAIMS = msgspec.structs.replace(SPEC, plan=Plan(speaks="option"))
 )
 def test_what_claims_to_resume(database: Database, plan: Plan | None, expected: Known) -> None:
     assert resumes(database, msgspec.structs.replace(SPEC, plan=plan)) is expected
+
+
+def test_an_integration_that_has_reported_in_claims_to_resume(database: Database) -> None:
+    plan = Plan(resumes="none", integration="lightning")
+    for spec, expected in (
+        (msgspec.structs.replace(SPEC, plan=plan), Known.CLAIMED),
+        (msgspec.structs.replace(SPEC, plan=plan, integrations=False), Known.NO),
+    ):
+        run = add_run(database, f"r{expected:d}", spec=spec)
+        assert known.resumes(run, segment(1), (), (), goes_on=False, announces=True) is expected
 
 
 def test_what_resumed_in_vain_is_not_ended_twice(database: Database) -> None:
@@ -169,3 +182,25 @@ def test_signs_of_life(tmp_path: Path) -> None:
     assert is_alive(replace(before, pids=frozenset()), replace(still, pids=frozenset())), (
         "nothing can be seen of it"
     )
+
+
+@pytest.mark.parametrize(("stood_back", "expected"), [(False, Known.CLAIMED), (True, Known.NO)])
+def test_whoever_was_left_alone_saves_nothing_when_asked(
+    database: Database, stood_back: bool, expected: Known
+) -> None:
+    run = add_run(
+        database, "r", spec=msgspec.structs.replace(SPEC, plan=Plan(resumes="none", integration="keras"))
+    )
+    cadence = Cadence(run, segment(1), [], [], 0.0, ClockReading(0.0, 0.0))
+    seen = SeenSaves(
+        steps=StepTrace(),
+        newest=None,
+        has_copy=False,
+        is_writing=False,
+        announces=True,
+        takes=True,
+        heeds=True,
+        stood_back=stood_back,
+    )
+    facts = facts_of(run, segment(1), cadence, seen, 0.0, None, False)
+    assert (facts.resumes, facts.saves_when_asked) == (Known.CLAIMED, expected)

@@ -284,6 +284,23 @@ def test_epochs_that_begin_again_tell_with_the_same_total_or_none(
     assert (ended is not None and ended[0] is Intent.STARTED_OVER) == over
 
 
+@pytest.mark.parametrize(
+    ("steps", "cut"),
+    [
+        (StepTrace(0, 99, 99, unit="step", total=100), True),
+        (StepTrace(0, 100, 100, unit="step", total=100), False),
+        (StepTrace(0, 10, 10, unit="epoch", total=10), True),  # the last epoch has begun
+        (StepTrace(0, 100, 100), True),  # how many there are is not known
+    ],
+)
+def test_what_has_made_its_last_step_is_not_cut(database: Any, steps: StepTrace, cut: bool) -> None:
+    """Saves each 240 s that it does not make when it is asked: the one at 480 s is the last in a box of 600 s."""
+    run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, timebox_s=600.0))
+    pace = Cadence(run, segment(2), [segment(1, cut_cost_s=120.0)], [], 490.0, ClockReading(2490.0, 540.0))
+    pace.note_saves(saved(2, 240, 480), 2490.0)
+    assert (pace.early_end(False, steps, lambda _: Path("/none"), Box(0, 600)) is not None) == cut
+
+
 def test_paused_time_counts_neither_towards_the_box_nor_as_lost(database: Any) -> None:
     """A box of 600 s, a save each 240 s, and a pause of 100 s in between."""
     run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, timebox_s=600.0))

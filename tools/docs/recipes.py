@@ -68,7 +68,10 @@ def _section(recipe: Recipe) -> Iterator[str]:
         yield "- Saved in place; Backprop keeps the last two good copies."
     for way in recipe.ways:
         yield f"- Resumes with {_way(way)}{f', if {way.when.says}' if way.when else ''}."
-    if recipe.cannot:
+    if recipe.integration:
+        attached = "[an integration is attached at launch](integrations.md#attached-at-launch)"
+        yield f"- Otherwise {attached}. Without it, it cannot be resumed: {recipe.cannot}."
+    elif recipe.cannot:
         yield f"- Otherwise it cannot be resumed: {recipe.cannot}."
     if recipe.stop_signal:
         yield f"- Stop signal: SIG{recipe.stop_signal}."

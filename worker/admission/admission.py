@@ -91,6 +91,7 @@ class Admitter:
         limit = ALL if full else HEAD
         candidates = self._candidates(limit)
         if not candidates:
+            self._tracker.out_of_hours = self._is_out_of_hours()
             self._waits.clear()
             self._tracker.wanted = self._wanted_by_groups()
             self._paths.forget()
@@ -143,6 +144,10 @@ class Admitter:
         """Return whether no run may start beside `running` others: a run may only lower its worker's limit, see
         `need.limits_of`."""
         return running >= self._context.settings.max_parallel
+
+    def _is_out_of_hours(self) -> bool:
+        opening = read_opening(self._context.database, self._context.settings, self._context.clock.wall_s())
+        return opening.closed is not None and opening.closed.rule is Rule.HOURS
 
     def _check_closed(self, full: bool) -> Denial | None:
         """Return why nothing at all may start; print it when that changes. Needs no reading of the machine. `full`: no

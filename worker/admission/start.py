@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from backprop.scheduler.errors import LostRace, UnknownRun
-from backprop.scheduler.governor.box_end import BoxRule, rule_of
+from backprop.scheduler.governor.box_end import BoxRule, minutes, rule_of
 from backprop.scheduler.governor.decide import Decision, Need
 from backprop.scheduler.governor.need import memory_limit_mib
 from backprop.scheduler.outcome.segment_result import SegmentResult
@@ -27,6 +27,7 @@ from backprop.worker.checkpoints.seen import baseline
 from backprop.worker.checkpoints.seen.places import saving_variables
 from backprop.worker.context import Context
 from backprop.worker.environment import ports
+from backprop.worker.environment.integrations import integration_environment
 from backprop.worker.environment.leader import allocator_limit, leader_environment
 from backprop.worker.environment.snapshot_paths import snapshot_command
 from backprop.worker.environment.tracking import tracking_environment
@@ -200,6 +201,7 @@ class Starter:
                 **tracking,
                 **leader_environment(run, number, checkpoint, folder, gpus, limit_mib),
                 **code.environment,
+                **integration_environment(run, number, {**shell, **code.environment}),
                 **allocator_limit(run.spec, gpus, limit_mib, shell),
             },
             timebox_s=timebox.latest_end_s(run, history),
@@ -239,7 +241,7 @@ def _where_it_may_save(run: RunRecord, shell: Mapping[str, str], checkpoint: str
 
 
 def _box(order: SegmentOrder) -> str:
-    return "no timebox" if order.at_timebox is BoxRule.NONE else f"{order.timebox_s / 60:g} min"
+    return "no timebox" if order.at_timebox is BoxRule.NONE else minutes(order.timebox_s)
 
 
 def _not_started(run: RunRecord, why: str, passing: bool) -> SegmentResult:

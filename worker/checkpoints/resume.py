@@ -114,7 +114,7 @@ def can_hand_back(spec: RunSpec) -> bool:
     ):
         return True
     if plan is not None and plan.resumes == "none":
-        return False
+        return spec.attaches
     return (plan is not None and plan.speaks != "") or takes_resume_from(spec.script)
 
 

@@ -8,6 +8,7 @@ The supervisor's side is `supervisor/boxes.py`.
 """
 
 import contextlib
+import errno
 import time
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from backprop.worker.supervisor.once import make_once
 
 FORMAT: Final = 1
 """Of decisions and standing orders. A supervisor that does not say that it understands it ends every box."""
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 ASK: Final = "ask"
 RENEW: Final = "renew"
 
@@ -95,5 +97,14 @@ def write_deadline(folder: Path, left_s: float) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     draft = path.with_name(f"{path.name}.worker.tmp")
-    write_synced(draft, (content,), synced=False)
+    try:
+        write_synced(draft, (content,), synced=False)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        if error.errno not in FULL or not path.exists() or path.stat().st_size != len(content):
+            raise
+        # A full disk still takes what needs no new block.
+        with path.open("r+b", buffering=0) as file:
+            file.write(content)
+        return
     draft.replace(path)

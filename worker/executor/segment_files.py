@@ -12,6 +12,8 @@
     told-to-stop    written by `should_stop()` empty: it has told the script to stop
     heeds-stop      written by `should_stop()` empty: the script asks whether to stop
     takes-checkpoint  by `resume_from()`      empty: the script asks what to resume from
+    attached        by an integration         the training that it is attached to
+    stood-back      by an integration         empty: it has left one alone, or its own is over
 
 A worker may read what another version wrote: unknown fields are ignored, and a field that was added later has a
 default. The supervisor is standard library only and has a reader and a writer of its own (`supervisor/files.py`).
@@ -37,6 +39,7 @@ EXIT: Final = "exit.json"
 TOLD: Final = "told-to-stop"
 HEEDS: Final = "heeds-stop"
 TAKES: Final = "takes-checkpoint"
+STOOD_BACK: Final = "stood-back"
 
 T = TypeVar("T")
 
@@ -185,6 +188,12 @@ def heeds_stop(folder: Path) -> bool:
 def takes_checkpoint(folder: Path) -> bool:
     """Return whether the script has asked `resume_from()`. Raises OSError."""
     return is_there(folder / TAKES)
+
+
+def stood_back(folder: Path) -> bool:
+    """Return whether an integration has left a training alone, or its own is over: nobody saves when asked. Raises
+    OSError."""
+    return is_there(folder / STOOD_BACK)
 
 
 def running_s(folder: Path) -> float | None:

@@ -18,11 +18,13 @@ from backprop.scheduler.home import batch_file, batch_outcomes, run_folder
 from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+from backprop.scheduler.records import CheckpointRecord
 from backprop.scheduler.store import rebuild, replay
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.rebuild import FolderSegment
 from backprop.scheduler.store.writes import progress, user_requests
+from backprop.worker.checkpoints.seen.noted import noted
 from backprop.worker.executor import segment_files
 from backprop.worker.maintenance import backups_of_database, log_archive
 from backprop.worker.segments.log_reader import LogReader
@@ -255,8 +257,28 @@ def _segment(folder: Path, number: int) -> FolderSegment:
     )
 
 
+def _note_again(home: Home, database: Database, run_id: str, segments: list[FolderSegment]) -> None:
+    """Store the checkpoints that segments were seen to save."""
+    for number in (segment.number for segment in segments):
+        spotted: list[CheckpointRecord] = []
+        with contextlib.suppress(OSError):
+            spotted = noted(home.segment_folder(run_id, number), run_id, number)
+        segment = queries.segment(database, run_id, number) if spotted else None
+        if segment is None:
+            continue
+        report = progress.SegmentReport(
+            log_from=segment.log_offset,
+            log_to=segment.log_offset,
+            events_from=segment.events_offset,
+            events_to=segment.events_offset,
+            spotted=spotted,
+        )
+        progress.record(database, run_id, number, report)
+
+
 def _read_logs_again(home: Home, database: Database, run_id: str, segments: list[FolderSegment]) -> None:
     """Store checkpoints and progress of past segments from their logs; those of the newest follow with its result."""
+    _note_again(home, database, run_id, segments)
     run = queries.run_by_id(database, run_id)
     for number in [segment.number for segment in segments] if run is not None else ():
         segment = queries.segment(database, run_id, number)

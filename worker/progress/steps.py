@@ -31,6 +31,16 @@ class StepTrace:
     unit: str | None = None
     total: int | None = None
 
+    @property
+    def is_at_end(self) -> bool:
+        """Return whether plain output shows the last step of all: what is left is the script's final part."""
+        return (
+            self.unit == "step"
+            and self.total is not None
+            and self.last is not None
+            and self.last >= self.total
+        )
+
     def take(self, step: int) -> None:
         self.first = step if self.first is None else self.first
         self.fell = self.fell or (self.last is not None and step < self.last)

@@ -52,6 +52,11 @@ class Reactions:
             steps.append(lambda: self._tell_of_groups(applied.finished))
         return steps
 
+    def renewed(self, run: RunRecord) -> None:
+        """Do what follows from another box in the same segment: for its group it counts as one that has ended. Raises
+        DatabaseBusy."""
+        self._halving.decide_if_due(run.group_name)
+
     def end_unsatisfiable(self) -> None:
         """Stop the runs whose dependencies can no longer be met. Raises DatabaseBusy."""
         self._tell_of_groups(end_unsatisfiable(self._context))

@@ -114,11 +114,14 @@ class Cadence:
         """Return why it should be asked to end now; None to let it run.
 
         `announces`: it has announced a save itself. `folder`: of an earlier segment, by number; it is read when the
-        steps look as if they began again. `box`: the one in force.
+        steps look as if they began again. `box`: the one in force. What has made its last step is left to end by
+        itself: a Hugging Face Trainer that goes on from there makes a step too many.
         """
-        over = self._why_started_over(steps, folder)
+        over = self.why_started_over(steps, folder)
         if over is not None:
             return Intent.STARTED_OVER, f"{over}, {resume_check.advice(self._run.spec, self._run.id)}"
+        if steps.is_at_end:
+            return None
         late = box.overruns and self._run.spec.overrun_pct > 0
         why = timebox.why_over(box.ends_s, self.saves_s, self.elapsed_s) if late else None
         if why is None and box.cuts and self._goes_on():
@@ -135,8 +138,7 @@ class Cadence:
         bounded = spec.max_segments is not None and done >= spec.max_segments
         left_s = spec.max_total_s - self._run.chain_total_s if spec.max_total_s is not None else None
         used_up = left_s is not None and left_s <= spec.timebox_s
-        resumes = spec.plan is None or spec.plan.resumes != "none"
-        return spec.auto_resume and resumes and not bounded and not used_up
+        return spec.auto_resume and not spec.cannot_resume and not bounded and not used_up
 
     def history(self, announces: bool) -> timebox.SaveHistory:
         """Return how the script is known to save, by its earlier segments."""
@@ -146,7 +148,9 @@ class Cadence:
             )
         return self._histories[announces]
 
-    def _why_started_over(self, steps: StepTrace, folder: Callable[[int], Path]) -> str | None:
+    def why_started_over(self, steps: StepTrace, folder: Callable[[int], Path]) -> str | None:
+        """Return what shows that the segment began at zero, though it was given a checkpoint; None while nothing does.
+        `folder`: as in `early_end`."""
         if steps.unit is not None:
             return self._why_output_began_again(steps)
         nothing = steps.first is None and (self._origin is not None or not self._new_steps)
@@ -160,7 +164,7 @@ class Cadence:
         return why
 
     def _why_output_began_again(self, steps: StepTrace) -> str | None:
-        """As `_why_started_over`, by the epochs in its plain output: those of one and the same training, and since
+        """As `why_started_over`, by the epochs in its plain output: those of one and the same training, and since
         none of them fell in any segment, a counter of the whole of it."""
         used, same = self._used, [other for other in self.earlier if other.step_unit == steps.unit]
         if self._resumed_well or used is None or steps.first is None:
@@ -168,7 +172,8 @@ class Cadence:
         totals = {other.step_total for other in same}
         firsts = [other.first_step for other in same if other.first_step is not None]
         known = used.segment in {other.number for other in same} and totals == {steps.total}
-        if not known or steps.unit != "epoch" or any(other.step_fell for other in same):
+        counts = steps.unit == "epoch" or (self._run.spec.plan is not None and self._run.spec.plan.guessed)
+        if not known or not counts or any(other.step_fell for other in same):
             return None
         before = EarlierSegments(origin=min(firsts, default=None), resumed_step=used.seen_step, passed=True)
         why = resume_check.why_over(before, steps, ())

@@ -23,6 +23,7 @@ from backprop.scheduler.store.writes import claims
 from backprop.scheduler.store.writes.claims import AppliedMove
 from backprop.worker.checkpoints.fallback import failed_at_once, fallback
 from backprop.worker.checkpoints.manager import CheckpointManager
+from backprop.worker.checkpoints.seen.noted import note
 from backprop.worker.checkpoints.start_point import RunRows, checkpoints_of, rows_of
 from backprop.worker.context import Context
 from backprop.worker.environment.ports import PortNote, write_note
@@ -102,6 +103,8 @@ class Finalizer:
             return None  # of a file that another run writes too, the copy alone counts
         folder, rows = self._context.executor.folder(run.id, run.segment), rows_of(database, run)
         beside = self._live_beside(run)
+        with contextlib.suppress(OSError):
+            note(folder, run.segment, rows.saved)
 
         def judge() -> FinishedSegment:
             result = result_of(run, segment, exit, folder, rows.saved, live.paused_between_s)

@@ -8,11 +8,12 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from pathlib import Path
 from typing import Final
 
-from backprop.scheduler.governor.box_end import FRESH_S, BoxCause, BoxRule, rule_of
+from backprop.scheduler.governor.box_end import FRESH_S, BoxCause, BoxRule, Known, rule_of
 from backprop.scheduler.lifecycle import Intent
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
@@ -103,7 +104,8 @@ class LiveSegment:
         self._keeper: BoxKeeper | None = None
         self._knows_format = False
         self._kept_s = -math.inf
-        self._heeds = self._takes = False
+        self._heeds = self._takes = self._stood_back = False
+        self._from_zero: str | None = None
         self._copied: CheckpointRecord | None = None
         self._asked = False
         self._supervised_s = -math.inf
@@ -212,7 +214,23 @@ class LiveSegment:
             return None
         folder = functools.partial(self._context.executor.folder, run.id)
         announces = self._announces(run, self._reader)
+        if self._goes_on_from_zero(run, self._cadence, self._reader, folder):
+            return None
         return self._cadence.early_end(announces, self._reader.steps, folder, self._box(run))
+
+    def _goes_on_from_zero(
+        self, run: RunRecord, cadence: Cadence, reader: LogReader, folder: Callable[[int], Path]
+    ) -> bool:
+        """Return whether it has started over, by an option that was only guessed: then it is not ended for that, and
+        counts as one that can't resume. Said once."""
+        guessed = run.spec.plan is not None and run.spec.plan.guessed
+        if self._keeper is None or not guessed:
+            return False
+        if self._from_zero is None and (why := cadence.why_started_over(reader.steps, folder)) is not None:
+            self._from_zero = f"it started over: {why}; it goes on from there, and is not ended at a timebox"
+            self._context.console.event("started over", run, f"segment {run.segment}: {self._from_zero}")
+            claims.explain(self._context.database, run, self._from_zero)
+        return self._from_zero is not None
 
     def why_not_end(self, run: RunRecord, cause: BoxCause) -> str | None:
         """Return why ending it now would lose work that nobody asked to lose; None where that is safe, or the end of a
@@ -231,9 +249,9 @@ class LiveSegment:
         wanted: Wanted | None,
         out_of_hours: bool,
         gpu_was_busy: Callable[[Sequence[str], float], bool],
-    ) -> None:
-        """Decide on the box in force, as far as that is up to this worker. Call once per tick. Raises OSError,
-        DatabaseBusy.
+    ) -> bool:
+        """Decide on the box in force, as far as that is up to this worker; return whether another one has begun. Call
+        once per tick. Raises OSError, DatabaseBusy.
 
         `wanted`: by a waiting run, its place. `out_of_hours`: runs may not start now. `gpu_was_busy`: one of some GPUs
         did something since a moment.
@@ -241,13 +259,14 @@ class LiveSegment:
         keeper, cadence, reader = self._keeper, self._cadence, self._reader
         now = self._now()
         if keeper is None or cadence is None or reader is None:
-            return
+            return False
         if now.monotonic_s - self._kept_s < min(KEEP_EVERY_S, run.spec.timebox_s / 20):
-            return
+            return False
         self._kept_s = now.monotonic_s
         folder = self._context.executor.folder(*self.key)
         self._heeds = self._heeds or segment_files.heeds_stop(folder)
         self._takes = self._takes or segment_files.takes_checkpoint(folder)
+        self._stood_back = self._stood_back or segment_files.stood_back(folder)
         saves = self.saves(run)
         seen = SeenSaves(
             steps=reader.steps,
@@ -257,8 +276,13 @@ class LiveSegment:
             announces=reader.announces or run.spec.plan is None,
             takes=self._takes,
             heeds=self._heeds,
+            stood_back=self._stood_back,
         )
         facts = facts_of(run, segment, cadence, seen, now.wall_s, wanted, out_of_hours)
+        once = once_saved(run, segment, cadence, seen.announces or seen.takes)
+        if self._from_zero is not None:
+            facts = replace(facts, resumes=Known.NO, unsaved_s=cadence.elapsed_s)
+            once = Known.NO
         reported = (reader.steps.first, run.last_step, saves.newest)
         senses = _Senses(
             functools.partial(self._context.executor.pids, *self.key),
@@ -267,10 +291,12 @@ class LiveSegment:
         look = Look(
             cadence.elapsed_s,
             facts,
-            once_saved(run, segment, cadence, seen.announces or seen.takes),
+            once,
             reported,
         )
+        box = keeper.box
         keeper.keep(run, look, senses)
+        return keeper.box > box
 
     def saves(self, run: RunRecord) -> Saves:
         """Return what this segment has saved, as far as its last look has shown. Raises DatabaseBusy."""
@@ -376,7 +402,10 @@ class LiveSegment:
 
     def _announces(self, run: RunRecord, reader: LogReader) -> bool:
         """Whether it announces its saves. A script whose checkpoints are looked for may do so all the same."""
-        return reader.announces or run.spec.plan is None or not (run.spec.plan.globs or self._saves_unasked)
+        plan = run.spec.plan
+        if reader.announces or plan is None:
+            return True
+        return plan.speaks != "" and not plan.globs and not self._saves_unasked
 
     def _read_anew(self) -> None:
         """Read on from where the row stands, at the next call."""

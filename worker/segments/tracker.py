@@ -41,7 +41,7 @@ class SegmentTracker:
         self._isolation = Isolation(context)
         self._segments: dict[SegmentKey, LiveSegment] = {}
         self._silent_since_s: dict[SegmentKey, float] = {}
-        self._monitor = monitor
+        self._monitor, self._reactions = monitor, reactions
         monitor.why_not_end = self._why_not_end
         self.out_of_hours = False
         """Runs may not start now, by the active hours."""
@@ -167,7 +167,8 @@ class SegmentTracker:
         with contextlib.suppress(OSError):
             # What cannot be decided in writing is not decided: the segment goes on.
             wanted, gpu_was_busy = self.wanted.get(run.id), self._monitor.gpu_was_busy
-            live.keep_box(run, segment, wanted, self.out_of_hours, gpu_was_busy)
+            if live.keep_box(run, segment, wanted, self.out_of_hours, gpu_was_busy):
+                self._reactions.renewed(run)
         if run.intent is None and run.state is State.RUNNING:
             self._end_early(run, live)
         return None

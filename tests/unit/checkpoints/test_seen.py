@@ -14,7 +14,7 @@ from backprop.worker.checkpoints.seen.baseline import Beginning
 from backprop.worker.checkpoints.seen.evidence import seen_of
 from backprop.worker.checkpoints.seen.finder import Finder
 from backprop.worker.checkpoints.seen.looks_like import is_checkpoint_folder, may_be_checkpoint
-from backprop.worker.checkpoints.seen.places import elsewhere, fixed_files, places_of
+from backprop.worker.checkpoints.seen.places import Places, elsewhere, fixed_files, places_of
 from backprop.worker.checkpoints.seen.witness import Witness
 from backprop.worker.checkpoints.validation import CheckpointFile, measure
 from backprop.worker.clock import steady_s
@@ -83,6 +83,21 @@ def test_variables_and_patterns_tell_two_runs_apart() -> None:
     assert elsewhere(("/d/a/last.pt",), by_variable) == {"b"}
     by_plan = {run: places_of(spec(plan=Plan(globs=(f"/p/{run}/*.pt",))), {}) for run in ("a", "b")}
     assert elsewhere(("/p/a/last.pt",), by_plan) == {"b"}
+
+
+def test_the_text_of_one_script_tells_two_runs_of_it_apart() -> None:
+    """Two that save in lockstep: nothing but the name that each of them makes up differs."""
+
+    def saying(script: str, *patterns: str) -> Places:
+        of = msgspec.structs.replace(spec(plan=Plan(expects=patterns)), script=script)
+        return places_of(of, {})
+
+    of_one = {run: saying("/p/t.py", f"/p/out/lr{run}/ckpt.pt", "/p/log-*.txt") for run in ("0.1", "0.2")}
+    assert elsewhere(("/p/out/lr0.1/ckpt.pt",), of_one) == {"0.2"}
+    assert elsewhere(("/p/out/other.pt",), of_one) == set()
+    assert elsewhere(("/p/log-1.txt",), of_one) == set(), "both may have written that"
+    of_two = {"a": saying("/p/t.py", "/p/out/a.pt"), "b": saying("/p/u.py", "/p/out/b.pt")}
+    assert elsewhere(("/p/out/a.pt",), of_two) == set(), "another script may save anywhere"
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_no_row_loses_work_that_nobody_asked_to_lose(facts: BoxFacts) -> None:
     decision = decide_box(facts)
     assert decision.row in ROWS
     assert decision.why
-    makes_room = facts.cause is not BoxCause.BOX and facts.unsaved_s <= FRESH_S
+    makes_room = facts.cause in (BoxCause.ROOM, BoxCause.WORKER_STOP) and facts.unsaved_s <= FRESH_S
     if decision.choice is Choice.ASK and decision.row not in MAY_LOSE and not makes_room:
         assert facts.resumes is not Known.NO
         assert facts.saves_when_asked is not Known.NO or (facts.has_saved and facts.unsaved_s <= FRESH_S)
@@ -77,7 +77,9 @@ def test_every_row_can_be_reached() -> None:
     assert set(seen) == ROWS
 
 
-PROVEN = BoxFacts(resumes=Known.PROVEN, saves_when_asked=Known.PROVEN, unsaved_s=500, has_saved=True)
+PROVEN = BoxFacts(
+    resumes=Known.PROVEN, saves_when_asked=Known.PROVEN, unsaved_s=500, has_saved=True, restart_s=5
+)
 SAVES_NOTHING = BoxFacts(unsaved_s=600)
 CLAIMS = BoxFacts(resumes=Known.CLAIMED, unsaved_s=600)
 
@@ -86,6 +88,8 @@ CLAIMS = BoxFacts(resumes=Known.CLAIMED, unsaved_s=600)
     ("facts", "row", "choice"),
     [
         (PROVEN, "resumes", Choice.ASK),  # even alone in the queue
+        (replace(PROVEN, restart_s=None), "resumes", Choice.ASK),  # the next start shows it
+        (replace(PROVEN, restart_s=None, box_s=1800), "resumes", Choice.ASK),
         (replace(PROVEN, restart_s=12), "resumes", Choice.ASK),  # 2 % of its box
         (replace(PROVEN, restart_s=13), "nobody waits", Choice.RENEW),
         (replace(PROVEN, restart_s=13, waited_for=True), "rest of its turn", Choice.RENEW),

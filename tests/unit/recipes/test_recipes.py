@@ -45,8 +45,19 @@ class Case:
     extra: dict[str, object] = field(default_factory=dict)
 
 
+OWN_OPTION = """
+import argparse, pickle
+parser = argparse.ArgumentParser()
+parser.add_argument("--load-checkpoint", help="checkpoint to continue from")
+args = parser.parse_args()
+step = pickle.load(open(args.load_checkpoint, "rb"))["step"] if args.load_checkpoint else 0
+pickle.dump({"step": step}, open("out/state.pkl", "wb"))
+"""
 HF_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
 CASES = {
+    "a script of no framework": Case(
+        "own-option", OWN_OPTION, "python train.py", (), "train.py --load-checkpoint CHECKPOINT"
+    ),
     "huggingface example script": Case(
         "huggingface",
         trainers.HF_TRAINER,
@@ -89,10 +100,10 @@ CASES = {
         "huggingface",
         trainers.TRL_SFT,
         "accelerate launch --num_processes 2 train.py",
-        ("sft-out/checkpoint-50",),
+        (),
         "launch --num_processes 2 train.py",
         ("sft-out/checkpoint-50/trainer_state.json",),
-        {"resumes": "none", "grace_s": 40},
+        {"resumes": "none", "grace_s": 60, "integration": "transformers", "globs": ()},
     ),
     "diffusers": Case(
         "accelerate",
@@ -144,9 +155,15 @@ CASES = {
         "lightning",
         trainers.LIGHTNING_NO_WAY,
         "python train.py",
-        ("logs/lightning_logs/version_3/checkpoints/epoch=1-step=2.ckpt",),
+        (),
         "train.py",
-        extra={"resumes": "none"},
+        extra={
+            "resumes": "none",
+            "integration": "lightning",
+            "globs": (),
+            "grace_s": 60,
+            "stop_signal": None,
+        },
     ),
     "lightning that saves when it is interrupted": Case(
         "lightning",
@@ -164,6 +181,14 @@ CASES = {
         "train.py",
         ("backup/latest.weights.h5", "backup/training_metadata.json"),
         {"resumes": "rerun", "needs": ("*.weights.h5", "training_metadata.json"), "in_place": True},
+    ),
+    "keras without a way": Case(
+        "keras-fit",
+        trainers.KERAS_FIT,
+        "python train.py",
+        (),
+        "train.py",
+        extra={"resumes": "none", "integration": "keras", "globs": (), "grace_s": 60},
     ),
     "tf.keras": Case(
         "keras", trainers.KERAS_TF, "python train.py", ("backup",), "train.py", ("backup/latest.weights.h5",)
@@ -475,7 +500,10 @@ OPTIONS = {
     "p.add_argument('--resume', action=argparse.BooleanOptionalAction)": "--resume",
     "p.add_argument('--resume', type=bool, default=False)": "--resume True",
     "p.add_argument('--resume', type=int)": None,
-    "p.add_argument('--resume', choices=['auto', 'never'])": None,
+    "p.add_argument('--resume', choices=['auto', 'never'])": "--resume auto",
+    "p.add_argument('--resume', choices=['never', 'no'])": None,
+    "p.add_argument('--resume', choices=['auto', 'allow', 'must'])": None,
+    "@click.option('--resume', type=click.Choice(['no', 'latest']))\ndef f(resume): pass": "--resume latest",
     "p.add_argument('--resume', help='id of the run in W&B')": None,
     "p.add_argument('--resume', help='experiment folder to go on in')": None,
     "p.add_argument('--resume-epoch', type=int)": None,
@@ -525,6 +553,46 @@ def test_which_of_its_own_options_a_script_is_resumed_by(text: str, tmp_path: Pa
     plan = planned(tmp_path, f"import torch, argparse\nfrom pathlib import Path\n{text}\n")
     told = command_line(spec(tmp_path, "python train.py", plan), "CHECKPOINT")[2:]
     assert (" ".join(told) or None) == OPTIONS[text], plan
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("s = pickle.load(open(args.resume, 'rb'))\nstep = s['step']", "--resume CHECKPOINT"),
+        ("params, step = pickle.load(open(args.resume, 'rb'))", "--resume CHECKPOINT"),
+        ("s = restore(args.resume)", "--resume CHECKPOINT"),
+        ("params = pickle.load(open(args.resume, 'rb'))", None),
+        ("params = np.load(args.resume)", None),
+    ],
+)
+def test_a_script_of_no_framework_is_resumed_by_its_option(
+    text: str, told: str | None, tmp_path: Path
+) -> None:
+    head = "import argparse, pickle, numpy as np\np.add_argument('--resume')\n"
+    plan = planned(tmp_path, f"{head}{text}\npickle.dump(s, f)\n")
+    words = " ".join(command_line(spec(tmp_path, "python train.py", plan), "CHECKPOINT")[2:])
+    assert ((words or None), plan.guessed, plan.globs, plan.note) == (told, told is not None, (), "")
+    assert planned(tmp_path, f"{head}{text}\n") == Plan(), "one that saves nothing has nothing to resume from"
+
+
+def test_where_its_text_says_that_it_saves_is_a_hint(tmp_path: Path) -> None:
+    text = (
+        "import argparse, joblib, numpy as np, pickle\nfrom pathlib import Path\n"
+        "p.add_argument('--resume')\np.add_argument('--lr', type=float)\n"
+        "pickle.dump(s, open(f'out/lr{args.lr}/ckpt.pkl', 'wb'))\n"
+        "np.save(Path('arrays') / f'{args.lr}.npy', a)\njoblib.dump(m, 'm.joblib')\nopen('data.txt').read()\n"
+    )
+    plan = planned(tmp_path, text, "python train.py --lr 1e-3")
+    found = ("out/lr0.001/ckpt.pkl", "arrays/0.001.npy", "m.joblib")
+    assert (plan.expects, plan.globs) == (tuple(f"{tmp_path}/{each}" for each in found), ())
+
+
+def test_a_framework_in_a_module_of_its_own_is_better_than_a_guess(tmp_path: Path) -> None:
+    (tmp_path / "trainer.py").write_text(trainers.IMAGENET)
+    plan = planned(
+        tmp_path, "import argparse, pickle, trainer\np.add_argument('--resume')\npickle.dump(s, f)\n"
+    )
+    assert (plan.recipe, plan.guessed) == ("pytorch", False)
 
 
 def test_the_words_go_where_the_script_reads_them(tmp_path: Path) -> None:

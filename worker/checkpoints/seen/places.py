@@ -29,11 +29,13 @@ _READS: Final = re.compile(r"data|cache|image|input|vocab|token|pretrain|config|
 @dataclass(frozen=True)
 class Places:
     """`named`: absolute paths by what names them: an option, a position, a variable. `globs`: of the recipe or user.
-    `folders`: those that files of the run's own are known to lie in."""
+    `folders`: those that files of the run's own are known to lie in. `by_text`: patterns of what a script's own text
+    says it writes, by that script."""
 
     named: Mapping[str, str]
     globs: Sequence[str] = ()
     folders: frozenset[str] = field(default_factory=frozenset[str])
+    by_text: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
 
 def places_of(spec: RunSpec, environment: Mapping[str, str]) -> Places:
@@ -42,7 +44,10 @@ def places_of(spec: RunSpec, environment: Mapping[str, str]) -> Places:
     for name, text in (*_arguments(spec.argv), *saving_variables(environment)):
         if _may_be_place(text):
             named.setdefault(name, posixpath.normpath(posixpath.join(spec.cwd, text)))
-    return Places(named, spec.plan.globs if spec.plan is not None else ())
+    plan = spec.plan or Plan()
+    # The same text with other arguments: of another script's text nothing follows.
+    by_text = {f"the text of {spec.script}": plan.expects} if plan.expects else {}
+    return Places(named, plan.globs, by_text=by_text)
 
 
 def _may_be_place(text: str) -> bool:
@@ -98,6 +103,9 @@ def _leading_here(paths: Sequence[str], places: Places) -> frozenset[str]:
     names = {name for name, place in places.named.items() if any(_covers(place, path) for path in paths)}
     if any(matches(path, pattern) for path in paths for pattern in places.globs):
         names.add("its recipe")
+    for name, patterns in places.by_text.items():
+        if any(matches(path, pattern) for path in paths for pattern in patterns):
+            names.add(name)
     if any(posixpath.dirname(path) in places.folders for path in paths):
         names.add("its files")
     return frozenset(names)
@@ -105,7 +113,7 @@ def _leading_here(paths: Sequence[str], places: Places) -> frozenset[str]:
 
 def _known(places: Places) -> frozenset[str]:
     more = ("its recipe",) if places.globs else ()
-    return frozenset((*places.named, *more, *(("its files",) if places.folders else ())))
+    return frozenset((*places.named, *places.by_text, *more, *(("its files",) if places.folders else ())))
 
 
 def _covers(place: str, path: str) -> bool:

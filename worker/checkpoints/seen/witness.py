@@ -27,6 +27,8 @@ EVERY_S: Final = 0.9
 COST_SHARE: Final = 0.02
 PAUSE_CAP_S: Final = 30.0
 BETWEEN_S: Final = 0.1
+QUIET_BETWEEN_S, QUIET_AFTER_S = 0.25, 30.0
+"""Runs that have written next to nothing for so long are read less often."""
 KEPT_LOOKS: Final = 6000
 TRIFLE_BYTES: Final = 4096
 KEPT_FILES: Final = 256
@@ -131,6 +133,7 @@ class Witness:
     def _count_often(self) -> None:
         # Signals are for the thread of the ticks.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        wrote_s = time.monotonic()
         while self._several.wait():
             began_s = time.monotonic()
             with self._lock:
@@ -141,8 +144,10 @@ class Witness:
                     known = {pid: _bytes_written(pid) for pid in trail.counts}
                     with self._lock:
                         counts = {pid: count for pid, count in known.items() if count is not None}
-                        _add(trail, counts, lost=False, began_s=reading_s)
-            time.sleep(max(BETWEEN_S, (time.monotonic() - began_s) / COST_SHARE))
+                        if _add(trail, counts, lost=False, began_s=reading_s) > TRIFLE_BYTES:
+                            wrote_s = began_s
+            between_s = BETWEEN_S if began_s - wrote_s < QUIET_AFTER_S else QUIET_BETWEEN_S
+            time.sleep(max(between_s, (time.monotonic() - began_s) / COST_SHARE))
 
     def known(self) -> frozenset[str]:
         """Return the runs of which anything is known."""
@@ -218,8 +223,9 @@ class Witness:
             return
 
 
-def _add(trail: _Trail, counts: dict[int, int], lost: bool, began_s: float) -> None:
-    """Add one reading. The count of a process that has ended is added to its parent's, if that waited for it."""
+def _add(trail: _Trail, counts: dict[int, int], lost: bool, began_s: float) -> int:
+    """Add one reading; return what was written since the last one. The count of a process that has ended is added to
+    its parent's, if that waited for it."""
     before = trail.counts
     if not trail.looks:
         trail.looks.append(_Reading(trail.started_s, trail.started_s, 0, 0))
@@ -233,6 +239,7 @@ def _add(trail: _Trail, counts: dict[int, int], lost: bool, began_s: float) -> N
     times_lost = last.times_lost + (lost or rise < gone or not counts)
     trail.looks.append(_Reading(began_s, steady_s(), last.written + rise, times_lost))
     trail.counts = counts
+    return rise
 
 
 def _count(trail: _Trail, from_s: float, to_s: float) -> int | None:
@@ -251,11 +258,18 @@ def _count(trail: _Trail, from_s: float, to_s: float) -> int | None:
 
 
 def _bytes_written(pid: int) -> int | None:
+    """Return what a process has passed to write calls; None where that cannot be read. Ten times a second and process,
+    so without any object of a higher level."""
     try:
-        text = Path(f"/proc/{pid}/io").read_text(encoding="ascii")
-        return int(next(line.split()[1] for line in text.splitlines() if line.startswith("wchar:")))
-    except (OSError, ValueError, IndexError, StopIteration):
+        handle = os.open(f"/proc/{pid}/io", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
         return None
+    try:
+        return int(os.read(handle, 512).partition(b"wchar: ")[2].partition(b"\n")[0])
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(handle)
 
 
 def _started_s(pid: int) -> float:

@@ -26,7 +26,8 @@ class Wanted:
 class SeenSaves:
     """What was read of the segment's own. `newest`: its newest whole checkpoint. `has_copy`: of that, where it will be
     overwritten. `is_writing`: something is being saved. `announces`: it has announced a save. `takes`: it has asked
-    what to resume from. `heeds`: it asks whether to stop."""
+    what to resume from. `heeds`: it asks whether to stop. `stood_back`: an integration has left a training of it alone.
+    """
 
     steps: StepTrace
     newest: CheckpointRecord | None
@@ -35,6 +36,7 @@ class SeenSaves:
     announces: bool
     takes: bool
     heeds: bool
+    stood_back: bool = False
 
 
 def facts_of(
@@ -49,14 +51,19 @@ def facts_of(
     """Return the facts, without what depends on the box in force. `wall_s`: now, Unix seconds."""
     newest = seen.newest if seen.newest is not None and cadence.is_new(seen.newest) else None
     elapsed_s = cadence.elapsed_s
-    unsaved_s = elapsed_s
+    since_saved_s = elapsed_s
     if newest is not None:
         landed_s = timebox.landed_s(newest)
         paused_s = cadence.paused_between_s(landed_s, wall_s)
-        unsaved_s = min(max(wall_s - landed_s - paused_s, 0.0), elapsed_s)
+        since_saved_s = min(max(wall_s - landed_s - paused_s, 0.0), elapsed_s)
+    goes_on = segment.checkpoint_used is not None and newest is not None
+    resumes = known.resumes(
+        run, segment, cadence.earlier, cadence.known, goes_on, seen.announces or seen.takes
+    )
+    # Of what nothing resumes, a save keeps nothing.
+    unsaved_s = since_saved_s if resumes is not Known.NO else elapsed_s
     restart_s = known.restart_s([*cadence.earlier, segment])
     stepped = seen.steps.first is not None or newest is not None
-    goes_on = segment.checkpoint_used is not None and newest is not None
     gap_s = timebox.expected_gap_s(cadence.history(seen.announces), cadence.saves_s)
     return BoxFacts(
         cause=BoxCause.HOURS if out_of_hours else BoxCause.BOX,
@@ -65,11 +72,9 @@ def facts_of(
         unsaved_s=unsaved_s,
         has_saved=newest is not None and seen.has_copy,
         has_begun=stepped or restart_s is None or elapsed_s >= BEGUN * restart_s,
-        resumes=known.resumes(
-            run, segment, cadence.earlier, cadence.known, goes_on, seen.announces or seen.takes
-        ),
-        saves_when_asked=known.saves_when_asked(cadence.earlier, seen.heeds),
-        due_s=_due_s(gap_s, unsaved_s),
+        resumes=resumes,
+        saves_when_asked=Known.NO if seen.stood_back else known.saves_when_asked(cadence.earlier, seen.heeds),
+        due_s=_due_s(gap_s, since_saved_s),
         restart_s=restart_s,
         box_s=timebox.box_s(run),
         turn_s=elapsed_s,

@@ -34,7 +34,7 @@ def resumes(
 ) -> Known:
     """Return whether the run goes on from its checkpoints. `earlier`: its segments before this one, oldest first.
     `saved`: its good checkpoints of those. `goes_on`: this one has resumed, and saved something new since."""
-    if run.spec.plan is not None and run.spec.plan.resumes == "none":
+    if run.spec.cannot_resume:
         return Known.NO
     # What a user has resumed may have been mended.
     earlier = [one for one in earlier if one.number > run.chain_start]
