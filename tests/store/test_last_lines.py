@@ -56,6 +56,7 @@ def test_the_command_prints_them(bench: Bench) -> None:
     bench.script("train.py", "for i in range(100): print('line', i)")
     run = bench.queue("train.py")
     bench.worker("--drain").wait(60)
+    assert "the queue is empty: 1 completed; see: backprop list" in bench.output()
     assert bench.backprop("logs", run, "-n", "3").stdout == "line 97\nline 98\nline 99\n"
     assert len(bench.backprop("logs", run).stdout.splitlines()) == 100
 

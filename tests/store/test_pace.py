@@ -75,3 +75,10 @@ def test_a_total_of_the_command_line(database: Database) -> None:
     stepped(database, run.id, 50, None)
     found = pace.night(database, 62.0, 1, False).paces["a"]
     assert (found.total, found.total_source, found.work_s) == (200, "argv", 150)
+
+
+def test_those_that_have_completed_tell_how_long_it_takes(database: Database) -> None:
+    add_run(database, "done", State.COMPLETED)
+    database.write(lambda: database_execute("UPDATE runs SET chain_total_s = 70.0 WHERE id = ?", "done"))
+    add_run(database, "next")
+    assert pace.night(database, 9.0, 1, False).paces["next"].work_s == 70

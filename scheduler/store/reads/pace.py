@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -16,6 +16,7 @@ from backprop.scheduler.governor.forecast import (
     spread_of,
     total_of,
 )
+from backprop.scheduler.lifecycle import State
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import NO_TIMEBOX_S
 from backprop.scheduler.store.connection import Database
@@ -25,6 +26,8 @@ from backprop.scheduler.store.reads.filters import Sort
 MOST_RUNS: Final = 2000
 """Of the queue, in its order; where there are more, nothing is said of its end."""
 EARLIER_RUNS: Final = 50
+LOOKED_AT: Final = 5000
+"""Of the runs that ended last, those that are looked through for runs like the waiting ones."""
 LEAST_MEASURED_S: Final = 30.0
 """A step is written some seconds after it was made: of less time than this it would tell a wrong speed."""
 LEAST_LEFT: Final = 0.05
@@ -35,7 +38,7 @@ _SEGMENTS = """
                      ORDER BY priority DESC, turn_s, id LIMIT ?)
     ORDER BY run_id, number"""
 _EARLIER = """
-    SELECT chain_total_s FROM runs WHERE state = 'completed' AND {column} = ? AND chain_total_s > 0
+    SELECT state, group_name, script, chain_total_s FROM runs WHERE ended_at_s IS NOT NULL
     ORDER BY ended_at_s DESC LIMIT ?"""
 
 
@@ -134,11 +137,13 @@ def _with_work(
             wholes.setdefault(kin, []).append(pace.total / pace.steps_per_s)
         if pace.restart_s is not None:
             restarts.setdefault(kin, []).append(pace.restart_s)
-    for kin in {_kin(run) for run in runs}:
-        column, value = kin
-        if value is not None:
-            rows: list[Any] = database.rows(_EARLIER.format(column=column), value, EARLIER_RUNS)
-            wholes.setdefault(kin, []).extend(taken_s for (taken_s,) in rows)
+    wanted = {_kin(run) for run in runs}
+    for state, group, script, taken_s in database.rows(_EARLIER, LOOKED_AT) if wanted else ():
+        kin = ("group_name", group) if group is not None else ("script", script)
+        if kin in wanted and kin[1] is not None and state == State.COMPLETED.value and taken_s > 0:
+            known = wholes.setdefault(kin, [])
+            if len(known) < EARLIER_RUNS:
+                known.append(taken_s)
     return {
         run.id: _work(
             run, measured[run.id], wholes.get(_kin(run), []), restarts.get(_kin(run), []), pieces, now_s
@@ -148,7 +153,7 @@ def _with_work(
 
 
 def _kin(run: RunRecord) -> tuple[str, str | None]:
-    """Return which runs are like it: a column and its value."""
+    """Return which runs are like it: those of its group, else of its script."""
     return ("group_name", run.group_name) if run.group_name is not None else ("script", run.spec.script)
 
 
