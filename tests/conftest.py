@@ -25,8 +25,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 
 MARKERS = {
-    "process": {"process", "commands", "end_to_end", "faults", "frameworks"},
-    "slow": {"end_to_end", "faults", "frameworks"},
+    "process": {"process", "commands", "end_to_end", "faults", "frameworks", "trainers"},
+    "slow": {"end_to_end", "faults", "frameworks", "trainers"},
 }
 """Which folders of tests/ a marker is for."""
 

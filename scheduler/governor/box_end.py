@@ -69,12 +69,12 @@ class BoxFacts:
     """What is known at the end of a box. Times in seconds of running time.
 
     `ends_for`: why it ends whatever is lost, the word of its user or a limit; None for no such reason. `unsaved_s`:
-    since its newest whole checkpoint, or since its segment began. `has_saved`: one of this segment, and a copy of it is
-    kept where it will be overwritten. `has_begun`: it has done work in this segment, as far as can be told. `due_s`:
-    until its next save is expected; infinite where that is unknown. `restart_s`: from a start to the first new step, in
-    segments that resumed; None for unknown. `turn_s`: since it began with nobody else's turn between. `waited_for`: a
-    waiting run could use its place. `urgently`: one of a higher priority, or that has waited for long. `is_saving`: a
-    save is under way.
+    since its newest whole checkpoint, or since its segment began. `has_saved`: one of this segment, and a copy of
+    it is kept where it will be overwritten. `has_begun`: it has done work in this segment, as far as can be told.
+    `due_s`: until its next save is expected; infinite where that is unknown. `has_resumed`: this segment began from
+    a checkpoint. `restart_s`: from a start to the first new step, in segments that resumed; None for unknown.
+    `turn_s`: since it began with nobody else's turn between. `waited_for`: a waiting run could use its place.
+    `urgently`: one of a higher priority, or that has waited for long. `is_saving`: a save is under way.
     """
 
     cause: BoxCause = BoxCause.BOX
@@ -85,6 +85,7 @@ class BoxFacts:
     unsaved_s: float = 0.0
     has_saved: bool = False
     has_begun: bool = True
+    has_resumed: bool = False
     resumes: Known = Known.NO
     saves_when_asked: Known = Known.NO
     due_s: float = float("inf")
@@ -184,6 +185,8 @@ def why_dear(facts: BoxFacts) -> str:
 def why_unsafe(facts: BoxFacts) -> str:
     """Word what an end would lose, and why it would."""
     lost = _time(facts.unsaved_s)
+    if facts.resumes is Known.NO and facts.has_resumed and not facts.has_saved:
+        return f"it has saved nothing since it resumed; an end would lose {lost} of work"
     if facts.resumes is Known.NO:
         return f"nothing is known to resume it with; an end would lose {lost} of work"
     if not facts.has_begun:

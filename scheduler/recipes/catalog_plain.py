@@ -21,6 +21,7 @@ _FOLDERS: Final = (
     "output_dir",
     "out_dir",
 )
+_RENAMES: Final = ("os.replace", "os.rename", "os.renames", "shutil.move")
 _SUFFIXES: Final = ("*.pt", "*.pth", "*.ckpt", "*.pth.tar", "*/*.pt", "*/*.pth", "*/*.ckpt")
 
 
@@ -78,6 +79,7 @@ def find_saves(facts: Facts) -> RecipeMatch:
 
 def _saves(facts: Facts) -> Iterator[tuple[list[str], ast.expr | None, bool]]:
     """Yield the patterns, the path's expression, and whether more than one state_dict is saved, for each save."""
+    renamed = _renamed(facts)
     for call in _few(facts, "torch.save"):
         node = _argument(call, 1, "f")
         saved = _argument(call, 0, "obj")
@@ -86,9 +88,30 @@ def _saves(facts: Facts) -> Iterator[tuple[list[str], ast.expr | None, bool]]:
             and isinstance(saved.func, ast.Attribute)
             and saved.func.attr == "state_dict"
         )
-        patterns = [pattern for each in facts.paths.all_of(node, call.within) for pattern in _narrowed(each)]
+        drafts = facts.paths.all_of(node, call.within)
+        patterns = [pattern for each in drafts for pattern in _narrowed(each)]
+        if final := [renamed[each] for each in drafts if each in renamed]:
+            node, within = final[0]
+            patterns = [pattern for each in facts.paths.all_of(node, within) for pattern in _narrowed(each)]
         if patterns:
             yield patterns, node, not weights
+
+
+def _renamed(facts: Facts) -> dict[str, tuple[ast.expr, str | None]]:
+    """Return what drafts are renamed to, and the function around: by pattern. No resume ever meets a draft."""
+    found: dict[str, tuple[ast.expr, str | None]] = {}
+    for call in islice(facts.script.calls_of("replace", "rename", "renames", "move"), MAX_SAVES):
+        func, given = call.node.func, call.node.args
+        if call.name in _RENAMES and len(given) == 2:
+            old, new = given
+        elif call.name not in _RENAMES and isinstance(func, ast.Attribute) and len(given) == 1:
+            old, new = func.value, given[0]  # of a pathlib.Path; the one of a string takes two
+        else:
+            continue
+        for draft in facts.paths.all_of(old, call.within):
+            if draft.strip("*/") and facts.paths.all_of(new, call.within):
+                found[draft] = (new, call.within)
+    return found
 
 
 def _narrowed(pattern: str) -> tuple[str, ...]:

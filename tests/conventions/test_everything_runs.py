@@ -33,6 +33,7 @@ SCRIPTS = (
     "tests/support/scripts",
     "tests/support/programs",
     "tests/frameworks/scripts",
+    "tests/trainers/scripts",
     "tests/fixtures/home_0_1_0/train.py",
     "tests/support/fakes/allocate.py",
     "tests/faults/sweep/driver.py",

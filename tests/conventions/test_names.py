@@ -12,6 +12,7 @@ SHARED = (
     "tests.faults.sweep",
     "tests.fixtures",
     "tests.frameworks.chain",
+    "tests.trainers.shapes",
 )
 """What tests may import of tests: support, and the programs that have tests of their own."""
 
@@ -61,5 +62,6 @@ def test_every_test_file_lies_in_a_folder_for_its_kind() -> None:
         "end_to_end",
         "faults",
         "frameworks",
+        "trainers",
         "conventions",
     }

@@ -24,7 +24,7 @@ from backprop.worker.admission.port_wait import port_refusal
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.resume import StartPoint
 from backprop.worker.checkpoints.seen.places import fixed_files
-from backprop.worker.checkpoints.start_point import choose_start, rows_of
+from backprop.worker.checkpoints.start_point import rows_of, start_of
 from backprop.worker.context import Context
 from backprop.worker.environment import presence
 from backprop.worker.executor import locks
@@ -157,7 +157,7 @@ class Preparation:
         def look() -> StartPoint:
             # A supervisor would hang in a directory that does not answer, with the run's slot and VRAM.
             is_there(Path(run.spec.cwd))
-            return choose_start(self._context.home, run, rows)
+            return start_of(self._context.home, run, rows)
 
         # An answer for the run as it was before it was edited, resumed or run again is none.
         key = ("start", run.id, run.segment, run.resume_pin, repr(run.spec))

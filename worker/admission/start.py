@@ -28,7 +28,7 @@ from backprop.worker.checkpoints.seen.places import saving_variables
 from backprop.worker.context import Context
 from backprop.worker.environment import ports
 from backprop.worker.environment.integrations import integration_environment
-from backprop.worker.environment.leader import allocator_limit, leader_environment
+from backprop.worker.environment.leader import allocator_limit, leader_environment, leave_to_load
 from backprop.worker.environment.snapshot_paths import snapshot_command
 from backprop.worker.environment.tracking import tracking_environment
 from backprop.worker.executor import segment_files
@@ -200,6 +200,7 @@ class Starter:
                 **port,
                 **tracking,
                 **leader_environment(run, number, checkpoint, folder, gpus, limit_mib),
+                **leave_to_load(prepared.resume.holds_objects, shell),
                 **code.environment,
                 **integration_environment(run, number, {**shell, **code.environment}),
                 **allocator_limit(run.spec, gpus, limit_mib, shell),

@@ -34,6 +34,7 @@ class StartPoint:
     solve it. `waits_for`: what has to come back before anything can be said. `restore`: a backup whose original is
     torn, older or gone. `set_aside`: broken checkpoints to rename. Both are done before the segment starts, with the
     run's lock held. `shared`: another run writes the same file, so that a repair may be needed each time.
+    `holds_objects`: the run itself saved more in it than `torch.load` takes without leave.
     """
 
     checkpoint: str | None = None
@@ -44,6 +45,7 @@ class StartPoint:
     restore: "Backup | None" = None
     set_aside: tuple[str, ...] = ()
     shared: bool = False
+    holds_objects: bool = False
 
     @property
     def needs_repair(self) -> bool:

@@ -26,6 +26,7 @@ from backprop.worker.checkpoints.candidate import (
     record_of,
     step_in,
 )
+from backprop.worker.checkpoints.content.torch_file import content_at
 from backprop.worker.checkpoints.directory_scan import DirectoryScan, newest_first
 from backprop.worker.checkpoints.glob_walk import fixed_folder
 from backprop.worker.checkpoints.resume import StartPoint, choose, first_segment, picks_itself, usable
@@ -118,6 +119,16 @@ def choose_start(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
         shared=shared,
         set_aside=tuple(path for path, _ in broken) if picks_itself(run.spec) else (),
     )
+
+
+def start_of(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
+    """Decide the same, and tell what its checkpoint holds. Reads the files. Raises OSError."""
+    start = choose_start(home, run, rows)
+    # What the user named by `--resume` may be anybody's file.
+    is_own = start.restore is not None or any(record.path == start.checkpoint for record in rows.saved)
+    path = start.restore.path if start.restore is not None else Path(start.checkpoint or os.devnull)
+    content = content_at(path) if is_own and path.is_file() else None
+    return dataclasses.replace(start, holds_objects=content is not None and content.holds_objects)
 
 
 def _backups(home: Home, run: RunRecord, rows: RunRows) -> list[Backup]:

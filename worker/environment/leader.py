@@ -11,6 +11,8 @@ from backprop.scheduler.spec import NO_TIMEBOX_S, RunSpec
 
 AMD_PREFIX: Final = "amd-"
 CONTEXT_MIB: Final = 512
+LOAD_ALL: Final = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+LOAD_WEIGHTS: Final = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 def leader_environment(
@@ -60,6 +62,12 @@ def visible_gpus(spec: RunSpec, gpus: Sequence[Gpu], allowed: str | None) -> dic
         uuids = ",".join(gpu.uuid for gpu in gpus)
         return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": uuids}
     return {"CUDA_VISIBLE_DEVICES": "" if spec.gpus == 0 else allowed}
+
+
+def leave_to_load(holds_objects: bool, shell: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable with which `torch.load` takes whatever the run itself has saved. A script that names
+    `weights_only` has its way, and so has a shell with either variable."""
+    return {LOAD_ALL: "1"} if holds_objects and not shell.keys() & {LOAD_ALL, LOAD_WEIGHTS} else {}
 
 
 def allocator_limit(

@@ -1,5 +1,6 @@
 """What a file by torch.save holds, without torch: storages that are missing, and results that are no checkpoints."""
 
+import argparse
 import io
 import os
 import pickle
@@ -11,12 +12,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
+from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.worker.checkpoints.content.torch_file import content_at
 from backprop.worker.checkpoints.formats import looks_torn, looks_whole
+from backprop.worker.checkpoints.start_point import RunRows, rows_of, start_of
+from backprop.worker.environment.leader import LOAD_ALL, LOAD_WEIGHTS, leave_to_load
+from tests.support.store_rows import get
 from tests.support.unannounced_run import CLEAN, Watched, names
 
 BYTES_EACH = {"FloatStorage": 4, "LongStorage": 8, "OddStorage": 3}
@@ -93,6 +99,43 @@ def test_its_keys_are_those_with_a_value(tmp_path: Path) -> None:
     assert keys(odd) == frozenset()
     shared = [1]
     assert keys({"same": shared, "again": shared, "path": Path("x")}) == {"same", "again", "path"}
+
+
+def test_what_torch_load_refuses_without_leave_is_told_from_what_it_takes(tmp_path: Path) -> None:
+    def holds_objects(saved: object) -> bool:
+        content = content_at(torch_save(tmp_path / "a.pt", saved))
+        assert content is not None
+        return content.holds_objects
+
+    assert not holds_objects(full())
+    assert not holds_objects(OrderedDict(a=Tensor(1), b={1, 2}, c=b"bytes", d=1j))
+    assert holds_objects({"args": argparse.Namespace(lr=0.1), "model": Tensor(1)})
+    assert holds_objects({"path": Path("x")})
+
+
+def test_leave_is_given_for_what_the_run_itself_saved(database: Database, tmp_path: Path) -> None:
+    watched, home = Watched(database, tmp_path), Home(tmp_path / "home")
+    watched.start(resumes="append", resume_words=("--load", "{checkpoint}"))
+
+    def given(name: str | None, saved: object, **shell: str) -> dict[str, str]:
+        if name is not None:
+            torch_save(watched.out / name, saved)
+            watched.store(watched.scanner().final_scan(CLEAN))
+        run = get(database, "r1")
+        start = start_of(home, run, rows_of(database, run))
+        assert start.checkpoint == (str(watched.out / name) if name is not None else None)
+        return leave_to_load(start.holds_objects, shell)
+
+    objects = {"model": Tensor(1), "args": argparse.Namespace(lr=0.1)}
+    assert given(None, None) == {}
+    assert given("a.pt", {"model": Tensor(1)}) == {}
+    assert given("b.pt", objects) == {LOAD_ALL: "1"}
+    assert given("c.pt", objects, **{LOAD_WEIGHTS: "1"}) == {}
+    theirs = torch_save(tmp_path / "theirs.pt", objects)
+    run = get(database, "r1")
+    told = msgspec.structs.replace(run.spec, resume_from=str(theirs))
+    start = start_of(home, msgspec.structs.replace(run, spec=told), RunRows([], []))
+    assert (start.checkpoint, start.holds_objects) == (str(theirs), False)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,14 @@ mixtures = st.builds(
 )
 
 
+def test_what_resumed_and_saved_nothing_since_is_not_said_to_have_no_way_to_resume() -> None:
+    facts = BoxFacts(unsaved_s=5.0)
+    assert decide_box(facts).why.startswith("nothing is known to resume it with")
+    assert decide_box(replace(facts, has_resumed=True)).why == (
+        "it has saved nothing since it resumed; an end would lose 5 s of work"
+    )
+
+
 @settings(max_examples=500)
 @given(mixtures)
 def test_no_row_loses_work_that_nobody_asked_to_lose(facts: BoxFacts) -> None:

@@ -7,6 +7,7 @@ storages that its `data.pkl` names. The same opcodes tell its keys, by which a c
 import errno
 import os
 import pickletools
+import re
 import zipfile
 import zlib
 from functools import lru_cache
@@ -25,16 +26,27 @@ _BYTES_EACH: Final = {
     "Double": 8, "Long": 8, "ComplexFloat": 8, "ComplexDouble": 16, "Float": 4, "Int": 4, "QInt32": 4, "Half": 2,
     "BFloat16": 2, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1, "QInt8": 1, "QUInt8": 1, "Untyped": 1,
 }  # fmt: skip
+_PLAIN: Final = re.compile(
+    r"torch\.\w+|torch\.(_utils|_tensor|storage|serialization|nn\.parameter)\.\w+"
+    r"|collections\.(OrderedDict|Counter)|(builtins|__builtin__)\.(set|bytearray|complex)|_codecs\.encode"
+)
+"""What `torch.load` makes of a file without leave: tensors, their kinds, and Python's own containers."""
 _MARK: Final = object()
 _NO_VALUE: Final = object()
 
 
 class TorchContent(msgspec.Struct, frozen=True):
     """`storages`: by name, their bytes, None where the kind is unknown. `keys`: of the outermost dictionary, those with
-    a value; empty for anything else."""
+    a value; empty for anything else. `named`: the classes and functions that make its objects."""
 
     storages: dict[str, int | None]
     keys: frozenset[str]
+    named: frozenset[str] = frozenset()
+
+    @property
+    def holds_objects(self) -> bool:
+        """Whether `torch.load` refuses it since 2.6 unless it is told that the file is trusted."""
+        return not all(_PLAIN.fullmatch(name) for name in self.named)
 
 
 class _Named(msgspec.Struct, frozen=True):
@@ -108,6 +120,7 @@ def _run(pickled: bytes) -> TorchContent:
     stack: list[object] = []
     memo: dict[int, object] = {}
     storages: dict[str, int | None] = {}
+    named = set[str]()
 
     def since_mark() -> list[object]:
         at = len(stack) - 1
@@ -130,9 +143,11 @@ def _run(pickled: bytes) -> TorchContent:
         elif name in ("GLOBAL", "INST"):
             if name == "INST":
                 since_mark()
+            named.add(str(argument).replace(" ", "."))
             stack.append(_Named(str(argument).replace(" ", ".")))
         elif name == "STACK_GLOBAL":
             last, module = stack.pop(), stack.pop()
+            named.add(f"{module}.{last}")
             stack.append(_Named(f"{module}.{last}"))
         elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
             memo[len(memo) if name == "MEMOIZE" else int(str(argument))] = stack[-1]
@@ -180,7 +195,8 @@ def _run(pickled: bytes) -> TorchContent:
             raise NotImplementedError(name)
     outermost = stack[-1]
     items = outermost.items if isinstance(outermost, _Dict) else {}
-    return TorchContent(storages, frozenset(key for key, value in items.items() if value is not None))
+    keys = frozenset(key for key, value in items.items() if value is not None)
+    return TorchContent(storages, keys, frozenset(named))
 
 
 def _note_storage(told: object, storages: dict[str, int | None]) -> None:

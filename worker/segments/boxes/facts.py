@@ -72,6 +72,7 @@ def facts_of(
         unsaved_s=unsaved_s,
         has_saved=newest is not None and seen.has_copy,
         has_begun=stepped or restart_s is None or elapsed_s >= BEGUN * restart_s,
+        has_resumed=segment.checkpoint_used is not None,
         resumes=resumes,
         saves_when_asked=Known.NO if seen.stood_back else known.saves_when_asked(cadence.earlier, seen.heeds),
         due_s=_due_s(gap_s, since_saved_s),

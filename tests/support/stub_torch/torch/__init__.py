@@ -5,6 +5,8 @@ driver, so NVML sees it. Arithmetic is deterministic and tiny: a tensor holds a 
 checker reads this package in place of the real one, which need not be installed.
 """
 
+import io
+import os
 import pickle
 import random
 import struct
@@ -93,9 +95,20 @@ def save(value: object, path: Path) -> None:
         archive.writestr("archive/version", "3\n")
 
 
-def load(path: Path, *, map_location: str, weights_only: bool) -> Any:
+def load(path: Path, *, map_location: str = "cpu", weights_only: bool = True) -> Any:
+    """Read what `save` wrote; refuse objects as the real one does since 2.6, and obey the same variable."""
     with zipfile.ZipFile(path) as archive:
-        return pickle.loads(archive.read("archive/data.pkl"))
+        data = archive.read("archive/data.pkl")
+    if weights_only and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") != "1":
+        return _Plain(io.BytesIO(data)).load()
+    return pickle.loads(data)
+
+
+class _Plain(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] in ("torch", "collections"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"Weights only load failed: Unsupported global: GLOBAL {module}.{name}")
 
 
 from torch import nn, optim  # noqa: E402  (they need Tensor)
