@@ -50,10 +50,7 @@ def command(run: str, as_json: bool) -> None:
             }
         )
         return
-    told = f"{record.id} {safe(record.name)} is {record.state}"
-    # The rules are told one by one below.
-    once = record.state is State.QUEUED and alive and not before and record.waiting
-    click.echo(told if once else f"{told}: {safe(record.reason)}")
+    click.echo(f"{record.id} {safe(record.name)} is {record.state}: {safe(record.reason)}")
     for line in silent:
         click.echo(line)
     if record.state is not State.QUEUED:
