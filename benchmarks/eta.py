@@ -35,7 +35,7 @@ def main() -> None:
     """Print the share of nights that kept to their p90, and how far off the middle was."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.eta", description="Replay nights, by seed.")
     parser.add_argument("--nights", type=int, default=NIGHTS, help="how many; their seeds count from 1")
-    nights = parser.parse_args().nights
+    nights: int = parser.parse_args().nights
     kept, errors, seeds = 0, list[float](), range(1, nights + 1)
     for seed in seeds:
         truth_s, middle_s, latest_s = replay(seed)
