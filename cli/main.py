@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "run": "Queue a training run.",
     "worker": "Start queued runs, one segment after another.",
     "list": "List runs, newest first.",
+    "top": "Watch GPUs, running and next runs on a live screen.",
     "status": "Show the machine, the workers and the queue, or one run.",
     "show": "Show one run: segments, checkpoints, reason.",
     "why": "Explain why a run is waiting, rule by rule.",
@@ -39,7 +40,7 @@ COMMANDS: Final = {
     "hold": "Hold queued runs.",
     "release": "Release held runs.",
     "move": "Move waiting runs within the queue.",
-    "edit": "Change a waiting run in an editor.",
+    "edit": "Change waiting runs by options, or one in an editor.",
     "drain": "Stop starting new runs; running ones continue.",
     "undrain": "Start runs again after a drain.",
     "config": "Show the effective settings and their sources.",
@@ -53,15 +54,24 @@ COMMANDS: Final = {
     "export": "Write runs, segments and metrics for other programs.",
     "completion": "Print a completion script for bash, zsh or fish.",
     "import": "Import runs from the npm version.",
+    "help": "Show the help of a command, or all commands.",
 }
+SECTIONS: Final = {
+    "Start": ("run", "worker", "drill"),
+    "Look": ("list", "top", "status", "show", "logs", "why"),
+    "Change": ("stop", "resume", "hold", "release", "move", "edit", "drain", "undrain"),
+    "Sweeps": ("groups", "export"),
+}
+REST: Final = "Care"
+"""Where the other commands are listed."""
 MODULES: Final = {"import": "import_"}
 """Modules of commands whose name is a keyword of Python."""
-EPILOG: Final = """\b
-Start here:
-  backprop run train.py -m 10 -- --lr 3e-4     queue it, ten minutes per segment
-  backprop worker                              run what is queued (in tmux)
-  backprop list                                see progress
-"""
+EXAMPLES: Final = (
+    ("backprop run train.py -m 10 -- --lr 3e-4", "queue it, in 10-min boxes"),
+    ("backprop run --grid lr=1,2 train.py -- --lr {lr}", "queue one per value"),
+    ("backprop worker", "run it all (in tmux)"),
+    ("backprop list", "see progress"),
+)
 STUCK_S: Final = 1.0
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 """In an OSError without a path: the output is redirected to a full disk."""
@@ -82,9 +92,19 @@ class LazyGroup(click.Group):
             raise TypeError(f"{module.__name__}.command is not a click command")
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show examples first, then the commands by what one wants to do, then the few options."""
+        with formatter.section("Examples"):
+            formatter.write_dl(EXAMPLES, col_max=60)
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(title, ", ".join(names)) for title, names in _sections().items()])
+        click.Command.format_options(self, ctx, formatter)
+
+    def format_all_commands(self, formatter: click.HelpFormatter) -> None:
+        """Show every command with what it does."""
+        for title, names in _sections().items():
+            with formatter.section(title):
+                formatter.write_dl([(name, COMMANDS[name]) for name in names])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
         """Complete without importing every command's module for its help, as Click would."""
@@ -101,20 +121,29 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            raise click.UsageError(
-                f"{error.message} The commands are: {', '.join(COMMANDS)}.", ctx
-            ) from error
+            if not args or args[0].startswith("-"):
+                raise
+            from backprop.cli.help import foreign_words
+
+            said = foreign_words.for_command(args[0], COMMANDS)
+            said = said or f"No such command '{args[0]}'. The commands are: {', '.join(COMMANDS)}."
+            raise click.UsageError(said, ctx) from error
+
+
+def _sections() -> dict[str, tuple[str, ...]]:
+    named = {name for names in SECTIONS.values() for name in names}
+    return {**SECTIONS, REST: tuple(name for name in COMMANDS if name not in named)}
 
 
 @click.group(
     cls=LazyGroup,
-    epilog=EPILOG,
+    epilog="What each one does: backprop help; all about one: backprop help COMMAND.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--config", metavar="PATH", help="Read this project file instead of ./backprop.config.json.")
 @click.option("--verbose", is_flag=True, help="Say more about what is done.")
 @click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")
-@click.version_option(package_name="backprop-scheduler", prog_name="backprop")
+@click.version_option(None, "-V", "--version", package_name="backprop-scheduler", prog_name="backprop")
 @click.pass_context
 def backprop(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool) -> None:
     """Run your training queue overnight: timeboxed, checkpointed, resumed automatically."""
@@ -179,7 +208,7 @@ def _is_stuck() -> bool:
 def run_command(args: list[str]) -> int:
     """Run one command line; return its exit code."""
     try:
-        code = backprop.main(args=args or ["--help"], prog_name="backprop", standalone_mode=False)
+        code = backprop.main(args=args or _bare(), prog_name="backprop", standalone_mode=False)
     except click.UsageError as error:
         return _refuse(_usage(error), error.exit_code)
     except click.ClickException as error:
@@ -213,6 +242,16 @@ def run_command(args: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _bare() -> list[str]:
+    """Return what `backprop` alone means: a look at the queue where there is one, else help."""
+    from backprop.scheduler.home import layout
+
+    with suppress(BackpropError, OSError):
+        if layout.locate().database.exists():
+            return ["top", "--once"]
+    return ["--help"]
+
+
 def _trouble_with(error: OSError) -> str | None:
     """Return in words what keeps a command from a file of ours, or from its output; None for what may be a bug."""
     from backprop.scheduler.home import layout
@@ -238,5 +277,13 @@ def _refuse(message: str, code: int) -> int:
 
 
 def _usage(error: click.UsageError) -> str:
+    said = error.format_message().rstrip(".")
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        from backprop.cli.help import foreign_words
+
+        # Not what click guesses: it takes any option that looks a little alike.
+        known = [name for one in error.ctx.command.get_params(error.ctx) for name in one.opts]
+        answer = foreign_words.for_option(error.option_name, known)
+        said = f"No such option: {error.option_name}" + (f". {answer}" if answer else "")
     where = error.ctx.command_path if error.ctx is not None else "backprop"
-    return f"{error.format_message().rstrip('.')}; see: {where} --help"
+    return f"{said}; see: {where} --help"

@@ -6,9 +6,12 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from backprop.cli.submit.numbers import Minutes
 from backprop.scheduler.config.keys import KEYS, Command, SettingKey
 from backprop.scheduler.errors import BadCommand
 
+MINUTES: Final = "MINUTES"
+"""What the help calls a value that may be a span too."""
 NONE: Final = "none"
 """As a file's null: what an option says that takes a value away."""
 F = TypeVar("F", bound=Callable[..., Any])
@@ -16,11 +19,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def setting_options(command: Command) -> Callable[[F], F]:
     """Return a decorator that adds the settings' options of `command`, in the order of the table."""
+    changes = command in ("resume", "edit")
 
     def add(function: F) -> F:
         for key in reversed(KEYS):
-            if command in key.commands:
-                function = _option(key)(function)
+            if key.taken_by(command):
+                function = _option(key, changes)(function)
         return function
 
     return add
@@ -38,10 +42,22 @@ def chosen_settings(values: Mapping[str, Any]) -> dict[str, object]:
     return chosen
 
 
-def _option(key: SettingKey) -> Callable[[F], F]:
+def long_options(section: str) -> tuple[str, ...]:
+    """Return the long options that the help of `run` lists in a section."""
+    keys = [key for key in KEYS if key.section == section and "run" in key.commands]
+    return tuple(name for key in keys for name in (key.option, key.null_flag) if name)
+
+
+def often_used() -> tuple[str, ...]:
+    """Return the long options that the short help of `run` lists."""
+    return tuple(name for key in KEYS if key.often for name in (key.option, key.null_flag) if name)
+
+
+def _option(key: SettingKey, changes: bool) -> Callable[[F], F]:
+    """`changes`: of a run that is there, whose value stays where the option is not given."""
     if key.null_flag:
-        return lambda function: _value_option(key)(_null_option(key)(function))
-    return _value_option(key)
+        return lambda function: _value_option(key, changes)(_null_option(key)(function))
+    return _value_option(key, changes)
 
 
 def _null_option(key: SettingKey) -> Callable[[F], F]:
@@ -52,12 +68,14 @@ def _null_parameter(key: SettingKey) -> str:
     return f"no_{_parameter(key)}"
 
 
-def _value_option(key: SettingKey) -> Callable[[F], F]:
-    default = _default(key)
+def _value_option(key: SettingKey, changes: bool) -> Callable[[F], F]:
+    default = None if changes else _default(key)
     text = key.help if default is None else f"{key.help}  [default: {default}]"
     if key.kind is bool:
         return click.option(*key.flags, _parameter(key), default=None, help=text)
     kind = click.Choice(list(map(str, key.kind))) if issubclass(key.kind, StrEnum) else key.kind
+    if key.metavar == MINUTES:
+        kind = Minutes()
     return click.option(*key.flags, _parameter(key), type=kind, metavar=key.metavar, help=text)
 
 

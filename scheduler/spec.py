@@ -69,7 +69,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code as it was when queued. `order`: after a segment the run goes to the back of the queue ("round-robin") or keeps
     its turn ("fifo"). `at_timebox`: a value of `choices.AtTimebox`. `suspend`: one of `choices.SuspendRule`.
     `keep_when_unmet`: the run stays queued when a dependency can never be met. `metric_regex`: the user's own patterns
-    for its output, NAME=REGEX. `integrations`: ours may be attached at launch.
+    for its output, NAME=REGEX. `integrations`: ours may be attached at launch. `params`: what sets it
+    apart from the other runs of its sweep, by key.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -112,6 +113,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_timebox: str = "auto"
     suspend: str = "auto"
     integrations: bool = True
+    params: dict[str, str] = {}
 
     @property
     def attaches(self) -> bool:

@@ -1,38 +1,137 @@
-"""`backprop edit RUN`: changes a waiting run in an editor."""
+"""`backprop edit RUN…`: changes waiting runs by options, or one of them in an editor."""
 
+import contextlib
 import os
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from backprop.cli.completion import complete_runs
+from backprop.cli import options, run_selection
 from backprop.cli.context import need_existing, tell
 from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
+from backprop.cli.submit.numbers import MOST_GPUS, MOST_PRIORITY, whole
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from backprop.cli.submit.edit_text import Edited
     from backprop.scheduler.home.layout import Home
     from backprop.scheduler.records import RunRecord
     from backprop.scheduler.store.connection import Database
+    from backprop.scheduler.store.reads.selection import Chosen
 
+REFUSAL: Final = "only a queued or held run can be edited"
 EDITORS: Final = ("editor", "nano", "vi")
 
 
 @click.command(name="edit")
-@click.argument("run", shell_complete=complete_runs)
+@run_selection.run_arguments
+@options.setting_options("edit")
+@click.option("--rename", metavar="NAME", help="Give the run this display name.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-MOST_PRIORITY, MOST_PRIORITY),
+    metavar="N",
+    help="Start higher ones first.",
+)
+@click.option("--gpus", type=whole(high=MOST_GPUS), metavar="N", help="Number of GPUs it needs (0 = none).")
+@click.option("--exclusive/--no-exclusive", default=None, help="Share its GPUs with no other Backprop run.")
+@click.option(
+    "--order",
+    type=click.Choice(["round-robin", "fifo"]),
+    help="After a segment, go to the back of the queue, or keep its turn.",
+)
+@click.option(
+    "--env", multiple=True, metavar="KEY=VALUE", help="Set in the script's environment; repeatable."
+)
 @global_options
 @click.pass_context
-def command(ctx: click.Context, run: str, config: str | None, verbose: bool, dry_run: bool) -> int:
-    """Change a queued or held RUN in $VISUAL or $EDITOR: name, priority, command, limits, environment.
+def command(
+    ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
+) -> int:
+    """Change queued or held RUNs by options, or one of them in $VISUAL or $EDITOR.
 
     The editor shows commented TOML, which is checked as `run` checks its options. A refused text is kept and opened
     again by the next edit.
     """
+    from backprop.scheduler.lifecycle import State
+
+    home, database = need_existing()
+    given = globals_of(ctx, config, verbose, dry_run)
+    changes, variables = _changes(values)
+    filters = run_selection.filters_of(values)
+    if not changes and not variables:
+        if len(runs) != 1 or filters.given:
+            raise click.UsageError(
+                "an editor takes one run; give options to change several, such as -m 30", ctx
+            )
+        return _edit_text(home, database, runs[0], given.dry_run)
+    waiting = {State.QUEUED, State.HELD}
+    picked = run_selection.pick(ctx, database, runs, filters, waiting, "edited")
+    if len(picked.able) > 1 and "name" in changes:
+        raise click.UsageError(f"--rename takes one run, and these are {len(picked.able)}", ctx)
+    if given.dry_run:
+        from backprop.scheduler.errors import IllegalMove
+
+        return run_selection.rehearse(picked, "change", REFUSAL, IllegalMove.exit_code)
+    return _change(home, database, picked, changes, variables, given.verbose)
+
+
+def _changes(values: "Mapping[str, Any]") -> tuple[dict[str, object], dict[str, str]]:
+    """Return what the options change, by key, and the variables. Raises BadCommand."""
+    from backprop.cli.submit.shell import env_values
+
+    names = {
+        "rename": "name",
+        "priority": "priority",
+        "gpus": "gpus",
+        "exclusive": "exclusive",
+        "order": "order",
+    }
+    own = {key: values[option] for option, key in names.items() if values[option] is not None}
+    return options.chosen_settings(values) | own, env_values(values["env"])
+
+
+def _change(
+    home: "Home",
+    database: "Database",
+    picked: "run_selection.Selection",
+    changes: "Mapping[str, object]",
+    variables: "Mapping[str, str]",
+    every: bool,
+) -> int:
+    """Change each of the runs. All values are checked before the first is changed."""
+    from backprop.cli.submit import edit_text
+    from backprop.scheduler.errors import LostRace
+    from backprop.scheduler.home import run_folder
+    from backprop.scheduler.store.reads import queries
+    from backprop.worker.wakeup import wake_workers
+
+    planned: dict[str, tuple[RunRecord, Edited]] = {}
+    for one in picked.able:
+        record = queries.run_by_id(database, one.id)
+        if record is not None:
+            path = run_folder.read_environment(home.run_folder(record.id)).get("PATH", os.defpath)
+            planned[one.id] = record, edit_text.from_values(dict(changes), variables, record, path)
+    done: list[Chosen] = []
+    for one in picked.able:
+        if one.id in planned:
+            # A worker has just started it: it is named among those left unchanged.
+            with contextlib.suppress(LostRace):
+                _apply(home, database, *planned[one.id])
+                done.append(one)
+    wake_workers(home.locks)
+    return run_selection.conclude(
+        picked, done, "changed {}", lambda one: f"changed {run_selection.who(one)}", REFUSAL, every=every
+    )
+
+
+def _edit_text(home: "Home", database: "Database", run: str, dry_run: bool) -> int:
     from backprop.cli.submit import edit_text
     from backprop.scheduler.errors import BackpropError, IllegalMove
     from backprop.scheduler.home import run_folder
@@ -40,12 +139,11 @@ def command(ctx: click.Context, run: str, config: str | None, verbose: bool, dry
     from backprop.scheduler.store.reads import queries
     from backprop.worker.wakeup import wake_workers
 
-    home, database = need_existing()
     record = queries.find_run(database, run)
     if record.state not in (State.QUEUED, State.HELD):
-        raise IllegalMove(f"run {record.id} is {record.state}; only a queued or held run can be edited")
+        raise IllegalMove(f"run {record.id} is {record.state}; {REFUSAL}")
     fresh = edit_text.to_text(record)
-    if globals_of(ctx, config, verbose, dry_run).dry_run:
+    if dry_run:
         click.echo(fresh, nl=False)
         return 0
     kept = home.root / "edits" / f"{record.id}.toml"

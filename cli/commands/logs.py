@@ -9,6 +9,7 @@ import click
 from backprop.cli import run_selection
 from backprop.cli.context import need_existing
 from backprop.cli.exit_codes import INTERRUPTED
+from backprop.cli.render.json_views import is_terminal
 from backprop.cli.submit.numbers import whole
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from backprop.scheduler.store.reads.selection import Chosen
 
 POLL_S: Final = 0.3
+TERMINAL_LINES: Final = 50
 
 
 @click.command(name="logs")
@@ -31,12 +33,28 @@ POLL_S: Final = 0.3
     help="Keep printing new output, through all segments, until the run has ended.",
 )
 @click.option("--segment", type=whole(1), metavar="N", help="Only segment N.  [default: all]")
+@click.option(
+    "-n",
+    "--lines",
+    type=whole(),
+    metavar="N",
+    help="Only the last N lines of each run (0 = all).  [default: 50 on a terminal, all elsewhere]",
+)
 @click.option("--raw", is_flag=True, help="Don't filter escape sequences.")
 @click.pass_context
 def command(
-    ctx: click.Context, runs: tuple[str, ...], follow: bool, segment: int | None, raw: bool, **values: Any
+    ctx: click.Context,
+    runs: tuple[str, ...],
+    follow: bool,
+    segment: int | None,
+    lines: int | None,
+    raw: bool,
+    **values: Any,
 ) -> int:
-    """Print the output of RUN, of all segments or one. With several RUNs, each line starts with the run's name."""
+    """Print the output of RUN, of all segments or one; on a terminal the last lines.
+
+    With several RUNs, each line starts with the run's name.
+    """
     from backprop.scheduler.errors import UnknownRun
     from backprop.scheduler.lifecycle import State
 
@@ -48,24 +66,41 @@ def command(
     if len(found) == 1 and not found[0].segment and not follow:
         click.echo(f"run {found[0].id} has not started yet ({_reason(database, found[0].id)})", err=True)
         return 0
+    if lines is None:
+        lines = TERMINAL_LINES if is_terminal(sys.stdout) and segment is None else 0
     if follow:
-        shown = [(one, _stream(home, one, found, segment, raw, follow)) for one in found]
+        shown = [(one, _stream(home, one, found, segment, raw, follow, lines)) for one in found]
         return _follow(database, shown, segment)
     for one in found:
         if one.segment >= (segment or 1):
-            _stream(home, one, found, segment, raw, follow).finish(segment)
+            _stream(home, one, found, segment, raw, follow, lines).finish(segment)
     return 0
 
 
 def _stream(
-    home: "Home", one: "Chosen", among: "Sequence[Chosen]", segment: int | None, raw: bool, follow: bool
+    home: "Home",
+    one: "Chosen",
+    among: "Sequence[Chosen]",
+    segment: int | None,
+    raw: bool,
+    follow: bool,
+    lines: int,
 ) -> "LogStream":
-    from backprop.cli.render.log_stream import LogStream
+    from backprop.cli.render.log_stream import LogStream, last_lines
 
     marks = segment is None and one.segment != 1
-    first = segment or 1
+    first, skip = segment or 1, 0
+    if lines and one.segment:
+        first, skip = last_lines(home, one.id, segment or one.segment, lines, alone=segment is not None)
     return LogStream(
-        home, one.id, first, sys.stdout.buffer, raw=raw, marks=marks or follow, prefix=_prefix(one, among)
+        home,
+        one.id,
+        first,
+        sys.stdout.buffer,
+        raw=raw,
+        marks=marks or follow,
+        prefix=_prefix(one, among),
+        skip=skip,
     )
 
 

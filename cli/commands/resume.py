@@ -45,6 +45,11 @@ NOT_DONE: Final = "only a run that is held, or has ended and is not completed, c
 @click.option("--from-scratch", is_flag=True, help="Start from the beginning.")
 @click.option("--follow", is_flag=True, help="Stream the output until the run ends.")
 @click.option(
+    "--as-new",
+    is_flag=True,
+    help="Leave the runs as they are, in whatever state, and queue each as a new run from the beginning.",
+)
+@click.option(
     "--done", is_flag=True, help="Queue nothing: the runs had finished, so count them as completed."
 )
 @global_options
@@ -55,6 +60,7 @@ def command(
     resume_from: str | None,
     from_scratch: bool,
     follow: bool,
+    as_new: bool,
     done: bool,
     config: str | None,
     verbose: bool,
@@ -77,10 +83,14 @@ def command(
     if resume_from is not None and from_scratch:
         raise click.UsageError("--resume-from and --from-scratch cannot be combined", ctx)
     if done:
-        given = (resume_from is not None, from_scratch, follow, bool(options.chosen_settings(values)))
+        given = (resume_from is not None, from_scratch, follow, as_new, bool(options.chosen_settings(values)))
         if any(given):
             raise click.UsageError("--done queues nothing: it takes no other option of a resume", ctx)
         return _declare_done(ctx, runs, globals_of(ctx, config, verbose, dry_run), values)
+    if as_new:
+        if follow:
+            raise click.UsageError("--as-new goes with no --follow; see: backprop logs -f", ctx)
+        return _queue_as_new(ctx, runs, resume_from, globals_of(ctx, config, verbose, dry_run), values)
     home, database = need_existing()
     filters, able = run_selection.filters_of(values), FINAL | {State.HELD}
     unnamed = able if filters.states else able - {State.COMPLETED}
@@ -119,6 +129,46 @@ def command(
         return follow_run(home, database, queued[0].id, queued[0].segment, settings)
     if queued:
         say_who_works(home, awake)
+    return code
+
+
+def _queue_as_new(
+    ctx: click.Context,
+    runs: tuple[str, ...],
+    resume_from: str | None,
+    given: "Globals",
+    values: "Mapping[str, Any]",
+) -> int:
+    from backprop.cli.submit import copies
+    from backprop.scheduler.config.files import current_directory
+    from backprop.scheduler.config.keys import BY_NAME
+    from backprop.scheduler.config.settings import load
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.lifecycle import State
+    from backprop.worker.wakeup import wake_workers
+
+    home, database = need_existing()
+    filters = run_selection.filters_of(values)
+    picked = run_selection.pick(ctx, database, runs, filters, set(State), "queued as new")
+    pin, flags = _pin(resume_from), options.chosen_settings(values)
+    settings = load(current_directory(), layout.locate().root, given.config, flags).settings
+    if given.dry_run:
+        return run_selection.rehearse(picked, "queue as new", "", IllegalMove.exit_code)
+    copied = {name for name in flags if BY_NAME[name].field == "snapshot_code"}
+    without_code = {name: value for name, value in flags.items() if name not in copied}
+    specs = _specs(home, database, picked.able, without_code, settings)
+    snapshot = settings.snapshot_code if copied else None
+    new = copies.queue_copies(home, database, picked.able, specs, settings, snapshot, pin)
+    awake = wake_workers(home.locks)
+    code = run_selection.conclude(
+        picked,
+        picked.able,
+        "queued {} as new",
+        lambda run: f"queued {run_selection.who(run)} as a new run, id {new[run.id]}",
+        "",
+        every=given.verbose,
+    )
+    say_who_works(home, awake)
     return code
 
 

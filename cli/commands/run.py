@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import click
 import msgspec
@@ -11,6 +11,8 @@ from backprop.cli import options
 from backprop.cli.completion import complete_files
 from backprop.cli.context import open_existing, open_home, say_findings, say_who_works, tell
 from backprop.cli.global_options import Globals, global_options, globals_of
+from backprop.cli.help import foreign_words
+from backprop.cli.help.sections import SectionedCommand
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.numbers import MOST_GPUS, whole
 from backprop.cli.submit.queue_options import (
@@ -42,8 +44,24 @@ Exit codes with --follow: 0 completed, 20 failed, 21 timeboxed, 22 stopped, 23 h
 """
 
 
-class SplitAtDashes(click.Command):
+class SplitAtDashes(SectionedCommand):
     """Keeps everything after the first `--` for the script."""
+
+    sections: ClassVar = {
+        "Time": (*options.long_options("Time"), "--begin"),
+        "GPU and machine": ("--gpus", "--exclusive", *options.long_options("GPU and machine")),
+        "Save and resume": (
+            "--resume-from", *options.long_options("Save and resume"), "--recipe", "--checkpoint-glob",
+        ),
+        "Many runs": ("--grid", "--array", "--params", "--batch", "--group", "--parallel", "--keep-best", "--metric"),
+        "Order": ("--priority", "--order", "--hold", "--after", "--after-any", "--after-fail", "--keep"),
+        "What it runs": ("--name", "--env", *options.long_options("What it runs"), "--metric-regex", "--run-id"),
+        "What is printed": ("--follow", "--quiet", "--json", "--dry-run", "--verbose"),
+    }  # fmt: skip
+    short: ClassVar = (
+        "--name", *options.often_used(), "--gpus", "--priority", "--after", "--begin", "--grid", "--follow",
+        "--dry-run",
+    )  # fmt: skip
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index("--") if "--" in args else len(args)
@@ -54,8 +72,11 @@ class SplitAtDashes(click.Command):
             if at < len(args) or args[0].startswith("-"):
                 raise
             typed = f"backprop {self.name} {args[0]} -- {' '.join(args[1:])}"
+            known = [name for one in self.get_params(ctx) for name in one.opts]
+            said = foreign_words.for_option(error.option_name, known)
             message = (
-                f"No such option: {error.option_name}. The script's own arguments come after --: {typed}"
+                f"No such option: {error.option_name}.{f' {said}.' if said else ''} The script's own arguments come"
+                f" after --: {typed}"
             )
             raise click.UsageError(message, ctx) from error
 

@@ -1,7 +1,7 @@
 """`backprop show RUN`: shows one run with its segments, its checkpoints and the reason of its state."""
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,20 +17,24 @@ if TYPE_CHECKING:
 
 
 SHOWN_CHECKPOINTS: Final = 6
+SHOWN_SEGMENTS: Final = 5
+FOLDED_FROM: Final = 8
+"""Segments that are shown without folding any."""
 FAR_OFF_MIB: Final = 1024
 
 
 @click.command(name="show")
 @click.argument("run", shell_complete=complete_runs)
+@click.option("--segments", "every", is_flag=True, help="Show every segment of a long chain.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
-def command(run: str, as_json: bool) -> None:
+def command(run: str, every: bool, as_json: bool) -> None:
     """Show RUN, given by its id, a unique beginning of its id, or its name."""
     home, database = need_existing()
-    show(home, database, run, as_json)
+    show(home, database, run, as_json, every)
 
 
-def show(home: "Home", database: "Database", name: str, as_json: bool) -> None:
-    """Print one run. Raises UnknownRun, AmbiguousRun."""
+def show(home: "Home", database: "Database", name: str, as_json: bool, every: bool = False) -> None:
+    """Print one run. `every`: fold no segments. Raises UnknownRun, AmbiguousRun."""
     from backprop.cli.render import stop_view
     from backprop.cli.render.json_views import checkpoint_view, iso, print_json, run_view, segment_view
     from backprop.scheduler.governor.box_end import rule_of
@@ -55,18 +59,21 @@ def show(home: "Home", database: "Database", name: str, as_json: bool) -> None:
             | {"plan": plan_json(run.spec.plan), "goes_on_by": goes_on_json(run.spec)}
             | {"at_timebox": rule_of(run.spec).value, "suspend": run.spec.suspend}
             | {"suspended_by": run.suspension, "thaw_at": iso(run.thaw_at_s)}
+            | {"progress": _progress_json(home, database, run)}
             | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}
         )
         return
-    _print(home, run, segments, saved, after)
+    _print(home, database, run, segments, saved, after, every)
 
 
 def _print(
     home: "Home",
+    database: "Database",
     run: "RunRecord",
     segments: "list[SegmentRecord]",
     saved: "list[CheckpointRecord]",
     after: "list[Link]",
+    every: bool,
 ) -> None:
     from backprop.cli.render import stop_view
     from backprop.cli.render.command_text import command_text
@@ -74,6 +81,7 @@ def _print(
     from backprop.cli.render.tables import print_pairs, print_table
     from backprop.cli.submit.goes_on import timebox_text
     from backprop.cli.submit.recipe_view import pairs, resume_text
+    from backprop.scheduler.lifecycle import FINAL
     from backprop.scheduler.records import LOG
 
     spec = run.spec
@@ -93,6 +101,7 @@ def _print(
             ("program", spec.program),
             ("directory", spec.cwd),
             ("progress", progress),
+            *([] if run.state in FINAL else _ahead(home, database, run)),
             ("segments", f"{run.segment}, {duration(running_s)} of running time"),
             (
                 "timebox",
@@ -111,6 +120,9 @@ def _print(
     )
     if segments:
         click.echo()
+        shown = segments if every or len(segments) <= FOLDED_FROM else segments[-SHOWN_SEGMENTS:]
+        if len(shown) < len(segments):
+            click.echo(_folded(segments[: -len(shown)]))
         rows = [
             (
                 str(one.number),
@@ -119,9 +131,9 @@ def _print(
                 duration(one.cut_cost_s),
                 one.outcome or "alive",
                 _code(one),
-                one.checkpoint_used or "from the beginning",
+                _within(one.checkpoint_used, spec.cwd) if one.checkpoint_used else "from the beginning",
             )
-            for one in segments
+            for one in shown
         ]
         print_table(
             ("SEGMENT", "STARTED", "RAN", "LOST", "OUTCOME", "EXIT", "RESUMED FROM"),
@@ -136,13 +148,67 @@ def _print(
                 str(one.segment),
                 clock(one.saved_at_s),
                 size(one.size_bytes) if one.refused is None else "refused",
-                one.path if one.refused is None else f"{one.path}: {one.refused}",
+                _within(one.path, spec.cwd) + (f": {one.refused}" if one.refused is not None else ""),
             )
             for one in saved[:SHOWN_CHECKPOINTS]
         ]
         print_table(("STEP", "SEGMENT", "SAVED", "SIZE", "CHECKPOINT"), rows, ("STEP", "SEGMENT", "SIZE"))
         if len(saved) > SHOWN_CHECKPOINTS:
             click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
+
+
+def _progress_json(home: "Home", database: "Database", run: "RunRecord") -> "dict[str, Any] | None":
+    from backprop.cli.render import outlook
+    from backprop.cli.render.json_views import iso
+    from backprop.scheduler.lifecycle import FINAL
+
+    if run.state in FINAL:
+        return None
+    now_s = time.time()
+    seen = outlook.outlook(home, database, now_s)
+    pace = seen.paces.get(run.id)
+    end_s = seen.told.ends.get(run.id) if seen.told is not None else None
+    return {
+        "total": pace.total if pace is not None else None,
+        "total_source": pace.total_source if pace is not None else None,
+        "percent": outlook.percent(run, pace),
+        "ends_at": iso(now_s + end_s) if end_s is not None else None,
+        "source": pace.source if pace is not None else None,
+    }
+
+
+def _ahead(home: "Home", database: "Database", run: "RunRecord") -> list[tuple[str, str]]:
+    """Return how far it is and when it will end, each with where that is known from."""
+    from backprop.cli.render import outlook
+
+    now_s = time.time()
+    seen = outlook.outlook(home, database, now_s)
+    pace = seen.paces.get(run.id)
+    done = outlook.percent(run, pace)
+    said = [f"{done} %"] if done is not None else []
+    end = outlook.end_words(seen, run.id, now_s)
+    if pace is not None and pace.source is not None and end != "?":
+        said.append(f"ends {end} ({pace.source})")
+    elif pace is not None and pace.source is not None:
+        said.append(f"{pace.source}; no end is told while nothing is started, or its group has a cap")
+    return [("ahead", ", ".join(said))] if said else []
+
+
+def _folded(earlier: "list[SegmentRecord]") -> str:
+    """Return segments that are not shown as a line: how many, how long, their steps and what their ends have cost."""
+    from backprop.cli.render.json_views import duration
+
+    ran_s = sum(one.running_s or 0.0 for one in earlier)
+    lost_s = sum(one.cut_cost_s or 0.0 for one in earlier)
+    steps = [one.first_step for one in earlier if one.first_step is not None]
+    through = f", from step {steps[0]} to {steps[-1]}" if len(steps) > 1 else ""
+    each = duration(ran_s / len(earlier))
+    return f"{len(earlier)} earlier segments, {each} each{through}, {duration(lost_s)} lost; all: --segments"
+
+
+def _within(path: str, cwd: str) -> str:
+    """Return a path as seen from the run's directory, where it lies in it."""
+    return path.removeprefix(f"{cwd}/")
 
 
 def _link_view(link: "Link") -> dict[str, str | None]:

@@ -18,7 +18,9 @@ REFRESH_S: Final = 2.0
 @click.command(name="status")
 @click.argument("run", required=False, shell_complete=complete_runs)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
-@click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
+@click.option(
+    "--watch", is_flag=True, help="On a terminal, as `top`; else refresh every two seconds, until Ctrl-C."
+)
 def command(run: str | None, as_json: bool, watch: bool) -> None:
     """Show host, GPUs, workers and queue; or one RUN."""
     if run is not None:
@@ -26,17 +28,21 @@ def command(run: str | None, as_json: bool, watch: bool) -> None:
 
         show(*need_existing(), run, as_json)
         return
-    from backprop.cli.render.json_views import is_terminal, print_json
+    from backprop.cli.render.json_views import print_json
     from backprop.cli.render.machine_view import overview, view
+    from backprop.cli.render.watch import can_redraw
     from backprop.worker.machine.reader import OneOffReader
 
+    if watch and not as_json and can_redraw():
+        from backprop.cli.commands import top
+
+        top.show(live=True)
+        return
     home, database = open_existing()
     reader = OneOffReader(home)
     try:
         while True:
             shown = overview(home, database, reader.read(), reader.settings)
-            if watch and is_terminal(sys.stdout):
-                click.clear()
             if as_json:
                 print_json(view(shown))
             else:

@@ -1,7 +1,7 @@
 """`backprop why RUN`: shows each rule that refuses a waiting run: what it needs, what there is, and since when."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -12,7 +12,11 @@ from backprop.cli.render.terminal_text import safe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from backprop.scheduler.home.layout import Home
     from backprop.scheduler.records import RunRecord, Waiting
+    from backprop.scheduler.store.connection import Database
+
+SHOWN_LIVE: Final = 8
 
 
 @click.command(name="why")
@@ -56,6 +60,8 @@ def command(run: str, as_json: bool) -> None:
         click.echo(safe(line))
     if not alive:
         click.echo(NO_WORKER)
+    for line in _place(home, database, record):
+        click.echo(safe(line))
     if before or not alive:
         return
     if record.waiting:
@@ -64,6 +70,27 @@ def command(run: str, as_json: bool) -> None:
             click.echo(safe(f"{one.name} ({one.id}) {one.reason}; to free its place: backprop stop {one.id}"))
     else:
         click.echo("no worker has judged it yet; ask again in a moment")
+
+
+def _place(home: "Home", database: "Database", run: "RunRecord") -> list[str]:
+    """Return its place in the queue, and when the runs that have its room give it back."""
+    from backprop.cli.render import outlook
+    from backprop.cli.render.run_rows import box_left_s, clock_face
+    from backprop.scheduler.store.reads import listing, queries
+
+    now_s = time.time()
+    ahead = listing.ahead_of(database, run)
+    lines = [f"{ahead:,} queued run{'' if ahead == 1 else 's'} before it" if ahead else "it is next in turn"]
+    segments = {segment.run_id: segment for segment in queries.live_segments(database)[1]}
+    for live in queries.live_runs(database)[:SHOWN_LIVE]:
+        segment = segments.get(live.id)
+        left_s = box_left_s(live, segment, now_s) if segment is not None else None
+        if left_s is None:
+            lines.append(f"{live.name} ({live.id}) runs without a timebox")
+        elif left_s > 0:
+            lines.append(f"{live.name} ({live.id}) runs; its box ends in {clock_face(left_s)}")
+    end = outlook.end_words(outlook.outlook(home, database, now_s), run.id, now_s)
+    return [*lines, *([f"it will have ended {end}"] if end != "?" else [])]
 
 
 def _blocking(live: "Sequence[RunRecord]") -> "list[RunRecord]":

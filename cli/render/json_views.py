@@ -57,6 +57,7 @@ def run_view(
         "group": run.group_name,
         "array_index": run.array_index,
         "priority": run.priority,
+        "params": run.spec.params,
     }
 
 

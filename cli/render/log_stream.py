@@ -1,5 +1,6 @@
 """Streams a run's logs as bytes, segment after segment, safe for a terminal."""
 
+import gzip
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -45,7 +46,7 @@ class LogStream:
     """Copies logs to `out` as they grow, from segment `first` on.
 
     `raw`: copy every byte; otherwise a terminal gets text and colours only. `marks`: print a line before each segment.
-    `prefix`: printed before each line, where several runs share `out`.
+    `prefix`: printed before each line, where several runs share `out`. `skip`: bytes of the first segment to leave out.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class LogStream:
         raw: bool,
         marks: bool = True,
         prefix: str | None = None,
+        skip: int = 0,
     ) -> None:
         self._home, self._run_id = home, run_id
         self._number = first
@@ -66,6 +68,7 @@ class LogStream:
         self._log: BinaryIO | None = None
         self._filter = None if raw or not out.isatty() else Colours()
         self._marks = marks
+        self._skip = skip
 
     def pump(self, newest: int | None) -> None:
         """Copy what is there now. `newest`: the last segment to copy; None for all that have a folder."""
@@ -95,6 +98,8 @@ class LogStream:
                 self._log = open_log(self._segment(self._number))
             except OSError:
                 return
+            self._log.seek(self._skip)
+            self._skip = 0
             if self._marks:
                 self._out.write(f"==> segment {self._number} <==\n".encode())
         while chunk := self._log.read(CHUNK_BYTES):
@@ -108,3 +113,41 @@ class LogStream:
 
     def _segment(self, number: int) -> Path:
         return self._home.segment_folder(self._run_id, number)
+
+
+def last_lines(home: Home, run_id: str, newest: int, lines: int, *, alone: bool) -> tuple[int, int]:
+    """Return where the last lines of a run's output begin: the segment, and bytes of its log to skip. `newest`: the
+    segment to begin looking in. `alone`: look into no other; else those before it follow as far as needed."""
+    left = lines
+    for number in range(newest, 0, -1):
+        try:
+            with open_log(home.segment_folder(run_id, number)) as log:
+                found, skip = _back(log, left)
+        except OSError:
+            continue
+        left -= found
+        if left <= 0 or number == 1 or alone:
+            return number, skip
+    return 1, 0
+
+
+def _back(log: BinaryIO, lines: int) -> tuple[int, int]:
+    """Return how many of the last `lines` lines a log has, and where the first of them begins."""
+    end = log.seek(0, 2) if log.seekable() and not isinstance(log, gzip.GzipFile) else None
+    if end is None:
+        text = log.read()
+        rows = text.splitlines(keepends=True)[-lines:]
+        return len(rows), len(text) - sum(map(len, rows))
+    at, seen = end, 0
+    # The line break at the very end closes the last line and begins none.
+    while at > 0:
+        size = min(CHUNK_BYTES, at)
+        log.seek(at - size)
+        chunk = log.read(size)
+        stop = size - 1 if at == end and chunk.endswith(b"\n") else size
+        while (stop := chunk.rfind(b"\n", 0, stop)) >= 0:
+            seen += 1
+            if seen == lines:
+                return lines, at - size + stop + 1
+        at -= size
+    return seen + (1 if end else 0), 0

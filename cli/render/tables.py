@@ -26,9 +26,17 @@ STATE_STYLE: Final = {
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print rows under their column names. `right`: right-aligned columns, never cut.
+    """Print `table_lines`."""
+    for line in table_lines(columns, rows, right):
+        click.echo(line)
 
-    Cells are made `safe`. A cell that is the name of a state gets that state's colour.
+
+def table_lines(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()
+) -> list[str]:
+    """Return rows under their column names, as lines. `right`: right-aligned columns, never cut.
+
+    Cells are made `safe`. A cell that begins with the name of a state gets that state's colour.
     """
     from rich.console import Console
     from rich.table import Table
@@ -46,8 +54,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
         table.add_row(*(Text(cell, style=STATE_STYLE.get(cell, "")) for cell in row))
     with console.capture() as captured:
         console.print(table)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip())
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def _widths(

@@ -21,7 +21,8 @@ from backprop.cli.submit.edit_values import (
     text,
     whole,
 )
-from backprop.cli.submit.names import checked, refuse_undecodable
+from backprop.cli.submit.names import checked_run_name, refuse_undecodable
+from backprop.cli.submit.numbers import MOST_GPUS, MOST_PRIORITY
 from backprop.cli.submit.shell import SCRIPT_SUFFIXES
 from backprop.cli.submit.startable import refuse_unstartable
 from backprop.scheduler.config.keys import KEYS, SettingKey
@@ -29,8 +30,6 @@ from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import NO_TIMEBOX_S, Plan, RunSpec
 
-PRIORITY_LIMIT: Final = 1_000_000
-GPUS_LIMIT: Final = 1024
 SETTINGS: Final = tuple(key for key in KEYS if key.editable)
 
 
@@ -81,8 +80,12 @@ def from_text(edited: str, run: RunRecord, path: str) -> Edited:
         tables = tomllib.loads(edited)
     except tomllib.TOMLDecodeError as error:
         raise BadCommand(f"not valid TOML: {error}") from error
-    values = by_dotted_key(tables)
-    variables = environment(tables.get("env", {}))
+    return from_values(by_dotted_key(tables), environment(tables.get("env", {})), run, path)
+
+
+def from_values(values: dict[str, object], variables: Mapping[str, str], run: RunRecord, path: str) -> Edited:
+    """Return the run with other values, by key, and further variables. `path`: as above. Raises BadCommand."""
+    values = dict(values)
     spec = run.spec
     changes = _plain(values, spec) | {
         key.field: _setting(key, values.pop(key.name), spec) for key in SETTINGS if key.name in values
@@ -90,13 +93,13 @@ def from_text(edited: str, run: RunRecord, path: str) -> Edited:
     if changes.get("gpu_min_vram_mib", spec.gpu_min_vram_mib) != spec.gpu_min_vram_mib:
         changes["gpu_min_vram_declared"] = True
     name = text("name", values.pop("name", run.name))
-    priority = whole("priority", values.pop("priority", run.priority), -PRIORITY_LIMIT, PRIORITY_LIMIT)
+    priority = whole("priority", values.pop("priority", run.priority), -MOST_PRIORITY, MOST_PRIORITY)
     words = values.pop("command", list(spec.argv))
     if values:
         raise BadCommand(f"{one_line(next(iter(values)))} is not a key of a run; a fresh text lists them all")
     spec = msgspec.structs.replace(spec, **changes)
     return Edited(
-        name if name == run.name else checked("name", name),
+        name if name == run.name else checked_run_name("name", name),
         priority,
         _with_command(_words(words), spec, path),
         variables,
@@ -111,7 +114,7 @@ def _plain(values: dict[str, object], spec: RunSpec) -> dict[str, Any]:
     exclusive = values.pop("exclusive", spec.exclusive)
     if not isinstance(exclusive, bool):
         raise BadCommand(f"exclusive: expected true or false; got {one_line(exclusive)}")
-    gpus = whole("gpus", values.pop("gpus", spec.gpus), 0, GPUS_LIMIT)
+    gpus = whole("gpus", values.pop("gpus", spec.gpus), 0, MOST_GPUS)
     return {"order": order, "exclusive": exclusive, "gpus": gpus}
 
 

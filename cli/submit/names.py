@@ -20,6 +20,23 @@ def checked(option: str, text: str) -> str:
     return text
 
 
+def checked_run_name(option: str, text: str) -> str:
+    """Return `text` if it may be a run's display name: any letters and signs but a slash, and nothing that would be
+    read as an option, as a hidden file or as `@`, the newest run. Raises BadCommand, naming `option`."""
+    good = 0 < len(text) <= NAME_LIMIT and text.isprintable() and "/" not in text
+    if not good or text[0] in ".-@" or text != text.strip():
+        raise BadCommand(
+            f"{option} {text} is refused: use 1 to {NAME_LIMIT} letters, digits and signs without a slash, and do not"
+            " begin with a dot, a dash, @ or a space"
+        )
+    return text
+
+
+def as_run_name(text: str) -> str:
+    """Return `text` with a dash for each character that a run's name cannot have."""
+    return "".join(char if char.isprintable() and char != "/" else "-" for char in text)
+
+
 def as_name(text: str) -> str:
     """Return `text` with a dash for each character that a name cannot have."""
     return "".join(char if char in NAME_CHARACTERS else "-" for char in text)
@@ -27,7 +44,7 @@ def as_name(text: str) -> str:
 
 def name_of(path: str | Path) -> str:
     """Return the name of a run whose user gave none: that of its script or program, without the suffix."""
-    return as_name(Path(path).stem[:NAME_LIMIT]).lstrip(".-") or "run"
+    return as_run_name(Path(path).stem[:NAME_LIMIT]).strip().lstrip(".-@") or "run"
 
 
 def refuse_undecodable(word: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from backprop.cli.render.command_text import command_text
-from backprop.cli.submit.names import checked, name_of, refuse_undecodable
+from backprop.cli.submit.names import checked, checked_run_name, name_of, refuse_undecodable
 from backprop.cli.submit.shell import (
     environment_of_shell,
     resolve_command,
@@ -95,7 +95,7 @@ def make_submission(
     run_id, name = request.run_id, request.name
     return Submission(
         run_id=checked("--run-id", run_id) if run_id is not None else None,
-        name=checked("--name", name) if name is not None else name_of(script or program),
+        name=checked_run_name("--name", name) if name is not None else name_of(script or program),
         spec=spec,
         environment=environment,
         settings=effective.settings,

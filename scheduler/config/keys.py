@@ -18,7 +18,8 @@ from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, S
 from backprop.scheduler.config.parsers import GB_MIB, MINUTE_S, SIGNALS, TEN_YEARS_MIN, Parser
 from backprop.scheduler.spec import RunSpec
 
-Command = Literal["run", "worker", "resume", "drill"]
+Command = Literal["run", "worker", "resume", "drill", "edit"]
+Section = Literal["Time", "GPU and machine", "Save and resume", "What it runs"]
 
 
 class SettingKey(msgspec.Struct, frozen=True):
@@ -30,10 +31,12 @@ class SettingKey(msgspec.Struct, frozen=True):
     `nullable`: null is a value too. `user_only`: a project file may not set it. `worker_limit`: a run that does not
     choose a value has none of its own, and the worker's applies.
 
-    `commands`: those that take it as an option. `flags`: the option's spellings, the long one last; empty for none.
+    `commands`: those that take it as an option; `edit` takes what is `editable`. `flags`: the option's spellings, the
+    long one last; empty for none.
     `kind`: the type of the option's value. `metavar`: the value's name in the help. `help`: one sentence, without the
     default. `null_flag`: an option that says null; `null_help`: its help. `no_value`: what the help says the default is
     where `default` is None. `docs`: what docs/configuration.md says, in Markdown, where it says more than `help`.
+    `section`: where the help of `run` lists it. `often`: its short help has it.
     """
 
     name: str
@@ -54,6 +57,12 @@ class SettingKey(msgspec.Struct, frozen=True):
     null_help: str = ""
     no_value: str | None = None
     docs: str = ""
+    section: Section = "What it runs"
+    often: bool = False
+
+    def taken_by(self, command: Command) -> bool:
+        """Whether a command has its option; `edit` has those of all that it offers in an editor."""
+        return self.editable if command == "edit" else command in self.commands
 
     @property
     def option(self) -> str | None:
@@ -80,8 +89,9 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         "maxRunMinutes", "timebox_s", 10, f"{_MINUTES}, or null", parsers.timebox, scale=MINUTE_S,
         commands=("run", "resume"), flags=("-m", "--max-run-minutes"), kind=float, metavar="MINUTES",
         null_flag="--no-timebox", null_help="As --max-run-minutes without an end: no timebox at all.",
-        help="Timebox: after this long its turn is over, as --at-timebox says; fractions allowed.",
+        help="Timebox: after this long its turn is over, as --at-timebox says; 10, 90s, 1h30m.",
         docs="timebox: after this long a run's turn is over, see [The end of a timebox](timebox.md); null: never",
+        section="Time", often=True,
     ),
     SettingKey(
         "atTimebox", "at_timebox", "auto", "auto or end", parsers.choice(AtTimebox),
@@ -89,6 +99,7 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         help="At a timebox's end: auto stops it only where no work is lost; end stops it in any case.",
         docs="`auto`: a timebox's end stops a run only where no work is lost; `end`: it stops it in any case. See [The"
         " end of a timebox](timebox.md)",
+        section="Time",
     ),
     SettingKey(
         "suspend", "suspend", "auto", "auto, always or never", parsers.suspend,
@@ -97,12 +108,14 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         help="Freeze the run at a timebox's end where others wait and an end would lose work.",
         docs="whether a timebox's end freezes a run in place where others wait and an end would lose work: `auto`,"
         " `always` (also where it is likely to notice) or `never`. See [Suspended runs](timebox.md#suspended-runs)",
+        section="Time",
     ),
     SettingKey(
         "maxParallel", "max_parallel", 2, "a whole number from 1 to 1024", parsers.whole(1024, low=1),
         worker_limit=True,
         commands=("run", "worker"), flags=("-p", "--max-parallel"), kind=int, metavar="N",
         help="Start only while fewer than N runs are running.",
+        section="GPU and machine",
     ),
     SettingKey(
         "gpuMemoryLimit", "gpu_memory_limit", None, 'a share such as "80%" or GB such as "8"', parsers.memory_limit,
@@ -111,11 +124,13 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         help='GPU memory to reserve: "80%" of the GPU, or "8" GB.',
         docs='VRAM to reserve per GPU and not to exceed: `"80%"` of the largest GPU here, `"8"` (GB), `"7.5GB"`,'
         ' `"8192MB"`',
+        section="GPU and machine", often=True,
     ),
     SettingKey(
         "minFreeRamGB", "min_free_ram_mib", 4, "GB: a number from 0 to 65536", parsers.gigabytes(65536), scale=GB_MIB,
         commands=("run", "drill"), flags=("--min-free-ram",), kind=float, metavar="GB",
         help="Start only with this much RAM free.",
+        section="GPU and machine",
     ),
     SettingKey(
         "checkpointEveryMinutes", "checkpoint_every_s", None, f"{_MINUTES}, or null", parsers.minutes, scale=MINUTE_S,
@@ -123,6 +138,7 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         commands=("run", "drill"), flags=("-c", "--checkpoint-every-minutes"), kind=float, metavar="MINUTES",
         help="Ask the script to save this often (via BACKPROP_CHECKPOINT_EVERY_SECONDS).",
         docs="ask the script to save this often; the script decides",
+        section="Save and resume",
     ),
     SettingKey(
         "framework", "framework", "auto", "pytorch, tensorflow or auto", parsers.choice(Framework),
@@ -135,6 +151,7 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         commands=("run", "worker", "drill"), flags=("--gpu-probe",), kind=ProbeKind,
         help='How to read GPU state ("none" ignores GPUs).',
         docs="how to read GPU state: `auto`, `nvidia-smi`, `rocm`; `none`: no rule about GPUs applies",
+        section="GPU and machine",
     ),
     SettingKey(
         "gpu.minFreeVramMB", "gpu_min_vram_mib", 2500, "MB: a whole number from 0 to 1048576",
@@ -142,29 +159,34 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         commands=("run", "drill"), flags=("--gpu-min-vram",), kind=int, metavar="MB",
         help="Start only on a GPU with this much VRAM free.",
         docs="VRAM to reserve per GPU where `gpuMemoryLimit` is not given",
+        section="GPU and machine",
     ),
     SettingKey(
         "gpu.maxTempC", "gpu_max_temp_c", 85, "degrees Celsius: a number from 20 to 120", parsers.temperature,
         commands=("run",), flags=("--gpu-max-temp",), kind=int, metavar="C",
         help="Keep the GPU below this temperature.",
         docs="pause at this temperature, start 5 °C below it",
+        section="GPU and machine",
     ),
     SettingKey(
         "autoResume", "auto_resume", True, _BOOL, parsers.flag,
         commands=("run", "resume"), flags=("--auto-resume/--no-auto-resume",), kind=bool,
         help="Requeue the run after each timebox until it is done; without, the first one's end stops it.",
+        section="Save and resume",
     ),
     SettingKey(
         "maxSegments", "max_segments", None, "a whole number, 1 or more, or null", parsers.whole(10**9, low=1),
         nullable=True,
         commands=("run", "resume"), flags=("--max-segments",), kind=int, metavar="N",
         help="End the chain after N timeboxes.",
+        section="Time",
     ),
     SettingKey(
         "maxTotalMinutes", "max_total_s", None, f"{_MINUTES}, or null", parsers.minutes, scale=MINUTE_S,
         nullable=True,
         commands=("run", "resume"), flags=("--max-total-minutes",), kind=float, metavar="MINUTES",
         help="End the chain after this much running time.",
+        section="Time",
     ),
     SettingKey(
         "overrunPercent", "overrun_pct", 0, "percent: a number from 0 to 1000", parsers.number(1000),
@@ -172,17 +194,20 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         help="With --at-timebox end: let a segment run up to this much over if it has not saved yet.",
         docs="with `atTimebox` `end`: let a segment run up to this much over if it has not saved yet, see [Where a"
         " segment ends](overnight.md#where-a-segment-ends)",
+        section="Time",
     ),
     SettingKey(
         "graceSeconds", "grace_s", 30, "seconds: a number from 0 to 86400", parsers.number(86400),
         commands=("run", "resume", "drill"), flags=("--grace-seconds",), kind=float, metavar="S",
         help="Time to save after the stop signal.",
+        section="Time",
     ),
     SettingKey(
         "stopSignal", "stop_signal", "INT", "one of " + ", ".join(SIGNALS), parsers.signal_name,
         commands=("run", "drill"), flags=("--stop-signal",), metavar="NAME",
         help="Signal that asks the script to save and exit.",
         docs="asks the script to save and exit: `INT`, `TERM`, `USR1`, `USR2`, `HUP` or `QUIT`",
+        section="Save and resume",
     ),
     SettingKey(
         "signalTo", "signal_to", "trainer", "trainer, leader or group", parsers.choice(SignalTo),
@@ -191,16 +216,19 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         docs="who gets the stop signal: `trainer`, what trains below a shell script or launcher; `leader`, the"
         " command's first process; `group`, its process group. See [How it is asked to"
         " end](protocol.md#how-it-is-asked-to-end)",
+        section="Save and resume",
     ),
     SettingKey(
         "stopOnNan", "stop_on_nan", False, _BOOL, parsers.flag,
         commands=("run",), flags=("--stop-on-nan/--no-stop-on-nan",), kind=bool,
         help="End the run as failed once its loss is NaN.",
+        section="Save and resume",
     ),
     SettingKey(
         "retries", "retries", 0, "a whole number from 0 to 1000", parsers.whole(1000),
         commands=("run", "resume"), flags=("--retries",), kind=int, metavar="N",
         help="Start again after a crash, up to N times, from the last checkpoint.",
+        section="Save and resume", often=True,
     ),
     SettingKey(
         "activeHours", "active_hours", None, '"22:00-08:00", "Mon-Fri 19:00-08:00", a list of such, or null for always',
@@ -217,12 +245,14 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         parsers.number(1000, above=True),
         commands=("run", "drill"), flags=("--max-cpu-load",), kind=float, metavar="LOAD",
         help="Start only below this one-minute load per core.",
+        section="GPU and machine",
     ),
     SettingKey(
         "snapshotCode", "snapshot_code", False, _BOOL, parsers.flag, user_only=True,
         commands=("run", "resume"), flags=("--snapshot-code/--no-snapshot-code",), kind=bool,
         help="Run the code as it is now in every segment, whatever is edited later.",
         docs="run the code as it was when queued, see [The code it runs](protocol.md#the-code-it-runs)",
+        section="Save and resume",
     ),
     SettingKey(
         "inhibitSleep", "inhibit_sleep", True, _BOOL, parsers.flag, user_only=True,
@@ -249,6 +279,7 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         help="Arguments to append on a resume, with {checkpoint} in them; auto: as the recipe says, else --resume-from"
         " PATH if the script takes it; none.",
         docs="see [Resuming](protocol.md#resuming)",
+        section="Save and resume",
     ),
     SettingKey(
         "integrations", "integrations", True, _BOOL, parsers.flag,
@@ -256,6 +287,7 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         help="Attach our callback to a known framework where the script shows no way to resume.",
         docs="attach our callback to a known framework where the script shows no way to resume, see [Attached at"
         " launch](integrations.md#attached-at-launch)",
+        section="Save and resume",
     ),
     SettingKey(
         "python", "python", None, "an absolute path, or null", parsers.absolute_path,

@@ -62,7 +62,7 @@ def queued(bench: Bench) -> Bench:
         (("run", "no-such-program"), 6, "not a program on PATH"),
         (("run", "plain.txt"), 6, "chmod +x ./plain.txt"),
         (("run", "train.py", "surplus"), 2, "backprop run train.py -- surplus"),
-        (("run", "train.py", "-m", "abc"), 2, "'abc' is not a valid float"),
+        (("run", "train.py", "-m", "abc"), 2, "abc is no time; use minutes"),
         (("run", "train.py", "-m", "0"), 5, "--max-run-minutes"),
         (("run", "train.py", "-m", "-1"), 5, "--max-run-minutes"),
         (("run", "train.py", "-m", "nan"), 5, "--max-run-minutes"),
@@ -78,7 +78,7 @@ def queued(bench: Bench) -> Bench:
         (("run", "train.py", "--env", "=x"), 6, "is not KEY=VALUE"),
         (("run", "train.py", "--python", "/no/such/python"), 6, "--python /no/such/python"),
         (("run", "train.py", "--run-id", "../x"), 6, "--run-id ../x is refused"),
-        (("run", "train.py", "-n", "a b"), 6, "--name a b is refused"),
+        (("run", "train.py", "-n", "a/b"), 6, "--name a/b is refused"),
         (("run", "train.py", "-n", ""), 6, "--name"),
         (("run", "train.py", "-n", "x" * 65), 6, "1 to 64"),
         (("run", "train.py", "--config", "no.json"), 5, "no.json: does not exist"),
@@ -494,7 +494,7 @@ def test_the_version_and_the_bare_command(bench: Bench) -> None:
     assert bench.backprop("--version").stdout.startswith("backprop, version ")
     bare = bench.backprop()
     assert (bare.returncode, bare.stderr) == (0, "")
-    assert "Start here:" in bare.stdout
+    assert "Examples:" in bare.stdout
 
 
 def test_ctrl_c_is_quiet(bench: Bench) -> None:

@@ -100,7 +100,7 @@ REFUSED: list[tuple[list[str], int, str]] = [
     (["--array", "1-3"], 2, "SCRIPT is missing"),
     (["--array", "1-3", "none.py"], 6, "does not exist"),
     (["--array", "1-3%2", "--parallel", "3", "train.py"], 6, "disagree"),
-    (["--array", "1-3", "--name", "a b", "train.py"], 6, "--name"),
+    (["--array", "1-3", "--name", "a/b", "train.py"], 6, "--name"),
     (["--parallel", "3", "train.py"], 2, "--group"),
     (["--begin", "2020-01-01", "train.py"], 6, "has passed"),
     (["--grid", "a=1..400", "--grid", "b=1..400", "train.py"], 6, "160,000 runs"),

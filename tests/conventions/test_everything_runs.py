@@ -34,6 +34,7 @@ SCRIPTS = (
     "tests/support/programs",
     "tests/frameworks/scripts",
     "tests/trainers/scripts",
+    "tests/trainers/scripts",
     "tests/fixtures/home_0_1_0/train.py",
     "tests/support/fakes/allocate.py",
     "tests/faults/sweep/driver.py",
@@ -132,9 +133,10 @@ def starts_when_run(path: Path) -> bool:
 
 
 def programs() -> list[Path]:
-    """Return every program of ours. The frameworks' scripts are written as users write, and run in tests/frameworks."""
+    """Return every program of ours. What is written as users write runs in the tests that it lies beside."""
     found = [path for folder in (*PACKAGES, "examples") for path in files(folder) if starts_when_run(path)]
-    return [path for path in found if not path.is_relative_to(ROOT / "tests" / "frameworks" / "scripts")]
+    users = [ROOT / "tests" / name / "scripts" for name in ("frameworks", "trainers")]
+    return [path for path in found if not any(path.is_relative_to(folder) for folder in users)]
 
 
 def command(path: Path) -> list[str]:

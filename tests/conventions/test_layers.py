@@ -41,7 +41,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"daemon"},
     ),
     "cli": (
-        {"context", "exit_codes", "render"},
+        {"context", "exit_codes", "render", "help"},
         {"main", "completion"},
         {"global_options", "options", "run_selection", "submit", "follow"},
         {"doctor", "drill", "report"},

@@ -84,6 +84,7 @@ class Reactions:
     def _tell_of_groups(self, finished: Finished) -> None:
         # Everything is read before anything is told: a step that is done again must not tell twice.
         counted = [(name, groups.counts(self._context.database, name)) for name in finished.groups]
+        ended = queries.state_counts(self._context.database) if finished.queue_empty else {}
         for name, counts in counted:
             self._hooks.fire("group_finished", {"group": name, "counts": counts})
             self._context.console.bell(
@@ -93,6 +94,8 @@ class Reactions:
             self._let_sleep()
             self._hooks.fire("queue_empty", {})
             self._context.console.bell("the queue is empty")
+            told = ", ".join(f"{ended[state]} {state}" for state in State if state in ended)
+            self._context.console.event("empty", more=f"the queue is empty: {told}; see: backprop list")
 
 
 def _view(run: RunRecord, move: NextMove, state: State) -> dict[str, object]:

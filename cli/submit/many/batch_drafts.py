@@ -8,7 +8,7 @@ import click
 
 from backprop.cli.submit.many.batch_file import BatchLine, read_lines
 from backprop.cli.submit.many.drafts import Draft, Drafts, Make, with_arguments
-from backprop.cli.submit.names import as_name, checked, refuse_undecodable
+from backprop.cli.submit.names import as_name, checked, checked_run_name, refuse_undecodable
 from backprop.cli.submit.queue_options import RequestedPosition, requested_position
 from backprop.cli.submit.shell import SCRIPT_SUFFIXES, env_values, environment_of_shell
 from backprop.cli.submit.submission import Submission
@@ -96,7 +96,7 @@ class _LineReader:
         argv = (*head, *words[1:])
         name, run_id = line.value("--name") or self._values["name"], line.value("--run-id")
         return Draft(
-            name=checked("--name", name) if name else base.name,
+            name=checked_run_name("--name", name) if name else base.name,
             spec=with_arguments(base.spec, argv, values, values["checkpoint_glob"]),
             position=position,
             environment={**self._outer_env, **env_values(line.env)},

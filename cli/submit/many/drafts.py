@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from backprop.cli.submit.many.sweep import Template
+from backprop.cli.submit.many.sweep import INDEX, Template
 from backprop.cli.submit.many.sweep_options import read_sweep
-from backprop.cli.submit.names import NAME_LIMIT, as_name, checked
+from backprop.cli.submit.names import NAME_LIMIT, as_run_name, checked_run_name
 from backprop.cli.submit.queue_options import RequestedPosition, requested_position
 from backprop.cli.submit.shell import env_values
 from backprop.cli.submit.submission import Submission
@@ -65,18 +65,19 @@ def of_sweep(words: Sequence[str], values: Mapping[str, Any], make: Make, now_s:
     template = Template(sweep.keys)
     arguments = [template.of(word) for word in words[1:]]
     globs = [template.of(text) for text in values["checkpoint_glob"]]
-    name_of = template.of(values["name"], as_name) if values["name"] is not None else None
+    name_of = template.of(values["name"], as_run_name) if values["name"] is not None else None
     env = {key: template.of(text) for key, text in env_values(values["env"]).items()}
     reason = sweep.unused(frozenset(template.used))
     if reason is not None:
         raise BadCommand(reason)
+    named = template.used - {INDEX}
     first = next(sweep.variants()).values
     base = make(
         [words[0], *(argument(first) for argument in arguments)],
         {**values, "name": None, "env": (), "checkpoint_glob": tuple(pattern(first) for pattern in globs)},
     )
     if name_of is not None:
-        checked("--name", name_of(first)[:NAME_LIMIT])
+        checked_run_name("--name", name_of(first)[:NAME_LIMIT])
     head = base.spec.argv[: len(base.spec.argv) - len(arguments)]
     position = requested_position(values, now_s)
 
@@ -84,10 +85,13 @@ def of_sweep(words: Sequence[str], values: Mapping[str, Any], make: Make, now_s:
         for variant in sweep.variants():
             known = variant.values
             argv = (*head, *(argument(known) for argument in arguments))
-            name = name_of(known) if name_of is not None else f"{base.name}-{as_name(variant.label)}"
+            name = name_of(known) if name_of is not None else f"{base.name}-{as_run_name(variant.label)}"
             yield Draft(
                 name=name[:NAME_LIMIT],
-                spec=with_arguments(base.spec, argv, values, tuple(pattern(known) for pattern in globs)),
+                spec=msgspec.structs.replace(
+                    with_arguments(base.spec, argv, values, tuple(pattern(known) for pattern in globs)),
+                    params={key: value for key, value in known.items() if key in named},
+                ),
                 position=position,
                 environment={key: text(known) for key, text in env.items()},
                 index=variant.index,

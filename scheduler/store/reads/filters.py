@@ -6,7 +6,7 @@ The SQL stays quick with a million finished runs: the newest are read along an i
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -55,6 +55,11 @@ class Filters:
 NO_FILTERS: Final = Filters()
 
 
+def with_states(filters: Filters, states: tuple[State, ...]) -> Filters:
+    """Return the same filters for these states."""
+    return replace(filters, states=states)
+
+
 def conditions(filters: Filters, state: State | None = None) -> list[Any]:
     """Return the filters as SQL conditions. `state`: that one instead of those of the filters."""
     states = (state,) if state is not None else filters.states
@@ -77,6 +82,21 @@ def turns(reverse: bool) -> list[Any]:
     if reverse:
         return [Run.priority.asc(), Run.turn_s.desc(), Run.id.desc()]
     return [Run.priority.desc(), Run.turn_s.asc(), Run.id.asc()]
+
+
+def by_parameter(key: str, reverse: bool) -> list[Any]:
+    """Return the order by a parameter of a sweep as SQL: by number where it is one. Runs without it come last."""
+    from peewee import SQL
+
+    value = "json_extract(spec, ?)"
+    path = f'$.params."{key}"'
+    way = "DESC" if reverse else "ASC"
+    return [
+        SQL(f"{value} IS NULL", (path,)),
+        SQL(f"CAST({value} AS REAL) {way}", (path,)),
+        SQL(f"{value} {way}", (path,)),
+        SQL("rowid"),
+    ]
 
 
 def order(sort: Sort, reverse: bool) -> list[Any]:

@@ -3,12 +3,21 @@
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from backprop.scheduler.lifecycle import State
+from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.connection import Database
-from backprop.scheduler.store.reads.filters import NO_FILTERS, Filters, Sort, conditions, order, turns
+from backprop.scheduler.store.reads.filters import (
+    NO_FILTERS,
+    Filters,
+    Sort,
+    by_parameter,
+    conditions,
+    order,
+    turns,
+)
 from backprop.scheduler.store.rows import run_of
 from backprop.scheduler.store.schema import Run
 
@@ -21,10 +30,15 @@ def list_runs(
     sort: Sort = Sort.AGE,
     reverse: bool = False,
     limit: int | None = None,
+    parameter: str | None = None,
 ) -> list[RunRecord]:
-    """Return the first `limit` of the runs that pass `filters`, all of them when None."""
+    """Return the first `limit` of the runs that pass `filters`, all of them when None. `parameter`: of a sweep, to sort
+    by instead."""
 
     def query() -> list[RunRecord]:
+        if parameter is not None:
+            found = Run.select().where(*conditions(filters))
+            return [run_of(row) for row in found.order_by(*by_parameter(parameter, reverse)).limit(limit)]
         if sort is Sort.STATE:
             return _by_state(filters, reverse, limit)
         if sort is Sort.TURN:
@@ -44,12 +58,54 @@ def list_runs(
     return database.read(query)
 
 
+def recently_ended(
+    database: Database, filters: Filters, states: Sequence[State], since_s: float, limit: int | None
+) -> list[RunRecord]:
+    """Return the first `limit` runs in one of `states` that pass and ended, or were queued if held, since then."""
+
+    def query() -> list[RunRecord]:
+        found: list[RunRecord] = []
+        for state in states:
+            at = Run.ended_at_s if state in FINAL else Run.queued_at_s
+            rows = Run.select().where(*conditions(filters, state), at >= since_s).order_by(at.desc())
+            found += [run_of(row) for row in rows.limit(limit)]
+        return sorted(found, key=lambda run: run.ended_at_s or run.queued_at_s, reverse=True)[:limit]
+
+    return database.read(query)
+
+
+def counts_by_state(database: Database, filters: Filters) -> dict[State, int]:
+    """Return how many runs that pass are in each state; states without one are missing."""
+
+    def query() -> dict[State, int]:
+        from peewee import SQL, fn
+
+        rows: Any = (
+            Run.select(Run.state, fn.COUNT(SQL("*"))).where(*conditions(filters)).group_by(Run.state).tuples()
+        )
+        return {State(state): count for state, count in rows}
+
+    return database.read(query)
+
+
 def count(database: Database, filters: Filters, at_most: int) -> int:
     """Return how many runs pass, at most `at_most`, so that nobody waits for a million to be counted."""
 
     def query() -> int:
         some = Run.select(Run.id).where(*conditions(filters)).limit(at_most)
         return some.count()
+
+    return database.read(query)
+
+
+def ahead_of(database: Database, run: RunRecord) -> int:
+    """Return how many queued runs come before this one."""
+
+    def query() -> int:
+        same = Run.priority == run.priority
+        earlier = (Run.turn_s < run.turn_s) | ((Run.turn_s == run.turn_s) & (Run.id < run.id))
+        before = (Run.priority > run.priority) | (same & earlier)
+        return Run.select(Run.id).where(Run.state == State.QUEUED.value, before).count()
 
     return database.read(query)
 

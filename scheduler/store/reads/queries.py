@@ -6,6 +6,7 @@ With a rollback journal an unfinished SELECT blocks every writer, so no cursor l
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from backprop.scheduler.store.rows import (
 from backprop.scheduler.store.schema import Checkpoint, Run, Worker
 
 SHOWN_MATCHES: Final = 6
+_NEWEST: Final = re.compile(r"@(?:~([0-9]{1,9}))?")
 _GROUP_ROOM: Final = f"""
     SELECT name, max_parallel - (
         SELECT COUNT(*) FROM runs AS member
@@ -100,6 +102,9 @@ def find_run(database: Database, text: str) -> RunRecord:
 
     Raises AmbiguousRun listing the ids it could mean, UnknownRun.
     """
+    newest = _NEWEST.fullmatch(text)
+    if newest is not None:
+        return _newest(database, text, int(newest[1] or 0))
     exact = run_by_id(database, text)
     if exact is not None:
         return exact
@@ -290,6 +295,13 @@ def workers(database: Database) -> list[WorkerRecord]:
     """Return the workers that have not ended in an orderly way. Its lock tells whether one is alive."""
     query = Worker.select().where(Worker.stopped_at_s.is_null()).order_by(Worker.started_at_s)
     return database.read(lambda: [worker_of(row) for row in query])
+
+
+def _newest(database: Database, text: str, back: int) -> RunRecord:
+    rows = database.rows(f"{SELECT_RUNS} ORDER BY created_at_s DESC, rowid DESC LIMIT 1 OFFSET ?", back)
+    if not rows:
+        raise UnknownRun(f"there are not so many runs that one is {text}; see: backprop list")
+    return run_from(rows[0])
 
 
 def _matches(database: Database, condition: Any) -> list[RunRecord]:
