@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from backprop.cli.completion import complete_files
+from backprop.cli.help.completion import complete_files
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from backprop.cli.completion import complete_groups, complete_runs
 from backprop.cli.context import tell
+from backprop.cli.help.completion import complete_groups, complete_runs
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.times import read_since
 from backprop.scheduler.lifecycle import State

@@ -6,10 +6,10 @@ import click
 
 from backprop.cli import options
 from backprop.cli.commands.run import SplitAtDashes
-from backprop.cli.completion import complete_files
 from backprop.cli.context import say_findings
 from backprop.cli.exit_codes import DRILL_FAILED, INTERRUPTED
 from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.help.completion import complete_files
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.numbers import MOST_GPUS, Seconds, whole
 from backprop.scheduler.home import layout

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from backprop.cli import run_selection
-from backprop.cli.completion import complete_runs
 from backprop.cli.context import need_existing
 from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.help.completion import complete_runs
 
 if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database

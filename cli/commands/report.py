@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from backprop.cli.completion import complete_groups
 from backprop.cli.context import need_existing
+from backprop.cli.help.completion import complete_groups
 
 if TYPE_CHECKING:
     from backprop.cli.report.text import Shown

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from backprop.cli import options, run_selection
-from backprop.cli.completion import complete_files
 from backprop.cli.context import need_existing, say_who_works
 from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.help.completion import complete_files
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home

@@ -8,10 +8,10 @@ import click
 import msgspec
 
 from backprop.cli import options
-from backprop.cli.completion import complete_files
 from backprop.cli.context import open_existing, open_home, say_findings, say_who_works, tell
 from backprop.cli.global_options import Globals, global_options, globals_of
 from backprop.cli.help import foreign_words
+from backprop.cli.help.completion import complete_files
 from backprop.cli.help.sections import SectionedCommand
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.numbers import MOST_GPUS, whole

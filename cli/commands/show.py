@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from backprop.cli.completion import complete_runs
 from backprop.cli.context import need_existing
+from backprop.cli.help.completion import complete_runs
 
 if TYPE_CHECKING:
     from backprop.scheduler.home.layout import Home

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from backprop.cli.completion import complete_runs
 from backprop.cli.context import NO_WORKER, need_existing, silent_workers
+from backprop.cli.help.completion import complete_runs
 from backprop.cli.render.terminal_text import safe
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Helps with the command line itself: its help in sections, and an answer to words of other tools."""
+"""Helps with the command line itself: Tab, its help in sections, and an answer to words of other tools."""

@@ -19,7 +19,7 @@ from backprop.scheduler.store.reads.filters import Sort
 if TYPE_CHECKING:
     from backprop.scheduler.records import RunRecord
     from backprop.scheduler.store.connection import Database
-    from backprop.scheduler.store.reads.pace import Night
+    from backprop.scheduler.store.reads.pace import NightAhead
 
 HISTORY_S: Final = 3600.0
 MOST_QUEUED: Final = 60
@@ -93,7 +93,7 @@ _ORDER: Final = (
 
 
 def _run(
-    run: "RunRecord", ahead: "Night", curve: list[float], now_s: float, where: str, share: float | None
+    run: "RunRecord", ahead: "NightAhead", curve: list[float], now_s: float, where: str, share: float | None
 ) -> RunLine:
     eta = outlook.end_words(ahead, run.id, now_s) if ahead.told is not None else ""
     return RunLine(

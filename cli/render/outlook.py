@@ -9,7 +9,7 @@ from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import drain
 from backprop.scheduler.store.reads import listing, pace, queries
 from backprop.scheduler.store.reads.filters import Sort
-from backprop.scheduler.store.reads.pace import Night, Pace
+from backprop.scheduler.store.reads.pace import NightAhead, Pace
 
 if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database
@@ -19,7 +19,7 @@ DAY_S: Final = 86_400.0
 CLOSING: Final = (Rule.HOURS, Rule.HOST, Rule.DRAINED)
 
 
-def outlook(home: Home, database: "Database", now_s: float) -> Night:
+def outlook(home: Home, database: "Database", now_s: float) -> NightAhead:
     """Return what is known of the time ahead, with the workers that live. Raises DatabaseBusy."""
     from backprop.worker.executor.locks import worker_alive
 
@@ -31,13 +31,13 @@ def outlook(home: Home, database: "Database", now_s: float) -> Night:
     return pace.night(database, now_s, slots, is_closed or drain.drained(database) is not None)
 
 
-def end_words(seen: Night, run_id: str, now_s: float) -> str:
+def end_words(seen: NightAhead, run_id: str, now_s: float) -> str:
     """Return about when a run ends: `≈03:27`, or `?`."""
     end_s = seen.told.ends.get(run_id) if seen.told is not None else None
     return "?" if end_s is None else f"≈{moment(now_s + end_s, now_s)}"
 
 
-def night_words(seen: Night, now_s: float) -> str | None:
+def night_words(seen: NightAhead, now_s: float) -> str | None:
     """Return `27 of 30 by 08:00, all by ≈09:40 (10:05 at the latest)`; None where there is nothing to say."""
     told = seen.told
     if told is None or not seen.paces:

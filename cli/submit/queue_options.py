@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
-from backprop.cli.completion import complete_parents
+from backprop.cli.help.completion import complete_parents
 from backprop.cli.submit.names import checked
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.spec import DependencyKind, GroupRules

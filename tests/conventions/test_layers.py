@@ -42,7 +42,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
     ),
     "cli": (
         {"context", "exit_codes", "render", "help"},
-        {"main", "completion"},
+        {"main"},
         {"global_options", "options", "run_selection", "submit", "follow"},
         {"doctor", "drill", "report"},
         {"commands"},

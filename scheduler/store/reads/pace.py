@@ -56,7 +56,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None
 
 
-class Night(msgspec.Struct, frozen=True, kw_only=True):
+class NightAhead(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of the time ahead. `paces`: by run. `told`: of the whole queue; None where nobody can say."""
 
     paces: Mapping[str, Pace]
@@ -73,7 +73,7 @@ class _Piece(msgspec.Struct, frozen=True):
     is_alive: bool
 
 
-def night(database: Database, now_s: float, slots: int, is_closed: bool) -> Night:
+def night(database: Database, now_s: float, slots: int, is_closed: bool) -> NightAhead:
     """Return what is known of the time ahead. `slots`: how many the workers let run at once. `is_closed`: nothing is
     started now, for a reason that no run tells."""
     live = queries.live_runs(database)
@@ -90,11 +90,11 @@ def night(database: Database, now_s: float, slots: int, is_closed: bool) -> Nigh
     capped = queries.group_room(database)
     waits_for_group = any(run.group_name in capped for run in queued)
     if is_closed or slots < 1 or len(queued) > MOST_RUNS or waits_for_group:
-        return Night(paces=paces, told=None)
+        return NightAhead(paces=paces, told=None)
     # What runs beside runs that wait is what the machine has room for.
     room = min(len(live), slots) if live and queued else slots
     jobs = [_job(run, paces[run.id], pieces.get(run.id, []), now_s) for run in runs]
-    return Night(paces=paces, told=forecast(jobs, room))
+    return NightAhead(paces=paces, told=forecast(jobs, room))
 
 
 def _measured(run: RunRecord, pieces: Sequence[_Piece], now_s: float) -> Pace:
