@@ -59,7 +59,18 @@ COMMANDS: Final = {
 SECTIONS: Final = {
     "Start": ("run", "worker", "drill"),
     "Look": ("list", "top", "status", "show", "logs", "why"),
-    "Change": ("stop", "resume", "hold", "release", "move", "edit", "drain", "undrain"),
+    "Change": (
+        "stop",
+        "resume",
+        "suspend",
+        "unsuspend",
+        "hold",
+        "release",
+        "move",
+        "edit",
+        "drain",
+        "undrain",
+    ),
     "Sweeps": ("groups", "export"),
 }
 REST: Final = "Care"

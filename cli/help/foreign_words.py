@@ -12,9 +12,7 @@ RESUME: Final = "backprop resume RUN"
 TOP: Final = "backprop top"
 WORKER: Final = "backprop worker"
 GROUPS: Final = "backprop groups"
-PAUSE: Final = (
-    "backprop hold RUN keeps it from starting; backprop drain starts nothing more; backprop stop RUN ends it"
-)
+PAUSE: Final = "backprop suspend RUN, for a live run; backprop hold RUN keeps a queued one from starting"
 COMMANDS: Final = {
     **dict.fromkeys(("add", "submit", "sbatch", "enqueue", "qsub", "new", "launch", "train", "exec"), RUN),
     **dict.fromkeys(("ls", "ps", "queue", "squeue", "qstat", "jobs", "runs", "history"), LIST),
@@ -36,7 +34,6 @@ COMMANDS: Final = {
     "parallel": "backprop worker -p N",
     "start": f"{WORKER} starts what is queued; backprop release RUN lets a held run start",
     "pause": PAUSE,
-    "suspend": PAUSE,
     "unhold": "backprop release RUN",
     "web": f"{TOP}; there is no web page",
     "init": f"nothing is to be set up; {RUN}",
