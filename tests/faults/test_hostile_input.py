@@ -34,7 +34,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         made.close()
 
 
-@pytest.mark.parametrize("text", ["", "../x", "-x", ESCAPES, "a\nb", "[bold]x", "x" * 65], ids=ascii)
+@pytest.mark.parametrize("text", ["", "../x", "-x", ESCAPES, "a\nb", "x" * 65], ids=ascii)
 def test_a_name_or_id_that_is_no_plain_word_is_refused_in_one_line(bench: Bench, text: str) -> None:
     for option in ("--run-id", "--name"):
         done = bench.backprop("run", f"{option}={text}", TRAINER)

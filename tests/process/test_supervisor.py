@@ -211,10 +211,9 @@ def ticks(pid: int) -> int:
 
 
 def test_a_pause_freezes_the_whole_tree_and_stops_the_timebox(stand: Stand) -> None:
-    stand.order(
-        "/bin/sh", "-c", "trap 'echo asked; kill $!; exit 0' INT; (while :; do sleep 0.01; done) & echo $!; wait",
-        timebox_s=2.5,
-    )  # fmt: skip
+    busy = "(while :; do i=0; while [ $i -lt 9000 ]; do i=$((i+1)); done; sleep 0.02; done)"
+    script = f"trap 'echo asked; kill $!; exit 0' INT; {busy} & echo $!; wait"
+    stand.order("/bin/sh", "-c", script, timebox_s=2.5)
     supervisor = stand.start()
     wait_until(lambda: stand.log().endswith("\n"))
     leader, child = stand.leader(), int(stand.log())

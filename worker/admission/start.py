@@ -5,6 +5,7 @@ All of a round are claimed in one transaction, against the serial of the reserva
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ from backprop.worker.environment.snapshot_paths import snapshot_command
 from backprop.worker.environment.tracking import tracking_environment
 from backprop.worker.executor import segment_files
 from backprop.worker.executor.base import NoSupervisor, SegmentOrder
+from backprop.worker.executor.segment_files import BeforeFile
 from backprop.worker.machine.state import MachineState
 from backprop.worker.segments import timebox
 from backprop.worker.segments.result import passes
@@ -40,6 +42,8 @@ from backprop.worker.segments.tracker import SegmentTracker
 from backprop.worker.supervisor import failpoint
 from backprop.worker.user_files import NOT_YET, place_of
 
+BEFORE_PATIENCE_S: Final = 1.0
+"""No start waits longer for folders in which a run may save: a share that is away would keep others waiting too."""
 ORDER_PATIENCE_S: Final = 2.0
 """The run is claimed by then: later it is queued again."""
 
@@ -158,7 +162,23 @@ class Starter:
         if order is NOT_YET:
             files.forget(key)
             return _not_started(run, f"{place} does not answer", passing=True)
-        return order
+        if isinstance(order, SegmentResult):
+            return order
+        return replace(order, before=self._what_lies_there(run, prepared, number))
+
+    def _what_lies_there(self, run: RunRecord, prepared: PreparedRun, number: int) -> BeforeFile | None:
+        """Return what lies where the run may save; None where that does not answer: no start waits for it."""
+        files, key, home = self._context.files, ("before", run.id, number), self._context.home.root
+        shell, checkpoint = prepared.environment, prepared.resume.checkpoint
+
+        def look() -> BeforeFile:
+            return baseline.note(_where_it_may_save(run, shell, checkpoint), home)
+
+        before = files.ask(key, look, place_of(run.spec, files), BEFORE_PATIENCE_S)
+        if before is NOT_YET:
+            files.forget(key)
+            return None
+        return before
 
     def _order(
         self,
@@ -210,7 +230,6 @@ class Starter:
             promised_mib=_promised_mib(decision, need),
             lock=prepared.lock,
             promise=prepared.promise,
-            before=baseline.note(_where_it_may_save(run, shell, checkpoint), context.home.root),
         )
 
     def _offered_ports(self, run: RunRecord) -> set[str]:
