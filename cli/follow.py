@@ -25,6 +25,7 @@ from backprop.scheduler.store.reads import queries
 from backprop.worker.console import Console
 from backprop.worker.wakeup import wake_workers
 
+LAST_WORDS_S: Final = 2.0
 POLL_S: Final = 0.3
 
 
@@ -131,8 +132,9 @@ def _work(
     reader = threading.Thread(target=pump, name="logs", daemon=True)
     with contextlib.suppress(RuntimeError):  # none is to be had: the output is printed at the end
         reader.start()
+    interrupted = False
     try:
-        return work(
+        interrupted = work(
             home,
             database,
             settings,
@@ -141,13 +143,15 @@ def _work(
             until=lambda: has_ended(reasons.report(run_now(database, run_id))),
             quiet=True,
         )
+        return interrupted
     finally:
         done.set()
         with contextlib.suppress(KeyboardInterrupt):
             if reader.ident is None:
                 stream.finish(None)
             else:
-                reader.join()
+                # Who has pressed Ctrl-C waits no longer for an output that nobody takes.
+                reader.join(LAST_WORDS_S if interrupted else None)
 
 
 def has_ended(run: RunRecord) -> bool:
