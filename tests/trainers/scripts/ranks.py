@@ -1,4 +1,4 @@
-"""What such a launcher starts: rank 0 saves a snapshot in place and all ranks load it where it exists."""
+"""What such a launcher starts: rank 0 saves a snapshot in place, and loads it where it exists."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ class Trainer:
     def __init__(self, snapshot_path):
         self.rank = int(os.environ.get("RANK", "0"))
         self.model, self.epochs_run, self.snapshot_path = {"w": 0.0}, 0, snapshot_path
-        if os.path.exists(snapshot_path):
+        if self.rank == 0 and os.path.exists(snapshot_path):  # the others start while it is written
             snapshot = torch.load(snapshot_path, map_location="cpu")
             self.model = snapshot["MODEL_STATE"]
             self.epochs_run = snapshot["EPOCHS_RUN"]
