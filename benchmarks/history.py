@@ -77,7 +77,8 @@ def timeboxes(segments: int, timebox_s: float) -> list[Row]:
     """Measure by how much segments of a script that ends at once when asked miss their timebox."""
     with Workbench() as bench, bench.worker():
         bench.script("sleep.py", SLEEPER)
-        words = ("run", "-q", *QUIET, "-m", f"{timebox_s / 60:.6f}", "--array", f"1-{segments}", "sleep.py")
+        box = ("-m", f"{timebox_s / 60:.6f}", "--at-timebox", "end")
+        words = ("run", "-q", *QUIET, *box, "--array", f"1-{segments}", "sleep.py")
         ids = bench.backprop(*words).split()
         ends = [bench.home / "runs" / run / "1" / "exit.json" for run in ids]
         wait_until(lambda: all(path.exists() for path in ends), timeout_s=segments * timebox_s + 60)

@@ -11,7 +11,7 @@ from backprop.cli import run_selection
 from backprop.cli.context import open_existing
 from backprop.cli.render.json_views import duration, is_terminal, print_json, run_view
 from backprop.cli.submit.numbers import whole
-from backprop.scheduler.lifecycle import HAS_PROCESSES, State
+from backprop.scheduler.lifecycle import HOLDS_A_SLOT, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +134,7 @@ def _overview(
     counts = listing.counts_by_state(database, filters)
     if not counts:
         return []
-    live = listing.list_runs(database, with_states(filters, tuple(HAS_PROCESSES)), limit=most)
+    live = listing.list_runs(database, with_states(filters, tuple(HOLDS_A_SLOT)), limit=most)
     queued = listing.list_runs(database, filters, Sort.TURN, limit=most)
     recent = listing.recently_ended(database, filters, (State.FAILED, State.HELD), now_s - DAY_S, most)
     if not room or len(live) + len(queued) + len(recent) < room:

@@ -58,6 +58,7 @@ def command(run: str | None, as_json: bool, watch: bool) -> None:
 def _print(shown: "Overview") -> None:
     from backprop.cli.render.json_views import clock
     from backprop.cli.render.tables import print_pairs, print_table
+    from backprop.cli.run_selection import counted
     from backprop.scheduler.governor.model import amount
     from backprop.scheduler.lifecycle import State
 
@@ -68,7 +69,7 @@ def _print(shown: "Overview") -> None:
         f"none can be read: {snapshot.problem}" if snapshot.problem else "none here: GPU rules do not apply"
     )
     workers = [
-        f"{worker.id}, pid {worker.pid}, at most {worker.max_parallel} runs, since {clock(worker.started_at_s)}"
+        f"{worker.id}, pid {worker.pid}, at most {counted(worker.max_parallel)}, since {clock(worker.started_at_s)}"
         for worker in shown.workers
     ] or ["none is running; start one with: backprop worker"]
     print_pairs(

@@ -11,7 +11,7 @@ from backprop.cli.render.glyphs import glyphs_of
 from backprop.cli.render.machine_view import GpuView, Overview
 from backprop.cli.render.screen import EventLine, GpuLine, RunLine, Screen, draw
 from backprop.cli.render.watch import can_redraw
-from backprop.scheduler.lifecycle import State
+from backprop.scheduler.lifecycle import HOLDS_A_SLOT, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.store.reads import listing, queries, recent
 from backprop.scheduler.store.reads.filters import Sort
@@ -58,6 +58,8 @@ def _screen(shown: Overview, database: "Database | None", now_s: float, no_worke
     segments = {segment.run_id: segment for segment in queries.live_segments(database)[1]}
     live: list[RunLine] = []
     for run in shown.live:
+        if run.state not in HOLDS_A_SLOT:
+            continue  # a suspended run is among those whose turn comes
         segment = segments.get(run.id)
         left_s = run_rows.box_left_s(run, segment, now_s) if segment is not None else None
         share = None if left_s is None else 1 - left_s / run.spec.timebox_s

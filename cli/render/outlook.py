@@ -40,7 +40,7 @@ def end_words(seen: NightAhead, run_id: str, now_s: float) -> str:
 def night_words(seen: NightAhead, now_s: float) -> str | None:
     """Return `27 of 30 by 08:00, all by ≈09:40 (10:05 at the latest)`; None where there is nothing to say."""
     told = seen.told
-    if told is None or not seen.paces:
+    if told is None or not told.ends:
         return None
     morning_s = _morning_s(now_s)
     by = f"{told.ended_by(morning_s - now_s)} of {len(seen.paces)} by {moment(morning_s, now_s)}"

@@ -36,7 +36,7 @@ def goes_on_by(spec: RunSpec) -> GoesOn:
     if known and not spec.auto_resume:
         return GoesOn(way, f"{text}, once it is resumed: auto-resume is off")
     in_place = _may_be_suspended(spec, plan)
-    instead = "suspending it in place; after a reboot by " if in_place and not known else ""
+    instead = "suspending it in place; after a reboot: " if in_place and not known else ""
     if way == "unknown":
         said, to_type = _unknown(spec, plan)
         return GoesOn(way, f"{instead}{said} {to_type}", to_type)

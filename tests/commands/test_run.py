@@ -60,7 +60,7 @@ def test_run_prints_the_id_and_how_to_start_a_worker(bench: Bench) -> None:
     run = bench.runs()[0]["id"]
     assert done.stdout == f"queued train, id {run}\n"
     goes_on = (
-        "goes on by: suspending it in place; after a reboot by nothing known;"
+        "goes on by: suspending it in place; after a reboot: nothing known;"
         " I can't tell how train.py saves or resumes. Try:\n  backprop drill train.py\n"
     )
     assert done.stderr == f"{goes_on}no worker is running. Start one: tmux new -d 'backprop worker'\n"

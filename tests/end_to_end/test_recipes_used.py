@@ -36,7 +36,7 @@ def test_signal_and_grace_are_the_recipes_unless_the_user_says_otherwise(bench: 
 def test_one_that_cannot_be_resumed_is_told_so_at_once(bench: Bench) -> None:
     bench.script("train.py", trainers.LIGHTNING_NO_WAY)
     done = bench.backprop("run", *QUIET_LIMITS, "train.py", "--no-integrations")
-    assert "after a reboot by nothing (Lightning, LightningCLI); its text passes no ckpt_path" in done.stderr
+    assert "after a reboot: nothing (Lightning, LightningCLI); its text passes no ckpt_path" in done.stderr
     assert "ckpt_path=os.environ.get('BACKPROP_RESUME_FROM')" in done.stderr
     assert bench.show(bench.runs()[0]["id"])["plan"]["resumes"] == "none"
 

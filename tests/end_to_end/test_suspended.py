@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.harness import Bench, alive, wait_until
+from tests.support.terminal import Terminal
 
 BOX_MIN = "0.05"
 """Three seconds."""
@@ -97,6 +98,11 @@ def test_what_other_verbs_do_to_a_suspended_run(bench: Bench) -> None:
     assert bench.backprop("move", run, "--first").returncode == 0
     assert bench.state(run) == "suspended"
     assert stands_still(leader)
+    for words in (("list",), ()):  # the overview, and the frame of `top`
+        with Terminal(bench, 100, *words) as terminal:
+            shown = terminal.read_all()
+        rows = [line for line in shown.splitlines() if line.startswith("a ")]
+        assert len(rows) == 1, f"{words} shows it once: {shown}"
     assert bench.backprop("release", run).returncode == 0
     wait_until(lambda: bench.state(run) == "running", saw=bench.output)
     assert bench.backprop("suspend", "--all", "--for", "1s").returncode == 0

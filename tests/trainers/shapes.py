@@ -73,7 +73,7 @@ class Book:
 
 
 _RESUME: Final = "its --resume (PyTorch)"
-_UNKNOWN: Final = "suspending it in place; after a reboot by nothing known"
+_UNKNOWN: Final = "suspending it in place; after a reboot: nothing known"
 _ITSELF: Final = "itself, from state/last.pt (PyTorch)"
 SHAPES: Final = {
     "epoch files": Shape(("epoch_files.py",), _RESUME, resumes=True),

@@ -7,7 +7,7 @@ from backprop.cli.submit.recipe_view import lines_of_many
 from backprop.scheduler.spec import Plan, RunSpec
 
 ELSE = ", else by suspending it in place"
-INSTEAD = "suspending it in place; after a reboot by "
+INSTEAD = "suspending it in place; after a reboot: "
 KNOWN = {
     "option": (
         Plan(recipe="pytorch", resumes="append", resume_words=("--resume", "{checkpoint}")),

@@ -184,10 +184,11 @@ class SegmentTracker:
         if run.intent is not None:
             live.ask(run)
         live.read_events(run, segment)
+        was_leaving = run.id in self.suspender.leaving
         with contextlib.suppress(OSError):
             self.suspender.attend(run, segment)
-        if run.state is State.SUSPENDED:
-            return None
+        if run.state is State.SUSPENDED or (was_leaving and run.id not in self.suspender.leaving):
+            return None  # in the second case the row is another one since
         with contextlib.suppress(OSError):
             # What cannot be decided in writing is not decided: the segment goes on.
             wanted, gpu_was_busy = self.wanted.get(run.id), self._monitor.gpu_was_busy
