@@ -60,6 +60,7 @@ BESIDE = {
     "segments.boxes.keeper": "takes what it saved for a sign of life",
     "segments.boxes.known": "asks whether a segment went on from it",
     "segments.boxes.suspender": "is handed the row of the segment",
+    "segments.boxes.segment_boxes": "hands it on to the decision",
     "segments.boxes.pulse": "takes what it saved for a sign of life",
     "segments.timebox": "asks when it was saved",
     "segments.result": "asks when it was saved",

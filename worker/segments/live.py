@@ -7,29 +7,25 @@ observed.
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Final
 
-from backprop.scheduler.governor.box_end import FRESH_S, BoxCause, BoxRule, Known, rule_of
+from backprop.scheduler.governor.box_end import BoxCause, BoxRule, rule_of
 from backprop.scheduler.lifecycle import Intent
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, progress
-from backprop.worker.checkpoints.backups import backups_of
 from backprop.worker.checkpoints.candidate import writer_exit
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.checkpoints.scanner import CheckpointScanner, ScannedCheckpoint
 from backprop.worker.context import Context
 from backprop.worker.environment import presence
-from backprop.worker.executor import box_files, segment_files
+from backprop.worker.executor import segment_files
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments import timebox
-from backprop.worker.segments.boxes.facts import SeenSaves, Wanted, facts_of, once_saved
-from backprop.worker.segments.boxes.keeper import NOT_SEEN, BoxKeeper, Look
-from backprop.worker.segments.boxes.suspender import Suspender
+from backprop.worker.segments.boxes.segment_boxes import SegmentBoxes, Surroundings
 from backprop.worker.segments.cadence import Cadence, ClockReading
 from backprop.worker.segments.log_reader import LogReader
 from backprop.worker.segments.patience import Patience
@@ -44,8 +40,7 @@ FINAL_BYTES: Final = 256 * 1024 * 1024
 UNREADABLE_S: Final = 30.0
 """After this long a file that cannot be read is left out: a run that never ends would hold its GPU, and its worker."""
 SUPERVISE_AGAIN_S: Final = 5.0
-KEEP_EVERY_S: Final = 1.0
-"""A box is decided on at most this often; one of less than 20 s more often."""
+
 
 SegmentKey = tuple[str, int]
 """Run id and number of the segment."""
@@ -102,12 +97,7 @@ class LiveSegment:
         self._look = ("read", *key)
         self._read_s = -math.inf
         self._watchdog = SupervisorWatchdog(context)
-        self._keeper: BoxKeeper | None = None
-        self._knows_format = False
-        self._kept_s = -math.inf
-        self._heeds = self._takes = self._stood_back = False
-        self._from_zero: str | None = None
-        self._copied: CheckpointRecord | None = None
+        self._boxes = SegmentBoxes(context, *key)
         self._asked = False
         self._supervised_s = -math.inf
 
@@ -125,16 +115,16 @@ class LiveSegment:
                 age_s = self._context.clock.since_s(segment.started_at_s)
             self._cadence = Cadence(run, segment, earlier, saved, age_s, now)
         self._cadence.observe(run.state, now)
-        if not self._knows_format:
-            self._meet_supervisor(run)
+        if not self._boxes.is_met:
+            self._boxes.meet_supervisor(run, self._cadence)
 
     def check_supervisor(self, run: RunRecord) -> None:
         """Rouse or replace a supervisor that is late. Call once per tick, after `observe`, while there is one."""
         if self._cadence is None:
             return
-        if self._keeper is not None:
-            self._watchdog.check(run, self._keeper.asking_since_s)
-        elif self._knows_format or rule_of(run.spec) is not BoxRule.AUTO:
+        if self._boxes.are_decided:
+            self._watchdog.check(run, self._boxes.asking_since_s)
+        elif self._boxes.is_met or rule_of(run.spec) is not BoxRule.AUTO:
             self._watchdog.check(run, self._cadence.latest_end_s())
 
     def supervise(self, run: RunRecord) -> None:
@@ -215,98 +205,26 @@ class LiveSegment:
             return None
         folder = functools.partial(self._context.executor.folder, run.id)
         announces = self._announces(run, self._reader)
-        if self._goes_on_from_zero(run, self._cadence, self._reader, folder):
+        if self._boxes.goes_on_from_zero(run, self._cadence, self._reader, folder):
             return None
         return self._cadence.early_end(announces, self._reader.steps, folder, self._box(run))
 
-    def _goes_on_from_zero(
-        self, run: RunRecord, cadence: Cadence, reader: LogReader, folder: Callable[[int], Path]
-    ) -> bool:
-        """Return whether it has started over, by an option that was only guessed: then it is not ended for that, and
-        counts as one that can't resume. Said once."""
-        guessed = run.spec.plan is not None and run.spec.plan.guessed
-        if self._keeper is None or not guessed:
-            return False
-        if self._from_zero is None and (why := cadence.why_started_over(reader.steps, folder)) is not None:
-            self._from_zero = f"it started over: {why}; it goes on from there, and is not ended at a timebox"
-            self._context.console.event("started over", run, f"segment {run.segment}: {self._from_zero}")
-            claims.explain(self._context.database, run, self._from_zero)
-        return self._from_zero is not None
-
     def why_not_end(self, run: RunRecord, cause: BoxCause) -> str | None:
-        """Return why ending it now would lose work that nobody asked to lose; None where that is safe, or the end of a
-        box would end it in any case."""
-        if self._cadence is None or self._cadence.elapsed_s <= FRESH_S:
-            return None
-        if self._keeper is not None:
-            return self._keeper.why_not_end(run, cause)
-        is_met = self._knows_format or rule_of(run.spec) is BoxRule.END
-        return None if is_met else NOT_SEEN
+        """Return why ending it now would lose work that nobody asked to lose; None where that is safe."""
+        elapsed_s = self._cadence.elapsed_s if self._cadence is not None else 0.0
+        return self._boxes.why_not_end(run, elapsed_s, cause)
 
-    def keep_box(
-        self,
-        run: RunRecord,
-        segment: SegmentRecord,
-        wanted: Wanted | None,
-        out_of_hours: bool,
-        gpu_was_busy: Callable[[Sequence[str], float], bool],
-        suspender: Suspender,
-    ) -> bool:
+    def keep_box(self, run: RunRecord, segment: SegmentRecord, around: Surroundings) -> bool:
         """Decide on the box in force, as far as that is up to this worker; return whether another one has begun. Call
-        once per tick. Raises OSError, DatabaseBusy.
+        once per tick. Raises OSError, DatabaseBusy."""
+        if self._cadence is None or self._reader is None:
+            return False
 
-        `wanted`: by a waiting run, its place. `out_of_hours`: runs may not start now. `gpu_was_busy`: one of some GPUs
-        did something since a moment. `suspender`: suspends it where that is decided.
-        """
-        keeper, cadence, reader = self._keeper, self._cadence, self._reader
-        now = self._now()
-        if keeper is None or cadence is None or reader is None:
-            return False
-        if now.monotonic_s - self._kept_s < min(KEEP_EVERY_S, run.spec.timebox_s / 20):
-            return False
-        self._kept_s = now.monotonic_s
-        folder = self._context.executor.folder(*self.key)
-        self._heeds = self._heeds or segment_files.heeds_stop(folder)
-        self._takes = self._takes or segment_files.takes_checkpoint(folder)
-        self._stood_back = self._stood_back or segment_files.stood_back(folder)
-        saves = self.saves(run)
-        seen = SeenSaves(
-            steps=reader.steps,
-            newest=saves.newest,
-            has_copy=self._has_copy(run, saves.newest),
-            is_writing=saves.is_writing,
-            announces=reader.announces or run.spec.plan is None,
-            takes=self._takes,
-            heeds=self._heeds,
-            stood_back=self._stood_back,
-        )
-        facts = facts_of(run, segment, cadence, seen, now.wall_s, wanted, out_of_hours)
-        once = once_saved(run, segment, cadence, seen.announces or seen.takes)
-        if self._from_zero is not None:
-            facts = replace(facts, resumes=Known.NO, unsaved_s=cadence.elapsed_s)
-            once = Known.NO
-        reported = (reader.steps.first, run.last_step, saves.newest)
-        senses = _Senses(
-            functools.partial(self._context.executor.pids, *self.key),
-            functools.partial(gpu_was_busy, segment.gpu_uuids),
-            functools.partial(
-                suspender.why_not,
-                run,
-                segment,
-                newcomer=wanted is not None and not out_of_hours,
-                swaps=wanted is not None and wanted.swaps,
-            ),
-            functools.partial(suspender.begin, run, segment),
-        )
-        look = Look(
-            cadence.elapsed_s,
-            facts,
-            once,
-            reported,
-        )
-        box = keeper.box
-        keeper.keep(run, look, senses)
-        return keeper.box > box
+        def saves() -> tuple[CheckpointRecord | None, bool]:
+            seen = self.saves(run)
+            return seen.newest, seen.is_writing
+
+        return self._boxes.keep(run, segment, self._cadence, self._reader, saves, around)
 
     def saves(self, run: RunRecord) -> Saves:
         """Return what this segment has saved, as far as its last look has shown. Raises DatabaseBusy."""
@@ -322,36 +240,13 @@ class LiveSegment:
         """Return how much of a span of the wall clock (Unix seconds) it was paused, as far as was observed."""
         return self._cadence.paused_between_s(from_s, to_s) if self._cadence is not None else 0.0
 
-    def _meet_supervisor(self, run: RunRecord) -> None:
-        """Find out whether the segment's supervisor obeys what is decided on boxes, once it has introduced itself."""
-        folder = self._context.executor.folder(*self.key)
-        with contextlib.suppress(OSError):
-            processes, order = segment_files.read_processes(folder), segment_files.read_order(folder)
-            if processes is None or order is None or self._cadence is None:
-                return
-            if rule_of(run.spec) is BoxRule.AUTO and processes.box_format == box_files.FORMAT:
-                self._keeper = BoxKeeper(self._context, run, self._cadence.earlier, order.timebox_s)
-            self._knows_format = True
-
     def _box(self, run: RunRecord) -> timebox.Box:
-        """Return the box in force. Until its supervisor is known, it does not end early."""
-        if self._keeper is not None:
-            return self._keeper.in_force(run)
         length_s = (
             self._cadence.box_s(self._announces(run, self._reader))
             if self._cadence is not None and self._reader is not None
             else timebox.box_s(run)
         )
-        return timebox.Box(0.0, length_s, cuts=self._knows_format, overruns=True)
-
-    def _has_copy(self, run: RunRecord, newest: CheckpointRecord | None) -> bool:
-        """Return whether a checkpoint is safe from the next save: a copy was made of one that is overwritten."""
-        if newest is None or run.spec.plan is None or not run.spec.plan.in_place:
-            return newest is not None
-        if self._copied != newest:
-            kept = backups_of(self._context.home.run_folder(run.id))
-            self._copied = newest if any(backup.holds(newest) for backup in kept) else None
-        return self._copied == newest
+        return self._boxes.in_force(run, length_s)
 
     def restart(self) -> None:
         """Begin anew with what the database and the executor know. Its observed times stay."""
@@ -431,14 +326,6 @@ class LiveSegment:
                 each.close()
 
         self._context.files.forget(self._look, close)
-
-
-@dataclass(frozen=True)
-class _Senses:
-    pids: Callable[[], frozenset[int]]
-    gpu_was_busy: Callable[[float], bool]
-    why_not_suspend: Callable[[], str | None]
-    suspend: Callable[[str], None]
 
 
 def _look(

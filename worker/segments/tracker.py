@@ -23,6 +23,7 @@ from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.boxes.facts import Wanted
+from backprop.worker.segments.boxes.segment_boxes import Surroundings
 from backprop.worker.segments.boxes.suspender import Suspender
 from backprop.worker.segments.finalize import Finalizer, FinishedSegment, segment_of
 from backprop.worker.segments.isolation import Isolation
@@ -191,8 +192,10 @@ class SegmentTracker:
             return None  # in the second case the row is another one since
         with contextlib.suppress(OSError):
             # What cannot be decided in writing is not decided: the segment goes on.
-            wanted, gpu_was_busy = self.wanted.get(run.id), self._monitor.gpu_was_busy
-            if live.keep_box(run, segment, wanted, self.out_of_hours, gpu_was_busy, self.suspender):
+            around = Surroundings(
+                self.wanted.get(run.id), self.out_of_hours, self._monitor.gpu_was_busy, self.suspender
+            )
+            if live.keep_box(run, segment, around):
                 self._reactions.renewed(run)
         if run.intent is None and run.state is State.RUNNING:
             self._end_early(run, live)
