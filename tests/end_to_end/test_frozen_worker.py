@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.fake_gpus import impatient
@@ -104,6 +105,24 @@ def test_what_a_frozen_worker_may_be_about_to_start_is_left_to_it(bench: Bench) 
         assert bench.state(run) == "running"
     finally:
         frozen.send_signal(signal.SIGCONT)
+    assert outcomes(bench.wait_for(run, "completed")) == ["completed"]
+
+
+def test_a_supervisor_that_has_begun_nothing_yet_lives_without_the_lock_file(bench: Bench) -> None:
+    """Nothing shows that it lives, but that its worker started it: a loaded machine, and a deleted lock file."""
+    run = bench.queue(TRAINER, "--", "--steps", "5")
+    worker = bench.worker(env={"BACKPROP_FAILPOINT": "claimed:stop"})
+    wait_until(lambda: state(worker.pid) == "T")
+    (supervisor,) = (
+        child for child in psutil.Process(worker.pid).children() if child.status() != psutil.STATUS_ZOMBIE
+    )
+    supervisor.suspend()
+    supervisor.suspend()
+    (bench.home / "runs" / run / "run.lock").unlink()
+    worker.send_signal(signal.SIGCONT)
+    wait_until(lambda: "started" in bench.output())
+    time.sleep(1.5)  # several looks of its worker, in which nothing may happen
+    supervisor.resume()
     assert outcomes(bench.wait_for(run, "completed")) == ["completed"]
 
 

@@ -16,6 +16,7 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ FINAL = ("completed", "failed", "timeboxed", "stopped")
 EX_TEMPFAIL = 75
 LATE_S = 10.0
 """What a loaded machine may add to timebox and grace."""
+GONE_WITHIN_S = 10.0
+"""A supervisor whose segment has ended ends once its worker is gone, a moment after it."""
 Lateness = Callable[[str, int, dict[str, Any]], float]
 """From run id, number and `exit.json` of a segment to how late it may end."""
 
@@ -169,7 +172,9 @@ def faults(home: Path, project: Path, late_s: Lateness | None = None) -> list[st
     for row in rows(home, "runs"):
         mine = sorted((one for one in segments if one["run_id"] == row["id"]), key=lambda one: one["number"])
         found += faults_of_run(home, project, row, mine, late_s)
-    left = processes_with(f"BACKPROP_HOME={home}")
+    end_s = time.monotonic() + GONE_WITHIN_S
+    while (left := processes_with(f"BACKPROP_HOME={home}")) and time.monotonic() < end_s:
+        time.sleep(0.05)
     if left:
         found.append(f"I9: left alive: {left}")
     return found

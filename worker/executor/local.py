@@ -101,12 +101,16 @@ class LocalExecutor:
         unsupervised = Life.ALIVE if self._is_elsewhere(run_id, number) else Life.UNSUPERVISED
         if held:
             return (Life.ALIVE if self._supervisor_alive(run_id, number) else unsupervised), None
+        # It holds a lock that was deleted under it, and has not started its leader yet.
+        child_lives = self._child_lives(run_id, number)
         # Once more, after the locks: a supervisor writes its record before it releases them.
         try:
             if (record := segment_files.read_exit(folder)) is not None:
                 return Life.ENDED, record
         except OSError as error:
             trouble = error
+        if child_lives:
+            return Life.ALIVE, None
         # Lock files may have been deleted under their holders. A second copy would be worse than a scan of /proc.
         if self._has_processes(run_id, number):
             return unsupervised, None
@@ -264,10 +268,15 @@ class LocalExecutor:
         if processes is not None:
             process_tree.send(process_tree.Process(*processes.supervisor), signal_number)
 
-    def _supervisor_alive(self, run_id: str, number: int) -> bool:
+    def _child_lives(self, run_id: str, number: int) -> bool | None:
+        """Return whether the supervisor that this worker started lives; None where it started none."""
         child = self._children.get((run_id, number))
-        if child is not None:
-            return child.poll() is None
+        return None if child is None else child.poll() is None
+
+    def _supervisor_alive(self, run_id: str, number: int) -> bool:
+        child_lives = self._child_lives(run_id, number)
+        if child_lives is not None:
+            return child_lives
         with contextlib.suppress(OSError):  # unreadable now; its lock tells too
             processes = self._processes(run_id, number)
             if processes is not None:
