@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "edit": "Change waiting runs by options, or one in an editor.",
     "drain": "Stop starting new runs; running ones continue.",
     "undrain": "Start runs again after a drain.",
+    "parallel": "Change how many runs may run at once.",
     "config": "Show the effective settings and their sources.",
     "doctor": "Check this installation and explain what is wrong.",
     "report": "Show what became of the night: text, or one HTML file.",
@@ -70,6 +71,7 @@ SECTIONS: Final = {
         "edit",
         "drain",
         "undrain",
+        "parallel",
     ),
     "Sweeps": ("groups", "export"),
 }

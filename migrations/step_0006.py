@@ -1,8 +1,9 @@
-"""Schema 6: the state of a run whose processes are frozen until its next turn, and what is kept about that.
+"""Schema 6: the state of a run whose processes are frozen until its next turn, and what is kept about that; how many
+runs may run at once by their user's word, as a switch with a value.
 
-SQLite changes no check of a table, so `runs` is made anew and filled from the old one; the runner keeps foreign keys
-out of it meanwhile. `suspension` and `thaw_at_s` hold what a user has asked; a segment has the number of the last order
-that was carried out to its end, and the RAM that it keeps.
+SQLite changes no check of a table, so `runs` and `switches` are made anew and filled from the old ones; the runner
+keeps foreign keys out of it meanwhile. `suspension` and `thaw_at_s` hold what a user has asked; a segment has the
+number of the last order that was carried out to its end, and the RAM that it keeps.
 """
 
 _COLUMNS = """
@@ -79,4 +80,16 @@ STATEMENTS = (
     "CREATE INDEX runs_by_unsatisfied_parent ON runs (unsatisfied_parent) WHERE unsatisfied_parent IS NOT NULL",
     "ALTER TABLE segments ADD COLUMN suspensions INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE segments ADD COLUMN kept_mib INTEGER",
+    """
+    CREATE TABLE switches_new (
+        name TEXT NOT NULL PRIMARY KEY CHECK (name IN ('drained', 'parallel')),
+        why TEXT NOT NULL,
+        since_s REAL NOT NULL,
+        value INTEGER,
+        CHECK ((value IS NOT NULL) = (name = 'parallel'))
+    )
+    """,
+    "INSERT INTO switches_new (name, why, since_s) SELECT name, why, since_s FROM switches",
+    "DROP TABLE switches",
+    "ALTER TABLE switches_new RENAME TO switches",
 )

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
+from backprop.scheduler.store import parallel
 from backprop.scheduler.store.connection import Database
 from backprop.worker.clock import Clock
 from backprop.worker.console import Console
@@ -12,9 +15,10 @@ from backprop.worker.executor.base import Executor
 from backprop.worker.user_files import UserFiles
 
 
-@dataclass(frozen=True)
+@dataclass
 class Context:
-    """One per worker. `worker`: its id. `settings`: its own limits. `only`: the ids of the runs it may touch; None for
+    """One per worker. `worker`: its id. `settings`: its own limits, with `max_parallel` as the home has it now, see
+    `take_parallel`; `own_parallel` is what it was started with. `only`: the ids of the runs it may touch; None for
     every run. `files`: looks at the user's files."""
 
     home: Home
@@ -26,6 +30,20 @@ class Context:
     console: Console
     only: frozenset[str] | None = None
     files: UserFiles = field(default_factory=UserFiles)
+    own_parallel: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.own_parallel = self.settings.max_parallel
+
+    def take_parallel(self) -> bool:
+        """Take how many runs may run at once from the home; return whether that is another number. Raises
+        DatabaseBusy."""
+        known = parallel.chosen(self.database)
+        most = self.own_parallel if known is None else known[0]
+        if most == self.settings.max_parallel:
+            return False
+        self.settings = msgspec.structs.replace(self.settings, max_parallel=most)
+        return True
 
     def may_touch(self, run: RunRecord) -> bool:
         """Return whether this worker may start, take over or end `run`."""

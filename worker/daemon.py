@@ -7,6 +7,7 @@ from collections.abc import Callable
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.errors import HomeRefused
 from backprop.scheduler.home.layout import Home
+from backprop.scheduler.store import parallel
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.writes import claims
 from backprop.worker.clock import Clock
@@ -47,18 +48,14 @@ def work(
         wake = WakePipe(home.locks, worker)
     except OSError as error:
         raise HomeRefused(f"{home.locks} cannot be used: {error.strerror}; is its disk full?") from error
-    plural = "" if settings.max_parallel == 1 else "s"
     try:
         with contextlib.redirect_stderr(console.complaints()):
-            claims.worker_started(
-                database, worker, os.getpid(), settings.max_parallel, context.clock.wall_s()
-            )
+            claims.worker_started(database, worker, os.getpid(), context.own_parallel, context.clock.wall_s())
+            context.take_parallel()
             if greeting:
                 console.line(greeting)
-            console.event(
-                "ready",
-                more=f"worker {worker}, pid {os.getpid()}, at most {settings.max_parallel} run{plural} at once",
-            )
+            most = parallel.words(context.settings.max_parallel)
+            console.event("ready", more=f"worker {worker}, pid {os.getpid()}, {most}")
             with StopSignals() as stop:
                 interrupted = Loop(context, wake, heartbeat, until).run(stop, drain)
             console.event("bye", more=counts_line(context))

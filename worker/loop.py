@@ -13,7 +13,7 @@ from typing import Final
 from backprop.scheduler.errors import BackpropError, DatabaseDamaged, DatabaseRefused
 from backprop.scheduler.governor import opening
 from backprop.scheduler.lifecycle import State
-from backprop.scheduler.store import drain
+from backprop.scheduler.store import drain, parallel
 from backprop.scheduler.store.reads import queries
 from backprop.worker.admission.admission import Admitter
 from backprop.worker.context import Context
@@ -164,6 +164,7 @@ class Loop:
         alive, ended = self._tracker.read_events()
         alive -= self._tracker.finalize_ended(ended)
         self._watch_running()
+        self._take_parallel()
         if not stop.asked and not stop.hung_up:
             alive += self._admit_queued()
             self._context.executor.prepare()
@@ -208,6 +209,14 @@ class Loop:
 
     def _watch_running(self) -> None:
         self._monitor.check(self._tracker.live())
+
+    def _take_parallel(self) -> None:
+        context = self._context
+        if context.take_parallel():
+            context.console.event(
+                "parallel", more=f"from now on {parallel.words(context.settings.max_parallel)}"
+            )
+            self._admitter.judge_again()
 
     def _admit_queued(self) -> int:
         return self._admitter.admit()

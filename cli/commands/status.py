@@ -79,6 +79,7 @@ def _print(shown: "Overview") -> None:
             ("disk", f"{_mib(host.disk_free_mib)} free at {shown.home.root}"),
             ("GPUs", f"{len(snapshot.gpus)}, read by {snapshot.source}" if snapshot.gpus else no_gpu),
             *(("worker" if not at else "", line) for at, line in enumerate(workers)),
+            *_parallel(shown),
             ("queue", queue),
             *_starts(shown),
             *(("warning" if not at else "", line) for at, line in enumerate(shown.warnings)),
@@ -106,6 +107,12 @@ def _print(shown: "Overview") -> None:
             for run in shown.live
         ]
         print_table(("RUN", "NAME", "STATE", "SEG", "PROMISED", "REASON"), rows, ("SEG", "PROMISED"))
+
+
+def _parallel(shown: "Overview") -> list[tuple[str, str]]:
+    """Return how many runs may run at once, where that is not what the workers were started with."""
+    slots = shown.slots
+    return [("parallel", slots.sentence())] if slots is not None and slots.since_s is not None else []
 
 
 def _starts(shown: "Overview") -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from backprop.cli.render.terminal_text import safe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from backprop.cli.render.slots import Slots
     from backprop.scheduler.home.layout import Home
     from backprop.scheduler.records import RunRecord, Waiting
     from backprop.scheduler.store.connection import Database
@@ -25,6 +26,7 @@ SHOWN_LIVE: Final = 8
 def command(run: str, as_json: bool) -> None:
     """Say why RUN is where it is: for a waiting one, every rule that fails."""
     from backprop.cli.render.json_views import clock, iso, print_json
+    from backprop.cli.render.slots import slots_of
     from backprop.scheduler.lifecycle import State
     from backprop.scheduler.store.reads import queries, start_conditions
     from backprop.worker.executor.locks import worker_alive
@@ -32,7 +34,8 @@ def command(run: str, as_json: bool) -> None:
     home, database = need_existing()
     waiting = (State.QUEUED, State.SUSPENDED)
     record = queries.find_run(database, run)
-    alive = any(worker_alive(home.locks, worker.id) for worker in queries.workers(database))
+    living = [worker for worker in queries.workers(database) if worker_alive(home.locks, worker.id)]
+    alive, slots = bool(living), slots_of(database, living)
     silent = silent_workers(home)
     before = start_conditions.reasons(database, record, time.time(), clock)
     blocking = _blocking(queries.live_runs(database)) if record.state in waiting else []
@@ -47,6 +50,7 @@ def command(run: str, as_json: bool) -> None:
                 "not_before": iso(record.not_before_s or None),
                 "waits": before,
                 "rules": [_rule_view(rule) for rule in record.waiting],
+                "parallel": None if slots is None else slots.view(),
                 "blocked_by": [{"id": one.id, "reason": one.reason} for one in blocking],
             }
         )
@@ -66,6 +70,8 @@ def command(run: str, as_json: bool) -> None:
         return
     if record.waiting:
         _print_rules(record)
+        if slots is not None and (said := _of_slots(record, slots)):
+            click.echo(safe(said))
         for one in blocking:
             click.echo(safe(f"{one.name} ({one.id}) {one.reason}; to free its place: backprop stop {one.id}"))
     else:
@@ -98,6 +104,15 @@ def _blocking(live: "Sequence[RunRecord]") -> "list[RunRecord]":
     from backprop.worker.segments.boxes.keeper import PAST
 
     return [run for run in live if run.reason.startswith(PAST)]
+
+
+def _of_slots(run: "RunRecord", slots: "Slots") -> str:
+    """Return who has decided how many runs may run at once, where that keeps the run from starting."""
+    from backprop.cli.render.slots import CHANGE
+    from backprop.scheduler.governor.model import Rule
+
+    full = any(rule.rule == Rule.PARALLEL and rule.needed == slots.at_most for rule in run.waiting)
+    return f"{slots.sentence()}; {CHANGE}" if full else ""
 
 
 def _print_rules(run: "RunRecord") -> None:

@@ -31,7 +31,7 @@ COMMANDS: Final = {
     **dict.fromkeys(("settings", "configure"), "backprop config"),
     **dict.fromkeys(("first", "next", "switch", "swap"), "backprop move RUN"),
     **dict.fromkeys(("test", "check", "rehearse"), "backprop drill SCRIPT; backprop doctor looks at the installation"),
-    "parallel": "backprop worker -p N",
+    **dict.fromkeys(("slots", "concurrency", "limit"), "backprop parallel N"),
     "start": f"{WORKER} starts what is queued; backprop release RUN lets a held run start",
     "pause": PAUSE,
     "unhold": "backprop release RUN",

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from backprop.cli.render.json_views import duration, iso
+from backprop.cli.render.slots import Slots, slots_of
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.governor import opening
 from backprop.scheduler.governor.model import Limits, Rule, heat_limit_c
@@ -46,9 +47,9 @@ class GpuView:
 @dataclass(frozen=True)
 class Overview:
     """What `status` shows. `alive`: live segments. `warnings`: workers that do not tick, and what takes too much disk,
-    in words. `silences`: those workers, by id. `drained`: why and
-    since when. `active_hours`: of the settings of this directory; a worker may have others. `closed`: why nothing may
-    start now, in words."""
+    in words. `silences`: those workers, by id. `drained`: why and since when. `active_hours`: of the settings of this
+    directory; a worker may have others. `closed`: why nothing may start now, in words. `slots`: how many runs may run
+    at once; None where no worker lives and nobody has set it."""
 
     home: Home
     snapshot: Snapshot
@@ -62,6 +63,7 @@ class Overview:
     drained: opening.Drained | None = None
     active_hours: tuple[str, ...] = ()
     closed: str | None = None
+    slots: Slots | None = None
 
 
 def overview(home: Home, database: Database | None, snapshot: Snapshot, settings: Settings) -> Overview:
@@ -92,6 +94,7 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
         drained=state.opening.drained,
         active_hours=settings.active_hours or (),
         closed=_closed(state, first),
+        slots=slots_of(database, workers),
     )
 
 
@@ -150,6 +153,7 @@ def view(shown: Overview) -> dict[str, Any]:
             for run in shown.live
         ],
         "warnings": shown.warnings,
+        "parallel": None if shown.slots is None else shown.slots.view(),
         "drained": {"why": shown.drained[0], "since": iso(shown.drained[1])} if shown.drained else None,
         "active_hours": list(shown.active_hours),
         "closed": shown.closed,

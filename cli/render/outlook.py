@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from backprop.scheduler.governor.model import Rule
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
-from backprop.scheduler.store import drain
+from backprop.scheduler.store import drain, parallel
 from backprop.scheduler.store.reads import listing, pace, queries
 from backprop.scheduler.store.reads.filters import Sort
 from backprop.scheduler.store.reads.pace import NightAhead, Pace
@@ -23,9 +23,8 @@ def outlook(home: Home, database: "Database", now_s: float) -> NightAhead:
     """Return what is known of the time ahead, with the workers that live. Raises DatabaseBusy."""
     from backprop.worker.executor.locks import worker_alive
 
-    slots = max(
-        (one.max_parallel for one in queries.workers(database) if worker_alive(home.locks, one.id)), default=0
-    )
+    living = [one for one in queries.workers(database) if worker_alive(home.locks, one.id)]
+    slots = parallel.in_force(database, living) or 0
     first = next(iter(listing.list_runs(database, sort=Sort.TURN, limit=1)), None)
     is_closed = first is not None and any(rule.rule in CLOSING for rule in first.waiting)
     return pace.night(database, now_s, slots, is_closed or drain.drained(database) is not None)

@@ -9,6 +9,7 @@ import msgspec
 
 from backprop.cli.context import open_existing
 from backprop.cli.render import stop_view
+from backprop.cli.render.slots import slots_of
 from backprop.cli.render.tables import print_pairs
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit import recipe_view
@@ -82,11 +83,12 @@ def _command(wanted: "Submission") -> list[tuple[str, str]]:
 
 
 def _at_most(home: Home, database: "Database | None") -> int | None:
-    """Return how many runs at once the most generous living worker allows; None when no worker is running."""
+    """Return how many runs at once the living workers allow, or `backprop parallel`; None where neither is there."""
     if database is None:
         return None
     alive = [worker for worker in queries.workers(database) if worker_alive(home.locks, worker.id)]
-    return max((worker.max_parallel for worker in alive), default=None)
+    slots = slots_of(database, alive)
+    return None if slots is None else slots.at_most
 
 
 def _place(place: QueuePosition, met: Collection[str]) -> list[tuple[str, str]]:
@@ -119,14 +121,16 @@ def describe_drill(wanted: "Submission", home: Home, seconds: float) -> int:
     return 0
 
 
-def describe_queue(home: Home, settings: Settings) -> int:
-    """Print which queued runs a worker would start now, in its order, and why the others would wait."""
+def describe_queue(home: Home, settings: Settings, *, own_parallel: bool) -> int:
+    """Print which queued runs a worker would start now, in its order, and why the others would wait. `own_parallel`: it
+    is given a number of runs, which counts whatever holds now."""
     _, database = open_existing()
     runs = queries.queue(database, time.time()) if database is not None else []
     if not runs:
         click.echo("nothing is queued that may start now")
         return 0
-    forecast = _Forecast(home, database, settings)
+    at_most = settings.max_parallel if own_parallel else None
+    forecast = _Forecast(home, database, settings, at_most)
     for run in runs:
         click.echo(f"{run.id}  {safe(run.name)}: {safe(forecast.of_queued(run))}")
     return 0
@@ -135,9 +139,11 @@ def describe_queue(home: Home, settings: Settings) -> int:
 class _Forecast:
     """Judges runs in the order of the queue on one reading of the machine, as a worker's admission does."""
 
-    def __init__(self, home: Home, database: "Database | None", settings: Settings) -> None:
+    def __init__(
+        self, home: Home, database: "Database | None", settings: Settings, at_most: int | None = None
+    ) -> None:
         self._database = database
-        at_most = _at_most(home, database)
+        at_most = at_most or _at_most(home, database)
         snapshot = read_machine(home, settings)
         self._state = read_state(database, snapshot, LocalExecutor(home), settings, Clock())
         self._judge = Judge(

@@ -39,12 +39,13 @@ class Verb(StrEnum):
     REMOVE = "remove"
     DRAIN = "drain"
     UNDRAIN = "undrain"
+    PARALLEL = "parallel"
     VOID = "void"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A line. `runs`: run id → its newest segment then. `places`: run id → (priority, `turn_s`). `pin`: see
-    `RunRecord`. `at_s`: Unix seconds."""
+    `RunRecord`. `at_most`: see `parallel.chosen`; None takes it back. `at_s`: Unix seconds."""
 
     number: int
     verb: Verb
@@ -53,6 +54,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     why: str = ""
     pin: str | None = None
     places: dict[str, tuple[int, float]] = {}
+    at_most: int | None = None
 
 
 def newest(home: Home) -> int:

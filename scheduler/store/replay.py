@@ -4,7 +4,7 @@
     resume, resume --done             where it waits so, or ended so before
     stop of a live segment            where that segment lives
     remove                            where nothing on disk says that the run is there
-    drain, undrain                    always
+    drain, undrain, parallel          always
 
 A run that has gone on since is left alone: what became of it is in its folder, and `rebuild` has put that back.
 """
@@ -20,7 +20,7 @@ from backprop.scheduler.home.request_log import Request, Verb
 from backprop.scheduler.home.run_folder import SpecFile
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.records import RunRef
-from backprop.scheduler.store import drain
+from backprop.scheduler.store import drain, parallel
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.requests import known_number, set_known_number
 from backprop.scheduler.store.schema import Run
@@ -98,6 +98,8 @@ def _again(
             drain.put(request.why, request.at_s)
         case Verb.UNDRAIN:
             drain.put(None, request.at_s)
+        case Verb.PARALLEL:
+            parallel.put(request.at_most, request.at_s)
         case Verb.HOLD:
             user_requests.hold_now(waiting, request.why)
         case Verb.RELEASE:

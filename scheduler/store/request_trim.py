@@ -1,8 +1,8 @@
 """Drops from `requests.jsonl` what no copy of the database would need asked again.
 
 Whichever copy is restored, the runs' folders bring its runs up to their newest segments first. So a request is dead
-once its run has gone on to a later segment, and so is all that was asked of a run before its removal. Of the queue the
-last word counts. A removal itself is needed by the copies that do not know it.
+once its run has gone on to a later segment, and so is all that was asked of a run before its removal. Of each
+switch of the queue the last word counts. A removal itself is needed by the copies that do not know it.
 """
 
 import contextlib
@@ -20,6 +20,8 @@ from backprop.scheduler.store.requests import known_number, segments_of
 
 LEAST_BYTES: Final = 256 * 1024
 """A shorter file is left as it is."""
+OF_QUEUE: Final = {Verb.DRAIN: "starts", Verb.UNDRAIN: "starts", Verb.PARALLEL: "slots"}
+"""What is asked of the queue → what of it that sets."""
 
 
 def trim(database: Database, copies: Sequence[Path], least_bytes: int = LEAST_BYTES) -> int:
@@ -48,7 +50,7 @@ def trim(database: Database, copies: Sequence[Path], least_bytes: int = LEAST_BY
 def _needed(requests: Sequence[Request], in_all_copies: int) -> list[Request]:
     """Return what is still needed, and the newest in any case, whose number goes on. Call inside a transaction."""
     now = segments_of(list({run_id for request in requests for run_id in request.runs}))
-    drains = [request.number for request in requests if request.verb in (Verb.DRAIN, Verb.UNDRAIN)]
+    last_words = {OF_QUEUE[request.verb]: request.number for request in requests if request.verb in OF_QUEUE}
     removed_by = {
         run_id: request.number
         for request in requests
@@ -65,8 +67,8 @@ def _needed(requests: Sequence[Request], in_all_copies: int) -> list[Request]:
         }
         if request.verb is Verb.REMOVE:
             alive = number > in_all_copies
-        elif request.verb in (Verb.DRAIN, Verb.UNDRAIN):
-            alive = number == drains[-1]
+        elif request.verb in OF_QUEUE:
+            alive = number == last_words[OF_QUEUE[request.verb]]
         else:
             alive = bool(runs)
             places = {run_id: place for run_id, place in request.places.items() if run_id in runs}

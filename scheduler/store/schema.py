@@ -192,6 +192,7 @@ class Switch(Table):
     name = TextField(primary_key=True)
     why = TextField()
     since_s = FloatField()
+    value = IntegerField(null=True)
 
     class Meta:
         table_name = "switches"

@@ -14,7 +14,7 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.request_log import Request, Verb
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import Event, Intent, State
-from backprop.scheduler.store import drain, request_trim, requests
+from backprop.scheduler.store import drain, parallel, request_trim, requests
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, enqueue, ordering, transitions, user_requests
@@ -111,6 +111,10 @@ ASKED: dict[str, tuple[Callable[[Database], object], Callable[[Database], bool]]
         lambda database: drain.set_drained(database, "a reboot", NOW_S),
         lambda database: drain.drained(database) == ("a reboot", NOW_S),
     ),
+    "parallel": (
+        lambda database: parallel.choose(database, 3, NOW_S),
+        lambda database: parallel.chosen(database) == (3, NOW_S),
+    ),
 }
 
 
@@ -146,6 +150,18 @@ def test_undrained_stays_undrained(database: Database) -> None:
     drain.set_drained(database, None, NOW_S)
     again = past.restore(database)
     assert drain.drained(again) is None
+    again.close()
+
+
+def test_a_number_of_runs_that_was_taken_back_stays_so_beside_a_drain(database: Database) -> None:
+    parallel.choose(database, 3, NOW_S)
+    past = Past(database)
+    parallel.choose(database, 4, NOW_S + 1)
+    drain.set_drained(database, "a reboot", NOW_S + 2)
+    parallel.choose(database, None, NOW_S + 3)
+    again = past.restore(database)
+    assert parallel.chosen(again) is None
+    assert drain.drained(again) == ("a reboot", NOW_S + 2)
     again.close()
 
 

@@ -125,6 +125,11 @@ class Admitter:
         with self._admission as acquired:
             return self._rounds(candidates, limit) if acquired else 0
 
+    def judge_again(self) -> None:
+        """Judge all anew in the next tick, and say so: how many runs may run at once has changed."""
+        self._judged_s = -JUDGE_AGAIN_S
+        self._waits.tell_again()
+
     def _rounds(self, candidates: list[RunRecord], limit: int) -> int:
         """Judge the first `limit`, then more, and again as long as a group that is full now hides others."""
         started = 0

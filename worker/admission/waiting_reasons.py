@@ -66,6 +66,10 @@ class WaitingReasons:
         self._recorded.clear()
         self._excused_s.clear()
 
+    def tell_again(self) -> None:
+        """Have the next round record new amounts at once: the user waits for them."""
+        self._recorded.clear()
+
     def note_alive(self, count: int) -> None:
         """Note how many runs live now, of any worker."""
         if count:

@@ -100,7 +100,7 @@ class DatabaseCare:
             context.database,
             context.worker,
             os.getpid(),
-            context.settings.max_parallel,
+            context.own_parallel,
             context.clock.wall_s(),
         )
         self._unsound = self._suspect = None
