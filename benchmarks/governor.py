@@ -27,7 +27,7 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store.connection import Database
 from backprop.worker.admission.admission import Admitter
 from backprop.worker.clock import Clock
-from backprop.worker.console import Console
+from backprop.worker.console.console import Console
 from backprop.worker.context import Context
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.machine.monitor import RuntimeMonitor

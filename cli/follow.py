@@ -22,7 +22,7 @@ from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, State
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
-from backprop.worker.console import Console
+from backprop.worker.console.console import Console
 from backprop.worker.wakeup import wake_workers
 
 LAST_WORDS_S: Final = 2.0

@@ -10,7 +10,7 @@ from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import parallel
 from backprop.scheduler.store.connection import Database
 from backprop.worker.clock import Clock
-from backprop.worker.console import Console
+from backprop.worker.console.console import Console
 from backprop.worker.executor.base import Executor
 from backprop.worker.user_files import UserFiles
 

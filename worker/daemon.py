@@ -11,7 +11,7 @@ from backprop.scheduler.store import parallel
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.writes import claims
 from backprop.worker.clock import Clock
-from backprop.worker.console import Console
+from backprop.worker.console.console import Console
 from backprop.worker.context import Context
 from backprop.worker.executor import locks
 from backprop.worker.executor.heartbeat import Heartbeat

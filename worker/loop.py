@@ -24,6 +24,7 @@ from backprop.worker.machine.sampler import Sampler
 from backprop.worker.machine.sleep_inhibitor import SleepInhibitor
 from backprop.worker.maintenance.database_care import DatabaseCare
 from backprop.worker.maintenance.held_runs import HeldRuns
+from backprop.worker.reactions.hourly import Hourly
 from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.tracker import SegmentTracker
 from backprop.worker.signals import StopSignals
@@ -62,6 +63,7 @@ class Loop:
         self._tracker = SegmentTracker(context, self._monitor, self._reactions, self._reader.snapshot)
         self._admitter = Admitter(context, self._reader, self._monitor, self._tracker)
         self._sampler = Sampler(context, self._reader.recent)
+        self._hourly = Hourly(context, self._reader.recent)
         self._held = HeldRuns(context)
         self._care = DatabaseCare(context)
         self._reconciled_s = -RECONCILE_EVERY_S
@@ -73,6 +75,8 @@ class Loop:
         """Tick until `stop` says so, or with `drain` until nothing is left to run. Return whether a signal ended it.
 
         Raises DatabaseRefused."""
+        with contextlib.suppress(BackpropError):
+            self._hourly.begin()
         try:
             while not stop.hung_up:
                 stop.suspend()
@@ -170,6 +174,7 @@ class Loop:
             self._context.executor.prepare()
         self._sampler.sample(self._admitter.head_waits_for, stopping=stop.asked > 0)
         self._awake.keep(self._context.settings.inhibit_sleep and alive > 0)
+        self._hourly.tell_if_due(self._admitter.is_closed)
         return alive
 
     def _reap_exited(self) -> None:

@@ -16,7 +16,7 @@ from backprop.scheduler.home import layout
 if TYPE_CHECKING:
     from backprop.scheduler.config.settings import Effective
     from backprop.scheduler.store.connection import Database
-    from backprop.worker.console import Console
+    from backprop.worker.console.console import Console
 
 EPILOG = """\b
 First Ctrl-C (or SIGTERM): start nothing new, ask running segments to checkpoint, requeue them, exit.
@@ -45,7 +45,7 @@ def command(
     given = globals_of(ctx, config, verbose, dry_run)
     flags = options.chosen_settings(values)
     effective = load(current_directory(), layout.locate().root, given.config, flags)
-    from backprop.worker.console import Console
+    from backprop.worker.console.console import Console
 
     # Not by click: a terminal that takes nothing is not waited for from here on.
     errors = Console(sys.stderr)

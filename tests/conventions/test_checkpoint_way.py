@@ -66,6 +66,8 @@ BESIDE = {
     "segments.result": "asks when it was saved",
     "segments.finalize": "asks whether there is one",
     "segments.tracker": "prints an order that failed",
+    "console.console": "prints the line that names it",
+    "console.pane": "lays that line out",
     "machine.state": "reads the segment's row",
     "machine.monitor": "reads the segment's row",
     "machine.gpu_usage": "reads the segment's row",

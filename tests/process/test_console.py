@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.worker.console import WAITING, Console
+from backprop.worker.console.console import WAITING, Console
 from tests.support.harness import wait_until
 
 LINE = re.compile(r"line (\d+)\n")
@@ -109,8 +109,8 @@ def test_what_python_says_by_itself_becomes_lines(tmp_path: Path) -> None:
         with redirect_stderr(console.complaints()):
             print("a warning", "of two words\nand the next", file=sys.stderr)
         console.close()
-    told = [line.split("  ") for line in (tmp_path / "out").read_text().splitlines()]
-    assert [(words[1].strip(), words[-1].strip()) for words in told] == [
+    told = [line[11:].split("  ") for line in (tmp_path / "out").read_text().splitlines()]
+    assert [(words[0].strip(), words[-1].strip()) for words in told] == [
         ("trouble", "a warning of two words"),
         ("trouble", "and the next"),
     ]

@@ -1,6 +1,7 @@
 """The last lines of a run's output, over segments, plain and compressed; a place in the queue."""
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_the_command_prints_them(bench: Bench) -> None:
     bench.script("train.py", "for i in range(100): print('line', i)")
     run = bench.queue("train.py")
     bench.worker("--drain").wait(60)
-    assert "the queue is empty: 1 completed; see: backprop list" in bench.output()
+    assert re.search(r"the queue is empty: 1 completed since \d\d:\d\d; see: backprop report", bench.output())
     assert bench.backprop("logs", run, "-n", "3").stdout == "line 97\nline 98\nline 99\n"
     assert len(bench.backprop("logs", run).stdout.splitlines()) == 100
 

@@ -14,7 +14,7 @@ from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims
 from backprop.worker.checkpoints.manager import CheckpointManager
 from backprop.worker.clock import Clock
-from backprop.worker.console import Console
+from backprop.worker.console.console import Console
 from backprop.worker.context import Context
 from backprop.worker.executor.base import Executor
 from backprop.worker.segments.live import LiveSegment

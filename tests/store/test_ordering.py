@@ -21,7 +21,7 @@ from backprop.scheduler.store.writes import enqueue, ordering
 from backprop.scheduler.store.writes.ordering import TargetSlot
 from backprop.worker.admission.waiting_reasons import WaitingReasons
 from backprop.worker.clock import Clock
-from backprop.worker.console import Console
+from backprop.worker.console.console import Console
 from backprop.worker.context import Context
 from backprop.worker.executor.local import LocalExecutor
 from tests.support.harness import COMMAND, QUIET_LIMITS, SCRIPTS, Bench, wait_until, without_roots_rights

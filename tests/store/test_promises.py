@@ -16,7 +16,7 @@ from backprop.worker.admission.preparation import AdmittedRun, PreparedRun
 from backprop.worker.admission.promises import PromisePoster
 from backprop.worker.checkpoints.resume import StartPoint
 from backprop.worker.clock import Clock
-from backprop.worker.console import Console
+from backprop.worker.console.console import Console
 from backprop.worker.context import Context
 from backprop.worker.executor import locks
 from backprop.worker.executor.board import VARIABLE, Promise

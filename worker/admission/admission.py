@@ -125,6 +125,11 @@ class Admitter:
         with self._admission as acquired:
             return self._rounds(candidates, limit) if acquired else 0
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing at all may be started now, as last seen."""
+        return self._closed is not None
+
     def judge_again(self) -> None:
         """Judge all anew in the next tick, and say so: how many runs may run at once has changed."""
         self._judged_s = -JUDGE_AGAIN_S

@@ -6,7 +6,7 @@ All of a round are claimed in one transaction, against the serial of the reserva
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 import msgspec
@@ -125,7 +125,8 @@ class Starter:
             prepared.release()
             self._tracker.could_not_start(run, order)
         else:
-            source = f" from {prepared.resume.checkpoint}" if prepared.resume.checkpoint else ""
+            checkpoint = prepared.resume.checkpoint
+            source = f" from {_near(checkpoint, run.spec.cwd)}" if checkpoint else ""
             context.console.event("started", run, f"segment {number}, {_box(order)}{source}")
             try:
                 context.executor.start(order)
@@ -258,6 +259,13 @@ def _where_it_may_save(run: RunRecord, shell: Mapping[str, str], checkpoint: str
     patterns = [fixed_folder(pattern) for pattern in (spec.plan.globs if spec.plan is not None else ())]
     used = [Path(checkpoint).parent] if checkpoint is not None else []
     return list(dict.fromkeys(map(str, (*used, *patterns, *roots_for(cwd, spec.argv, given, extra)))))
+
+
+def _near(path: str, folder: str) -> str:
+    """Return a path as it is called in the run's directory, where it lies below that."""
+    with contextlib.suppress(ValueError):
+        return str(PurePath(path).relative_to(folder))
+    return path
 
 
 def _box(order: SegmentOrder) -> str:

@@ -15,11 +15,12 @@ from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import dependencies, groups
 from backprop.scheduler.store.groups import Finished
-from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.reads import nights, queries
 from backprop.scheduler.store.writes.claims import AppliedMove
 from backprop.worker.context import Context
 from backprop.worker.reactions.halving import Halving
 from backprop.worker.reactions.hooks import Hooks
+from backprop.worker.reactions.hourly import done_words
 
 Step = Callable[[], None]
 RINGS: Final = (State.COMPLETED, State.FAILED)
@@ -35,6 +36,7 @@ class Reactions:
         self._let_sleep = let_sleep
         self._hooks = Hooks(context)
         self._halving = Halving(context)
+        self._since_s = context.clock.wall_s()
 
     def steps(self, run: RunRecord, move: NextMove, applied: AppliedMove) -> list[Step]:
         """Return what is to be done now that an end is in the database, each step once.
@@ -84,7 +86,8 @@ class Reactions:
     def _tell_of_groups(self, finished: Finished) -> None:
         # Everything is read before anything is told: a step that is done again must not tell twice.
         counted = [(name, groups.counts(self._context.database, name)) for name in finished.groups]
-        ended = queries.state_counts(self._context.database) if finished.queue_empty else {}
+        database, now_s = self._context.database, self._context.clock.wall_s()
+        ended = nights.counts(database, self._since_s, now_s) if finished.queue_empty else {}
         for name, counts in counted:
             self._hooks.fire("group_finished", {"group": name, "counts": counts})
             self._context.console.bell(
@@ -94,8 +97,9 @@ class Reactions:
             self._let_sleep()
             self._hooks.fire("queue_empty", {})
             self._context.console.bell("the queue is empty")
-            told = ", ".join(f"{ended[state]} {state}" for state in State if state in ended)
-            self._context.console.event("empty", more=f"the queue is empty: {told}; see: backprop list")
+            told = done_words(ended, self._since_s)
+            self._context.console.event("empty", more=f"the queue is empty: {told}; see: backprop report")
+            self._since_s = self._context.clock.wall_s()
 
 
 def _view(run: RunRecord, move: NextMove, state: State) -> dict[str, object]:

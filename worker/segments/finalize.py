@@ -8,9 +8,11 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from backprop.scheduler.errors import BackpropError, LostRace
 from backprop.scheduler.faults import port_in
+from backprop.scheduler.governor.box_end import minutes
 from backprop.scheduler.home import run_folder
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
@@ -50,6 +52,8 @@ class FinishedSegment:
     started_by: str
 
 
+LONG_S: Final = 120.0
+"""A longer time is told in minutes."""
 Beside = tuple[tuple[str, int], ...]
 """Run id and segment of each."""
 
@@ -243,7 +247,11 @@ class Finalizer:
         if applied.state is State.COMPLETED:
             self._checkpoints.completed(run)
         event = "requeued" if applied.state is State.QUEUED else applied.state.value
-        more = f"segment {run.segment}, {finished.result.running_s:.1f} s: {reason}"
+        ran_s = finished.result.running_s
+        told = [f"segment {run.segment}", f"{ran_s:.1f} s" if ran_s < LONG_S else minutes(ran_s)]
+        told += [f"step {run.last_step:,}"] if run.last_step is not None else []
+        told += [f"loss {run.last_loss:.4g}"] if run.last_loss is not None else []
+        more = f"{', '.join(told)}: {reason}"
         self._context.console.event(event, run, more)
 
     def _write_outcome(self, run: RunRecord, applied: AppliedMove, reason: str) -> None:

@@ -16,6 +16,7 @@ from collections import deque
 from typing import Final, TextIO
 
 from backprop.scheduler.records import RunRecord
+from backprop.worker.console import pane
 
 WAITING: Final = 1000
 CLOSE_S: Final = 1.0
@@ -37,9 +38,10 @@ class Console:
         self._thread: threading.Thread | None = None
 
     def event(self, what: str, run: RunRecord | None = None, more: str = "") -> None:
-        """Print the time, `what` in a fixed column, the run, and `more`."""
-        who = f"{run.name} ({run.id})  " if run is not None else ""
-        self.line(f"{time.strftime('%H:%M:%S')}  {what:<10}  {who}{more}".rstrip())
+        """Print the time, a sign, the run, `what`, and `more`."""
+        name, run_id = (_printable(run.name), run.id) if run is not None else ("", "")
+        now = time.strftime("%H:%M:%S")
+        self._put(pane.line(now, what, name, run_id, _printable(more), self._look()) + "\n")
 
     def debug(self, what: str, run: RunRecord, more: str) -> None:
         """As `event`, if the console is verbose."""
@@ -73,6 +75,16 @@ class Console:
             finished = self._is_done()
         if self._thread is not None and finished:
             self._thread.join(patience_s)
+
+    def _look(self) -> pane.PaneLook:
+        """Return what this stream takes now: a terminal may get another width at any time."""
+        signs = (getattr(self.stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
+        with contextlib.suppress(OSError, ValueError):
+            if self.stream.isatty():
+                width = os.get_terminal_size(self.stream.fileno()).columns
+                plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
+                return pane.PaneLook(width or None, not plain, signs)
+        return pane.PaneLook(signs=signs)
 
     def _put(self, text: str) -> None:
         if self.quiet or self._closed:

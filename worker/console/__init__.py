@@ -1,0 +1,1 @@
+"""Prints what the worker has to say, and never waits for a reader."""
