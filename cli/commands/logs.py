@@ -53,7 +53,7 @@ def command(
 ) -> int:
     """Print the output of RUN, of all segments or one; on a terminal the last lines.
 
-    With several RUNs, each line starts with the run's name.
+    With several RUNs, each line starts with the run's name. A terminal is told how each segment ended, in dim lines.
     """
     from backprop.scheduler.errors import UnknownRun
     from backprop.scheduler.lifecycle import State
@@ -69,16 +69,17 @@ def command(
     if lines is None:
         lines = TERMINAL_LINES if is_terminal(sys.stdout) and segment is None else 0
     if follow:
-        shown = [(one, _stream(home, one, found, segment, raw, follow, lines)) for one in found]
+        shown = [(one, _stream(home, database, one, found, segment, raw, follow, lines)) for one in found]
         return _follow(database, shown, segment)
     for one in found:
         if one.segment >= (segment or 1):
-            _stream(home, one, found, segment, raw, follow, lines).finish(segment)
+            _stream(home, database, one, found, segment, raw, follow, lines).finish(segment)
     return 0
 
 
 def _stream(
     home: "Home",
+    database: "Database",
     one: "Chosen",
     among: "Sequence[Chosen]",
     segment: int | None,
@@ -101,7 +102,16 @@ def _stream(
         marks=marks or follow,
         prefix=_prefix(one, among),
         skip=skip,
+        end_of=lambda number: _end(database, one.id, number),
     )
+
+
+def _end(database: "Database", run_id: str, number: int) -> str | None:
+    """Return how a segment ended; None for one that lives, or is not on record."""
+    from backprop.scheduler.store.reads import queries
+
+    row = queries.segment(database, run_id, number)
+    return row.reason or row.outcome if row is not None and row.outcome is not None else None
 
 
 def _prefix(one: "Chosen", among: "Sequence[Chosen]") -> str | None:

@@ -10,7 +10,7 @@ from backprop.cli.context import need_existing, open_existing
 from backprop.cli.help.completion import complete_runs
 
 if TYPE_CHECKING:
-    from backprop.cli.render.machine_view import GpuView, Overview
+    from backprop.cli.render.machine_view import Overview
 
 REFRESH_S: Final = 2.0
 
@@ -57,9 +57,9 @@ def command(run: str | None, as_json: bool, watch: bool) -> None:
 
 def _print(shown: "Overview") -> None:
     from backprop.cli.render.json_views import clock
+    from backprop.cli.render.status_text import GPU_COLUMNS, RIGHT, gpu_notes, gpu_row, mib, run_rows
     from backprop.cli.render.tables import print_pairs, print_table
     from backprop.cli.run_selection import counted
-    from backprop.scheduler.governor.model import amount
     from backprop.scheduler.lifecycle import State
 
     host, snapshot = shown.snapshot.host, shown.snapshot
@@ -68,15 +68,18 @@ def _print(shown: "Overview") -> None:
     no_gpu = (
         f"none can be read: {snapshot.problem}" if snapshot.problem else "none here: GPU rules do not apply"
     )
+    # What it was started with says nothing where the user has set another number since.
+    own = shown.slots is None or shown.slots.since_s is None
     workers = [
-        f"{worker.id}, pid {worker.pid}, at most {counted(worker.max_parallel)}, since {clock(worker.started_at_s)}"
+        f"{worker.id}, pid {worker.pid}, {f'at most {counted(worker.max_parallel)}, ' if own else ''}"
+        f"since {clock(worker.started_at_s)}"
         for worker in shown.workers
     ] or ["none is running; start one with: backprop worker"]
     print_pairs(
         [
-            ("RAM", f"{_mib(host.ram_free_mib)} free of {_mib(host.ram_total_mib)}"),
+            ("RAM", f"{mib(host.ram_free_mib)} free of {mib(host.ram_total_mib)}"),
             ("load", load),
-            ("disk", f"{_mib(host.disk_free_mib)} free at {shown.home.root}"),
+            ("disk", f"{mib(host.disk_free_mib)} free at {shown.home.root}"),
             ("GPUs", f"{len(snapshot.gpus)}, read by {snapshot.source}" if snapshot.gpus else no_gpu),
             *(("worker" if not at else "", line) for at, line in enumerate(workers)),
             *_parallel(shown),
@@ -87,26 +90,13 @@ def _print(shown: "Overview") -> None:
     )
     if shown.gpus:
         click.echo()
-        columns = ("GPU", "FREE", "TOTAL", "PROMISED", "FOREIGN", "TEMP", "LIMIT", "UTIL", "NAME")
-        print_table(columns, [_gpu_row(view) for view in shown.gpus], columns[:-1])
-        for view in shown.gpus:
-            for line in _gpu_notes(view):
-                click.echo(f"  GPU {view.gpu.index}: {line}")
+        print_table(GPU_COLUMNS, [gpu_row(view) for view in shown.gpus], GPU_COLUMNS[:-1])
+        for line in gpu_notes(shown):
+            click.echo(f"  {line}")
     if shown.live:
         click.echo()
-        promised = {segment.run_id: segment.promised_mib for segment in shown.alive}
-        rows = [
-            (
-                run.id,
-                run.name,
-                run.state.value,
-                str(run.segment),
-                amount(promised[run.id]) if promised.get(run.id) else "-",
-                run.reason,
-            )
-            for run in shown.live
-        ]
-        print_table(("RUN", "NAME", "STATE", "SEG", "PROMISED", "REASON"), rows, ("SEG", "PROMISED"))
+        columns, rows = run_rows(shown, time.time())
+        print_table(columns, rows, [column for column in columns if column in RIGHT])
 
 
 def _parallel(shown: "Overview") -> list[tuple[str, str]]:
@@ -131,42 +121,3 @@ def _starts(shown: "Overview") -> list[tuple[str, str]]:
             f"in activeHours ({'; '.join(shown.active_hours)}), {opening.opens_words(windows, time.time())}",
         )
     ]
-
-
-def _gpu_row(view: "GpuView") -> tuple[str, ...]:
-    gpu = view.gpu
-    return (
-        str(gpu.index),
-        _mib(gpu.free_mib),
-        _mib(gpu.total_mib),
-        _mib(sum(view.promised.values())) if view.promised else "-",
-        "-" if view.room is None or not view.room.foreign_mib else _mib(view.room.foreign_mib),
-        "-" if gpu.temp_c is None else f"{gpu.temp_c} °C",
-        f"{view.limit_c} °C",
-        "-" if gpu.utilisation_pct is None else f"{gpu.utilisation_pct} %",
-        gpu.name,
-    )
-
-
-def _gpu_notes(view: "GpuView") -> list[str]:
-    from backprop.cli.render.terminal_text import safe
-    from backprop.scheduler.governor.model import amount
-
-    notes = [f"{amount(mib)} reserved by {run_id}" for run_id, mib in view.promised.items()]
-    if view.room is not None and view.room.elsewhere_mib:
-        notes.append(f"{amount(view.room.elsewhere_mib)} promised by another home")
-    if view.gpu.error is not None:
-        notes.append(f"not used: {safe(view.gpu.error)}")
-    if view.quarantine is not None:
-        notes.append(f"quarantined: {safe(view.quarantine)}")
-    if view.gpu.throttled:
-        notes.append("the driver is throttling it (too hot)")
-    if view.idle_because is not None:
-        notes.append(f"idle: {safe(view.idle_because)}")
-    return notes
-
-
-def _mib(value: int | None) -> str:
-    from backprop.scheduler.governor.model import amount
-
-    return "-" if value is None else amount(value)

@@ -1,6 +1,5 @@
 """Collects what the frame of `backprop top` shows: of the database, the machine and the workers. Changes nothing."""
 
-import os
 import shutil
 import sys
 import time
@@ -10,7 +9,7 @@ from backprop.cli.render import outlook, run_rows
 from backprop.cli.render.glyphs import glyphs_of
 from backprop.cli.render.machine_view import GpuView, Overview
 from backprop.cli.render.screen import EventLine, GpuLine, RunLine, Screen, draw
-from backprop.cli.render.watch import can_redraw
+from backprop.cli.render.watch import takes_colours
 from backprop.scheduler.lifecycle import HOLDS_A_SLOT, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.store.reads import listing, queries, recent
@@ -31,7 +30,7 @@ def frame(shown: Overview, database: "Database | None", no_worker: str) -> list[
     """Return the frame for the terminal as it is now, plain where it is none. `no_worker`: said where none lives."""
 
     width, height = shutil.get_terminal_size()
-    colour = can_redraw() and not os.environ.get("NO_COLOR")
+    colour = takes_colours()
     glyphs = glyphs_of(getattr(sys.stdout, "encoding", None))
     # The last line stays free: a line break there would scroll.
     return draw(_screen(shown, database, time.time(), no_worker), width, max(height - 1, 4), glyphs, colour)

@@ -1,10 +1,12 @@
 """Streams a run's logs as bytes, segment after segment, safe for a terminal."""
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from backprop.cli.render.terminal_text import Colours, safe
+from backprop.cli.render.watch import takes_colours
 from backprop.scheduler.home.layout import Home
 from backprop.worker.maintenance.log_archive import log_of, open_log
 
@@ -47,6 +49,7 @@ class LogStream:
 
     `raw`: copy every byte; otherwise a terminal gets text and colours only. `marks`: print a line before each segment.
     `prefix`: printed before each line, where several runs share `out`. `skip`: bytes of the first segment to leave out.
+    `end_of`: returns how a segment ended, which a terminal is told too. Our own lines are dim there.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class LogStream:
         marks: bool = True,
         prefix: str | None = None,
         skip: int = 0,
+        end_of: Callable[[int], str | None] = lambda _number: None,
     ) -> None:
         self._home, self._run_id = home, run_id
         self._number = first
@@ -69,6 +73,9 @@ class LogStream:
         self._filter = None if raw or not out.isatty() else Colours()
         self._marks = marks
         self._skip = skip
+        self._end_of = end_of
+        self._dim = self._filter is not None and takes_colours()
+        self._last = b"\n"
 
     def pump(self, newest: int | None) -> None:
         """Copy what is there now. `newest`: the last segment to copy; None for all that have a folder."""
@@ -79,16 +86,18 @@ class LogStream:
                 return
             # The next segment starts only after this one has ended: its log is complete.
             self._copy()
+            self._tell_end()
             self._close()
             self._number = following
 
     def finish(self, newest: int | None) -> None:
         """Copy the rest. `newest`: as for `pump`."""
         self.pump(newest)
-        self._close()
         if self._filter is not None:
             self._out.write(self._filter.close())
+            self._tell_end()
             self._out.flush()
+        self._close()
         if self._lines is not None:
             self._lines.end()
 
@@ -101,10 +110,25 @@ class LogStream:
             self._log.seek(self._skip)
             self._skip = 0
             if self._marks:
-                self._out.write(f"==> segment {self._number} <==\n".encode())
+                self._say(f"segment {self._number}")
         while chunk := self._log.read(CHUNK_BYTES):
             self._out.write(chunk if self._filter is None else self._filter.feed(chunk))
+            self._last = chunk[-1:]
         self._out.flush()
+
+    def _tell_end(self) -> None:
+        """Say on a terminal how the segment ended: what it printed when it was asked to stop looks like a crash."""
+        if self._filter is not None and self._log is not None and (end := self._end_of(self._number)):
+            self._say(f"segment {self._number} ended: {end}")
+
+    def _say(self, words: str) -> None:
+        """Print a line of ours."""
+        line = f"==> {safe(words)} <=="
+        begin = "\n" if self._filter is not None and self._last != b"\n" else ""
+        self._out.write(
+            f"{begin}\x1b[0;2m{line}\x1b[0m\n".encode() if self._dim else f"{begin}{line}\n".encode()
+        )
+        self._last = b"\n"
 
     def _close(self) -> None:
         if self._log is not None:

@@ -26,6 +26,7 @@ from backprop.worker.executor.locks import worker_alive
 from backprop.worker.machine.state import MachineState, read_state
 from backprop.worker.maintenance import disk_usage
 
+NO_WORKER: Final = "no worker is running"
 MEASURE_S: Final = 0.1
 LONG_S: Final = 24 * 3600.0
 """For adding up what the home takes: enough for some ten thousand files."""
@@ -200,7 +201,7 @@ def _why_idle(gpu: Gpu, first: RunRecord | None, worker_is_there: bool) -> str |
     if first is None:
         return None
     if not worker_is_there:
-        return "no worker is running"
+        return NO_WORKER
     rules = [rule for rule in first.waiting if rule.gpu_index in (None, gpu.index)]
     if not rules:
         return None

@@ -22,6 +22,11 @@ def can_redraw() -> bool:
     return is_terminal(sys.stdout) and os.environ.get("TERM", "dumb") != "dumb"
 
 
+def takes_colours() -> bool:
+    """Return whether stdout is a terminal that is to be given colours."""
+    return can_redraw() and not os.environ.get("NO_COLOR")
+
+
 def watch(lines: Callable[[], Sequence[str]], every_s: float) -> None:
     """Draw what `lines` returns every `every_s` seconds, at once where the size changes, until Ctrl-C.
 

@@ -446,6 +446,13 @@ def test_logs_of_one_segment_and_of_all(bench: Bench) -> None:
     assert whole.index("==> segment 1 <==") < whole.index("segment 1\n") < whole.index("==> segment 2 <==")
     assert bench.backprop("logs", run, "--segment", "2").stdout.splitlines()[0] == "segment 2"
     assert "no segment 3" in refused(bench, 3, "logs", run, "--segment", "3")
+    assert "ended" not in whole
+    for env, begin, end in (({}, "\x1b[0;2m", "\x1b[0m"), ({"NO_COLOR": "1"}, "", "")):
+        with Terminal(bench, 80, "logs", run, env=env) as terminal:
+            shown = terminal.read_all(raw=True)
+        assert f"{begin}==> segment 1 ended: exited 75 (run me again)" in shown, shown
+        assert f"{begin}==> segment 2 <=={end}\n" in shown
+        assert f"{begin}==> segment 2 ended: exited 0 <=={end}\n" in shown
 
 
 def test_logs_follow_a_run_to_its_end(bench: Bench) -> None:

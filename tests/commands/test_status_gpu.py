@@ -61,9 +61,10 @@ def test_status_and_why_account_for_everything(bench: Bench, driver: FakeDriver)
         == f"{waiting} is next: too hot (82 °C); a run starts at 65 °C or less (--gpu-max-temp)"
     )
     shown = bench.backprop("status").stdout
-    assert f"GPU 0: 8.8 GiB reserved by {running}" in shown
     assert f"GPU 1: idle: {hot['idle_because']}" in shown
-    assert re.search(rf"{running} +one +running +1 +8\.8 GiB", shown)
+    assert re.search(rf"{running} +one +running +1 +0 +8\.8 GiB +[\d:]+ left", shown)
+    assert "segment 1" not in shown, "its number has a column"
+    assert "\n  GPU 0: " not in shown, "what it has promised stands beside the run"
     assert "queue   1 queued, 1 running" in shown
 
     # Since when a rule fails is kept while its amount changes.
