@@ -1,5 +1,6 @@
 """Schema 6: the state of a run whose processes are frozen until its next turn, and what is kept about that; how many
-runs may run at once by their user's word, as a switch with a value.
+runs may run at once by their user's word, as a switch with a value;
+in which hours a worker starts runs.
 
 SQLite changes no check of a table, so `runs` and `switches` are made anew and filled from the old ones; the runner
 keeps foreign keys out of it meanwhile. `suspension` and `thaw_at_s` hold what a user has asked; a segment has the
@@ -92,4 +93,6 @@ STATEMENTS = (
     "INSERT INTO switches_new (name, why, since_s) SELECT name, why, since_s FROM switches",
     "DROP TABLE switches",
     "ALTER TABLE switches_new RENAME TO switches",
+    # JSON: the hours in which it starts runs; null where an earlier program wrote the row.
+    "ALTER TABLE workers ADD COLUMN active_hours TEXT",
 )

@@ -197,13 +197,15 @@ class MetricRecord(msgspec.Struct, frozen=True):
 
 
 class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker. `stopped_at_s` None: it has not ended in an orderly way; its lock tells whether it is alive."""
+    """One worker. `stopped_at_s` None: it has not ended in an orderly way; its lock tells whether it is alive.
+    `active_hours`: in which it starts runs, as in the settings, none for always; None: not known."""
 
     id: str
     pid: int
     max_parallel: int
     started_at_s: float
     stopped_at_s: float | None
+    active_hours: tuple[str, ...] | None = None
 
 
 class QuarantineRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """Holds what the parts of a worker share: the home, the database, the executor, the clock and the console."""
 
+import os
 from dataclasses import dataclass, field
 
 import msgspec
@@ -9,6 +10,7 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import parallel
 from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.writes import claims
 from backprop.worker.clock import Clock
 from backprop.worker.console.console import Console
 from backprop.worker.executor.base import Executor
@@ -34,6 +36,11 @@ class Context:
 
     def __post_init__(self) -> None:
         self.own_parallel = self.settings.max_parallel
+
+    def register(self) -> None:
+        """Record this worker in the database. Raises DatabaseBusy."""
+        hours, now_s = self.settings.active_hours or (), self.clock.wall_s()
+        claims.worker_started(self.database, self.worker, os.getpid(), self.own_parallel, now_s, hours)
 
     def take_parallel(self) -> bool:
         """Take how many runs may run at once from the home; return whether that is another number. Raises

@@ -50,7 +50,7 @@ def work(
         raise HomeRefused(f"{home.locks} cannot be used: {error.strerror}; is its disk full?") from error
     try:
         with contextlib.redirect_stderr(console.complaints()):
-            claims.worker_started(database, worker, os.getpid(), context.own_parallel, context.clock.wall_s())
+            context.register()
             context.take_parallel()
             if greeting:
                 console.line(greeting)

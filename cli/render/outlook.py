@@ -1,11 +1,13 @@
 """Says when runs and the night end, in words. What nobody can tell is a question mark."""
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from backprop.scheduler.config.active_hours import Window, parse_all
 from backprop.scheduler.governor.model import Rule
 from backprop.scheduler.home.layout import Home
-from backprop.scheduler.records import RunRecord
+from backprop.scheduler.records import RunRecord, WorkerRecord
 from backprop.scheduler.store import drain, parallel
 from backprop.scheduler.store.reads import listing, pace, queries
 from backprop.scheduler.store.reads.filters import Sort
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 MORNING_H: Final = 8
 DAY_S: Final = 86_400.0
-CLOSING: Final = (Rule.HOURS, Rule.HOST, Rule.DRAINED)
+CLOSING: Final = (Rule.HOST, Rule.DRAINED)
 
 
 def outlook(home: Home, database: "Database", now_s: float) -> NightAhead:
@@ -26,8 +28,16 @@ def outlook(home: Home, database: "Database", now_s: float) -> NightAhead:
     living = [one for one in queries.workers(database) if worker_alive(home.locks, one.id)]
     slots = parallel.in_force(database, living) or 0
     first = next(iter(listing.list_runs(database, sort=Sort.TURN, limit=1)), None)
-    is_closed = first is not None and any(rule.rule in CLOSING for rule in first.waiting)
-    return pace.night(database, now_s, slots, is_closed or drain.drained(database) is not None)
+    hours = hours_of(living)
+    closing = CLOSING if hours else (*CLOSING, Rule.HOURS)
+    is_closed = first is not None and any(rule.rule in closing for rule in first.waiting)
+    return pace.night(database, now_s, slots, is_closed or drain.drained(database) is not None, hours)
+
+
+def hours_of(living: Sequence[WorkerRecord]) -> tuple[Window, ...]:
+    """Return the hours in which any of the workers starts runs; none for always, or where nobody knows."""
+    each = [worker.active_hours for worker in living]
+    return () if not all(each) else tuple(window for hours in each for window in parse_all(hours or ()))
 
 
 def end_words(seen: NightAhead, run_id: str, now_s: float) -> str:

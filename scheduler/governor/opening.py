@@ -3,6 +3,8 @@
 Neither touches running segments: they go on to their end, and a requeued run waits. Pure.
 """
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,9 +17,12 @@ from backprop.scheduler.config.active_hours import (
     parse_all,
 )
 from backprop.scheduler.governor.model import Denial, Rule
+from backprop.scheduler.governor.playing import Opens, always
 
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 DRAINED: Final = "the queue is drained"
+FAR_S: Final = 60 * 86_400.0
+"""Nobody looks at the hours of a day that is further ahead."""
 
 Drained = tuple[str, float]
 """(why, since when in Unix seconds), as `drain.drained` returns it."""
@@ -50,3 +55,20 @@ def opens_words(windows: Sequence[Window], now_s: float, local: Local = LOCAL_TI
     then, now = local(at_s), local(now_s)
     day = "" if then[:3] == now[:3] else f"{DAYS[then.tm_wday]} "
     return f"{verb} at {day}{then.tm_hour:02}:{then.tm_min:02}"
+
+
+def opens_from(windows: Sequence[Window], now_s: float, local: Local = LOCAL_TIME) -> Opens:
+    """Return the hours as a forecast asks for them, in seconds from `now_s`. Each change is looked for once, when it is
+    needed: that takes a millisecond."""
+    if not windows:
+        return always
+    first, changes = is_open(windows, now_s, local), list[float]()
+
+    def opens(at_s: float) -> float:
+        while not changes or changes[-1] <= at_s < FAR_S:
+            change_s = changes_at_s(windows, now_s + (changes[-1] if changes else 0.0), local)
+            changes.append(math.inf if change_s is None else change_s - now_s)
+        passed = bisect_right(changes, at_s)
+        return at_s if at_s >= FAR_S or first == (passed % 2 == 0) else changes[passed]
+
+    return opens

@@ -68,6 +68,19 @@ def waits_for(database: Database, run_id: str) -> list[Link]:
     return database.read(query)
 
 
+def links_of_waiting(database: Database) -> list[tuple[str, Link]]:
+    """Return the dependencies of all queued runs that have not begun, each with its run."""
+    rows = database.rows("""
+        SELECT link.run_id, link.parent_id, link.kind, parent.state, parent.exit_code
+        FROM dependencies AS link JOIN runs ON runs.id = link.run_id
+        LEFT JOIN runs AS parent ON parent.id = link.parent_id
+        WHERE runs.state = 'queued' AND runs.segment = 0""")
+    return [
+        (run_id, Link(parent, kind, State(state) if state else None, may_be_done(state, exit_code)))
+        for run_id, parent, kind, state, exit_code in rows
+    ]
+
+
 def is_met(kind: DependencyKind, state: State | None, may_be_done: bool = False) -> bool | None:
     """Return whether a dependency is met by its parent's state (None: removed); None while that is open."""
     if kind == "any":

@@ -69,7 +69,9 @@ def run_of(row: Any) -> RunRecord:
 
 def worker_of(row: Any) -> WorkerRecord:
     """Return a worker from peewee's row."""
-    return WorkerRecord(**row.__data__)
+    hours = row.active_hours
+    decoded = None if hours is None else msgspec.json.decode(hours, type=tuple[str, ...])
+    return WorkerRecord(**row.__data__ | {"active_hours": decoded})
 
 
 @lru_cache(maxsize=1024)

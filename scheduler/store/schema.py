@@ -211,6 +211,7 @@ class Worker(Table):
     max_parallel = IntegerField()
     started_at_s = FloatField()
     stopped_at_s = FloatField(null=True)
+    active_hours = TextField(null=True)
 
     class Meta:
         table_name = "workers"

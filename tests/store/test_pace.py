@@ -5,9 +5,11 @@ import time
 from msgspec.structs import replace
 
 from backprop.cli.render import outlook
+from backprop.scheduler.config.active_hours import parse_all
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.store.connection import Database
-from backprop.scheduler.store.reads import pace
+from backprop.scheduler.store.reads import pace, queries
+from backprop.scheduler.store.writes import claims
 from tests.support.store_rows import SPEC, add_run, enqueue_run
 
 
@@ -81,3 +83,28 @@ def test_those_that_have_completed_tell_how_long_it_takes(database: Database) ->
     database.write(lambda: database_execute("UPDATE runs SET chain_total_s = 70.0 WHERE id = ?", "done"))
     add_run(database, "next")
     assert pace.night(database, 9.0, 1, False).paces["next"].work_s == 70
+
+
+def test_a_chain_of_dependencies_is_told_in_its_order(database: Database) -> None:
+    add_run(database, "done", State.COMPLETED)
+    database.write(lambda: database_execute("UPDATE runs SET chain_total_s = 70.0 WHERE id = ?", "done"))
+    for run_id in ("a", "b", "c", "mends", "h", "of held"):
+        add_run(database, run_id, State.HELD if run_id == "h" else State.QUEUED)
+    links = [("b", "a", "success"), ("c", "b", "any"), ("mends", "a", "fail"), ("of held", "h", "success")]
+    for link in (*links, ("a", "done", "success")):
+        database.write(lambda link=link: database_execute("INSERT INTO dependencies VALUES (?, ?, ?)", *link))
+    told = pace.night(database, 9.0, 4, False).told
+    assert told is not None
+    assert told.ends == {"a": 70, "b": 140, "c": 210}, "the others wait for a failure, or for their user"
+    assert told.all_s == 210
+
+
+def test_the_hours_of_living_workers_count(database: Database) -> None:
+    claims.worker_started(database, "w1", 1, 2, 1.0, ("22:00-08:00",))
+    claims.worker_started(database, "w2", 1, 2, 2.0)
+    one, two = queries.workers(database)
+    assert (one.active_hours, two.active_hours) == (("22:00-08:00",), ())
+    assert outlook.hours_of([one]) == parse_all(("22:00-08:00",))
+    assert outlook.hours_of([one, two]) == outlook.hours_of([]) == (), "one of them starts runs at any time"
+    old = replace(one, active_hours=None)
+    assert outlook.hours_of([old]) == ()

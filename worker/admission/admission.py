@@ -127,8 +127,8 @@ class Admitter:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing at all may be started now, as last seen."""
-        return self._closed is not None
+        """Whether nothing at all is started now, and nobody knows for how long."""
+        return self._closed is not None and self._closed.rule is not Rule.HOURS
 
     def judge_again(self) -> None:
         """Judge all anew in the next tick, and say so: how many runs may run at once has changed."""

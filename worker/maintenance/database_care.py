@@ -1,14 +1,12 @@
 """Keeps a worker's database sound: notices that it was deleted, replaced or overwritten, repairs it, backs it up."""
 
 import math
-import os
 import time
 from typing import Final
 
 from backprop.scheduler.errors import DatabaseBusy
 from backprop.scheduler.store import request_trim
 from backprop.scheduler.store.reads import queries
-from backprop.scheduler.store.writes import claims
 from backprop.worker.context import Context
 from backprop.worker.maintenance import backups_of_database, comparison, recovery
 
@@ -96,12 +94,6 @@ class DatabaseCare:
                 context.home, lambda line: context.console.event("repairing", more=line)
             )
         )
-        claims.worker_started(
-            context.database,
-            context.worker,
-            os.getpid(),
-            context.own_parallel,
-            context.clock.wall_s(),
-        )
+        context.register()
         self._unsound = self._suspect = None
         self._issued = 0

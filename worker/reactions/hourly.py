@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from backprop.scheduler.config.active_hours import parse_all
 from backprop.scheduler.governor.model import amount
 from backprop.scheduler.governor.snapshot import Gpu, Snapshot
 from backprop.scheduler.lifecycle import FINAL, State
@@ -30,8 +31,10 @@ class Hourly:
         self._context.console.event("queue", more=_waiting(queries.state_counts(self._context.database)))
 
     def tell_if_due(self, is_closed: bool) -> None:
-        """Print the line of this hour, where anything runs or waits for its turn. `is_closed`: nothing is started now.
-        Raises DatabaseBusy."""
+        """Print the line of this hour, where anything runs or waits for its turn. Raises DatabaseBusy.
+
+        `is_closed`: nothing is started now, and nobody knows for how long.
+        """
         context, now_s = self._context, self._context.clock.monotonic_s()
         if now_s - self._told_s < EVERY_S:
             return
@@ -42,7 +45,8 @@ class Hourly:
             return
         wall_s = context.clock.wall_s()
         ended = nights.counts(context.database, self._begun_s, wall_s)
-        ahead = pace.night(context.database, wall_s, context.settings.max_parallel, is_closed)
+        slots, hours = context.settings.max_parallel, parse_all(context.settings.active_hours or ())
+        ahead = pace.night(context.database, wall_s, slots, is_closed, hours)
         told = ahead.told
         words = [
             _running(live),

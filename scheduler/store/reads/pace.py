@@ -6,20 +6,23 @@ from typing import Final
 
 import msgspec
 
+from backprop.scheduler.config.active_hours import Window
 from backprop.scheduler.governor.forecast import (
-    SIBLING_SPREAD,
     STEP_SPREAD,
     Forecast,
-    Job,
     forecast,
     median,
     spread_of,
     total_of,
 )
+from backprop.scheduler.governor.opening import opens_from
+from backprop.scheduler.governor.playing import SIBLING_SPREAD, Job
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import NO_TIMEBOX_S
+from backprop.scheduler.store import dependencies
 from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.dependencies import Link
 from backprop.scheduler.store.reads import listing, queries
 from backprop.scheduler.store.reads.filters import Sort
 
@@ -73,9 +76,11 @@ class _Piece(msgspec.Struct, frozen=True):
     is_alive: bool
 
 
-def night(database: Database, now_s: float, slots: int, is_closed: bool) -> NightAhead:
+def night(
+    database: Database, now_s: float, slots: int, is_closed: bool, hours: Sequence[Window] = ()
+) -> NightAhead:
     """Return what is known of the time ahead. `slots`: how many the workers let run at once. `is_closed`: nothing is
-    started now, for a reason that no run tells."""
+    started now, and nobody knows for how long. `hours`: in which runs are started; none for always."""
     live = queries.live_runs(database)
     queued = listing.list_runs(database, sort=Sort.TURN, limit=MOST_RUNS + 1)
     runs = [*live, *queued[:MOST_RUNS]]
@@ -93,8 +98,30 @@ def night(database: Database, now_s: float, slots: int, is_closed: bool) -> Nigh
         return NightAhead(paces=paces, told=None)
     # What runs beside runs that wait is what the machine has room for.
     room = min(len(live), slots) if live and queued else slots
-    jobs = [_job(run, paces[run.id], pieces.get(run.id, []), now_s) for run in runs]
-    return NightAhead(paces=paces, told=forecast(jobs, room))
+    after, left_out = _conditions(dependencies.links_of_waiting(database))
+    jobs = [
+        _job(run, paces[run.id], pieces.get(run.id, []), after.get(run.id, ()), now_s)
+        for run in runs
+        if run.id not in left_out
+    ]
+    return NightAhead(paces=paces, told=forecast(jobs, room, opens_from(hours, now_s)))
+
+
+def _conditions(links: Sequence[tuple[str, Link]]) -> tuple[dict[str, tuple[str, ...]], set[str]]:
+    """Return what each waiting run comes after, and those that start only by their user's word, or after a failure that
+    nobody expects; and all that wait for these."""
+    after: dict[str, tuple[str, ...]] = {}
+    out: set[str] = set()
+    for run_id, link in links:
+        met = dependencies.is_met(link.kind, link.state, link.may_be_done)
+        if met:
+            continue
+        if met is False or link.kind == "fail" or link.state is State.HELD or link.may_be_done:
+            out.add(run_id)
+        after[run_id] = (*after.get(run_id, ()), link.parent)
+    while more := {one for one, parents in after.items() if one not in out and out.intersection(parents)}:
+        out |= more
+    return after, out
 
 
 def _measured(run: RunRecord, pieces: Sequence[_Piece], now_s: float) -> Pace:
@@ -190,7 +217,7 @@ def _work(
     )
 
 
-def _job(run: RunRecord, pace: Pace, pieces: Sequence[_Piece], now_s: float) -> Job:
+def _job(run: RunRecord, pace: Pace, pieces: Sequence[_Piece], after: tuple[str, ...], now_s: float) -> Job:
     box_s = math.inf if run.spec.timebox_s >= NO_TIMEBOX_S else run.spec.timebox_s
     alive = next((piece for piece in pieces if piece.is_alive), None)
     left_s = None
@@ -207,4 +234,5 @@ def _job(run: RunRecord, pace: Pace, pieces: Sequence[_Piece], now_s: float) -> 
         box_left_s=left_s,
         keeps_turn=run.spec.order == "fifo",
         not_before_s=max(run.not_before_s - now_s, 0.0),
+        after=after,
     )

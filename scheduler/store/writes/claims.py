@@ -269,9 +269,23 @@ def change_owner(database: Database, run: RunRecord, worker: str) -> bool:
     return database.write(verb)
 
 
-def worker_started(database: Database, worker: str, pid: int, max_parallel: int, now_s: float) -> None:
+def worker_started(
+    database: Database,
+    worker: str,
+    pid: int,
+    max_parallel: int,
+    now_s: float,
+    active_hours: Sequence[str] = (),
+) -> None:
     """Record a worker that has started; again, after a database that knew it was replaced."""
-    values = {"id": worker, "pid": pid, "max_parallel": max_parallel, "started_at_s": now_s}
+    hours = msgspec.json.encode(active_hours).decode()
+    values = {
+        "id": worker,
+        "pid": pid,
+        "max_parallel": max_parallel,
+        "started_at_s": now_s,
+        "active_hours": hours,
+    }
     database.write(lambda: Worker.insert(values).on_conflict_replace().execute())
 
 
