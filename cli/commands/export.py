@@ -7,6 +7,8 @@ import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import need_existing
+from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.render.terminal_text import safe
 
 EPILOG: Final = """\b
 Examples:
@@ -35,6 +37,7 @@ Examples:
     "--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
     help="Write the metrics as TensorBoard events instead, one folder per run.",
 )  # fmt: skip
+@global_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -43,6 +46,9 @@ def command(
     what: str | None,
     output: Path | None,
     tensorboard: Path | None,
+    config: str | None,
+    verbose: bool,
+    dry_run: bool,
     **values: Any,
 ) -> int:
     """Write RUNs (default: all) as JSON or CSV, in the npm version's format, or for TensorBoard."""
@@ -58,6 +64,12 @@ def command(
     home, database = need_existing()
     chosen = selection.choose(database, runs, run_selection.filters_of(values))
     export = Exporter(home, database, queries.runs_by_id(database, [one.id for one in chosen]))
+    dry = globals_of(ctx, config, verbose, dry_run).dry_run
+    if tensorboard is not None and dry:
+        click.echo(
+            f"would write the metrics of {run_selection.counted(len(chosen))} into {safe(str(tensorboard))}"
+        )
+        return 0
     if tensorboard is not None:
         count = export.tensorboard(tensorboard)
         click.echo(
@@ -72,5 +84,5 @@ def command(
     else:
         rows = export.table(what or "runs")
         text = as_csv(rows) if kind == "csv" else as_json(rows)
-    deliver(text, output)
+    deliver(text, output, dry_run=dry)
     return 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from backprop.cli.context import need_existing
+from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.help.completion import complete_groups
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ Examples:
     help="Write the file again and again, until Ctrl-C.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")  # fmt: skip
+@global_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -55,6 +57,9 @@ def command(
     show: bool,
     every: int | None,
     as_json: bool,
+    config: str | None,
+    verbose: bool,
+    dry_run: bool,
 ) -> None:
     """Show what became of the night: what needs you, where the time went, which runs are best."""
     from backprop.cli.report import period
@@ -67,19 +72,22 @@ def command(
         raise click.UsageError("--html and --json disagree; give one of them", ctx)
     if html is not None and str(html) == "-" and (show or every is not None):
         raise click.UsageError("--open and --every need a file, not -", ctx)
+    dry = globals_of(ctx, config, verbose, dry_run).dry_run
     home, database = need_existing()
     if group is not None and not nights.has_members(database, group):
         raise UnknownRun(f"no run is in a group named {group}; see: backprop groups")
     now_s = time.time()
     span = (period.begin_s(home, since, now_s), now_s)
     if html is not None:
-        _write(database, span, group, html, every)
-        if show:
+        _write(database, span, group, html, every, dry)
+        if show and not dry:
             _open(html)
     elif as_json:
         _print_json(database, span, group)
     else:
         _print(_shown(database, span, group))
+    if dry:
+        return
     period.remember(home, now_s)
     if html is not None and every is not None:
         database.close()
@@ -141,12 +149,17 @@ def _print_json(database: "Database", span: tuple[float, float], group: str | No
 
 
 def _write(
-    database: "Database", span: tuple[float, float], group: str | None, file: Path, every: int | None
+    database: "Database",
+    span: tuple[float, float],
+    group: str | None,
+    file: Path,
+    every: int | None,
+    dry_run: bool = False,
 ) -> None:
     from backprop.cli.render.export import deliver
     from backprop.cli.report.page import page
 
-    deliver(page(_shown(database, span, group), database, refresh_s=every), file)
+    deliver(page(_shown(database, span, group), database, refresh_s=every), file, dry_run=dry_run)
 
 
 def _open(file: Path) -> None:

@@ -5,6 +5,7 @@ The fields are those of `list --json` and `show --json`: docs/json.md.
 
 import contextlib
 import csv
+import errno
 import importlib
 import io
 import json
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO, cast
 
-from backprop.cli.render.json_views import checkpoint_view, is_terminal, iso, run_view, segment_view
+from backprop.cli.render.json_views import checkpoint_view, is_terminal, iso, run_view, segment_view, size
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler import npm_import
 from backprop.scheduler.config.files import current_directory
@@ -144,10 +145,10 @@ def _flat(row: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
             yield name, value
 
 
-def deliver(text: str, file: Path | None, stdout: TextIO = sys.stdout) -> None:
+def deliver(text: str, file: Path | None, stdout: TextIO = sys.stdout, *, dry_run: bool = False) -> None:
     """Write to a file, whole or not at all, or to stdout (`file` None or `-`), made `safe` if that is a terminal.
 
-    A link is followed. A device or FIFO is written directly.
+    A link is followed. A device or FIFO is written directly. `dry_run`: say instead which file would be written.
 
     Raises BadCommand when the file cannot be written.
     """
@@ -157,6 +158,11 @@ def deliver(text: str, file: Path | None, stdout: TextIO = sys.stdout) -> None:
         return
     target = Path(os.path.realpath(file if file.is_absolute() else current_directory() / file))
     whole = target.is_file() or not target.exists()
+    if dry_run:
+        _rehearse(target, whole)
+        verb = "replace" if target.is_file() else "write"
+        stdout.write(f"would {verb} {safe(str(file))}: {size(len(text.encode(errors='surrogateescape')))}\n")
+        return
     draft = target.with_name(f".{target.name}.part") if whole else target
     try:
         draft.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
@@ -166,6 +172,15 @@ def deliver(text: str, file: Path | None, stdout: TextIO = sys.stdout) -> None:
         if whole:
             draft.unlink(missing_ok=True)
         raise BadCommand(f"{file} cannot be written: {error.strerror}; choose another file") from error
+
+
+def _rehearse(target: Path, whole: bool) -> None:
+    """Find out whether a file could be written. Raises BadCommand."""
+    place = target.parent if whole else target
+    number = 0 if place.exists() else errno.ENOENT
+    number = number or (0 if os.access(place, os.W_OK) else errno.EACCES)
+    if number:
+        raise BadCommand(f"{target} cannot be written: {os.strerror(number)}; choose another file")
 
 
 def as_json(value: object) -> str:

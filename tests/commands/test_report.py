@@ -13,6 +13,7 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store.connection import open_database
 from tests.support.harness import COMMAND, Bench, wait_until
 from tests.support.nights import NightPlan, write_night
+from tests.support.refusals import at_home
 
 
 @pytest.fixture
@@ -40,6 +41,24 @@ def test_a_report_is_text_json_or_a_page(night: Bench) -> None:
     assert night.backprop("report", "--html", "night.html").returncode == 0
     assert (night.project / "night.html").read_text().startswith("<!doctype html>")
     assert night.backprop("report", "--html", "-", "--group", "lr-sweep").stdout.endswith("</html>\n")
+
+
+def test_a_rehearsal_shows_and_writes_nothing(night: Bench) -> None:
+    before = at_home(night)
+    for words in (("--dry-run", "report"), ("report", "--dry-run")):
+        assert "Best 5 by loss" in night.backprop(*words, "--since", "1h").stdout
+        page = night.backprop(*words, "--html", "night.html", "--open", "--every", "5")
+        assert page.stdout.startswith("would write night.html: "), page
+        assert (page.returncode, page.stderr) == (0, "")
+    assert not (night.project / "night.html").exists()
+    one_line(
+        night.backprop("report", "--dry-run", "--html", "none/night.html"), 6, "No such file or directory"
+    )
+    for words in (("export", "-o", "runs.csv"), ("export", "--tensorboard", "tb")):
+        done = night.backprop("--dry-run", *words)
+        assert done.stdout.startswith("would write "), done
+        assert not (night.project / words[-1]).exists()
+    assert at_home(night) == before, "the next --since last does not begin here"
 
 
 def test_since_last_begins_at_the_report_before(night: Bench) -> None:
