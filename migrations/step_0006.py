@@ -1,6 +1,6 @@
 """Schema 6: the state of a run whose processes are frozen until its next turn, and what is kept about that; how many
 runs may run at once by their user's word, as a switch with a value;
-in which hours a worker starts runs.
+in which hours a worker starts runs; how long the saves of a segment took.
 
 SQLite changes no check of a table, so `runs` and `switches` are made anew and filled from the old ones; the runner
 keeps foreign keys out of it meanwhile. `suspension` and `thaw_at_s` hold what a user has asked; a segment has the
@@ -81,6 +81,7 @@ STATEMENTS = (
     "CREATE INDEX runs_by_unsatisfied_parent ON runs (unsatisfied_parent) WHERE unsatisfied_parent IS NOT NULL",
     "ALTER TABLE segments ADD COLUMN suspensions INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE segments ADD COLUMN kept_mib INTEGER",
+    "ALTER TABLE segments ADD COLUMN saving_s REAL NOT NULL DEFAULT 0",
     """
     CREATE TABLE switches_new (
         name TEXT NOT NULL PRIMARY KEY CHECK (name IN ('drained', 'parallel')),

@@ -116,6 +116,7 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     will be, and whether one was lower than the one before; None where it announced them. `boxes`: the timeboxes that it
     has begun. `first_step_s`: seconds from its start to its first step. `suspensions`: the number of the last order to
     suspend it that was carried out to its end, or taken back. `kept_mib`: the RAM that it kept at the last one.
+    `saving_s`: how long its saves took, as far as that is known.
     `log_offset`, `events_offset`: bytes read so far. `bad_events`: events that could not be understood.
     """
 
@@ -149,6 +150,7 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     first_step_s: float | None = None
     suspensions: int = 0
     kept_mib: int | None = None
+    saving_s: float = 0.0
 
 
 ASKED: Final = "asked"

@@ -29,17 +29,25 @@ MAX_STEP = 2**63 - 1  # SQLite's largest integer
 _torn = False  # the last write stopped half way: the next line must not continue it
 
 
-def checkpoint(path: "str | os.PathLike[str]", step: "int | Scalar | None" = None) -> None:
+def checkpoint(
+    path: "str | os.PathLike[str]", step: "int | Scalar | None" = None, seconds: "Number | None" = None
+) -> None:
     """Say that the checkpoint at `path` (a file or folder) is complete: the next segment may resume from it.
 
     Call it after the file is written, never before: write to a temporary name beside it, fsync, then
     `os.replace` to its name. A half-written file announced here may be what the run resumes from.
     With several ranks, call it on one. `path` may be relative to the current folder; `step` counts from 0.
+    `seconds`: how long training stood still for it, for the books of `backprop report`.
 
-    Raises TypeError for a path that is not text or a step that is no whole number; ValueError for a path that
-    is empty, not UTF-8, contains NUL or makes a line above 4,096 bytes, and for a step outside 0..2**63-1.
+    Raises TypeError for a path that is not text, a step that is no whole number or seconds that are no number;
+    ValueError for a path that is empty, not UTF-8, contains NUL or makes a line above 4,096 bytes, and for a
+    step outside 0..2**63-1.
     """
-    line = _encode({"event": "checkpoint_saved", "path": _absolute(path), "step": _step(step)})
+    event: dict[str, Json] = {"event": "checkpoint_saved", "path": _absolute(path), "step": _step(step)}
+    took_s = None if seconds is None else _real("seconds", seconds)
+    if took_s is not None:
+        event["seconds"] = round(max(took_s, 0.0), 3)
+    line = _encode(event)
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"checkpoint path is too long to report ({len(line)} bytes; limit {MAX_LINE_BYTES})")
     _append(line)

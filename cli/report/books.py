@@ -24,6 +24,7 @@ class Account(StrEnum):
 
     TRAINING = "training"
     STARTUP = "start-up"
+    SAVING = "saving"
     REDONE = "redone"
     PAUSED = "paused"
     ASLEEP = "asleep"
@@ -51,7 +52,7 @@ class Unit:
 @dataclass(frozen=True)
 class Stay:
     """A segment on a unit, in seconds since the night began. `startup_s`: until its first step. `paused_s`: frozen.
-    `redone_s`: at its end, work that was lost with it."""
+    `redone_s`: at its end, work that was lost with it. `saving_s`: for its saves, as far as that is known."""
 
     run_id: str
     from_s: float
@@ -59,6 +60,7 @@ class Stay:
     startup_s: float = 0.0
     paused_s: float = 0.0
     redone_s: float = 0.0
+    saving_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,8 @@ def _whole(at_s: float, length: int) -> int:
 
 
 def _parts(stay: Stay, asleep: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, Account]]:
-    """Cut a stay into its accounts: it starts up, trains, was paused, and what it did last was lost. When it was paused
-    is not known; how long is. Sleeps of the machine come in between and count for none of them."""
+    """Cut a stay into its accounts: it starts up, trains, saves, was paused, and what it did last was lost. When it
+    saved and was paused is not known; how long is. Sleeps of the machine come in between and count for none of them."""
     begin, end = round(stay.from_s), max(round(stay.to_s), round(stay.from_s))
     awake = _without(begin, end, asleep)
     left = sum(last - first for first, last in awake)
@@ -153,12 +155,13 @@ def _parts(stay: Stay, asleep: Sequence[tuple[int, int]]) -> Iterator[tuple[int,
         (Account.STARTUP, stay.startup_s),
         (Account.PAUSED, stay.paused_s),
         (Account.REDONE, stay.redone_s),
+        (Account.SAVING, stay.saving_s),
     )
     for account, seconds in wanted:
         amounts[account] = min(max(round(seconds), 0), left)
         left -= amounts[account]
     amounts[Account.TRAINING] = left
-    order = [Account.STARTUP, Account.TRAINING, Account.PAUSED, Account.REDONE]
+    order = [Account.STARTUP, Account.TRAINING, Account.SAVING, Account.PAUSED, Account.REDONE]
     for first, last in awake:
         while first < last and order:
             taken = min(amounts[order[0]], last - first)

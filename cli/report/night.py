@@ -200,7 +200,7 @@ def _stay(segment: SegmentRecord, axis: Axis, not_before_s: float, saved_s: floa
     """Place a segment in the night. `saved_s`: when one that was lost had saved for the last time, Unix seconds."""
     from_s = axis.at(segment.started_at_s, not_before_s)
     if segment.ended_at_s is None:
-        return Stay(segment.run_id, from_s, axis.length_s, _startup_s(segment))
+        return Stay(segment.run_id, from_s, axis.length_s, _startup_s(segment), saving_s=segment.saving_s)
     running_s = segment.running_s or 0.0
     to_s = max(axis.at(segment.ended_at_s, from_s + max(running_s - 1.0, 0.0)), from_s)
     slept_s = sum(max(min(end, to_s) - max(begin, from_s), 0.0) for begin, end in axis.asleep)
@@ -210,7 +210,8 @@ def _stay(segment: SegmentRecord, axis: Axis, not_before_s: float, saved_s: floa
         kept_to_s = from_s + startup_s if saved_s is None else axis.at(saved_s, from_s)
         redone_s = max(to_s - kept_to_s, 0.0)
     paused_s = to_s - from_s - slept_s - running_s if segment.running_s is not None else 0.0
-    return Stay(segment.run_id, from_s, to_s, startup_s, paused_s if paused_s >= 2 else 0.0, redone_s)
+    paused_s = paused_s if paused_s >= 2 else 0.0
+    return Stay(segment.run_id, from_s, to_s, startup_s, paused_s, redone_s, segment.saving_s)
 
 
 def _startup_s(segment: SegmentRecord) -> float:

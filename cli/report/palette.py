@@ -13,6 +13,7 @@ LIGHT: Final = {
     "red": "#c62f2f",
     "orange": "#a85d00",
     "purple": "#7d4fa8",
+    "teal": "#0f766e",
     "grey": "#6b7280",
 }
 DARK: Final = {
@@ -26,6 +27,7 @@ DARK: Final = {
     "red": "#ff7b72",
     "orange": "#f0a33a",
     "purple": "#c297eb",
+    "teal": "#45c4bc",
     "grey": "#8b95a5",
 }
 OUTCOMES: Final = {
@@ -49,6 +51,7 @@ ALIVE: Final = "grey"
 ACCOUNTS: Final = {
     "training": "green",
     "start-up": "blue",
+    "saving": "teal",
     "redone": "red",
     "paused": "purple",
     "asleep": "grey",

@@ -142,11 +142,11 @@ def _busy(book: Book, width: int) -> list[float]:
 
 def _books(night: Night, width: int, style: Style) -> list[str]:
     """Show where the time of each unit went; the accounts add up to the night."""
-    head = "".join(f"{account.value:>10}" for account in Account) + f"{'in all':>10}"
+    head = "".join(f"{account.value:>9}" for account in Account) + f"{'in all':>9}"
     found = [_coloured(f"{'':<{_LABEL}}{head}", "bold", style)]
     for book in night.books:
         totals = [book.total(account) for account in Account]
-        cells = "".join(f"{_time(total):>10}" for total in (*totals, sum(totals)))
+        cells = "".join(f"{_time(total):>9}" for total in (*totals, sum(totals)))
         found.append(f"{book.unit.label:<{_LABEL}}{cells}")
     return found if night.books and len(found[0]) <= width + 8 else []
 

@@ -113,6 +113,7 @@ class Segment(Table):
     first_step_s = FloatField(null=True)
     suspensions = IntegerField(default=0)
     kept_mib = IntegerField(null=True)
+    saving_s = FloatField(default=0.0)
 
     class Meta:
         table_name = "segments"

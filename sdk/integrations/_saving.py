@@ -49,8 +49,9 @@ def folder_of_run(base: "str | os.PathLike[str]") -> Path:
     return Path(base) / (run_id() or "no-run")
 
 
-def announce(path: Path, step: int | None) -> None:
-    """Put the file or directory on the disk, then tell Backprop of it. A disk that fails at that gets no claim."""
+def announce(path: Path, step: int | None, begun_s: "float | None" = None) -> None:
+    """Put the file or directory on the disk, then tell Backprop of it. A disk that fails at that gets no claim.
+    `begun_s`: when the save began, of the monotonic clock."""
     try:
         for each in [*path.rglob("*"), path, path.parent] if path.is_dir() else [path, path.parent]:
             fd = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
@@ -60,7 +61,7 @@ def announce(path: Path, step: int | None) -> None:
                 os.close(fd)
     except OSError:
         return
-    checkpoint(path.absolute(), step)
+    checkpoint(path.absolute(), step, None if begun_s is None else time.monotonic() - begun_s)
 
 
 def keep_newest(folder: Path, pattern: str, count: int) -> None:

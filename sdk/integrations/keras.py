@@ -126,6 +126,7 @@ class BackpropCallback(Callback):
         self._told_s = time.monotonic()
 
     def _save(self) -> None:
+        begun_s = time.monotonic()
         folder = folder_of_run(self._folder)
         path, unfinished = folder / f"step-{self._step}", folder / f".step-{self._step}.tmp"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -136,7 +137,7 @@ class BackpropCallback(Callback):
         self._add_to(unfinished)
         shutil.rmtree(path, ignore_errors=True)  # of an earlier life of the run, begun again from scratch
         unfinished.rename(path)
-        announce(path, self._step)
+        announce(path, self._step, begun_s)
         keep_newest(folder, "step-*", self._keep)
         self._interval.begin()
 

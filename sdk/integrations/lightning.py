@@ -152,12 +152,12 @@ class BackpropCallback(Callback):
 
     def _save(self, trainer: "Trainer") -> None:
         """On all ranks: strategies that shard the model save together."""
-        step = trainer.global_step
+        step, begun_s = trainer.global_step, time.monotonic()
         folder = folder_of_run(self._folder or Path(trainer.default_root_dir) / FOLDER)
         path = folder / f"step={step}.ckpt"
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
-            announce(path, step)
+            announce(path, step, begun_s)
             keep_newest(folder, "step=*.ckpt", self._keep)
         trainer.strategy.barrier()  # a launcher ends all ranks with the first that leaves
         self._interval.begin()

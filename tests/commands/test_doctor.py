@@ -281,7 +281,7 @@ c = sqlite3.connect(sys.argv[1], isolation_level=None)
 c.execute("PRAGMA cache_size = 1")
 c.execute("BEGIN IMMEDIATE")
 for n in range(300):
-    c.execute("INSERT INTO workers VALUES (?, 1, 1, 1, NULL)", (f"w{n}" * 200,))
+    c.execute("INSERT INTO workers VALUES (?, 1, 1, 1, NULL, NULL)", (f"w{n}" * 200,))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

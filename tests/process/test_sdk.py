@@ -123,6 +123,7 @@ import backprop
 print(backprop.run_id(), backprop.segment(), backprop.resume_from(), backprop.deadline())
 backprop.log(step=7, loss=0.25, accuracy=1)
 backprop.checkpoint("out/model é.pt", step=7)
+backprop.checkpoint("/other.pt", seconds=1.23456)
 """
     printed = script(
         code,
@@ -137,6 +138,7 @@ backprop.checkpoint("out/model é.pt", step=7)
     assert lines(tmp_path / "events.jsonl") == [
         {"step": 7, "loss": 0.25, "metrics": {"accuracy": 1.0}},
         {"event": "checkpoint_saved", "path": f"{tmp_path}/out/model é.pt", "step": 7},
+        {"event": "checkpoint_saved", "path": "/other.pt", "step": None, "seconds": 1.235},
     ]
     assert (tmp_path / "events.jsonl").stat().st_mode & 0o777 == 0o600
 

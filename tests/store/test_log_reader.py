@@ -364,3 +364,15 @@ def test_an_unreadable_note_of_the_start_loses_no_checkpoint(segment: Segment) -
     segment.saves("a.pt", 1)
     assert segment.hear()
     assert segment.checkpoints() == ["a.pt"]
+
+
+def test_what_saves_took_adds_up_also_of_those_that_are_not_kept(segment: Segment) -> None:
+    for step in range(3):
+        segment.saves("one.pt", step)
+        segment.prints({"event": "checkpoint_saved", "path": "one.pt", "step": step, "seconds": 2.5})
+    assert segment.hear()
+    segment.prints({"event": "checkpoint_saved", "path": "one.pt", "step": 9, "seconds": 1})
+    assert segment.hear()
+    row = queries.segment(segment.database, "r1", 1)
+    assert row is not None
+    assert row.saving_s == 8.5

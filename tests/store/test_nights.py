@@ -255,11 +255,22 @@ def test_the_hour_that_comes_twice_is_told_by_the_local_clock(
 def test_without_a_gpu_the_places_for_runs_are_counted(database: Database) -> None:
     plan = NightPlan(runs=6, gpu=False)
     write_night(database, plan)
-    execute("INSERT INTO workers VALUES ('w1', 1, 3, ?, NULL)", (plan.since_s,))
+    execute("INSERT INTO workers VALUES ('w1', 1, 3, ?, NULL, NULL)", (plan.since_s,))
     night = read(database, plan)
     assert [book.unit.label for book in night.books] == ["slot 1", "slot 2", "slot 3"]
     assert {sum(one.seconds for one in book.slices) for book in night.books} == {36_000}
     assert night.books[2].busy_share == 0
+
+
+def test_what_saves_took_is_no_training(database: Database) -> None:
+    plan = NightPlan(runs=1, gpu=False, hot=False, lanes=1, group=None)
+    write_night(database, plan)
+    (before,) = read(database, plan).books
+    execute("UPDATE segments SET saving_s = ? WHERE number = 1", (20.4,))
+    (after,) = read(database, plan).books
+    assert (before.total(Account.SAVING), after.total(Account.SAVING)) == (0, 20)
+    assert after.total(Account.TRAINING) == before.total(Account.TRAINING) - 20
+    assert sum(one.seconds for one in after.slices) == 36_000
 
 
 def test_a_report_of_a_group_has_its_members_alone(database: Database) -> None:

@@ -41,6 +41,8 @@ HURRY_S: Final = 0.5
 COST_SHARE: Final = 0.02
 """Of a worker's time, at most this for scanning one segment's files: a slow disk is scanned less often."""
 PAUSE_CAP_S: Final = 60.0
+LONGEST_SAVE_S: Final = 900.0
+"""What changes for longer is written to all the while, and nothing stands still for it."""
 SETTLED_S: Final = 1.0
 MAX_REPORTED: Final = 8
 """The newest of those found at once; a resume needs no more."""
@@ -52,7 +54,7 @@ MAX_FOUND: Final = 32
 class ScannedCheckpoint:
     """`record`: for the database. `in_place`: it is overwritten where it is, so a backup is needed. `path`: as it was
     found. `seen`: what was seen of its writing. `content`: of one that may count. `shared_with`: runs that are not
-    final, and wrote it too."""
+    final, and wrote it too. `took_s`: for how long it was seen to change; 0 where it was whole at the first look."""
 
     record: CheckpointRecord
     in_place: bool
@@ -60,6 +62,7 @@ class ScannedCheckpoint:
     seen: Seen
     content: SavedContent | None = None
     shared_with: RunIds = frozenset()
+    took_s: float = 0.0
 
 
 class CheckpointScanner:
@@ -96,6 +99,7 @@ class CheckpointScanner:
         self._reported: dict[str, tuple[CheckpointFile, int]] = {}
         self._broken: dict[str, CheckpointFile] = {}
         self._before: dict[str, tuple[CheckpointFile, float]] = {}
+        self._changing: dict[str, float] = {}
         self._find_resumed = resumed
         self._find_began = began
         self._resumed: Contents | None = None
@@ -119,6 +123,7 @@ class CheckpointScanner:
         if self._scan.step():
             self._add_found()
             self._remember_first()
+            self._note_changing()
             new = self._report(self._settled())
             self._before = {
                 path: (file, self._unchanged_since_s(path, file, at_s))
@@ -176,6 +181,21 @@ class CheckpointScanner:
         before = self._before.get(path)
         return before[1] if before is not None and before[0] == file else at_s
 
+    def _note_changing(self) -> None:
+        """Note since when each file has been other than it was when it was dealt with."""
+        self._changing = {
+            path: self._changing.get(path, at_s)
+            for path, (file, at_s) in self._scan.files.items()
+            if not self._is_reported(path, file)
+        }
+
+    def _took_s(self, path: str, file: CheckpointFile) -> float:
+        since_s = self._changing.pop(path, None)
+        if since_s is None or path in self._broken:
+            return 0.0
+        took_s = self._unchanged_since_s(path, file, self._scan.files[path][1]) - since_s
+        return took_s if took_s <= LONGEST_SAVE_S else 0.0
+
     def _settled(self) -> list[tuple[str, CheckpointFile]]:
         """Return those that look as they did, that no process writes, and that were not dealt with."""
         open_ones = [
@@ -230,7 +250,10 @@ class CheckpointScanner:
         self._earlier.look_back()
         content = saved_content(file) if isinstance(checked, CheckpointFile) else None
         seen = seen_of(self._witness, file, self._appeared_s(path, file), in_place)
-        return ScannedCheckpoint(self._record(path, file, checked), in_place, path, seen, content)
+        took_s = self._took_s(path, file)
+        return ScannedCheckpoint(
+            self._record(path, file, checked), in_place, path, seen, content, took_s=took_s
+        )
 
     def without_result(self, own: ScannedCheckpoint) -> ScannedCheckpoint:
         """Return what this run saved, refused where it has lost what the run's earlier saves had. Reads nothing."""

@@ -2,7 +2,7 @@
 
 The shapes are the npm original's. A line is whatever a script printed, so nothing here trusts it:
 
-    {"event": "checkpoint_saved", "path": "out/last.pt", "step": 1200}
+    {"event": "checkpoint_saved", "path": "out/last.pt", "step": 1200, "seconds": 3.2}
     {"step": 1200, "loss": 0.31, "metrics": {"accuracy": 0.87}}       either of step and loss may be missing
     {"event": "progress", "step": 1200, "loss": null, "nonfinite": true}
     {"event": "train step", "step": 1200, "loss": 0.31}               a logger's: `event` is its message
@@ -23,6 +23,7 @@ MAX_LINE = 64 * 1024
 MAX_PATH_BYTES = 4096
 MAX_STEP = 2**63 - 1
 MAX_METRICS = 64
+MAX_SAVE_S = 86_400.0
 MAX_METRIC_NAME = 128
 
 _NO_NUMBER = re.compile(rb"(?<=[:,\[])\s*-?(?:NaN|Infinity)(?=\s*[,}\]])")
@@ -33,10 +34,12 @@ _MENTIONS_US = re.compile(rb'"(?:event|step|loss)"\s*:')
 
 
 class CheckpointEvent(msgspec.Struct, frozen=True):
-    """The script announces that it saved `path` (as written: often relative to its directory). Not validated yet."""
+    """The script announces that it saved `path` (as written: often relative to its directory). Not validated yet.
+    `seconds`: how long training stood still for it; 0 where it doesn't say."""
 
     path: str
     step: int | None = None
+    seconds: float = 0.0
 
 
 class ProgressEvent(msgspec.Struct, frozen=True):
@@ -63,6 +66,7 @@ class _Line(msgspec.Struct):
     loss: object = None
     metrics: object = None
     nonfinite: object = None
+    seconds: object = None
 
 
 _decoder = msgspec.json.Decoder(_Line)
@@ -87,7 +91,7 @@ def parse(line: bytes) -> CheckpointEvent | ProgressEvent | BadEvent | None:
         return event or _not_json(text, str(error))
     try:
         if decoded.event == "checkpoint_saved":
-            return CheckpointEvent(_path(decoded.path), _step(decoded.step))
+            return CheckpointEvent(_path(decoded.path), _step(decoded.step), _seconds(decoded.seconds))
         if decoded.event in (None, "progress"):
             return _progress(decoded)
         return _progress_beside(decoded)
@@ -173,6 +177,13 @@ def _step(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_STEP:
         raise ValueError("step: expected a whole number from 0 to 2**63 - 1")
     return value
+
+
+def _seconds(value: object) -> float:
+    """A time that is none costs no checkpoint."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    return float(value) if 0 <= value <= MAX_SAVE_S else 0.0
 
 
 def _loss(value: object) -> float | None:

@@ -41,6 +41,7 @@ class _Batch:
     step: int | None = None
     loss: float | None = None
     announced: dict[str, events.CheckpointEvent] = field(default_factory=dict[str, events.CheckpointEvent])
+    saving_s: float = 0.0
     bad: int = 0
     nonfinite: bool = False
     news: bool = False
@@ -56,6 +57,7 @@ class _Batch:
             case events.CheckpointEvent() as event:
                 self.announced.pop(event.path, None)
                 self.announced[event.path] = event
+                self.saving_s += event.seconds
                 self.step = event.step if event.step is not None else self.step
                 self.news = True
             case events.ProgressEvent() as event:
@@ -183,6 +185,7 @@ class LogReader:
             last_step=batch.step,
             last_loss=batch.loss,
             checkpoints=self._validated(list(batch.announced.values())[-CHECKPOINTS_PER_READ:]),
+            saving_s=batch.saving_s,
             bad_events=batch.bad,
             nonfinite=batch.nonfinite,
             first_output_s=first_s,

@@ -44,7 +44,8 @@ class SegmentReport:
     `first_step_s`: seconds from its start to its first step, once. `metrics`: the last value of each name.
     `step_source`, `loss_source`: of the two numbers, where they are given. `step_unit`, `step_total`, `step_fell`: of
     the segment's steps in its plain output, and of `first_step`; None where it announced them. `shared`: paths of files
-    that other runs, by id, wrote as well, and why these no longer count.
+    that other runs, by id, wrote as well, and why these no longer count. `saving_s`: what its saves took, as far as
+    that is known.
     """
 
     log_from: int
@@ -67,6 +68,7 @@ class SegmentReport:
     step_total: int | None = None
     step_fell: bool | None = None
     first_step_s: float | None = None
+    saving_s: float = 0.0
 
 
 def record(
@@ -84,6 +86,8 @@ def record(
             "events_offset": report.events_to,
             "bad_events": Segment.bad_events + report.bad_events,
         }
+        if report.saving_s:
+            values["saving_s"] = Segment.saving_s + report.saving_s
         if report.first_output_s is not None:
             values["first_output_s"] = report.first_output_s
         if report.first_step_s is not None:

@@ -76,6 +76,28 @@ def test_a_file_is_found_once_it_has_stayed_the_same(watched: Watched) -> None:
     assert looks(worker) == [], "once, and never the one from before"
 
 
+def test_a_save_takes_as_long_as_it_is_seen_to_change(watched: Watched) -> None:
+    watched.start()
+    worker = watched.scanner()
+    (watched.out / "at-once.pt").write_text("weights")
+    (found,) = until_found(worker)
+    assert found.took_s == 0, "it was whole at the first look: nobody knows"
+    slow = watched.out / "slow.pt"
+    begun_s = time.monotonic()
+    with slow.open("w") as file:
+        while time.monotonic() - begun_s < 0.6:
+            file.write("weights")
+            file.flush()
+            assert worker.scan() == []
+            time.sleep(0.02)
+    written_s = time.monotonic() - begun_s
+    (found,) = until_found(worker)
+    assert 0.3 < found.took_s <= written_s + 0.1
+    slow.write_text("other weights")
+    (found,) = until_found(worker)
+    assert found.took_s < 0.3, "the next save is another one"
+
+
 def test_what_was_saved_while_the_clock_was_off_is_found(watched: Watched) -> None:
     """Set back when the file was saved, and right again since. What was there before seems to lie ahead."""
     watched.start()

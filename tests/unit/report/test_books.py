@@ -51,6 +51,7 @@ stays = st.builds(
     amounts,
     amounts,
     amounts,
+    amounts,
 )
 reasons = st.lists(st.tuples(seconds, st.sampled_from([None, (), (EMPTY,), (HOT, OTHER)])), max_size=30)
 changes = st.lists(st.tuples(st.floats(0, 40_000), st.floats(-9000, 9000), st.floats(0, 3000)), max_size=4)
@@ -77,6 +78,11 @@ def test_the_books_balance(
     [
         (Stay("a", 0, 100), {"training": 100}),
         (Stay("a", 0, 100, 10, 20, 30), {"training": 40, "start-up": 10, "redone": 30, "paused": 20}),
+        (
+            Stay("a", 0, 100, 10, 20, 30, 15),
+            {"training": 25, "start-up": 10, "saving": 15, "redone": 30, "paused": 20},
+        ),
+        (Stay("a", 0, 50, 10, saving_s=900), {"start-up": 10, "saving": 40, "idle": 50}),
         (Stay("a", 0, 50, 80), {"start-up": 50, "idle": 50}),
         (Stay("a", -50, 50, 80), {"start-up": 30, "training": 20, "idle": 50}),
         (Stay("a", 90, 300, 0, 0, 30), {"training": 10, "idle": 90}),

@@ -108,7 +108,13 @@ class Overseer:
         return Attributed(
             own,
             [record for record, others in known if others],
-            replace(report, checkpoints=announced, spotted=spotted, shared=shared),
+            replace(
+                report,
+                checkpoints=announced,
+                spotted=spotted,
+                shared=shared,
+                saving_s=report.saving_s + sum(each.took_s for each in own),
+            ),
         )
 
     def is_writing(self, run: RunRecord) -> bool:
