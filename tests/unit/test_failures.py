@@ -219,7 +219,7 @@ def test_a_run_that_fails_at_once_with_its_checkpoint_tries_the_one_before() -> 
         SegmentResult(exit_code=1, last_line="requests.exceptions.ConnectionError: Connection refused"),
         SegmentResult(exit_code=1, last_line="ModuleNotFoundError: No module named 'torch'"),
         SegmentResult(exit_code=1, last_line="MemoryError"),
-        SegmentResult(exit_code=2),
+        SegmentResult(exit_code=2, last_line="train.py: error: unrecognized arguments: --epoch"),
         SegmentResult(signal_name="SIGKILL"),
         SegmentResult(could_not_start="Permission denied"),
     ],
