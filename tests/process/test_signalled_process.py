@@ -3,12 +3,15 @@
 import errno
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from backprop.worker.supervisor import trainers
@@ -296,3 +299,25 @@ def test_where_nothing_can_be_told_the_leader_is_signalled(monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "listdir", out_of_descriptors)
     assert trainers.find(1, signal.SIGINT) == trainers.Trainers((1,), (1,))
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_a_shell_that_is_just_starting_its_sleep_is_not_taken_for_the_training(tmp_path: Path) -> None:
+    """It would count as ended with that sleep, in the middle of the shell's grace. strace makes each exec late."""
+    script = tmp_path / "wait.sh"
+    script.write_text("trap '' INT\nwhile :; do sleep 0.3; done\n")
+    late = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=execve:delay_enter=60000:when=1")
+    with subprocess.Popen([*late, "sh", str(script)], start_new_session=True) as tracer:
+        try:
+            for _ in range(3):
+                wait_until(lambda: len(forked(tracer.pid)) == 2)
+                shell = forked(tracer.pid)[0]
+                assert trainers.find(shell, signal.SIGINT).working == (shell,)
+        finally:
+            os.killpg(tracer.pid, signal.SIGKILL)
+
+
+def forked(tracer: int) -> list[int]:
+    """Return the processes below `tracer` that run its shell, the upper one first."""
+    below = psutil.Process(tracer).children(recursive=True)
+    return [one.pid for one in below if trainers.names(one.pid) & trainers.SHELLS]

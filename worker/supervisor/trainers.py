@@ -11,6 +11,8 @@ Standard library only, imports nothing of Backprop: the supervisor and `backprop
 import contextlib
 import os
 import signal
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "fish", "busybox"})
@@ -32,6 +34,10 @@ FILTERS = frozenset(
 DATA_WORKERS = (b"multiprocessing.spawn", b"multiprocessing.forkserver", b"multiprocessing.resource_tracker",
                 b"multiprocessing-fork", b"popen_loky", b"compile_worker")  # fmt: skip
 GPU_DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
+FORK_S = 0.1
+"""How long a forked shell may take to become another program. Taken for the training, a `sleep` in a loop would end the
+grace with itself."""
+LOOK_EVERY_S = 0.01
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -58,6 +64,11 @@ def find(leader: int, number: int) -> Trainers:
 def _find(leader: int, number: int) -> Trainers:
     table = _Table()
     leaves = _Walk(table, leader, number).leaves
+    end_s = time.monotonic() + FORK_S
+    while _is_forking(table, leaves) and time.monotonic() < end_s:
+        time.sleep(LOOK_EVERY_S)
+        table = _Table()
+        leaves = _Walk(table, leader, number).leaves
     # A shell without a child of its own kind is a loop around `sleep`, or the end of a pipe.
     leaves = {pid: path for pid, path in leaves.items() if not names(pid) & SHELLS} or leaves
     leaves = _without_pipe_ends(table, leaves)
@@ -71,6 +82,11 @@ def _find(leader: int, number: int) -> Trainers:
     above = dict.fromkeys(pid for path in signalled.values() for pid in reversed(path))
     held = tuple(pid for pid in above if pid not in readers and _only_waits(pid))
     return Trainers(tuple(signalled), tuple(leaves), held, readers)
+
+
+def _is_forking(table: "_Table", leaves: Iterable[int]) -> bool:
+    """Return whether a shell below is seen that may become another program at once, and nothing else that trains."""
+    return all(names(pid) & SHELLS for pid in leaves) and any(map(table.is_forked, leaves))
 
 
 def names(pid: int) -> set[str]:
@@ -123,6 +139,12 @@ class _Table:
                 self.entries[int(name)] = _Entry(int(fields[1]), ticks, int(fields[25]))
                 self.children.setdefault(int(fields[1]), []).append(int(name))
 
+    def is_forked(self, pid: int) -> bool:
+        """Return whether a process still runs the program of its parent."""
+        entry = self.entries.get(pid)
+        parent = self.entries.get(entry.parent) if entry is not None else None
+        return parent is not None and entry is not None and entry.stack == parent.stack
+
     def below(self, pid: int) -> list[int]:
         """Return a process and all below it."""
         found = {pid: None}
@@ -151,7 +173,7 @@ class _Walk:
 
     def _down(self, pid: int, path: tuple[int, ...]) -> None:
         children = (one for one in self._table.children.get(pid, []) if one not in path)
-        below = [child for child in children if self._is_program(pid, child)]
+        below = [child for child in children if self._is_program(child)]
         if _is_elastic_agent(pid, below):
             passes_on = not catches(pid, self._number)
         else:
@@ -162,11 +184,10 @@ class _Walk:
         if not below:
             self.leaves[pid] = path
 
-    def _is_program(self, pid: int, child: int) -> bool:
+    def _is_program(self, child: int) -> bool:
         """Return whether a child is a program of its own rather than a data worker or a filter."""
         words, known = command_line(child), names(child)
-        forked = self._table.entries[child].stack == getattr(self._table.entries.get(pid), "stack", 0)
-        if not words or known & FILTERS or (forked and not known & SHELLS):
+        if not words or known & FILTERS or (self._table.is_forked(child) and not known & SHELLS):
             return False
         return not any(mark in word for word in words for mark in DATA_WORKERS)
 
