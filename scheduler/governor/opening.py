@@ -58,8 +58,10 @@ def opens_words(windows: Sequence[Window], now_s: float, local: Local = LOCAL_TI
 
 
 def opens_from(windows: Sequence[Window], now_s: float, local: Local = LOCAL_TIME) -> Opens:
-    """Return the hours as a forecast asks for them, in seconds from `now_s`. Each change is looked for once, when it is
-    needed: that takes a millisecond."""
+    """Return the hours as a forecast asks for them, in seconds from `now_s`.
+
+    Each change is looked for once, and when it is needed: to find it takes a millisecond.
+    """
     if not windows:
         return always
     first, changes = is_open(windows, now_s, local), list[float]()

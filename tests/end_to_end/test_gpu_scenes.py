@@ -140,7 +140,7 @@ def test_several_gpus_and_too_long_a_pause_yield_and_resume_when_cool(
     told = bench.output()
     assert "paused for now: cooling: GPU 0 at 91 °C, limit 85 °C; not paused: it runs on several GPUs" in told
     assert re.search(
-        rf"requeued .*\({single}\) .* paused for now: cooling: GPU . at 91 °C, limit 85 °C; paused for", told
+        rf"\({single}\) +requeued .* paused for now: cooling: GPU . at 91 °C, limit 85 °C; paused for", told
     )
     assert not any(bench.folder(run, 2).exists() for run in (both, single))
     assert [bench.show(run)["segments"][0]["outcome"] for run in (both, single)] == ["yielded"] * 2
