@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from backprop.worker.console.pane import PaneLook, line
+from backprop.worker.console.pane import PaneLook, line, plain
 
 COLOURS = re.compile(r"\x1b\[\d+m")
 MORE = "segment 2, 10 min, step 4,900, loss 0.544: its timebox of 10 min is over; it saved /data/ckpt/step-4900.pt"
@@ -36,6 +36,13 @@ def test_broken_between_words_below_the_name(width: int) -> None:
     assert all(len(one) <= width for one in (first, *rest))
     assert all(one.startswith(" " * 11) and one[11] != " " for one in rest)
     assert " ".join(one.strip() for one in (first, *rest)).split() == shown("requeued", PaneLook()).split()
+
+
+def test_other_lines_are_broken_too() -> None:
+    words = plain("one two " * 8, PaneLook(width=40)).splitlines()
+    assert words == ["one two one two one two one two one two", "one two one two one two"]
+    assert plain("", PaneLook(width=40)) == ""
+    assert plain("a " * 90, PaneLook()) == "a " * 90
 
 
 def test_a_path_stays_whole() -> None:

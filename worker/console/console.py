@@ -59,7 +59,7 @@ class Console:
 
     def line(self, text: str) -> None:
         """Print one line; what is not printable becomes a question mark."""
-        self._put(_printable(text) + "\n")
+        self._put(pane.plain(_printable(text), self._look()) + "\n")
 
     def complaints(self) -> TextIO:
         """Return a stand-in for stderr. What Python itself says, as warnings and errors in threads, becomes lines."""

@@ -51,7 +51,7 @@ def line(at: str, what: str, name: str, run_id: str, more: str, look: PaneLook) 
     gap = " " * max(_NAME - len(who), 0) + "  " if who else ""
     head = f"{at} {sign} {who}{gap}{what}"
     whole = f"{head}{' ' * max(_WHAT - len(what), 0)}  {more}".rstrip()
-    lines = [whole] if look.width is None or look.width < LEAST_WIDTH else _broken(whole, look.width)
+    lines = _broken(whole, look, INDENT)
     if look.colour and lines[0].startswith(head):
         told = f"{_in('1', name)} {_in('2', f'({run_id})')}{gap}" if name else ""
         painted = f"{_in('2', at)} {_in(colour, sign)} {told}{_in(colour, what)}"
@@ -59,17 +59,24 @@ def line(at: str, what: str, name: str, run_id: str, more: str, look: PaneLook) 
     return "\n".join(lines)
 
 
-def _broken(text: str, width: int) -> list[str]:
+def plain(text: str, look: PaneLook) -> str:
+    """Return a line without these parts, broken where it has to be."""
+    return "\n".join(_broken(text, look, 0))
+
+
+def _broken(text: str, look: PaneLook, indent: int) -> list[str]:
     """Break between words. A longer word, as a path, stays whole: it is to be copied."""
+    if look.width is None or look.width < LEAST_WIDTH:
+        return [text]
     return textwrap.wrap(
         text,
-        width,
-        subsequent_indent=" " * INDENT,
+        look.width,
+        subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,
         expand_tabs=False,
         replace_whitespace=False,
-    )
+    ) or [""]
 
 
 def _in(colour: str, text: str) -> str:
