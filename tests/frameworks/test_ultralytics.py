@@ -11,8 +11,8 @@ import pytest
 from tests.frameworks.chain import ALONE, SCRIPTS, reach, skip_without, told
 from tests.support.harness import Bench
 
-EPOCHS = 24
-CUTS = (4, 14)
+EPOCHS = 12
+CUTS = (3, 7)
 
 
 def left_by(folder: Path) -> tuple[set[str], list[str]]:
@@ -25,7 +25,7 @@ def left_by(folder: Path) -> tuple[set[str], list[str]]:
 
 
 def settings_of(folder: Path) -> dict[str, str]:
-    """Return the environment of a training. Its settings file fixes where all results go, at its first use."""
+    """Return the environment of a training, with a settings file of its own."""
     return ALONE | {"YOLO_OFFLINE": "true", "YOLO_CONFIG_DIR": str(folder / "settings")}
 
 

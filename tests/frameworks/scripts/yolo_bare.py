@@ -36,6 +36,6 @@ YOLO("yolo11n.yaml").train(
     batch=4,
     workers=0,
     plots=False,
-    project="runs",
+    project=str(Path("runs").absolute()),
     name="boxes",
 )
