@@ -23,11 +23,18 @@ WHY_LIMIT: Final = 200
 
 @click.command(name="drain")
 @click.option("--wait", is_flag=True, help="Return once nothing is running.")
+@click.option("--even-if-lost", is_flag=True, help="With --wait: do not wait for suspended runs.")
 @click.option("--why", metavar="TEXT", help="Reason, shown wherever a run waits for it.")
 @global_options
 @click.pass_context
 def command(
-    ctx: click.Context, wait: bool, why: str | None, config: str | None, verbose: bool, dry_run: bool
+    ctx: click.Context,
+    wait: bool,
+    even_if_lost: bool,
+    why: str | None,
+    config: str | None,
+    verbose: bool,
+    dry_run: bool,
 ) -> int:
     """Stop starting runs until `backprop undrain`: for an update, a reboot, or to have the machine to yourself.
 
@@ -36,6 +43,8 @@ def command(
     """
     from backprop.scheduler.store import drain
 
+    if even_if_lost and not wait:
+        raise click.UsageError("--even-if-lost says what --wait does not wait for: add --wait")
     home, database = open_home()
     alive = _alive(home, database)
     running = f"{counted(len(alive))} running" if alive else "nothing is running"
@@ -50,18 +59,24 @@ def command(
     if known is not None and reason and reason != known[0]:
         done += f", now for: {reason} (was: {known[0]})"
     tell(f"{safe(done)}: {running}")
-    return _wait(home, database) if wait else 0
+    return _wait(home, database, even_if_lost) if wait else 0
 
 
-def _wait(home: "Home", database: "Database") -> int:
-    """Wait until no segment is alive. Locks decide, so that it does not wait for the run of a dead worker."""
+def _wait(home: "Home", database: "Database", even_if_lost: bool) -> int:
+    """Wait until no segment is alive. Locks decide, so that it does not wait for the run of a dead worker.
+
+    `even_if_lost`: suspended ones may stay, which a reboot loses.
+    """
     from backprop.scheduler.lifecycle import State
 
     printed = -1
     try:
         while alive := _alive(home, database):
+            frozen = sum(run.state is State.SUSPENDED for run in alive)
+            if even_if_lost and frozen == len(alive):
+                click.echo(f"{counted(frozen)} suspended: {STAY}", err=True)
+                break
             if len(alive) != printed:
-                frozen = sum(run.state is State.SUSPENDED for run in alive)
                 if frozen:
                     click.echo(f"{counted(frozen)} of them suspended: {STAY}", err=True)
                 names = ", ".join(f"{run.name} ({run.id})" for run in alive[:3])

@@ -175,6 +175,7 @@ ULTRALYTICS: Final = Recipe(
         Way("option", names=("resume",)),
     ),
     step=r"epoch(\d+)\.pt$",
+    integration="ultralytics",
     cannot="its text has no option to resume with; the command (yolo train …) has one",
     limits="After its regular end it removes the optimizer from `last.pt`: a segment started then reports that there is"
     " nothing to resume.",

@@ -232,7 +232,7 @@ def _plan(recipe: "Recipe", subject: _Subject, why: str, forced: bool = False) -
         # Of several trainings in one run only the integration tells which checkpoint is whose.
         globs=() if integration else globs_of(recipe, facts, match, subject.cwd, subject.reader),
         needs=recipe.needs,
-        in_place=recipe.in_place or (match is not None and match.in_place),
+        in_place=not integration and (recipe.in_place or (match is not None and match.in_place)),
         resumes=resumes,
         resume_words=words,
         resume_at=_resume_at(facts, first) if words else None,

@@ -238,8 +238,14 @@ def _values(
 def _insert_segments(run_id: str, segments: list[FolderSegment], newest: int, *, over: bool) -> None:
     """Insert the segments that the database lacks, and the ends of those that it takes for live.
 
-    All but the newest have ended. `over`: so has that one.
+    All but the newest have ended. `over`: so has that one. One that was claimed and never ordered, on a full disk, is
+    known to the database alone.
     """
+    past = (Segment.run_id == run_id) & (Segment.number < newest) & Segment.ended_at_s.is_null()
+    never_ordered = past & Segment.number.not_in([segment.number for segment in segments])
+    Segment.update(ended_at_s=Segment.started_at_s, outcome=SegmentOutcome.RECOVERED).where(
+        never_ordered
+    ).execute()
     for segment in segments:
         known = (Segment.run_id == run_id) & (Segment.number == segment.number)
         ended = over or segment.number < newest

@@ -100,6 +100,10 @@ def attach(name: str, executed: "ModuleType") -> None:
         from ._at_launch_keras import Keras
 
         _wrap(executed.Model, "fit", Keras())
+    elif name == "ultralytics.engine.model":
+        from ._at_launch_ultralytics import Ultralytics
+
+        _wrap(executed.Model, "train", Ultralytics())
 
 
 def _wrap(owner: type, name: str, integration: Integration) -> None:

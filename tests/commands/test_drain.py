@@ -190,3 +190,20 @@ def test_active_hours_that_are_none(tmp_path: Path, value: object) -> None:
     (tmp_path / "backprop.config.json").write_text(json.dumps({"activeHours": value}))
     with pytest.raises(BadConfig, match='activeHours: expected "22:00-08:00", "Mon-Fri 19:00-08:00", a list'):
         load(tmp_path, tmp_path, None, {})
+
+
+def test_a_suspended_run_is_waited_for_unless_its_loss_is_meant(bench: Bench) -> None:
+    bench.script("train.py", WAITS)
+    run = bench.queue("train.py")
+    bench.worker()
+    bench.wait_for_log(run, "up")
+    assert bench.backprop("suspend", run).returncode == 0
+    refused = bench.backprop("drain", "--even-if-lost")
+    assert (refused.returncode, "add --wait" in refused.stderr) == (2, True)
+    done = bench.backprop("drain", "--wait", "--even-if-lost")
+    assert done.returncode == 0
+    assert "1 run suspended: they go on after backprop undrain; a reboot would lose their work" in done.stderr
+    bench.backprop("undrain")
+    assert bench.backprop("unsuspend", run).returncode == 0
+    (bench.project / "go").touch()
+    bench.wait_for(run, "completed")

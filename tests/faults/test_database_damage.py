@@ -282,6 +282,26 @@ def test_a_segment_that_a_backup_takes_for_alive_is_ended(bench: Bench) -> None:
     assert str(bench.project / last["path"]) in told
 
 
+def test_a_segment_without_an_order_that_a_backup_takes_for_alive_is_ended(bench: Bench) -> None:
+    """Its start failed on a full disk, right after the backup; the run has gone on since."""
+    run = bench.queue(TRAINER, "--", "--steps", "5")
+    worker = bench.worker()
+    bench.wait_for(run, "completed")
+    assert bench.end_worker(worker) == 0
+    (bench.home / "runs" / run / "1").rename(bench.home / "runs" / run / "2")
+    outcome = bench.home / "runs" / run / "outcome.json"
+    outcome.write_text(json.dumps(json.loads(outcome.read_text()) | {"segment": 2}))
+    older = sqlite3.connect(bench.home / "backprop.db")
+    with older:
+        older.execute("UPDATE runs SET state = 'running', worker = 'gone', ended_at_s = NULL")
+        older.execute("UPDATE segments SET ended_at_s = NULL, outcome = NULL, running_s = NULL")
+    older.close()
+    bench.worker("--drain")
+    wait_until(lambda: bench.state(run) == "completed")
+    assert [one["outcome"] for one in bench.show(run)["segments"]] == ["recovered", "recovered"]
+    assert None not in [one["ended_at"] for one in bench.show(run)["segments"]]
+
+
 def bench_copy(source: Path, target: Path) -> None:
     """A whole copy beside writers."""
     target.parent.mkdir(exist_ok=True, mode=0o700)

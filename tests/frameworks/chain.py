@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -97,6 +98,15 @@ def run_chained(bench: Bench, training: Training) -> tuple[str, dict[str, Any]]:
     assert bench.backprop("resume", run, "-m", "10").returncode == 0
     bench.worker("--drain")
     return run, bench.wait_for(run, *ENDS, timeout_s=300)
+
+
+def reach(bench: Bench, run: str, step: int) -> None:
+    """Wait until the run has told of a step."""
+    deadline_s = time.monotonic() + 240
+    while (seen := bench.show(run))["last_step"] is None or seen["last_step"] < step:
+        assert seen["state"] in ("queued", "running"), told(bench, run)
+        assert time.monotonic() < deadline_s, told(bench, run)
+        time.sleep(0.2)
 
 
 def told(bench: Bench, run: str) -> str:

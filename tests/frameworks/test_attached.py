@@ -1,12 +1,11 @@
 """Scripts that say nothing about resuming, with integrations attached at launch, end as if they had never been cut."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.frameworks.chain import Training, end_of, prepare, run_alone, skip_without, told
+from tests.frameworks.chain import Training, end_of, prepare, reach, run_alone, skip_without, told
 from tests.support.harness import Bench
 
 TRAININGS = {
@@ -27,15 +26,6 @@ TRAININGS = {
 }
 CUTS = (7, 31)
 """Steps after which a segment is stopped: in the middle of an epoch."""
-
-
-def reach(bench: Bench, run: str, step: int) -> None:
-    """Wait until the run has told of a step."""
-    deadline_s = time.monotonic() + 240
-    while (seen := bench.show(run))["last_step"] is None or seen["last_step"] < step:
-        assert seen["state"] in ("queued", "running"), told(bench, run)
-        assert time.monotonic() < deadline_s, told(bench, run)
-        time.sleep(0.2)
 
 
 @pytest.mark.timeout(700)

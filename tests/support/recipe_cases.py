@@ -223,9 +223,9 @@ CASES = {
         "ultralytics",
         trainers.ULTRALYTICS,
         "python train.py",
-        ("drones/small/weights/last.pt",),
+        (),
         "train.py",
-        extra={"resumes": "none"},
+        extra={"resumes": "none", "integration": "ultralytics", "globs": (), "in_place": False},
     ),
     "mmengine": Case(
         "mmengine",

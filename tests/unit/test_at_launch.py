@@ -3,14 +3,12 @@
 import ast
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from backprop.worker.environment.integrations import FOLDER
+from tests.support.at_launch import Script
 from tests.support.harness import ROOT
 
 TRAINER = """
@@ -44,62 +42,26 @@ def __getattr__(name):
 TRAIN = "from transformers import Trainer\nTrainer().train()\n"
 
 
-class Script:
-    """A script beside a stub of transformers, started as a run's process is."""
+class Transformers(Script):
+    """A script beside a stub of transformers, and a checkpoint of its Trainer."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.segment = folder / "run" / "1"
-        self.segment.mkdir(parents=True)
-        self.checkpoint = folder / "checkpoint-3"
+        super().__init__(folder)
         self.checkpoint.mkdir()
         (self.checkpoint / "trainer_state.json").write_text("{}")
         self.stub()
 
     def stub(self, version: str = "5.23.0") -> None:
-        package = self.folder / "site" / "transformers"
-        package.mkdir(parents=True, exist_ok=True)
-        (package / "__init__.py").write_text(PACKAGE.format(version=version))
-        (package / "trainer.py").write_text(TRAINER)
-
-    def environment(self, **more: str) -> dict[str, str]:
-        path = os.pathsep.join([FOLDER, str(self.folder / "site")])
-        inside = {
-            "BACKPROP_RUN_ID": "r",
-            "BACKPROP_SEGMENT": "1",
-            "BACKPROP_EVENTS": str(self.segment / "events.jsonl"),
-            "BACKPROP_INTEGRATIONS": "r:1:abc",
-            "BACKPROP_RESUME_FROM": str(self.checkpoint),
-        }
-        return {"PATH": os.environ["PATH"], "PYTHONPATH": path, **inside, **more}
-
-    def run(self, text: str, *options: str, environment: Mapping[str, str] | None = None) -> tuple[str, str]:
-        """Return what a script of this text printed, and what stands in its errors."""
-        path = self.folder / "train.py"
-        path.write_text(text)
-        done = subprocess.run(
-            [sys.executable, *options, str(path)],
-            env=dict(environment) if environment is not None else self.environment(),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout, done.stderr
-
-    @property
-    def notes(self) -> set[str]:
-        return {path.name for path in self.segment.iterdir()}
+        self.module("transformers/__init__.py", PACKAGE.format(version=version))
+        self.module("transformers/trainer.py", TRAINER)
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Script:
-    return Script(tmp_path)
+def script(tmp_path: Path) -> Transformers:
+    return Transformers(tmp_path)
 
 
-def test_a_training_is_handed_its_checkpoint_and_saves_when_asked(script: Script) -> None:
+def test_a_training_is_handed_its_checkpoint_and_saves_when_asked(script: Transformers) -> None:
     printed, said = script.run(TRAIN)
 
     assert printed == f"trained from {script.checkpoint} with 1 callbacks\n"
@@ -112,7 +74,7 @@ def test_a_training_is_handed_its_checkpoint_and_saves_when_asked(script: Script
 @pytest.mark.parametrize(
     "without", ["BACKPROP_RUN_ID", "BACKPROP_SEGMENT", "BACKPROP_INTEGRATIONS"], ids=lambda name: name[9:]
 )
-def test_outside_the_run_that_asked_for_it_nothing_is_loaded(script: Script, without: str) -> None:
+def test_outside_the_run_that_asked_for_it_nothing_is_loaded(script: Transformers, without: str) -> None:
     environment = script.environment()
     del environment[without]
     printed, said = script.run(
@@ -126,20 +88,20 @@ def test_outside_the_run_that_asked_for_it_nothing_is_loaded(script: Script, wit
 @pytest.mark.parametrize(
     "environment", [{"BACKPROP_NO_INTEGRATIONS": "1"}, {"BACKPROP_INTEGRATIONS": "another:1:abc"}], ids=str
 )
-def test_it_can_be_switched_off_within_a_run(script: Script, environment: dict[str, str]) -> None:
+def test_it_can_be_switched_off_within_a_run(script: Transformers, environment: dict[str, str]) -> None:
     printed, said = script.run(TRAIN, environment=script.environment(**environment))
     assert (printed, said) == ("trained from None with 0 callbacks\n", "")
 
 
 @pytest.mark.parametrize("option", ["-I", "-S", "-E", "-s", "-P"])
-def test_no_option_of_the_interpreter_breaks_it(script: Script, option: str) -> None:
+def test_no_option_of_the_interpreter_breaks_it(script: Transformers, option: str) -> None:
     site = f"import sys\nsys.path.append({str(script.folder / 'site')!r})\n"
     printed, _ = script.run(site + TRAIN, option)
     attached = option in ("-s", "-P")
     assert printed == f"trained from {script.checkpoint if attached else None} with {attached:d} callbacks\n"
 
 
-def test_a_script_that_does_it_itself_is_left_alone(script: Script) -> None:
+def test_a_script_that_does_it_itself_is_left_alone(script: Transformers) -> None:
     text = TRAIN.replace("train()", "train(resume_from_checkpoint='mine')")
     printed, said = script.run(text)
     assert printed == "trained from mine with 0 callbacks\n"
@@ -158,7 +120,7 @@ def test_a_script_that_does_it_itself_is_left_alone(script: Script) -> None:
 
 
 @pytest.mark.parametrize("version", ["4.1.0", "6.0.0.dev0", "unknown"])
-def test_a_version_that_is_not_tested_is_left_alone(script: Script, version: str) -> None:
+def test_a_version_that_is_not_tested_is_left_alone(script: Transformers, version: str) -> None:
     script.stub(version)
     printed, said = script.run(TRAIN)
     assert printed == "trained from None with 0 callbacks\n"
@@ -166,7 +128,7 @@ def test_a_version_that_is_not_tested_is_left_alone(script: Script, version: str
     assert "stood-back" in script.notes
 
 
-def test_only_the_first_training_of_a_run_is_the_one(script: Script) -> None:
+def test_only_the_first_training_of_a_run_is_the_one(script: Transformers) -> None:
     printed, said = script.run(f"{TRAIN}Trainer().train()\n")
     assert [line.split()[2] for line in printed.splitlines()] == [str(script.checkpoint), "None"]
     assert "this process has trained before" in said
@@ -176,7 +138,7 @@ def test_only_the_first_training_of_a_run_is_the_one(script: Script) -> None:
     assert "another training of this segment came first" in said
 
 
-def test_a_later_segment_knows_its_training_by_its_command(script: Script) -> None:
+def test_a_later_segment_knows_its_training_by_its_command(script: Transformers) -> None:
     script.run(TRAIN)
     script.segment = script.folder / "run" / "2"
     script.segment.mkdir()
@@ -194,7 +156,7 @@ def test_a_later_segment_knows_its_training_by_its_command(script: Script) -> No
     assert "another training of this run came first" in said
 
 
-def test_data_workers_and_other_children_report_nothing(script: Script) -> None:
+def test_data_workers_and_other_children_report_nothing(script: Transformers) -> None:
     text = (
         "import multiprocessing\nfrom transformers import Trainer\ndef work(at): return at + 1\n"
         "if __name__ == '__main__':\n"
@@ -204,20 +166,20 @@ def test_data_workers_and_other_children_report_nothing(script: Script) -> None:
     assert not script.notes
 
 
-def test_what_breaks_inside_ends_no_training(script: Script) -> None:
+def test_what_breaks_inside_ends_no_training(script: Transformers) -> None:
     text = f"{TRAIN.splitlines()[0]}\nimport transformers.trainer as t\nt.State.max_steps = 'many'\n{TRAIN}"
     printed, said = script.run(text)
     assert printed == f"trained from {script.checkpoint} with 1 callbacks\n"
     assert said.count("the integration for transformers stops") == 1
 
-    printed, said = Script(script.folder / "again").run(
+    printed, said = Transformers(script.folder / "again").run(
         f"{TRAIN.splitlines()[0]}\nTrainer.add_callback = None\n{TRAIN}"
     )
     assert printed == "trained from None with 0 callbacks\n"
     assert said.startswith("backprop: no integration for transformers: TypeError")
 
 
-def test_a_training_that_fails_fails_as_it_would(script: Script) -> None:
+def test_a_training_that_fails_fails_as_it_would(script: Transformers) -> None:
     text = (
         "from transformers import Trainer\nclass Mine(Trainer):\n"
         "    def add_callback(self, one): super().add_callback(one); one.on_train_begin = lambda *_: 1 / 0\n"
@@ -227,7 +189,7 @@ def test_a_training_that_fails_fails_as_it_would(script: Script) -> None:
 
 
 @pytest.mark.parametrize("theirs", ["print('theirs')", "raise ValueError('theirs')", "import nothing_there"])
-def test_the_sitecustomize_that_ours_hides_follows(script: Script, theirs: str) -> None:
+def test_the_sitecustomize_that_ours_hides_follows(script: Transformers, theirs: str) -> None:
     (script.folder / "site" / "sitecustomize.py").write_text(theirs)
     plain = script.environment() | {"PYTHONPATH": str(script.folder / "site")}
     expected = script.run("import sys\nprint('sitecustomize' in sys.modules)", environment=plain)
@@ -237,7 +199,7 @@ def test_the_sitecustomize_that_ours_hides_follows(script: Script, theirs: str) 
     assert str(script.checkpoint) in script.run(TRAIN)[0]
 
 
-def test_the_folder_leaves_no_trace_on_the_path(script: Script) -> None:
+def test_the_folder_leaves_no_trace_on_the_path(script: Transformers) -> None:
     printed, _ = script.run("import os, sys\nprint(sys.path[0], [p for p in sys.path if 'at_launch' in p])")
     assert printed == f"{script.folder} []\n"
     assert [path.name for path in Path(FOLDER).iterdir() if path.name != "__pycache__"] == [

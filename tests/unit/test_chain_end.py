@@ -195,3 +195,26 @@ def test_a_checkpoint_that_nothing_hands_back_ends_the_chain_where_there_is_no_o
     assert "--resume-arg" in told(ends)
     assert next_move(SPEC, BOXED, replace(GOOD, not_handed_back="out/3.pt")).event is Event.REQUEUED
     assert "it would restart from zero" in next_move(SPEC, BOXED, FRESH).reason
+
+
+def test_only_the_timebox_needs_a_checkpoint_to_go_on() -> None:
+    again = SegmentResult(exit_code=75)
+    refused = replace(FRESH, refused="it is empty")
+    assert next_move(SPEC, again, refused).event is Event.REQUEUED
+    assert next_move(SPEC, BOXED, refused).event is Event.TIMEBOXED
+    assert next_move(SPEC, BOXED, replace(GOOD, refused="it is empty")).event is Event.REQUEUED
+    assert next_move(SPEC, again, OLD).reason == (
+        "exited 75 (run me again) without a new checkpoint; resumes from an older checkpoint"
+    )
+    assert next_move(SPEC, BOXED, OLD).reason == (
+        "timebox reached without a new checkpoint; resumes from an older checkpoint, in a longer box"
+    )
+
+
+def test_progress_wipes_out_the_segments_without_it() -> None:
+    assert next_move(SPEC, BOXED, replace(GOOD, stalled=1)).stalled == 0
+    zero = next_move(SPEC, SegmentResult(asked=Intent.TIMEBOX, exit_code=0), GOOD)
+    assert zero.reason == "timebox reached, exit 0; resumes from its newest checkpoint"
+    assert next_move(SPEC, SegmentResult(exit_code=75), GOOD).reason == (
+        "exited 75 (run me again); resumes from its newest checkpoint"
+    )

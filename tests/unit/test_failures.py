@@ -232,3 +232,50 @@ def test_no_checkpoint_is_accused_of_what_another_would_not_change(ending: Segme
 def test_ends_by_the_hosts_trouble_stay_counted_until_something_new_is_saved(chain: Chain, kept: int) -> None:
     for ending in (SegmentResult(asked=Intent.TIMEBOX), SegmentResult(asked=Intent.YIELD)):
         assert next_move(SPEC, ending, replace(chain, host_faults=3)).host_faults == kept
+
+
+NO_MODULE = SegmentResult(exit_code=1, last_line="ModuleNotFoundError: No module named 'torch'")
+
+
+def test_what_would_fail_again_is_retried_only_where_a_checkpoint_may_change_that() -> None:
+    asked = spec(retries=3)
+    never = next_move(asked, NO_MODULE, FRESH)
+    assert never.event is Event.FAILED
+    assert never.reason.endswith("; not retried: it would fail the same way again")
+    assert next_move(asked, NO_MODULE, OLD).event is Event.REQUEUED
+    assert (
+        next_move(asked, SegmentResult(exit_code=1, last_line="ValueError: x"), FRESH).event is Event.REQUEUED
+    )
+
+
+def test_a_failure_with_two_checkpoints_acquits_both_and_says_so() -> None:
+    crash = SegmentResult(exit_code=1, last_line="ValueError: x")
+    twice = next_move(SPEC, crash, replace(OLD, fell_back=1))
+    assert (twice.acquits, twice.reason) == (
+        True,
+        "exited 1: ValueError: x; so it did with another checkpoint",
+    )
+    once = next_move(SPEC, crash, OLD)
+    assert (once.acquits, once.reason) == (False, "exited 1: ValueError: x")
+    retried = next_move(spec(retries=1), crash, replace(OLD, fell_back=1))
+    assert (retried.event, retried.acquits) == (Event.REQUEUED, True)
+
+
+def test_another_checkpoint_costs_no_retry_and_keeps_what_was_counted() -> None:
+    chain = replace(AT_ONCE, stalled=1, retries_used=2, lost=1)
+    move = next_move(spec(retries=5), SegmentResult(exit_code=1), chain)
+    assert (move.stalled, move.retries_used, move.lost, move.delay_s) == (1, 2, 0, 2.0)
+
+
+def test_the_hosts_trouble_is_tried_again_from_one_once_something_new_is_saved() -> None:
+    full = SegmentResult(exit_code=1, disk_full=True)
+    known = next_move(SPEC, full, replace(GOOD, host_faults=HOST_FAULT_CAP))
+    assert (known.event, known.host_faults) == (Event.REQUEUED, 1)
+    assert known.reason == (
+        "disk full: there was no room for its output (exit code 1); again from its last checkpoint once there is room,"
+        " in 40 s or later"
+    )
+    taken = next_move(SPEC, SegmentResult(exit_code=1, port_in_use="port 29500 is taken"), OLD)
+    assert taken.reason.startswith("port in use: port 29500 is taken (exit code 1); again from")
+    by_text = SegmentResult(exit_code=1, last_line="OSError: [Errno 98] Address already in use")
+    assert next_move(SPEC, by_text, OLD).reason.startswith("port in use: [Errno 98] Address already in use")

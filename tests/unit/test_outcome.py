@@ -235,3 +235,19 @@ def test_what_has_finished_by_itself_is_not_outranked_any_more() -> None:
     ending = SegmentResult(wanted=Intent.OUTRANKED, exit_code=0)
     assert next_move(SPEC, ending, GOOD).event is Event.COMPLETED
     assert next_move(SPEC, replace(ending, exit_code=1), GOOD).event is Event.STOPPED
+
+
+@pytest.mark.parametrize("intent", [Intent.STOP, Intent.OUTRANKED])
+def test_who_asked_or_wanted_it_to_end_is_obeyed_alike(intent: Intent) -> None:
+    for ending in (SegmentResult(asked=intent, exit_code=1), SegmentResult(wanted=intent, exit_code=1)):
+        assert next_move(SPEC, replace(ending, why_asked="x"), GOOD).event is Event.STOPPED
+
+
+def test_what_makes_room_says_why_and_where_it_goes_on() -> None:
+    ending = SegmentResult(asked=Intent.YIELD, exit_code=130)
+    assert next_move(SPEC, ending, GOOD).reason == (
+        "paused for now: asked to make room; resumes from its last checkpoint"
+    )
+    assert next_move(SPEC, replace(ending, why_asked="it is hot"), FRESH).reason == (
+        "paused for now: it is hot; will start from zero: no checkpoint is known"
+    )

@@ -226,6 +226,8 @@ def test_what_scripts_print(
     [
         "Namespace(lr=0.1, epochs=10, batch_size=32, loss='ce', step=3)\n",
         "batch_size: 32\nlr: 0.001\nseed=4\nmax_steps: 1000\n",
+        "engine/trainer: amp=True, batch=4, box=7.5, cfg=None, epochs=24, iou=0.7, plots=False, workers=0\n",
+        "batch: 16\nlr0: 0.01\n",
         "Resuming from epoch 5, loss 0.3\n",
         "Saving checkpoint to out/epoch=3-step=100.ckpt\n",
         "best epoch: 3, val loss 0.2\nEarly stopping at epoch 7\nWarmup steps: 100\n",

@@ -22,6 +22,9 @@ _TOKEN: Final = re.compile(
     r"|(?P<number>\d{1,3}(?:,\d{3}){1,4}(?![\d.,])|[+-]?(?:\d{1,32}(?:\.\d{1,32})?|\.\d{1,32})(?:[eE][+-]?\d{1,4})?)(?P<unit>%?[\w.]?)"
     r"|(?P<mark>[^\w\s'\"])"
 )
+_SWITCH: Final = re.compile(r"[:=] ?(?:True|False|None|true|false|null)\b")
+SWITCHES: Final = 3
+"""So many make a line a list of settings: `batch=16, iou=0.7, amp=True, …` is no 16th batch."""
 _WRAPPERS: Final = {
     "tensor",
     "array",
@@ -74,6 +77,8 @@ class _Token(NamedTuple):
 
 def read(text: str) -> LineReading:
     """Return the counters and named numbers of a line. Empty where nothing shows that it speaks of progress."""
+    if len(_SWITCH.findall(text)) >= SWITCHES:
+        return LineReading()
     reading = LineReading()
     scan = _Scan(list(_tokens(text)), reading)
     scan.run()
@@ -109,9 +114,15 @@ class _Scan:
         self._words: list[str] = []
         self._mark = ""
         self._first = True
-        self._counted: str | None = None
+        self._sized: Counter | None = None
+        """A batch that may be the size of all: `batch=16` stands among settings too."""
 
     def run(self) -> None:
+        self._go_over()
+        if self._sized is not None and (self._reading.proven or self._reading.counters):
+            self._add(self._sized)
+
+    def _go_over(self) -> None:
         at = 0
         while at < len(self._tokens):
             token = self._tokens[at]
@@ -169,7 +180,7 @@ class _Scan:
         elif total is not None and name.removesuffix("s") in vocabulary.COUNTERS:
             name = name.removesuffix("s")
         if name in vocabulary.COUNTERS and self._counts(words):
-            self._take_counter(name, token, total, at)
+            self._take_counter(name, mark, token, total)
         else:
             self._take_beside(name, token, total, at)
             if words and total_at is None and token.unit in ("", "%", "."):
@@ -190,7 +201,7 @@ class _Scan:
     def _counts(self, words: list[str]) -> bool:
         return all(word.lower() in vocabulary.BESIDE for word in words[:-1])
 
-    def _take_counter(self, name: str, token: _Token, total: int | None, at: int) -> None:
+    def _take_counter(self, name: str, mark: str, token: _Token, total: int | None) -> None:
         value = count(token.text)
         if name == "epoch":
             number = float(token.text)
@@ -202,7 +213,11 @@ class _Scan:
         if value is None or token.unit not in ("", "."):
             return
         if name in vocabulary.BATCHES:
-            self._add(Counter("bar", "batch", value, total))
+            counter = Counter("bar", "batch", value, total)
+            if total is None and mark in (":", "="):
+                self._sized = self._sized or counter
+            else:
+                self._add(counter)
         elif name in vocabulary.GLOBAL:
             self._add(Counter("global", name, value, total))
         else:

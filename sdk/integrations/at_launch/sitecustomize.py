@@ -15,6 +15,7 @@ NAMES = (
     "lightning.pytorch.trainer.trainer",
     "pytorch_lightning.trainer.trainer",
     "keras.src.models.model",
+    "ultralytics.engine.model",
 )
 
 
