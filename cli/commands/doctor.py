@@ -26,12 +26,23 @@ Exit codes: 0 nothing is bad, 24 something is.
     is_flag=True,
     help="First repair what needs no decision. Deletes nothing but lock files of dead workers.",
 )
+@click.option(
+    "--suspend-test",
+    is_flag=True,
+    help="First have the NVIDIA driver move VRAM to RAM and back. At an idle moment: a bad driver hangs the machine.",
+)
 @global_options
 @click.pass_context
 def command(
-    ctx: click.Context, as_json: bool, repair: bool, config: str | None, verbose: bool, dry_run: bool
+    ctx: click.Context,
+    as_json: bool,
+    repair: bool,
+    suspend_test: bool,
+    config: str | None,
+    verbose: bool,
+    dry_run: bool,
 ) -> int:
-    """Check this installation and explain what is wrong. Changes nothing without --repair."""
+    """Check this installation and explain what is wrong. Without --repair and --suspend-test it only looks."""
     from backprop.cli.doctor.checkup import examine
     from backprop.cli.doctor.finding import Level
     from backprop.cli.exit_codes import DOCTOR_FOUND
@@ -41,16 +52,25 @@ def command(
     given = globals_of(ctx, config, verbose, dry_run)
     done: list[str] = []
 
+    tested: list[str] = []
+
     def say(line: str) -> None:
         done.append(line)
         if not as_json:
             click.echo(f"repair  {safe(line)}")
 
+    def say_tested(line: str) -> None:
+        tested.append(line)
+        if not as_json:
+            click.echo(f"test    {safe(line)}")
+
     if repair and given.dry_run:
         click.echo("nothing is repaired in a dry run", err=True)
     elif repair:
         _repair(say)
-    findings = examine(given.config)
+    if suspend_test and given.dry_run:
+        click.echo("nothing is tested in a dry run", err=True)
+    findings = examine(given.config, say_tested if suspend_test and not given.dry_run else None)
     sound = all(finding.level is not Level.BAD for finding in findings)
     if as_json:
         views = [
@@ -62,7 +82,7 @@ def command(
             }
             for finding in findings
         ]
-        print_json({"sound": sound, "repaired": done, "findings": views})
+        print_json({"sound": sound, "repaired": done, "tested": tested, "findings": views})
     else:
         _print(findings)
     return 0 if sound else DOCTOR_FOUND

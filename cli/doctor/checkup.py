@@ -35,17 +35,20 @@ from backprop.cli.doctor.machine import (
     check_start,
     signal_masks,
 )
+from backprop.cli.doctor.vram import check_vram, try_moving
 from backprop.scheduler.config.files import current_directory
 from backprop.scheduler.errors import BadCommand, HomeRefused
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
+from backprop.worker.probes.client import read_once
 
 if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database
 
 
-def examine(config: Path | None) -> list[Finding]:
-    """Return the findings of all checks. Changes nothing. `config`: the project file to read."""
+def examine(config: Path | None, tested: Callable[[str], None] | None = None) -> list[Finding]:
+    """Return the findings of all checks. `config`: the project file to read. `tested`: first have the driver move VRAM,
+    and tell it what came of that; without it nothing is changed. Raises BackpropError where that is refused."""
     refused = None
     try:
         home = layout.locate()
@@ -54,6 +57,10 @@ def examine(config: Path | None) -> list[Finding]:
         home, refused = Home(Path(named)), bad("home", str(error))
     cwd = _cwd()
     of_settings, settings = check_settings(cwd, home.root, config)
+    # As a worker reads them: in a helper process, for 10 s at most.
+    reading = read_once(settings.gpu_probe.value)
+    if tested is not None and refused is None:
+        try_moving(home, reading, settings.gpu_probe.value, tested)
     cgroup = _text("/proc/self/cgroup")
     of_home = refused or guarded("home", lambda: check_home(home))
     findings = [guarded("python", lambda: check_python(cwd, settings)), of_settings, of_home]
@@ -66,7 +73,8 @@ def examine(config: Path | None) -> list[Finding]:
     return [
         *findings,
         guarded("start", lambda: check_start(home)),
-        guarded("GPUs", lambda: check_gpus(settings.gpu_probe.value)),
+        guarded("GPUs", lambda: check_gpus(reading)),
+        guarded("suspension", lambda: check_vram(home, reading)),
         guarded("board", check_board),
         guarded("processes", check_processes),
         check_descriptors(),

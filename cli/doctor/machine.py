@@ -6,11 +6,14 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from backprop.cli.doctor.finding import Finding, bad, note, ok, some
 from backprop.scheduler.config.settings import DEFAULTS, Settings, load
 from backprop.scheduler.home.layout import Home
+
+if TYPE_CHECKING:
+    from backprop.worker.probes.reading import Reading
 
 FEW_DESCRIPTORS: Final = 256
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -47,11 +50,8 @@ def check_settings(cwd: Path | None, home: Path, config: Path | None) -> tuple[F
     ), effective.settings
 
 
-def check_gpus(kind: str) -> Finding:
-    """Read the GPUs as a worker does: in a helper process, for 10 s at most."""
-    from backprop.worker.probes.client import read_once
-
-    reading = read_once(kind)
+def check_gpus(reading: "Reading") -> Finding:
+    """Check what a reading says of the GPUs."""
     lost = [f"GPU {gpu.index}: {gpu.error}" for gpu in reading.gpus if gpu.error is not None]
     if reading.problem is not None:
         advice = "check with nvidia-smi; until the driver answers, only --gpus 0 runs start"

@@ -62,6 +62,7 @@ class Snapshot:
     no GPU could be read although there seems to be one; the GPUs last known are then in `gpus`, each with
     its `error`.
     `source`: what was read: nvml, nvidia-smi, amd-smi, rocm-smi, sysfs or none. `taken_s`: monotonic seconds.
+    `driver`: the version of the NVIDIA driver; None where it is not told.
     """
 
     host: Host
@@ -69,6 +70,7 @@ class Snapshot:
     source: str
     problem: str | None
     taken_s: float
+    driver: str | None = None
 
     def gpu(self, uuid: str) -> Gpu | None:
         """Return the GPU of that UUID; None if it is not in the reading."""

@@ -66,6 +66,11 @@ class Home(msgspec.Struct, frozen=True):
         """Holds when the last report was made, Unix seconds."""
         return self.root / "last-report"
 
+    @property
+    def vram_trials(self) -> Path:
+        """Holds which drivers and GPUs were seen to move VRAM to RAM and back."""
+        return self.root / "vram-trials.json"
+
     def batch_file(self, batch: str) -> Path:
         return self.batches / f"{batch}.jsonl"
 

@@ -25,8 +25,8 @@ from backprop.scheduler.store import connection as databases
 from backprop.scheduler.store import integrity
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.worker.executor import locks
-from backprop.worker.probes import client, vendor_tool
-from backprop.worker.probes.reading import Reading
+from backprop.worker.probes import vendor_tool
+from backprop.worker.probes.reading import NO_GPU, Reading
 from backprop.worker.probes.vendor_tool import ToolResult
 from backprop.worker.wakeup import wake_path
 from tests.support.harness import COMMAND, Bench, alive, wait_until
@@ -541,14 +541,10 @@ def test_what_a_worker_would_live_in(environment: dict[str, str], cgroup: str, w
     assert word in check_terminal(environment, cgroup).told
 
 
-def test_gpus_as_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        client, "read_once", lambda _: Reading((), "none", "the driver has not answered for 10 s")
-    )
-    told = check_gpus("auto")
+def test_gpus_as_the_driver_tells() -> None:
+    told = check_gpus(Reading((), "none", "the driver has not answered for 10 s"))
     assert (told.level, "has not answered" in told.told) == (Level.BAD, True)
-    monkeypatch.undo()
-    assert check_gpus("none").level is Level.OK
+    assert check_gpus(NO_GPU).level is Level.OK
 
 
 def test_a_worker_deaf_to_term_few_descriptors_and_a_bad_setting(bench: Bench) -> None:

@@ -27,6 +27,9 @@ PACKAGES = {
 }
 """Each folder that holds our modules, and the package that it is imported as."""
 SUPERVISOR = ROOT / "worker" / "supervisor"
+MOVER = ROOT / "worker" / "vram" / "mover"
+ALONE = (SUPERVISOR, MOVER)
+"""Programs whose modules import one another without a package."""
 STUB_TORCH = ROOT / "tests" / "support" / "stub_torch"
 SCRIPTS = (
     "examples",
@@ -39,6 +42,7 @@ SCRIPTS = (
     "tests/support/fakes/allocate.py",
     "tests/faults/sweep/driver.py",
     "benchmarks/gpu/trainer.py",
+    "benchmarks/gpu/turner.py",
 )
 """Programs that do their work when they are imported, or import what lies beside them: they are only compiled."""
 FRAMEWORKS = {
@@ -64,13 +68,13 @@ def module_name(folder: str, path: Path) -> str:
 
 
 def modules(folder: str) -> list[str]:
-    """Return the names that the modules of a folder are imported by. Left out: the supervisor's, which import one
-    another without a package, and test files, which pytest imports."""
+    """Return the names that the modules of a folder are imported by. Left out: those of programs that
+    stand alone, and test files, which pytest imports."""
     return [
         module_name(folder, path)
         for path in files(folder)
         if not is_script(path)
-        and (path.parent != SUPERVISOR or path.name == "__init__.py")
+        and (path.parent not in ALONE or path.name == "__init__.py")
         and not path.name.startswith(("test_", "conftest"))
     ]
 
@@ -105,10 +109,11 @@ def test_every_module_can_be_imported_first(folder: str, tmp_path: Path) -> None
     assert list((tmp_path / "cwd").iterdir()) == [], "imported modules have written files"
 
 
-def test_every_module_of_the_supervisor_can_be_imported_alone() -> None:
-    for path in sorted(SUPERVISOR.glob("*.py")):
+@pytest.mark.parametrize("folder", ALONE)
+def test_every_module_of_a_program_of_its_own_can_be_imported_alone(folder: Path) -> None:
+    for path in sorted(folder.glob("*.py")):
         if path.stem not in ("__init__", "__main__"):
-            code = f"import sys; sys.path.insert(0, {str(SUPERVISOR)!r}); import {path.stem}"
+            code = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(SUPERVISOR)!r}]; import {path.stem}"
             done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
             assert done.returncode == 0, f"{path.stem}: {done.stderr}"
 
@@ -141,8 +146,8 @@ def programs() -> list[Path]:
 
 def command(path: Path) -> list[str]:
     """Return how a program is started: by its folder, by its path, or as a module."""
-    if path.parent == SUPERVISOR:
-        return [sys.executable, "-I", "-S", str(SUPERVISOR)]
+    if path.parent in ALONE:
+        return [sys.executable, "-I", "-S", str(path.parent)]
     if is_script(path):
         return [sys.executable, str(path)]
     name = module_name(path.relative_to(ROOT).parts[0], path).removesuffix(".__main__")

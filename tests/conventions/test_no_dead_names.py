@@ -16,6 +16,7 @@ FOLDERS = ("scheduler", "worker", "cli", "migrations")
 READERS = (*FOLDERS, "sdk", "tools")
 """Where a use may stand. `tools` makes pages of the docs from tables that hold them."""
 SUPERVISOR = "backprop.worker.supervisor"
+MOVER = "backprop.worker.vram.mover"
 EXCEPTIONS = {
     "cli.main.main": "the entry point that pyproject.toml names",
     "scheduler.store.schema.ClockStep": "as Switch; `samples` has SQL text",
@@ -91,14 +92,20 @@ def imported(tree: ast.Module) -> tuple[dict[str, Name], dict[str, str]]:
     aliases: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
-            module = node.module if node.module.startswith("backprop") else f"{SUPERVISOR}.{node.module}"
+            module = node.module if node.module.startswith("backprop") else bare(node.module)
             for alias in node.names:
                 names[alias.asname or alias.name] = (module, alias.name)
                 aliases[alias.asname or alias.name] = f"{module}.{alias.name}"
         elif isinstance(node, ast.Import):
             for alias in node.names:
-                aliases[alias.asname or alias.name] = f"{SUPERVISOR}.{alias.name}"
+                aliases[alias.asname or alias.name] = bare(alias.name)
     return names, aliases
+
+
+def bare(name: str) -> str:
+    """Return the module that a program which stands alone imports by its bare name: its own, or the supervisor's."""
+    own = (ROOT / "worker" / "vram" / "mover" / f"{name}.py").exists()
+    return f"{MOVER if own else SUPERVISOR}.{name}"
 
 
 def uses(module: str, tree: ast.Module) -> Counter[Name]:

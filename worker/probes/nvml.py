@@ -14,6 +14,7 @@ Drivers and cards are known to differ in this:
   memory is the same in both, so only free and total are used.
 """
 
+import contextlib
 from importlib import import_module
 from types import ModuleType
 from typing import Final
@@ -45,6 +46,7 @@ class Nvml:
     def __init__(self) -> None:
         self._module: ModuleType | None = None
         self._open = False
+        self._version: str | None = None
 
     def read(self) -> Reading:
         """Read all GPUs. Raises NoNvmlError."""
@@ -62,12 +64,20 @@ class Nvml:
             raise NoNvmlError(why, no_driver=code in (NOT_LOADED, NO_LIBRARY)) from error
         if any(device.gone for device in devices):
             self.close()  # a lost GPU comes back only to a session opened after its reset
-        return Reading(gpus, SOURCE)
+        return Reading(gpus, SOURCE, driver=self._driver(nvml))
+
+    def _driver(self, nvml: ModuleType) -> str | None:
+        """Return the driver's version, which cannot change under an open session."""
+        if self._version is None:
+            with contextlib.suppress(AttributeError, UnicodeDecodeError, *nvml_errors(nvml)):
+                told: str | bytes = nvml.nvmlSystemGetDriverVersion()
+                self._version = told.decode() if isinstance(told, bytes) else told
+        return self._version
 
     def close(self) -> None:
         """End the session, if there is one."""
         if self._module is not None and self._open:
-            self._open = False
+            self._open, self._version = False, None
             try:
                 self._module.nvmlShutdown()
             except nvml_errors(self._module):

@@ -7,15 +7,16 @@ from backprop.scheduler.governor.snapshot import NO_SOURCE, Gpu, Host, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The `gpus`, `source` and `problem` of a `governor.snapshot.Snapshot`."""
+    """The `gpus`, `source`, `problem` and `driver` of a `governor.snapshot.Snapshot`."""
 
     gpus: tuple[Gpu, ...]
     source: str
     problem: str | None = None
+    driver: str | None = None
 
     def with_host(self, host: Host, taken_s: float) -> Snapshot:
         """Complete the snapshot. `taken_s`: monotonic seconds."""
-        return Snapshot(host, self.gpus, self.source, self.problem, taken_s)
+        return Snapshot(host, self.gpus, self.source, self.problem, taken_s, self.driver)
 
     @property
     def empty_machine(self) -> bool:

@@ -1,6 +1,6 @@
 """Fakes a graphics driver and its tools by files: no test machine has them, and no test may break them.
 
-    library = build_driver(folder)                  # libnvidia-ml.so.1, compiled from nvml.c
+    library = build_driver(folder)                  # libnvidia-ml.so.1 and libcuda.so.1, compiled from nvml.c, cuda.c
     driver = FakeDriver(folder / "driver", library)
     driver.show(FakeGpu("GPU-aaaa", total=24_576))  # again at any time: answers change at the next call
     subprocess.Popen(..., env=driver.environment())
@@ -68,10 +68,11 @@ class FakeDriver:
         self.folder = folder
         self.library = library
         (folder / "alloc").mkdir(parents=True)
+        (folder / "cuda").mkdir()
 
-    def show(self, *gpus: FakeGpu, init_rc: int = 0, hang_ms: int = 0) -> None:
+    def show(self, *gpus: FakeGpu, init_rc: int = 0, hang_ms: int = 0, version: str = "580.159.04") -> None:
         """Set what the driver answers from now on. `init_rc`: of the whole library: 9 not loaded, 18 mismatch."""
-        lines = [f"driver init={init_rc} hang_ms={hang_ms}"]
+        lines = [f"driver init={init_rc} hang_ms={hang_ms} version={version}"]
         for gpu in gpus:
             lines.append("gpu " + _pairs(gpu) + f" mig={int(gpu.mig is not None)}")
             lines.extend("mig " + _pairs(instance) for instance in gpu.mig or ())
@@ -88,6 +89,26 @@ class FakeDriver:
         draft.write_text(f"{uuid} {pid} {mib}\n")
         return draft.replace(path)
 
+    def cuda(self, **values: int) -> None:
+        """Set how it answers those who move VRAM, see cuda.c; what is not named is as on a good driver. `hang` lasts
+        until `hangs_no_more`."""
+        (self.folder / "cuda" / "hang").touch()
+        draft = self.folder / "cuda" / f".behaviour.{os.getpid()}"
+        draft.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+        draft.replace(self.folder / "cuda" / "behaviour")
+
+    def hangs_no_more(self) -> None:
+        """Let every call return that hangs."""
+        (self.folder / "cuda" / "hang").unlink(missing_ok=True)
+
+    def moved_mib(self, pid: int) -> int | None:
+        """Return how much VRAM of a process lies in RAM; None where it is on the GPU."""
+        try:
+            state, _, mib = (self.folder / "cuda" / str(pid)).read_text().split()
+        except (OSError, ValueError):
+            return None
+        return int(mib) if state == "2" else None
+
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment for a process that shall see this driver: ours, without a choice of GPUs."""
         hidden = {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"}
@@ -96,15 +117,15 @@ class FakeDriver:
 
 
 def build_driver(folder: Path, *, old: bool = False) -> Path:
-    """Compile the fake library into `folder`, for LD_LIBRARY_PATH. Skips the test where no C compiler is."""
+    """Compile the fake libraries into `folder`, for LD_LIBRARY_PATH. Skips the test where no C compiler is."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler here to build the fake NVIDIA driver with")
     folder.mkdir(parents=True, exist_ok=True)
-    library = folder / "libnvidia-ml.so.1"
     flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-format-truncation"]
-    command = [compiler, *flags, *(["-DOLD_DRIVER"] if old else []), "-o", str(library), str(HERE / "nvml.c")]
-    subprocess.run(command, check=True)
+    flags += ["-DOLD_DRIVER"] if old else []
+    for library, source in (("libnvidia-ml.so.1", "nvml.c"), ("libcuda.so.1", "cuda.c")):
+        subprocess.run([compiler, *flags, "-o", str(folder / library), str(HERE / source)], check=True)
     return folder
 
 

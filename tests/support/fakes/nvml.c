@@ -1,7 +1,7 @@
 /* A libnvidia-ml.so.1 without a GPU. Every answer comes from the folder $FAKE_NVML_DIR, read anew at each call,
  * so that a test can change memory, temperature, errors and hangs while a program has the library open.
  *
- *   state     lines of "word key=value ...": driver (init, hang_ms), gpu, mig (instances, after their gpu);
+ *   state     lines of "word key=value ...": driver (init, hang_ms, version), gpu, mig (instances, after their gpu);
  *             "_" in a value is a blank. Amounts are MiB. Unknown keys are ignored.
  *   alloc/    a file for each allocation: "uuid pid MiB". It counts while that process lives, as on a card.
  *
@@ -28,6 +28,7 @@ enum { SLOTS = 64 };
 static struct device slots[SLOTS];
 static int used_slots, is_open;
 static long init_rc, driver_hang_ms;
+static char version[64];
 static const unsigned long long MIB = 1024 * 1024;
 
 static void path_of(char *out, size_t size, const char *name) {
@@ -111,6 +112,7 @@ static int load(void) {
             if (!strcmp(word, "driver")) {
                 init_rc = number(pair, "init", init_rc);
                 driver_hang_ms = number(pair, "hang_ms", driver_hang_ms);
+                text(pair, "version", version, sizeof version);
             }
         }
         if (!strcmp(word, "gpu")) gpus++, last_gpu = used_slots, slots[used_slots++] = fresh;
@@ -152,6 +154,13 @@ const char *nvmlErrorString(nvmlReturn_t rc) {
     case 18: return "Driver/library version mismatch";
     default: return "Unknown Error";
     }
+}
+
+nvmlReturn_t nvmlSystemGetDriverVersion(char *out, unsigned size) {
+    if (!is_open) return UNINIT;
+    load();
+    snprintf(out, size, "%s", version);
+    return (nvmlReturn_t)init_rc;
 }
 
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *count) {

@@ -22,15 +22,16 @@ from typing import Any
 from backprop.cli.main import main
 
 PACKAGES = ("cli", "migrations", "scheduler", "worker")
+ALONE = ("backprop.worker.supervisor", "backprop.worker.vram.mover")
 OTHERS = ("importlib.metadata", "rich.console", "rich.table", "rich.text")
 
 
 def import_everything() -> None:
-    """Import what commands import. The supervisor's modules belong to no command."""
+    """Import what commands import. The modules of programs that stand alone belong to no command."""
     for package in PACKAGES:
         found = importlib.import_module(f"backprop.{package}")
         for module in pkgutil.walk_packages(found.__path__, f"{found.__name__}."):
-            if not module.name.startswith("backprop.worker.supervisor"):
+            if not module.name.startswith(ALONE):
                 importlib.import_module(module.name)
     for name in OTHERS:
         importlib.import_module(name)
