@@ -48,6 +48,10 @@ class Workbench:
         """Run the installed command and return its output. Raises CalledProcessError."""
         return subprocess.run([COMMAND, *words], check=True, capture_output=True, text=True).stdout
 
+    def worker_output(self) -> str:
+        """Return what the newest worker has said."""
+        return (self._folder / "worker.out").read_text()
+
     @contextmanager
     def worker(self) -> Generator[int]:
         """Start a worker with default settings and yield its pid. Ends it, and with it its segments."""

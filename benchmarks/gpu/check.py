@@ -1,6 +1,6 @@
 """Checks on an NVIDIA GPU with PyTorch what the tests can only simulate: `python -m benchmarks.gpu.check`.
 
-Prints a table per GPU. Without such a GPU or without PyTorch it says so and ends with 0. It takes about six minutes
+Prints a table per GPU. Without such a GPU or without PyTorch it says so and ends with 0. It takes about ten minutes
 per GPU and most of the GPU's memory: leave the machine alone meanwhile. Exit code 1: a check has failed. Needs an
 installed `backprop`, and torch in the interpreter that runs it.
 """
@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 
 from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.client import read_once
-from benchmarks.gpu import device, runs
+from benchmarks.gpu import device, runs, turns, vram
 from benchmarks.gpu.finding import QUICK, THOROUGH, CannotCheck, Check, Effort, Finding
 from benchmarks.machine import machine
 
-CHECKS: tuple[Check, ...] = (*device.CHECKS, *runs.CHECKS)
+CHECKS: tuple[Check, ...] = (*device.CHECKS, *runs.CHECKS, *vram.CHECKS[:-1], *turns.CHECKS, vram.CHECKS[-1])
 MOST_USED_MIB = 1024
 """What desktop and driver may hold. More means that somebody is at work, whom the checks would disturb."""
 
@@ -27,7 +27,9 @@ def main() -> int:
     )
     parser.add_argument("--gpu", type=int, metavar="INDEX", help="check this GPU alone")
     names = [_name(check) for check in CHECKS]
-    parser.add_argument("--check", choices=names, metavar="NAME", help=f"this one alone: {', '.join(names)}")
+    parser.add_argument(
+        "--check", choices=names, action="append", metavar="NAME", help=f"this one alone: {', '.join(names)}"
+    )
     parser.add_argument("--quick", action="store_true", help="short measurements: to see that it works")
     options = parser.parse_args()
     only: int | None = options.gpu
@@ -40,7 +42,7 @@ def main() -> int:
     failed = False
     for gpu in reading.gpus:
         if only is None or gpu.index == only:
-            checks = [check for check in CHECKS if options.check in (None, _name(check))]
+            checks = [check for check in CHECKS if options.check is None or _name(check) in options.check]
             failed |= _check(gpu, checks, QUICK if options.quick else THOROUGH)
     return 1 if failed else 0
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from backprop.scheduler.governor.snapshot import Gpu
@@ -19,7 +20,7 @@ CONTEXT_MIB = 1024
 PACKED = 4
 RUNS = 6
 PATIENCE_S = 300.0
-UNFINISHED = frozenset({"queued", "running", "paused"})
+UNFINISHED = frozenset({"queued", "running", "paused", "suspended"})
 
 
 def packing(gpu: Gpu, effort: Effort) -> Iterator[Finding]:
@@ -28,7 +29,7 @@ def packing(gpu: Gpu, effort: Effort) -> Iterator[Finding]:
     take_mib = need_mib - CONTEXT_MIB
     if take_mib < CONTEXT_MIB:
         raise CannotCheck(f"{gpu.free_mib} MiB free are too few for {PACKED} runs")
-    with _bench(gpu) as bench, bench.worker():
+    with bench_on(gpu) as bench, bench.worker():
         words = ("--gpu-min-vram", str(need_mib))
         hold = ("hold", "--mib", str(take_mib), "--seconds", f"{effort.hold_s:g}")
         runs = [_queue(bench, words, hold) for _ in range(RUNS)]
@@ -60,7 +61,7 @@ def _most_at_once(bench: Workbench) -> int:
 def limit(gpu: Gpu, _effort: Effort) -> Iterator[Finding]:
     """Grow a run to twice its `-g`: PyTorch stops it where its version can, else the governor does."""
     for framework, by in (("auto", "the framework"), ("tensorflow", "the governor alone")):
-        with _bench(gpu) as bench, bench.worker():
+        with bench_on(gpu) as bench, bench.worker():
             run = _queue(bench, ("-g", "2", "-f", framework), ("hold", "--mib", "4096", "--grow"))
             shown = _when_ended(bench, run)
         segment = shown["segments"][-1]
@@ -71,7 +72,7 @@ def limit(gpu: Gpu, _effort: Effort) -> Iterator[Finding]:
 
 def chain(gpu: Gpu, effort: Effort) -> Iterator[Finding]:
     """Train in timeboxes and without interruption: compare the results, and tell what each resume costs."""
-    with _bench(gpu) as bench:
+    with bench_on(gpu) as bench:
         steps = _steps_for(effort.plain_s, gpu)
         begun = time.monotonic()
         plain = _train(gpu, steps, str(bench.project))
@@ -98,7 +99,7 @@ def chain(gpu: Gpu, effort: Effort) -> Iterator[Finding]:
 
 
 @contextmanager
-def _bench(gpu: Gpu) -> Generator[Workbench]:
+def bench_on(gpu: Gpu) -> Generator[Workbench]:
     """Open a bench whose worker may use this GPU alone, and start as many runs as fit."""
     with Workbench() as bench:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu.uuid
@@ -109,6 +110,11 @@ def _bench(gpu: Gpu) -> Generator[Workbench]:
 
 
 def _queue(bench: Workbench, words: Sequence[str], trainer: Sequence[str]) -> str:
+    return queue_script(bench, TRAINER, words, trainer)
+
+
+def queue_script(bench: Workbench, script: Path, words: Sequence[str], its_own: Sequence[str]) -> str:
+    """Queue a script with the words of `run` and its own; return the run's id."""
     return bench.backprop(
         "run",
         "-q",
@@ -116,9 +122,9 @@ def _queue(bench: Workbench, words: Sequence[str], trainer: Sequence[str]) -> st
         "--python",
         sys.executable,
         *words,
-        str(TRAINER),
+        str(script),
         "--",
-        *trainer,
+        *its_own,
     ).strip()
 
 

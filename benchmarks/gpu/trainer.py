@@ -2,6 +2,8 @@
 
 hold --mib N [--grow]     takes N MiB (with --grow: 256 MiB more each half second, up to N) and fills them over and
                           over; prints "beat COUNT FREE_MIB TOTAL_MIB" ten times a second, by torch's mem_get_info
+keep --mib N              takes N MiB with a known content, and says "ready SUM"; for each line on its standard input it
+                          says "holds SUM" of what is there then, for "grow N" once it has taken so much more
 train --steps N           trains a small network, deterministically; ends with "digest HEX" of all it has learned.
                           Saves on SIGINT and ends; goes on with --resume-from
 """
@@ -31,10 +33,14 @@ def main() -> int:
     holding.add_argument("--mib", type=int, required=True)
     holding.add_argument("--grow", action="store_true")
     holding.add_argument("--seconds", type=float, default=3600.0)
+    keeping = actions.add_parser("keep")
+    keeping.add_argument("--mib", type=int, required=True)
     training = actions.add_parser("train")
     training.add_argument("--steps", type=int, required=True)
     training.add_argument("--resume-from", type=Path)
     options = parser.parse_args()
+    if options.action == "keep":
+        return keep(options.mib)
     print(f"torch {torch.__version__}, {torch.cuda.device_count()} visible", flush=True)
     if options.action == "hold":
         return hold(options.mib, options.grow, options.seconds)
@@ -62,6 +68,31 @@ def _beat(held: list[torch.Tensor], beat: int) -> int:
     print(f"beat {beat + 1} {free // MIB} {total // MIB}", flush=True)
     time.sleep(0.1)
     return beat + 1
+
+
+def keep(mib: int) -> int:
+    held: list[torch.Tensor] = []
+    _grow(held, mib)
+    print("ready", _sums(held), flush=True)
+    for line in sys.stdin:
+        if line.startswith("grow "):
+            _grow(held, int(line.split()[1]))
+        print("holds", _sums(held), flush=True)
+    return 0
+
+
+def _grow(held: list[torch.Tensor], mib: int) -> None:
+    """Take `mib`, in parts that can be counted through by 32-bit numbers."""
+    for begin in range(0, mib, GROW_MIB):
+        numbers = min(GROW_MIB, mib - begin) * MIB // 4
+        held.append(torch.arange(numbers, dtype=torch.int32, device=DEVICE))
+
+
+def _sums(held: list[torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for part in held:
+        digest.update(str(int(part.sum().item())).encode())
+    return f"{len(held)}-{digest.hexdigest()[:12]}"
 
 
 def train(steps: int, resume_from: Path | None) -> int:

@@ -19,6 +19,7 @@ from torch import cuda
 
 __version__ = "0.stub"
 uint8: Final = "uint8"
+int32: Final = "int32"
 _VALUES: Final = 4
 _random = random.Random(0)
 
@@ -37,6 +38,10 @@ class Tensor:
 
     def item(self) -> float:
         return sum(self.values) / len(self.values)
+
+    def sum(self) -> "Tensor":
+        cuda.wait_while_moved()
+        return Tensor([sum(self.values)])
 
     def backward(self) -> None:
         for parameter in self._parameters:
@@ -74,6 +79,12 @@ def empty(size: int, *, dtype: str, device: str) -> Tensor:
     """Take `size` bytes of the fake GPUs; exit like a script that runs out of GPU memory where they are not free."""
     cuda.take(size)
     return Tensor([0.0])
+
+
+def arange(size: int, *, dtype: str, device: str) -> Tensor:
+    """Take `size` numbers of four bytes of the fake GPUs."""
+    cuda.take(size * 4)
+    return Tensor([float(size)])
 
 
 def randn(*shape: int, device: str) -> Tensor:
@@ -115,8 +126,10 @@ from torch import nn, optim  # noqa: E402  (they need Tensor)
 
 __all__ = [
     "Tensor",
+    "arange",
     "cuda",
     "empty",
+    "int32",
     "load",
     "manual_seed",
     "nn",

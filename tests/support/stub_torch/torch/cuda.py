@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "fakes"))
@@ -31,6 +32,13 @@ def take(size: int) -> None:
     mib = _taken_mib + size // _MIB
     allocate(Path(os.environ["FAKE_NVML_DIR"]), _uuids()[0], mib, held_mib=_taken_mib)
     _taken_mib = mib
+
+
+def wait_while_moved() -> None:
+    """Stand still while the memory of this process is somewhere else, as every call of CUDA does."""
+    note = Path(os.environ["FAKE_NVML_DIR"]) / "cuda" / str(os.getpid())
+    while note.exists():
+        time.sleep(0.005)
 
 
 def _uuids() -> list[str]:
