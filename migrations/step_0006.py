@@ -4,7 +4,8 @@ in which hours a worker starts runs; how long the saves of a segment took.
 
 SQLite changes no check of a table, so `runs` and `switches` are made anew and filled from the old ones; the runner
 keeps foreign keys out of it meanwhile. `suspension` and `thaw_at_s` hold what a user has asked; a segment has the
-number of the last order that was carried out to its end, and the RAM that it keeps.
+number of the last order that was carried out to its end, the RAM that it keeps, and how much of its VRAM lies there.
+`vram_stays` holds why that of a run cannot be moved.
 """
 
 _COLUMNS = """
@@ -37,7 +38,8 @@ STATEMENTS = (
         not_before_s REAL NOT NULL,
         segment INTEGER NOT NULL CHECK (segment >= 0),
         worker TEXT,
-        intent TEXT CHECK (intent IN ('timebox', 'stop', 'yield', 'limit', 'started over', 'outranked', 'nan')),
+        intent TEXT CHECK (intent IN ('timebox', 'stop', 'yield', 'limit', 'started over', 'outranked', 'nan',
+            'stranded')),
         intent_why TEXT,
         chain_start INTEGER NOT NULL,
         chain_total_s REAL NOT NULL,
@@ -62,6 +64,7 @@ STATEMENTS = (
         boxes INTEGER NOT NULL DEFAULT 0,
         suspension TEXT CHECK (suspension IN ('asked', 'kept')),
         thaw_at_s REAL,
+        vram_stays TEXT,
         CHECK ((paused_for IS NOT NULL) = (state = 'paused')),
         CHECK ((state IN ('running', 'paused', 'suspended')) = (worker IS NOT NULL)),
         CHECK ((state IN ('completed', 'failed', 'timeboxed', 'stopped')) = (ended_at_s IS NOT NULL)),
@@ -81,6 +84,7 @@ STATEMENTS = (
     "CREATE INDEX runs_by_unsatisfied_parent ON runs (unsatisfied_parent) WHERE unsatisfied_parent IS NOT NULL",
     "ALTER TABLE segments ADD COLUMN suspensions INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE segments ADD COLUMN kept_mib INTEGER",
+    "ALTER TABLE segments ADD COLUMN vram_out_mib INTEGER",
     "ALTER TABLE segments ADD COLUMN saving_s REAL NOT NULL DEFAULT 0",
     """
     CREATE TABLE switches_new (

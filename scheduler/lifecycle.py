@@ -53,6 +53,7 @@ class Intent(StrEnum):
     STARTED_OVER = "started over"
     OUTRANKED = "outranked"
     NAN = "nan"
+    STRANDED = "stranded"
 
 
 DESCRIPTION: dict[State, str] = {
@@ -70,8 +71,9 @@ DESCRIPTION: dict[State, str] = {
     ),
     State.SUSPENDED: (
         "The segment is alive but frozen, and waits for its next turn: its timebox was over while others waited, and an"
-        " end would have lost work; or its user has suspended it. It holds no slot, and keeps its RAM and VRAM. In its"
-        " turn a worker thaws it, and the same process goes on. After a reboot it goes on from its last checkpoint."
+        " end would have lost work; or its user has suspended it. It holds no slot and keeps its RAM; its VRAM too,"
+        " where that cannot be moved there. In its turn a worker thaws it, and the same process goes on. After a reboot"
+        " it goes on from its last checkpoint."
     ),
     State.HELD: (
         "The run waits for its user and never starts by itself. The user holds it; Backprop does so when the run cannot"
@@ -147,7 +149,8 @@ HOLDS_A_SLOT: frozenset[State] = frozenset({State.RUNNING, State.PAUSED})
 """States that count against the parallel limits of the worker, the run and the group."""
 
 HOLDS_VRAM: frozenset[State] = HAS_PROCESSES
-"""States in which what was promised on its GPUs stays promised: freezing gives no memory back."""
+"""States in which what was promised on its GPUs stays promised: freezing gives no memory back. A suspended run whose
+VRAM was moved to RAM is promised none: see `SegmentRecord.vram_out_mib`."""
 
 
 def next_state(state: State, event: Event) -> State | None:

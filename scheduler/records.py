@@ -61,6 +61,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     plain output count ("step", "epoch"), and how many there will be. `boxes`: how many timeboxes have begun, at least
     one with each segment. `suspension`: ASKED, its user wants the running one suspended; KEPT, its user has suspended
     it; None otherwise. `thaw_at_s`: when a suspended run that is KEPT, or will be, may go on by itself.
+    `vram_stays`: why its VRAM could not be moved to RAM, which is not asked for again.
     """
 
     id: str
@@ -104,6 +105,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     boxes: int = 0
     suspension: str | None = None
     thaw_at_s: float | None = None
+    vram_stays: str | None = None
 
 
 class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +118,7 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     will be, and whether one was lower than the one before; None where it announced them. `boxes`: the timeboxes that it
     has begun. `first_step_s`: seconds from its start to its first step. `suspensions`: the number of the last order to
     suspend it that was carried out to its end, or taken back. `kept_mib`: the RAM that it kept at the last one.
+    `vram_out_mib`: how much of its VRAM lies in RAM while it is suspended, None where none does.
     `saving_s`: how long its saves took, as far as that is known.
     `log_offset`, `events_offset`: bytes read so far. `bad_events`: events that could not be understood.
     """
@@ -150,6 +153,7 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     first_step_s: float | None = None
     suspensions: int = 0
     kept_mib: int | None = None
+    vram_out_mib: int | None = None
     saving_s: float = 0.0
 
 

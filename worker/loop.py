@@ -213,7 +213,7 @@ class Loop:
         self._care.back_up()
 
     def _watch_running(self) -> None:
-        self._monitor.check(self._tracker.live())
+        self._monitor.check(self._tracker.watched())
 
     def _take_parallel(self) -> None:
         context = self._context

@@ -74,6 +74,7 @@ def segment_view(segment: SegmentRecord, log: str) -> dict[str, Any]:
         "running_s": segment.running_s,
         "boxes": segment.boxes,
         "kept_mib": segment.kept_mib,
+        "vram_out_mib": segment.vram_out_mib,
         "cut_cost_s": segment.cut_cost_s,
         "first_step": segment.first_step,
         "step_unit": segment.step_unit,

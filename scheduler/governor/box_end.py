@@ -78,7 +78,8 @@ class BoxFacts:
     `turn_s`: since it began with nobody else's turn between. `waited_for`: a waiting run could use its place.
     `urgently`: one of a higher priority, or that has waited for long. `is_saving`: a save is under way.
     `waited_beside`: one could run beside what it keeps while it is suspended. `why_not_suspend`: why it can't be
-    suspended, in words; None where it can.
+    suspended, in words; None where it can. `vram_stays`: why its VRAM would stay on its GPU then; None where it would
+    not, or it has none.
     """
 
     cause: BoxCause = BoxCause.BOX
@@ -100,6 +101,7 @@ class BoxFacts:
     urgently: bool = False
     waited_beside: bool = False
     why_not_suspend: str | None = "nobody has looked whether it can be"
+    vram_stays: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +194,14 @@ def _waited_for(facts: BoxFacts, safe: bool) -> BoxDecision:
         return BoxDecision("others wait", Choice.ASK, ENDED)
     if suspends:
         return BoxDecision("suspended", Choice.SUSPEND, why_dear(facts) if safe else why_unsafe(facts))
-    why_not = facts.why_not_suspend if facts.waited_beside else "what waits does not fit beside what it keeps"
+    why_not = facts.why_not_suspend if facts.waited_beside else _does_not_fit(facts)
     return BoxDecision("no way left", Choice.GO_ON, f"{why_unsafe(facts)}; not suspended: {why_not}")
+
+
+def _does_not_fit(facts: BoxFacts) -> str:
+    if facts.vram_stays is None:
+        return "what waits does not fit beside what it keeps"
+    return f"what waits does not fit beside its VRAM, which stays: {facts.vram_stays}"
 
 
 def why_dear(facts: BoxFacts) -> str:

@@ -57,8 +57,11 @@ def reservations_of(
     usage: Mapping[tuple[str, str], int | None],
     since_s: Callable[[float], float],
 ) -> list[Reservation]:
-    """Return the reservations of the live segments, one per GPU of each. `usage`: what they use, by (run id, GPU UUID),
-    in the reading that is decided on. `since_s`: how long ago a stored Unix time was, seconds."""
+    """Return the reservations of the live segments, one per GPU of each; none of those whose VRAM is in RAM.
+
+    `usage`: what they use, by (run id, GPU UUID), in the reading that is decided on. `since_s`: how long ago a stored
+    Unix time was, seconds.
+    """
     return [
         Reservation(
             run_id=segment.run_id,
@@ -70,6 +73,7 @@ def reservations_of(
             exclusive=segment.exclusive,
         )
         for segment in alive
+        if segment.vram_out_mib is None
         for uuid in segment.gpu_uuids
     ]
 

@@ -37,6 +37,8 @@ def next_move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
 def _move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
     if result.unreadable is not None:
         return failures.unreadable(result, chain)
+    if result.wanted is Intent.STRANDED and result.asked in (None, Intent.STRANDED) and result.exit_code != 0:
+        return _stranded(result, chain)
     if result.lost:
         return failures.lost(result, chain)
     if result.could_not_start is not None:
@@ -84,6 +86,19 @@ def _exited_0(result: SegmentResult) -> str:
 def _stopped(outcome: SegmentOutcome, reason: str, chain: Chain) -> NextMove:
     advice = Advice(effect=" continues from its last checkpoint") if chain.resumable else None
     return NextMove(Event.STOPPED, outcome, reason, advice=advice)
+
+
+def _stranded(result: SegmentResult, chain: Chain) -> NextMove:
+    """Its VRAM did not come back: that is nobody's strike, and nothing starts over without its user's word."""
+    stalled, lost = (0, 0) if chain.progressed else (chain.stalled, chain.lost)
+    counters = (stalled, chain.retries_used, lost)
+    why = f"its VRAM did not come back: {result.why_asked}"
+    if chain.resumable:
+        reason = f"{why}; resumes from its last checkpoint"
+        return NextMove(Event.REQUEUED, SegmentOutcome.YIELDED, reason, *counters)
+    reason = f"{why}; {chain.why_not_resumable}, so it would start from zero"
+    advice = Advice(effect=" starts it again")
+    return NextMove(Event.SET_ASIDE, SegmentOutcome.YIELDED, reason, *counters, advice=advice)
 
 
 def _chained(spec: RunSpec, result: SegmentResult, chain: Chain, outcome: SegmentOutcome) -> NextMove:

@@ -47,11 +47,13 @@ class FolderSegment:
 
 @dataclass(frozen=True)
 class Suspended:
-    """A segment that is frozen until its next turn, by order `number`. `kept`, `thaw_at_s`: as its user has asked."""
+    """A segment that is frozen until its next turn, by order `number`. `kept`, `thaw_at_s`: as its user has asked.
+    `vram_out_mib`: how much of its VRAM lies in RAM."""
 
     number: int
     kept: bool
     thaw_at_s: float | None
+    vram_out_mib: int | None = None
 
 
 def put_back(
@@ -274,4 +276,5 @@ def _insert_segments(run_id: str, segments: list[FolderSegment], newest: int, *,
             events_offset=0,
             bad_events=0,
             suspensions=segment.suspended.number - 1 if segment.suspended is not None else 0,
+            vram_out_mib=segment.suspended.vram_out_mib if segment.suspended is not None else None,
         ).execute()

@@ -76,6 +76,7 @@ class Run(Table):
     boxes = IntegerField(default=0)
     suspension = TextField(null=True)
     thaw_at_s = FloatField(null=True)
+    vram_stays = TextField(null=True)
 
     class Meta:
         table_name = "runs"
@@ -113,6 +114,7 @@ class Segment(Table):
     first_step_s = FloatField(null=True)
     suspensions = IntegerField(default=0)
     kept_mib = IntegerField(null=True)
+    vram_out_mib = IntegerField(null=True)
     saving_s = FloatField(default=0.0)
 
     class Meta:

@@ -161,6 +161,12 @@ def test_a_place_is_wanted_that_would_do_together_with_what_leaves(database: Dat
     assert wanted_places([(big, path)], live, state, settings, {}, (), now_s=0.0) == {}
     urgent = wanted([*leaving, live[2]], priority=5)
     assert urgent == {"r2": Wanted(urgently=True)}
+    ids = [run.id for run in live]
+    given: Any = (*leaving, live[2]), state, settings, {}, (), 10_000.0, ()
+    assert wanted_places([(big, waits)], *given, ids) == {"r2": Wanted(beside=True)}, (
+        "all VRAM would be moved"
+    )
+    assert wanted_places([(big, waits)], *given, ids[:2]) == {"r2": Wanted()}
 
 
 def test_signs_of_life(tmp_path: Path) -> None:

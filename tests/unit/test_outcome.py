@@ -115,6 +115,27 @@ def test_a_yield_costs_nothing_and_wipes_nothing_out() -> None:
     )
 
 
+def test_a_run_whose_vram_did_not_come_back_is_no_strike_and_does_not_silently_start_over() -> None:
+    before = replace(OLD, stalled=1, retries_used=2, lost=3)
+    for ending in (
+        SegmentResult(asked=Intent.STRANDED, wanted=Intent.STRANDED, why_asked="no room"),
+        SegmentResult(wanted=Intent.STRANDED, signal_name="SIGKILL", why_asked="no room"),
+        SegmentResult(wanted=Intent.STRANDED, lost=True, why_asked="no room"),
+    ):
+        verdict = next_move(SPEC, ending, before)
+        assert (verdict.event, verdict.stalled, verdict.retries_used, verdict.lost) == (
+            Event.REQUEUED,
+            1,
+            2,
+            3,
+        )
+        assert verdict.reason == "its VRAM did not come back: no room; resumes from its last checkpoint"
+        held = next_move(SPEC, ending, replace(before, resumable=False, progressed=False))
+        assert (held.event, held.advice is not None) == (Event.SET_ASIDE, True)
+        assert held.reason.endswith("no checkpoint is known, so it would start from zero")
+    assert next_move(SPEC, SegmentResult(wanted=Intent.STRANDED, exit_code=0), GOOD).event is Event.COMPLETED
+
+
 intents = st.none() | st.sampled_from(Intent)
 
 

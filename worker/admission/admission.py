@@ -15,6 +15,7 @@ from backprop.scheduler.lifecycle import State
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import gpu_history
 from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.writes.suspensions import Promised
 from backprop.worker.admission.host_gate import HostGate
 from backprop.worker.admission.judge import Judge
 from backprop.worker.admission.missing_paths import MissingPaths
@@ -61,10 +62,10 @@ class _Round:
         self.judge.plan(prepared.run.id, need, decision, now_s)
         self._leave_group(prepared.run)
 
-    def add_thawed(self, run: RunRecord) -> None:
-        """Count a suspended run that goes on."""
+    def add_thawed(self, run: RunRecord, need: Need | None, decision: Decision, now_s: float) -> None:
+        """Count a suspended run that goes on. `need`: what is promised to it again."""
         self.thawed.add(run.id)
-        self.judge.add_thawed()
+        self.judge.add_thawed(run.id, need, decision, now_s)
         self._leave_group(run)
 
     def _leave_group(self, run: RunRecord) -> None:
@@ -231,6 +232,12 @@ class Admitter:
                 if run.state is State.SUSPENDED:
                     if (refused := self._thaw(run, round_)) is not None:
                         waiting.append((run, refused))
+                        if (
+                            number < ALL
+                            and starving is None
+                            and any(one.rule is Rule.VRAM for one in refused.denials)
+                        ):
+                            starving = self._starving(run, refused)
                     continue
                 if (denial := suspended_first(run, candidates, round_.thawed, state, settings)) is not None:
                     waiting.append((run, Decision((denial,), ())))
@@ -257,13 +264,17 @@ class Admitter:
 
     def _thaw(self, run: RunRecord, round_: _Round) -> Decision | None:
         """Let a suspended run go on; return why it has to wait. Raises DatabaseBusy."""
-        decision = round_.judge.judge_thaw(run)
+        suspender = self._tracker.suspender
+        need, decision = round_.judge.judge_thaw(run)
+        if need is not None and (why := suspender.why_not_in()) is not None:
+            return Decision((Denial(Rule.SUSPENDED, None, None, why),), ())
         if not decision.admitted:
             return decision
         # Those that are to be started in this round have no slot in the database yet.
         most = self._context.settings.max_parallel - len(round_.starts)
-        if self._tracker.attempt(run, lambda: self._tracker.suspender.thaw(run, most)):
-            round_.add_thawed(run)
+        promise = Promised(need.vram_mib, round_.state.serial) if need is not None else None
+        if self._tracker.attempt(run, lambda: suspender.thaw(run, most, promise)):
+            round_.add_thawed(run, need, decision, self._context.clock.wall_s())
         return None
 
     def _note_wanted(self, round_: _Round) -> None:
@@ -278,6 +289,7 @@ class Admitter:
             queries.full_groups(context.database, context.clock.wall_s()) if live else (),
             context.clock.wall_s(),
             self._tracker.suspender.leaving,
+            self._tracker.suspender.candidates.movable(live, round_.state.snapshot, round_.state.segments),
         )
 
     def _wanted_by_groups(self) -> dict[str, Wanted]:

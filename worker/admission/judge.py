@@ -37,14 +37,23 @@ class Judge:
             self._decisions[need, limits] = decision
         return need, decision
 
-    def judge_thaw(self, run: RunRecord) -> Decision:
-        """Judge whether a suspended run may go on: it keeps the GPUs that it has."""
-        gpus = next((each.gpu_uuids for each in self._state.segments if each.run_id == run.id), ())
-        return may_thaw(limits_of(run.spec, self._settings), self._state.snapshot, self.running, gpus)
+    def judge_thaw(self, run: RunRecord) -> tuple[Need | None, Decision]:
+        """Judge whether a suspended run may go on: it keeps the GPUs that it has. Also return what it then needs of
+        them, where its VRAM has to come back."""
+        segment = next((each for each in self._state.segments if each.run_id == run.id), None)
+        limits = limits_of(run.spec, self._settings)
+        if segment is None or segment.vram_out_mib is None:
+            uuids = segment.gpu_uuids if segment is not None else ()
+            return None, may_thaw(limits, self._state.snapshot, self.running, uuids)
+        need, denials = self._state.judge_return(segment, limits, self._planned)
+        denials = (*may_thaw(limits, self._state.snapshot, self.running, ()).denials, *denials)
+        return need, Decision(denials, () if denials else segment.gpu_uuids)
 
-    def add_thawed(self) -> None:
-        """Count a suspended run as one that goes on."""
+    def add_thawed(self, run_id: str, need: Need | None, decision: Decision, now_s: float) -> None:
+        """Count a suspended run as one that goes on. `need`: what is promised to it again."""
         self._starting += 1
+        if need is not None:
+            self._planned += promises_of(run_id, decision.gpu_uuids, need, now_s)
         self._decisions.clear()
 
     def plan(self, run_id: str, need: Need, decision: Decision, now_s: float) -> None:

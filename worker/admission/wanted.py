@@ -40,10 +40,11 @@ def wanted_places(
     full_groups: Collection[str],
     now_s: float,
     suspending: Collection[str] = (),
+    movable: Collection[str] = (),
 ) -> dict[str, Wanted]:
     """Return the live runs that are wanted, by id. `waiting`: with why each waits, in queue order. `full_groups`: that
     have reached their cap and have members waiting. `now_s`: Unix seconds. `suspending`: ids of the runs that are about
-    to be suspended."""
+    to be suspended. `movable`: of those whose VRAM would be moved to RAM then."""
     live = [run for run in live if run.state in HOLDS_A_SLOT]
     leaving = {run.id for run in live if run.intent is not None or run.id in suspending}
     all_ids = {run.id for run in live}
@@ -54,10 +55,12 @@ def wanted_places(
         key = frozenset(gone), suspended
         if key not in without:
             slots = replace(state, suspended=state.suspended | key[0])
-            without[key] = slots if suspended else _without(state, key[0])
+            without[key] = (
+                _without_vram(slots, key[0] & frozenset(movable)) if suspended else _without(state, key[0])
+            )
         judge = Judge(without[key], settings)
         if run.state is State.SUSPENDED:
-            decision = judge.judge_thaw(run)
+            _, decision = judge.judge_thaw(run)
         else:
             _, decision = judge.judge(run.spec, learned_mib.get(run.id), run.need_mib)
         passing = frozenset({Rule.LOAD}) if suspended else COME_BACK
@@ -112,6 +115,12 @@ def _would_be_suspended(spec: RunSpec) -> bool:
 
 def _without(state: MachineState, gone: Collection[str]) -> MachineState:
     """Return the state as it would be without these runs."""
+    segments = [segment for segment in state.segments if segment.run_id not in gone]
+    return replace(_without_vram(state, gone), segments=segments)
+
+
+def _without_vram(state: MachineState, gone: Collection[str]) -> MachineState:
+    """Return the state as it would be without the VRAM of these runs."""
     freed: dict[str, int] = {}
     for reservation in state.reservations:
         if reservation.run_id in gone:
@@ -121,7 +130,6 @@ def _without(state: MachineState, gone: Collection[str]) -> MachineState:
     return replace(
         state,
         snapshot=replace(state.snapshot, gpus=gpus),
-        segments=[segment for segment in state.segments if segment.run_id not in gone],
         reservations=[one for one in state.reservations if one.run_id not in gone],
     )
 

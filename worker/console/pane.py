@@ -22,11 +22,13 @@ MIND: Final = (" ", "33")
 LOOKS: Final = {
     **dict.fromkeys(("completed", "empty"), GOOD),
     **dict.fromkeys(("requeued", "renewed"), AGAIN),
-    **dict.fromkeys(("failed", "trouble", "no backup", "killing"), BAD),
-    "timeboxed": SOFT,
+    **dict.fromkeys(("failed", "trouble", "no backup", "killing", "killed"), BAD),
+    **dict.fromkeys(("timeboxed", "stranded"), SOFT),
     **dict.fromkeys(("started", "adopted", "continued", "thawed", "released", "open", "recovered"), GOES_ON),
+    "restored": GOES_ON,
     **dict.fromkeys(("ready", "hourly", "queue", "parallel"), (" ", "1")),
     **dict.fromkeys(("paused", "suspended", "held", "kept", "closed", "drained", "quarantine"), MIND),
+    "leaving": MIND,
     **dict.fromkeys(("refused", "passed over", "started over", "overtime", "stopping", "repairing"), MIND),
 }
 """What happened → its sign, and its colour as SGR has it."""

@@ -21,12 +21,13 @@ NAME: Final = "suspend.json"
 
 
 class SuspendOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """`suspend.json`. `number`: from 1 in each segment; the one that lets it go on has that of the one it ends. `why`:
-    in words. `kept`, `thaw_at_s`: as asked by the user, see `RunRecord`. `boot_id`: of the boot that it is valid in."""
+    """`suspend.json`. `number`: from 1 in each segment; the one that lets it go on has that of the one it ends.
+    `wanted`: "leaving" while its VRAM is moved out, which is nothing to its supervisor. `why`: in words. `kept`,
+    `thaw_at_s`: as asked by the user, see `RunRecord`. `boot_id`: of the boot that it is valid in."""
 
     format: int = FORMAT
     number: int
-    wanted: Literal["suspended", "running"]
+    wanted: Literal["leaving", "suspended", "running"]
     why: str = ""
     kept: bool = False
     thaw_at_s: float | None = None
@@ -35,6 +36,10 @@ class SuspendOrder(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def suspends(self) -> bool:
         return self.wanted == "suspended"
+
+    @property
+    def leaves(self) -> bool:
+        return self.wanted == "leaving"
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -70,6 +75,14 @@ def answer(folder: Path, number: int) -> Answer | None:
     if note.suspended == number and note.since_monotonic_s is not None and note.until_monotonic_s is None:
         return Answer()
     return Answer(note.why or "its supervisor refuses") if note.refused == number else None
+
+
+def is_paused(folder: Path) -> bool:
+    """Return whether the tree is not known to run. Raises OSError."""
+    note = segment_files.read_pause(folder)
+    if note is None or note.boot_id != process_tree.boot_id():
+        return False
+    return note.since_monotonic_s is not None
 
 
 def obeys(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from backprop.scheduler.governor.decide import Decision, decide
 from backprop.scheduler.governor.model import Denial, Limits, Need
 from backprop.scheduler.governor.need import reservations_of
 from backprop.scheduler.governor.snapshot import Gpu, Snapshot
+from backprop.scheduler.governor.suspension import may_return, need_to_thaw
 from backprop.scheduler.governor.vram import (
     ForeignPeak,
     Reservation,
@@ -88,6 +89,17 @@ class MachineState:
         reservations = [*self.reservations, *planned]
         running = self.running + starting
         return decide(need, limits, self.snapshot, reservations, running, self.quarantined, self.peaks)
+
+    def judge_return(
+        self, segment: SegmentRecord, limits: Limits, planned: Sequence[Reservation] = ()
+    ) -> tuple[Need, tuple[Denial, ...]]:
+        """Judge whether the VRAM of a suspended segment may come back from RAM; also return what it is promised then.
+        `planned`: as for `decide`."""
+        out_mib = segment.vram_out_mib or 0
+        need = need_to_thaw(segment.promised_mib, segment.peak_mib, out_mib, segment.exclusive)
+        reservations = [*self.reservations, *planned]
+        uuid, quarantined = segment.gpu_uuids[0], self.quarantined
+        return need, may_return(need, limits, self.snapshot, reservations, uuid, quarantined, self.peaks)
 
     def room(self, gpu: Gpu) -> Room | None:
         """Count one GPU's memory; None if it cannot be read."""

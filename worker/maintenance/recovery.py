@@ -30,6 +30,7 @@ from backprop.worker.maintenance import backups_of_database, log_archive
 from backprop.worker.segments.log_reader import LogReader
 from backprop.worker.supervisor import failpoint
 from backprop.worker.user_files import within
+from backprop.worker.vram import move_files
 
 READ_TRIES: Final = 5
 READ_AGAIN_S: Final = 0.2
@@ -255,7 +256,7 @@ def _segment(folder: Path, number: int) -> FolderSegment:
         checkpoint_used=environment.get("BACKPROP_RESUME_FROM"),
         gpu_uuids=tuple(gpus.split(",")) if gpus else (),
         promised_mib=order.promised_mib if order is not None else 0,
-        suspended=Suspended(frozen.number, frozen.kept, frozen.thaw_at_s)
+        suspended=Suspended(frozen.number, frozen.kept, frozen.thaw_at_s, move_files.out_mib(segment_folder))
         if frozen is not None and frozen.suspends
         else None,
     )

@@ -29,6 +29,7 @@ from backprop.worker.segments.gpu_oom import out_of_memory
 from backprop.worker.segments.port_in_use import port_in_use
 from backprop.worker.segments.tail import failure_line
 from backprop.worker.segments.timebox import landed_s
+from backprop.worker.vram import move_files
 
 ASKED_FROM_OUTSIDE = "its supervisor was told to end it"
 PASSING_ERRORS = frozenset(
@@ -79,6 +80,8 @@ def result_of(
     log, failed = folder / "log", asked is None and exit.exit_code != 0
     users = exit.errno is not None and _at_users_path(exit, folder)
     is_missing = users and exit.errno in PATH_ERRORS and _lacked_a_path(run, exit, folder)
+    if exit.signal is not None and asked is None and wanted is None and move_files.was_moving(folder):
+        wanted, why = Intent.STRANDED, "its process ended while its VRAM was moved"
     return SegmentResult(
         asked=asked,
         wanted=wanted,

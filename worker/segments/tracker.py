@@ -53,7 +53,7 @@ class SegmentTracker:
         self._monitor, self._reactions = monitor, reactions
         monitor.why_not_end = self._why_not_end
         monitor.suspend = self._suspend
-        self.suspender = Suspender(context, snapshot)
+        self.suspender = Suspender(context, snapshot, monitor.read_state)
         self.out_of_hours = False
         """Runs may not start now, by the active hours."""
         self.wanted: Mapping[str, Wanted] = {}
@@ -109,6 +109,10 @@ class SegmentTracker:
         self.checkpoints.overseer.follow(everybody)
         return [run for run in everybody if run.worker == self._context.worker]
 
+    def watched(self) -> list[RunRecord]:
+        """Return those of them that may be paused or killed: none whose VRAM is being moved."""
+        return [run for run in self.live() if not self.suspender.is_moving(run)]
+
     def yield_all(self, why: str) -> tuple[int, int]:
         """Ask every live segment to checkpoint and make room that loses nothing by it; return how many were asked, and
         how many are left alone, each with its supervisor."""
@@ -139,7 +143,7 @@ class SegmentTracker:
 
     def kill_all(self) -> None:
         """End every live segment now, but for the suspended ones: those wait for the next worker."""
-        for run in filter(_counts, self.live()):
+        for run in filter(_counts, self.watched()):
             self.attempt(run, lambda run=run: self._context.executor.kill(run.id, run.segment))
 
     def could_not_start(self, run: RunRecord, result: SegmentResult) -> None:
@@ -182,7 +186,7 @@ class SegmentTracker:
         live.observe(run, segment)
         if life is not Life.UNSUPERVISED:
             live.check_supervisor(run)
-        if run.intent is not None:
+        if run.intent is not None and not self.suspender.is_moving(run):
             live.ask(run)
         live.read_events(run, segment)
         was_leaving = run.id in self.suspender.leaving
@@ -190,6 +194,8 @@ class SegmentTracker:
             self.suspender.attend(run, segment)
         if run.state is State.SUSPENDED or (was_leaving and run.id not in self.suspender.leaving):
             return None  # in the second case the row is another one since
+        if self.suspender.is_moving(run):
+            return None  # it could not save
         with contextlib.suppress(OSError):
             # What cannot be decided in writing is not decided: the segment goes on.
             around = Surroundings(

@@ -175,7 +175,7 @@ def held_for_something(database: Database, limit: int, after: RunRecord | None =
 
 
 def serial(database: Database) -> int:
-    """Return the admission serial, which changes with every claim of any worker."""
+    """Return the admission serial, which changes with every reservation of any worker."""
     newest: int | None = database.rows("SELECT MAX(serial) FROM segments")[0][0]
     return newest or 0
 

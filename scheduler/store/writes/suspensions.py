@@ -8,6 +8,8 @@ of the last one that is over, so that whoever finds both can tell a suspension t
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.lifecycle import HOLDS_A_SLOT, Event, State
@@ -15,12 +17,24 @@ from backprop.scheduler.records import ASKED, KEPT, RunRecord
 from backprop.scheduler.store import drain, requests
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
-from backprop.scheduler.store.rows import update_rows
+from backprop.scheduler.store.rows import execute, update_rows
 from backprop.scheduler.store.schema import Run
 from backprop.scheduler.store.writes.claims import TURN_GAP_S, last_turn_s
 from backprop.scheduler.store.writes.transitions import move
 
 _SLOTS = [state.value for state in HOLDS_A_SLOT]
+_NEXT_SERIAL: Final = (
+    "UPDATE segments SET serial = (SELECT MAX(serial) FROM segments) + 1 WHERE run_id = ? AND number = ?"
+)
+_ISSUED: Final = "UPDATE sqlite_sequence SET seq = (SELECT MAX(serial) FROM segments) WHERE name = 'segments'"
+
+
+@dataclass(frozen=True)
+class Promised:
+    """VRAM that is reserved on the GPU of a segment. `serial`: the admission serial that this was decided on."""
+
+    mib: int
+    serial: int
 
 
 def ask(database: Database, run_ids: Sequence[str], thaw_at_s: float | None) -> list[str]:
@@ -64,10 +78,18 @@ def kept_words() -> str:
     return "suspended by the user; backprop unsuspend lets it go on"
 
 
-def suspended(database: Database, run: RunRecord, why: str, kept_mib: int | None, now_s: float) -> State:
+def suspended(
+    database: Database,
+    run: RunRecord,
+    why: str,
+    kept_mib: int | None,
+    now_s: float,
+    vram_out_mib: int | None = None,
+) -> State:
     """Note that a live run is frozen: it leaves its slot and takes a place at the back of the queue.
 
-    `kept_mib`: the RAM that it keeps. Raises LostRace, also for one that was asked to end meanwhile.
+    `kept_mib`: the RAM that it keeps. `vram_out_mib`: how much of that is VRAM which was moved there: nothing is
+    promised to the run from here on. Raises LostRace, also for one that was asked to end meanwhile.
     """
 
     def verb() -> State:
@@ -86,7 +108,8 @@ def suspended(database: Database, run: RunRecord, why: str, kept_mib: int | None
         # Its user may have asked for it, or taken that back, since `run` was read.
         unchanged = {"intent": None, "suspension": run.suspension}
         state = move(run.id, run.state, Event.SUSPENDED, run.segment, values, unchanged)
-        update_rows("segments", {"kept_mib": kept_mib}, {"run_id": run.id, "number": run.segment})
+        kept_values = {"kept_mib": kept_mib, "vram_out_mib": vram_out_mib}
+        update_rows("segments", kept_values, {"run_id": run.id, "number": run.segment})
         return state
 
     return database.write(verb)
@@ -105,14 +128,23 @@ def over(database: Database, run: RunRecord, number: int, reason: str | None = N
     database.write(verb)
 
 
-def thaw(database: Database, run: RunRecord, worker: str, number: int, most: int | None) -> None:
+def thaw(
+    database: Database,
+    run: RunRecord,
+    worker: str,
+    number: int,
+    most: int | None,
+    promise: Promised | None = None,
+) -> None:
     """Claim a suspended run: suspended → running, in a slot of `worker`. `number`: of the order that ends with it.
 
     `most`: how many runs may hold a slot, this one included; None for one that runs already, whatever the row says.
-    Raises LostRace when the queue was drained, the slots were taken, or the run has moved meanwhile.
+    `promise`: for one whose VRAM is in RAM. Raises LostRace when the queue was drained, the slots or the room were
+    taken, or the run has moved meanwhile.
     """
 
     def verb() -> None:
+        _promise(database, run, promise)
         if most is not None and drain.drained(database) is not None:
             raise LostRace("the queue was drained meanwhile")
         if most is not None and queries.slot_count(database) >= most:
@@ -128,6 +160,57 @@ def thaw(database: Database, run: RunRecord, worker: str, number: int, most: int
         }
         unchanged = {"intent": None, "suspension": run.suspension, "worker": run.worker}
         move(run.id, State.SUSPENDED, Event.THAWED, run.segment, values, unchanged)
-        update_rows("segments", {"suspensions": number}, {"run_id": run.id, "number": run.segment})
+        over_values = {"suspensions": number, "vram_out_mib": None}
+        update_rows("segments", over_values, {"run_id": run.id, "number": run.segment})
 
     database.write(verb)
+
+
+def promise_again(database: Database, run: RunRecord, promise: Promised) -> None:
+    """Promise a suspended run its VRAM again, which is to come back so that the run can save and end. Raises LostRace
+    when the room was taken meanwhile."""
+    database.write(lambda: _promise(database, run, promise))
+
+
+def give_back(database: Database, run: RunRecord, why: str, vram_out_mib: int, not_before_s: float) -> State:
+    """Note that a claimed run stays suspended: its VRAM found no room, and is promised to it no longer. It keeps its
+    place in the queue. `not_before_s`: Unix seconds. Raises LostRace."""
+
+    def verb() -> State:
+        values: dict[str, object] = {
+            "reason": f"suspended: {why}",
+            "not_before_s": not_before_s,
+            "paused_for": None,
+            "waiting": None,
+        }
+        state = move(run.id, run.state, Event.SUSPENDED, run.segment, values, {"intent": None})
+        update_rows("segments", {"vram_out_mib": vram_out_mib}, {"run_id": run.id, "number": run.segment})
+        return state
+
+    return database.write(verb)
+
+
+def promise_after_all(database: Database, run: RunRecord) -> None:
+    """Note that the VRAM of a suspended run is on its GPU, where the database says otherwise."""
+    database.write(
+        lambda: update_rows("segments", {"vram_out_mib": None}, {"run_id": run.id, "number": run.segment})
+    )
+
+
+def vram_stays(database: Database, run: RunRecord, why: str) -> None:
+    """Note that the VRAM of a run is not to be moved any more."""
+    database.write(lambda: update_rows("runs", {"vram_stays": why}, {"id": run.id}))
+
+
+def _promise(database: Database, run: RunRecord, promise: Promised | None) -> None:
+    """Inside a transaction: reserve VRAM for a segment that lives. The serial changes, as with a claim: what was
+    decided on the reservations before is void. Raises LostRace."""
+    if promise is None:
+        return
+    if promise.serial != queries.serial(database):
+        raise LostRace("another worker promised VRAM meanwhile")
+    values = {"promised_mib": promise.mib, "vram_out_mib": None}
+    if not update_rows("segments", values, {"run_id": run.id, "number": run.segment, "ended_at_s": None}):
+        raise LostRace(f"segment {run.segment} of {run.id} is over")
+    execute(_NEXT_SERIAL, (run.id, run.segment))
+    execute(_ISSUED, ())

@@ -5,15 +5,17 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from backprop.scheduler.governor.decide import Rule
+from backprop.scheduler.governor.decide import Reservation, Rule
 from backprop.scheduler.governor.suspension import (
     PROMISED_RAM_MIB,
     RamRoom,
     comes_first,
+    may_return,
     may_thaw,
+    need_to_thaw,
     why_no_room,
 )
-from tests.support.governor_cases import GIB, HOST, LIMITS, gpu, machine, rules
+from tests.support.governor_cases import GIB, HOST, LIMITS, gpu, machine, promise, rules
 
 ROOM = RamRoom(free_mib=32 * GIB, least_mib=4 * GIB, suspended_mib=(), most_mib=32 * GIB, most=4)
 
@@ -46,6 +48,29 @@ def test_a_thaw_needs_a_slot_and_a_cool_gpu_and_where_it_is_alone_no_ram() -> No
     assert rules(may_thaw(LIMITS, machine(gpu()), LIMITS.max_parallel, ())) == [Rule.PARALLEL]
     assert rules(may_thaw(LIMITS, machine(gpu(temp_c=90)), 0, ("GPU-0",))) == [Rule.TEMPERATURE]
     assert may_thaw(LIMITS, machine(gpu(temp_c=90)), 0, ()).admitted
+
+
+def test_vram_that_was_moved_counts_as_ram_and_comes_back_only_where_there_is_room() -> None:
+    assert why_no_room(GIB, replace(ROOM, free_mib=20 * GIB), False, False, 16 * GIB) is None
+    short = why_no_room(GIB, replace(ROOM, free_mib=19 * GIB), False, False, 16 * GIB)
+    assert short == "it keeps its RAM: 20 GiB would have to be free, 19 GiB are"
+    kept = why_no_room(GIB, replace(ROOM, most_mib=16 * GIB), False, False, 16 * GIB)
+    assert kept is not None and kept.startswith("suspended runs would keep 17 GiB of RAM")
+    assert need_to_thaw(6 * GIB, 9 * GIB, 8 * GIB, False).vram_mib == 9 * GIB, "what it had at its most"
+    assert need_to_thaw(6 * GIB, None, 8 * GIB, False).vram_mib == 8 * GIB * 105 // 100 + 1
+    card, need = machine(gpu(), gpu(1)), need_to_thaw(12 * GIB, None, 8 * GIB, False)
+
+    def denied(*reservations: Reservation, **changes: object) -> list[Rule]:
+        on = machine(gpu(**changes), gpu(1)) if changes else card
+        found = may_return(need, LIMITS, on, reservations, "GPU-0", {}, {})
+        return [denial.rule for denial in found]
+
+    assert denied() == []
+    assert denied(promise("other", 13 * GIB)) == [Rule.VRAM], "it waits for its own GPU"
+    assert denied(promise("other", 13 * GIB, on=1)) == []
+    assert denied(promise("other", GIB, exclusive=True)) == [Rule.EXCLUSIVE]
+    assert denied(temp_c=90) == [Rule.TEMPERATURE]
+    assert may_return(need, LIMITS, machine(gpu(1)), (), "GPU-0", {}, {})[0].rule is Rule.GPU_READABLE
 
 
 def test_a_fresh_run_waits_while_enough_are_kept() -> None:

@@ -54,12 +54,13 @@ class Look:
 
 class Senses(Protocol):
     """What is looked at only where it matters. `gpu_was_busy`: a GPU of the segment did something since a moment on the
-    monotonic clock, or that cannot be told. `why_not_suspend`: why the end of its box may not suspend it. `suspend`:
-    have that done."""
+    monotonic clock, or that cannot be told. `why_not_suspend`: why the end of its box may not suspend it.
+    `why_vram_stays`: why that would leave its VRAM on its GPU. `suspend`: have that done."""
 
     def pids(self) -> frozenset[int]: ...
     def gpu_was_busy(self, since_s: float, /) -> bool: ...
     def why_not_suspend(self) -> str | None: ...
+    def why_vram_stays(self) -> str | None: ...
     def suspend(self, why: str, /) -> None: ...
 
 
@@ -135,6 +136,9 @@ class BoxKeeper:
         is_near = look.elapsed_s >= self._ends_s - self._notice_s(run)
         if is_near and (look.facts.waited_beside or look.facts.cause is BoxCause.HOURS):
             facts = replace(look.facts, why_not_suspend=sense.why_not_suspend())
+            look = self._last = replace(look, facts=facts)
+        elif is_near and look.facts.waited_for:
+            facts = replace(look.facts, vram_stays=sense.why_vram_stays())
             look = self._last = replace(look, facts=facts)
         decision = self._decide(run, look.facts)
         if is_near and decision.choice is not Choice.ASK and self._is_dead(look, sense):

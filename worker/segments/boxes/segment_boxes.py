@@ -167,6 +167,7 @@ class _Senses:
     pids: Callable[[], frozenset[int]]
     gpu_was_busy: Callable[[float], bool]
     why_not_suspend: Callable[[], str | None]
+    why_vram_stays: Callable[[], str | None]
     suspend: Callable[[str], None]
 
 
@@ -183,5 +184,6 @@ def _senses(context: Context, run: RunRecord, segment: SegmentRecord, around: Su
         functools.partial(context.executor.pids, run.id, run.segment),
         functools.partial(around.gpu_was_busy, segment.gpu_uuids),
         why_not,
+        functools.partial(suspender.candidates.why_vram_stays, run, segment),
         functools.partial(suspender.begin, run, segment),
     )

@@ -1,13 +1,16 @@
 """Suspends live segments and lets them go on, in steps that any worker can take up again.
 
     decide                                                            the end of a box, or its user
+    suspend.json: leaving, number N; its VRAM goes out                where it can be moved, see `vram_moves`
     suspend.json: suspend, number N                                   then a signal
     the supervisor freezes the tree, and answers in pause.json
     the row: running -> suspended                                     its slot is free from here on
     ...
     the row: suspended -> running, order N is over                    in its turn, with a slot
+    its GPU shows room                                                where its VRAM is out, see `vram_return`
     box-N.json: another box; suspend.json: go on                      then a signal
     the supervisor lets the tree go on
+    its VRAM comes in                                                 where it is out
 
 Each step leaves on disk or in the row what the next one needs. A row that is running beside an order to suspend is
 therefore either on its way there, or on its way back where the row says that the order is over.
@@ -19,22 +22,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backprop.scheduler.config.choices import SuspendRule
+import msgspec
+
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor.model import amount
 from backprop.scheduler.governor.snapshot import Snapshot
-from backprop.scheduler.governor.suspension import RamRoom, why_no_room
-from backprop.scheduler.lifecycle import HOLDS_A_SLOT, State
+from backprop.scheduler.lifecycle import State
 from backprop.scheduler.records import ASKED, RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import suspensions
 from backprop.worker.context import Context
 from backprop.worker.executor import box_files, segment_files, suspend_files
 from backprop.worker.executor.suspend_files import SuspendOrder
+from backprop.worker.machine.state import MachineState
 from backprop.worker.segments import timebox
-from backprop.worker.segments.boxes.fragile import why_fragile
+from backprop.worker.segments.boxes.suspendable import Suspendable, ram_mib
+from backprop.worker.segments.boxes.vram_moves import VramMoves, Where
+from backprop.worker.segments.boxes.vram_return import VramReturn
 from backprop.worker.segments.result import begun_in_chain
-from backprop.worker.supervisor import failpoint, process_tree
+from backprop.worker.supervisor import failpoint
+from backprop.worker.vram import move_files
+from backprop.worker.vram.target import NoTarget, Target
 
 SIGNAL_EVERY_S: Final = 2.0
 ANSWER_S: Final = 60.0
@@ -44,26 +52,36 @@ AGAIN_S: Final = 30.0
 """After it was refused, the end of a box asks for it again no sooner."""
 LEAST_LEFT: Final = 0.1
 """Of a box of which less is left at a thaw, the segment gets another one."""
-MIB: Final = 1024 * 1024
 
 _Key = tuple[str, int]
 
 
 @dataclass
 class _UnderWay:
-    """An order whose answer is awaited, and when it was given and last signalled, on the monotonic clock."""
+    """An order whose answer is awaited, and when it was given and last signalled, on the monotonic clock. `stays`: why
+    its VRAM stays on its GPU, None where that does not, or is not known."""
 
     order: SuspendOrder
     begun_s: float
     signalled_s: float
+    stays: str | None = None
 
 
 class Suspender:
-    """The suspensions of one worker. `snapshot`: returns the newest reading of the machine."""
+    """The suspensions of one worker. `snapshot`: returns the newest reading of the machine. `state`: what is made of
+    one."""
 
-    def __init__(self, context: Context, snapshot: Callable[[], Snapshot | None]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        snapshot: Callable[[], Snapshot | None],
+        state: Callable[[Snapshot], MachineState],
+    ) -> None:
         self._context = context
         self._snapshot = snapshot
+        self._vram = VramMoves(context, snapshot)
+        self._return = VramReturn(context, self._vram, snapshot, state, self._let_go_on)
+        self.candidates = Suspendable(context, self._vram, snapshot)
         self._under_way: dict[_Key, _UnderWay] = {}
         self._looked_s: dict[_Key, float] = {}
         self._refused: dict[_Key, tuple[str, float]] = {}
@@ -73,6 +91,17 @@ class Suspender:
         """The runs that are about to leave their slots."""
         return frozenset(run_id for run_id, _ in self._under_way)
 
+    def is_moving(self, run: RunRecord) -> bool:
+        """Return whether nothing may be asked of a live run now: its VRAM is not where it belongs, or may not be.
+        Raises nothing."""
+        with contextlib.suppress(OSError):
+            return self._return.is_away((run.id, run.segment))
+        return True
+
+    def why_not_in(self) -> str | None:
+        """Return why no VRAM comes back now, whatever room there is; None where it may."""
+        return self._vram.stuck
+
     def attend(self, run: RunRecord, segment: SegmentRecord) -> None:
         """Take the next step, where one is due. Call once per tick for each live run of this worker. Raises OSError,
         LostRace, DatabaseBusy."""
@@ -81,9 +110,13 @@ class Suspender:
             # An end comes first: the supervisor lets it go on for that.
             self._under_way.pop(key, None)
         if run.intent is not None:
+            if self._return.is_away(key):
+                self._return.end(run, segment)
             return
         if key in self._under_way:
-            self._await_answer(run, self._under_way[key])
+            self._advance(run, segment, self._under_way[key])
+        elif run.state is not State.SUSPENDED and key in self._looked_s and self._return.is_away(key):
+            self._return.attend(run, segment)
         elif now_s - self._looked_s.get(key, -LOOK_EVERY_S) >= LOOK_EVERY_S:
             if run.state is State.SUSPENDED:
                 self._confirm_suspended(run, segment)
@@ -98,27 +131,16 @@ class Suspender:
         for kept in (self._under_way, self._refused, self._looked_s):
             for key in [key for key in kept if key not in keys]:
                 del kept[key]
+        self._vram.forget(keys)
+        self._return.forget(keys)
+        self.candidates.forget(keys)
 
     def why_not(self, run: RunRecord, segment: SegmentRecord, newcomer: bool, swaps: bool) -> str | None:
-        """Return why the end of its box may not suspend a run, in words; None where it may. `newcomer`, `swaps`: see
-        `suspension.why_no_room`. Raises OSError, DatabaseBusy."""
+        """As `Suspendable.why_not`; for a while, why it was refused. Raises OSError, DatabaseBusy."""
         refused, refused_s = self._refused.get((run.id, run.segment), ("", 0.0))
         if refused and self._context.clock.monotonic_s() - refused_s < AGAIN_S:
             return refused
-        if run.spec.suspend == SuspendRule.NEVER:
-            return "--no-suspend"
-        if run.spec.order == "fifo":
-            return "it keeps its turn (--order fifo)"
-        folder = self._context.executor.folder(run.id, run.segment)
-        if not suspend_files.obeys(folder):
-            return "its supervisor is an earlier version's"
-        pids = self._context.executor.pids(run.id, run.segment)
-        if run.spec.suspend != SuspendRule.ALWAYS and (why := why_fragile(run, segment, pids)) is not None:
-            return why
-        room = self._room(run.id)
-        return (
-            why_no_room(ram_mib(pids), room, newcomer, swaps) if room is not None else "RAM is not read yet"
-        )
+        return self.candidates.why_not(run, segment, newcomer, swaps)
 
     def begin(self, run: RunRecord, segment: SegmentRecord, why: str, kept: bool = False) -> None:
         """Order a live segment to be suspended. One at a time, but for those that a user asks for: two must not leave
@@ -132,18 +154,42 @@ class Suspender:
         known = suspend_files.read(folder)
         number = max(known.number if known is not None else 0, segment.suspensions) + 1
         order = SuspendOrder(
-            number=number, wanted="suspended", why=why, kept=kept, thaw_at_s=run.thaw_at_s if kept else None
+            number=number, wanted="leaving", why=why, kept=kept, thaw_at_s=run.thaw_at_s if kept else None
         )
-        failpoint.at("ordering suspension")
-        suspend_files.write(folder, order)
-        failpoint.at("ordered suspension")
         now_s = self._context.clock.monotonic_s()
-        self._under_way[key] = _UnderWay(order, now_s, now_s)
+        under_way = _UnderWay(order, now_s, now_s)
+        try:
+            target = self._vram.target(run, segment)
+        except NoTarget as error:
+            under_way.stays = str(error) if segment.gpu_uuids else None
+            self._freeze(run, under_way)
+            return
+        suspend_files.write(folder, order)
+        self._send_out(run, under_way, target)
+
+    def _send_out(self, run: RunRecord, under_way: _UnderWay, target: Target) -> None:
+        key = (run.id, run.segment)
+        failpoint.at("leaving")
+        self._under_way[key] = under_way
+        self._return.away.add(key)
+        self._vram.send_out(key, under_way.order.number, target)
+        self._context.console.event(
+            "leaving", run, f"segment {run.segment}: its {amount(target.mib)} of VRAM go to RAM"
+        )
+
+    def _freeze(self, run: RunRecord, under_way: _UnderWay) -> None:
+        """Order the supervisor to freeze the tree."""
+        key, now_s = (run.id, run.segment), self._context.clock.monotonic_s()
+        failpoint.at("ordering suspension")
+        order = msgspec.structs.replace(under_way.order, wanted="suspended")
+        suspend_files.write(self._context.executor.folder(*key), order)
+        failpoint.at("ordered suspension")
+        self._under_way[key] = _UnderWay(order, now_s, now_s, under_way.stays)
         self._context.executor.pause(*key)
 
-    def thaw(self, run: RunRecord, most: int) -> bool:
+    def thaw(self, run: RunRecord, most: int, promise: suspensions.Promised | None = None) -> bool:
         """Let a suspended run go on in a slot of this worker. False where somebody was faster. `most`: how many runs
-        may hold a slot. Raises OSError, DatabaseBusy."""
+        may hold a slot. `promise`: where its VRAM is in RAM. Raises OSError, DatabaseBusy."""
         folder = self._context.executor.folder(run.id, run.segment)
         order = suspend_files.read(folder)
         segment = queries.segment(self._context.database, run.id, run.segment)
@@ -151,11 +197,13 @@ class Suspender:
             order.number if order is not None else 0, segment.suspensions if segment is not None else 0
         )
         try:
-            suspensions.thaw(self._context.database, run, self._context.worker, number, most)
+            suspensions.thaw(self._context.database, run, self._context.worker, number, most, promise)
         except LostRace:
             return False
         failpoint.at("thaw claimed")
         self._context.console.event("thawed", run, f"segment {run.segment} goes on where it stood")
+        if self._return.is_away((run.id, run.segment)):
+            return True
         with contextlib.suppress(OSError):  # taken up again by the next tick
             self._let_go_on(run, number)
         return True
@@ -164,30 +212,85 @@ class Suspender:
         """Find out what an earlier worker has left undone, or an older copy of the database does not know."""
         key, folder = (run.id, run.segment), self._context.executor.folder(run.id, run.segment)
         order = suspend_files.read(folder)
-        if order is None or not order.suspends:
+        if order is None or not (order.suspends or order.leaves):
             return
         if order.number <= segment.suspensions:
-            self._let_go_on(run, order.number)
+            if order.suspends and not self._return.is_away(key):
+                self._let_go_on(run, order.number)
             return
         now_s = self._context.clock.monotonic_s()
         self._under_way[key] = _UnderWay(order, now_s, now_s)
-        self._context.executor.pause(*key)
+        if order.suspends:
+            self._context.executor.pause(*key)
 
     def _confirm_suspended(self, run: RunRecord, segment: SegmentRecord) -> None:
         """Believe the folder where the database is an older copy: what goes on there is not suspended."""
         folder = self._context.executor.folder(run.id, run.segment)
         order = suspend_files.read(folder)
         if order is None or order.suspends:
+            if segment.vram_out_mib is not None and not self._return.is_away((run.id, run.segment)):
+                suspensions.promise_after_all(self._context.database, run)
             return
         number = max(order.number, segment.suspensions)
         suspensions.thaw(self._context.database, run, self._context.worker, number, None)
+
+    def _advance(self, run: RunRecord, segment: SegmentRecord, under_way: _UnderWay) -> None:
+        if under_way.order.leaves:
+            self._await_vram(run, segment, under_way)
+        else:
+            self._await_answer(run, under_way)
+
+    def _await_vram(self, run: RunRecord, segment: SegmentRecord, under_way: _UnderWay) -> None:
+        """Freeze the tree once its VRAM is seen to be off its GPU."""
+        key, order = (run.id, run.segment), under_way.order
+        if order.kept and run.suspension is None:
+            self._withdraw(run, order.number)
+            return
+        if self._vram.number(key) != order.number:
+            # Who ordered it was gone before the move itself was ordered.
+            try:
+                self._send_out(run, under_way, self._vram.target(run, segment))
+            except NoTarget as error:
+                under_way.stays = str(error)
+                self._freeze(run, under_way)
+            return
+        self._return.away.add(key)
+        match self._vram.step(key):
+            case Where.OUT if self._vram.is_gone(key):
+                failpoint.at("vram is out")
+                self._freeze(run, under_way)
+            case Where.OUT:
+                if self._context.clock.monotonic_s() - under_way.begun_s >= self._patience_s(key):
+                    self._vram_stays(run, "it is still on its GPU though the driver says otherwise")
+                    self._give_up(run, order.number, "its VRAM is still on its GPU")
+            case Where.STAYED | Where.HERE:
+                why = self._vram.what_failed(key)
+                self._return.away.discard(key)
+                self._vram_stays(run, why)
+                under_way.stays = f"it cannot be moved: {why}"
+                if order.kept:
+                    self._freeze(run, under_way)
+                else:
+                    self._give_up(run, order.number, f"its VRAM cannot be moved: {why}")
+            case Where.STRANDED:
+                self._under_way.pop(key, None)
+                self._return.strand(run)
+            case Where.LEAVING | Where.COMING:
+                if self._vram.stuck is not None:
+                    self._under_way.pop(key, None)  # nothing of it is touched before the driver answers
+
+    def _patience_s(self, key: _Key) -> float:
+        return ANSWER_S + move_files.patience_s(self._vram.out_mib(key) or 0)
+
+    def _vram_stays(self, run: RunRecord, why: str) -> None:
+        suspensions.vram_stays(self._context.database, run, why)
 
     def _await_answer(self, run: RunRecord, under_way: _UnderWay) -> None:
         key, order = (run.id, run.segment), under_way.order
         now_s = self._context.clock.monotonic_s()
         answer = suspend_files.answer(self._context.executor.folder(*key), order.number)
         if answer is not None and answer.refused is None:
-            self._settle(run, order)
+            self._settle(run, under_way)
         elif answer is not None:
             self._give_up(run, order.number, answer.refused or "")
         elif now_s - under_way.begun_s >= ANSWER_S:
@@ -196,20 +299,24 @@ class Suspender:
             under_way.signalled_s = now_s
             self._context.executor.pause(*key)
 
-    def _settle(self, run: RunRecord, order: SuspendOrder) -> None:
+    def _settle(self, run: RunRecord, under_way: _UnderWay) -> None:
         """Put into the row that a run is frozen."""
-        context = self._context
+        context, order, key = self._context, under_way.order, (run.id, run.segment)
+        out_mib = self._vram.out_mib(key) if self._vram.number(key) == order.number else None
         kept_mib = ram_mib(context.executor.pids(run.id, run.segment))
         if order.kept and run.suspension is None:
             # Its user has taken that back meanwhile.
             self._withdraw(run, order.number)
             return
         failpoint.at("recording suspension")
-        suspensions.suspended(context.database, run, order.why, kept_mib, context.clock.wall_s())
+        stays = f"; its VRAM stays on its GPU: {under_way.stays}" if under_way.stays is not None else ""
+        why, now_s = f"{order.why}{stays}", context.clock.wall_s()
+        suspensions.suspended(context.database, run, why, kept_mib, now_s, out_mib)
         failpoint.at("recorded suspension")
-        self._under_way.pop((run.id, run.segment), None)
+        self._under_way.pop(key, None)
+        moved = f", {amount(out_mib)} of it VRAM" if out_mib is not None else stays
         context.console.event(
-            "suspended", run, f"segment {run.segment}: {order.why}; it keeps {amount(kept_mib)} of RAM"
+            "suspended", run, f"segment {run.segment}: {order.why}; it keeps {amount(kept_mib)} of RAM{moved}"
         )
 
     def _give_up(self, run: RunRecord, number: int | None, why: str) -> None:
@@ -266,36 +373,3 @@ class Suspender:
             one for one in queries.segments(self._context.database, run.id) if one.number < run.segment
         ]
         return begun_in_chain(run, run.segment, earlier) - 1 + box >= run.spec.max_segments
-
-    def _room(self, but: str) -> RamRoom | None:
-        """Return the RAM beside which run `but` would be kept. Raises DatabaseBusy."""
-        context, snapshot = self._context, self._snapshot()
-        if snapshot is None:
-            return None
-        total_mib, settings = snapshot.host.ram_total_mib, context.settings
-        most_mib = settings.max_suspended_ram_mib
-        others = [
-            run for run in queries.live_runs(context.database) if run.id != but and run.state in HOLDS_A_SLOT
-        ]
-        return RamRoom(
-            free_mib=snapshot.host.ram_free_mib,
-            least_mib=settings.min_free_ram_mib,
-            suspended_mib=queries.kept_by_suspended(context.database),
-            most_mib=most_mib if most_mib is not None or total_mib is None else total_mib // 2,
-            most=settings.max_suspended,
-            running_mib=[ram_mib(context.executor.pids(run.id, run.segment)) for run in others],
-        )
-
-
-def ram_mib(pids: Collection[int]) -> int:
-    """Return the RAM that these processes use, what they share counted once."""
-    return sum(map(_ram_bytes, pids)) // MIB
-
-
-def _ram_bytes(pid: int) -> int:
-    folder = process_tree.PROC / str(pid)
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in (folder / "smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return 0
