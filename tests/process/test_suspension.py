@@ -102,7 +102,6 @@ def test_it_stays_frozen_until_it_is_ordered_to_go_on(stand: Stand) -> None:
     assert score(stand) == SPARED
     supervisor.send_signal(signal.SIGUSR2)  # without an order it means nothing
     os.kill(stand.leader(), signal.SIGCONT)
-    wait_until(lambda: state(stand.leader()) != "T")
     supervisor.send_signal(signal.SIGUSR1)
     wait_until(lambda: state(stand.leader()) == "T")
     supervisor = stand.replace(supervisor)
