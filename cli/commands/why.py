@@ -1,5 +1,6 @@
 """`backprop why RUN`: shows each rule that refuses a waiting run: what it needs, what there is, and since when."""
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,7 +39,7 @@ def command(run: str, as_json: bool) -> None:
     alive, slots = bool(living), slots_of(database, living)
     silent = silent_workers(home)
     before = start_conditions.reasons(database, record, time.time(), clock)
-    blocking = _blocking(queries.live_runs(database)) if record.state in waiting else []
+    blocking = _blocking(home, queries.live_runs(database)) if record.state in waiting else []
     if as_json:
         print_json(
             {
@@ -99,11 +100,16 @@ def _place(home: "Home", database: "Database", run: "RunRecord") -> list[str]:
     return [*lines, *([f"it will have ended {end}"] if end != "?" else [])]
 
 
-def _blocking(live: "Sequence[RunRecord]") -> "list[RunRecord]":
-    """Return the runs that have their places for longer than their timebox."""
-    from backprop.worker.segments.boxes.keeper import PAST
+def _blocking(home: "Home", live: "Sequence[RunRecord]") -> "list[RunRecord]":
+    """Return the runs that keep their places past their timeboxes."""
+    from backprop.worker.executor.box_files import goes_past
 
-    return [run for run in live if run.reason.startswith(PAST)]
+    found: list[RunRecord] = []
+    for run in live:
+        with contextlib.suppress(OSError):
+            if goes_past(home.segment_folder(run.id, run.segment)):
+                found.append(run)
+    return found
 
 
 def _of_slots(run: "RunRecord", slots: "Slots") -> str:

@@ -117,7 +117,6 @@ def test_a_supervisor_that_has_begun_nothing_yet_lives_without_the_lock_file(ben
         child for child in psutil.Process(worker.pid).children() if child.status() != psutil.STATUS_ZOMBIE
     )
     supervisor.suspend()
-    supervisor.suspend()
     (bench.home / "runs" / run / "run.lock").unlink()
     worker.send_signal(signal.SIGCONT)
     wait_until(lambda: "started" in bench.output())

@@ -41,8 +41,9 @@ class BoxDecisionFile(msgspec.Struct, frozen=True, kw_only=True):
 
 class StandingOrder(msgspec.Struct, frozen=True, kw_only=True):
     """`box.json`. `box`: the one in force. `unsaved`: an end would lose work that nobody asked to lose. `proven`: the
-    run was seen to save when asked and to go on from that. `why`: it is to be ended, in words. `looked_monotonic_s`:
-    when the worker last looked, in the boot `boot_id`."""
+    run was seen to save when asked and to go on from that. `why`: it is to be ended, in words. `past`: it keeps its
+    place past its timebox, though others wait. `looked_monotonic_s`: when the worker last looked, in the boot
+    `boot_id`."""
 
     format: int = FORMAT
     box: int
@@ -50,6 +51,7 @@ class StandingOrder(msgspec.Struct, frozen=True, kw_only=True):
     unsaved: bool = True
     proven: bool = False
     why: str | None = None
+    past: bool = False
     boot_id: str = ""
     looked_monotonic_s: float = 0.0
 
@@ -86,6 +88,15 @@ def write_standing_order(folder: Path, order: StandingOrder) -> None:
         order, boot_id=process_tree.boot_id(), looked_monotonic_s=time.monotonic()
     )
     _replace(folder / "box.json", msgspec.json.encode(order))
+
+
+def goes_past(folder: Path) -> bool:
+    """Return whether a segment keeps its place past its timebox, as its worker last noted. Raises OSError."""
+    content = read_if_there(folder / "box.json")
+    try:
+        return content is not None and msgspec.json.decode(content, type=StandingOrder).past
+    except msgspec.DecodeError:
+        return False
 
 
 def write_deadline(folder: Path, left_s: float) -> None:

@@ -79,6 +79,7 @@ class BoxKeeper:
         self.box, self._ends_s = box_files.in_force(self._folder, first_ends_s)
         self._begins_s = 0.0 if self.box == 1 else self._ends_s - timebox.box_s(run)
         self._noted = self.box == 1
+        self._goes_past = box_files.goes_past(self._folder)
         self._asked = False
         self._asking_since_s: float | None = None
         self._dead: str | None = None
@@ -140,6 +141,7 @@ class BoxKeeper:
         elif is_near and look.facts.waited_for:
             facts = replace(look.facts, vram_stays=sense.why_vram_stays())
             look = self._last = replace(look, facts=facts)
+        self._goes_past = self._goes_past and look.facts.waited_for
         decision = self._decide(run, look.facts)
         if is_near and decision.choice is not Choice.ASK and self._is_dead(look, sense):
             decision = self._decide(run, look.facts)
@@ -147,9 +149,11 @@ class BoxKeeper:
         asks = is_past and decision.choice is Choice.ASK
         self._asking_since_s = (self._asking_since_s or look.elapsed_s) if asks else None
         if decision.choice is Choice.RENEW and is_near:
+            self._goes_past = False
             reason = f"segment {self._number}, timebox {self.box + 1}: {decision.why}"
             self._renew(run, look, max(self._ends_s, look.elapsed_s), reason)
         elif decision.choice in (Choice.GO_ON, Choice.WAIT, Choice.SUSPEND) and is_near:
+            self._goes_past = is_past and look.facts.waited_for and decision.choice is not Choice.SUSPEND
             why = f"{PAST}: {decision.why}"
             if decision.choice is not Choice.WAIT and self._deadline_of != self.box:
                 # Who asks whether to stop is not to be told so.
@@ -215,6 +219,7 @@ class BoxKeeper:
             unsaved=not ask,
             proven=proven,
             why=decision.why if ask and decision.why != ENDED else None,
+            past=self._goes_past,
         )
         now_s = self._context.clock.monotonic_s()
         if order != self._standing or now_s - self._confirmed_s >= CONFIRM_EVERY_S:
