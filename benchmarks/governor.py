@@ -84,7 +84,7 @@ def _one_decision(times: int) -> Row:
 class StillPicture:
     """A machine that can be read without cost, and does not change."""
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, _fresh_s: float | None = None, /) -> Snapshot:
         return PICTURE
 
 

@@ -1,4 +1,4 @@
-"""Checks whether the driver moves VRAM to RAM and back as `worker/vram` relies on it, without a worker."""
+"""Checks whether the driver moves VRAM to RAM and back as `worker/executor/vram` relies on it, without a worker."""
 
 import os
 import shutil
@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backprop.scheduler.governor.snapshot import Gpu
+from backprop.worker.executor.vram.canary import Canary, NoCanary
+from backprop.worker.executor.vram.move_files import Direction, MoveAnswer
+from backprop.worker.executor.vram.moving import PROGRAM, Move, NoAnswer, Stuck, order_for
+from backprop.worker.executor.vram.rehearsal import rehearse
+from backprop.worker.executor.vram.target import NoTarget, find_target
 from backprop.worker.probes.nvml import Nvml
 from backprop.worker.supervisor import process_tree
-from backprop.worker.vram.canary import Canary, NoCanary
-from backprop.worker.vram.move_files import Direction, MoveAnswer
-from backprop.worker.vram.moving import PROGRAM, Move, NoAnswer, Stuck, order_for
-from backprop.worker.vram.rehearsal import rehearse
-from backprop.worker.vram.target import NoTarget, find_target
 from benchmarks.gpu.child import TRAINER, holder
 from benchmarks.gpu.device import free_mib
 from benchmarks.gpu.finding import AGREE_MIB, CannotCheck, Check, Effort, Finding
@@ -178,11 +178,12 @@ def ordinary_user(gpu: Gpu, _effort: Effort) -> Iterator[Finding]:
         folder = Path(name)
         folder.chmod(0o755)
         source = Path(PROGRAM[-1])
-        for part in (source, source.parent.parent / "supervisor"):
-            shutil.copytree(part, folder / part.relative_to(source.parent.parent))
+        worker = source.parents[2]
+        for part in (source, worker / "supervisor"):
+            shutil.copytree(part, folder / part.relative_to(worker))
         for path in folder.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
-        program = (os.path.realpath(PROGRAM[0]), *PROGRAM[1:-1], str(folder / "vram" / source.name))
+        program = (os.path.realpath(PROGRAM[0]), *PROGRAM[1:-1], str(folder / source.relative_to(worker)))
         told = _as_nobody(gpu, program)
     good = {"passed": True, "failed": False}.get(told.partition(":")[0])
     yield Finding(what, told, good)

@@ -19,7 +19,7 @@ NVML = "nvml"
 
 def check_vram(home: Home, reading: "Reading") -> Finding:
     """Say of each GPU whether a suspended run gives its VRAM back. Raises OSError."""
-    from backprop.worker.vram import trials
+    from backprop.worker.executor.vram import trials
 
     if reading.source != NVML or not reading.gpus:
         return ok(NAME, "a suspended run keeps its VRAM: it is moved on NVIDIA GPUs alone")
@@ -37,9 +37,9 @@ def try_moving(home: Home, reading: "Reading", kind: str, say: Callable[[str], N
     """Have each GPU's driver move the VRAM of a process of ours, and remember what came of it. `say`: is told of each
     GPU. Raises IllegalMove, HomeRefused, DatabaseRefused, OSError."""
     from backprop.worker.executor import locks
+    from backprop.worker.executor.vram import trials
+    from backprop.worker.executor.vram.rehearsal import rehearse
     from backprop.worker.probes.client import read_once
-    from backprop.worker.vram import trials
-    from backprop.worker.vram.rehearsal import rehearse
 
     if reading.source != NVML or not reading.gpus:
         raise IllegalMove(f"nothing to test: {reading.problem or 'no NVIDIA GPU is found here'}")

@@ -27,7 +27,7 @@ PACKAGES = {
 }
 """Each folder that holds our modules, and the package that it is imported as."""
 SUPERVISOR = ROOT / "worker" / "supervisor"
-MOVER = ROOT / "worker" / "vram" / "mover"
+MOVER = ROOT / "worker" / "executor" / "vram" / "mover"
 ALONE = (SUPERVISOR, MOVER)
 """Programs whose modules import one another without a package."""
 STUB_TORCH = ROOT / "tests" / "support" / "stub_torch"

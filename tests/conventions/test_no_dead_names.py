@@ -16,7 +16,7 @@ FOLDERS = ("scheduler", "worker", "cli", "migrations")
 READERS = (*FOLDERS, "sdk", "tools")
 """Where a use may stand. `tools` makes pages of the docs from tables that hold them."""
 SUPERVISOR = "backprop.worker.supervisor"
-MOVER = "backprop.worker.vram.mover"
+MOVER = "backprop.worker.executor.vram.mover"
 EXCEPTIONS = {
     "cli.main.main": "the entry point that pyproject.toml names",
     "scheduler.store.schema.ClockStep": "as Switch; `samples` has SQL text",
@@ -104,7 +104,7 @@ def imported(tree: ast.Module) -> tuple[dict[str, Name], dict[str, str]]:
 
 def bare(name: str) -> str:
     """Return the module that a program which stands alone imports by its bare name: its own, or the supervisor's."""
-    own = (ROOT / "worker" / "vram" / "mover" / f"{name}.py").exists()
+    own = (ROOT / "worker" / "executor" / "vram" / "mover" / f"{name}.py").exists()
     return f"{MOVER if own else SUPERVISOR}.{name}"
 
 

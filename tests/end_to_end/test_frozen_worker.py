@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.support.fake_gpus import impatient
-from tests.support.harness import SCRIPTS, Bench, wait_until
+from tests.support.harness import SCRIPTS, Bench, stays_true, wait_until
 
 TRAINER = str(SCRIPTS / "trainer.py")
 SAVED = "checkpoint_saved"
@@ -99,9 +99,11 @@ def test_what_a_frozen_worker_may_be_about_to_start_is_left_to_it(bench: Bench) 
     others = [bench.queue(TRAINER, "--", "--steps", "20") for _ in range(2)]
     bench.worker(command=impatient(*HURRY))
     try:
-        for other in others:
+        for other in [
+            *others,
+            bench.queue(TRAINER, "--", "--steps", "20"),
+        ]:  # several looks of the other worker
             bench.wait_for(other, "completed")
-        time.sleep(1.5)  # several looks of the other worker, in which nothing may happen
         assert bench.state(run) == "running"
     finally:
         frozen.send_signal(signal.SIGCONT)
@@ -120,7 +122,7 @@ def test_a_supervisor_that_has_begun_nothing_yet_lives_without_the_lock_file(ben
     (bench.home / "runs" / run / "run.lock").unlink()
     worker.send_signal(signal.SIGCONT)
     wait_until(lambda: "started" in bench.output())
-    time.sleep(1.5)  # several looks of its worker, in which nothing may happen
+    stays_true(lambda: bench.state(run) == "running", for_s=2.0, saw=bench.output)
     supervisor.resume()
     assert outcomes(bench.wait_for(run, "completed")) == ["completed"]
 

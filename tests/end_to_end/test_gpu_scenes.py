@@ -31,7 +31,7 @@ from tests.support.fake_gpus import (
     wait_for_state,
 )
 from tests.support.fakes import FakeDriver, FakeGpu, FakeMig, fake_tool
-from tests.support.harness import Bench, alive, wait_until
+from tests.support.harness import Bench, alive, stays_true, wait_until
 
 A = FakeGpu("GPU-aaaa")
 B = FakeGpu("GPU-bbbb")
@@ -169,8 +169,8 @@ def test_a_strangers_pause_is_no_free_space_but_its_end_is(bench: Bench, driver:
         time.sleep(2)  # looks enough to see that its use lasts
         driver.occupy("GPU-aaaa", 576, pid)
         wait_until(lambda: status(bench)["gpus"][0]["free_mib"] == 24_000)
-        time.sleep(2)  # looks enough to start the run, were this free space
-        assert bench.state(run) == "queued"
+        # Looks enough to start the run, were this free space.
+        stays_true(lambda: bench.state(run) == "queued", for_s=2.0)
         # Commands have read the machine once, and know it as well as the worker that has watched it.
         assert status(bench)["gpus"][0]["foreign_mib"] == 20_000
         for command in (("run", "--gpu-min-vram", "6000", *HOST_IS_FINE, "other.py"), ("worker",)):
@@ -396,8 +396,7 @@ def test_growing_beyond_its_limit_ends_a_run_before_its_neighbours_suffer(
     bench.worker("-p", "4", command=impatient(*QUICK))
     for run in (greedy, modest):
         bench.wait_for_log(run, "allocated")
-    time.sleep(2)
-    assert [bench.state(run) for run in (greedy, modest)] == ["running", "running"]
+    stays_true(lambda: {bench.state(run) for run in (greedy, modest)} == {"running"}, for_s=2.0)
     (bench.project / "grow").touch()
     shown = bench.wait_for(greedy, "failed")
     assert reason(bench, greedy) == "over its limit: uses 8.8 GiB on GPU 0, its limit is 6 GiB"

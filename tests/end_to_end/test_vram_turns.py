@@ -1,5 +1,6 @@
 """Two runs that each take more than half of a GPU share it: the VRAM of the one that stands still lies in RAM."""
 
+import json
 import subprocess
 
 import pytest
@@ -44,12 +45,14 @@ def test_two_take_turns_on_one_gpu(bench: Bench, driver: FakeDriver) -> None:
     assert told(bench, "restored", "a")
 
 
-def pair(bench: Bench, driver: FakeDriver, steps: int = 100_000, *words: str) -> tuple[str, str]:
+def pair(
+    bench: Bench, driver: FakeDriver, steps: int = 100_000, *words: str, failpoint: str = ""
+) -> tuple[str, str]:
     """Have one run suspended beside another that runs on the card, with its VRAM in RAM, and one worker."""
     driver.show(CARD)
     prove(bench)
     first, second = queue(bench, "a", steps, *words), queue(bench, "b", steps, *words)
-    bench.worker("-p", "1", command=QUICK)
+    bench.worker("-p", "1", command=QUICK, env={"BACKPROP_FAILPOINT": failpoint})
     wait_for_suspended(bench, first)
     assert is_out(bench, driver, first)
     wait_until(lambda: bench.state(second) == "running", saw=bench.output)
@@ -129,8 +132,8 @@ def test_a_driver_that_hangs_is_left_alone(bench: Bench, driver: FakeDriver) -> 
     queue(bench, "b", 100_000)
     quick = (
         *QUICK[:-1],
-        "worker.vram.move_files.PATIENCE_S=1",
-        "worker.vram.move_files.SLOWEST_MIB_PER_S=1000",
+        "worker.executor.vram.move_files.PATIENCE_S=1",
+        "worker.executor.vram.move_files.SLOWEST_MIB_PER_S=1000",
         "--",
     )
     bench.worker("-p", "1", command=quick)
@@ -171,12 +174,34 @@ def test_a_full_gpu_is_not_tried_and_the_run_waits_for_room(bench: Bench, driver
         reason = str(bench.column(first, "reason"))
         return bench.state(first) == "suspended" and ("no room for its VRAM" in reason or "needs" in reason)
 
-    wait_until(waits, saw=bench.output)
+    wait_until(waits, saw=lambda: f"{bench.show(first)['state']} {bench.show(first)['reason']}")
     assert is_out(bench, driver, first)
     assert step_of(bench, first) == at
     somebody.kill()
     somebody.wait()
     wait_until(lambda: step_of(bench, first) > at, saw=bench.output)
+    assert bench.backprop("stop", first).returncode == 0
+    bench.wait_for(first, "stopped")
+
+
+@pytest.mark.long
+def test_room_that_is_gone_by_the_time_the_tree_goes_on_costs_nothing(
+    bench: Bench, driver: FakeDriver
+) -> None:
+    first, second = pair(bench, driver, failpoint="thaw ordered:sleep:3000")
+    at = step_of(bench, first)
+    assert bench.backprop("stop", second).returncode == 0
+    goes_on = bench.home / "runs" / first / "1" / "suspend.json"
+    wait_until(lambda: json.loads(goes_on.read_text())["wanted"] == "running", saw=bench.output)
+    somebody = subprocess.Popen(["sleep", "600"])
+    driver.occupy(GPU, 390, somebody.pid)
+    wait_until(lambda: "no room for its VRAM" in str(bench.column(first, "reason")), saw=bench.output)
+    assert bench.state(first) == "suspended"
+    assert is_out(bench, driver, first)
+    somebody.kill()
+    somebody.wait()
+    wait_until(lambda: step_of(bench, first) > at, saw=bench.output)
+    assert len(bench.show(first)["segments"]) == 1
     assert bench.backprop("stop", first).returncode == 0
     bench.wait_for(first, "stopped")
 

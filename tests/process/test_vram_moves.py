@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from backprop.worker.vram import move_files
-from backprop.worker.vram.move_files import MoveAnswer
-from backprop.worker.vram.moving import Move, NoAnswer, Stuck
-from backprop.worker.vram.target import NoTarget, find_target
+from backprop.worker.executor.vram import move_files
+from backprop.worker.executor.vram.move_files import MoveAnswer
+from backprop.worker.executor.vram.moving import Move, NoAnswer, Stuck
+from backprop.worker.executor.vram.target import NoTarget, find_target
 from tests.support.fakes import FakeDriver
 from tests.support.harness import wait_until
 from tests.support.movable import GPU, MIB, Movable, movable

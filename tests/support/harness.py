@@ -40,6 +40,14 @@ def wait_until(
         time.sleep(0.02)
 
 
+def stays_true(true_now: Callable[[], object], for_s: float, saw: Callable[[], object] = lambda: "") -> None:
+    """Poll for so long, and fail at once where it is not true: for what is not to happen."""
+    end = time.monotonic() + for_s
+    while time.monotonic() < end:
+        assert true_now(), f"no longer true; saw: {saw()}"
+        time.sleep(0.02)
+
+
 def program(name: str) -> list[str]:
     """Return the command that starts a file of tests/support/programs, with warnings as errors."""
     return [sys.executable, "-W", "error", str(PROGRAMS / f"{name}.py")]

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backprop.worker.vram import move_files
-from backprop.worker.vram.canary import Canary
-from backprop.worker.vram.move_files import Direction, MoveAnswer
-from backprop.worker.vram.moving import Move, order_for
+from backprop.worker.executor.vram import move_files
+from backprop.worker.executor.vram.canary import Canary
+from backprop.worker.executor.vram.move_files import Direction, MoveAnswer
+from backprop.worker.executor.vram.moving import Move, order_for
 from tests.support.fakes import FakeDriver, FakeGpu
 
 GPU = "GPU-aaaa"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from backprop.scheduler.home.layout import Home
+from backprop.worker.executor.vram import trials
 from backprop.worker.supervisor import process_tree
-from backprop.worker.vram import trials
 
 GPU, DRIVER = "GPU-aaaa", "580.159.04"
 

@@ -6,7 +6,7 @@ A worker reads again and again without waiting (`MachineReader`); a command read
 import re
 import select
 import time
-from typing import Final
+from typing import Final, Protocol
 
 from backprop.scheduler.config.files import current_directory
 from backprop.scheduler.config.settings import Settings, load
@@ -26,6 +26,12 @@ PATIENCE_S: Final = 0.5
 unknown, which holds back only the runs that need one."""
 
 _NUMBER: Final = re.compile(r"\d+")
+
+
+class MachineReadings(Protocol):
+    """What `MachineReader.snapshot` is."""
+
+    def __call__(self, fresh_s: float | None = None, /) -> Snapshot | None: ...
 
 
 class MachineReader:
@@ -51,11 +57,13 @@ class MachineReader:
         elif self._awaited_s is None:
             self._awaited_s = now_s
 
-    def snapshot(self) -> Snapshot | None:
-        """Return the machine now; None while a reading of its GPUs is awaited, which is not for long."""
+    def snapshot(self, fresh_s: float | None = None, /) -> Snapshot | None:
+        """Return the machine now; None while a reading of its GPUs is awaited, which is not for long. `fresh_s`: how
+        old that may be, if not `FRESH_S`."""
         self.pump()
+        fresh_s = FRESH_S if fresh_s is None else fresh_s
         now_s = self._context.clock.monotonic_s()
-        old = self._read_s is None or (bool(self._probe.latest.gpus) and now_s - self._read_s > FRESH_S)
+        old = self._read_s is None or (bool(self._probe.latest.gpus) and now_s - self._read_s > fresh_s)
         if old or self._probe.stale:
             self._probe.request(now_s)
             self.pump()

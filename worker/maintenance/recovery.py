@@ -26,11 +26,11 @@ from backprop.scheduler.store.rebuild import FolderSegment, Suspended
 from backprop.scheduler.store.writes import progress, user_requests
 from backprop.worker.checkpoints.seen.noted import noted
 from backprop.worker.executor import segment_files, suspend_files
+from backprop.worker.executor.vram import move_files
 from backprop.worker.maintenance import backups_of_database, log_archive
 from backprop.worker.segments.log_reader import LogReader
 from backprop.worker.supervisor import failpoint
 from backprop.worker.user_files import within
-from backprop.worker.vram import move_files
 
 READ_TRIES: Final = 5
 READ_AGAIN_S: Final = 0.2

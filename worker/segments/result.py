@@ -24,12 +24,12 @@ from backprop.worker.environment.presence import (
 from backprop.worker.executor import segment_files
 from backprop.worker.executor.box_files import ASK, read_decision
 from backprop.worker.executor.segment_files import ExitRecord
+from backprop.worker.executor.vram import move_files
 from backprop.worker.segments import final_part
 from backprop.worker.segments.gpu_oom import out_of_memory
 from backprop.worker.segments.port_in_use import port_in_use
 from backprop.worker.segments.tail import failure_line
 from backprop.worker.segments.timebox import landed_s
-from backprop.worker.vram import move_files
 
 ASKED_FROM_OUTSIDE = "its supervisor was told to end it"
 PASSING_ERRORS = frozenset(

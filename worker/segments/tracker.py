@@ -9,7 +9,6 @@ import msgspec
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor.box_end import BoxCause
-from backprop.scheduler.governor.snapshot import Snapshot
 from backprop.scheduler.lifecycle import HAS_PROCESSES, Intent, State
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord
@@ -21,6 +20,7 @@ from backprop.worker.executor.base import EndUnreadable, Life
 from backprop.worker.executor.breaker import Breaker
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.machine.monitor import RuntimeMonitor
+from backprop.worker.machine.reader import MachineReadings
 from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.boxes.facts import Wanted
 from backprop.worker.segments.boxes.segment_boxes import Surroundings
@@ -44,7 +44,7 @@ class SegmentTracker:
         context: Context,
         monitor: RuntimeMonitor,
         reactions: Reactions,
-        snapshot: Callable[[], Snapshot | None],
+        snapshot: MachineReadings,
     ) -> None:
         self._context = context
         self._isolation = Isolation(context)

@@ -22,7 +22,7 @@ from typing import Any
 from backprop.cli.main import main
 
 PACKAGES = ("cli", "migrations", "scheduler", "worker")
-ALONE = ("backprop.worker.supervisor", "backprop.worker.vram.mover")
+ALONE = ("backprop.worker.supervisor", "backprop.worker.executor.vram.mover")
 OTHERS = ("importlib.metadata", "rich.console", "rich.table", "rich.text")
 
 

@@ -12,10 +12,10 @@ from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
 from backprop.worker.context import Context
 from backprop.worker.executor import suspend_files
+from backprop.worker.executor.vram.target import NoTarget, Target
 from backprop.worker.segments.boxes.fragile import why_fragile
 from backprop.worker.segments.boxes.vram_moves import VramMoves
 from backprop.worker.supervisor import process_tree
-from backprop.worker.vram.target import NoTarget, Target
 
 TARGET_S: Final = 3.0
 NO_TARGET_S: Final = 1.0

@@ -34,6 +34,9 @@ from backprop.scheduler.store.writes import suspensions
 from backprop.worker.context import Context
 from backprop.worker.executor import box_files, segment_files, suspend_files
 from backprop.worker.executor.suspend_files import SuspendOrder
+from backprop.worker.executor.vram import move_files
+from backprop.worker.executor.vram.target import NoTarget, Target
+from backprop.worker.machine.reader import MachineReadings
 from backprop.worker.machine.state import MachineState
 from backprop.worker.segments import timebox
 from backprop.worker.segments.boxes.suspendable import Suspendable, ram_mib
@@ -41,8 +44,6 @@ from backprop.worker.segments.boxes.vram_moves import VramMoves, Where
 from backprop.worker.segments.boxes.vram_return import VramReturn
 from backprop.worker.segments.result import begun_in_chain
 from backprop.worker.supervisor import failpoint
-from backprop.worker.vram import move_files
-from backprop.worker.vram.target import NoTarget, Target
 
 SIGNAL_EVERY_S: Final = 2.0
 ANSWER_S: Final = 60.0
@@ -74,13 +75,13 @@ class Suspender:
     def __init__(
         self,
         context: Context,
-        snapshot: Callable[[], Snapshot | None],
+        snapshot: MachineReadings,
         state: Callable[[Snapshot], MachineState],
     ) -> None:
         self._context = context
         self._snapshot = snapshot
         self._vram = VramMoves(context, snapshot)
-        self._return = VramReturn(context, self._vram, snapshot, state, self._let_go_on)
+        self._return = VramReturn(context, self._vram, snapshot, state, self._let_go_on, self._stand_still)
         self.candidates = Suspendable(context, self._vram, snapshot)
         self._under_way: dict[_Key, _UnderWay] = {}
         self._looked_s: dict[_Key, float] = {}
@@ -302,7 +303,7 @@ class Suspender:
     def _settle(self, run: RunRecord, under_way: _UnderWay) -> None:
         """Put into the row that a run is frozen."""
         context, order, key = self._context, under_way.order, (run.id, run.segment)
-        out_mib = self._vram.out_mib(key) if self._vram.number(key) == order.number else None
+        out_mib = self._vram.out_mib(key) if self._vram.where(key) is Where.OUT else None
         kept_mib = ram_mib(context.executor.pids(run.id, run.segment))
         if order.kept and run.suspension is None:
             # Its user has taken that back meanwhile.
@@ -351,6 +352,14 @@ class Suspender:
         suspend_files.write(folder, SuspendOrder(number=number, wanted="running"))
         failpoint.at("thaw ordered")
         self._context.executor.unpause(*key)
+
+    def _stand_still(self, run: RunRecord, segment: SegmentRecord, why: str) -> None:
+        """Freeze again what was let go on, and finds no room for its VRAM."""
+        key, now_s = (run.id, run.segment), self._context.clock.monotonic_s()
+        known = suspend_files.read(self._context.executor.folder(*key))
+        number = max(known.number if known is not None else 0, segment.suspensions) + 1
+        order = SuspendOrder(number=number, wanted="suspended", why=why)
+        self._freeze(run, _UnderWay(order, now_s, now_s))
 
     def _give_box(self, run: RunRecord, folder: Path) -> None:
         """Give another box to a run that was suspended at the end of one; what was left of it to any other."""

@@ -1,26 +1,27 @@
 """Has the VRAM of segments moved to RAM before they are frozen, and back once they go on.
 
-What is ordered and what came of it stands in the segment's folder, see `worker.vram.move_files`: whoever finds it there
-goes on with it. A driver that overruns its deadline is not asked again by this worker, and the run that it is at work
+What is ordered and what came of it stands in the segment's folder, see `executor.vram.move_files`: whoever finds it
+there goes on with it. A driver that overruns its deadline is not asked again by this worker. The run that it is at work
 on is not touched until it returns.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from enum import Enum
 from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.governor.model import amount
-from backprop.scheduler.governor.snapshot import Gpu, Snapshot
+from backprop.scheduler.governor.snapshot import Gpu
 from backprop.scheduler.governor.suspension import PROMISED_RAM_MIB, least_free_mib
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.worker.context import Context
+from backprop.worker.executor.vram import move_files, trials
+from backprop.worker.executor.vram.move_files import MoveAnswer, MoveOrder
+from backprop.worker.executor.vram.moving import Move, NoAnswer, Stuck, order_for
+from backprop.worker.executor.vram.target import NoTarget, Target, find_target
+from backprop.worker.machine.reader import MachineReadings
 from backprop.worker.supervisor import failpoint, process_tree
-from backprop.worker.vram import move_files, trials
-from backprop.worker.vram.move_files import MoveAnswer, MoveOrder
-from backprop.worker.vram.moving import Move, NoAnswer, Stuck, order_for
-from backprop.worker.vram.target import NoTarget, Target, find_target
 
 SOURCE: Final = "nvml"
 LEFT_MIB: Final = 100
@@ -28,6 +29,9 @@ LEFT_MIB: Final = 100
 
 FREED_SHARE: Final = 0.9
 """Of what it had, more is free by then."""
+
+MOMENT_S: Final = 0.2
+"""How old a reading may be that shows room for a restore: one that meets a full GPU may never succeed again."""
 
 _Key = tuple[str, int]
 
@@ -48,7 +52,7 @@ class VramMoves:
     """The moves of one worker. `snapshot`: returns the newest reading of the machine. `stuck`: why the driver is not
     asked any more; None while it is."""
 
-    def __init__(self, context: Context, snapshot: Callable[[], Snapshot | None]) -> None:
+    def __init__(self, context: Context, snapshot: MachineReadings) -> None:
         self._context = context
         self._snapshot = snapshot
         self._moves: dict[_Key, Move] = {}
@@ -165,7 +169,7 @@ class VramMoves:
 
     def why_no_room(self, key: _Key) -> str | None:
         """Return why what is out cannot come back now, and what is in the way; None where it can. Raises OSError."""
-        order, gpu = self._gpu(key)
+        order, gpu = self._gpu(key, MOMENT_S)
         if order is None or gpu is None or gpu.free_mib is None:
             return "its GPU cannot be read"
         needed_mib = least_free_mib(order.mib)
@@ -175,8 +179,8 @@ class VramMoves:
         who = f"; pid {users[0][0]} uses {amount(users[0][1] or 0)}" if users else ""
         return f"{amount(needed_mib)} of VRAM are needed on GPU {gpu.index}, {amount(gpu.free_mib)} are free{who}"
 
-    def _gpu(self, key: _Key) -> tuple[MoveOrder | None, Gpu | None]:
-        order, snapshot = move_files.read(self._folder(key)), self._snapshot()
+    def _gpu(self, key: _Key, fresh_s: float | None = None) -> tuple[MoveOrder | None, Gpu | None]:
+        order, snapshot = move_files.read(self._folder(key)), self._snapshot(fresh_s)
         gpu = snapshot.gpu(order.gpu_uuid) if order is not None and snapshot is not None else None
         return order, gpu if gpu is not None and gpu.error is None else None
 

@@ -1,7 +1,8 @@
 """Brings the VRAM of segments back that run, or are to end: once there is room, the tree goes on, and then it comes in.
 
 A running row beside VRAM in RAM is on its way back, whoever finds it. A restore that meets a full GPU may never succeed
-again, so none is tried before the driver shows the room. Where that does not come, the run stays suspended. A run whose
+again, so none is tried before the driver shows the room, a moment ago. Where that does not come, the run stays
+suspended, and one whose tree goes on already is frozen again. A run whose
 VRAM does not come back although there was room is ended, and goes on from its last checkpoint.
 """
 
@@ -32,7 +33,8 @@ _Key = tuple[str, int]
 
 class VramReturn:
     """`away`: the segments whose VRAM is not known to be on its GPU. `let_go_on`: gives a box, and orders the
-    supervisor to let the tree go on. `state`: returns the machine's state; None while it is not read."""
+    supervisor to let the tree go on; `stand_still`: has it frozen again, for a reason. `state`: returns the machine's
+    state; None while it is not read."""
 
     def __init__(
         self,
@@ -41,10 +43,11 @@ class VramReturn:
         snapshot: Callable[[], Snapshot | None],
         state: Callable[[Snapshot], MachineState],
         let_go_on: Callable[[RunRecord, int], None],
+        stand_still: Callable[[RunRecord, SegmentRecord, str], None],
     ) -> None:
         self._context, self._moves = context, moves
         self._snapshot, self._state = snapshot, state
-        self._let_go_on = let_go_on
+        self._let_go_on, self._stand_still = let_go_on, stand_still
         self._known: set[_Key] = set()
         self.away: set[_Key] = set()
         self._since_s: dict[_Key, float] = {}
@@ -127,8 +130,12 @@ class VramReturn:
         is_frozen = order is not None and order.suspends
         if (why := self._moves.why_no_room(key)) is not None:
             since_s = self._since_s.setdefault(key, self._context.clock.monotonic_s())
-            if self._context.clock.monotonic_s() - since_s >= ROOM_S and is_frozen and run.intent is None:
-                self._give_back(run, why)
+            if self._context.clock.monotonic_s() - since_s >= ROOM_S and run.intent is None:
+                self._since_s.pop(key, None)
+                if is_frozen:
+                    self._give_back(run, why)
+                else:
+                    self._stand_still(run, segment, f"no room for its VRAM: {why}")
             return
         self._since_s.pop(key, None)
         if order is not None and is_frozen:
@@ -149,7 +156,6 @@ class VramReturn:
             self._context.database, run, f"no room for its VRAM: {why}", out_mib, not_before_s
         )
         self._refused[key] = count + 1
-        self._since_s.pop(key, None)
         self._context.console.event(
             "suspended", run, f"segment {run.segment} stays so for {delay_s / 60:g} min: {why}"
         )

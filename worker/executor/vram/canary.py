@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from backprop.worker.executor.vram.moving import PROGRAM
 from backprop.worker.supervisor import process_tree
-from backprop.worker.vram.moving import PROGRAM
 
 START_S: Final = 60.0
 ANSWER_S: Final = 60.0

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent.parent / "supervisor"))
+sys.path.append(str(Path(__file__).resolve().parents[3] / "supervisor"))
 
 import canary
 import files
@@ -30,7 +30,7 @@ ORDER, LOCK, ANSWER = "vram.json", "vram.lock", "vram-answer.json"
 FORMAT = 1
 LOCK_MS = 10_000
 """How long a process's own work on the GPU is waited for."""
-USAGE = "usage: python -I -S worker/vram/mover SEGMENT_FOLDER | --canary MIB"
+USAGE = "usage: python -I -S worker/executor/vram/mover SEGMENT_FOLDER | --canary MIB"
 EXIT_TAKEN = 3
 """Another such program is at work on this segment."""
 EXIT_NO_ORDER = 4

@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 
 from backprop.scheduler.home.file_reading import open_regular
+from backprop.worker.executor.vram import move_files
+from backprop.worker.executor.vram.move_files import Direction, MoveAnswer, MoveOrder
 from backprop.worker.supervisor import process_tree
-from backprop.worker.vram import move_files
-from backprop.worker.vram.move_files import Direction, MoveAnswer, MoveOrder
 
 PROGRAM: Final = (
     sys.executable, "-I", "-S", "-X", "utf8", str(Path(__file__).parent / "mover"),

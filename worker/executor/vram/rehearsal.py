@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backprop.worker.vram.canary import Canary, NoCanary
-from backprop.worker.vram.move_files import Direction, MoveAnswer, MoveOrder
-from backprop.worker.vram.moving import PROGRAM, Move, NoAnswer, Stuck, order_for
+from backprop.worker.executor.vram.canary import Canary, NoCanary
+from backprop.worker.executor.vram.move_files import Direction, MoveAnswer, MoveOrder
+from backprop.worker.executor.vram.moving import PROGRAM, Move, NoAnswer, Stuck, order_for
 
 MIB: Final = 256
 BACK_S: Final = 30.0
