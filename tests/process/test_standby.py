@@ -1,10 +1,25 @@
-"""A supervisor that is not needed any more, and does not end by itself."""
+"""Supervisors that are kept started: what hangs holds up nobody, and a signal reaches the segment it is meant for."""
 
+import shlex
 import socket
 import subprocess
 import time
+from pathlib import Path
 
+import pytest
+
+from backprop.scheduler.home import run_folder
+from backprop.scheduler.spec import RunSpec
+from backprop.scheduler.store.connection import Database
+from backprop.worker.executor import locks, segment_files, serving
+from backprop.worker.executor.base import Life, SegmentOrder
+from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.executor.standby import KEPT, StandbyPool, StandbySupervisor
+from tests.support.bare_supervisor import state
+from tests.support.harness import stays_true, wait_until
+from tests.support.store_rows import add_run
+
+LATE = ("ask", "kill", "pause", "replace")
 
 
 def _deaf(_: int) -> "subprocess.Popen[bytes]":
@@ -24,3 +39,95 @@ def test_one_too_many_that_hangs_holds_up_no_tick_and_is_killed() -> None:
     assert [standby.child.returncode for standby in standbys] == [-9] * (KEPT + 1)
     for _, far in pairs:
         far.close()
+
+
+class _Worker:
+    """An executor that keeps a supervisor started, and hands it one segment after the other."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self.executor = database, LocalExecutor(database.home)
+        self.executor.prepare()
+
+    def start(self, run_id: str, command: str) -> None:
+        home = self._database.home
+        spec = RunSpec(argv=("sh", "-c", command), program="/bin/sh", cwd=str(home.root))
+        run = add_run(self._database, run_id, spec=spec)
+        home.run_folder(run_id).mkdir()
+        run_folder.write_spec(home.run_folder(run_id), run_id, run.name, spec, {}, 1.0)
+        lock = locks.take(home.run_lock(run_id))
+        assert lock is not None
+        order = SegmentOrder(
+            run=run, number=1, argv=spec.argv, environment={}, timebox_s=600.0, promised_mib=0, lock=lock
+        )
+        self.executor.start(order)
+
+    def life(self, run_id: str) -> Life:
+        return self.executor.poll(run_id, 1)[0]
+
+    def supervisor(self, run_id: str) -> int:
+        processes = segment_files.read_processes(self.executor.folder(run_id, 1))
+        assert processes is not None
+        return processes.supervisor[0]
+
+    def collect(self) -> None:
+        """Wait until the supervisor of an ended segment is free again, or gone."""
+        wait_until(lambda: (self.executor.reap(), self.executor.wake_fds())[1] == [])
+
+    def end(self, run_id: str) -> None:
+        self.executor.kill(run_id, 1)
+        wait_until(lambda: self.life(run_id) is Life.ENDED)
+        self.collect()
+        self.executor.close()
+
+
+def _goes_on(worker: _Worker, run_id: str) -> None:
+    leader = worker.executor.leader(run_id, 1)
+    assert leader is not None
+    stays_true(lambda: worker.life(run_id) is Life.ALIVE and state(leader.pid) != "T", 0.3)
+    assert not (worker.executor.folder(run_id, 1) / "stop.json").exists()
+
+
+@pytest.mark.parametrize("late", LATE)
+def test_what_is_sent_to_an_ended_segment_does_not_reach_the_next_one(database: Database, late: str) -> None:
+    """`backprop stop` signals a supervisor itself where the run's worker seems dead, as after a repair."""
+    worker, other = _Worker(database), LocalExecutor(database.home)
+    worker.start("first", "true")
+    wait_until(lambda: worker.life("first") is Life.ENDED)
+    worker.collect()
+    worker.start("second", "sleep 600")
+    wait_until(lambda: worker.executor.leader("second", 1) is not None)
+    assert worker.supervisor("first") == worker.supervisor("second")
+    getattr(other, late)("first", 1)
+    _goes_on(worker, "second")
+    worker.end("second")
+
+
+@pytest.mark.parametrize("late", LATE)
+def test_what_its_worker_sends_too_late_does_not_wait_for_the_next_one(database: Database, late: str) -> None:
+    """A segment may end between the worker's look at it and its signal."""
+    worker = _Worker(database)
+    worker.start("first", "true")
+    wait_until(lambda: worker.life("first") is Life.ENDED)
+    getattr(worker.executor, late)("first", 1)
+    worker.collect()
+    worker.start("second", "sleep 600")
+    wait_until(lambda: worker.executor.leader("second", 1) is not None)
+    _goes_on(worker, "second")
+    worker.end("second")
+
+
+def test_a_supervisor_that_is_about_to_be_signalled_takes_no_other_segment(
+    database: Database, tmp_path: Path
+) -> None:
+    worker, gate = _Worker(database), tmp_path / "gate"
+    worker.start("first", f"until [ -e {shlex.quote(str(gate))} ]; do sleep 0.02; done")
+    wait_until(lambda: worker.executor.leader("first", 1) is not None)
+    with serving.kept_at(worker.executor.folder("first", 1)) as serves:
+        assert serves
+        gate.touch()
+        worker.collect()
+    assert worker.life("first") is Life.ENDED
+    assert not worker.executor.is_ready()
+    with serving.kept_at(worker.executor.folder("first", 1)) as serves:
+        assert not serves
+    worker.executor.close()

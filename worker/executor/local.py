@@ -17,7 +17,7 @@ from typing import Final
 
 from backprop.scheduler.home.file_reading import open_regular
 from backprop.scheduler.home.layout import Home
-from backprop.worker.executor import locks, segment_files, supervisor_program
+from backprop.worker.executor import locks, segment_files, serving, supervisor_program
 from backprop.worker.executor.base import EndUnreadable, Life, NoSupervisor, SegmentOrder
 from backprop.worker.executor.board import Board
 from backprop.worker.executor.segment_files import ExitRecord, OrderFile, ProcessesFile
@@ -260,13 +260,17 @@ class LocalExecutor:
         return "; its program was replaced: restart the worker" if self.is_replaced() else ""
 
     def _signal(self, run_id: str, number: int, signal_number: signal.Signals) -> None:
-        child = self._children.get((run_id, number))
-        if child is not None and child.poll() is None:
-            child.send_signal(signal_number)
-            return
-        processes = self._processes(run_id, number)
-        if processes is not None:
-            process_tree.send(process_tree.Process(*processes.supervisor), signal_number)
+        """Signal the segment's supervisor while it serves this segment. Raises OSError."""
+        with serving.kept_at(self.folder(run_id, number)) as serves:
+            if not serves:
+                return
+            child = self._children.get((run_id, number))
+            if child is not None and child.poll() is None:
+                child.send_signal(signal_number)
+                return
+            processes = self._processes(run_id, number)
+            if processes is not None:
+                process_tree.send(process_tree.Process(*processes.supervisor), signal_number)
 
     def _child_lives(self, run_id: str, number: int) -> bool | None:
         """Return whether the supervisor that this worker started lives; None where it started none."""

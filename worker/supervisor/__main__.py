@@ -325,7 +325,8 @@ def _pairs(value: object) -> dict[object, object]:
 def serve(descriptor: int) -> int:
     """Supervise the segments that the worker hands over, one after the other, until the worker is gone.
 
-    If a segment left anything behind, this process ends with it: no trace of it may reach the next segment.
+    If a segment left anything behind, or is still signalled, this process ends with it: no trace of it may reach the
+    next segment.
     """
     channel = standby.Channel(descriptor)
     if not channel.report(standby.READY):
@@ -333,7 +334,7 @@ def serve(descriptor: int) -> int:
     while (segment := channel.next_segment()) is not None:
         folder, locks = segment
         code = main(folder, locks)
-        if code or not standby.is_clean(CONTROL):
+        if code or not standby.is_released(folder) or not standby.is_clean(CONTROL):
             return code
         for lock in locks:
             os.close(lock)
