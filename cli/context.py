@@ -70,8 +70,9 @@ def open_home() -> "tuple[Home, Database]":
     return home, open_database(home)
 
 
-def open_existing() -> "tuple[Home, Database | None]":
-    """As `open_home`, but create nothing: the database is None where nothing was ever queued."""
+def open_existing(patience_s: float | None = None) -> "tuple[Home, Database | None]":
+    """As `open_home`, but create nothing: the database is None where nothing was ever queued. `patience_s`: see
+    `open_database`."""
     from backprop.scheduler.store.connection import open_database
 
     home = layout.locate()
@@ -81,18 +82,18 @@ def open_existing() -> "tuple[Home, Database | None]":
         raise _unreadable(home, error) from error
     if not is_there:
         return home, None
-    return home, open_database(home)
+    return home, open_database(home) if patience_s is None else open_database(home, patience_s)
 
 
 def _unreadable(home: Home, error: OSError) -> HomeRefused:
     return HomeRefused(f"cannot use {error.filename or home.root}: {error.strerror or error}; try again")
 
 
-def need_existing() -> "tuple[Home, Database]":
+def need_existing(patience_s: float | None = None) -> "tuple[Home, Database]":
     """As `open_existing`, but raise UnknownRun where nothing was ever queued."""
     from backprop.scheduler.errors import UnknownRun
 
-    home, database = open_existing()
+    home, database = open_existing(patience_s)
     if database is None:
         raise UnknownRun(f"nothing has been queued in {home.root} yet; start with: backprop run SCRIPT")
     return home, database

@@ -1,8 +1,8 @@
 """The `backprop` command group: loads one command's module, runs it, turns refusals into one line and a code.
 
-Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcomes of a followed run
-(`cli/exit_codes.py`), 24 the doctor found something bad, 25 a drill did, 26 done but the output is lost, 130
-interrupted. A bug keeps its traceback and exits 1.
+Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcomes of a run that was
+followed or waited for (`cli/exit_codes.py`), 24 the doctor found something bad, 25 a drill did, 26 done but the output
+is lost, 124 still going, 130 interrupted. A bug keeps its traceback and exits 1.
 """
 
 import errno
@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "show": "Show one run: segments, checkpoints, reason.",
     "why": "Explain why a run is waiting, rule by rule.",
     "logs": "Print a run's output.",
+    "wait": "Wait for runs to end; the exit code says how.",
     "stop": "Stop runs; they keep their checkpoints.",
     "resume": "Queue runs again, from their last checkpoints.",
     "suspend": "Freeze live runs in place; they keep their memory.",
@@ -59,7 +60,7 @@ COMMANDS: Final = {
 }
 SECTIONS: Final = {
     "Start": ("run", "worker", "drill"),
-    "Look": ("list", "top", "status", "show", "logs", "why"),
+    "Look": ("list", "top", "status", "show", "logs", "wait", "why"),
     "Change": (
         "stop",
         "resume",

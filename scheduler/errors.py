@@ -12,8 +12,8 @@
     ├── IllegalMove         10  the run's state does not allow what was asked
     └── LostRace            10  another process moved the run first
 
-Exit code 2 is Click's (usage). 20-23 are outcomes of `--follow`, 24 is the doctor's when something is bad, 25 is a
-drill's. None of these is an error, see `cli/exit_codes.py`.
+Exit code 2 is Click's (usage). 20-23 are outcomes of `--follow` and `wait`, 24 is the doctor's when something is
+bad, 25 is a drill's, 124 is that of `wait` when its time is over. None of these is an error, see `cli/exit_codes.py`.
 """
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from backprop.scheduler.home.batch_file import Batch, spec_file
 from backprop.scheduler.home.run_folder import OutcomeFile, SpecFile
+from backprop.scheduler.home.wake_pipes import note_settled
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.records import KEPT
@@ -87,6 +88,7 @@ def put_back(
         values = _values(found, segments, newest, final, now_s, waits=waits)
         Run.update(values).where(Run.id == found.id).execute()
         restore_events()
+        note_settled()
         return True
 
     return database.write(verb)
@@ -165,6 +167,7 @@ def _set_rules(group: GroupRules, given_at_s: float) -> None:
 def _end(run_id: str, outcome: OutcomeFile) -> None:
     ended = {"state": outcome.state, "reason": outcome.reason, "ended_at_s": outcome.ended_at_s}
     Run.update(ended).where(Run.id == run_id).execute()
+    note_settled()
 
 
 def is_behind(database: Database, run_id: str, newest: int, outcome: OutcomeFile | None) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from backprop.scheduler.errors import IllegalMove, LostRace
-from backprop.scheduler.lifecycle import Event, State, next_state
+from backprop.scheduler.home.wake_pipes import note_settled
+from backprop.scheduler.lifecycle import SETTLED, Event, State, next_state
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.rows import update_rows
@@ -38,6 +39,8 @@ def move(
     condition = {"id": run_id, "state": state.value, "segment": segment, **(unchanged or {})}
     if not update_rows("runs", {"unsatisfied_parent": None, **values, "state": new.value}, condition):
         raise lost_race(run_id)
+    if new in SETTLED:
+        note_settled()
     return new
 
 
