@@ -5,6 +5,7 @@
     ├── AmbiguousRun        4   several runs have that name or prefix
     ├── BadConfig           5   a configuration file or value was refused
     ├── BadCommand          6   the script or program to queue was refused
+    │   └── KeyReused       6   another run has that key, and was queued with another command
     ├── HomeRefused         7   BACKPROP_HOME is not a private local folder of its user
     ├── DatabaseRefused     8   newer than this program, or not a database of Backprop
     │   └── DatabaseDamaged 8   the file is not a sound database; a starting worker repairs it
@@ -37,6 +38,10 @@ class BadConfig(BackpropError):
 
 class BadCommand(BackpropError):
     exit_code = 6
+
+
+class KeyReused(BadCommand):
+    pass
 
 
 class HomeRefused(BackpropError):

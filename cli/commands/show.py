@@ -226,6 +226,8 @@ def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
     if run.group_name is not None:
         index = "" if run.array_index is None else f", array index {run.array_index}"
         found.append(("group", f"{run.group_name}{index}"))
+    if run.key is not None:
+        found.append(("key", run.key))
     if run.priority:
         found.append(("priority", str(run.priority)))
     if run.state is State.QUEUED and run.not_before_s > time.time():

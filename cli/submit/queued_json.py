@@ -1,6 +1,6 @@
 """Shows as JSON what `run` has queued, or would queue; documented in docs/json.md."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from backprop.cli.render.command_text import command_text
@@ -14,12 +14,18 @@ def queued_json(
     notes: Sequence[str],
     warnings: Sequence[str],
     queued: bool = True,
+    existing: Collection[str | None] = (),
 ) -> dict[str, Any]:
-    """Return the object. `runs`: id (None where it has none yet), name and specification of each."""
+    """Return the object. `runs`: id (None where it has none yet), name and specification of each. `existing`: ids of
+    those that were there already."""
     return {
         "queued": queued,
         "group": group,
-        "runs": [{"id": run_id, "name": name} for run_id, name, _ in runs],
+        "existing": all(run_id in existing for run_id, _, _ in runs),
+        "runs": [
+            {"id": run_id, "name": name, "key": spec.key, "existing": run_id in existing}
+            for run_id, name, spec in runs
+        ],
         "kinds": [
             {
                 "runs": count,

@@ -20,7 +20,7 @@ from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.records import KEPT
 from backprop.scheduler.spec import GroupRules, NewRun
-from backprop.scheduler.store import groups
+from backprop.scheduler.store import groups, keys
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.schema import Group as GroupRow
 from backprop.scheduler.store.schema import Run, Segment
@@ -146,10 +146,11 @@ def _insert(found: list[SpecFile]) -> None:
     new = [NewRun(id=file.id, name=file.name, spec=file.spec, place=file.place) for file in found]
     enqueue.insert(
         [
-            enqueue.row_of(run, file.created_at_s, file.batch, PUT_BACK)
+            enqueue.row_of(run, file.created_at_s, file.batch, PUT_BACK) | {"key": None}
             for run, file in zip(new, found, strict=True)
         ]
     )
+    keys.take_now([file.id for file in found if file.spec.key is not None])
     enqueue.insert_links(new)
     rules = {file.group.name: (file.group, file.created_at_s) for file in found if file.group is not None}
     for group, created_at_s in rules.values():

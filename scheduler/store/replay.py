@@ -5,6 +5,7 @@
     stop of a live segment            where that segment lives
     remove                            where nothing on disk says that the run is there
     drain, undrain, parallel          always
+    queue                             never: the runs' files say the same
 
 A run that has gone on since is left alone: what became of it is in its folder, and `rebuild` has put that back.
 """
@@ -20,7 +21,7 @@ from backprop.scheduler.home.request_log import Request, Verb
 from backprop.scheduler.home.run_folder import SpecFile
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.records import RunRef
-from backprop.scheduler.store import drain, parallel
+from backprop.scheduler.store import drain, keys, parallel
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.requests import known_number, set_known_number
 from backprop.scheduler.store.schema import Run
@@ -77,6 +78,9 @@ def replay(
                 if run_id not in but and request.number >= removed_by.get(run_id, 0)
             }
             _again(request, runs, read_spec, is_on_disk)
+        if unknown:
+            # One may have been put back before the removed run that had its key was removed here.
+            keys.take_now()
         if (newest := request_log.newest(database.home)) > known_number():
             set_known_number(newest)
         return len(unknown)
@@ -129,8 +133,8 @@ def _again(
             ]
             groups = {row.group_name for row in leaving if row.group_name is not None}
             deletion.remove_now([row.id for row in leaving], groups)
-        case Verb.VOID:
-            pass
+        case Verb.QUEUE | Verb.VOID:
+            pass  # `rebuild` has put back what is on disk
 
 
 def _ended_before(request: Request, rows: list[Any]) -> list[str]:
