@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from backprop.cli.exit_codes import OUTPUT_LOST
+from backprop.cli.render import answers
 from backprop.scheduler.errors import BackpropError, HomeRefused
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
@@ -18,6 +19,7 @@ NO_WORKER: Final = "no worker is running. Start one: tmux new -d 'backprop worke
 
 class OutputLost(BackpropError):
     exit_code = OUTPUT_LOST
+    code = "output-lost"
 
 
 def tell(text: str, in_short: str | None = None) -> None:
@@ -46,6 +48,7 @@ def say_who_works(home: Home, awake: int) -> None:
     """Say on stderr what keeps what was queued from starting: no worker, or those that do not tick. `awake`: what
     `wake_workers` returned."""
     for line in silent_workers(home) if awake else [NO_WORKER]:
+        answers.current().note(line)
         click.echo(line, err=True)
 
 

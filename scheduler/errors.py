@@ -22,47 +22,61 @@ class BackpropError(Exception):
     """A refusal in one line: what was refused, why, and what to do. A bug never raises one."""
 
     exit_code = 1
+    code = "refused"
+    """What it is called in JSON."""
 
 
 class UnknownRun(BackpropError):
     exit_code = 3
+    code = "no-such-run"
 
 
 class AmbiguousRun(BackpropError):
     exit_code = 4
+    code = "ambiguous-run"
 
 
 class BadConfig(BackpropError):
     exit_code = 5
+    code = "bad-config"
 
 
 class BadCommand(BackpropError):
     exit_code = 6
+    code = "bad-command"
 
 
 class KeyReused(BadCommand):
-    pass
+    code = "key-reused"
 
 
 class HomeRefused(BackpropError):
     exit_code = 7
+    code = "home-refused"
 
 
 class DatabaseRefused(BackpropError):
     exit_code = 8
+    code = "database-refused"
 
 
 class DatabaseDamaged(DatabaseRefused):
     """SQLite reports that the file is malformed, not a database, or was deleted while open."""
 
+    code = "database-damaged"
+
 
 class DatabaseBusy(BackpropError):
     exit_code = 9
+    code = "database-busy"
 
 
 class IllegalMove(BackpropError):
     exit_code = 10
+    code = "illegal-move"
 
 
 class LostRace(IllegalMove):
     """A compare-and-set found another state: another process moved the run first."""
+
+    code = "lost-race"

@@ -9,7 +9,7 @@ import msgspec
 
 from backprop.cli import options
 from backprop.cli.context import open_existing, open_home, say_findings, say_who_works, tell
-from backprop.cli.global_options import Globals, global_options, globals_of
+from backprop.cli.global_options import Globals, brief_option, global_options, globals_of
 from backprop.cli.help import foreign_words
 from backprop.cli.help.completion import complete_files
 from backprop.cli.help.sections import SectionedCommand
@@ -60,7 +60,7 @@ class SplitAtDashes(SectionedCommand):
         "What it runs": (
             "--name", "--key", "--env", *options.long_options("What it runs"), "--metric-regex", "--run-id",
         ),
-        "What is printed": ("--follow", "--quiet", "--json", "--dry-run", "--verbose"),
+        "What is printed": ("--follow", "--quiet", "--json", "--brief", "--dry-run", "--verbose"),
     }  # fmt: skip
     short: ClassVar = (
         "--name", *options.often_used(), "--gpus", "--priority", "--after", "--begin", "--grid", "--follow",
@@ -156,6 +156,7 @@ class SplitAtDashes(SectionedCommand):
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print only the id; of many runs, one id per line.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
+@brief_option
 @global_options
 @click.pass_context
 def command(
@@ -165,6 +166,7 @@ def command(
     follow: bool,
     quiet: bool,
     as_json: bool,
+    brief: bool,
     config: str | None,
     verbose: bool,
     dry_run: bool,
@@ -180,6 +182,7 @@ def command(
         raise click.UsageError(
             f"the script's own arguments come after --: backprop run {script} -- {surplus[0]}", ctx
         )
+    as_json = ctx.params["as_json"] = as_json or brief
     if as_json and (quiet or follow):
         raise click.UsageError("--json goes with neither --quiet nor --follow", ctx)
     words: list[str] = [*([script] if script else []), *ctx.meta["script_args"]]
@@ -239,13 +242,12 @@ def _tell_existing(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    from backprop.cli.render.json_views import json_text
-    from backprop.cli.submit.queued_json import queued_json
+    from backprop.cli.submit.queued_json import queued_json, queued_text
 
     if as_json:
         runs = [(run.id, run.name, run.spec)]
         view = queued_json(runs, run.group_name, (), (), queued=not given.dry_run, existing={run.id})
-        click.echo(json_text(view))
+        click.echo(queued_text(view))
     elif quiet:
         click.echo(run.id)
     else:
@@ -261,13 +263,12 @@ def _tell_existing(
 
 
 def _print_json(submission: "Submission", group: "GroupRules | None", run_id: str | None) -> int:
-    from backprop.cli.render.json_views import json_text
-    from backprop.cli.submit.queued_json import queued_json
+    from backprop.cli.submit.queued_json import queued_json, queued_text
 
     name, of_group = submission.name, group.name if group is not None else None
     findings = (submission.notes, submission.warnings)
     view = queued_json([(run_id, name, submission.spec)], of_group, *findings, queued=run_id is not None)
-    tell(json_text(view), f"queued {safe(name)}, id {run_id}" if run_id is not None else None)
+    tell(queued_text(view), f"queued {safe(name)}, id {run_id}" if run_id is not None else None)
     return 0
 
 

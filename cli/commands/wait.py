@@ -11,6 +11,8 @@ import click
 from backprop.cli import run_selection
 from backprop.cli.context import NO_WORKER, need_existing, silent_workers
 from backprop.cli.exit_codes import OF_STATE, STILL_GOING
+from backprop.cli.global_options import brief_option
+from backprop.cli.render.answers import short
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.lifecycle import SETTLED, State
 
@@ -27,7 +29,8 @@ LOOK_EVERY_S: Final = 30.0
 PATIENCE_S: Final = 2.0
 """How long one look waits for the database."""
 TROUBLE_PAUSE_S: Final = 5.0
-REASON_LIMIT: Final = 300
+NAME_LIMIT, REASON_LIMIT = 64, 160
+"""Bytes of them in JSON."""
 EPILOG: Final = """\b
 Examples:
   backprop wait 3fa2 --timeout 240           124 while it is still going: call it again
@@ -47,6 +50,7 @@ Exit codes: 0 all completed, else that of the worst: 20 failed, 23 held, 21 time
     "--timeout", metavar="TIME", help="Give up after so long: 240 (seconds), 4m, 1h30m; 0: do not wait."
 )
 @click.option("--json", "as_json", is_flag=True, help="As one line of JSON, documented in docs/json.md.")
+@brief_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -54,6 +58,7 @@ def command(
     first: bool,
     timeout: str | None,
     as_json: bool,
+    brief: bool,
     **values: Any,
 ) -> int:
     """Wait until RUNs have ended: ids, names, groups, or those that pass the filters now.
@@ -76,7 +81,7 @@ def command(
         watch.until(pipe, None if limit_s is None else begun_s + limit_s)
     finally:
         pipe.close()
-    return _tell(watch, time.monotonic() - begun_s, as_json)
+    return _tell(watch, time.monotonic() - begun_s, as_json or brief)
 
 
 class Watch:
@@ -207,10 +212,11 @@ def _tell(watch: Watch, waited_s: float, as_json: bool) -> int:
     return code
 
 
-def _view(run: "Ended | None") -> dict[str, str] | None:
+def _view(run: "Ended | None") -> dict[str, str | None] | None:
     if run is None:
         return None
-    return {"id": run.id, "name": run.name, "state": run.state.value, "reason": run.reason[:REASON_LIMIT]}
+    texts = {"name": short(run.name, NAME_LIMIT), "reason": short(run.reason, REASON_LIMIT)}
+    return {"id": run.id, "state": run.state.value} | texts
 
 
 def _seconds(text: str) -> float:

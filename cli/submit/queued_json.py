@@ -1,11 +1,18 @@
 """Shows as JSON what `run` has queued, or would queue; documented in docs/json.md."""
 
+import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import click
+
+from backprop.cli.render.answers import short
 from backprop.cli.render.command_text import command_text
+from backprop.cli.render.json_views import json_text
 from backprop.cli.submit.recipe_view import goes_on_json, kinds_of, plan_json
 from backprop.scheduler.spec import RunSpec
+
+WARNINGS, WARNING_LIMIT = 2, 160
 
 
 def queued_json(
@@ -38,3 +45,12 @@ def queued_json(
         "notes": list(notes),
         "warnings": list(warnings),
     }
+
+
+def queued_text(view: dict[str, Any]) -> str:
+    """Return the object as text: with --brief what matters to a program, on one line, about 1 KB for one run."""
+    if not click.get_current_context().params["brief"]:
+        return json_text(view)
+    warnings = [short(line, WARNING_LIMIT) for line in view["warnings"][:WARNINGS]]
+    few = {name: view[name] for name in ("queued", "existing", "group", "runs")}
+    return json.dumps(few | {"warnings": warnings})

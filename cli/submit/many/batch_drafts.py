@@ -29,6 +29,7 @@ OF_COMMAND: Final = frozenset(
         "follow",
         "quiet",
         "as_json",
+        "brief",
         "config",
         "verbose",
         "dry_run",

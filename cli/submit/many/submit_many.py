@@ -97,14 +97,14 @@ def _drafts(ctx: click.Context, words: Sequence[str], make: "Make", now_s: float
 
 def _describe(drafts: Drafts, group: str | None, shown: int | None, as_json: bool) -> int:
     """Print what would be queued, after the same checks. Writes nothing."""
-    from backprop.cli.render.json_views import print_json
     from backprop.cli.render.tables import print_table
     from backprop.cli.submit import recipe_view
+    from backprop.cli.submit.queued_json import queued_text
 
     _, database = open_existing()
     positions_of(database, drafts, [draft.run_id or "" for draft in drafts.runs])
     if as_json:
-        print_json(_view(drafts, group, [draft.run_id for draft in drafts.runs], queued=False))
+        click.echo(queued_text(_view(drafts, group, [draft.run_id for draft in drafts.runs], queued=False)))
         return 0
     rows = [
         (str(number), draft.name, command_text(draft.spec), _extra(draft))
@@ -145,9 +145,9 @@ def _report(home: Home, done: _Queued, drafts: Drafts, values: Mapping[str, Any]
         said.append(f"queued before by the same keys: {_counted(len(done.existing))}, group {done.group}")
     queued = "; ".join(said)
     if values["as_json"]:
-        from backprop.cli.render.json_views import json_text
+        from backprop.cli.submit.queued_json import queued_text
 
-        tell(json_text(_view(drafts, done.group, done.ids, True, done.existing)), queued)
+        tell(queued_text(_view(drafts, done.group, done.ids, True, done.existing)), queued)
         return 0
     if values["quiet"]:
         tell("\n".join(done.ids), queued)

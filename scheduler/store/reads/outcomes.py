@@ -33,6 +33,15 @@ def counts(database: Database, run_ids: Sequence[str]) -> dict[State, int]:
     return found
 
 
+def states(database: Database, run_ids: Sequence[str]) -> dict[str, State]:
+    """Return the state of each of these runs that exists."""
+    found: dict[str, State] = {}
+    for ids in _in_parts(run_ids):
+        rows = database.rows(f"SELECT id, state FROM runs WHERE id IN ({_marks(ids)})", *ids)
+        found |= {run_id: State(state) for run_id, state in rows}
+    return found
+
+
 def first_of(database: Database, run_ids: Sequence[str], states: Sequence[State]) -> Ended | None:
     """Return which of these runs was the first to end in one of `states`; a held one if none has ended. None for
     none."""
