@@ -225,18 +225,16 @@ def run_command(args: list[str]) -> int:
     """Run one command line, and print its answer where that is wanted as JSON; return its exit code."""
     answer = answers.start(args)
     code = _run(args)
-    text = answer.text(code)
-    if text is None:
+    if (text := answer.text(code)) is None:
         return code
     try:
         click.echo(text)
     except BrokenPipeError:
         return code
     except OSError as error:
-        click.echo(
-            f"backprop: the answer cannot be written: {error.strerror}; what is done is done", err=True
-        )
-        return code or OUTPUT_LOST
+        if code == 0:  # what was refused is on stderr already
+            lost = f"{answer.verb}: done, do not repeat it; its output cannot be written: {error.strerror}"
+            return _refuse(lost, OUTPUT_LOST, "output-lost")
     return code
 
 

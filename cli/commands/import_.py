@@ -63,8 +63,8 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
             spec = decode(values["spec"])
             run_folder.write_spec(folder, run_id, values["name"], spec, environment, values["created_at_s"])
     added = enqueue.adopt_foreign(database, list(rows.values()))
-    answers.current().database = database
-    answers.current().touch([run for run in original.runs if run.id in set(added)])
+    answers.current().database, ids = database, set(added)
+    answers.current().touch([run for run in original.runs if run.id in ids])
     known_before = len(original.runs) - len(added)
     skipped = f", {len(original.skipped)} skipped" if original.skipped else ""
     tell(

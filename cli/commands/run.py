@@ -201,7 +201,7 @@ def command(
         raise click.UsageError(
             "--parallel is a rule for a --group; the worker's limit is --max-parallel", ctx
         )
-    if values["key"] is not None and (before := _existing(words, values)) is not None:
+    if values["key"] is not None and (before := _existing(words, values, given)) is not None:
         return _tell_existing(*before, given, follow, quiet, as_json)
     submission = make(words, values)
     request = requested_position(values, now_s)
@@ -218,7 +218,9 @@ def command(
     return _queue(submission, given, request, group, now_s, follow, quiet, as_json)
 
 
-def _existing(words: Sequence[str], values: Mapping[str, Any]) -> "tuple[Home, Database, RunRecord] | None":
+def _existing(
+    words: Sequence[str], values: Mapping[str, Any], given: Globals
+) -> "tuple[Home, Database, RunRecord] | None":
     """Return the run that has the key; None where there is none yet.
 
     Before anything about the command is checked: its files may be gone by now. Raises KeyReused.
@@ -229,7 +231,7 @@ def _existing(words: Sequence[str], values: Mapping[str, Any]) -> "tuple[Home, D
     if database is None:
         return None
     key, told = _key(words, values)
-    found = existing(home, database, {key: told}) if key is not None else {}
+    found = existing(home, database, {key: told}, given.dry_run) if key is not None else {}
     return next(((home, database, run) for run in found.values()), None)
 
 

@@ -1,5 +1,6 @@
 """`backprop wait`: waits for runs to end, and tells by its exit code how they ended."""
 
+import contextlib
 import select
 import signal
 import time
@@ -229,10 +230,12 @@ def _clean_up_on_signals(pipe: "WakePipe") -> None:
     """Delete the FIFO where `timeout` or a closed terminal ends this process."""
 
     def end(number: int, _frame: object) -> None:
-        pipe.close()
+        with contextlib.suppress(OSError):
+            pipe.close()
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 
     ending: Callable[[int, object], None] = end
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, ending)
+        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup a closed terminal ends nothing
+            signal.signal(number, ending)

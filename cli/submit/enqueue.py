@@ -94,12 +94,17 @@ def enqueue_once(
     return taken[key].id, taken[key]
 
 
-def existing(home: Home, database: "Database", wanted: Mapping[str, str | None]) -> "dict[str, RunRecord]":
-    """Return the runs that have these keys, by key. `wanted`: each key with what is `asked` for by it. Raises
-    KeyReused, DatabaseBusy."""
+def existing(
+    home: Home, database: "Database", wanted: Mapping[str, str | None], dry_run: bool = False
+) -> "dict[str, RunRecord]":
+    """Return the runs that have these keys, by key. `wanted`: each key with what is `asked` for by it. `dry_run`:
+    complete no older database. Raises KeyReused, DatabaseBusy."""
     from backprop.scheduler.store import keys
 
-    found = completed(home, database, lambda: keys.runs_with(database, list(wanted)))
+    def look() -> "dict[str, RunRecord]":
+        return keys.runs_with(database, list(wanted))
+
+    found = look() if dry_run else completed(home, database, look)
     for key, run in found.items():
         _refuse_other(run, wanted[key])
     return found
