@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from tests.support.fakes import FakeDriver
+from tests.support.fake_gpus import GPU_TRAINER, HOST_IS_FINE
+from tests.support.fakes import FakeDriver, FakeGpu
 from tests.support.gpu_turns import (
     CARD,
     GPU,
@@ -121,6 +122,37 @@ def test_a_driver_that_refuses_is_asked_once(bench: Bench, driver: FakeDriver) -
     for run in (first, second):
         assert bench.wait_for(run, "completed", "failed", "timeboxed")["state"] == "completed"
     assert (told(bench, "leaving", "a"), told(bench, "suspended", "a")) == (1, 0)
+
+
+def test_whose_vram_stays_saves_and_ends_for_its_user_or_goes_on(bench: Bench, driver: FakeDriver) -> None:
+    """No driver was seen to move VRAM. The one that saves is held off, for good or for a time; the other is refused."""
+    driver.show(FakeGpu(GPU, total=3000))
+    words = ("-n", "a", "--gpu-min-vram", "300", *HOST_IS_FINE, str(GPU_TRAINER))
+    saves = bench.queue(*words, "--", "--save", "--mib", "300", quiet_limits=False)
+    plain = queue(bench, "b", 100_000, "-m", "10", mib=300)
+    fresh = ("scheduler.governor.box_end", "worker.segments.boxes.segment_boxes", "worker.segments.live")
+    bench.worker(command=(*QUICK[:-1], *(f"{module}.FRESH_S=5" for module in fresh), "--"))
+    bench.wait_for_log(saves, "beat 110")
+    wait_until(lambda: step_of(bench, plain) > 110, saw=bench.output)
+    both = bench.backprop("suspend", "--all")
+    assert both.returncode == 10
+    asked = f"asked a ({saves}) to save and end: it can't be suspended in place: its VRAM stays: "
+    assert f"{asked}this driver and GPU have not been tried" in both.stdout + both.stderr
+    refused = next(line for line in both.stderr.splitlines() if f"run {plain} is running" in line)
+    assert "nothing is known to resume it with; an end would lose" in refused
+    assert f"backprop stop {plain} ends it all the same" in refused
+    assert bench.wait_for(saves, "held")["reason"].startswith("suspended by the user; backprop unsuspend")
+    assert (bench.state(plain), len(bench.show(saves)["segments"])) == ("running", 1)
+    assert bench.backprop("unsuspend", plain).returncode == 10
+    assert bench.backprop("unsuspend", "--all").returncode == 0
+    bench.wait_for_log(saves, "beat", 2)
+    timed = bench.backprop("suspend", saves, "--for", "10m")
+    assert "it goes on in its turn from" in timed.stdout + timed.stderr
+    assert bench.wait_for(saves, "queued")["suspended_by"] == "kept"
+    for run in (saves, plain):
+        assert bench.backprop("stop", run).returncode == 0
+    for run in (saves, plain):
+        bench.wait_for(run, "stopped")
 
 
 def test_a_driver_that_hangs_is_left_alone(bench: Bench, driver: FakeDriver) -> None:

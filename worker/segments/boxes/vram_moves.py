@@ -83,6 +83,14 @@ class VramMoves:
             raise NoTarget(f"{amount(least_mib)} of RAM would have to be free for it")
         return found
 
+    def is_used(self, run: RunRecord, segment: SegmentRecord) -> bool:
+        """Return whether a live run was seen to have VRAM. Raises OSError."""
+        snapshot = self._snapshot()
+        if segment.peak_mib or snapshot is None:
+            return bool(segment.peak_mib)
+        users = {pid for gpu in snapshot.gpus for pid, _ in gpu.used_by_pid}
+        return not users.isdisjoint(self._context.executor.pids(*_key(run)))
+
     def forget(self, keys: Collection[_Key]) -> None:
         """Keep nothing but what concerns these live segments."""
         for kept in (self._moves, self._unanswered, self._free_before):
