@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from backprop.scheduler.errors import LostRace
+from backprop.scheduler.home.request_log import Verb
 from backprop.scheduler.lifecycle import HAS_PROCESSES, HOLDS_A_SLOT, Event, Intent, State
 from backprop.scheduler.outcome.move import SUSPENDED_BY_USER
 from backprop.scheduler.records import ASKED, KEPT, RunRecord
@@ -48,10 +49,32 @@ def ask(database: Database, run_ids: Sequence[str], thaw_at_s: float | None) -> 
     `thaw_at_s`: when they may go on by themselves (Unix seconds); None for not before `unsuspend`.
     """
 
-    def verb() -> list[str]:
-        return [run_id for run_id in run_ids if _ask_one(run_id, thaw_at_s)]
+    def verb(note: requests.Note) -> list[str]:
+        done = ask_now(run_ids, thaw_at_s)
+        note(Verb.SUSPEND, done, thaw_at_s=thaw_at_s)
+        return done
 
-    return database.write(verb)
+    return requests.write(database, verb)
+
+
+def ask_now(run_ids: Sequence[str], thaw_at_s: float | None) -> list[str]:
+    """As `ask`, inside a transaction, and without a note of it; so are those that follow."""
+    return [run_id for run_id in run_ids if _ask_one(run_id, thaw_at_s)]
+
+
+def hold_off_now(run_ids: Sequence[str], thaw_at_s: float | None) -> None:
+    """Hold off those that wait: their segments were over when the suspension that is asked for came to them."""
+    values = {"suspension": KEPT, "thaw_at_s": thaw_at_s, "reason": SUSPENDED_BY_USER}
+    waits = State.QUEUED if thaw_at_s is not None else State.HELD
+    if waits is State.HELD:
+        user_requests.hold_now(run_ids, SUSPENDED_BY_USER)
+    else:
+        values["not_before_s"] = thaw_at_s
+    Run.update(values).where(Run.id.in_(list(run_ids)), Run.state == waits.value).execute()
+
+
+def unask_now(run_ids: Sequence[str]) -> list[str]:
+    return [run_id for run_id in run_ids if _unask_one(run_id)]
 
 
 def _ask_one(run_id: str, thaw_at_s: float | None) -> bool:
@@ -84,10 +107,12 @@ def unask(database: Database, run_ids: Sequence[str]) -> list[str]:
     """Take back what `ask` noted, also of runs that have been held off since; return the ids of the runs for which
     there was something."""
 
-    def verb() -> list[str]:
-        return [run_id for run_id in run_ids if _unask_one(run_id)]
+    def verb(note: requests.Note) -> list[str]:
+        done = unask_now(run_ids)
+        note(Verb.UNSUSPEND, done)
+        return done
 
-    return database.write(verb)
+    return requests.write(database, verb)
 
 
 def _unask_one(run_id: str) -> bool:
@@ -139,16 +164,18 @@ def suspended(
 
 
 def over(database: Database, run: RunRecord, number: int, reason: str | None = None) -> None:
-    """Note that order `number` is over without a suspension. `reason`: why nothing came of it."""
+    """Note that order `number` is over without a suspension. `reason`: why nothing came of it. What its user was told
+    is not to happen does not happen later either, from an older copy of the database."""
 
-    def verb() -> None:
+    def verb(note: requests.Note) -> None:
         update_rows("segments", {"suspensions": number}, {"run_id": run.id, "number": run.segment})
         own = (Run.id == run.id) & (Run.segment == run.segment)
-        Run.update(suspension=None, thaw_at_s=None).where(own & (Run.suspension == ASKED)).execute()
+        if Run.update(suspension=None, thaw_at_s=None).where(own & (Run.suspension == ASKED)).execute():
+            note(Verb.UNSUSPEND, [run.id])
         if reason is not None:
             Run.update(reason=reason).where(own & Run.intent.is_null()).execute()
 
-    database.write(verb)
+    requests.write(database, verb)
 
 
 def thaw(
