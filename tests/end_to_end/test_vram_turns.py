@@ -1,16 +1,20 @@
 """Two runs that each take more than half of a GPU share it: the VRAM of the one that stands still lies in RAM."""
 
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from backprop.worker.executor.board import VARIABLE, Board
 from tests.support.fake_gpus import GPU_TRAINER, HOST_IS_FINE
 from tests.support.fakes import FakeDriver, FakeGpu
 from tests.support.gpu_turns import (
     CARD,
     GPU,
     QUICK,
+    SHARE_MIB,
     is_out,
     prove,
     queue,
@@ -234,6 +238,32 @@ def test_room_that_is_gone_by_the_time_the_tree_goes_on_costs_nothing(
     somebody.wait()
     wait_until(lambda: step_of(bench, first) > at, saw=bench.output)
     assert len(bench.show(first)["segments"]) == 1
+    assert bench.backprop("stop", first).returncode == 0
+    bench.wait_for(first, "stopped")
+
+
+@pytest.mark.long
+def test_what_another_home_has_promised_meanwhile_is_seen_before_it_comes_back(
+    bench: Bench, driver: FakeDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, bench.environment[VARIABLE])
+    (tmp_path / "another").mkdir()
+    first, second = pair(bench, driver, failpoint="thaw claimed:sleep:3000")
+    at = step_of(bench, first)
+    assert bench.backprop("stop", second).returncode == 0
+    wait_until(lambda: bench.state(first) == "running", saw=bench.output)
+    promise = Board(tmp_path / "another").post((GPU,), SHARE_MIB, False)
+    try:
+        waits = "promised by another home"
+        wait_until(lambda: waits in str(bench.column(first, "reason")), saw=bench.output)
+        wait_until(lambda: bench.state(first) == "suspended", saw=bench.output)
+        assert is_out(bench, driver, first)
+        assert step_of(bench, first) == at
+        assert not Board(tmp_path / "another").others(), "what is in RAM counts for nothing"
+    finally:
+        os.close(promise)
+    wait_until(lambda: step_of(bench, first) > at, saw=bench.output)
+    assert [one.mib >= SHARE_MIB for one in Board(tmp_path / "another").others()] == [True]
     assert bench.backprop("stop", first).returncode == 0
     bench.wait_for(first, "stopped")
 

@@ -34,7 +34,7 @@ from backprop.scheduler.store.writes import suspensions
 from backprop.worker.context import Context
 from backprop.worker.executor import box_files, segment_files, suspend_files
 from backprop.worker.executor.suspend_files import SuspendOrder
-from backprop.worker.executor.vram import move_files
+from backprop.worker.executor.vram import move_files, promised
 from backprop.worker.executor.vram.target import NoTarget, Target
 from backprop.worker.machine.reader import MachineReadings
 from backprop.worker.machine.state import MachineState
@@ -42,7 +42,7 @@ from backprop.worker.segments import timebox
 from backprop.worker.segments.boxes.keeper import NOT_SEEN
 from backprop.worker.segments.boxes.suspendable import Suspendable, ram_mib
 from backprop.worker.segments.boxes.vram_moves import VramMoves, Where
-from backprop.worker.segments.boxes.vram_return import VramReturn
+from backprop.worker.segments.boxes.vram_return import VramReturn, owned
 from backprop.worker.segments.result import begun_in_chain
 from backprop.worker.supervisor import failpoint
 
@@ -318,6 +318,10 @@ class Suspender:
             # Its user has taken that back meanwhile.
             self._withdraw(run, order.number)
             return
+        if out_mib is not None:
+            # Frozen with its VRAM in RAM: other homes may use its place.
+            folder = context.executor.folder(*key)
+            promised.set_aside(folder, lambda: owned(context, run))
         failpoint.at("recording suspension")
         stays = f"; its VRAM stays on its GPU: {under_way.stays}" if under_way.stays is not None else ""
         why, now_s = f"{order.why}{stays}", context.clock.wall_s()
