@@ -231,7 +231,7 @@ def test_room_that_is_gone_by_the_time_the_tree_goes_on_costs_nothing(
     wait_until(lambda: json.loads(goes_on.read_text())["wanted"] == "running", saw=bench.output)
     somebody = subprocess.Popen(["sleep", "600"])
     driver.occupy(GPU, 390, somebody.pid)
-    wait_until(lambda: "no room for its VRAM" in str(bench.column(first, "reason")), saw=bench.output)
+    wait_until(lambda: "no room for its VRAM" in bench.output(), saw=bench.output)
     assert bench.state(first) == "suspended"
     assert is_out(bench, driver, first)
     somebody.kill()

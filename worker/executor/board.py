@@ -142,7 +142,8 @@ def take_up(path: Path, mib: int) -> None:
 def settle(path: Path) -> None:
     """Note that a promise of ours that was taken up fits beside the others. Raises OSError."""
     with _own(path) as handle:
-        os.fchmod(handle, COUNTS)
+        if stat.S_IMODE(os.fstat(handle).st_mode) == UNCOMPARED:
+            os.fchmod(handle, COUNTS)
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ from backprop.worker.machine.state import MachineState
 from backprop.worker.segments import timebox
 from backprop.worker.segments.boxes.keeper import NOT_SEEN
 from backprop.worker.segments.boxes.suspendable import Suspendable, ram_mib
-from backprop.worker.segments.boxes.vram_moves import VramMoves, Where
+from backprop.worker.segments.boxes.vram_moves import MOMENT_S, VramMoves, Where
 from backprop.worker.segments.boxes.vram_return import VramReturn, owned
 from backprop.worker.segments.result import begun_in_chain
 from backprop.worker.supervisor import failpoint
@@ -152,7 +152,7 @@ class Suspender:
         key, folder = (run.id, run.segment), self._context.executor.folder(run.id, run.segment)
         if key in self._under_way or (self._under_way and not kept):
             return
-        unread = bool(segment.gpu_uuids) and self._snapshot() is None
+        unread = bool(segment.gpu_uuids) and self._snapshot(MOMENT_S) is None
         if kept and (unread or segment_files.read_processes(folder) is None):
             return  # what can be done is known once its GPU has been read, and its supervisor is there
         if not suspend_files.obeys(folder):
