@@ -69,14 +69,14 @@ def command(
         done,
         f"suspended {run_selection.counted(len(done))}",
         lambda one: f"suspended {run_selection.who(one)}{_keeps(database, after[one.id])}",
-        bulk=picked.bulk,
+        bulk=picked.bulk and (bool(done) or not left),
         every=given.verbose,
     )
     run_selection.report(
         left,
         f"asked {run_selection.counted(len(left))} to save and end",
         lambda one: f"asked {run_selection.who(one)} to save and end: {_until(after[one.id])}",
-        bulk=picked.bulk,
+        bulk=picked.bulk and bool(left),
         every=given.verbose,
     )
     refused = [run for run in after.values() if run.state is not State.SUSPENDED and not _leaves(run)]
@@ -111,8 +111,10 @@ def _leaves(run: "RunRecord") -> bool:
 def _until(run: "RunRecord") -> str:
     """Say why, and when it goes on."""
     from backprop.cli.render.json_views import clock
+    from backprop.scheduler.outcome.move import SUSPENDED_BY_USER
 
-    why = run.intent_why if run.intent_why is not None else "it has ended meanwhile"
+    # It may have ended by now.
+    why = run.intent_why or run.reason.removeprefix(f"{SUSPENDED_BY_USER}; ")
     if run.thaw_at_s is not None:
         return f"{safe(why)}; it goes on in its turn from {clock(run.thaw_at_s)} on"
     return f"{safe(why)}; backprop unsuspend {run.id} lets it go on"
