@@ -143,6 +143,9 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 FINAL: frozenset[State] = frozenset(state for state in State if (state, Event.RESUMED) in TRANSITIONS)
 """States that a run leaves only by the user's `resume`."""
 
+SETTLED: frozenset[State] = FINAL | {State.HELD}
+"""States in which a run stays until its user, or the return of its files, moves it: it has ended, or is held."""
+
 HAS_PROCESSES: frozenset[State] = frozenset({State.RUNNING, State.PAUSED, State.SUSPENDED})
 """States in which a segment may have processes. Its locks, files and memory are in use."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from backprop.cli.context import need_existing
+from backprop.cli.global_options import brief_option
 from backprop.cli.help.completion import complete_runs
 
 if TYPE_CHECKING:
@@ -27,10 +28,26 @@ FAR_OFF_MIB: Final = 1024
 @click.argument("run", shell_complete=complete_runs)
 @click.option("--segments", "every", is_flag=True, help="Show every segment of a long chain.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
-def command(run: str, every: bool, as_json: bool) -> None:
+@brief_option
+def command(run: str, every: bool, as_json: bool, brief: bool) -> None:
     """Show RUN, given by its id, a unique beginning of its id, or its name."""
     home, database = need_existing()
+    if brief:
+        _show_brief(database, run)
+        return
     show(home, database, run, as_json, every)
+
+
+def _show_brief(database: "Database", name: str) -> None:
+    import json
+
+    from backprop.cli.render import answers
+    from backprop.cli.render.json_views import run_view
+    from backprop.scheduler.store.reads import queries
+
+    run = queries.find_run(database, name)
+    newest = queries.newest_checkpoints(database, [run.id]).get(run.id)
+    click.echo(json.dumps(answers.brief_run(run_view(run, last_checkpoint=newest))))
 
 
 def show(home: "Home", database: "Database", name: str, as_json: bool, every: bool = False) -> None:
@@ -233,6 +250,8 @@ def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
     if run.group_name is not None:
         index = "" if run.array_index is None else f", array index {run.array_index}"
         found.append(("group", f"{run.group_name}{index}"))
+    if run.key is not None:
+        found.append(("key", run.key))
     if run.priority:
         found.append(("priority", str(run.priority)))
     if run.state is State.QUEUED and run.not_before_s > time.time():

@@ -7,7 +7,8 @@ import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import NO_WORKER, need_existing
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ PATIENCE_S: Final = 75.0
 @run_selection.run_arguments
 @click.option("--all", "every", is_flag=True, help="All live runs.")
 @click.option("--for", "lasts", metavar="TIME", help="Let them go on by themselves after this long: 30m, 2h.")
-@global_options
+@verb_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -81,7 +82,7 @@ def command(
     )
     refused = [run for run in after.values() if run.state is not State.SUSPENDED and not _leaves(run)]
     for run in refused:
-        click.echo(f"backprop: run {run.id} {safe(_why(run))}", err=True)
+        answers.refuse(run.id, f"run {run.id} {safe(_why(run))}")
     late = [one for one in picked.able if one.id not in after]
     code = run_selection.refuse([*picked.refused, *late], WHY, IllegalMove.exit_code)
     return code or (IllegalMove.exit_code if refused else 0)

@@ -7,7 +7,7 @@ import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import need_existing
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.global_options import globals_of, verb_options
 
 WHY: Final = "only a run that its user has suspended can be let go on"
 
@@ -15,7 +15,7 @@ WHY: Final = "only a run that its user has suspended can be let go on"
 @click.command(name="unsuspend")
 @run_selection.run_arguments
 @click.option("--all", "every", is_flag=True, help="All suspended runs.")
-@global_options
+@verb_options
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -26,7 +26,7 @@ _BEGIN: Final = b'\n{"number":'
 
 
 class Verb(StrEnum):
-    """What was asked. VOID: nothing, after all: the request of that number failed."""
+    """What was asked. QUEUE: runs with keys. VOID: nothing, after all: the request of that number failed."""
 
     HOLD = "hold"
     RELEASE = "release"
@@ -42,6 +42,7 @@ class Verb(StrEnum):
     DRAIN = "drain"
     UNDRAIN = "undrain"
     PARALLEL = "parallel"
+    QUEUE = "queue"
     VOID = "void"
 
 

@@ -6,6 +6,7 @@
     suspend, unsuspend                where the run is in the segment that it had then, alive or waiting after it
     remove                            where nothing on disk says that the run is there
     drain, undrain, parallel          always
+    queue                             never: the runs' files say the same
 
 A run that has gone on since is left alone: what became of it is in its folder, and `rebuild` has put that back.
 """
@@ -22,7 +23,7 @@ from backprop.scheduler.home.request_log import Request, Verb
 from backprop.scheduler.home.run_folder import SpecFile
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.records import RunRef
-from backprop.scheduler.store import drain, parallel
+from backprop.scheduler.store import drain, keys, parallel
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.requests import known_number, set_known_number
 from backprop.scheduler.store.schema import Run
@@ -79,6 +80,9 @@ def replay(
                 if run_id not in but and request.number >= removed_by.get(run_id, 0)
             }
             _again(request, runs, read_spec, is_on_disk)
+        if unknown:
+            # One may have been put back before the removed run that had its key was removed here.
+            keys.take_now()
         if (newest := request_log.newest(database.home)) > known_number():
             set_known_number(newest)
         return len(unknown)
@@ -137,8 +141,8 @@ def _again(
                 suspensions.hold_off_now(waiting, request.thaw_at_s)
         case Verb.UNSUSPEND:
             suspensions.unask_now(still)
-        case Verb.VOID:
-            pass
+        case Verb.QUEUE | Verb.VOID:
+            pass  # `rebuild` has put back what is on disk
 
 
 def _ended_before(request: Request, rows: list[Any]) -> list[str]:

@@ -15,7 +15,8 @@ import msgspec
 
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.home.request_log import Verb
-from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, Event, Intent, State, next_state
+from backprop.scheduler.home.wake_pipes import note_settled
+from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, SETTLED, Event, Intent, State, next_state
 from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.spec import RunSpec, decode, encode
 from backprop.scheduler.store import requests
@@ -261,6 +262,8 @@ def _move(run_ids: Sequence[str], event: Event, values: Mapping[str, Any]) -> li
         ids = {run_id for (run_id,) in able}
         Run.update(_NOT_KEPT | dict(values) | {"state": target.value}).where(Run.id.in_(list(ids))).execute()
         moved += [run_id for run_id in some if run_id in ids]
+    if moved and target in SETTLED:
+        note_settled()
     return moved
 
 
