@@ -73,12 +73,13 @@ DESCRIPTION: dict[State, str] = {
         "The segment is alive but frozen, and waits for its next turn: its timebox was over while others waited, and an"
         " end would have lost work; or its user has suspended it. It holds no slot and keeps its RAM; its VRAM too,"
         " where that cannot be moved there. In its turn a worker thaws it, and the same process goes on. After a reboot"
-        " it goes on from its last checkpoint."
+        " it goes on from its last checkpoint, or is held where its user has suspended it."
     ),
     State.HELD: (
-        "The run waits for its user and never starts by itself. The user holds it; Backprop does so when the run cannot"
-        " start as it is, or when its segment is over and how it ended cannot be read. The reason then tells what to"
-        " do. `release` or `resume` queues it again; where it is held for missing files, their return does so too."
+        "The run waits for its user and never starts by itself. The user holds it, or has suspended it where it could"
+        " not stand still. Backprop holds it when it cannot start as it is, or when its segment is over and how it"
+        " ended cannot be read. The reason then tells what to do. `release` or `resume` queues it again; where it is"
+        " held for missing files, their return does so too."
     ),
     State.COMPLETED: (
         "The script ended by itself with exit code 0, or so after it was asked to stop and its output shows the end of"

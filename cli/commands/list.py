@@ -132,6 +132,7 @@ def _overview(
 ) -> "Sequence[str]":
     """Return the overview as lines, none where no run passes."""
     from backprop.cli.render import outlook
+    from backprop.cli.render.box_ends import boxes_left
     from backprop.cli.render.run_rows import RIGHT, Picture, rows_of
     from backprop.cli.render.tables import table_lines
     from backprop.scheduler.store.reads import listing, queries
@@ -156,7 +157,8 @@ def _overview(
     eta: dict[str, str] = {}
     if ahead is not None and ahead.told is not None:
         eta = {run.id: outlook.end_words(ahead, run.id, now_s) for run in (*live, *queued)}
-    picture = Picture(live, queued, recent, segments, counts, eta).cut(room or sum(counts.values()))
+    left_s = boxes_left(home, [*live, *queued], list(segments.values()), now_s)
+    picture = Picture(live, queued, recent, segments, counts, eta, left_s).cut(room or sum(counts.values()))
     columns, rows = rows_of(picture, now_s, with_ids)
     rest = picture.rest()
     table = table_lines(columns, rows, RIGHT) if rows else []

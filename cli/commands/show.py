@@ -64,6 +64,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
     saved = queries.checkpoints(database, run.id)
     after = dependencies.waits_for(database, run.id)
     if as_json:
+        from backprop.cli.render.box_ends import boxes_left
         from backprop.cli.submit.recipe_view import goes_on_json, plan_json
 
         newest = next((one.path for one in saved if one.refused is None), None)
@@ -77,6 +78,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
             | {"at_timebox": rule_of(run.spec).value, "suspend": run.spec.suspend}
             | {"suspended_by": run.suspension, "thaw_at": iso(run.thaw_at_s)}
             | {"progress": _progress_json(home, database, run)}
+            | {"box_left_s": boxes_left(home, [run], segments[-1:], time.time()).get(run.id)}
             | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}
         )
         return
@@ -120,10 +122,7 @@ def _print(
             ("progress", progress),
             *([] if run.state in FINAL else _ahead(home, database, run)),
             ("segments", f"{run.segment}, {duration(running_s)} of running time"),
-            (
-                "timebox",
-                timebox_text(spec, _overrun(spec)),
-            ),
+            ("timebox", f"{timebox_text(spec, _overrun(spec))}{_left(home, run, segments)}"),
             ("stop signal", stop_view.live(spec, stop_view.signalled(home, run))),
             *pairs(spec),
             ("resumes", resume_text(spec)),
@@ -172,6 +171,14 @@ def _print(
         print_table(("STEP", "SEGMENT", "SAVED", "SIZE", "CHECKPOINT"), rows, ("STEP", "SEGMENT", "SIZE"))
         if len(saved) > SHOWN_CHECKPOINTS:
             click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
+
+
+def _left(home: "Home", run: "RunRecord", segments: "list[SegmentRecord]") -> str:
+    from backprop.cli.render.box_ends import boxes_left
+    from backprop.cli.render.run_rows import clock_face
+
+    left_s = boxes_left(home, [run], segments[-1:], time.time()).get(run.id)
+    return f"; {clock_face(left_s)} left" if left_s is not None else ""
 
 
 def _progress_json(home: "Home", database: "Database", run: "RunRecord") -> "dict[str, Any] | None":

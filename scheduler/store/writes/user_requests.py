@@ -29,6 +29,7 @@ STOPPED_WAITING: Final = "stopped while queued"
 DECLARED_DONE: Final = "declared done by the user"
 ROWS_PER_STATEMENT: Final = 500
 _NOT_WAITING: Final = {"waiting": None, "unsatisfied_parent": None}
+_NOT_KEPT: Final = {"suspension": None, "thaw_at_s": None}
 _WAIT_AGAIN: Final = "UPDATE runs SET reason = ?, unsatisfied_parent = NULL WHERE unsatisfied_parent = ?"
 
 
@@ -259,7 +260,7 @@ def _move(run_ids: Sequence[str], event: Event, values: Mapping[str, Any]) -> li
         some = list(run_ids[at : at + ROWS_PER_STATEMENT])
         able: Any = Run.select(Run.id).where(Run.id.in_(some), Run.state.in_(list(targets))).tuples()
         ids = {run_id for (run_id,) in able}
-        Run.update(dict(values) | {"state": target.value}).where(Run.id.in_(list(ids))).execute()
+        Run.update(_NOT_KEPT | dict(values) | {"state": target.value}).where(Run.id.in_(list(ids))).execute()
         moved += [run_id for run_id in some if run_id in ids]
     if moved and target in SETTLED:
         note_settled()
