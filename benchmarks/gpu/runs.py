@@ -13,7 +13,7 @@ from typing import Any
 from backprop.scheduler.governor.snapshot import Gpu
 from benchmarks.gpu.child import TRAINER
 from benchmarks.gpu.finding import CannotCheck, Check, Effort, Finding
-from benchmarks.workbench import ALWAYS, Workbench, wait_until
+from benchmarks.workbench import ALWAYS, UNFINISHED, Workbench, wait_until
 
 CONTEXT_MIB = 1024
 """More than any CUDA context, so that what a run allocates and its context fit into its reservation."""
@@ -22,7 +22,6 @@ RUNS = 6
 PATIENCE_S = 300.0
 CUT = 1.5
 """A training takes at least so many timeboxes without interruption, so that its chain has two segments or more."""
-UNFINISHED = frozenset({"queued", "running", "paused", "suspended"})
 
 
 def packing(gpu: Gpu, effort: Effort) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from backprop.cli.render.glyphs import Glyphs
+from backprop.cli.render.tables import STATE_STYLE
 from backprop.cli.render.terminal_text import safe
 
 if TYPE_CHECKING:
@@ -82,16 +83,6 @@ class Screen:
     host: str = ""
 
 
-STYLES: Final = {
-    "running": "cyan",
-    "paused": "yellow",
-    "queued": "",
-    "held": "yellow",
-    "completed": "green",
-    "failed": "red",
-    "timeboxed": "yellow",
-    "stopped": "dim",
-}
 KINDS: Final = {"good": "green", "again": "blue", "bad": "red"}
 
 
@@ -149,7 +140,7 @@ def _head(screen: Screen, glyphs: Glyphs) -> "Text":
     dot = glyphs.text(" · ")
     for at, (state, count) in enumerate(screen.counts):
         line.append(dot if at else "")
-        line.append(f"{count:,} {state}", STYLES.get(state, ""))
+        line.append(f"{count:,} {state}", STATE_STYLE.get(state, ""))
     if not screen.counts:
         line.append("no runs yet")
     if screen.host:
@@ -217,7 +208,7 @@ def _table(runs: Sequence[RunLine], glyphs: Glyphs, width: int) -> "Table":
     if etas:
         table.add_column("ETA", justify="right", no_wrap=True)
     for run in runs:
-        style = STYLES.get(run.state, "")
+        style = STATE_STYLE.get(run.state, "")
         box = _text("")
         if run.box_share is not None:
             full, empty = glyphs.bar(run.box_share, BAR)
