@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from backprop.cli.exit_codes import OUTPUT_LOST
+from backprop.cli.render import answers
 from backprop.scheduler.errors import BackpropError, HomeRefused
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
@@ -18,6 +19,7 @@ NO_WORKER: Final = "no worker is running. Start one: tmux new -d 'backprop worke
 
 class OutputLost(BackpropError):
     exit_code = OUTPUT_LOST
+    code = "output-lost"
 
 
 def tell(text: str, in_short: str | None = None) -> None:
@@ -46,6 +48,7 @@ def say_who_works(home: Home, awake: int) -> None:
     """Say on stderr what keeps what was queued from starting: no worker, or those that do not tick. `awake`: what
     `wake_workers` returned."""
     for line in silent_workers(home) if awake else [NO_WORKER]:
+        answers.current().note(line)
         click.echo(line, err=True)
 
 
@@ -70,8 +73,9 @@ def open_home() -> "tuple[Home, Database]":
     return home, open_database(home)
 
 
-def open_existing() -> "tuple[Home, Database | None]":
-    """As `open_home`, but create nothing: the database is None where nothing was ever queued."""
+def open_existing(patience_s: float | None = None) -> "tuple[Home, Database | None]":
+    """As `open_home`, but create nothing: the database is None where nothing was ever queued. `patience_s`: see
+    `open_database`."""
     from backprop.scheduler.store.connection import open_database
 
     home = layout.locate()
@@ -81,18 +85,18 @@ def open_existing() -> "tuple[Home, Database | None]":
         raise _unreadable(home, error) from error
     if not is_there:
         return home, None
-    return home, open_database(home)
+    return home, open_database(home) if patience_s is None else open_database(home, patience_s)
 
 
 def _unreadable(home: Home, error: OSError) -> HomeRefused:
     return HomeRefused(f"cannot use {error.filename or home.root}: {error.strerror or error}; try again")
 
 
-def need_existing() -> "tuple[Home, Database]":
+def need_existing(patience_s: float | None = None) -> "tuple[Home, Database]":
     """As `open_existing`, but raise UnknownRun where nothing was ever queued."""
     from backprop.scheduler.errors import UnknownRun
 
-    home, database = open_existing()
+    home, database = open_existing(patience_s)
     if database is None:
         raise UnknownRun(f"nothing has been queued in {home.root} yet; start with: backprop run SCRIPT")
     return home, database

@@ -11,7 +11,8 @@ OF_STATE: Final = {
     State.STOPPED: 22,
     State.HELD: 23,
 }
-"""Of a followed run. Not the script's own code, which could be mistaken for one of these; `backprop show` has that."""
+"""Of a run that was followed or waited for. Not the script's own code, which could be mistaken for one of these;
+`backprop show` has that."""
 
 DOCTOR_FOUND: Final = 24
 """`backprop doctor` found something bad."""
@@ -21,6 +22,9 @@ DRILL_FAILED: Final = 25
 
 OUTPUT_LOST: Final = 26
 """What was asked for is done, and what was to be said of it could not be written. To repeat it would do it twice."""
+
+STILL_GOING: Final = 124
+"""`backprop wait`: its time is over before the runs have ended; as coreutils' `timeout` says it."""
 
 INTERRUPTED: Final = 130
 """By Ctrl-C, as a shell reports it."""

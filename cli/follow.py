@@ -18,7 +18,7 @@ from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.errors import UnknownRun
 from backprop.scheduler.home.layout import Home
-from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, State
+from backprop.scheduler.lifecycle import HAS_PROCESSES, SETTLED, State
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
@@ -156,7 +156,7 @@ def _work(
 
 def has_ended(run: RunRecord) -> bool:
     """Return whether nothing more of the run will be printed: it is final or held."""
-    return run.state in FINAL or run.state is State.HELD
+    return run.state in SETTLED
 
 
 def run_now(database: Database, run_id: str) -> RunRecord:

@@ -1,15 +1,19 @@
-"""Reads the options that stand before or after every command: --config, --verbose and --dry-run."""
+"""Reads the options that many commands have: --config, --verbose and --dry-run, and --json of the verbs."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 import msgspec
 
 from backprop.cli.help.completion import complete_files
+from backprop.cli.render import answers
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+brief_option: Final = click.option("--brief", is_flag=True, help="As JSON in short: a run is at most 1 KB.")
 
 
 class Globals(msgspec.Struct, frozen=True):
@@ -33,12 +37,21 @@ def global_options(command: F) -> F:
     return command
 
 
+def verb_options(command: F) -> F:
+    """Accept --json beside the global options: the verb's answer then is one object."""
+    option = click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=answers.begin,
+        help="Answer in JSON, documented in docs/json.md.",
+    )
+    return option(global_options(command))
+
+
 def globals_of(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool) -> Globals:
     """Combine the options given before the command and after it."""
     before: dict[str, Any] = ctx.find_root().obj or {}
     path = config or before.get("config")
-    return Globals(
-        Path(path) if path else None,
-        verbose or bool(before.get("verbose")),
-        dry_run or bool(before.get("dry_run")),
-    )
+    answers.current().dry_run = dry_run = dry_run or bool(before.get("dry_run"))
+    return Globals(Path(path) if path else None, verbose or bool(before.get("verbose")), dry_run)

@@ -1,8 +1,8 @@
 """The `backprop` command group: loads one command's module, runs it, turns refusals into one line and a code.
 
-Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcomes of a followed run
-(`cli/exit_codes.py`), 24 the doctor found something bad, 25 a drill did, 26 done but the output is lost, 130
-interrupted. A bug keeps its traceback and exits 1.
+Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcomes of a run that was
+followed or waited for (`cli/exit_codes.py`), 24 the doctor found something bad, 25 a drill did, 26 done but the output
+is lost, 124 still going, 130 interrupted. A bug keeps its traceback and exits 1.
 """
 
 import errno
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
-from backprop.cli.exit_codes import INTERRUPTED
+from backprop.cli.exit_codes import INTERRUPTED, OUTPUT_LOST
+from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.errors import BackpropError, DatabaseBusy
 
@@ -33,6 +34,7 @@ COMMANDS: Final = {
     "show": "Show one run: segments, checkpoints, reason.",
     "why": "Explain why a run is waiting, rule by rule.",
     "logs": "Print a run's output.",
+    "wait": "Wait for runs to end; the exit code says how.",
     "stop": "Stop runs; they keep their checkpoints.",
     "resume": "Queue runs again, from their last checkpoints.",
     "suspend": "Freeze live runs in place; they keep their memory.",
@@ -59,7 +61,7 @@ COMMANDS: Final = {
 }
 SECTIONS: Final = {
     "Start": ("run", "worker", "drill"),
-    "Look": ("list", "top", "status", "show", "logs", "why"),
+    "Look": ("list", "top", "status", "show", "logs", "wait", "why"),
     "Change": (
         "stop",
         "resume",
@@ -86,6 +88,7 @@ EXAMPLES: Final = (
     ("backprop list", "see progress"),
 )
 STUCK_S: Final = 1.0
+USAGE: Final = "usage"
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 """In an OSError without a path: the output is redirected to a full disk."""
 
@@ -219,36 +222,56 @@ def _is_stuck() -> bool:
 
 
 def run_command(args: list[str]) -> int:
-    """Run one command line; return its exit code."""
+    """Run one command line, and print its answer where that is wanted as JSON; return its exit code."""
+    answer = answers.start(args)
+    code = _run(args)
+    if (text := answer.text(code)) is None:
+        return code
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        return code
+    except OSError as error:
+        if code == 0:  # what was refused is on stderr already
+            lost = f"{answer.verb}: done, do not repeat it; its output cannot be written: {error.strerror}"
+            return _refuse(lost, OUTPUT_LOST, "output-lost")
+    return code
+
+
+def _run(args: list[str]) -> int:
     try:
         code = backprop.main(args=args or _bare(), prog_name="backprop", standalone_mode=False)
     except click.UsageError as error:
-        return _refuse(_usage(error), error.exit_code)
+        return _refuse(_usage(error), error.exit_code, USAGE)
     except click.ClickException as error:
-        return _refuse(error.format_message(), error.exit_code)
+        return _refuse(error.format_message(), error.exit_code, USAGE)
     except DatabaseBusy as error:
         from backprop.cli.context import silent_workers
         from backprop.scheduler.home import layout
 
         # One that was frozen in the middle of a transaction keeps everybody out.
         with suppress(BackpropError):
-            return _refuse("; ".join([str(error), *silent_workers(layout.locate())]), error.exit_code)
-        return _refuse(str(error), error.exit_code)
+            return _refuse(
+                "; ".join([str(error), *silent_workers(layout.locate())]), error.exit_code, error.code
+            )
+        return _refuse(str(error), error.exit_code, error.code)
     except BackpropError as error:
-        return _refuse(str(error), error.exit_code)
+        return _refuse(str(error), error.exit_code, error.code)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except OSError as error:
         told = _trouble_with(error)
         if told is None:
             raise
-        return _refuse(told, DatabaseBusy.exit_code)
+        return _refuse(told, DatabaseBusy.exit_code, "unusable-file")
     except UnicodeEncodeError:
         # Neither the database nor JSON takes a byte that is not UTF-8. What was begun with it was undone on the way.
         word = next((word for word in args if not _is_utf8(word)), None)
         if word is None:
             raise
-        return _refuse(f"{word!r} is not UTF-8, and nothing here has such a name", click.UsageError.exit_code)
+        return _refuse(
+            f"{word!r} is not UTF-8, and nothing here has such a name", click.UsageError.exit_code, USAGE
+        )
     except SystemExit:
         # Click exits when the reader of the output is gone (`| head`). That is not a failure.
         return 0
@@ -284,9 +307,12 @@ def _is_utf8(word: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in word)
 
 
-def _refuse(message: str, code: int) -> int:
-    click.echo(f"backprop: {safe(' '.join(message.split()))}", err=True)
-    return code
+def _refuse(message: str, exit_code: int, code: str) -> int:
+    """`code`: what the refusal is called in JSON."""
+    line = " ".join(message.split())
+    answers.current().fail(code, exit_code, line)
+    click.echo(f"backprop: {safe(line)}", err=True)
+    return exit_code
 
 
 def _usage(error: click.UsageError) -> str:

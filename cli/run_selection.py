@@ -14,6 +14,7 @@ import click
 
 from backprop.cli.context import tell
 from backprop.cli.help.completion import complete_groups, complete_runs
+from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.times import read_since
 from backprop.scheduler.lifecycle import State
@@ -102,6 +103,7 @@ def pick(
         raise click.UsageError(
             "no runs given: name one (id, name or group) or use a filter such as --state failed", ctx
         )
+    answers.current().database = database
     matches = selection.choose(database, words, filters)
     if not matches:
         raise UnknownRun(f"no run matches {_described(words, filters)}; see: backprop list")
@@ -127,6 +129,11 @@ def report(
 ) -> None:
     """Print what was done, one `line` per run. `bulk`: print `head` first, and at most `SHOWN` lines unless `every`.
     `rehearsed`: it would be done. Raises OutputLost when it was done and cannot be said."""
+    answer = answers.current()
+    answer.touch(done)
+    if answer.speaks:
+        click.echo(head)
+        return
     shown = done if every or not bulk else done[:SHOWN]
     lines = [head] if bulk else []
     lines += [f"{'  ' if bulk else ''}{line(run)}" for run in shown]
@@ -173,7 +180,7 @@ def rehearse(picked: Selection, verb: str, why: str, code: int) -> int:
 def refuse(refused: "Sequence[Chosen]", why: str, code: int) -> int:
     """Print which runs were left unchanged; return the exit code, 0 when there is none."""
     for run in refused:
-        click.echo(f"backprop: run {run.id} is {run.state}; {why}", err=True)
+        answers.refuse(run.id, f"run {run.id} is {run.state}; {why}")
     return code if refused else 0
 
 

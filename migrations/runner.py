@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from backprop.migrations import step_0001, step_0002, step_0003, step_0004, step_0005, step_0006
+from backprop.migrations import step_0001, step_0002, step_0003, step_0004, step_0005, step_0006, step_0007
 
 APPLICATION_ID: Final = 0x42505250
 """'BPRP': tells our file from any other SQLite database."""
@@ -22,6 +22,7 @@ STEPS: Final[tuple[Sequence[str], ...]] = (
     step_0004.STATEMENTS,
     step_0005.STATEMENTS,
     step_0006.STATEMENTS,
+    step_0007.STATEMENTS,
 )
 LATEST: Final = len(STEPS)
 

@@ -73,12 +73,13 @@ DESCRIPTION: dict[State, str] = {
         "The segment is alive but frozen, and waits for its next turn: its timebox was over while others waited, and an"
         " end would have lost work; or its user has suspended it. It holds no slot and keeps its RAM; its VRAM too,"
         " where that cannot be moved there. In its turn a worker thaws it, and the same process goes on. After a reboot"
-        " it goes on from its last checkpoint."
+        " it goes on from its last checkpoint, or is held where its user has suspended it."
     ),
     State.HELD: (
-        "The run waits for its user and never starts by itself. The user holds it; Backprop does so when the run cannot"
-        " start as it is, or when its segment is over and how it ended cannot be read. The reason then tells what to"
-        " do. `release` or `resume` queues it again; where it is held for missing files, their return does so too."
+        "The run waits for its user and never starts by itself. The user holds it, or has suspended it where it could"
+        " not stand still. Backprop holds it when it cannot start as it is, or when its segment is over and how it"
+        " ended cannot be read. The reason then tells what to do. `release` or `resume` queues it again; where it is"
+        " held for missing files, their return does so too."
     ),
     State.COMPLETED: (
         "The script ended by itself with exit code 0, or so after it was asked to stop and its output shows the end of"
@@ -141,6 +142,9 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 FINAL: frozenset[State] = frozenset(state for state in State if (state, Event.RESUMED) in TRANSITIONS)
 """States that a run leaves only by the user's `resume`."""
+
+SETTLED: frozenset[State] = FINAL | {State.HELD}
+"""States in which a run stays until its user, or the return of its files, moves it: it has ended, or is held."""
 
 HAS_PROCESSES: frozenset[State] = frozenset({State.RUNNING, State.PAUSED, State.SUSPENDED})
 """States in which a segment may have processes. Its locks, files and memory are in use."""

@@ -61,7 +61,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     plain output count ("step", "epoch"), and how many there will be. `boxes`: how many timeboxes have begun, at least
     one with each segment. `suspension`: ASKED, its user wants the running one suspended; KEPT, its user has suspended
     it; None otherwise. `thaw_at_s`: when a suspended run that is KEPT, or will be, may go on by itself.
-    `vram_stays`: why its VRAM could not be moved to RAM, which is not asked for again.
+    `vram_stays`: why its VRAM could not be moved to RAM, which is not asked for again. `key`: its user's, which no
+    other run has; None too where another had it first.
     """
 
     id: str
@@ -106,6 +107,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     suspension: str | None = None
     thaw_at_s: float | None = None
     vram_stays: str | None = None
+    key: str | None = None
 
 
 class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):

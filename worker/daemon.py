@@ -7,6 +7,7 @@ from collections.abc import Callable
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.errors import HomeRefused
 from backprop.scheduler.home.layout import Home
+from backprop.scheduler.home.wake_pipes import WakePipe
 from backprop.scheduler.store import parallel
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.writes import claims
@@ -18,7 +19,7 @@ from backprop.worker.executor.heartbeat import Heartbeat
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.loop import Loop, counts_line
 from backprop.worker.signals import StopSignals
-from backprop.worker.wakeup import FOLLOWER, WakePipe
+from backprop.worker.wakeup import FOLLOWER, wake_path
 
 
 def work(
@@ -45,7 +46,7 @@ def work(
     try:
         lock = locks.hold_worker_lock(home.locks, worker)
         heartbeat = Heartbeat(home.locks, worker)
-        wake = WakePipe(home.locks, worker)
+        wake = WakePipe(wake_path(home.locks, worker))
     except OSError as error:
         raise HomeRefused(f"{home.locks} cannot be used: {error.strerror}; is its disk full?") from error
     try:

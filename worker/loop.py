@@ -12,6 +12,7 @@ from typing import Final
 
 from backprop.scheduler.errors import BackpropError, DatabaseDamaged, DatabaseRefused
 from backprop.scheduler.governor import opening
+from backprop.scheduler.home.wake_pipes import WakePipe
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.store import drain, parallel
 from backprop.scheduler.store.reads import queries
@@ -29,7 +30,6 @@ from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.tracker import SegmentTracker
 from backprop.worker.signals import StopSignals
 from backprop.worker.takeover import reconcile
-from backprop.worker.wakeup import WakePipe
 
 TICK_LIVE_S: Final = 0.5
 TICK_IDLE_S: Final = 2.0

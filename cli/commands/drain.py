@@ -7,7 +7,8 @@ import click
 
 from backprop.cli.context import open_home, tell
 from backprop.cli.exit_codes import INTERRUPTED
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.run_selection import counted
 
@@ -25,7 +26,7 @@ WHY_LIMIT: Final = 200
 @click.option("--wait", is_flag=True, help="Return once nothing is running.")
 @click.option("--even-if-lost", is_flag=True, help="With --wait: do not wait for suspended runs.")
 @click.option("--why", metavar="TEXT", help="Reason, shown wherever a run waits for it.")
-@global_options
+@verb_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -47,6 +48,7 @@ def command(
         raise click.UsageError("--even-if-lost says what --wait does not wait for: add --wait")
     home, database = open_home()
     alive = _alive(home, database)
+    answers.current().more = {"running": len(alive)}
     running = f"{counted(len(alive))} running" if alive else "nothing is running"
     if globals_of(ctx, config, verbose, dry_run).dry_run:
         click.echo(f"would drain the queue; {running}")

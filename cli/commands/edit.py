@@ -12,7 +12,8 @@ import click
 
 from backprop.cli import options, run_selection
 from backprop.cli.context import need_existing, tell
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.numbers import MOST_GPUS, MOST_PRIORITY, whole
 
@@ -49,7 +50,7 @@ EDITORS: Final = ("editor", "nano", "vi")
 @click.option(
     "--env", multiple=True, metavar="KEY=VALUE", help="Set in the script's environment; repeatable."
 )
-@global_options
+@verb_options
 @click.pass_context
 def command(
     ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
@@ -70,6 +71,8 @@ def command(
             raise click.UsageError(
                 "an editor takes one run; give options to change several, such as -m 30", ctx
             )
+        if answers.current().speaks:
+            raise click.UsageError("--json goes with no editor; give options, such as -m 30", ctx)
         return _edit_text(home, database, runs[0], given.dry_run)
     waiting = {State.QUEUED, State.HELD}
     picked = run_selection.pick(ctx, database, runs, filters, waiting, "edited")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backprop.cli.context import open_existing, open_home, tell
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.names import name_of
 from backprop.cli.submit.shell import environment_of_shell, python_of_shell
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command(name="import")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
-@global_options
+@verb_options
 @click.pass_context
 def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, dry_run: bool) -> int:
     """Import runs from FILE, the npm version's ~/.backprop/experiments.json: ids, names, states, steps, checkpoints.
@@ -62,6 +63,8 @@ def command(ctx: click.Context, file: Path, config: str | None, verbose: bool, d
             spec = decode(values["spec"])
             run_folder.write_spec(folder, run_id, values["name"], spec, environment, values["created_at_s"])
     added = enqueue.adopt_foreign(database, list(rows.values()))
+    answers.current().database, ids = database, set(added)
+    answers.current().touch([run for run in original.runs if run.id in ids])
     known_before = len(original.runs) - len(added)
     skipped = f", {len(original.skipped)} skipped" if original.skipped else ""
     tell(

@@ -1,5 +1,6 @@
 """`backprop list`: lists runs and their progress: on a terminal what runs and what is next, else the newest first."""
 
+import json
 import shutil
 import sys
 import time
@@ -9,6 +10,8 @@ import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import open_existing
+from backprop.cli.global_options import brief_option
+from backprop.cli.render import answers
 from backprop.cli.render.json_views import duration, is_terminal, print_json, run_view
 from backprop.cli.submit.numbers import whole
 from backprop.scheduler.lifecycle import HOLDS_A_SLOT, State
@@ -66,7 +69,8 @@ class SortBy(click.ParamType[str]):
 )
 @click.option("-l", "--long", "with_ids", is_flag=True, help="Show ids even where names tell the runs apart.")
 @click.option("--watch", "watched", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
+@brief_option
 def command(
     which: tuple[str, ...],
     sort: str | None,
@@ -75,6 +79,7 @@ def command(
     with_ids: bool,
     watched: bool,
     as_json: bool,
+    brief: bool,
     **values: Any,
 ) -> None:
     """List runs. On a terminal: what runs, what is next, what failed or is held since yesterday, and how many more.
@@ -87,12 +92,16 @@ def command(
         values["state"] = ",".join(which)
     filters = run_selection.filters_of(values)
     home, database = open_existing()
-    if as_json:
+    if as_json or brief:
         runs = _flat(database, filters, sort, reverse, DEFAULT_LIMIT if limit is None else limit)
         newest = (
             queries.newest_checkpoints(database, [run.id for run in runs]) if database is not None else {}
         )
-        print_json([run_view(run, last_checkpoint=newest.get(run.id)) for run in runs])
+        views = [run_view(run, last_checkpoint=newest.get(run.id)) for run in runs]
+        if brief:
+            click.echo(json.dumps([answers.brief_run(view) for view in views]))
+        else:
+            print_json(views)
         return
     overview = is_terminal(sys.stdout) and not filters.states and sort is None and not reverse
 
@@ -123,6 +132,7 @@ def _overview(
 ) -> "Sequence[str]":
     """Return the overview as lines, none where no run passes."""
     from backprop.cli.render import outlook
+    from backprop.cli.render.box_ends import boxes_left
     from backprop.cli.render.run_rows import RIGHT, Picture, rows_of
     from backprop.cli.render.tables import table_lines
     from backprop.scheduler.store.reads import listing, queries
@@ -147,7 +157,8 @@ def _overview(
     eta: dict[str, str] = {}
     if ahead is not None and ahead.told is not None:
         eta = {run.id: outlook.end_words(ahead, run.id, now_s) for run in (*live, *queued)}
-    picture = Picture(live, queued, recent, segments, counts, eta).cut(room or sum(counts.values()))
+    left_s = boxes_left(home, [*live, *queued], list(segments.values()), now_s)
+    picture = Picture(live, queued, recent, segments, counts, eta, left_s).cut(room or sum(counts.values()))
     columns, rows = rows_of(picture, now_s, with_ids)
     rest = picture.rest()
     table = table_lines(columns, rows, RIGHT) if rows else []

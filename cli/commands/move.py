@@ -8,7 +8,7 @@ import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import need_existing
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.global_options import globals_of, verb_options
 from backprop.cli.help.completion import complete_runs
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ WHY: Final = "only a waiting run can be moved"
     "--before", metavar="OTHER", shell_complete=complete_runs, help="Right before this waiting run."
 )
 @click.option("--after", metavar="OTHER", shell_complete=complete_runs, help="Right after it.")
-@global_options
+@verb_options
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -7,7 +7,8 @@ import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import open_existing, tell
-from backprop.cli.global_options import Globals, global_options, globals_of
+from backprop.cli.global_options import Globals, globals_of, verb_options
+from backprop.cli.render import answers
 from backprop.cli.submit.numbers import whole
 from backprop.cli.submit.times import read_since
 
@@ -33,7 +34,7 @@ Examples:
     help="Delete nothing; compress logs instead. `backprop logs` still reads them.",
 )
 @run_selection.filter_options
-@global_options
+@verb_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -58,6 +59,7 @@ def command(
     if database is None:
         click.echo("nothing has been queued yet")
         return 0
+    answers.current().database = database
     chosen = _chosen(database, filters, before_s, keep_last or 0)
     if compress_logs:
         return _compress(home, chosen, given)
@@ -93,6 +95,8 @@ def _remove(home: "Home", database: "Database", chosen: "list[Chosen]", given: G
     gone = removal.remove(home, database, [one.id for one in chosen], waiting=False)
     ids = set(gone.ids)
     done = [one for one in chosen if one.id in ids]
+    answers.current().touch(done)
+    answers.current().more = {"freed_bytes": freed + gone.freed_bytes}
     head = f"removed {run_selection.counted(len(done))}, {size(freed + gone.freed_bytes)} freed"
     run_selection.report(done if given.verbose else [], head, _line, bulk=True, every=True)
     return report_kept(gone)
@@ -107,7 +111,9 @@ def _compress(home: "Home", chosen: "list[Chosen]", given: Globals) -> int:
         held = sum(path.stat().st_size for path in logs)
         click.echo(f"would compress {len(logs)} logs of {run_selection.counted(len(chosen))}, {size(held)}")
         return 0
+    answers.current().touch(chosen)
     count, saved = log_archive.compress_all(home, [one.id for one in chosen])
+    answers.current().more = {"freed_bytes": saved}
     tell(f"compressed {count} logs of {run_selection.counted(len(chosen))}, {size(saved)} freed")
     return 0
 

@@ -6,14 +6,14 @@ import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import need_existing
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.global_options import globals_of, verb_options
 
 WHY: Final = "only a held run can be released"
 
 
 @click.command(name="release")
 @run_selection.run_arguments
-@global_options
+@verb_options
 @click.pass_context
 def command(
     ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any

@@ -12,8 +12,9 @@ import click
 
 from backprop.cli import options, run_selection
 from backprop.cli.context import need_existing, say_who_works
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.global_options import globals_of, verb_options
 from backprop.cli.help.completion import complete_files
+from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
@@ -52,7 +53,7 @@ NOT_DONE: Final = "only a run that is held, or has ended and is not completed, c
 @click.option(
     "--done", is_flag=True, help="Queue nothing: the runs had finished, so count them as completed."
 )
-@global_options
+@verb_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -80,6 +81,8 @@ def command(
     from backprop.scheduler.lifecycle import FINAL, State
     from backprop.worker.wakeup import wake_workers
 
+    if follow and answers.current().speaks:
+        raise click.UsageError("--json goes with no --follow; see: backprop wait", ctx)
     if resume_from is not None and from_scratch:
         raise click.UsageError("--resume-from and --from-scratch cannot be combined", ctx)
     if done:
@@ -160,6 +163,9 @@ def _queue_as_new(
     snapshot = settings.snapshot_code if copied else None
     new = copies.queue_copies(home, database, picked.able, specs, settings, snapshot, pin)
     awake = wake_workers(home.locks)
+    answers.current().touch(picked.able)
+    for run in picked.able:
+        answers.current().add(run.id, new_id=new[run.id])
     code = run_selection.conclude(
         picked,
         picked.able,
@@ -221,6 +227,7 @@ def _rehearse(picked: "run_selection.Selection", only: "Chosen | None", how: str
 
     if only is None:
         return run_selection.rehearse(picked, "queue again", REFUSAL, IllegalMove.exit_code)
+    answers.current().touch([only])
     click.echo(f"would queue {run_selection.who(only)} again, {safe(how)}")
     return run_selection.refuse(picked.refused, REFUSAL, IllegalMove.exit_code)
 

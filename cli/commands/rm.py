@@ -6,7 +6,8 @@ import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import need_existing
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.render import answers
 
 if TYPE_CHECKING:
     from backprop.worker.maintenance.removal import RemovedRun
@@ -16,7 +17,7 @@ WHY: Final = "it is alive; stop it first: backprop stop"
 
 @click.command(name="rm")
 @run_selection.run_arguments
-@global_options
+@verb_options
 @click.pass_context
 def command(
     ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
@@ -37,6 +38,7 @@ def command(
         return run_selection.rehearse(picked, "remove", WHY, IllegalMove.exit_code)
     waiting = any(one.state in WAITING for one in picked.able)
     gone = removal.remove(home, database, [one.id for one in picked.able], waiting=waiting)
+    answers.current().more = {"freed_bytes": gone.freed_bytes}
     ids = set(gone.ids)
     done = [one for one in picked.able if one.id in ids]
     run_selection.report(
@@ -55,13 +57,9 @@ def report_kept(gone: "RemovedRun") -> int:
     from backprop.scheduler.errors import IllegalMove
 
     for run_id, by in gone.needed.items():
-        click.echo(
-            f"backprop: run {run_id} is needed by {by}, which waits for it; remove {by} first", err=True
-        )
+        answers.refuse(run_id, f"run {run_id} is needed by {by}, which waits for it; remove {by} first")
     for run_id in gone.alive:
-        click.echo(
-            f"backprop: processes of run {run_id} are still alive; see: backprop show {run_id}", err=True
-        )
+        answers.refuse(run_id, f"processes of run {run_id} are still alive; see: backprop show {run_id}")
     for run_id in gone.moved:
-        click.echo(f"backprop: run {run_id} changed state just now; see: backprop show {run_id}", err=True)
+        answers.refuse(run_id, f"run {run_id} changed state just now; see: backprop show {run_id}")
     return IllegalMove.exit_code if gone.needed or gone.alive or gone.moved else 0

@@ -9,7 +9,7 @@ import msgspec
 
 from backprop.cli import options
 from backprop.cli.context import open_existing, open_home, say_findings, say_who_works, tell
-from backprop.cli.global_options import Globals, global_options, globals_of
+from backprop.cli.global_options import Globals, brief_option, global_options, globals_of
 from backprop.cli.help import foreign_words
 from backprop.cli.help.completion import complete_files
 from backprop.cli.help.sections import SectionedCommand
@@ -26,6 +26,8 @@ from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
     from backprop.cli.submit.submission import Submission
+    from backprop.scheduler.home.layout import Home
+    from backprop.scheduler.records import RunRecord
     from backprop.scheduler.spec import GroupRules, QueuePosition
     from backprop.scheduler.store.connection import Database
 
@@ -55,8 +57,10 @@ class SplitAtDashes(SectionedCommand):
         ),
         "Many runs": ("--grid", "--array", "--params", "--batch", "--group", "--parallel", "--keep-best", "--metric"),
         "Order": ("--priority", "--order", "--hold", "--after", "--after-any", "--after-fail", "--keep"),
-        "What it runs": ("--name", "--env", *options.long_options("What it runs"), "--metric-regex", "--run-id"),
-        "What is printed": ("--follow", "--quiet", "--json", "--dry-run", "--verbose"),
+        "What it runs": (
+            "--name", "--key", "--env", *options.long_options("What it runs"), "--metric-regex", "--run-id",
+        ),
+        "What is printed": ("--follow", "--quiet", "--json", "--brief", "--dry-run", "--verbose"),
     }  # fmt: skip
     short: ClassVar = (
         "--name", *options.often_used(), "--gpus", "--priority", "--after", "--begin", "--grid", "--follow",
@@ -89,6 +93,11 @@ class SplitAtDashes(SectionedCommand):
     "-r", "--resume-from", metavar="PATH", shell_complete=complete_files, help="Start from this checkpoint."
 )
 @click.option("--run-id", metavar="ID", help="Use this id (must be new).")
+@click.option(
+    "--key",
+    metavar="KEY",
+    help="Queue it only once: a run that has this key is returned instead. Of a sweep, one per member.",
+)
 @click.option("-n", "--name", help="Display name; need not be unique.  [default: the script's]")
 @click.option(
     "--gpus",
@@ -147,6 +156,7 @@ class SplitAtDashes(SectionedCommand):
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print only the id; of many runs, one id per line.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
+@brief_option
 @global_options
 @click.pass_context
 def command(
@@ -156,6 +166,7 @@ def command(
     follow: bool,
     quiet: bool,
     as_json: bool,
+    brief: bool,
     config: str | None,
     verbose: bool,
     dry_run: bool,
@@ -171,6 +182,7 @@ def command(
         raise click.UsageError(
             f"the script's own arguments come after --: backprop run {script} -- {surplus[0]}", ctx
         )
+    as_json = ctx.params["as_json"] = as_json or brief
     if as_json and (quiet or follow):
         raise click.UsageError("--json goes with neither --quiet nor --follow", ctx)
     words: list[str] = [*([script] if script else []), *ctx.meta["script_args"]]
@@ -189,6 +201,8 @@ def command(
         raise click.UsageError(
             "--parallel is a rule for a --group; the worker's limit is --max-parallel", ctx
         )
+    if values["key"] is not None and (before := _existing(words, values, given)) is not None:
+        return _tell_existing(*before, given, follow, quiet, as_json)
     submission = make(words, values)
     request = requested_position(values, now_s)
     group = _group(values)
@@ -204,20 +218,66 @@ def command(
     return _queue(submission, given, request, group, now_s, follow, quiet, as_json)
 
 
+def _existing(
+    words: Sequence[str], values: Mapping[str, Any], given: Globals
+) -> "tuple[Home, Database, RunRecord] | None":
+    """Return the run that has the key; None where there is none yet.
+
+    Before anything about the command is checked: its files may be gone by now. Raises KeyReused.
+    """
+    from backprop.cli.submit.enqueue import existing
+
+    home, database = open_existing()
+    if database is None:
+        return None
+    key, told = _key(words, values)
+    found = existing(home, database, {key: told}, given.dry_run) if key is not None else {}
+    return next(((home, database, run) for run in found.values()), None)
+
+
+def _tell_existing(
+    home: "Home",
+    database: "Database",
+    run: "RunRecord",
+    given: Globals,
+    follow: bool,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    from backprop.cli.submit.queued_json import queued_json, queued_text
+
+    if as_json:
+        runs = [(run.id, run.name, run.spec)]
+        view = queued_json(runs, run.group_name, (), (), queued=not given.dry_run, existing={run.id})
+        click.echo(queued_text(view))
+    elif quiet:
+        click.echo(run.id)
+    else:
+        click.echo(f"queued before by the same key: {safe(run.name)}, id {run.id} ({run.state})")
+    if not follow or given.dry_run:
+        return 0
+    from backprop.cli.follow import follow_run
+    from backprop.scheduler.config.files import current_directory
+    from backprop.scheduler.config.settings import load
+
+    settings = load(current_directory(), home.root, given.config, {}).settings
+    return follow_run(home, database, run.id, 0, settings)
+
+
 def _print_json(submission: "Submission", group: "GroupRules | None", run_id: str | None) -> int:
-    from backprop.cli.render.json_views import json_text
-    from backprop.cli.submit.queued_json import queued_json
+    from backprop.cli.submit.queued_json import queued_json, queued_text
 
     name, of_group = submission.name, group.name if group is not None else None
     findings = (submission.notes, submission.warnings)
     view = queued_json([(run_id, name, submission.spec)], of_group, *findings, queued=run_id is not None)
-    tell(json_text(view), f"queued {safe(name)}, id {run_id}" if run_id is not None else None)
+    tell(queued_text(view), f"queued {safe(name)}, id {run_id}" if run_id is not None else None)
     return 0
 
 
 def _submission(words: Sequence[str], values: Mapping[str, Any], given: Globals) -> "Submission":
     from backprop.cli.submit.submission import SubmissionRequest, make_submission
 
+    key, told = _key(words, values)
     return make_submission(
         words,
         options.chosen_settings(values),
@@ -235,8 +295,20 @@ def _submission(words: Sequence[str], values: Mapping[str, Any], given: Globals)
             metric_regex=values["metric_regex"],
             order=values["order"],
             keep_when_unmet=values["keep"],
+            key=key,
+            asked=told,
         ),
     )
+
+
+def _key(words: Sequence[str], values: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return `key` and `asked` of the specification. Raises BadCommand."""
+    if values["key"] is None:
+        return None, None
+    from backprop.cli.submit.enqueue import asked
+    from backprop.cli.submit.names import checked_key
+
+    return checked_key(values["key"]), asked(words, values)
 
 
 def _group(values: Mapping[str, Any]) -> "GroupRules | None":
@@ -269,13 +341,15 @@ def _queue(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    from backprop.cli.submit.enqueue import enqueue
+    from backprop.cli.submit.enqueue import enqueue_once
     from backprop.scheduler.store import drain
     from backprop.worker.wakeup import wake_workers
 
     home, database = open_home()
     position, met = _position(database, request, group)
-    run_id = enqueue(home, database, submission, now_s, position, group)
+    run_id, before = enqueue_once(home, database, submission, now_s, position, group)
+    if before is not None:
+        return _tell_existing(home, database, before, given, follow, quiet, as_json)
     awake = wake_workers(home.locks)
     queued = f"queued {safe(submission.name)}, id {run_id}"
     if as_json:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from backprop.cli.context import need_existing
+from backprop.cli.global_options import brief_option
 from backprop.cli.help.completion import complete_runs
 
 if TYPE_CHECKING:
@@ -27,10 +28,26 @@ FAR_OFF_MIB: Final = 1024
 @click.argument("run", shell_complete=complete_runs)
 @click.option("--segments", "every", is_flag=True, help="Show every segment of a long chain.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
-def command(run: str, every: bool, as_json: bool) -> None:
+@brief_option
+def command(run: str, every: bool, as_json: bool, brief: bool) -> None:
     """Show RUN, given by its id, a unique beginning of its id, or its name."""
     home, database = need_existing()
+    if brief:
+        _show_brief(database, run)
+        return
     show(home, database, run, as_json, every)
+
+
+def _show_brief(database: "Database", name: str) -> None:
+    import json
+
+    from backprop.cli.render import answers
+    from backprop.cli.render.json_views import run_view
+    from backprop.scheduler.store.reads import queries
+
+    run = queries.find_run(database, name)
+    newest = queries.newest_checkpoints(database, [run.id]).get(run.id)
+    click.echo(json.dumps(answers.brief_run(run_view(run, last_checkpoint=newest))))
 
 
 def show(home: "Home", database: "Database", name: str, as_json: bool, every: bool = False) -> None:
@@ -47,6 +64,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
     saved = queries.checkpoints(database, run.id)
     after = dependencies.waits_for(database, run.id)
     if as_json:
+        from backprop.cli.render.box_ends import boxes_left
         from backprop.cli.submit.recipe_view import goes_on_json, plan_json
 
         newest = next((one.path for one in saved if one.refused is None), None)
@@ -60,6 +78,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
             | {"at_timebox": rule_of(run.spec).value, "suspend": run.spec.suspend}
             | {"suspended_by": run.suspension, "thaw_at": iso(run.thaw_at_s)}
             | {"progress": _progress_json(home, database, run)}
+            | {"box_left_s": boxes_left(home, [run], segments[-1:], time.time()).get(run.id)}
             | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}
         )
         return
@@ -103,10 +122,7 @@ def _print(
             ("progress", progress),
             *([] if run.state in FINAL else _ahead(home, database, run)),
             ("segments", f"{run.segment}, {duration(running_s)} of running time"),
-            (
-                "timebox",
-                timebox_text(spec, _overrun(spec)),
-            ),
+            ("timebox", f"{timebox_text(spec, _overrun(spec))}{_left(home, run, segments)}"),
             ("stop signal", stop_view.live(spec, stop_view.signalled(home, run))),
             *pairs(spec),
             ("resumes", resume_text(spec)),
@@ -155,6 +171,14 @@ def _print(
         print_table(("STEP", "SEGMENT", "SAVED", "SIZE", "CHECKPOINT"), rows, ("STEP", "SEGMENT", "SIZE"))
         if len(saved) > SHOWN_CHECKPOINTS:
             click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
+
+
+def _left(home: "Home", run: "RunRecord", segments: "list[SegmentRecord]") -> str:
+    from backprop.cli.render.box_ends import boxes_left
+    from backprop.cli.render.run_rows import clock_face
+
+    left_s = boxes_left(home, [run], segments[-1:], time.time()).get(run.id)
+    return f"; {clock_face(left_s)} left" if left_s is not None else ""
 
 
 def _progress_json(home: "Home", database: "Database", run: "RunRecord") -> "dict[str, Any] | None":
@@ -226,6 +250,8 @@ def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
     if run.group_name is not None:
         index = "" if run.array_index is None else f", array index {run.array_index}"
         found.append(("group", f"{run.group_name}{index}"))
+    if run.key is not None:
+        found.append(("key", run.key))
     if run.priority:
         found.append(("priority", str(run.priority)))
     if run.state is State.QUEUED and run.not_before_s > time.time():

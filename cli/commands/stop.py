@@ -8,7 +8,8 @@ import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import need_existing
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.render import answers
 
 if TYPE_CHECKING:
     from backprop.scheduler.home.layout import Home
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command(name="stop")
 @run_selection.run_arguments
-@global_options
+@verb_options
 @click.pass_context
 def command(
     ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
@@ -44,13 +45,13 @@ def command(
     waiting = [one.id for one in picked.able if one.state not in HAS_PROCESSES]
     stopped = set(user_requests.stop_waiting(database, waiting, now_s))
     asked: dict[str, RunRecord] = {}
-    late: list[str] = []
+    late: list[tuple[str, str]] = []
     for one in picked.able:
         if one.id not in stopped:
             try:
                 run, state = _ask(database, one.id, now_s)
             except BackpropError as error:
-                late.append(str(error))
+                late.append((one.id, str(error)))
                 continue
             if state is State.STOPPED:
                 stopped.add(one.id)
@@ -69,9 +70,9 @@ def command(
         bulk=picked.bulk,
         every=given.verbose,
     )
-    late += [f"run {one.id} has ended already ({one.state})" for one in picked.refused]
+    late += [(one.id, f"run {one.id} has ended already ({one.state})") for one in picked.refused]
     for refusal in late:
-        click.echo(f"backprop: {refusal}", err=True)
+        answers.refuse(*refusal)
     return IllegalMove.exit_code if late else 0
 
 

@@ -1,4 +1,4 @@
-"""`backprop suspend RUN…`: freezes live runs in place, until their user lets them go on."""
+"""`backprop suspend RUN…`: has live runs stand still or save and end, until their user lets them go on."""
 
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -7,7 +7,8 @@ import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import NO_WORKER, need_existing
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ PATIENCE_S: Final = 75.0
 @run_selection.run_arguments
 @click.option("--all", "every", is_flag=True, help="All live runs.")
 @click.option("--for", "lasts", metavar="TIME", help="Let them go on by themselves after this long: 30m, 2h.")
-@global_options
+@verb_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -38,14 +39,14 @@ def command(
     dry_run: bool,
     **values: Any,
 ) -> int:
-    """Suspend live RUNs: they stand still, keep their memory and hold no slot, until `backprop unsuspend`.
+    """Suspend live RUNs: they stand still and hold neither a slot nor their GPU, until `backprop unsuspend`.
 
-    Then they go on where they stood, in their turn. A run that can't be suspended goes on, and it is said why. GPU
-    memory is not freed.
+    Then they go on where they stood, in their turn. A run that can't stand still, or whose GPU memory can't be moved to
+    RAM, is asked to save and end, and waits. Where that would lose work it goes on, and it is said why.
     """
     from backprop.cli.submit.times import read_span
     from backprop.scheduler.errors import IllegalMove
-    from backprop.scheduler.lifecycle import HAS_PROCESSES
+    from backprop.scheduler.lifecycle import HAS_PROCESSES, State
     from backprop.scheduler.store.reads import queries
     from backprop.scheduler.store.writes import suspensions
     from backprop.worker.executor.locks import worker_alive
@@ -63,20 +64,28 @@ def command(
     asked = set(suspensions.ask(database, [one.id for one in picked.able], thaw_at_s))
     wake_workers(home.locks)
     after = _after(database, asked)
-    done = [one for one in picked.able if one.id in after and not _refused(after[one.id])]
+    done = [one for one in picked.able if one.id in after and after[one.id].state is State.SUSPENDED]
+    left = [one for one in picked.able if one.id in after and _leaves(after[one.id])]
     run_selection.report(
         done,
         f"suspended {run_selection.counted(len(done))}",
         lambda one: f"suspended {run_selection.who(one)}{_keeps(database, after[one.id])}",
-        bulk=picked.bulk,
+        bulk=picked.bulk and (bool(done) or not left),
         every=given.verbose,
     )
-    for run in after.values():
-        if _refused(run):
-            click.echo(f"backprop: run {run.id} {safe(_why(run))}", err=True)
+    run_selection.report(
+        left,
+        f"asked {run_selection.counted(len(left))} to save and end",
+        lambda one: f"asked {run_selection.who(one)} to save and end: {_until(after[one.id])}",
+        bulk=picked.bulk and bool(left),
+        every=given.verbose,
+    )
+    refused = [run for run in after.values() if run.state is not State.SUSPENDED and not _leaves(run)]
+    for run in refused:
+        answers.refuse(run.id, f"run {run.id} {safe(_why(run))}")
     late = [one for one in picked.able if one.id not in after]
     code = run_selection.refuse([*picked.refused, *late], WHY, IllegalMove.exit_code)
-    return code or (IllegalMove.exit_code if any(map(_refused, after.values())) else 0)
+    return code or (IllegalMove.exit_code if refused else 0)
 
 
 def _after(database: "Database", run_ids: "Collection[str]") -> "dict[str, RunRecord]":
@@ -92,10 +101,24 @@ def _after(database: "Database", run_ids: "Collection[str]") -> "dict[str, RunRe
         time.sleep(POLL_S)
 
 
-def _refused(run: "RunRecord") -> bool:
+def _leaves(run: "RunRecord") -> bool:
+    """Return whether a run was asked to save and end, and is held off then."""
     from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.records import KEPT
 
-    return run.state is not State.SUSPENDED
+    return run.suspension == KEPT and run.state is not State.SUSPENDED
+
+
+def _until(run: "RunRecord") -> str:
+    """Say why, and when it goes on."""
+    from backprop.cli.render.json_views import clock
+    from backprop.scheduler.outcome.move import SUSPENDED_BY_USER
+
+    # It may have ended by now.
+    why = run.intent_why or run.reason.removeprefix(f"{SUSPENDED_BY_USER}; ")
+    if run.thaw_at_s is not None:
+        return f"{safe(why)}; it goes on in its turn from {clock(run.thaw_at_s)} on"
+    return f"{safe(why)}; backprop unsuspend {run.id} lets it go on"
 
 
 def _why(run: "RunRecord") -> str:

@@ -5,11 +5,12 @@ import time
 import click
 
 from backprop.cli.context import open_existing, say_who_works, tell
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.render import answers
 
 
 @click.command(name="undrain")
-@global_options
+@verb_options
 @click.pass_context
 def command(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool) -> int:
     """Start runs again after `backprop drain`."""
@@ -18,6 +19,7 @@ def command(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool
 
     home, database = open_existing()
     if database is None or drain.drained(database) is None:
+        answers.current().note("the queue is not drained")
         click.echo("the queue is not drained", err=True)
         return 0
     if globals_of(ctx, config, verbose, dry_run).dry_run:

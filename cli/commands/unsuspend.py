@@ -1,12 +1,13 @@
 """`backprop unsuspend RUN…`: lets suspended runs go on in their turn."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import need_existing
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.global_options import globals_of, verb_options
 
 WHY: Final = "only a run that its user has suspended can be let go on"
 
@@ -14,7 +15,7 @@ WHY: Final = "only a run that its user has suspended can be let go on"
 @click.command(name="unsuspend")
 @run_selection.run_arguments
 @click.option("--all", "every", is_flag=True, help="All suspended runs.")
-@global_options
+@verb_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -25,16 +26,22 @@ def command(
     dry_run: bool,
     **values: Any,
 ) -> int:
-    """Let RUNs go on that `backprop suspend` has suspended: in their turn, where they stood."""
+    """Let RUNs go on that `backprop suspend` has suspended: in their turn, where they stood or have saved."""
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import HAS_PROCESSES, State
+    from backprop.scheduler.store.reads import queries
     from backprop.scheduler.store.writes import suspensions
     from backprop.worker.wakeup import wake_workers
 
     home, database = need_existing()
     given = globals_of(ctx, config, verbose, dry_run)
-    filters = run_selection.filters_or_all(values, (State.SUSPENDED,) if every else ())
-    picked = run_selection.pick(ctx, database, runs, filters, {State.SUSPENDED}, "let go on", HAS_PROCESSES)
+    states = HAS_PROCESSES | {State.HELD, State.QUEUED}
+    filters = run_selection.filters_or_all(values, states if every else ())
+    picked = run_selection.pick(ctx, database, runs, filters, states, "let go on")
+    asked = queries.suspended_by_users(database)
+    wrong = [one for one in picked.able if one.named and one.id not in asked]
+    able = [one for one in picked.able if one.id in asked]
+    picked = replace(picked, able=able, refused=[*picked.refused, *wrong])
     if given.dry_run:
         return run_selection.rehearse(picked, "unsuspend", WHY, IllegalMove.exit_code)
     freed = set(suspensions.unask(database, [one.id for one in picked.able]))

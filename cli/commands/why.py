@@ -82,16 +82,17 @@ def command(run: str, as_json: bool) -> None:
 def _place(home: "Home", database: "Database", run: "RunRecord") -> list[str]:
     """Return its place in the queue, and when the runs that have its room give it back."""
     from backprop.cli.render import outlook
-    from backprop.cli.render.run_rows import box_left_s, clock_face
+    from backprop.cli.render.box_ends import boxes_left
+    from backprop.cli.render.run_rows import clock_face
     from backprop.scheduler.store.reads import listing, queries
 
     now_s = time.time()
     ahead = listing.ahead_of(database, run)
     lines = [f"{ahead:,} queued run{'' if ahead == 1 else 's'} before it" if ahead else "it is next in turn"]
-    segments = {segment.run_id: segment for segment in queries.live_segments(database)[1]}
-    for live in queries.live_runs(database)[:SHOWN_LIVE]:
-        segment = segments.get(live.id)
-        left_s = box_left_s(live, segment, now_s) if segment is not None else None
+    shown = queries.live_runs(database)[:SHOWN_LIVE]
+    left = boxes_left(home, shown, queries.live_segments(database)[1], now_s)
+    for live in shown:
+        left_s = left.get(live.id)
         if left_s is None:
             lines.append(f"{live.name} ({live.id}) runs without a timebox")
         elif left_s > 0:

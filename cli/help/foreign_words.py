@@ -38,7 +38,6 @@ COMMANDS: Final = {
     "web": f"{TOP}; there is no web page",
     "init": f"nothing is to be set up; {RUN}",
     "explain": "backprop why RUN",
-    "wait": f"backprop run --follow SCRIPT; {LOGS}",
 }  # fmt: skip
 OPTIONS: Final = {
     **dict.fromkeys(("--time", "-t", "--timeout", "--walltime", "--minutes"), ("-m", "-m MINUTES, or -m 1h")),

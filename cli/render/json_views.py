@@ -58,6 +58,7 @@ def run_view(
         "array_index": run.array_index,
         "priority": run.priority,
         "params": run.spec.params,
+        "key": run.key,
     }
 
 

@@ -12,7 +12,7 @@ from backprop.cli.render.screen import EventLine, GpuLine, RunLine, Screen, draw
 from backprop.cli.render.watch import takes_colours
 from backprop.scheduler.lifecycle import HOLDS_A_SLOT, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
-from backprop.scheduler.store.reads import listing, queries, recent
+from backprop.scheduler.store.reads import listing, recent
 from backprop.scheduler.store.reads.filters import Sort
 
 if TYPE_CHECKING:
@@ -54,13 +54,11 @@ def _screen(shown: Overview, database: "Database | None", now_s: float, no_worke
     ahead = outlook.outlook(shown.home, database, now_s)
     queued = listing.list_runs(database, sort=Sort.TURN, limit=MOST_QUEUED)
     curves = recent.curves(database, [run.id for run in (*shown.live, *queued)])
-    segments = {segment.run_id: segment for segment in queries.live_segments(database)[1]}
     live: list[RunLine] = []
     for run in shown.live:
         if run.state not in HOLDS_A_SLOT:
             continue  # a suspended run is among those whose turn comes
-        segment = segments.get(run.id)
-        left_s = run_rows.box_left_s(run, segment, now_s) if segment is not None else None
+        left_s = shown.left.get(run.id)
         share = None if left_s is None else 1 - left_s / run.spec.timebox_s
         where = "no box" if left_s is None else f"{run_rows.clock_face(left_s)} left"
         live.append(_run(run, ahead, curves.get(run.id, []), now_s, where, share))

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from backprop.cli.render.box_ends import boxes_left
 from backprop.cli.render.json_views import duration, iso
 from backprop.cli.render.slots import Slots, slots_of
 from backprop.scheduler.config.settings import Settings
@@ -47,10 +48,10 @@ class GpuView:
 
 @dataclass(frozen=True)
 class Overview:
-    """What `status` shows. `alive`: live segments. `warnings`: workers that do not tick, and what takes too much disk,
-    in words. `silences`: those workers, by id. `drained`: why and since when. `active_hours`: of the settings of this
-    directory; a worker may have others. `closed`: why nothing may start now, in words. `slots`: how many runs may run
-    at once; None where no worker lives and nobody has set it."""
+    """What `status` shows. `alive`: live segments. `left`: of their boxes, see `box_ends`. `warnings`: workers that do
+    not tick, and what takes too much disk, in words. `silences`: those workers, by id. `drained`: why and since when.
+    `active_hours`: of the settings of this directory; a worker may have others. `closed`: why nothing may start now, in
+    words. `slots`: how many runs may run at once; None where no worker lives and nobody has set it."""
 
     home: Home
     snapshot: Snapshot
@@ -65,6 +66,7 @@ class Overview:
     active_hours: tuple[str, ...] = ()
     closed: str | None = None
     slots: Slots | None = None
+    left: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
 
 
 def overview(home: Home, database: Database | None, snapshot: Snapshot, settings: Settings) -> Overview:
@@ -77,15 +79,17 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
     silences = {
         worker.id: silent for worker in workers if (silent := silence(home.locks, worker.id)) is not None
     }
-    first = next(iter(queries.queue(database, time.time(), 1)), None)
+    now_s, live = time.time(), queries.live_runs(database)
+    first = next(iter(queries.queue(database, now_s, 1)), None)
     return Overview(
         home=home,
         snapshot=snapshot,
         gpus=[_gpu(gpu, state, settings, _why_idle(gpu, first, bool(workers))) for gpu in snapshot.gpus],
         workers=workers,
         counts=queries.state_counts(database),
-        live=queries.live_runs(database),
+        live=live,
         alive=state.segments,
+        left=boxes_left(home, live, state.segments, now_s),
         warnings=[
             *(silent.sentence() for silent in silences.values()),
             *disk_usage.measure(home, MEASURE_S).sentences(),

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from backprop.cli.render.box_ends import boxes_left
 from backprop.scheduler.config.active_hours import Window, parse_all
 from backprop.scheduler.governor.model import Rule
 from backprop.scheduler.home.layout import Home
@@ -31,7 +32,9 @@ def outlook(home: Home, database: "Database", now_s: float) -> NightAhead:
     hours = hours_of(living)
     closing = CLOSING if hours else (*CLOSING, Rule.HOURS)
     is_closed = first is not None and any(rule.rule in closing for rule in first.waiting)
-    return pace.night(database, now_s, slots, is_closed or drain.drained(database) is not None, hours)
+    left = boxes_left(home, queries.live_runs(database), queries.live_segments(database)[1], now_s)
+    is_closed = is_closed or drain.drained(database) is not None
+    return pace.night(database, now_s, slots, is_closed, hours, left)
 
 
 def hours_of(living: Sequence[WorkerRecord]) -> tuple[Window, ...]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from backprop.cli.render.json_views import NAN, duration, number
 from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, State
 from backprop.scheduler.records import RunRecord, SegmentRecord
-from backprop.scheduler.spec import NO_TIMEBOX_S
 
 RIGHT = ("TURN", "SEG", "STEP", "LOSS", "TIME", "ETA")
 MOST_PARAMS = 4
@@ -17,8 +16,8 @@ MOST_PARAMS = 4
 
 @dataclass(frozen=True)
 class Picture:
-    """Runs by what one wants to know first. `segments`: the live ones by run. `counts`: of all that pass the filters.
-    `eta`: words by run."""
+    """Runs by what one wants to know first. `segments`: the live ones by run. `left`: of their boxes, see `box_ends`.
+    `counts`: of all that pass the filters. `eta`: words by run."""
 
     live: Sequence[RunRecord]
     queued: Sequence[RunRecord]
@@ -26,6 +25,7 @@ class Picture:
     segments: Mapping[str, SegmentRecord]
     counts: Mapping[State, int]
     eta: Mapping[str, str] = field(default_factory=dict[str, str])
+    left: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
 
     def cut(self, room: int) -> "Picture":
         """Return what fits into so many rows: all that run, the newest troubles, then the next in turn."""
@@ -33,7 +33,7 @@ class Picture:
         left = max(room - len(live), 0)
         recent = self.recent[: max(min(left, room // 3 or 1), left - len(self.queued))]
         queued = self.queued[: max(left - len(recent), 0)]
-        return Picture(live, queued, recent, self.segments, self.counts, self.eta)
+        return Picture(live, queued, recent, self.segments, self.counts, self.eta, self.left)
 
     def rest(self) -> str:
         """Return how many are not shown, by state; empty for none."""
@@ -75,7 +75,7 @@ def rows_of(picture: Picture, now_s: float, with_ids: bool) -> tuple[tuple[str, 
                 str(run.segment),
                 step(run),
                 loss(run),
-                time_of(run, picture.segments.get(run.id), now_s),
+                time_of(run, picture.segments.get(run.id), picture.left.get(run.id), now_s),
                 *((picture.eta.get(run.id, "-"),) if picture.eta else ()),
                 *(run.spec.params.get(key, "-") for key in keys),
                 '"' if same else run.reason,
@@ -105,21 +105,13 @@ def loss(run: RunRecord) -> str:
     return "nan" if run.fault == NAN else number(run.last_loss)
 
 
-def time_of(run: RunRecord, segment: SegmentRecord | None, now_s: float) -> str:
+def time_of(run: RunRecord, segment: SegmentRecord | None, left_s: float | None, now_s: float) -> str:
     """Return what is left of its box while it runs, else how long it has run; "-" where it has not."""
     if run.state in HAS_PROCESSES and segment is not None:
-        left_s = box_left_s(run, segment, now_s)
         return duration(now_s - segment.started_at_s) if left_s is None else f"{clock_face(left_s)} left"
     if run.started_at_s is None:
         return "-"
     return duration(run.chain_total_s) if run.chain_total_s or run.state in FINAL else "-"
-
-
-def box_left_s(run: RunRecord, segment: SegmentRecord, now_s: float) -> float | None:
-    """Return the seconds until its timebox ends, less than none where it is past; None where it has none."""
-    if run.spec.timebox_s >= NO_TIMEBOX_S:
-        return None
-    return segment.started_at_s + max(segment.boxes, 1) * run.spec.timebox_s - now_s
 
 
 def clock_face(seconds: float) -> str:

@@ -73,7 +73,7 @@ def run_rows(shown: Overview, now_s: float) -> tuple[tuple[str, ...], list[tuple
                 str(run.segment),
                 ",".join(index_of.get(uuid, "?") for uuid in uuids) or "-",
                 amount(segment.promised_mib) if segment is not None and segment.promised_mib else "-",
-                time_of(run, segment, now_s),
+                time_of(run, segment, shown.left.get(run.id), now_s),
                 step(run),
                 loss(run),
                 "-" if run.reason == f"segment {run.segment}" else run.reason,

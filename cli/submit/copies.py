@@ -56,7 +56,7 @@ def _queue(
     except (OSError, ValueError) as error:
         raise BadCommand(f"its folder {folder} cannot be read: {error}") from error
     old = changes.get(record.id, record.spec)
-    spec = msgspec.structs.replace(old, code=None, resume_from=pin or None)
+    spec = msgspec.structs.replace(old, code=None, resume_from=pin or None, key=None, asked=None)
     copies_code = old.code is not None if snapshot is None else snapshot
     submission = Submission(
         run_id=None,

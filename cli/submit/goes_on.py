@@ -29,19 +29,28 @@ class GoesOn(msgspec.Struct, frozen=True):
     to_type: str = ""
 
 
-def goes_on_by(spec: RunSpec) -> GoesOn:
-    """Return how a new segment of this run would take up what the last one saved."""
+def goes_on_by(spec: RunSpec, vram: str = "") -> GoesOn:
+    """Return how a new segment of this run would take up what the last one saved. `vram`: why that of a suspended run
+    stays on its GPU; "" where it does not."""
     plan = spec.plan or Plan()
     way, text = _way(spec, plan)
     known = way not in ("nothing", "unknown")
     if known and not spec.auto_resume:
         return GoesOn(way, f"{text}, once it is resumed: auto-resume is off")
     in_place = _may_be_suspended(spec, plan)
-    instead = "suspending it in place; after a reboot: " if in_place and not known else ""
+    beside = f", where others fit beside its VRAM ({vram})" if vram and uses_gpu(spec) else ""
+    instead = f"suspending it in place{beside}; after a reboot: " if in_place and not known else ""
     if way == "unknown":
         said, to_type = _unknown(spec, plan)
         return GoesOn(way, f"{instead}{said} {to_type}", to_type)
-    return GoesOn(way, f"{instead}{text}{', else by suspending it in place' if in_place and known else ''}")
+    return GoesOn(
+        way, f"{instead}{text}{f', else by suspending it in place{beside}' if in_place and known else ''}"
+    )
+
+
+def uses_gpu(spec: RunSpec) -> bool:
+    """Return whether the run is given a GPU, where there is one."""
+    return spec.gpus > 0 and spec.gpu_probe != "none"
 
 
 def _may_be_suspended(spec: RunSpec, plan: Plan) -> bool:
@@ -56,7 +65,7 @@ def kind_of(spec: RunSpec) -> tuple[object, ...]:
     plan = spec.plan or Plan()
     found = (plan.recipe, plan.resumes, plan.resume_words, plan.speaks, plan.note, bool(plan.globs))
     found = (*found, plan.integration, spec.integrations)
-    given = (spec.resume_arg, spec.auto_resume, _may_be_suspended(spec, plan))
+    given = (spec.resume_arg, spec.auto_resume, _may_be_suspended(spec, plan), uses_gpu(spec))
     return (spec.program, spec.script, *given, *found)
 
 

@@ -7,6 +7,7 @@ from backprop.scheduler.errors import BadCommand
 
 NAME_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 NAME_LIMIT: Final = 64
+KEY_LIMIT: Final = 128
 
 
 def checked(option: str, text: str) -> str:
@@ -29,6 +30,13 @@ def checked_run_name(option: str, text: str) -> str:
             f"{option} {text} is refused: use 1 to {NAME_LIMIT} letters, digits and signs without a slash, and do not"
             " begin with a dot, a dash, @ or a space"
         )
+    return text
+
+
+def checked_key(text: str) -> str:
+    """Return `text` if it may be a run's key. Raises BadCommand."""
+    if not 0 < len(text) <= KEY_LIMIT or not text.isprintable() or text != text.strip():
+        raise BadCommand(f"--key {text} is refused: use 1 to {KEY_LIMIT} letters, digits and signs")
     return text
 
 

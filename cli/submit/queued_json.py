@@ -1,11 +1,18 @@
 """Shows as JSON what `run` has queued, or would queue; documented in docs/json.md."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import click
+
+from backprop.cli.render.answers import short
 from backprop.cli.render.command_text import command_text
+from backprop.cli.render.json_views import json_text
 from backprop.cli.submit.recipe_view import goes_on_json, kinds_of, plan_json
 from backprop.scheduler.spec import RunSpec
+
+WARNINGS, WARNING_LIMIT = 2, 160
 
 
 def queued_json(
@@ -14,12 +21,18 @@ def queued_json(
     notes: Sequence[str],
     warnings: Sequence[str],
     queued: bool = True,
+    existing: Collection[str | None] = (),
 ) -> dict[str, Any]:
-    """Return the object. `runs`: id (None where it has none yet), name and specification of each."""
+    """Return the object. `runs`: id (None where it has none yet), name and specification of each. `existing`: ids of
+    those that were there already."""
     return {
         "queued": queued,
         "group": group,
-        "runs": [{"id": run_id, "name": name} for run_id, name, _ in runs],
+        "existing": all(run_id in existing for run_id, _, _ in runs),
+        "runs": [
+            {"id": run_id, "name": name, "key": spec.key, "existing": run_id in existing}
+            for run_id, name, spec in runs
+        ],
         "kinds": [
             {
                 "runs": count,
@@ -32,3 +45,12 @@ def queued_json(
         "notes": list(notes),
         "warnings": list(warnings),
     }
+
+
+def queued_text(view: dict[str, Any]) -> str:
+    """Return the object as text: with --brief what matters to a program, on one line, about 1 KB for one run."""
+    if not click.get_current_context().params["brief"]:
+        return json_text(view)
+    warnings = [short(line, WARNING_LIMIT) for line in view["warnings"][:WARNINGS]]
+    few = {name: view[name] for name in ("queued", "existing", "group", "runs")}
+    return json.dumps(few | {"warnings": warnings})

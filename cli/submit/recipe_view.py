@@ -1,11 +1,12 @@
 """Shows what was recognised in a command and how the run will be resumed, in words and as JSON."""
 
+import contextlib
 import shlex
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any, Final
 
-from backprop.cli.submit.goes_on import goes_on_by, kind_of, short
+from backprop.cli.submit.goes_on import GoesOn, goes_on_by, kind_of, short, uses_gpu
 from backprop.scheduler.spec import Plan, RunSpec
 
 MOST_KINDS: Final = 6
@@ -19,7 +20,7 @@ def lines(spec: RunSpec) -> list[str]:
 
 def _apart(spec: RunSpec) -> list[str]:
     """Return how it goes on, and apart from it what may be typed: so that the terminal's edge breaks no command."""
-    told = goes_on_by(spec)
+    told = _goes_on(spec)
     said = told.text.removesuffix(told.to_type).rstrip()
     return [said, told.to_type] if told.to_type else [said]
 
@@ -51,8 +52,19 @@ def kinds_of(specs: Sequence[RunSpec]) -> list[tuple[RunSpec, int]]:
 
 def goes_on_json(spec: RunSpec) -> dict[str, str]:
     """Return `goes_on_by` as in docs/json.md."""
-    goes_on = goes_on_by(spec)
+    goes_on = _goes_on(spec)
     return {"way": goes_on.way, "text": goes_on.text}
+
+
+def _goes_on(spec: RunSpec) -> GoesOn:
+    """Return how it goes on, by what is known of this machine without asking it."""
+    from backprop.scheduler.home import layout
+    from backprop.worker.executor.vram import trials
+
+    vram = ""
+    with contextlib.suppress(OSError):
+        vram = trials.words_of_start(layout.locate()) if uses_gpu(spec) else ""
+    return goes_on_by(spec, vram)
 
 
 def pairs(spec: RunSpec) -> list[tuple[str, str]]:

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import click
-
+from backprop.cli.render import answers
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.home import run_folder
 
@@ -73,7 +72,7 @@ def startable(
 def say_unstartable(wrong: "Sequence[tuple[str, str]]") -> int:
     """Print which runs were left as they are and why; return the exit code, 0 when there is none."""
     for run_id, what in wrong:
-        click.echo(f"backprop: run {run_id}: {what}", err=True)
+        answers.refuse(run_id, f"run {run_id}: {what}")
     return BadCommand.exit_code if wrong else 0
 
 

@@ -30,7 +30,8 @@ class SubmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asks for this run alone, beside its settings.
 
     `env`: KEY=VALUE texts. `gpus`: 0 for a CPU run. `recipe`: a name or "none"; None for the recognised one. `globs`:
-    where the run saves, if the user says so. `metric_regex`: NAME=REGEX texts, for its output.
+    where the run saves, if the user says so. `metric_regex`: NAME=REGEX texts, for its output. `key`, `asked`: see
+    `RunSpec`.
     """
 
     resume_from: str | None = None
@@ -44,6 +45,8 @@ class SubmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
     metric_regex: Sequence[str] = ()
     order: Literal["round-robin", "fifo"] = "round-robin"
     keep_when_unmet: bool = False
+    key: str | None = None
+    asked: str | None = None
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +135,8 @@ def spec_of(
         order=request.order,
         keep_when_unmet=request.keep_when_unmet,
         metric_regex=_patterns(request.metric_regex),
+        key=request.key,
+        asked=request.asked,
         gpu_min_vram_declared=sources["gpu_min_vram_mib"].layer != "default",
         plan=plan,
         **effective.spec_fields(),

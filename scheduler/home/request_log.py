@@ -1,4 +1,4 @@
-"""Keeps what users have asked about waiting runs and the queue, where it outlives the database.
+"""Keeps what users have asked about runs and the queue, where it outlives the database.
 
     requests.jsonl    one numbered line per request, oldest first
 
@@ -26,7 +26,7 @@ _BEGIN: Final = b'\n{"number":'
 
 
 class Verb(StrEnum):
-    """What was asked. VOID: nothing, after all: the request of that number failed."""
+    """What was asked. QUEUE: runs with keys. VOID: nothing, after all: the request of that number failed."""
 
     HOLD = "hold"
     RELEASE = "release"
@@ -37,15 +37,19 @@ class Verb(StrEnum):
     MOVE = "move"
     EDIT = "edit"
     REMOVE = "remove"
+    SUSPEND = "suspend"
+    UNSUSPEND = "unsuspend"
     DRAIN = "drain"
     UNDRAIN = "undrain"
     PARALLEL = "parallel"
+    QUEUE = "queue"
     VOID = "void"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A line. `runs`: run id → its newest segment then. `places`: run id → (priority, `turn_s`). `pin`: see
-    `RunRecord`. `at_most`: see `parallel.chosen`; None takes it back. `at_s`: Unix seconds."""
+    `RunRecord`. `at_most`: see `parallel.chosen`; None takes it back. `thaw_at_s`: see `RunRecord`. `at_s`: Unix
+    seconds."""
 
     number: int
     verb: Verb
@@ -55,6 +59,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pin: str | None = None
     places: dict[str, tuple[int, float]] = {}
     at_most: int | None = None
+    thaw_at_s: float | None = None
 
 
 def newest(home: Home) -> int:

@@ -1,10 +1,13 @@
 """Defines one move of a run after a segment, and words what its user can do about it."""
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from backprop.scheduler.faults import Fault
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+
+SUSPENDED_BY_USER: Final = "suspended by the user; backprop unsuspend lets it go on"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class NextMove:
     `delay_s`: seconds before which the run is not claimed again. `need_mib`: the VRAM per GPU to reserve from now on,
     where it has to be raised. `fault`: the kind of trouble. `advice`: what the user can do; `with_advice` words it.
     `host_faults`: as in `Chain`. `suspect`: the path of a checkpoint that no segment is to be given for now. `acquits`:
-    those that were suspects are none any more.
+    those that were suspects are none any more. `kept`: its user has suspended the run, for good or until
+    `kept_until_s` (Unix seconds), and so no segment follows before.
     """
 
     event: Event
@@ -48,6 +52,18 @@ class NextMove:
     host_faults: int = 0
     suspect: str | None = None
     acquits: bool = False
+    kept: bool = False
+    kept_until_s: float | None = None
+
+
+def held_off(move: NextMove, suspended: bool, until_s: float | None) -> NextMove:
+    """Return what a move is for a run that its user wants `suspended`: what would go on waits, `until_s` or for its
+    user."""
+    if not suspended or move.event is not Event.REQUEUED:
+        return move
+    event = Event.REQUEUED if until_s is not None else Event.SET_ASIDE
+    reason = f"{SUSPENDED_BY_USER}; {move.reason}"
+    return replace(move, event=event, reason=reason, kept=True, kept_until_s=until_s)
 
 
 def with_advice(move: NextMove, run_id: str) -> NextMove:

@@ -28,6 +28,7 @@ from peewee import DatabaseError, DatabaseProxy, SqliteDatabase, sqlite3  # pyri
 from backprop.migrations import runner
 from backprop.scheduler.errors import DatabaseBusy, DatabaseDamaged, DatabaseRefused
 from backprop.scheduler.home.layout import Home
+from backprop.scheduler.home.wake_pipes import wake_if_settled
 from backprop.scheduler.store.sqlite_errors import RETRY_FOR_S, patiently
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ class Database:
     def __init__(self, home: Home, peewee_database: SqliteDatabase, patience_s: float = RETRY_FOR_S) -> None:
         self.home = home
         self._db = peewee_database
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._opened = self._identity()
         self._reopening = False
 
@@ -74,9 +75,11 @@ class Database:
                 return verb()
 
         try:
-            return self._patiently(transaction)
+            result = self._patiently(transaction)
         finally:
             self._set_busy_ms(0)
+        wake_if_settled(self.home.locks)
+        return result
 
     def read(self, query: Callable[[], T]) -> T:
         """Run `query` and return its result: finished lists, never a cursor. Waits and raises as `write`."""
@@ -118,11 +121,11 @@ class Database:
 
     def _patiently(self, action: Callable[[], T]) -> T:
         try:
-            return patiently(self.home.database, action, self._patience_s)
+            return patiently(self.home.database, action, self.patience_s)
         except (DatabaseError, sqlite3.DatabaseError):
             # Perhaps "no such table". A connection that met an empty file, for the moment of a copy put into it,
             # takes that for the truth and answers from memory; only the file's header tells.
-            if patiently(self.home.database, self._schema, self._patience_s) != runner.LATEST:
+            if patiently(self.home.database, self._schema, self.patience_s) != runner.LATEST:
                 raise DatabaseDamaged(_emptied(self.home.database)) from None
             raise
 
@@ -171,8 +174,9 @@ def _unstoppable() -> Generator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def open_database(home: Home) -> Database:
-    """Open the home's database, creating or migrating it as needed.
+def open_database(home: Home, patience_s: float = RETRY_FOR_S) -> Database:
+    """Open the home's database, creating or migrating it as needed. `patience_s`: how long this and each later read or
+    write waits while another process holds it.
 
     Raises DatabaseRefused (newer schema, another program's, damaged, WAL on an engine that can corrupt it),
     DatabaseBusy.
@@ -188,14 +192,14 @@ def open_database(home: Home) -> Database:
 
     before = os.umask(0o077)
     try:
-        patiently(home.database, prepare)
+        patiently(home.database, prepare, patience_s)
     except BaseException:
         database.close()
         raise
     finally:
         os.umask(before)
     try:
-        return Database(home, database)
+        return Database(home, database, patience_s)
     except BaseException:
         database.close()
         raise

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from backprop.scheduler.home.wake_pipes import note_settled
 from backprop.scheduler.lifecycle import FINAL, Event, State, next_state
 from backprop.scheduler.spec import DependencyKind, decode
 from backprop.scheduler.store.connection import Database
@@ -165,6 +166,7 @@ def _stop(run_ids: Sequence[str], why: str, now_s: float) -> None:
         new = next_state(state, Event.STOPPED)
         for ids in _in_parts(run_ids):
             Run.update(state=new, **values).where(Run.id.in_(ids) & (Run.state == state.value)).execute()
+    note_settled()
 
 
 def _keep(run_ids: Sequence[str], parent: str, why: str) -> None:

@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from backprop.scheduler.home.batch_file import Batch, spec_file
 from backprop.scheduler.home.run_folder import OutcomeFile, SpecFile
+from backprop.scheduler.home.wake_pipes import note_settled
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.records import KEPT
 from backprop.scheduler.spec import GroupRules, NewRun
-from backprop.scheduler.store import groups
+from backprop.scheduler.store import groups, keys
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.schema import Group as GroupRow
 from backprop.scheduler.store.schema import Run, Segment
@@ -87,6 +88,7 @@ def put_back(
         values = _values(found, segments, newest, final, now_s, waits=waits)
         Run.update(values).where(Run.id == found.id).execute()
         restore_events()
+        note_settled()
         return True
 
     return database.write(verb)
@@ -144,10 +146,11 @@ def _insert(found: list[SpecFile]) -> None:
     new = [NewRun(id=file.id, name=file.name, spec=file.spec, place=file.place) for file in found]
     enqueue.insert(
         [
-            enqueue.row_of(run, file.created_at_s, file.batch, PUT_BACK)
+            enqueue.row_of(run, file.created_at_s, file.batch, PUT_BACK) | {"key": None}
             for run, file in zip(new, found, strict=True)
         ]
     )
+    keys.take_now([file.id for file in found if file.spec.key is not None])
     enqueue.insert_links(new)
     rules = {file.group.name: (file.group, file.created_at_s) for file in found if file.group is not None}
     for group, created_at_s in rules.values():
@@ -165,6 +168,7 @@ def _set_rules(group: GroupRules, given_at_s: float) -> None:
 def _end(run_id: str, outcome: OutcomeFile) -> None:
     ended = {"state": outcome.state, "reason": outcome.reason, "ended_at_s": outcome.ended_at_s}
     Run.update(ended).where(Run.id == run_id).execute()
+    note_settled()
 
 
 def is_behind(database: Database, run_id: str, newest: int, outcome: OutcomeFile | None) -> bool:

@@ -3,8 +3,10 @@
     hold, release, move, edit, stop   where the run still waits after the segment that it had then
     resume, resume --done             where it waits so, or ended so before
     stop of a live segment            where that segment lives
+    suspend, unsuspend                where the run is in the segment that it had then, alive or waiting after it
     remove                            where nothing on disk says that the run is there
     drain, undrain, parallel          always
+    queue                             never: the runs' files say the same
 
 A run that has gone on since is left alone: what became of it is in its folder, and `rebuild` has put that back.
 """
@@ -12,6 +14,7 @@ A run that has gone on since is left alone: what became of it is in its folder, 
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
@@ -20,11 +23,11 @@ from backprop.scheduler.home.request_log import Request, Verb
 from backprop.scheduler.home.run_folder import SpecFile
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.records import RunRef
-from backprop.scheduler.store import drain, parallel
+from backprop.scheduler.store import drain, keys, parallel
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.requests import known_number, set_known_number
 from backprop.scheduler.store.schema import Run
-from backprop.scheduler.store.writes import deletion, ordering, user_requests
+from backprop.scheduler.store.writes import deletion, ordering, suspensions, user_requests
 
 AT_REST: Final = frozenset({Verb.HOLD, Verb.RELEASE, Verb.RESUME, Verb.DONE, Verb.STOP, Verb.MOVE, Verb.EDIT})
 """Asked of a run that had no live segment, or that then waited for its next one."""
@@ -77,6 +80,9 @@ def replay(
                 if run_id not in but and request.number >= removed_by.get(run_id, 0)
             }
             _again(request, runs, read_spec, is_on_disk)
+        if unknown:
+            # One may have been put back before the removed run that had its key was removed here.
+            keys.take_now()
         if (newest := request_log.newest(database.home)) > known_number():
             set_known_number(newest)
         return len(unknown)
@@ -129,8 +135,14 @@ def _again(
             ]
             groups = {row.group_name for row in leaving if row.group_name is not None}
             deletion.remove_now([row.id for row in leaving], groups)
-        case Verb.VOID:
-            pass
+        case Verb.SUSPEND:
+            if request.thaw_at_s is None or request.thaw_at_s > time.time():
+                suspensions.ask_now(still, request.thaw_at_s)
+                suspensions.hold_off_now(waiting, request.thaw_at_s)
+        case Verb.UNSUSPEND:
+            suspensions.unask_now(still)
+        case Verb.QUEUE | Verb.VOID:
+            pass  # `rebuild` has put back what is on disk
 
 
 def _ended_before(request: Request, rows: list[Any]) -> list[str]:

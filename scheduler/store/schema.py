@@ -77,6 +77,7 @@ class Run(Table):
     suspension = TextField(null=True)
     thaw_at_s = FloatField(null=True)
     vram_stays = TextField(null=True)
+    key = TextField(null=True)
 
     class Meta:
         table_name = "runs"

@@ -132,7 +132,7 @@ def test_a_script_that_its_python_cannot_start_is_warned_about(bench: Bench) -> 
     assert f"warning: {said}" in bench.backprop(*words).stderr
     shown = json.loads(bench.backprop(*words, "--json").stdout)
     assert [line.startswith(said) for line in shown["warnings"]] == [True]
-    assert shown["runs"] == [{"id": bench.runs()[0]["id"], "name": "train"}]
+    assert shown["runs"] == [{"id": bench.runs()[0]["id"], "name": "train", "key": None, "existing": False}]
     (kind,) = shown["kinds"]
     assert (kind["runs"], kind["goes_on_by"]["way"]) == (1, "unknown")
     assert bench.show(shown["runs"][0]["id"])["goes_on_by"] == kind["goes_on_by"]

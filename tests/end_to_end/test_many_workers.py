@@ -58,8 +58,11 @@ def queue_more_like(bench: Bench, run_id: str, count: int) -> list[str]:
         queued: list[str] = []
         for _ in range(count):
             new, folder = run_folder.create(home, None)
-            run_folder.write_spec(folder, new, model.name, model.spec, environment, time.time())
-            enqueue_run(database, new, model.name, model.spec, time.time(), "queued")
+            now_s = (
+                time.time()
+            )  # the same in both: a worker that starts may put it back from its folder in between
+            run_folder.write_spec(folder, new, model.name, model.spec, environment, now_s)
+            enqueue_run(database, new, model.name, model.spec, now_s, "queued")
             wake_workers(home.locks)
             queued.append(new)
         return queued

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from backprop.worker.executor.board import VARIABLE, Board
+from tests.support import gpu_turns
 from tests.support.fake_gpus import QUICK, allocated, impatient, promised_mib, queue, status, wait_for_reason
 from tests.support.fakes import FakeDriver, FakeGpu
 from tests.support.harness import Bench, alive, wait_until
@@ -68,3 +69,31 @@ def test_four_runs_of_two_homes_where_two_fit(
         for number in range(2):
             (one.project / f"go-{number}").touch()
     wait_until(lambda: not home.left() and not board.others(), saw=home.left)
+
+
+def test_vram_in_ram_leaves_its_place_to_another_home_and_waits_for_it(
+    bench: Bench, neighbour: Bench, driver: FakeDriver
+) -> None:
+    driver.show(gpu_turns.CARD)
+    neighbour.environment |= {name: bench.environment[name] for name in ("LD_LIBRARY_PATH", "FAKE_NVML_DIR")}
+    gpu_turns.prove(bench)
+    mine = gpu_turns.queue(bench, "a", 100_000, "-m", "10")
+    bench.worker(command=gpu_turns.QUICK)
+    wait_until(lambda: gpu_turns.step_of(bench, mine) > 5, saw=bench.output)
+    other = gpu_turns.queue(neighbour, "b", 100_000, "-m", "10")
+    neighbour.worker(command=gpu_turns.QUICK)
+    wait_for_reason(neighbour, other, "promised by another home")
+    assert bench.backprop("suspend", mine).returncode == 0
+    assert gpu_turns.is_out(bench, driver, mine)
+    wait_until(lambda: gpu_turns.step_of(neighbour, other) > 5, saw=neighbour.output)
+    at = gpu_turns.step_of(bench, mine)
+    assert bench.backprop("unsuspend", mine).returncode == 0
+    wait_for_reason(bench, mine, "promised by another home")
+    assert (bench.state(mine), gpu_turns.step_of(bench, mine)) == ("suspended", at)
+    assert neighbour.backprop("stop", other).returncode == 0
+    wait_until(lambda: gpu_turns.step_of(bench, mine) > at, saw=bench.output)
+    late = gpu_turns.queue(neighbour, "c", 100_000, "-m", "10")
+    wait_for_reason(neighbour, late, "promised by another home")
+    for home, run in ((bench, mine), (neighbour, late)):
+        assert home.backprop("stop", run).returncode == 0
+        home.wait_for(run, "stopped")

@@ -1,15 +1,20 @@
 """Two runs that each take more than half of a GPU share it: the VRAM of the one that stands still lies in RAM."""
 
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.support.fakes import FakeDriver
+from backprop.worker.executor.board import VARIABLE, Board
+from tests.support.fake_gpus import GPU_TRAINER, HOST_IS_FINE
+from tests.support.fakes import FakeDriver, FakeGpu
 from tests.support.gpu_turns import (
     CARD,
     GPU,
     QUICK,
+    SHARE_MIB,
     is_out,
     prove,
     queue,
@@ -123,6 +128,39 @@ def test_a_driver_that_refuses_is_asked_once(bench: Bench, driver: FakeDriver) -
     assert (told(bench, "leaving", "a"), told(bench, "suspended", "a")) == (1, 0)
 
 
+def test_whose_vram_stays_saves_and_ends_for_its_user_or_goes_on(bench: Bench, driver: FakeDriver) -> None:
+    """No driver was seen to move VRAM. The one that saves is held off, for good or for a time; the other is refused."""
+    driver.show(FakeGpu(GPU, total=3000))
+    words = ("-n", "a", "--gpu-min-vram", "300", *HOST_IS_FINE, str(GPU_TRAINER))
+    saves = bench.queue(*words, "--", "--save", "--mib", "300", quiet_limits=False)
+    plain = queue(bench, "b", 100_000, "-m", "10", mib=300)
+    fresh = ("scheduler.governor.box_end", "worker.segments.boxes.segment_boxes", "worker.segments.live")
+    bench.worker(command=(*QUICK[:-1], *(f"{module}.FRESH_S=4" for module in fresh), "--"))
+    bench.wait_for_log(saves, "beat 110")
+    wait_until(lambda: step_of(bench, plain) > 130, saw=bench.output)
+    both = bench.backprop("suspend", "--all")
+    assert both.returncode == 10
+    assert f"asked a ({saves}) to save and end: " in both.stdout
+    assert "it can't be suspended in place: its VRAM stays: " in both.stdout
+    assert "this driver and GPU have not been tried" in both.stderr
+    assert "suspended 0 runs" not in both.stdout
+    refused = next(line for line in both.stderr.splitlines() if f"run {plain} is running" in line)
+    assert "nothing is known to resume it with; an end would lose" in refused
+    assert f"backprop stop {plain} ends it all the same" in refused
+    assert bench.wait_for(saves, "held")["reason"].startswith("suspended by the user; backprop unsuspend")
+    assert (bench.state(plain), len(bench.show(saves)["segments"])) == ("running", 1)
+    assert bench.backprop("unsuspend", plain).returncode == 10
+    assert bench.backprop("unsuspend", "--all").returncode == 0
+    bench.wait_for_log(saves, "allocated", 2)
+    timed = bench.backprop("suspend", saves, "--for", "10m")
+    assert "it goes on in its turn from" in timed.stdout + timed.stderr
+    assert bench.wait_for(saves, "queued")["suspended_by"] == "kept"
+    for run in (saves, plain):
+        assert bench.backprop("stop", run).returncode == 0
+    for run in (saves, plain):
+        bench.wait_for(run, "stopped")
+
+
 def test_a_driver_that_hangs_is_left_alone(bench: Bench, driver: FakeDriver) -> None:
     """Nothing is killed, and what it was at work on goes on once it answers."""
     driver.show(CARD)
@@ -195,13 +233,39 @@ def test_room_that_is_gone_by_the_time_the_tree_goes_on_costs_nothing(
     wait_until(lambda: json.loads(goes_on.read_text())["wanted"] == "running", saw=bench.output)
     somebody = subprocess.Popen(["sleep", "600"])
     driver.occupy(GPU, 390, somebody.pid)
-    wait_until(lambda: "no room for its VRAM" in str(bench.column(first, "reason")), saw=bench.output)
+    wait_until(lambda: "no room for its VRAM" in bench.output(), saw=bench.output)
     assert bench.state(first) == "suspended"
     assert is_out(bench, driver, first)
     somebody.kill()
     somebody.wait()
     wait_until(lambda: step_of(bench, first) > at, saw=bench.output)
     assert len(bench.show(first)["segments"]) == 1
+    assert bench.backprop("stop", first).returncode == 0
+    bench.wait_for(first, "stopped")
+
+
+@pytest.mark.long
+def test_what_another_home_has_promised_meanwhile_is_seen_before_it_comes_back(
+    bench: Bench, driver: FakeDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, bench.environment[VARIABLE])
+    (tmp_path / "another").mkdir()
+    first, second = pair(bench, driver, failpoint="thaw claimed:sleep:3000")
+    at = step_of(bench, first)
+    assert bench.backprop("stop", second).returncode == 0
+    wait_until(lambda: bench.state(first) == "running", saw=bench.output)
+    promise = Board(tmp_path / "another").post((GPU,), SHARE_MIB, False)
+    try:
+        waits = "promised by another home"
+        wait_until(lambda: waits in str(bench.column(first, "reason")), saw=bench.output)
+        wait_until(lambda: bench.state(first) == "suspended", saw=bench.output)
+        assert is_out(bench, driver, first)
+        assert step_of(bench, first) == at
+        assert not Board(tmp_path / "another").others(), "what is in RAM counts for nothing"
+    finally:
+        os.close(promise)
+    wait_until(lambda: step_of(bench, first) > at, saw=bench.output)
+    assert [one.mib >= SHARE_MIB for one in Board(tmp_path / "another").others()] == [True]
     assert bench.backprop("stop", first).returncode == 0
     bench.wait_for(first, "stopped")
 

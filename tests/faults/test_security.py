@@ -17,8 +17,9 @@ import pytest
 from backprop.cli.submit.shell import environment_of_shell
 from backprop.scheduler.home import layout, run_folder
 from backprop.scheduler.home.layout import Home
+from backprop.scheduler.home.wake_pipes import WakePipe
 from backprop.worker.executor import locks
-from backprop.worker.wakeup import WakePipe, wake_path, wake_workers
+from backprop.worker.wakeup import wake_path, wake_workers
 from tests.support.fake_gpus import impatient
 from tests.support.harness import ROOT, Bench, alive, wait_until
 from tests.support.store_rows import SPEC
@@ -303,7 +304,7 @@ def test_links_planted_among_locks_are_not_followed(tmp_path: Path) -> None:
     assert wake_workers(home.locks) == 0
     assert victim.read_bytes() == b""
     victim.unlink()
-    WakePipe(home.locks, "w1").close()
+    WakePipe(wake_path(home.locks, "w1")).close()
     folder = home.runs / "r1"
     folder.mkdir()
     (folder / "spec.json.tmp").symlink_to(victim)

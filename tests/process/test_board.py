@@ -1,6 +1,7 @@
 """The board of promises: what counts, for how long, and what other users may put there."""
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from backprop.worker.executor import board as boards
+from backprop.worker.executor import locks
 from backprop.worker.executor.board import PREFIX, VARIABLE, Board, NoBoard, find_board
+from backprop.worker.executor.vram import move_files, promised
+from backprop.worker.executor.vram.move_files import MoveAnswer
+from backprop.worker.executor.vram.moving import order_for
+from backprop.worker.supervisor import process_tree
 from tests.support.harness import new_board, wait_until, without_roots_rights
 
 HONEST = b'{"gpus":["GPU-0"],"mib":6000,"exclusive":false}\n'
@@ -247,3 +253,80 @@ def test_a_frozen_home_keeps_its_promise_and_stops_nobody(folder: Path, homes: l
         frozen.kill()
         frozen.wait()
     assert homes[0].others() == []
+
+
+@pytest.fixture
+def segment(folder: Path, homes: list[Board], tmp_path: Path) -> Iterator[Path]:  # noqa: ARG001
+    """A segment's folder with a promise that its own descriptor keeps, and its VRAM in RAM."""
+    made = tmp_path / "1"
+    made.mkdir()
+    handle = homes[0].post(("GPU-0",), 6000, True)
+    promised.note(made, handle)
+    moved(made)
+    yield made
+    os.close(handle)
+
+
+def moved(segment: Path) -> None:
+    order = order_for(1, "out", process_tree.Process(1, 1), "GPU-0", 6000)
+    move_files.write(segment, order)
+    boot = process_tree.boot_id()
+    answer = {"number": 1, "wanted": "out", "reached": "checkpointed", "boot_id": boot}
+    (segment / move_files.ANSWER).write_text(json.dumps(answer))
+    assert move_files.answer(segment, order) == MoveAnswer(**answer)
+
+
+def seen(homes: list[Board]) -> list[tuple[int, bool]]:
+    return [(promise.mib, promise.exclusive) for promise in homes[1].others()]
+
+
+def test_a_promise_that_is_set_aside_counts_for_nothing(homes: list[Board], segment: Path) -> None:
+    assert seen(homes) == [(6000, True)]
+    promised.set_aside(segment, lambda: True)
+    assert seen(homes) == []
+    assert not homes[0].others()
+    homes[0].sweep()
+    assert promised.take_up(segment, 7000), "the others have not been asked yet"
+    assert seen(homes) == [(7000, True)]
+
+
+def test_what_is_taken_up_counts_before_it_is_compared(homes: list[Board], segment: Path) -> None:
+    """Whoever goes on after a crash compares it; what was compared is not compared again."""
+    promised.set_aside(segment, lambda: True)
+    assert promised.take_up(segment, 10)
+    assert promised.take_up(segment, 10)
+    assert seen(homes) == [(6000, True)]
+    promised.settle(segment)
+    assert not promised.take_up(segment, 10)
+    assert seen(homes) == [(6000, True)]
+    (promise,) = homes[1].others()
+    assert promise.since_s >= time.time() - 60
+
+
+def test_only_vram_in_ram_sets_a_promise_aside(homes: list[Board], segment: Path) -> None:
+    promised.set_aside(segment, lambda: False)
+    assert seen(homes), "another worker has the segment"
+    mover = locks.take(segment / move_files.LOCK)
+    assert mover is not None
+    promised.set_aside(segment, lambda: True)
+    assert seen(homes), "somebody moves it"
+    os.close(mover)
+    (segment / move_files.ANSWER).unlink()
+    promised.set_aside(segment, lambda: True)
+    assert seen(homes), "it is not known to be in RAM"
+    moved(segment)
+    promised.set_aside(segment, lambda: True)
+    mover = locks.take(segment / move_files.LOCK)
+    with pytest.raises(OSError, match="is being moved"):
+        promised.take_up(segment, 10)
+    assert mover is not None
+    os.close(mover)
+
+
+def test_a_segment_whose_promise_nobody_knows_keeps_it(homes: list[Board], segment: Path) -> None:
+    (segment / promised.NOTE).unlink()
+    promised.set_aside(segment, lambda: True)
+    assert seen(homes) == [(6000, True)]
+    assert not promised.take_up(segment, 10)
+    (segment / promised.NOTE).write_text("/nowhere/backprop-promise-1")
+    assert not promised.take_up(segment, 10)

@@ -310,7 +310,7 @@ def test_opening_waits_for_the_lock_too(home: Home) -> None:
 def test_one_that_stays_locked_is_refused_with_advice(home: Home) -> None:
     create(home)
     opened = open_database(home)
-    opened._patience_s = 0.2
+    opened.patience_s = 0.2
     other = sqlite3.connect(home.database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:

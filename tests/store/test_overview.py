@@ -20,7 +20,8 @@ def picture(database: Database) -> Picture:
     queued = [add_run(database, f"q{number}", name=f"waits {number}") for number in range(30)]
     recent = [add_run(database, f"f{number}", State.FAILED, f"broke {number}") for number in range(3)]
     segments = {segment.run_id: segment for segment in queries.live_segments(database)[1]}
-    return Picture(live, queued, recent, segments, {State.RUNNING: 1, State.QUEUED: 30, State.FAILED: 3})
+    counts = {State.RUNNING: 1, State.QUEUED: 30, State.FAILED: 3}
+    return Picture(live, queued, recent, segments, counts, left={"r1": 540.0})
 
 
 def test_running_next_and_failed_come_first_and_the_rest_is_counted(database: Database) -> None:

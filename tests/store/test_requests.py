@@ -14,16 +14,22 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.request_log import Request, Verb
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import Event, Intent, State
+from backprop.scheduler.outcome.move import NextMove, held_off
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
+from backprop.scheduler.outcome.segment_result import SegmentResult
+from backprop.scheduler.records import ASKED as ASKED_FOR
+from backprop.scheduler.records import KEPT
 from backprop.scheduler.store import drain, parallel, request_trim, requests
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
-from backprop.scheduler.store.writes import claims, enqueue, ordering, transitions, user_requests
+from backprop.scheduler.store.writes import claims, enqueue, ordering, suspensions, transitions, user_requests
 from backprop.scheduler.store.writes.ordering import TargetSlot
 from backprop.worker.executor import segment_files
 from backprop.worker.maintenance import comparison, recovery, removal
 from tests.support.store_rows import SPEC, claimed, enqueue_run, get
 
 NOW_S = 1_700_000_000.0
+LATER_S = 9_700_000_000.0
 
 
 def with_folder(database: Database, run_id: str, now_s: float = NOW_S) -> None:
@@ -107,6 +113,20 @@ ASKED: dict[str, tuple[Callable[[Database], object], Callable[[Database], bool]]
         lambda database: removal.remove(database.home, database, ["a"], waiting=True),
         lambda database: queries.run_by_id(database, "a") is None,
     ),
+    "suspend": (
+        lambda database: suspensions.ask(database, ["l"], None),
+        lambda database: get(database, "l").suspension == ASKED_FOR,
+    ),
+    "suspend for a time": (
+        lambda database: suspensions.ask(database, ["l"], LATER_S),
+        lambda database: (
+            (get(database, "l").suspension, get(database, "l").thaw_at_s) == (ASKED_FOR, LATER_S)
+        ),
+    ),
+    "unsuspend": (
+        lambda database: suspensions.unask(database, ["k"]),
+        lambda database: (get(database, "k").state, get(database, "k").suspension) == (State.QUEUED, None),
+    ),
     "drain": (
         lambda database: drain.set_drained(database, "a reboot", NOW_S),
         lambda database: drain.drained(database) == ("a reboot", NOW_S),
@@ -124,11 +144,22 @@ def edit(database: Database, run_id: str) -> None:
 
 
 def some_runs(database: Database) -> None:
-    for number, run_id in enumerate("abhls"):
+    for number, run_id in enumerate("abhlsk"):
         with_folder(database, run_id, NOW_S + number)
     user_requests.hold_run(database, get(database, "h"), "why")
     segment(database, "l")
     user_requests.stop_waiting(database, ["s"], NOW_S)
+    segment(database, "k")
+    suspensions.ask(database, ["k"], None)
+    end(database, "k")
+
+
+def end(database: Database, run_id: str) -> None:
+    """End its segment, so that it would go on."""
+    run = get(database, run_id)
+    move = NextMove(Event.REQUEUED, SegmentOutcome.YIELDED, "why")
+    move = held_off(move, run.suspension is not None, run.thaw_at_s)
+    claims.apply_result(database, run, move, SegmentResult(), NOW_S)
 
 
 @pytest.mark.parametrize("what", ASKED)
@@ -185,6 +216,42 @@ def test_a_run_held_between_two_segments_does_not_go_on(database: Database) -> N
     user_requests.hold(database, ["a"], "why")
     again = past.restore(database)
     assert (get(again, "a").state, get(again, "a").segment) == (State.HELD, 1)
+    again.close()
+
+
+def test_a_run_held_off_between_two_segments_does_not_go_on(database: Database) -> None:
+    """The copy is from before the segment that it was to be suspended in, and it has been edited since."""
+    for run_id in "abc":
+        with_folder(database, run_id)
+    past = Past(database)
+    for run_id in "abc":
+        segment(database, run_id)
+        suspensions.ask(database, [run_id], LATER_S if run_id == "b" else None)
+        end(database, run_id)
+        edit(database, run_id)
+    user_requests.release(database, ["c"])
+    again = past.restore(database)
+    rows = {run_id: get(again, run_id) for run_id in "abc"}
+    assert {run_id: (run.state, run.suspension) for run_id, run in rows.items()} == {
+        "a": (State.HELD, KEPT),
+        "b": (State.QUEUED, KEPT),
+        "c": (State.QUEUED, None),
+    }
+    assert rows["b"].not_before_s == LATER_S
+    again.close()
+
+
+@pytest.mark.parametrize("how", ["refused", "its time is over", "taken back"])
+def test_what_came_of_a_suspension_is_not_forgotten(database: Database, how: str) -> None:
+    some_runs(database)
+    past = Past(database)
+    suspensions.ask(database, ["l"], NOW_S if how == "its time is over" else None)
+    if how == "refused":
+        suspensions.over(database, get(database, "l"), 1, "not suspended: it holds a lock")
+    elif how == "taken back":
+        suspensions.unask(database, ["l"])
+    again = past.restore(database)
+    assert get(again, "l").suspension is None
     again.close()
 
 

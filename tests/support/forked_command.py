@@ -89,7 +89,9 @@ def _read_all(descriptors: dict[int, str], argv: list[str], timeout_s: float) ->
                     os.kill(int(read["reply"].split()[0]), signal.SIGKILL)
                 for descriptor in tuple(selector.get_map()):
                     os.close(descriptor)
-                raise subprocess.TimeoutExpired(argv, timeout_s, read["stdout"], read["stderr"])
+                late = subprocess.TimeoutExpired(argv, timeout_s, read["stdout"], read["stderr"])
+                late.add_note(f"until then:\n{read['stdout'].decode()}\n{read['stderr'].decode()}")
+                raise late
             for key, _ in ready:
                 if block := os.read(key.fd, 65536):
                     read[descriptors[key.fd]] += block

@@ -1,8 +1,10 @@
 """Checks refusals: one line, its exit code, and an unchanged home."""
 
+import json
 from pathlib import Path
 
 from tests.support.harness import Bench
+from tests.support.json_schema import check
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int, int]]:
@@ -24,7 +26,11 @@ def refused(bench: Bench, code: int, *words: str, env: dict[str, str] | None = N
     """Return the one line on stderr of a command that is refused with `code` and changes nothing at home."""
     before = at_home(bench)
     done = bench.backprop(*words, env=env)
-    assert (done.returncode, done.stdout) == (code, ""), done
+    assert done.returncode == code, done
+    if "--json" in words:
+        check(json.loads(done.stdout), "refusal")
+    else:
+        assert done.stdout == "", done
     assert done.stderr.startswith("backprop: ")
     assert done.stderr.endswith("\n")
     assert done.stderr.count("\n") == 1, done.stderr

@@ -3,11 +3,20 @@
 import pytest
 
 from backprop.cli.submit.goes_on import goes_on_by, kind_of
-from backprop.cli.submit.recipe_view import lines_of_many
+from backprop.cli.submit.recipe_view import goes_on_json, lines_of_many
 from backprop.scheduler.spec import Plan, RunSpec
+from backprop.worker.executor.vram import trials
 
 ELSE = ", else by suspending it in place"
 INSTEAD = "suspending it in place; after a reboot: "
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NVIDIA", "AMD"):
+        monkeypatch.setattr(trials, name, "/nowhere")
+
+
 KNOWN = {
     "option": (
         Plan(recipe="pytorch", resumes="append", resume_words=("--resume", "{checkpoint}")),
@@ -61,6 +70,20 @@ def test_the_way_is_named(case: str) -> None:
     assert goes_on_by(spec(plan)).text == f"{text}{ELSE}"
     off = goes_on_by(spec(plan, auto_resume=False)).text
     assert off == f"{text}, once it is resumed: auto-resume is off"
+
+
+def test_that_vram_stays_is_said_where_it_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, way = KNOWN["option"]
+    beside = "suspending it in place, where others fit beside its VRAM (it failed its test)"
+    assert goes_on_by(spec(plan), "it failed its test").text == f"{way}, else by {beside}"
+    unknown = goes_on_by(spec(), "it failed its test").text
+    assert unknown.startswith(f"{beside}; after a reboot: nothing known;")
+    for changes in ({"gpus": 0}, {"gpu_probe": "none"}, {"suspend": "never"}, {"at_timebox": "end"}):
+        run = spec(plan, **changes)
+        assert goes_on_by(run, "it failed its test") == goes_on_by(run), changes
+    monkeypatch.setattr(trials, "words_of_start", lambda _: "it failed its test")
+    assert lines_of_many([spec(plan), spec(plan, gpus=0)])[0].endswith(f"{way}, else by {beside}")
+    assert goes_on_json(spec(plan)) == {"way": "option", "text": f"{way}, else by {beside}"}
 
 
 def test_what_the_user_says_comes_first() -> None:

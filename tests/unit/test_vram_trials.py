@@ -1,5 +1,6 @@
 """VRAM is moved only by a driver that was seen to do it, and one that took the machine down is never tried again."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,30 @@ def test_a_pass_counts_for_this_gpu_driver_and_user(home: Home, monkeypatch: pyt
     assert trials.why_not(home, GPU, DRIVER) == "it failed its test: it refused"
 
 
+def test_what_is_known_of_this_machine_without_asking_it(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NVIDIA", "AMD"):
+        monkeypatch.setattr(trials, name, str(tmp_path / name))
+    assert trials.words_of_start(home) == "", "no GPU is here"
+    (tmp_path / "AMD").touch()
+    assert trials.words_of_start(home) == "it is moved on NVIDIA GPUs alone"
+    (tmp_path / "NVIDIA").touch()
+    assert trials.words_of_start(home) == "not moved before `backprop doctor --suspend-test` has passed"
+    trials.end(home, GPU, DRIVER, False, "it refused")
+    assert trials.words_of_start(home) == "it failed its test"
+    trials.end(home, GPU, DRIVER, True, "went and came")
+    assert trials.words_of_start(home) == ""
+
+
 def test_a_driver_that_took_the_machine_down_is_never_tried_again(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials.begin(home, GPU, DRIVER)
     assert trials.why_never(home, GPU, DRIVER) is None, "this boot: the test itself was ended"
     monkeypatch.setattr(process_tree, "boot_id", lambda: "the next")
+    monkeypatch.setattr(trials, "NVIDIA", os.devnull)
+    assert trials.words_of_start(home) == "the machine went down while its driver was tried"
     assert (
         trials.why_never(home, "GPU-bbbb", DRIVER) == f"the machine went down while driver {DRIVER} was tried"
     )

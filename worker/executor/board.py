@@ -4,6 +4,10 @@ A promise is a file that everybody may read: the GPUs, MiB on each, and the supe
 to supervisor and leader, so it holds for as long as anything of its segment lives; a free one is void. The folder is
 one that all users share and where nobody can remove the files of others. Its content is other people's: what is no
 promise is passed over, and a false one can only make us wait. Nobody waits for a lock here.
+
+The mode of the file says whether it counts, since that changes at once and takes no room: a full disk keeps nobody from
+it. `ASIDE`: what was promised is not used now. `UNCOMPARED`: it counts again, and its home has still to see whether it
+fits beside the promises of others.
 """
 
 import contextlib
@@ -32,6 +36,7 @@ MOST_FILES: Final = 20_000
 """In the folder, of any program. More would take long to read at every tick."""
 MOST_MIB: Final = 1 << 24
 TRIES: Final = 5
+COUNTS, ASIDE, UNCOMPARED = 0o644, 0o744, 0o654
 
 
 class NoBoard(OSError):
@@ -105,6 +110,53 @@ class Board:
         return f"{info.st_dev:x}.{info.st_ino:x}"
 
 
+def set_aside(path: Path) -> None:
+    """Have a promise of ours count for nothing. Raises OSError."""
+    with _own(path) as handle:
+        os.fchmod(handle, ASIDE)
+
+
+def is_aside(path: Path) -> bool:
+    """Return whether a promise of ours was set aside, and has not been settled since. Raises OSError."""
+    try:
+        return stat.S_IMODE(path.lstat().st_mode) in (ASIDE, UNCOMPARED)
+    except FileNotFoundError:
+        return False
+
+
+def take_up(path: Path, mib: int) -> None:
+    """Have a promise of ours count again, as one made now, of `mib` at least. Raises OSError."""
+    with _own(path) as handle:
+        first, *rest = os.read(handle, LARGEST).split(b"\n")
+        promise = msgspec.json.decode(first, type=Promise)
+        if promise.mib < mib:
+            body = {"gpus": promise.gpus, "mib": mib, "exclusive": promise.exclusive}
+            content = b"\n".join([msgspec.json.encode(body), *rest])
+            if os.pwrite(handle, content, 0) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.ftruncate(handle, len(content))
+        os.utime(handle)
+        os.fchmod(handle, UNCOMPARED)
+
+
+def settle(path: Path) -> None:
+    """Note that a promise of ours that was taken up fits beside the others. Raises OSError."""
+    with _own(path) as handle:
+        if stat.S_IMODE(os.fstat(handle).st_mode) == UNCOMPARED:
+            os.fchmod(handle, COUNTS)
+
+
+@contextlib.contextmanager
+def _own(path: Path) -> Generator[int]:
+    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode) or not path.name.startswith(PREFIX):
+            raise OSError(errno.EINVAL, "it is no promise", str(path))
+        yield handle
+    finally:
+        os.close(handle)
+
+
 def find_board() -> Path:
     """Return the folder that is the board here. Raises NoBoard where there is none, or it can't be written."""
     with _opened() as (path, folder):
@@ -170,6 +222,8 @@ def _read(folder: int, name: str, own: str) -> Promise | None:
         info = os.fstat(handle)
         if (name.startswith(own) and info.st_uid == os.geteuid()) or not _is_held(handle):
             return None
+        if stat.S_IMODE(info.st_mode) == ASIDE:
+            return None
         promised, holder, *_ = [*os.read(handle, LARGEST).split(b"\n"), b""]
         promise = msgspec.json.decode(promised, type=Promise)
         return msgspec.structs.replace(promise, since_s=info.st_mtime, holder=_holder(holder))
@@ -196,7 +250,7 @@ def _locked(folder: int, name: str, body: Mapping[str, object]) -> int | None:
     handle = os.open(name, flags, 0o644, dir_fd=folder)
     kept = False
     try:
-        os.fchmod(handle, 0o644)  # whatever the umask
+        os.fchmod(handle, COUNTS)  # whatever the umask
         _write(handle, body)
         kept = locks.acquire(handle) and os.fstat(handle).st_nlink == 1
         return handle if kept else None

@@ -17,6 +17,7 @@ import msgspec
 
 from backprop.scheduler.home.file_reading import read_if_there
 from backprop.scheduler.home.run_folder import write_synced
+from backprop.worker.executor import segment_files
 from backprop.worker.supervisor import process_tree
 from backprop.worker.supervisor.once import make_once
 
@@ -104,6 +105,22 @@ def write_deadline(folder: Path, left_s: float) -> None:
     text = f"{time.time() + left_s:.3f} {time.monotonic() + left_s:.3f} {process_tree.boot_id()}\n"
     with contextlib.suppress(OSError):
         _replace(folder / "deadline", text.encode())
+
+
+def left_s(folder: Path) -> float | None:
+    """Return for how long of running time the box in force still lasts, less than nothing where it is past; None where
+    the files do not tell. What stands still keeps what it has left. Raises OSError."""
+    words = (read_if_there(folder / "deadline") or b"").decode(errors="replace").split()
+    if len(words) < 3:
+        order, running_s = segment_files.read_order(folder), segment_files.running_s(folder)
+        return order.timebox_s - running_s if order is not None and running_s is not None else None
+    pause = segment_files.read_pause(folder)
+    stands = pause is not None and pause.until_monotonic_s is None and pause.boot_id == words[2]
+    since_s = pause.since_monotonic_s if pause is not None and stands else None
+    with contextlib.suppress(ValueError):
+        if words[2] == process_tree.boot_id():
+            return float(words[1]) - (time.monotonic() if since_s is None else since_s)
+    return None
 
 
 def _replace(path: Path, content: bytes) -> None:

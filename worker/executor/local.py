@@ -22,6 +22,7 @@ from backprop.worker.executor.base import EndUnreadable, Life, NoSupervisor, Seg
 from backprop.worker.executor.board import Board
 from backprop.worker.executor.segment_files import ExitRecord, OrderFile, ProcessesFile
 from backprop.worker.executor.standby import DiedAtStart, StandbyPool, StandbySupervisor
+from backprop.worker.executor.vram import promised
 from backprop.worker.supervisor import failpoint, process_tree
 
 INTRODUCTION_S: Final = 5.0
@@ -50,6 +51,8 @@ class LocalExecutor:
             folder.mkdir(mode=0o700, exist_ok=True)
             if order.before is not None:
                 segment_files.write_before(folder, order.before)
+            if order.promise is not None:
+                promised.note(folder, order.promise)
             segment_files.write_order(folder, self._order_file(order))
             self._spawn(key, folder, handed)
             failpoint.at("launched")

@@ -6,6 +6,7 @@
     pause.json      written by the supervisor  its own pauses, for the supervisor that may take its place, and for the
                                                worker the answer to `suspend.json`
     suspend.json    written by the worker      whether it is to be suspended, see `suspend_files`
+    promise         written by the worker      where its promise to other homes lies, see `vram.promised`
     box.json        written by the worker      its standing order for the end of the box
     box-N.json      written by both            the decision on box N, see `box_files`
     deadline        written by both            when the box in force ends, for the script

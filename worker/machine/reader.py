@@ -61,7 +61,7 @@ class MachineReader:
         """Return the machine now; None while a reading of its GPUs is awaited, which is not for long. `fresh_s`: how
         old that may be, if not `FRESH_S`."""
         self.pump()
-        fresh_s = FRESH_S if fresh_s is None else fresh_s
+        exactly, fresh_s = fresh_s is not None, FRESH_S if fresh_s is None else fresh_s
         now_s = self._context.clock.monotonic_s()
         old = self._read_s is None or (bool(self._probe.latest.gpus) and now_s - self._read_s > fresh_s)
         if old or self._probe.stale:
@@ -73,6 +73,8 @@ class MachineReader:
             if awaited_s < PATIENCE_S:
                 return None
             reading = unknown(reading.gpus, f"the GPU driver has not answered for {awaited_s:.1f} s")
+        elif exactly and old and self._read_s is not None and now_s - self._read_s > fresh_s:
+            return None  # they were asked too short a time ago to be asked again
         taken_s = now_s if self._read_s is None else self._read_s
         snapshot = reading.with_host(read_host(self._context.home.root), taken_s)
         self._given = (now_s, snapshot)

@@ -90,6 +90,11 @@ class MachineState:
         running = self.running + starting
         return decide(need, limits, self.snapshot, reservations, running, self.quarantined, self.peaks)
 
+    def without(self, run_id: str) -> "MachineState":
+        """Return the same state as if nothing were promised to a run."""
+        left = [one for one in self.reservations if one.elsewhere or one.run_id != run_id]
+        return replace(self, reservations=left)
+
     def judge_return(
         self, segment: SegmentRecord, limits: Limits, planned: Sequence[Reservation] = ()
     ) -> tuple[Need, tuple[Denial, ...]]:

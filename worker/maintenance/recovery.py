@@ -7,7 +7,7 @@ live.
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -49,24 +49,41 @@ def open_sound(home: Home, say: Say) -> Database:
     `say`: called with each step, as one line. Raises DatabaseRefused for a file that is not damaged but cannot be used
     (a newer schema, another program's database), DatabaseBusy.
     """
+    with _alone(home):
+        database = _open_checked(home, say)
+        _catch_up(home, database, say)
+        return database
+
+
+def catch_up(home: Home, database: Database, say: Say = lambda _: None) -> None:
+    """Complete a sound database that is older than its home, as a worker would that starts. Raises DatabaseBusy."""
+    with _alone(home):
+        _catch_up(home, database, say)
+
+
+@contextlib.contextmanager
+def _alone(home: Home) -> Generator[None]:
+    """Keep others from repairing the same database. Raises DatabaseBusy."""
     from filelock import FileLock, Timeout
 
     try:
         with FileLock(home.locks / "recovery.lock", timeout=PATIENCE_S, mode=0o600, fallback_to_soft=False):
-            database = _open_checked(home, say)
-            for run_id in complete(home, database, say):
-                say(f"run {run_id} put back from its folder")
-            for batch, count in complete_batches(home, database, say).items():
-                say(f"{count} runs put back that were queued together as {batch}")
-            if count := ask_again(home, database):
-                say(f"{count} requests of users asked again: the database was older")
-            return database
+            yield
     except Timeout as error:
         raise DatabaseBusy(
             f"another worker has been repairing {home.database} for {PATIENCE_S:g} s"
         ) from error
     except OSError as error:
         raise DatabaseBusy(f"{home.database} cannot be checked or repaired just now: {error}") from error
+
+
+def _catch_up(home: Home, database: Database, say: Say) -> None:
+    for run_id in complete(home, database, say):
+        say(f"run {run_id} put back from its folder")
+    for batch, count in complete_batches(home, database, say).items():
+        say(f"{count} runs put back that were queued together as {batch}")
+    if count := ask_again(home, database):
+        say(f"{count} requests of users asked again: the database was older")
 
 
 def complete(home: Home, database: Database, say: Say = lambda _: None) -> list[str]:

@@ -16,7 +16,7 @@ from backprop.scheduler.governor.box_end import minutes
 from backprop.scheduler.home import run_folder
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
-from backprop.scheduler.outcome.move import NextMove, with_advice
+from backprop.scheduler.outcome.move import NextMove, held_off, with_advice
 from backprop.scheduler.outcome.next_move import EX_TEMPFAIL, next_move
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord
@@ -133,7 +133,7 @@ class Finalizer:
         self._monitor.ended(run.id, run.segment, exit is not None and bool(exit.survivors))
         result = unreadable_end(run, segment, exit, error)
         move = next_move(run.spec, result, chain_unseen(run, segment, result))
-        return FinishedSegment(run, result, with_advice(move, run.id), segment.worker)
+        return _judged(run, result, move, segment)
 
     def apply(self, ended: Sequence[FinishedSegment]) -> list[AppliedMove | Exception]:
         """Apply ends in one transaction and return what became of each.
@@ -187,7 +187,7 @@ class Finalizer:
         if finished is NOT_YET:
             files.forget(key)
             move = next_move(run.spec, result, chain_unseen(run, segment, result))
-            finished = FinishedSegment(run, result, with_advice(move, run.id), segment.worker)
+            finished = _judged(run, result, move, segment)
         (applied,) = self.apply([finished])
         if isinstance(applied, Exception):
             raise applied
@@ -207,8 +207,7 @@ class Finalizer:
         other = fallback(home, run, rows, segment.checkpoint_used) if at_once else None
         chain = chain_of(run, segment, result, saved, earlier, mounts, others_live, at_once, other)
         failpoint.at("heard")
-        move = with_advice(next_move(run.spec, result, chain), run.id)
-        return FinishedSegment(run, result, move, segment.worker)
+        return _judged(run, result, next_move(run.spec, result, chain), segment)
 
     def _note_port(self, run: RunRecord, line: str, beside: Beside) -> None:
         """Note which port a run has found taken, and which runs are live, of which one may have taken it."""
@@ -264,6 +263,11 @@ class Finalizer:
         with contextlib.suppress(OSError):
             folder = self._context.home.run_folder(run.id)
             run_folder.write_outcome(folder, outcome, synced=applied.state is not State.COMPLETED)
+
+
+def _judged(run: RunRecord, result: SegmentResult, move: NextMove, segment: SegmentRecord) -> FinishedSegment:
+    move = with_advice(held_off(move, run.suspension is not None, run.thaw_at_s), run.id)
+    return FinishedSegment(run, result, move, segment.worker)
 
 
 def segment_of(context: Context, run: RunRecord) -> SegmentRecord:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from backprop.scheduler.governor.box_end import BoxCause, BoxRule, rule_of
+from backprop.scheduler.governor.box_end import FRESH_S, BoxCause, BoxRule, rule_of
 from backprop.scheduler.lifecycle import Intent
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
@@ -25,6 +25,7 @@ from backprop.worker.environment import presence
 from backprop.worker.executor import segment_files
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments import timebox
+from backprop.worker.segments.boxes.known import claims_to_resume
 from backprop.worker.segments.boxes.segment_boxes import SegmentBoxes, Surroundings
 from backprop.worker.segments.cadence import Cadence, ClockReading
 from backprop.worker.segments.log_reader import LogReader
@@ -213,6 +214,18 @@ class LiveSegment:
         """Return why ending it now would lose work that nobody asked to lose; None where that is safe."""
         elapsed_s = self._cadence.elapsed_s if self._cadence is not None else 0.0
         return self._boxes.why_not_end(run, elapsed_s, cause)
+
+    def why_not_leave(self, run: RunRecord) -> str | None:
+        """As `why_not_end`, for a user who wants its place. That every box of it ends it is no word for this end.
+        Raises DatabaseBusy."""
+        elapsed_s = self._cadence.elapsed_s if self._cadence is not None else 0.0
+        if rule_of(run.spec) is BoxRule.AUTO or elapsed_s <= FRESH_S:
+            return self.why_not_end(run, BoxCause.ROOM)
+        announces = self._reader is not None and self._announces(run, self._reader)
+        resumes = claims_to_resume(run.spec, announces) and not run.spec.cannot_resume
+        if resumes and self.saves(run).newest is not None:
+            return None
+        return "it has saved nothing that it is known to resume from"
 
     def keep_box(self, run: RunRecord, segment: SegmentRecord, around: Surroundings) -> bool:
         """Decide on the box in force, as far as that is up to this worker; return whether another one has begun. Call

@@ -53,7 +53,9 @@ class SegmentTracker:
         self._monitor, self._reactions = monitor, reactions
         monitor.why_not_end = self._why_not_end
         monitor.suspend = self._suspend
-        self.suspender = Suspender(context, snapshot, monitor.read_state)
+        self.suspender = Suspender(
+            context, snapshot, monitor.read_state, lambda run: self._live(run).why_not_leave(run)
+        )
         self.out_of_hours = False
         """Runs may not start now, by the active hours."""
         self.wanted: Mapping[str, Wanted] = {}

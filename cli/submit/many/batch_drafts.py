@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import msgspec
 
+from backprop.cli.submit.enqueue import asked
 from backprop.cli.submit.many.batch_file import BatchLine, read_lines
 from backprop.cli.submit.many.drafts import Draft, Drafts, Make, with_arguments
-from backprop.cli.submit.names import as_name, checked, checked_run_name, refuse_undecodable
+from backprop.cli.submit.names import as_name, checked, checked_key, checked_run_name, refuse_undecodable
 from backprop.cli.submit.queue_options import RequestedPosition, requested_position
 from backprop.cli.submit.shell import SCRIPT_SUFFIXES, env_values, environment_of_shell
 from backprop.cli.submit.submission import Submission
@@ -27,6 +29,7 @@ OF_COMMAND: Final = frozenset(
         "follow",
         "quiet",
         "as_json",
+        "brief",
         "config",
         "verbose",
         "dry_run",
@@ -70,6 +73,7 @@ class _LineReader:
         self._parsed: dict[tuple[str, ...], tuple[dict[str, Any], RequestedPosition]] = {}
         self._bases: dict[tuple[str, ...], tuple[Submission, tuple[str, ...]]] = {}
         self._outer_env = env_values(values["env"])
+        self._keys: dict[str, str] = {}
         self.takes_value = frozenset(
             name
             for option in parse.params
@@ -95,15 +99,26 @@ class _LineReader:
         base, head = self._base(line.shared, words, values)
         argv = (*head, *words[1:])
         name, run_id = line.value("--name") or self._values["name"], line.value("--run-id")
+        spec = with_arguments(base.spec, argv, values, values["checkpoint_glob"])
+        if (key := line.value("--key")) is not None:
+            own = {"name": name, "run_id": run_id, "env": line.env}
+            told = asked(words, values | own)
+            spec = msgspec.structs.replace(spec, key=self._new_key(key, where), asked=told)
         return Draft(
             name=checked_run_name("--name", name) if name else base.name,
-            spec=with_arguments(base.spec, argv, values, values["checkpoint_glob"]),
+            spec=spec,
             position=position,
             environment={**self._outer_env, **env_values(line.env)},
             run_id=checked("--run-id", run_id) if run_id else None,
             code=base.code,
             where=where,
         )
+
+    def _new_key(self, key: str, where: str) -> str:
+        first = self._keys.setdefault(checked_key(key), where)
+        if first != where:
+            raise BadCommand(f"--key {key} has been given before: {first}")
+        return key
 
     def _base(
         self, shared: tuple[str, ...], words: Sequence[str], values: Mapping[str, Any]

@@ -10,7 +10,7 @@ from typing import Final
 from backprop.cli.submit.many.sweep import MOST
 from backprop.scheduler.errors import BadCommand
 
-OWN: Final = {"-n": "--name", "--name": "--name", "--run-id": "--run-id", "--env": "--env"}
+OWN: Final = {"-n": "--name", "--name": "--name", "--run-id": "--run-id", "--key": "--key", "--env": "--env"}
 """Options in which lines usually differ. All others are parsed once for all lines that have the same."""
 
 

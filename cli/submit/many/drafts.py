@@ -1,15 +1,18 @@
 """Drafts the runs of one command, before they have ids: one per combination of a sweep."""
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from backprop.cli.submit.many.sweep import INDEX, Template
+from backprop.cli.submit.enqueue import asked
+from backprop.cli.submit.many.sweep import INDEX, Template, Variant
 from backprop.cli.submit.many.sweep_options import read_sweep
-from backprop.cli.submit.names import NAME_LIMIT, as_run_name, checked_run_name
+from backprop.cli.submit.names import NAME_LIMIT, as_run_name, checked_key, checked_run_name
 from backprop.cli.submit.queue_options import RequestedPosition, requested_position
 from backprop.cli.submit.shell import env_values
 from backprop.cli.submit.submission import Submission
@@ -19,6 +22,8 @@ from backprop.scheduler.spec import RunSpec
 if TYPE_CHECKING:
     from backprop.worker.environment.code_snapshot import Code
 
+LONGEST_VALUES: Final = 256
+"""In a key; longer ones are there as their digest."""
 Make = Callable[[Sequence[str], Mapping[str, Any]], Submission]
 """Makes a run ready to be queued from SCRIPT with its arguments, and the options of `run`."""
 
@@ -80,6 +85,7 @@ def of_sweep(words: Sequence[str], values: Mapping[str, Any], make: Make, now_s:
         checked_run_name("--name", name_of(first)[:NAME_LIMIT])
     head = base.spec.argv[: len(base.spec.argv) - len(arguments)]
     position = requested_position(values, now_s)
+    keys = _MemberKeys(words, values)
 
     def drafts() -> Iterator[Draft]:
         for variant in sweep.variants():
@@ -91,6 +97,7 @@ def of_sweep(words: Sequence[str], values: Mapping[str, Any], make: Make, now_s:
                 spec=msgspec.structs.replace(
                     with_arguments(base.spec, argv, values, tuple(pattern(known) for pattern in globs)),
                     params={key: value for key, value in known.items() if key in named},
+                    **keys.of(variant),
                 ),
                 position=position,
                 environment={key: text(known) for key, text in env.items()},
@@ -107,6 +114,28 @@ def of_sweep(words: Sequence[str], values: Mapping[str, Any], make: Make, now_s:
         at_once=sweep.at_once,
         is_array=bool(sweep.indices) and len(sweep) == len(sweep.indices),
     )
+
+
+class _MemberKeys:
+    """Gives each member of a sweep with --key a key of its own: that key and the member's values. A member that is
+    the same as earlier ones has its number among them, too."""
+
+    def __init__(self, words: Sequence[str], values: Mapping[str, Any]) -> None:
+        self._words, self._values = words, values
+        self._key = checked_key(values["key"]) if values["key"] is not None else None
+        self._given = Counter[str]()
+
+    def of(self, variant: Variant) -> dict[str, str]:
+        """Return `key` and `asked` of the specification; nothing without --key."""
+        if self._key is None:
+            return {}
+        values = ",".join(f"{name}={value}" for name, value in sorted(variant.values.items()))
+        if len(values) > LONGEST_VALUES:
+            values = hashlib.sha256(values.encode()).hexdigest()
+        self._given[values] += 1
+        number = f"#{self._given[values]}" if self._given[values] > 1 else ""
+        told = asked(self._words, self._values, member=dict(variant.values))
+        return {"key": f"{self._key}/{values}{number}", "asked": told}
 
 
 def with_arguments(

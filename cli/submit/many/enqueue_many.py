@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from backprop.cli.submit.enqueue import no_room, was_queued
+from backprop.cli.submit.enqueue import completed, no_room, was_queued
 from backprop.cli.submit.many.drafts import Drafts
 from backprop.cli.submit.names import NAME_LIMIT
 from backprop.cli.submit.parents import Parents, refuse_too_many_links
 from backprop.scheduler.errors import BackpropError, BadCommand
 from backprop.scheduler.home import batch_file
+from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.spec import GroupRules, QueuePosition
 from backprop.scheduler.store.writes.enqueue import enqueue_all
@@ -28,8 +29,9 @@ ID_TRIES: Final = 20
 
 def enqueue_many(
     home: Home, database: "Database", drafts: Drafts, named: bool, rules: GroupRules, now_s: float
-) -> tuple[str, Sequence[str]]:
-    """Queue the runs; return the group's name and the runs' ids. Raises BadCommand, DatabaseBusy.
+) -> tuple[str, Sequence[str]] | None:
+    """Queue the runs; return the group's name and the runs' ids. None: nothing was queued, since somebody else has
+    queued one with the same key meanwhile. Raises BadCommand, DatabaseBusy.
 
     `named`: the user named the group; otherwise its name in `rules` is replaced by one made of the batch's id.
     """
@@ -41,9 +43,26 @@ def enqueue_many(
     members = _members(database, drafts, ids.members, group.name)
     try:
         members = _with_code(home, ids.batch, drafts, members)
-        batch_file.write(home, ids.batch, members, drafts.environment, now_s, group)
-        failpoint.at("batch written")
-        enqueue_all(database, members, now_s, group=group, batch=ids.batch)
+
+        def write() -> None:
+            # The transaction may be tried again.
+            if not is_there(home.batch_file(ids.batch)):
+                batch_file.write(home, ids.batch, members, drafts.environment, now_s, group)
+            failpoint.at("batch written")
+
+        if all(member.spec.key is None for member in members):
+            write()
+            enqueue_all(database, members, now_s, group=group, batch=ids.batch)
+        else:
+            from backprop.scheduler.store import keys
+
+            if completed(
+                home,
+                database,
+                lambda: keys.enqueue_once(database, members, now_s, write, group=group, batch=ids.batch),
+            ):
+                batch_file.remove(home, ids.batch)
+                return None
     except BaseException as error:
         # An interrupt may come just after the commit, and a worker that starts may have queued what the file holds.
         if not was_queued(database, ids.members[0], error):

@@ -17,7 +17,7 @@ from backprop.scheduler.governor.forecast import (
 )
 from backprop.scheduler.governor.opening import opens_from
 from backprop.scheduler.governor.playing import SIBLING_SPREAD, Job
-from backprop.scheduler.lifecycle import State
+from backprop.scheduler.lifecycle import HOLDS_A_SLOT, State
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import NO_TIMEBOX_S
 from backprop.scheduler.store import dependencies
@@ -77,11 +77,17 @@ class _Piece(msgspec.Struct, frozen=True):
 
 
 def night(
-    database: Database, now_s: float, slots: int, is_closed: bool, hours: Sequence[Window] = ()
+    database: Database,
+    now_s: float,
+    slots: int,
+    is_closed: bool,
+    hours: Sequence[Window] = (),
+    left: Mapping[str, float | None] | None = None,
 ) -> NightAhead:
     """Return what is known of the time ahead. `slots`: how many the workers let run at once. `is_closed`: nothing is
-    started now, and nobody knows for how long. `hours`: in which runs are started; none for always."""
-    live = queries.live_runs(database)
+    started now, and nobody knows for how long. `hours`: in which runs are started; none for always. `left`: of the
+    boxes of live runs, in seconds, as far as it is known."""
+    live = [run for run in queries.live_runs(database) if run.state in HOLDS_A_SLOT]
     queued = listing.list_runs(database, sort=Sort.TURN, limit=MOST_RUNS + 1)
     runs = [*live, *queued[:MOST_RUNS]]
     pieces: dict[str, list[_Piece]] = {}
@@ -100,7 +106,9 @@ def night(
     room = min(len(live), slots) if live and queued else slots
     after, left_out = _conditions(dependencies.links_of_waiting(database))
     jobs = [
-        _job(run, paces[run.id], pieces.get(run.id, []), after.get(run.id, ()), now_s)
+        _job(
+            run, paces[run.id], pieces.get(run.id, []), after.get(run.id, ()), now_s, (left or {}).get(run.id)
+        )
         for run in runs
         if run.id not in left_out
     ]
@@ -217,12 +225,22 @@ def _work(
     )
 
 
-def _job(run: RunRecord, pace: Pace, pieces: Sequence[_Piece], after: tuple[str, ...], now_s: float) -> Job:
+def _job(
+    run: RunRecord,
+    pace: Pace,
+    pieces: Sequence[_Piece],
+    after: tuple[str, ...],
+    now_s: float,
+    left_s: float | None,
+) -> Job:
+    """`left_s`: of its box, None where nobody has looked."""
     box_s = math.inf if run.spec.timebox_s >= NO_TIMEBOX_S else run.spec.timebox_s
     alive = next((piece for piece in pieces if piece.is_alive), None)
-    left_s = None
-    if run.worker is not None:
-        left_s = box_s if alive is None else alive.started_at_s + box_s - now_s
+    if run.state not in HOLDS_A_SLOT:
+        left_s = None
+    else:
+        if left_s is None:
+            left_s = box_s if alive is None else alive.started_at_s + box_s - now_s
         # Past its box, it goes on for the sake of its work; nobody knows how long.
         left_s = left_s if left_s > 0 else math.inf
     return Job(

@@ -72,6 +72,7 @@ _KEPT_MIB: Final = (
     " WHERE state = 'suspended'"
 )
 _SUSPENDED: Final = "SELECT id FROM runs WHERE state = 'suspended'"
+_BY_USERS: Final = "SELECT id FROM runs WHERE suspension IS NOT NULL"
 _ALIVE: Final = f"{SELECT_SEGMENTS} WHERE ended_at_s IS NULL ORDER BY serial"
 
 
@@ -210,6 +211,11 @@ def slot_count(database: Database) -> int:
 def suspended(database: Database) -> frozenset[str]:
     """Return the ids of the suspended runs, of any worker."""
     return frozenset(run_id for (run_id,) in database.rows(_SUSPENDED))
+
+
+def suspended_by_users(database: Database) -> frozenset[str]:
+    """Return the ids of the runs that their users have suspended, or want to be, whatever their states."""
+    return frozenset(run_id for (run_id,) in database.rows(_BY_USERS))
 
 
 def kept_by_suspended(database: Database) -> list[int]:

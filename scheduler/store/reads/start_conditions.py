@@ -25,7 +25,7 @@ def reasons(database: Database, run: RunRecord, now_s: float, when: When) -> lis
     if run.suspension is not None:
         until = f"until {when(run.thaw_at_s)}" if run.thaw_at_s is not None else "for good"
         lines.append(f"its user has suspended it {until}; backprop unsuspend {run.id} lets it go on")
-    if run.not_before_s > now_s:
+    elif run.not_before_s > now_s:
         what = "its retry is due at" if run.segment else "its time comes at"
         lines.append(f"{what} {when(run.not_before_s)}")
     lines += [

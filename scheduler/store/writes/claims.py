@@ -20,7 +20,7 @@ from backprop.scheduler.faults import Fault
 from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, Event, Intent, State, next_state
 from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_result import SegmentResult
-from backprop.scheduler.records import SUSPECT, RunRecord, Waiting
+from backprop.scheduler.records import KEPT, SUSPECT, RunRecord, Waiting
 from backprop.scheduler.store import drain, requests
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.groups import NOTHING, Finished, finished
@@ -79,6 +79,8 @@ def _claim_one(wanted: Claim, now_s: float) -> int | None:
         "reason": f"segment {number}",
         "started_at_s": run.started_at_s or now_s,
         "waiting": None,
+        "suspension": None,
+        "thaw_at_s": None,
     }
     try:
         move(run.id, run.state, Event.CLAIMED, run.segment, values)
@@ -137,8 +139,8 @@ def apply_result(
             "chain_total_s": run.chain_total_s + ending.running_s,
             "ended_at_s": now_s if target in FINAL else None,
             "paused_for": None,
-            "suspension": None,
-            "thaw_at_s": None,
+            "suspension": KEPT if decision.kept else None,
+            "thaw_at_s": decision.kept_until_s,
             "waiting": None,
             "fault": decision.fault or (run.fault if run.fault == Fault.NAN else None),
         }
@@ -147,12 +149,16 @@ def apply_result(
         if target is State.QUEUED:
             values |= {
                 "queued_at_s": now_s,
-                "not_before_s": now_s + decision.delay_s if decision.delay_s else 0.0,
+                "not_before_s": max(
+                    now_s + decision.delay_s if decision.delay_s else 0.0, decision.kept_until_s or 0.0
+                ),
             }
             if run.spec.order != "fifo":
                 values["turn_s"] = max(now_s, last_turn_s(database, run.priority) + TURN_GAP_S)
         # A stop recorded since the caller looked must not be lost: it decides what this end means.
-        new = move(run.id, run.state, decision.event, run.segment, values, unchanged={"intent": run.intent})
+        # So must no wish to have it suspended, or to let it go on.
+        unchanged = {"intent": run.intent, "suspension": run.suspension, "thaw_at_s": run.thaw_at_s}
+        new = move(run.id, run.state, decision.event, run.segment, values, unchanged)
         ended = {
             "ended_at_s": now_s,
             "outcome": decision.outcome,

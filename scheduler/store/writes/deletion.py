@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from backprop.scheduler.home.request_log import Verb
+from backprop.scheduler.home.wake_pipes import note_settled
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.records import RunRef
 from backprop.scheduler.store import requests
@@ -89,6 +90,7 @@ def remove(
 def remove_now(run_ids: Sequence[str], group_names: Collection[str]) -> None:
     """Inside a transaction: delete the rows of runs, and the groups among these that are empty then."""
     Run.delete().where(Run.id.in_(list(run_ids))).execute()
+    note_settled()
     _forget_empty_groups(group_names)
 
 

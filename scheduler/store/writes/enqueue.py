@@ -35,30 +35,38 @@ def enqueue_all(
     `group`: rules to set for the group they belong to. `batch`: where their specifications are, see `home.batch_file`.
     Raises BadCommand when an id is taken by another run.
     """
-    rows = [row_of(run, created_s(now_s, number), batch, reason) for number, run in enumerate(runs)]
+    rows = rows_of(runs, now_s, batch, reason)
+    database.write(lambda: enqueue_now(runs, rows, now_s, group))
 
-    def verb() -> None:
-        taken = _taken(rows)
-        missing = [row for row in rows if row["id"] not in taken]
-        if others := sorted(
-            row["id"] for row in rows if row["id"] in taken and taken[row["id"]] != _kept(row)
-        ):
-            raise BadCommand(id_taken(others))
-        insert(missing)
-        insert_links(runs)
-        if waiting := [
-            (run.id,) for run in runs if run.place.after and not run.place.held and not run.place.begin_s
-        ]:
-            from backprop.scheduler.store.dependencies import UNSATISFIED
 
-            met = f"UPDATE runs SET reason = 'queued' WHERE id = ? AND NOT EXISTS ({UNSATISFIED})"
-            _connection().executemany(met, waiting)
-        if group is not None:
-            from backprop.scheduler.store import groups
+def rows_of(
+    runs: Sequence[NewRun], now_s: float, batch: str | None, reason: str = "queued"
+) -> list[dict[str, Any]]:
+    """Return the column values of new runs that are queued together."""
+    return [row_of(run, created_s(now_s, number), batch, reason) for number, run in enumerate(runs)]
 
-            groups.set_rules(group, now_s)
 
-    database.write(verb)
+def enqueue_now(
+    runs: Sequence[NewRun], rows: Sequence[dict[str, Any]], now_s: float, group: GroupRules | None
+) -> None:
+    """As `enqueue_all`, inside a transaction. `rows`: the same runs as rows."""
+    taken = _taken(rows)
+    missing = [row for row in rows if row["id"] not in taken]
+    if others := sorted(row["id"] for row in rows if row["id"] in taken and taken[row["id"]] != _kept(row)):
+        raise BadCommand(id_taken(others))
+    insert(missing)
+    insert_links(runs)
+    if waiting := [
+        (run.id,) for run in runs if run.place.after and not run.place.held and not run.place.begin_s
+    ]:
+        from backprop.scheduler.store.dependencies import UNSATISFIED
+
+        met = f"UPDATE runs SET reason = 'queued' WHERE id = ? AND NOT EXISTS ({UNSATISFIED})"
+        _connection().executemany(met, waiting)
+    if group is not None:
+        from backprop.scheduler.store import groups
+
+        groups.set_rules(group, now_s)
 
 
 def insert(rows: Sequence[dict[str, Any]]) -> None:
@@ -173,6 +181,7 @@ def _new_run(run_id: str, name: str, spec: RunSpec, now_s: float) -> dict[str, A
         "lost": 0,
         "oom_retries": 0,
         "host_faults": 0,
+        "key": spec.key,
     }
 
 

@@ -12,17 +12,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from backprop.scheduler.errors import LostRace
-from backprop.scheduler.lifecycle import HOLDS_A_SLOT, Event, State
+from backprop.scheduler.home.request_log import Verb
+from backprop.scheduler.lifecycle import HAS_PROCESSES, HOLDS_A_SLOT, Event, Intent, State
+from backprop.scheduler.outcome.move import SUSPENDED_BY_USER
 from backprop.scheduler.records import ASKED, KEPT, RunRecord
 from backprop.scheduler.store import drain, requests
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.rows import execute, update_rows
 from backprop.scheduler.store.schema import Run
+from backprop.scheduler.store.writes import user_requests
 from backprop.scheduler.store.writes.claims import TURN_GAP_S, last_turn_s
 from backprop.scheduler.store.writes.transitions import move
 
 _SLOTS = [state.value for state in HOLDS_A_SLOT]
+_ALIVE = [state.value for state in HAS_PROCESSES]
+_LEAVES = [Intent.TIMEBOX.value, Intent.YIELD.value]
 _NEXT_SERIAL: Final = (
     "UPDATE segments SET serial = (SELECT MAX(serial) FROM segments) + 1 WHERE run_id = ? AND number = ?"
 )
@@ -38,44 +43,87 @@ class Promised:
 
 
 def ask(database: Database, run_ids: Sequence[str], thaw_at_s: float | None) -> list[str]:
-    """Note that a user wants live runs suspended, or keeps suspended ones as they are; return the ids of those.
+    """Note that a user wants live runs suspended, or keeps suspended ones as they are; return the ids of those. One
+    that ends meanwhile, to be queued again, is held off.
 
     `thaw_at_s`: when they may go on by themselves (Unix seconds); None for not before `unsuspend`.
     """
 
-    def verb() -> list[str]:
-        return [run_id for run_id in run_ids if _ask_one(run_id, thaw_at_s)]
+    def verb(note: requests.Note) -> list[str]:
+        done = ask_now(run_ids, thaw_at_s)
+        note(Verb.SUSPEND, done, thaw_at_s=thaw_at_s)
+        return done
 
-    return database.write(verb)
+    return requests.write(database, verb)
+
+
+def ask_now(run_ids: Sequence[str], thaw_at_s: float | None) -> list[str]:
+    """As `ask`, inside a transaction, and without a note of it; so are those that follow."""
+    return [run_id for run_id in run_ids if _ask_one(run_id, thaw_at_s)]
+
+
+def hold_off_now(run_ids: Sequence[str], thaw_at_s: float | None) -> None:
+    """Hold off those that wait: their segments were over when the suspension that is asked for came to them."""
+    values = {"suspension": KEPT, "thaw_at_s": thaw_at_s, "reason": SUSPENDED_BY_USER}
+    waits = State.QUEUED if thaw_at_s is not None else State.HELD
+    if waits is State.HELD:
+        user_requests.hold_now(run_ids, SUSPENDED_BY_USER)
+    else:
+        values["not_before_s"] = thaw_at_s
+    Run.update(values).where(Run.id.in_(list(run_ids)), Run.state == waits.value).execute()
+
+
+def unask_now(run_ids: Sequence[str]) -> list[str]:
+    return [run_id for run_id in run_ids if _unask_one(run_id)]
 
 
 def _ask_one(run_id: str, thaw_at_s: float | None) -> bool:
     own = (Run.id == run_id) & Run.intent.is_null()
     asked = Run.update(suspension=ASKED, thaw_at_s=thaw_at_s).where(own & Run.state.in_(_SLOTS)).execute()
-    kept = {"suspension": KEPT, "thaw_at_s": thaw_at_s, "reason": kept_words(), "waiting": None}
-    is_suspended = Run.state == State.SUSPENDED.value
-    return bool(asked or Run.update(kept).where(own & is_suspended).execute())
+    values = {"suspension": KEPT, "thaw_at_s": thaw_at_s}
+    kept = values | {"reason": SUSPENDED_BY_USER, "waiting": None}
+    stays = asked or Run.update(kept).where(own & (Run.state == State.SUSPENDED.value)).execute()
+    # One that is about to end, to be queued again, is held off then.
+    is_leaving = (Run.id == run_id) & Run.intent.in_(_LEAVES) & Run.state.in_(_ALIVE)
+    return bool(stays or Run.update(values).where(is_leaving).execute())
 
 
-def unask(database: Database, run_ids: Sequence[str]) -> list[str]:
-    """Take back what `ask` noted; return the ids of the runs for which there was something."""
+def leave(database: Database, run: RunRecord, why: str, number: int | None) -> bool:
+    """Ask a live run to save and end that its user wants suspended: it will be held off then. `why`: it can't stand
+    still where it is. `number`: of the order that came to nothing, if one was given. Returns False where its user has
+    taken that back, or it is asked to end already."""
 
-    def verb() -> list[str]:
-        done: list[str] = []
-        for run_id in run_ids:
-            own = (Run.id == run_id) & Run.suspension.is_null(False)
-            waits = {"reason": "suspended: waits for its turn"}
-            Run.update(waits).where(own & (Run.state == State.SUSPENDED.value)).execute()
-            if Run.update(suspension=None, thaw_at_s=None).where(own).execute():
-                done.append(run_id)
-        return done
+    def verb() -> bool:
+        if number is not None:
+            update_rows("segments", {"suspensions": number}, {"run_id": run.id, "number": run.segment})
+        own = (Run.id == run.id) & (Run.segment == run.segment) & Run.state.in_(_SLOTS)
+        values = {"suspension": KEPT, "intent": Intent.YIELD, "intent_why": why, "reason": f"stopping: {why}"}
+        return bool(Run.update(values).where(own & Run.intent.is_null(), Run.suspension == ASKED).execute())
 
     return database.write(verb)
 
 
-def kept_words() -> str:
-    """Say that a run is suspended by its user."""
-    return "suspended by the user; backprop unsuspend lets it go on"
+def unask(database: Database, run_ids: Sequence[str]) -> list[str]:
+    """Take back what `ask` noted, also of runs that have been held off since; return the ids of the runs for which
+    there was something."""
+
+    def verb(note: requests.Note) -> list[str]:
+        done = unask_now(run_ids)
+        note(Verb.UNSUSPEND, done)
+        return done
+
+    return requests.write(database, verb)
+
+
+def _unask_one(run_id: str) -> bool:
+    own = (Run.id == run_id) & Run.suspension.is_null(False)
+    waits = {"reason": "suspended: waits for its turn"}
+    Run.update(waits).where(own & (Run.state == State.SUSPENDED.value)).execute()
+    queued = {"reason": "let go on by the user", "not_before_s": 0.0}
+    Run.update(queued).where(own & (Run.state == State.QUEUED.value)).execute()
+    if Run.select().where(own & (Run.state == State.HELD.value)).exists():
+        return bool(user_requests.release_now([run_id]))
+    return bool(Run.update(suspension=None, thaw_at_s=None).where(own).execute())
 
 
 def suspended(
@@ -95,7 +143,7 @@ def suspended(
     def verb() -> State:
         kept = run.suspension is not None
         values: dict[str, object] = {
-            "reason": kept_words() if kept else f"suspended: {why}",
+            "reason": SUSPENDED_BY_USER if kept else f"suspended: {why}",
             "suspension": KEPT if kept else None,
             "thaw_at_s": run.thaw_at_s if kept else None,
             "paused_for": None,
@@ -116,16 +164,18 @@ def suspended(
 
 
 def over(database: Database, run: RunRecord, number: int, reason: str | None = None) -> None:
-    """Note that order `number` is over without a suspension. `reason`: why nothing came of it."""
+    """Note that order `number` is over without a suspension. `reason`: why nothing came of it. What its user was told
+    is not to happen does not happen later either, from an older copy of the database."""
 
-    def verb() -> None:
+    def verb(note: requests.Note) -> None:
         update_rows("segments", {"suspensions": number}, {"run_id": run.id, "number": run.segment})
         own = (Run.id == run.id) & (Run.segment == run.segment)
-        Run.update(suspension=None, thaw_at_s=None).where(own & (Run.suspension == ASKED)).execute()
+        if Run.update(suspension=None, thaw_at_s=None).where(own & (Run.suspension == ASKED)).execute():
+            note(Verb.UNSUSPEND, [run.id])
         if reason is not None:
             Run.update(reason=reason).where(own & Run.intent.is_null()).execute()
 
-    database.write(verb)
+    requests.write(database, verb)
 
 
 def thaw(

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from backprop.scheduler.errors import IllegalMove, LostRace
-from backprop.scheduler.lifecycle import Event, State, next_state
+from backprop.scheduler.home.wake_pipes import note_settled
+from backprop.scheduler.lifecycle import FINAL, SETTLED, Event, State, next_state
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.rows import update_rows
@@ -36,8 +37,11 @@ def move(
     if new is None:
         raise IllegalMove(f"run {run_id} is {state}: it cannot be {event}")
     condition = {"id": run_id, "state": state.value, "segment": segment, **(unchanged or {})}
-    if not update_rows("runs", {"unsatisfied_parent": None, **values, "state": new.value}, condition):
+    over = {"suspension": None, "thaw_at_s": None} if new in FINAL else {}
+    if not update_rows("runs", {"unsatisfied_parent": None, **over, **values, "state": new.value}, condition):
         raise lost_race(run_id)
+    if new in SETTLED:
+        note_settled()
     return new
 
 

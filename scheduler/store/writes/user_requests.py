@@ -15,7 +15,8 @@ import msgspec
 
 from backprop.scheduler.errors import IllegalMove
 from backprop.scheduler.home.request_log import Verb
-from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, Event, Intent, State, next_state
+from backprop.scheduler.home.wake_pipes import note_settled
+from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, SETTLED, Event, Intent, State, next_state
 from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.spec import RunSpec, decode, encode
 from backprop.scheduler.store import requests
@@ -28,6 +29,7 @@ STOPPED_WAITING: Final = "stopped while queued"
 DECLARED_DONE: Final = "declared done by the user"
 ROWS_PER_STATEMENT: Final = 500
 _NOT_WAITING: Final = {"waiting": None, "unsatisfied_parent": None}
+_NOT_KEPT: Final = {"suspension": None, "thaw_at_s": None}
 _WAIT_AGAIN: Final = "UPDATE runs SET reason = ?, unsatisfied_parent = NULL WHERE unsatisfied_parent = ?"
 
 
@@ -258,8 +260,10 @@ def _move(run_ids: Sequence[str], event: Event, values: Mapping[str, Any]) -> li
         some = list(run_ids[at : at + ROWS_PER_STATEMENT])
         able: Any = Run.select(Run.id).where(Run.id.in_(some), Run.state.in_(list(targets))).tuples()
         ids = {run_id for (run_id,) in able}
-        Run.update(dict(values) | {"state": target.value}).where(Run.id.in_(list(ids))).execute()
+        Run.update(_NOT_KEPT | dict(values) | {"state": target.value}).where(Run.id.in_(list(ids))).execute()
         moved += [run_id for run_id in some if run_id in ids]
+    if moved and target in SETTLED:
+        note_settled()
     return moved
 
 

@@ -16,7 +16,6 @@ import msgspec
 from backprop.scheduler.home.file_reading import read_if_there
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.home.run_folder import sync, write_synced
-from backprop.worker.supervisor import process_tree
 
 OLDEST_BRANCH: Final = 575
 """570 has the calls, and refuses the simplest process."""
@@ -26,6 +25,8 @@ BAD_BRANCHES: Final = {
 }
 ADVICE: Final = "run `backprop doctor --suspend-test` once, at an idle moment"
 MOST_KEPT: Final = 100
+NVIDIA, AMD = "/dev/nvidiactl", "/dev/kfd"
+"""There where a GPU can be used to compute."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +74,7 @@ def why_never(home: Home, gpu_uuid: str, driver: str | None) -> str | None:
         return f"driver {driver} is too old, {OLDEST_BRANCH} is the first that can"
     if branch in BAD_BRANCHES:
         return f"driver {driver}: {BAD_BRANCHES[branch]}"
-    here = process_tree.boot_id()
+    here = _boot_id()
     if any(note.driver == driver and note.boot_id != here for note in _read(home).trying):
         return f"the machine went down while driver {driver} was tried"
     return None
@@ -84,6 +85,20 @@ def last(home: Home, gpu_uuid: str, driver: str | None) -> Trial | None:
     key = (gpu_uuid, driver, os.geteuid())
     found = [each for each in _read(home).ended if (each.gpu_uuid, each.driver, each.uid) == key]
     return found[-1] if found else None
+
+
+def words_of_start(home: Home) -> str:
+    """Return what to know of VRAM here before any GPU is read: why a suspension leaves it where it is. "" where a
+    driver was seen to move it, or no GPU is here. Raises OSError."""
+    content = _read(home)
+    newest = {(each.gpu_uuid, each.driver): each for each in content.ended if each.uid == os.geteuid()}
+    if any(each.passed for each in newest.values()):
+        return ""
+    if not os.path.exists(NVIDIA):  # noqa: PTH110
+        return "it is moved on NVIDIA GPUs alone" if os.path.exists(AMD) else ""  # noqa: PTH110
+    if any(note.boot_id != _boot_id() for note in content.trying):
+        return "the machine went down while its driver was tried"
+    return "it failed its test" if newest else "not moved before `backprop doctor --suspend-test` has passed"
 
 
 def begin(home: Home, gpu_uuid: str, driver: str) -> None:
@@ -108,8 +123,15 @@ def call_off(home: Home, gpu_uuid: str, driver: str) -> None:
     _write(home, _without(content.trying, _note(gpu_uuid, driver)), content.ended)
 
 
+def _boot_id() -> str:
+    # Each `run` loads this module, and never needs that one.
+    from backprop.worker.supervisor import process_tree
+
+    return process_tree.boot_id()
+
+
 def _note(gpu_uuid: str, driver: str) -> _Trying:
-    return _Trying(gpu_uuid=gpu_uuid, driver=driver, boot_id=process_tree.boot_id(), at_s=time.time())
+    return _Trying(gpu_uuid=gpu_uuid, driver=driver, boot_id=_boot_id(), at_s=time.time())
 
 
 def _without(notes: Sequence[_Trying], gone: _Trying) -> list[_Trying]:

@@ -34,14 +34,15 @@ from backprop.scheduler.store.writes import suspensions
 from backprop.worker.context import Context
 from backprop.worker.executor import box_files, segment_files, suspend_files
 from backprop.worker.executor.suspend_files import SuspendOrder
-from backprop.worker.executor.vram import move_files
+from backprop.worker.executor.vram import move_files, promised
 from backprop.worker.executor.vram.target import NoTarget, Target
 from backprop.worker.machine.reader import MachineReadings
 from backprop.worker.machine.state import MachineState
 from backprop.worker.segments import timebox
+from backprop.worker.segments.boxes.keeper import NOT_SEEN
 from backprop.worker.segments.boxes.suspendable import Suspendable, ram_mib
-from backprop.worker.segments.boxes.vram_moves import VramMoves, Where
-from backprop.worker.segments.boxes.vram_return import VramReturn
+from backprop.worker.segments.boxes.vram_moves import MOMENT_S, VramMoves, Where
+from backprop.worker.segments.boxes.vram_return import VramReturn, owned
 from backprop.worker.segments.result import begun_in_chain
 from backprop.worker.supervisor import failpoint
 
@@ -70,15 +71,17 @@ class _UnderWay:
 
 class Suspender:
     """The suspensions of one worker. `snapshot`: returns the newest reading of the machine. `state`: what is made of
-    one."""
+    one. `why_not_end`: returns what would be lost if a run were asked to save and end; None for nothing."""
 
     def __init__(
         self,
         context: Context,
         snapshot: MachineReadings,
         state: Callable[[Snapshot], MachineState],
+        why_not_end: Callable[[RunRecord], str | None],
     ) -> None:
         self._context = context
+        self._why_not_end = why_not_end
         self._snapshot = snapshot
         self._vram = VramMoves(context, snapshot)
         self._return = VramReturn(context, self._vram, snapshot, state, self._let_go_on, self._stand_still)
@@ -149,6 +152,9 @@ class Suspender:
         key, folder = (run.id, run.segment), self._context.executor.folder(run.id, run.segment)
         if key in self._under_way or (self._under_way and not kept):
             return
+        unread = bool(segment.gpu_uuids) and self._snapshot(MOMENT_S) is None
+        if kept and (unread or segment_files.read_processes(folder) is None):
+            return  # what can be done is known once its GPU has been read, and its supervisor is there
         if not suspend_files.obeys(folder):
             self._give_up(run, None, "its supervisor is an earlier version's, or not there yet")
             return
@@ -162,6 +168,10 @@ class Suspender:
         try:
             target = self._vram.target(run, segment)
         except NoTarget as error:
+            if kept and self._vram.is_used(run, segment):
+                # Its user wants the GPU: to stand still in place would not give that back.
+                self._give_up(run, None, f"its VRAM stays: {error}")
+                return
             under_way.stays = str(error) if segment.gpu_uuids else None
             self._freeze(run, under_way)
             return
@@ -253,7 +263,10 @@ class Suspender:
                 self._send_out(run, under_way, self._vram.target(run, segment))
             except NoTarget as error:
                 under_way.stays = str(error)
-                self._freeze(run, under_way)
+                if order.kept:
+                    self._give_up(run, order.number, f"its VRAM stays: {error}")
+                else:
+                    self._freeze(run, under_way)
             return
         self._return.away.add(key)
         match self._vram.step(key):
@@ -268,11 +281,7 @@ class Suspender:
                 why = self._vram.what_failed(key)
                 self._return.away.discard(key)
                 self._vram_stays(run, why)
-                under_way.stays = f"it cannot be moved: {why}"
-                if order.kept:
-                    self._freeze(run, under_way)
-                else:
-                    self._give_up(run, order.number, f"its VRAM cannot be moved: {why}")
+                self._give_up(run, order.number, f"its VRAM cannot be moved: {why}")
             case Where.STRANDED:
                 self._under_way.pop(key, None)
                 self._return.strand(run)
@@ -309,6 +318,10 @@ class Suspender:
             # Its user has taken that back meanwhile.
             self._withdraw(run, order.number)
             return
+        if out_mib is not None:
+            # Frozen with its VRAM in RAM: other homes may use its place.
+            folder = context.executor.folder(*key)
+            promised.set_aside(folder, lambda: owned(context, run))
         failpoint.at("recording suspension")
         stays = f"; its VRAM stays on its GPU: {under_way.stays}" if under_way.stays is not None else ""
         why, now_s = f"{order.why}{stays}", context.clock.wall_s()
@@ -321,9 +334,18 @@ class Suspender:
         )
 
     def _give_up(self, run: RunRecord, number: int | None, why: str) -> None:
-        """Let a run go on that cannot be suspended, and say why."""
+        """Let a run go on that cannot be suspended, and say why. One that its user wants away is asked to save and end
+        instead, where that loses nothing."""
         key = (run.id, run.segment)
         asked = run.suspension == ASKED
+        if asked:
+            lost = self._why_not_end(run)
+            if lost == NOT_SEEN and number is None:
+                return  # soon it will be
+            if lost is None:
+                self._ask_to_leave(run, number, f"it can't be suspended in place: {why}")
+                return
+            why = f"{why}; {lost}; backprop stop {run.id} ends it all the same"
         self._refused[key] = (why, self._context.clock.monotonic_s())
         reason = f"not suspended: {why}"
         if number is not None:
@@ -333,16 +355,25 @@ class Suspender:
             suspensions.over(self._context.database, run, segment.suspensions if segment else 0, reason)
         self._context.console.event("kept", run, f"segment {run.segment} is {reason}")
 
+    def _ask_to_leave(self, run: RunRecord, number: int | None, why: str) -> None:
+        """Have a run save and end, and held off then. Its own worker asks it, as for any other end."""
+        suspensions.leave(self._context.database, run, why, number)
+        if number is not None:
+            self._take_back(run, number, why)
+        self._under_way.pop((run.id, run.segment), None)
+
     def _withdraw(self, run: RunRecord, number: int, reason: str | None = None) -> None:
+        self._take_back(run, number, reason or "")
+        suspensions.over(self._context.database, run, number, reason)
+        self._under_way.pop((run.id, run.segment), None)
+
+    def _take_back(self, run: RunRecord, number: int, why: str) -> None:
+        """Have the supervisor let a tree go on, if it has stopped that already."""
         key = (run.id, run.segment)
-        suspend_files.write(
-            self._context.executor.folder(*key),
-            SuspendOrder(number=number, wanted="running", why=reason or ""),
-        )
+        order = SuspendOrder(number=number, wanted="running", why=why)
+        suspend_files.write(self._context.executor.folder(*key), order)
         if run.state is State.RUNNING:
             self._context.executor.unpause(*key)
-        suspensions.over(self._context.database, run, number, reason)
-        self._under_way.pop(key, None)
 
     def _let_go_on(self, run: RunRecord, number: int) -> None:
         """Take the steps of a thaw that follow its claim: what the script finds first, then the order."""

@@ -31,7 +31,8 @@ FREED_SHARE: Final = 0.9
 """Of what it had, more is free by then."""
 
 MOMENT_S: Final = 0.2
-"""How old a reading may be that shows room for a restore: one that meets a full GPU may never succeed again."""
+"""How old a reading may be that shows room for a restore, or no use: a restore that meets a full GPU may never succeed
+again."""
 
 _Key = tuple[str, int]
 
@@ -82,6 +83,14 @@ class VramMoves:
         if free_mib is None or free_mib < least_mib:
             raise NoTarget(f"{amount(least_mib)} of RAM would have to be free for it")
         return found
+
+    def is_used(self, run: RunRecord, segment: SegmentRecord) -> bool:
+        """Return whether a live run was seen to have VRAM, a moment ago or at any time. Raises OSError."""
+        snapshot = self._snapshot(MOMENT_S)
+        if segment.peak_mib or snapshot is None:
+            return bool(segment.peak_mib)
+        users = {pid for gpu in snapshot.gpus for pid, _ in gpu.used_by_pid}
+        return not users.isdisjoint(self._context.executor.pids(*_key(run)))
 
     def forget(self, keys: Collection[_Key]) -> None:
         """Keep nothing but what concerns these live segments."""

@@ -6,17 +6,22 @@ suspended, and one whose tree goes on already is frozen again. A run whose
 VRAM does not come back although there was room is ended, and goes on from its last checkpoint.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
+import msgspec
+
 from backprop.scheduler.errors import LostRace
+from backprop.scheduler.governor.model import Denial
 from backprop.scheduler.governor.need import limits_of
 from backprop.scheduler.governor.snapshot import Snapshot
 from backprop.scheduler.lifecycle import Intent
 from backprop.scheduler.records import RunRecord, SegmentRecord
+from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, suspensions
 from backprop.worker.context import Context
 from backprop.worker.executor import suspend_files
+from backprop.worker.executor.vram import promised
 from backprop.worker.machine.state import MachineState
 from backprop.worker.segments.boxes.vram_moves import VramMoves, Where
 
@@ -29,6 +34,16 @@ LEAST_TO_SAVE_S: Final = 10.0
 SIGNAL_EVERY_S: Final = 2.0
 
 _Key = tuple[str, int]
+
+
+def owned(context: Context, run: RunRecord) -> bool:
+    """Return whether a run is still as it was read, and this worker's. Raises DatabaseBusy."""
+    now = queries.run_by_id(context.database, run.id)
+    return now is not None and (now.worker, now.state, now.segment) == (
+        context.worker,
+        run.state,
+        run.segment,
+    )
 
 
 class VramReturn:
@@ -95,7 +110,7 @@ class VramReturn:
             return
         why = self._promise(run, segment) if segment.vram_out_mib is not None else None
         if why is None and self._moves.where(key) is Where.OUT:
-            why = self._moves.why_no_room(key)
+            why = self._moves.why_no_room(key) or self._why_not_promised(run)
         if why is None:
             self.attend(run, segment)
         else:
@@ -128,7 +143,7 @@ class VramReturn:
             return
         order = suspend_files.read(folder)
         is_frozen = order is not None and order.suspends
-        if (why := self._moves.why_no_room(key)) is not None:
+        if (why := self._moves.why_no_room(key) or self._why_not_promised(run)) is not None:
             since_s = self._since_s.setdefault(key, self._context.clock.monotonic_s())
             if self._context.clock.monotonic_s() - since_s >= ROOM_S and run.intent is None:
                 self._since_s.pop(key, None)
@@ -144,6 +159,31 @@ class VramReturn:
             self._moves.call_in(key)
         elif self._is_due(key):
             self._context.executor.unpause(*key)
+
+    def _why_not_promised(self, run: RunRecord) -> str | None:
+        """Have what is promised to the run count for other homes again, which have not counted it while its VRAM was
+        in RAM; return why it does not fit beside theirs, None where it does. Raises DatabaseBusy."""
+        folder = self._context.executor.folder(run.id, run.segment)
+        segment = queries.segment(self._context.database, run.id, run.segment)
+        try:
+            if segment is None or not promised.take_up(folder, segment.promised_mib):
+                return None
+            snapshot = self._snapshot()
+            if snapshot is None:
+                return "its GPU is not read yet"
+            # They are read after ours counts: of two homes that decide at one moment one at least sees the other.
+            state = self._state(snapshot).without(run.id)
+            denials: Sequence[Denial] = ()
+            if any(one.gpu_uuid in segment.gpu_uuids for one in state.elsewhere):
+                limits = limits_of(run.spec, self._context.settings)
+                _, denials = state.judge_return(segment, limits)
+            if not denials:
+                promised.settle(folder)
+                return None
+        except (OSError, msgspec.DecodeError) as error:
+            return f"other homes cannot be told: {error}"
+        promised.set_aside(folder, lambda: owned(self._context, run))
+        return "; ".join(denial.sentence() for denial in denials)
 
     def _give_back(self, run: RunRecord, why: str) -> None:
         """Leave a run suspended that was let go on: its promise goes back."""

@@ -1,0 +1,193 @@
+"""Every verb answers in JSON, refusals too, as docs/json.schema.json says."""
+
+import json
+import subprocess
+from typing import Any
+
+import click
+import pytest
+
+from backprop.cli.main import COMMANDS, backprop
+from backprop.cli.render import answers
+from backprop.scheduler import errors
+from backprop.scheduler.lifecycle import State
+from tests.support import json_schema
+from tests.support.harness import COMMAND, QUIET_LIMITS, Bench
+
+BRIEF_BYTES = 1024
+WITHOUT_JSON = {"worker", "top", "logs", "plot", "export", "completion", "help"}
+"""Commands that print something else for programs, or nothing."""
+
+
+class Asked:
+    """Asks commands for JSON, and checks each answer against the schema."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    def __call__(self, name: str, *words: str, code: int = 0, flag: str = "--json") -> Any:
+        done = self.bench.backprop(*words, flag)
+        assert done.returncode == code, (words, done.stdout, done.stderr)
+        assert done.stdout.count("\n") == 1 or name in ("run", "list", "show", "groups", "parallel")
+        value = json.loads(done.stdout)
+        json_schema.check(value, name)
+        if flag == "--brief":
+            assert len(done.stdout) <= BRIEF_BYTES
+        if name == "verb":
+            assert value["verb"] == words[0]
+            assert value["exit"] == code
+            assert (value["error"] is None) == (code == 0)
+        return value
+
+
+@pytest.fixture
+def ask(bench: Bench) -> Asked:
+    bench.script("train.py", "print(1)")
+    return Asked(bench)
+
+
+def test_every_command_has_json() -> None:
+    context = click.Context(backprop)
+    lacking = set[str]()
+    for name in COMMANDS:
+        command = backprop.get_command(context, name)
+        assert command is not None
+        if not any("--json" in one.opts for one in command.params):
+            lacking.add(name)
+    assert lacking == WITHOUT_JSON
+
+
+def test_each_verb_answers_with_the_runs_and_their_states(ask: Asked) -> None:
+    a, b = (ask.bench.queue("train.py", "-n", name) for name in "ab")
+
+    def states(told: dict[str, Any]) -> dict[str, Any]:
+        return {run["name"]: run["state"] for run in told["runs"]}
+
+    assert states(ask("verb", "hold", a)) == {"a": "held"}
+    rehearsed = ask("verb", "hold", a, b, "--dry-run")
+    assert (rehearsed["dry_run"], states(rehearsed)) == (True, {"a": "held", "b": "queued"})
+    released = ask("verb", "release", a)
+    assert states(released) == {"a": "queued"}
+    assert states(ask("verb", "move", a, "--last")) == {"a": "queued"}
+    assert states(ask("verb", "edit", "--state", "queued", "-m", "5")) == {"a": "queued", "b": "queued"}
+    assert states(ask("verb", "stop", a)) == {"a": "stopped"}
+    some = ask("verb", "stop", a, b, code=10)
+    assert states(some) == {"b": "stopped"}
+    assert some["refused"] == [{"id": a, "why": f"run {a} has ended already (stopped)"}]
+    assert some["error"] | {"message": ""} == {
+        "code": "illegal-move", "exit": 10, "message": "", "suggestion": None,
+    }  # fmt: skip
+    resumed = ask("verb", "resume", a)
+    assert states(resumed) == {"a": "queued"}
+    assert resumed["notes"] == ["no worker is running. Start one: tmux new -d 'backprop worker'"]
+    (copied,) = ask("verb", "resume", b, "--as-new")["runs"]
+    assert copied["new_id"] in {run["id"] for run in ask.bench.runs()}
+    assert states(ask("verb", "resume", b, "--done")) == {"b": "completed"}
+    assert ask("verb", "drain")["running"] == 0
+    assert ask("verb", "undrain")["message"] == "starting runs again"
+    assert ask("verb", "undrain")["notes"] == ["the queue is not drained"]
+    assert ask("verb", "suspend", a, code=10)["error"]["message"].startswith("no worker is running")
+    assert ask("verb", "unsuspend", a, code=10)["refused"][0]["id"] == a
+    gone = ask("verb", "rm", a)
+    assert states(gone) == {"a": None}
+    assert gone["freed_bytes"] > 0
+    assert states(ask("verb", "prune", "--older-than", "0s")) == {"b": None}
+    assert ask("verb", "prune", "--older-than", "0s", "--compress-logs")["freed_bytes"] == 0
+
+
+def test_what_is_looked_at_answers_as_the_schema_says(ask: Asked) -> None:
+    many = ("run", *QUIET_LIMITS, "--group", "g", "--grid", "lr=1,2", "train.py", "--key", "k")
+    assert len(ask("run", *many, "--name", "{lr}")["runs"]) == 2
+    run = ask("run_brief", "run", "train.py", flag="--brief")["runs"][0]["id"]
+    ask("show", "show", run)
+    ask("show_brief", "show", run, flag="--brief")
+    ask("list", "list")
+    ask("list_brief", "list", "-n", "1", flag="--brief")
+    ask("groups", "groups")
+    ask("groups", "groups", "g")
+    ask("parallel", "parallel", "3")
+    ask("wait", "wait", run, "--timeout", "0", code=124)
+    ask("wait", "wait", run, "--timeout", "0", code=124, flag="--brief")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "exit_code"),
+    [
+        (("show", "nope"), "no-such-run", 3),
+        (("wait", "nope"), "no-such-run", 3),
+        (("why", "nope"), "no-such-run", 3),
+        (("show", "train"), "ambiguous-run", 4),
+        (("config", "--config", "nope.json"), "bad-config", 5),
+        (("run", "nope.py"), "bad-command", 6),
+        (("run", "--key", "k", "train.py", "-m", "7"), "key-reused", 6),
+        (("list", "--state", "odd"), "usage", 2),
+        (("frobnicate",), "usage", 2),
+        (("logs", "train"), "usage", 2),
+        (("drain", "--even-if-lost"), "usage", 2),
+        (("hold", "nope"), "no-such-run", 3),
+    ],
+)
+def test_a_refusal_is_json_too(ask: Asked, words: tuple[str, ...], code: str, exit_code: int) -> None:
+    ask.bench.queue("train.py", "--key", "k")
+    ask.bench.queue("train.py")
+    done = ask.bench.backprop(*words, "--json")
+    value = json.loads(done.stdout)
+    assert done.returncode == exit_code
+    error = value["error"]
+    json_schema.check({"error": error}, "refusal")
+    assert (error["code"], error["exit"]) == (code, exit_code)
+    # The same line as ever is on stderr.
+    assert done.stderr == f"backprop: {error['message']}\n"
+    assert error["message"].endswith(error["suggestion"] or "")
+    assert ask.bench.backprop(*words).stdout == ""
+
+
+def test_json_after_the_dashes_is_the_scripts_own(ask: Asked) -> None:
+    done = ask.bench.backprop("run", "nope.py", "--", "--json")
+    assert (done.returncode, done.stdout) == (6, "")
+
+
+def test_what_is_done_and_cannot_be_said_is_done(ask: Asked) -> None:
+    run = ask.bench.queue("train.py")
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [str(COMMAND), "stop", run, "--json"],
+            env=ask.bench.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 26
+    assert done.stderr.startswith("backprop: stop: done, do not repeat it; its output cannot be written")
+    assert ask.bench.state(run) == "stopped"
+
+
+def test_every_kind_of_error_has_a_name_of_its_own_in_the_schema() -> None:
+    known = json_schema.definitions()["error"]["properties"]["code"]["enum"]
+    classes = [
+        one
+        for one in vars(errors).values()
+        if isinstance(one, type) and issubclass(one, errors.BackpropError)
+    ]
+    codes = [one.code for one in classes]
+    assert len(set(codes)) == len(codes)
+    assert set(codes) | set(answers.OF_CODE.values()) <= set(known)
+    assert json_schema.definitions()["state"]["enum"] == [state.value for state in State]
+
+
+@pytest.mark.parametrize("char", ["x", "é", "\U0001f600", '"'])
+def test_a_brief_run_is_at_most_a_kilobyte(char: str) -> None:
+    view: dict[str, Any] = dict.fromkeys(("exit_code", "last_step", "step_total"), 10**15) | dict.fromkeys(
+        ("started_at", "ended_at"), "2026-11-21T20:37:37.274+00:00"
+    )
+    view |= {"id": "x" * 64, "state": "suspended", "fault": "out of GPU memory", "segment_count": 10**5}
+    view |= dict.fromkeys(("name", "reason", "key", "group"), char * 4000) | {
+        "last_loss": 1.2345678901234567e-300
+    }
+    for path in ("/" + char * 4000, "/" + "x" * 150):
+        told = answers.brief_run(view | {"last_checkpoint": path})
+        assert len(json.dumps(told)) <= BRIEF_BYTES
+        assert told["last_checkpoint"] in (None, path)
+        assert told["reason"].startswith(char)
+    assert answers.short("short", 5) == "short"
