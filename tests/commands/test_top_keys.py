@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,15 @@ def three(bench: Bench) -> list[str]:
     return [bench.queue("train.py", "-n", name) for name in ("one", "two", "three")]
 
 
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
 class StillDesk(Desk):
     """A desk with one picture."""
 
@@ -131,11 +140,8 @@ def picture() -> Screen:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_what_is_on_the_screen(
-    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
+@pytest.mark.usefixtures("utc")
+def test_what_is_on_the_screen(size: tuple[int, int], tmp_path: Path) -> None:
     app = KeysApp(layout.Home(tmp_path), StillDesk(picture()), UNICODE, True, 60.0)
     seen: list[list[str]] = []
 
