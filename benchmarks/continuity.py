@@ -17,13 +17,12 @@ from typing import Final
 
 from benchmarks.machine import machine
 from benchmarks.ten_scripts import SCRIPTS, STEP_S, text
-from benchmarks.workbench import ALWAYS, Workbench, wait_until
+from benchmarks.workbench import ALWAYS, UNFINISHED, Workbench, wait_until
 
 BOXES: Final = 5
 """Each script has work for so many boxes."""
 PATIENCE: Final = 4.0
 """A way that takes longer than so many times the floor is given up."""
-UNFINISHED: Final = frozenset({"queued", "running", "paused"})
 
 
 @dataclass(frozen=True)

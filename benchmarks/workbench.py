@@ -10,10 +10,15 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+from backprop.scheduler.lifecycle import FINAL, State
 
 COMMAND = Path(sys.executable).parent / "backprop"
 ALWAYS = ("--min-free-ram", "0", "--max-cpu-load", "1000")
 """So that a small or busy machine measures starts, not the governor's patience."""
+UNFINISHED: Final = frozenset(state.value for state in set(State) - FINAL - {State.HELD})
+"""The states of a run that goes on by itself."""
 
 
 class Workbench:

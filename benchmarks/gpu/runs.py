@@ -13,14 +13,15 @@ from typing import Any
 from backprop.scheduler.governor.snapshot import Gpu
 from benchmarks.gpu.child import TRAINER
 from benchmarks.gpu.finding import CannotCheck, Check, Effort, Finding
-from benchmarks.workbench import ALWAYS, Workbench, wait_until
+from benchmarks.workbench import ALWAYS, UNFINISHED, Workbench, wait_until
 
 CONTEXT_MIB = 1024
 """More than any CUDA context, so that what a run allocates and its context fit into its reservation."""
 PACKED = 4
 RUNS = 6
 PATIENCE_S = 300.0
-UNFINISHED = frozenset({"queued", "running", "paused", "suspended"})
+CUT = 1.5
+"""A training takes at least so many timeboxes without interruption, so that its chain has two segments or more."""
 
 
 def packing(gpu: Gpu, effort: Effort) -> Iterator[Finding]:
@@ -73,10 +74,7 @@ def limit(gpu: Gpu, _effort: Effort) -> Iterator[Finding]:
 def chain(gpu: Gpu, effort: Effort) -> Iterator[Finding]:
     """Train in timeboxes and without interruption: compare the results, and tell what each resume costs."""
     with bench_on(gpu) as bench:
-        steps = _steps_for(effort.plain_s, gpu)
-        begun = time.monotonic()
-        plain = _train(gpu, steps, str(bench.project))
-        plain_s = time.monotonic() - begun
+        steps, plain, plain_s = _longer_than(effort.box_min * 60 * CUT, _steps_for(effort.plain_s, gpu), gpu)
         with bench.worker():
             begun = time.monotonic()
             run = _queue(
@@ -144,18 +142,30 @@ def _steps_for(seconds: float, gpu: Gpu) -> int:
     taken: list[float] = []
     for steps in (few, few, more):  # the first one warms the caches
         begun = time.monotonic()
-        _train(gpu, steps, "/")
+        _train(gpu, steps)
         taken.append(time.monotonic() - begun)
     each_s = max((taken[2] - taken[1]) / (more - few), 1e-5)
     return max(more, int(seconds / each_s))
 
 
-def _train(gpu: Gpu, steps: int, folder: str) -> str:
+def _longer_than(at_least_s: float, steps: int, gpu: Gpu) -> tuple[int, str, float]:
+    """Train without interruption for at least so long: with more steps where `steps` were too few, since a machine that
+    was busy when it was measured is faster later. Return the steps, the digest and the seconds."""
+    while True:
+        begun = time.monotonic()
+        digest = _train(gpu, steps)
+        took_s = time.monotonic() - begun
+        if took_s >= at_least_s:
+            return steps, digest, took_s
+        steps = int(steps * 1.2 * at_least_s / took_s)
+
+
+def _train(gpu: Gpu, steps: int) -> str:
     """Train without interruption; return the digest of the result. Raises CannotCheck."""
     done = subprocess.run(
         [sys.executable, TRAINER, "train", "--steps", str(steps)],
         env=os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": gpu.uuid},
-        cwd=folder,
+        cwd="/",
         capture_output=True,
         text=True,
         check=False,

@@ -11,8 +11,8 @@ from backprop.worker.probes.nvml import Nvml
 from benchmarks.gpu.child import holder
 from benchmarks.gpu.device import free_mib
 from benchmarks.gpu.finding import CannotCheck, Check, Effort, Finding
-from benchmarks.gpu.runs import CONTEXT_MIB, PATIENCE_S, UNFINISHED, bench_on, queue_script
-from benchmarks.workbench import Workbench
+from benchmarks.gpu.runs import CONTEXT_MIB, PATIENCE_S, bench_on, queue_script
+from benchmarks.workbench import UNFINISHED, Workbench
 
 TURNER = Path(__file__).with_name("turner.py")
 LEFT_MIB = 6144

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from backprop.cli.render.glyphs import Glyphs
+from backprop.cli.render.tables import STATE_STYLE
 from backprop.cli.render.terminal_text import safe
 
 if TYPE_CHECKING:
@@ -91,17 +92,6 @@ class Screen:
         return [*self.live, *self.queued]
 
 
-STYLES: Final = {
-    "running": "cyan",
-    "paused": "yellow",
-    "queued": "",
-    "suspended": "yellow",
-    "held": "yellow",
-    "completed": "green",
-    "failed": "red",
-    "timeboxed": "yellow",
-    "stopped": "dim",
-}
 KINDS: Final = {"good": "green", "again": "blue", "bad": "red"}
 
 
@@ -170,7 +160,7 @@ def _head(screen: Screen, glyphs: Glyphs) -> "Text":
     dot = glyphs.text(" · ")
     for at, (state, count) in enumerate(screen.counts):
         line.append(dot if at else "")
-        line.append(f"{count:,} {state}", STYLES.get(state, ""))
+        line.append(f"{count:,} {state}", STATE_STYLE.get(state, ""))
     if not screen.counts:
         line.append("no runs yet")
     if screen.host:
@@ -240,7 +230,7 @@ def _table(runs: Sequence[RunLine], glyphs: Glyphs, width: int, chosen: str | No
     if etas:
         table.add_column("ETA", justify="right", no_wrap=True)
     for run in runs:
-        style = STYLES.get(run.state, "")
+        style = STATE_STYLE.get(run.state, "")
         box = _text("")
         if run.box_share is not None:
             full, empty = glyphs.bar(run.box_share, BAR)

@@ -15,8 +15,10 @@ LAST_LEAST: Final = 16
 TEXT_LEAST: Final = 12
 """Other text columns shrink to this before the last one, mostly a sentence, shrinks below `LAST_LEAST`."""
 STATE_STYLE: Final = {
+    "queued": "",
     "running": "cyan",
     "paused": "yellow",
+    "suspended": "yellow",
     "held": "yellow",
     "completed": "green",
     "failed": "red",

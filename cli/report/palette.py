@@ -62,6 +62,7 @@ STATES: Final = {
     "failed": "red",
     "running": "blue",
     "paused": "orange",
+    "suspended": "orange",
     "held": "orange",
     "stopped": "purple",
     "timeboxed": "purple",

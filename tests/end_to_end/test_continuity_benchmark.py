@@ -40,6 +40,7 @@ def test_what_is_redone_and_what_restarts_take_is_counted(tmp_path: Path) -> Non
 
 
 @pytest.mark.long
+@pytest.mark.timeout(660)
 def test_every_script_comes_to_its_end_where_the_end_of_a_box_is_decided() -> None:
     command = [sys.executable, "-m", "benchmarks.continuity", "--seconds", "60"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)

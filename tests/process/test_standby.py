@@ -131,3 +131,20 @@ def test_a_supervisor_that_is_about_to_be_signalled_takes_no_other_segment(
     with serving.kept_at(worker.executor.folder("first", 1)) as serves:
         assert not serves
     worker.executor.close()
+
+
+def test_the_end_of_a_worker_leaves_no_socket_open(database: Database) -> None:
+    def sockets() -> list[str]:
+        links = [str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+        return sorted(link for link in links if link.startswith("socket:"))
+
+    before = sockets()
+    worker = _Worker(database)
+    worker.start("first", "sleep 600")
+    wait_until(lambda: worker.executor.leader("first", 1) is not None)
+    assert sockets() != before
+    worker.executor.close()
+    assert sockets() == before
+    worker.executor.kill("first", 1)
+    wait_until(lambda: worker.life("first") is Life.ENDED)
+    worker.collect()

@@ -43,6 +43,10 @@ def test_where_a_chain_ends_with_exit_0_both_ways_on_are_said(asked: RunSpec, ch
 def test_a_chain_that_goes_on_says_exit_0_too() -> None:
     on = next_move(SPEC, SegmentResult(asked=Intent.TIMEBOX, exit_code=0), GOOD)
     assert on.reason == "timebox reached, exit 0; resumes from its newest checkpoint"
+    renewed = SegmentResult(asked=Intent.TIMEBOX, why_asked="its third box is over", exit_code=130)
+    assert (
+        next_move(SPEC, renewed, GOOD).reason == "its third box is over; resumes from its newest checkpoint"
+    )
 
 
 def test_75_is_run_me_again_without_a_strike() -> None:
@@ -73,6 +77,7 @@ def test_without_any_checkpoint_the_chain_ends_at_once_with_advice() -> None:
     assert told(verdict).endswith(
         "; it exited 0 within its grace: if it had finished, backprop resume --done 4123-1"
     )
+    assert "--grace-seconds" not in verdict.reason, "it was not killed"
     slow = next_move(SPEC, replace(ending, first_sign_s=900.0), FRESH)
     assert "backprop resume 4123-1 -m 30" in told(slow), "twice the start-up"
     assert "--grace-seconds" in next_move(SPEC, replace(ending, killed=True), FRESH).reason
@@ -202,6 +207,8 @@ def test_only_the_timebox_needs_a_checkpoint_to_go_on() -> None:
     refused = replace(FRESH, refused="it is empty")
     assert next_move(SPEC, again, refused).event is Event.REQUEUED
     assert next_move(SPEC, BOXED, refused).event is Event.TIMEBOXED
+    assert "its checkpoint is refused: it is empty, so it would" in next_move(SPEC, BOXED, refused).reason
+    assert next_move(SPEC, again, replace(FRESH, not_handed_back="out/3.pt")).event is Event.REQUEUED
     assert next_move(SPEC, BOXED, replace(GOOD, refused="it is empty")).event is Event.REQUEUED
     assert next_move(SPEC, again, OLD).reason == (
         "exited 75 (run me again) without a new checkpoint; resumes from an older checkpoint"

@@ -79,7 +79,9 @@ def test_a_lost_segment_is_started_again_and_counted() -> None:
     for count in range(1, LOST_CAP + 1):
         verdict = next_move(SPEC, lost, chain)
         assert (verdict.event, verdict.lost) == (Event.REQUEUED, count)
+        assert verdict.reason.endswith("; resumes from its last checkpoint")
         chain = replace(chain, lost=verdict.lost)
+    assert next_move(SPEC, lost, FRESH).reason.endswith("; starts again: no checkpoint is known")
     last = next_move(SPEC, lost, chain)
     assert last.event is Event.FAILED
     assert last.reason == "disappeared 4 times in a row (killed, or the machine went down); giving up"

@@ -72,6 +72,12 @@ def test_a_run_that_finished_before_the_stop_reached_it_is_completed() -> None:
     assert next_move(SPEC, SegmentResult(wanted=Intent.STOP, exit_code=0), GOOD).event is Event.COMPLETED
 
 
+@pytest.mark.parametrize("chain", [GOOD, FRESH])
+def test_how_a_stopped_run_goes_on_is_said_where_it_can(chain: Chain) -> None:
+    stopped = next_move(SPEC, SegmentResult(asked=Intent.STOP, exit_code=130), chain)
+    assert ("continues from its last checkpoint" in told(stopped)) is chain.resumable
+
+
 def test_exit_0_of_its_own_is_completed_whatever_was_saved() -> None:
     for chain in (FRESH, OLD, GOOD):
         assert next_move(SPEC, SegmentResult(exit_code=0), chain) == NextMove(
@@ -130,6 +136,8 @@ def test_a_run_whose_vram_did_not_come_back_is_no_strike_and_does_not_silently_s
             3,
         )
         assert verdict.reason == "its VRAM did not come back: no room; resumes from its last checkpoint"
+        since = next_move(SPEC, ending, replace(before, progressed=True))
+        assert (since.stalled, since.retries_used, since.lost) == (0, 2, 0), "it had saved something new"
         held = next_move(SPEC, ending, replace(before, resumable=False, progressed=False))
         assert (held.event, held.advice is not None) == (Event.SET_ASIDE, True)
         assert held.reason.endswith("no checkpoint is known, so it would start from zero")

@@ -88,6 +88,8 @@ class LocalExecutor:
 
     def close(self) -> None:
         self._standbys.close()
+        while self._reused:
+            self._reused.popitem()[1].channel.close()
         self.board.sweep()
 
     def poll(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:

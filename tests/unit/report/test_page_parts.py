@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from backprop.cli.render.plots import Curve, Style, plot, short, sparkline, style_of, thinned, width_of
+from backprop.cli.render.tables import STATE_STYLE
 from backprop.cli.report import palette
 from backprop.cli.report.books import Account
 from backprop.cli.report.markup import element, said
 from backprop.cli.report.night import Standings
 from backprop.cli.report.sweep import marginals, parameters
+from backprop.scheduler.lifecycle import State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from tests.support.nights import HOSTILE
 
@@ -42,7 +44,8 @@ def test_every_colour_can_be_read(colours: dict[str, str]) -> None:
     assert colours.keys() == palette.LIGHT.keys()
 
 
-def test_every_outcome_and_account_has_a_colour() -> None:
+def test_every_outcome_account_and_state_has_a_colour() -> None:
+    assert set(palette.STATES) == set(STATE_STYLE) == set(State)
     assert palette.OUTCOMES.keys() == {outcome.value for outcome in SegmentOutcome}
     assert palette.ACCOUNTS.keys() == {account.value for account in Account}
 
