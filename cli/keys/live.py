@@ -53,6 +53,7 @@ class Live(textual.containers.Vertical):
         self._desk, self._jobs, self._glyphs, self._refresh_s = desk, jobs, glyphs, refresh_s
         self._frame = Frame(glyphs, colour)
         self._line = textual.widgets.Static(classes="said")
+        self._line.display = False
         self._name: str | None = None
         self._looks_since_s: float | None = None
         self._looked_s = 0.0
