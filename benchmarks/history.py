@@ -1,4 +1,4 @@
-"""Measures `list` and `report` beside many finished runs, and how exactly many segments end with their timebox.
+"""Measures what looks at the queue beside many finished runs, and how exactly segments end with their timebox.
 
 A million finished runs are written straight into a database of the current schema: queueing them one by one would take
 hours and leave the same rows.
@@ -20,14 +20,22 @@ SLEEPER: Final = "import time\ntime.sleep(600)\n"
 
 
 Spent = dict[int, list[tuple[float, float]]]
+APART_S: Final = 360
+TOOK_S: Final = 300
+LOOKS: Final = {
+    "list": ("list",),
+    "status": ("status",),
+    "top": ("top", "--once"),
+    "report": ("report",),
+}
+"""What a person looks with: the newest 50 runs, the machine, a frame of the live screen, the last ten hours."""
 MOST_OF_FEW: Final = "1.3"
 """How much longer a command may take beside the most runs than beside the fewest."""
 
 
 def listing(sizes: tuple[int, ...], repeats: int) -> list[Row]:
-    """Measure `backprop list` of the newest 50 runs, and `report` of the last ten hours, beside each of `sizes`
-    finished runs."""
-    spent: dict[str, Spent] = {command: {size: [] for size in sizes} for command in ("list", "report")}
+    """Measure each of `LOOKS` beside each of `sizes` finished runs."""
+    spent: dict[str, Spent] = {command: {size: [] for size in sizes} for command in LOOKS}
     with ExitStack() as stack:
         homes: dict[int, Path] = {}
         for size in sizes:
@@ -40,7 +48,7 @@ def listing(sizes: tuple[int, ...], repeats: int) -> list[Row]:
             for size, home in homes.items():
                 os.environ["BACKPROP_HOME"] = str(home)
                 for command, of in spent.items():
-                    of[size].append(spent_by((str(COMMAND), command)))
+                    of[size].append(spent_by((str(COMMAND), *LOOKS[command])))
     return [row for command, of in spent.items() for row in _compared(command, of, sizes)]
 
 
@@ -53,13 +61,17 @@ def _compared(command: str, spent: Spent, sizes: tuple[int, ...]) -> list[Row]:
 
 
 def _fill(home: Path, size: int) -> None:
+    """Add finished runs of one segment each, so far apart that `report` tells of a hundred of them."""
     database = sqlite3.connect(home / "backprop.db", isolation_level=None)
     names: list[str] = [row[1] for row in database.execute("PRAGMA table_info(runs)")]
     changed = {
         "id": "printf('r%08d', n)",
         "state": "'completed'",
-        "created_at_s": "created_at_s - n",
-        "ended_at_s": "created_at_s - n + 0.5",
+        "segment": "1",
+        "started_at_s": f"created_at_s - {APART_S} * n",
+        "chain_total_s": f"{TOOK_S}",
+        "created_at_s": f"created_at_s - {APART_S} * n",
+        "ended_at_s": f"created_at_s - {APART_S} * n + {TOOK_S}",
         "reason": "'exited 0'",
     }
     values = ", ".join(changed.get(name, name) for name in names)
@@ -68,6 +80,12 @@ def _fill(home: Path, size: int) -> None:
         f"WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {size - 1})"
         f" INSERT INTO runs ({', '.join(names)})"
         f" SELECT {values} FROM (SELECT * FROM runs WHERE state = 'held'), counted"
+    )
+    database.execute(
+        "INSERT INTO segments (run_id, number, worker, started_at_s, ended_at_s, outcome, reason, exit_code,"
+        " running_s, gpu_uuids, promised_mib, need_source, exclusive, log_offset, events_offset, bad_events)"
+        f" SELECT id, 1, 'w1', started_at_s, ended_at_s, 'completed', reason, 0, {TOOK_S}, '[]', 0, 'default',"
+        " 0, 0, 0, 0 FROM runs WHERE state = 'completed' ORDER BY ended_at_s"
     )
     database.execute("COMMIT")
     database.close()

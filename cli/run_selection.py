@@ -118,6 +118,18 @@ def pick(
     return Selection(able, refused, filters.given or any(not run.named for run in matches))
 
 
+def by_id(database: "Database", run_id: str) -> "Chosen":
+    """Return the run with this id. Raises UnknownRun."""
+    from backprop.scheduler.errors import UnknownRun
+    from backprop.scheduler.store.reads import selection
+    from backprop.scheduler.store.reads.filters import NO_FILTERS
+
+    found = selection.choose(database, [run_id], NO_FILTERS)
+    if [one.id for one in found] != [run_id]:
+        raise UnknownRun(f"run {run_id} was removed meanwhile")
+    return found[0]
+
+
 def report(
     done: "Sequence[Chosen]",
     head: str,

@@ -12,6 +12,7 @@ from backprop.cli.global_options import globals_of, verb_options
 from backprop.cli.help.completion import complete_runs
 
 if TYPE_CHECKING:
+    from backprop.scheduler.home.layout import Home
     from backprop.scheduler.store.connection import Database
 
 WHY: Final = "only a waiting run can be moved"
@@ -80,6 +81,20 @@ def command(
     return run_selection.conclude(
         picked, in_order, "moved {}", lambda one: f"moved {run_selection.who(one)}", WHY, every=given.verbose
     )
+
+
+def one_to_the_front(home: "Home", database: "Database", run_id: str) -> str:
+    """Move one waiting run to the very front; return in words what was done. Raises UnknownRun, IllegalMove,
+    DatabaseBusy."""
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.store.writes import ordering
+    from backprop.worker.wakeup import wake_workers
+
+    one = run_selection.by_id(database, run_id)
+    if not ordering.move_to(database, [run_id], ordering.TargetSlot.FIRST, None, time.time()):
+        raise IllegalMove(f"run {one.id} is {one.state}; {WHY}")
+    wake_workers(home.locks)
+    return f"moved {run_selection.who(one)} to the front of the queue"
 
 
 def _in_order(database: "Database", words: Sequence[str], ids: Sequence[str]) -> list[str]:

@@ -21,13 +21,13 @@ REFRESH_S: Final = 2.0
 @click.option(
     "--watch", is_flag=True, help="On a terminal, as `top`; else refresh every two seconds, until Ctrl-C."
 )
-def command(run: str | None, as_json: bool, watch: bool) -> None:
+def command(run: str | None, as_json: bool, watch: bool) -> int:
     """Show host, GPUs, workers and queue; or one RUN."""
     if run is not None:
         from backprop.cli.commands.show import show
 
         show(*need_existing(), run, as_json)
-        return
+        return 0
     from backprop.cli.render.json_views import print_json
     from backprop.cli.render.machine_view import overview, view
     from backprop.cli.render.watch import can_redraw
@@ -36,8 +36,7 @@ def command(run: str | None, as_json: bool, watch: bool) -> None:
     if watch and not as_json and can_redraw():
         from backprop.cli.commands import top
 
-        top.show(live=True)
-        return
+        return top.show(live=True)
     home, database = open_existing()
     reader = OneOffReader(home)
     try:
@@ -48,7 +47,7 @@ def command(run: str | None, as_json: bool, watch: bool) -> None:
             else:
                 _print(shown)
             if not watch:
-                return
+                return 0
             sys.stdout.flush()
             time.sleep(REFRESH_S)
     finally:

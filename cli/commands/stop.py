@@ -12,6 +12,8 @@ from backprop.cli.global_options import globals_of, verb_options
 from backprop.cli.render import answers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from backprop.scheduler.home.layout import Home
     from backprop.scheduler.lifecycle import State
     from backprop.scheduler.records import RunRecord
@@ -27,11 +29,8 @@ def command(
     ctx: click.Context, runs: tuple[str, ...], config: str | None, verbose: bool, dry_run: bool, **values: Any
 ) -> int:
     """Stop RUNs. Running ones get --grace-seconds to save first. `backprop resume` continues them."""
-    from backprop.scheduler.errors import BackpropError, IllegalMove
-    from backprop.scheduler.home import batch_outcomes
-    from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, State
-    from backprop.scheduler.store.writes import user_requests
-    from backprop.worker.wakeup import wake_workers
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.lifecycle import FINAL, State
 
     home, database = need_existing()
     given = globals_of(ctx, config, verbose, dry_run)
@@ -41,12 +40,53 @@ def command(
     )
     if given.dry_run:
         return run_selection.rehearse(picked, "stop", "it has ended already", IllegalMove.exit_code)
+    stopped, asked, late = _stop(home, database, picked.able)
+    summary = [f"stopped {run_selection.counted(len(stopped))}"] if stopped or not asked else []
+    summary += [f"asked {run_selection.counted(len(asked))} to save and end"] if asked else []
+    run_selection.report(
+        [one for one in picked.able if one.id in stopped or one.id in asked],
+        ", ".join(summary),
+        lambda one: _line(one, asked.get(one.id)),
+        bulk=picked.bulk,
+        every=given.verbose,
+    )
+    late += [(one.id, _ended(one)) for one in picked.refused]
+    for refusal in late:
+        answers.refuse(*refusal)
+    return IllegalMove.exit_code if late else 0
+
+
+def one_run(home: "Home", database: "Database", run_id: str) -> str:
+    """Stop one run; return in words what was done. Raises UnknownRun, IllegalMove, DatabaseBusy."""
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.lifecycle import FINAL
+
+    one = run_selection.by_id(database, run_id)
+    if one.state in FINAL:
+        raise IllegalMove(_ended(one))
+    _, asked, late = _stop(home, database, [one])
+    if late:
+        raise IllegalMove(late[0][1])
+    return _line(one, asked.get(one.id))
+
+
+def _stop(
+    home: "Home", database: "Database", able: "Sequence[Chosen]"
+) -> "tuple[set[str], dict[str, RunRecord], list[tuple[str, str]]]":
+    """Stop runs; return the ids of those that are stopped, those that were asked to end, and refusals
+    (id, in words)."""
+    from backprop.scheduler.errors import BackpropError
+    from backprop.scheduler.home import batch_outcomes
+    from backprop.scheduler.lifecycle import HAS_PROCESSES, State
+    from backprop.scheduler.store.writes import user_requests
+    from backprop.worker.wakeup import wake_workers
+
     now_s = time.time()
-    waiting = [one.id for one in picked.able if one.state not in HAS_PROCESSES]
+    waiting = [one.id for one in able if one.state not in HAS_PROCESSES]
     stopped = set(user_requests.stop_waiting(database, waiting, now_s))
     asked: dict[str, RunRecord] = {}
     late: list[tuple[str, str]] = []
-    for one in picked.able:
+    for one in able:
         if one.id not in stopped:
             try:
                 run, state = _ask(database, one.id, now_s)
@@ -59,21 +99,13 @@ def command(
                 asked[one.id] = run
     wake_workers(home.locks)
     _ask_orphans(home, asked)
-    ended = [one for one in picked.able if one.id in stopped]
+    ended = [one for one in able if one.id in stopped]
     batch_outcomes.write_if_possible(home, ended, State.STOPPED, user_requests.STOPPED_WAITING, now_s)
-    summary = [f"stopped {run_selection.counted(len(stopped))}"] if stopped or not asked else []
-    summary += [f"asked {run_selection.counted(len(asked))} to save and end"] if asked else []
-    run_selection.report(
-        [one for one in picked.able if one.id in stopped or one.id in asked],
-        ", ".join(summary),
-        lambda one: _line(one, asked.get(one.id)),
-        bulk=picked.bulk,
-        every=given.verbose,
-    )
-    late += [(one.id, f"run {one.id} has ended already ({one.state})") for one in picked.refused]
-    for refusal in late:
-        answers.refuse(*refusal)
-    return IllegalMove.exit_code if late else 0
+    return stopped, asked, late
+
+
+def _ended(one: "Chosen") -> str:
+    return f"run {one.id} has ended already ({one.state})"
 
 
 def _line(one: "Chosen", asked: "RunRecord | None") -> str:

@@ -14,6 +14,7 @@ from backprop.cli.render.terminal_text import safe
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from backprop.scheduler.home.layout import Home
     from backprop.scheduler.records import RunRecord
     from backprop.scheduler.store.connection import Database
 
@@ -47,9 +48,7 @@ def command(
     from backprop.cli.submit.times import read_span
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import HAS_PROCESSES, State
-    from backprop.scheduler.store.reads import queries
     from backprop.scheduler.store.writes import suspensions
-    from backprop.worker.executor.locks import worker_alive
     from backprop.worker.wakeup import wake_workers
 
     home, database = need_existing()
@@ -59,8 +58,7 @@ def command(
     picked = run_selection.pick(ctx, database, runs, filters, HAS_PROCESSES, "suspended")
     if given.dry_run:
         return run_selection.rehearse(picked, "suspend", WHY, IllegalMove.exit_code)
-    if not any(worker_alive(home.locks, worker.id) for worker in queries.workers(database)):
-        raise IllegalMove(f"{NO_WORKER}; a worker suspends runs")
+    _need_worker(home, database)
     asked = set(suspensions.ask(database, [one.id for one in picked.able], thaw_at_s))
     wake_workers(home.locks)
     after = _after(database, asked)
@@ -82,10 +80,52 @@ def command(
     )
     refused = [run for run in after.values() if run.state is not State.SUSPENDED and not _leaves(run)]
     for run in refused:
-        answers.refuse(run.id, f"run {run.id} {safe(_why(run))}")
+        answers.refuse(run.id, safe(_why(run)))
     late = [one for one in picked.able if one.id not in after]
     code = run_selection.refuse([*picked.refused, *late], WHY, IllegalMove.exit_code)
     return code or (IllegalMove.exit_code if refused else 0)
+
+
+def one_run(home: "Home", database: "Database", run_id: str) -> str:
+    """Ask for one live run to be suspended; return in words what was done. `what_became` tells what comes of it. Raises
+    UnknownRun, IllegalMove, DatabaseBusy."""
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.store.writes import suspensions
+    from backprop.worker.wakeup import wake_workers
+
+    one = run_selection.by_id(database, run_id)
+    _need_worker(home, database)
+    if not suspensions.ask(database, [run_id], None):
+        raise IllegalMove(f"run {one.id} is {one.state}; {WHY}")
+    wake_workers(home.locks)
+    return f"suspending {run_selection.who(one)}"
+
+
+def what_became(database: "Database", run_id: str) -> str | None:
+    """Return in words what came of asking for a suspension; None as long as its worker has not answered."""
+    from backprop.scheduler.lifecycle import State
+    from backprop.scheduler.records import ASKED
+    from backprop.scheduler.store.reads import queries
+
+    run = queries.run_by_id(database, run_id)
+    if run is None:
+        return f"run {run_id} was removed meanwhile"
+    if run.suspension == ASKED:
+        return None
+    if run.state is State.SUSPENDED:
+        return safe(f"suspended {run.name} ({run.id}){_keeps(database, run)}")
+    if _leaves(run):
+        return f"asked {safe(run.name)} ({run.id}) to save and end: {_until(run)}"
+    return safe(_why(run))
+
+
+def _need_worker(home: "Home", database: "Database") -> None:
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.store.reads import queries
+    from backprop.worker.executor.locks import worker_alive
+
+    if not any(worker_alive(home.locks, worker.id) for worker in queries.workers(database)):
+        raise IllegalMove(f"{NO_WORKER}; a worker suspends runs")
 
 
 def _after(database: "Database", run_ids: "Collection[str]") -> "dict[str, RunRecord]":
@@ -125,8 +165,8 @@ def _why(run: "RunRecord") -> str:
     from backprop.scheduler.records import ASKED
 
     if run.suspension == ASKED:
-        return "is not suspended yet; its worker will do it"
-    return f"is {run.state}: {run.reason}"
+        return f"run {run.id} is not suspended yet; its worker will do it"
+    return f"run {run.id} is {run.state}: {run.reason}"
 
 
 def _keeps(database: "Database", run: "RunRecord") -> str:

@@ -1,13 +1,18 @@
 """`backprop unsuspend RUN…`: lets suspended runs go on in their turn."""
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from backprop.cli import run_selection
 from backprop.cli.context import need_existing
 from backprop.cli.global_options import globals_of, verb_options
+
+if TYPE_CHECKING:
+    from backprop.scheduler.home.layout import Home
+    from backprop.scheduler.store.connection import Database
+    from backprop.scheduler.store.reads.selection import Chosen
 
 WHY: Final = "only a run that its user has suspended can be let go on"
 
@@ -50,9 +55,26 @@ def command(
     run_selection.report(
         done,
         f"let {run_selection.counted(len(done))} go on",
-        lambda one: f"{run_selection.who(one)} goes on in its turn",
+        _line,
         bulk=picked.bulk,
         every=given.verbose,
     )
     late = [one for one in picked.able if one.id not in freed and one.named]
     return run_selection.refuse([*picked.refused, *late], WHY, IllegalMove.exit_code)
+
+
+def one_run(home: "Home", database: "Database", run_id: str) -> str:
+    """Let one suspended run go on; return in words what was done. Raises UnknownRun, IllegalMove, DatabaseBusy."""
+    from backprop.scheduler.errors import IllegalMove
+    from backprop.scheduler.store.writes import suspensions
+    from backprop.worker.wakeup import wake_workers
+
+    one = run_selection.by_id(database, run_id)
+    if not suspensions.unask(database, [run_id]):
+        raise IllegalMove(f"run {one.id} is {one.state}; {WHY}")
+    wake_workers(home.locks)
+    return _line(one)
+
+
+def _line(one: "Chosen") -> str:
+    return f"{run_selection.who(one)} goes on in its turn"

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -26,57 +27,86 @@ SHOWN_LIVE: Final = 8
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
 def command(run: str, as_json: bool) -> None:
     """Say why RUN is where it is: for a waiting one, every rule that fails."""
-    from backprop.cli.render.json_views import clock, iso, print_json
-    from backprop.cli.render.slots import slots_of
-    from backprop.scheduler.lifecycle import State
-    from backprop.scheduler.store.reads import queries, start_conditions
-    from backprop.worker.executor.locks import worker_alive
+    from backprop.cli.render.json_views import iso, print_json
+    from backprop.scheduler.store.reads import queries
 
     home, database = need_existing()
-    waiting = (State.QUEUED, State.SUSPENDED)
     record = queries.find_run(database, run)
-    living = [worker for worker in queries.workers(database) if worker_alive(home.locks, worker.id)]
-    alive, slots = bool(living), slots_of(database, living)
-    silent = silent_workers(home)
-    before = start_conditions.reasons(database, record, time.time(), clock)
-    blocking = _blocking(home, queries.live_runs(database)) if record.state in waiting else []
+    known = _reasons(home, database, record)
     if as_json:
         print_json(
             {
                 "id": record.id,
                 "state": record.state.value,
                 "reason": record.reason,
-                "worker_alive": alive,
-                "silent_workers": silent,
+                "worker_alive": known.alive,
+                "silent_workers": known.silent,
                 "not_before": iso(record.not_before_s or None),
-                "waits": before,
+                "waits": known.before,
                 "rules": [_rule_view(rule) for rule in record.waiting],
-                "parallel": None if slots is None else slots.view(),
-                "blocked_by": [{"id": one.id, "reason": one.reason} for one in blocking],
+                "parallel": None if known.slots is None else known.slots.view(),
+                "blocked_by": [{"id": one.id, "reason": one.reason} for one in known.blocking],
             }
         )
         return
-    click.echo(f"{record.id} {safe(record.name)} is {record.state}: {safe(record.reason)}")
-    for line in silent:
+    for line in lines(home, database, record):
         click.echo(line)
-    if record.state not in waiting:
-        return
-    for line in before:
-        click.echo(safe(line))
-    if not alive:
-        click.echo(NO_WORKER)
-    for line in _place(home, database, record):
-        click.echo(safe(line))
-    if before or not alive:
-        return
-    if record.waiting:
-        _print_rules(record)
-        if slots is not None and (said := _of_slots(record, slots)):
-            click.echo(safe(said))
-        for one in blocking:
-            click.echo(safe(f"{one.name} ({one.id}) {one.reason}; to free its place: backprop stop {one.id}"))
-    else:
-        click.echo("no worker has judged it yet; ask again in a moment")
+
+
+@dataclass(frozen=True)
+class _Reasons:
+    """Why a run waits. `alive`: a worker lives. `silent`: those that do not tick. `before`: what has to happen first.
+    `blocking`: runs that keep their places past their timeboxes."""
+
+    alive: bool
+    silent: list[str]
+    slots: "Slots | None"
+    before: list[str]
+    blocking: "list[RunRecord]"
+
+
+def _reasons(home: "Home", database: "Database", record: "RunRecord") -> _Reasons:
+    from backprop.cli.render.json_views import clock
+    from backprop.cli.render.slots import slots_of
+    from backprop.scheduler.store.reads import queries, start_conditions
+    from backprop.worker.executor.locks import worker_alive
+
+    living = [worker for worker in queries.workers(database) if worker_alive(home.locks, worker.id)]
+    return _Reasons(
+        bool(living),
+        silent_workers(home),
+        slots_of(database, living),
+        start_conditions.reasons(database, record, time.time(), clock),
+        _blocking(home, queries.live_runs(database)) if _waits(record) else [],
+    )
+
+
+def _waits(record: "RunRecord") -> bool:
+    from backprop.scheduler.lifecycle import State
+
+    return record.state in (State.QUEUED, State.SUSPENDED)
+
+
+def lines(home: "Home", database: "Database", record: "RunRecord", whole: bool = False) -> list[str]:
+    """Return in words why a run is where it is. `whole`: cut nothing to the width of a terminal."""
+    known = _reasons(home, database, record)
+    said = [f"{record.id} {safe(record.name)} is {record.state}: {safe(record.reason)}", *known.silent]
+    if not _waits(record):
+        return said
+    said += map(safe, known.before)
+    said += [] if known.alive else [NO_WORKER]
+    said += map(safe, _place(home, database, record))
+    if known.before or not known.alive:
+        return said
+    if not record.waiting:
+        return [*said, "no worker has judged it yet; ask again in a moment"]
+    said += _rules(record, whole)
+    if known.slots is not None and (of_slots := _of_slots(record, known.slots)):
+        said.append(safe(of_slots))
+    return said + [
+        safe(f"{one.name} ({one.id}) {one.reason}; to free its place: backprop stop {one.id}")
+        for one in known.blocking
+    ]
 
 
 def _place(home: "Home", database: "Database", run: "RunRecord") -> list[str]:
@@ -122,9 +152,9 @@ def _of_slots(run: "RunRecord", slots: "Slots") -> str:
     return f"{slots.sentence()}; {CHANGE}" if full else ""
 
 
-def _print_rules(run: "RunRecord") -> None:
+def _rules(run: "RunRecord", whole: bool) -> list[str]:
     from backprop.cli.render.json_views import duration
-    from backprop.cli.render.tables import print_table
+    from backprop.cli.render.tables import table_lines
 
     now_s = time.time()
     rows = [
@@ -138,9 +168,8 @@ def _print_rules(run: "RunRecord") -> None:
         )
         for rule in run.waiting
     ]
-    print_table(
-        ("RULE", "GPU", "NEEDED", "PRESENT", "SINCE", "IN WORDS"), rows, ("GPU", "NEEDED", "PRESENT", "SINCE")
-    )
+    columns = ("RULE", "GPU", "NEEDED", "PRESENT", "SINCE", "IN WORDS")
+    return table_lines(columns, rows, ("GPU", "NEEDED", "PRESENT", "SINCE"), whole)
 
 
 def _rule_view(rule: "Waiting") -> dict[str, Any]:

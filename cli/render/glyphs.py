@@ -15,6 +15,7 @@ class Glyphs:
     good: str
     again: str
     bad: str
+    chosen: str
     plain: bool
 
     def bar(self, share: float, width: int) -> tuple[str, str]:
@@ -46,8 +47,8 @@ class Glyphs:
         return words.encode("ascii", "backslashreplace").decode()
 
 
-UNICODE: Final = Glyphs("━", "─", "▁▂▃▄▅▆▇█", "✓", "↻", "✗", False)
-ASCII: Final = Glyphs("#", "-", "_.-:=+*#", "+", ">", "x", True)
+UNICODE: Final = Glyphs("━", "─", "▁▂▃▄▅▆▇█", "✓", "↻", "✗", "▸", False)
+ASCII: Final = Glyphs("#", "-", "_.-:=+*#", "+", ">", "x", ">", True)
 
 
 def glyphs_of(encoding: str | None) -> Glyphs:

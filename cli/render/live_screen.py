@@ -13,7 +13,7 @@ from backprop.cli.render.watch import takes_colours
 from backprop.scheduler.lifecycle import HOLDS_A_SLOT, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.store.reads import listing, recent
-from backprop.scheduler.store.reads.filters import Sort
+from backprop.scheduler.store.reads.filters import Filters, Sort, with_states
 
 if TYPE_CHECKING:
     from backprop.scheduler.records import RunRecord
@@ -23,20 +23,36 @@ if TYPE_CHECKING:
 HISTORY_S: Final = 3600.0
 MOST_QUEUED: Final = 60
 MOST_EVENTS: Final = 8
+WAITING: Final = (State.QUEUED, State.SUSPENDED)
 AGAIN: Final = (SegmentOutcome.TIMEBOXED, SegmentOutcome.YIELDED, SegmentOutcome.OUTRANKED)
 
 
-def frame(shown: Overview, database: "Database | None", no_worker: str) -> list[str]:
-    """Return the frame for the terminal as it is now, plain where it is none. `no_worker`: said where none lives."""
+def frame(shown: Overview, database: "Database | None", no_worker: str, hint: str | None = None) -> list[str]:
+    """Return the frame for the terminal as it is now, plain where it is none. `no_worker`: said where none lives.
+    `hint`: for the lowest line of the terminal."""
 
     width, height = shutil.get_terminal_size()
+    # The last line stays free: a line break there would scroll.
+    room = max(height - 1, 4)
     colour = takes_colours()
     glyphs = glyphs_of(getattr(sys.stdout, "encoding", None))
-    # The last line stays free: a line break there would scroll.
-    return draw(_screen(shown, database, time.time(), no_worker), width, max(height - 1, 4), glyphs, colour)
+    lines = draw(picture(shown, database, no_worker), width, room, glyphs, colour)
+    if hint is None:
+        return lines
+    below = hint[:width]
+    return [*lines, *[""] * (room - len(lines)), f"\x1b[2m{below}\x1b[0m" if colour else below]
 
 
-def _screen(shown: Overview, database: "Database | None", now_s: float, no_worker: str) -> Screen:
+def picture(
+    shown: Overview,
+    database: "Database | None",
+    no_worker: str,
+    name: str | None = None,
+    most: int = MOST_QUEUED,
+) -> Screen:
+    """Return what is drawn. `no_worker`: said where none lives. `name`: a pattern, for runs with such a name alone.
+    `most`: how many of the next runs to read. Raises DatabaseBusy."""
+    now_s = time.time()
     host = shown.snapshot.host
     load = "" if host.load_1m is None else f"load {host.load_1m:.1f}/{host.cores}"
     ram = "" if host.ram_free_mib is None else f"{host.ram_free_mib / 1024:.1f} GiB RAM free"
@@ -52,12 +68,18 @@ def _screen(shown: Overview, database: "Database | None", now_s: float, no_worke
     if database is None:
         return Screen(now_s, counts, gpus, [], [], 0, [], notes=notes, host=words)
     ahead = outlook.outlook(shown.home, database, now_s)
-    queued = listing.list_runs(database, sort=Sort.TURN, limit=MOST_QUEUED)
-    curves = recent.curves(database, [run.id for run in (*shown.live, *queued)])
+    filters = Filters(name=name)
+    queued = listing.list_runs(database, filters, Sort.TURN, limit=most)
+    # A suspended run is among those whose turn comes.
+    waiting = sum(shown.counts.get(state, 0) for state in WAITING)
+    running = [run for run in shown.live if run.state in HOLDS_A_SLOT]
+    if name is not None:
+        waiting = listing.count(database, with_states(filters, WAITING), waiting)
+        named = {one.id for one in listing.list_runs(database, with_states(filters, tuple(HOLDS_A_SLOT)))}
+        running = [run for run in running if run.id in named]
+    curves = recent.curves(database, [run.id for run in (*running, *queued)])
     live: list[RunLine] = []
-    for run in shown.live:
-        if run.state not in HOLDS_A_SLOT:
-            continue  # a suspended run is among those whose turn comes
+    for run in running:
         left_s = shown.left.get(run.id)
         share = None if left_s is None else 1 - left_s / run.spec.timebox_s
         where = "no box" if left_s is None else f"{run_rows.clock_face(left_s)} left"
@@ -68,14 +90,15 @@ def _screen(shown: Overview, database: "Database | None", now_s: float, no_worke
         gpus,
         live,
         [
-            _run(run, ahead, curves.get(run.id, []), now_s, f"next {at}", None)
+            _run(run, ahead, curves.get(run.id, []), now_s, f"next {at}" if name is None else "waits", None)
             for at, run in enumerate(queued, 1)
         ],
-        shown.counts.get(State.QUEUED, 0),
+        waiting,
         [_event(one) for one in recent.ended(database, MOST_EVENTS)],
         outlook.night_words(ahead, now_s),
         notes,
         words,
+        Screen.empty if name is None else f"no running or waiting run has a name like {name}",
     )
 
 
@@ -83,6 +106,7 @@ _ORDER: Final = (
     State.RUNNING,
     State.PAUSED,
     State.QUEUED,
+    State.SUSPENDED,
     State.HELD,
     State.COMPLETED,
     State.FAILED,
@@ -96,6 +120,7 @@ def _run(
 ) -> RunLine:
     eta = outlook.end_words(ahead, run.id, now_s) if ahead.told is not None else ""
     return RunLine(
+        id=run.id,
         name=run.name,
         state=run.state.value,
         segment=run.segment,

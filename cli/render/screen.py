@@ -1,7 +1,8 @@
 """Draws the frame of `backprop top`: GPUs, what runs with its box and its loss, what is next, what has just ended.
 
 Pure: a picture of the queue in, lines of exactly fitting width out, never more of them than asked for. Where room is
-short, the GPUs fold to one line, then the events go, then what is next.
+short, the GPUs fold to one line, then the events go, then what is next. Where a run is chosen, it is marked, and the
+runs around it are shown.
 """
 
 import io
@@ -45,6 +46,7 @@ class GpuLine:
 class RunLine:
     """One run. `box_share`: of its box that is gone, if it has one. `where`: what is left of the box, or its turn."""
 
+    id: str
     name: str
     state: str
     segment: int
@@ -69,7 +71,8 @@ class EventLine:
 
 @dataclass(frozen=True)
 class Screen:
-    """All that is drawn. `night`: when all will have ended. `notes`: what is wrong. `host`: its free RAM and load."""
+    """All that is drawn. `waiting`: how many runs wait for their turn, of which `queued` are the next. `night`: when
+    all will have ended. `notes`: what is wrong. `host`: its free RAM and load. `empty`: said where there is no run."""
 
     now_s: float
     counts: Sequence[tuple[str, int]]
@@ -81,13 +84,21 @@ class Screen:
     night: str | None = None
     notes: Sequence[str] = ()
     host: str = ""
+    empty: str = "nothing is queued; queue a run with: backprop run SCRIPT"
+
+    @property
+    def runs(self) -> Sequence[RunLine]:
+        """Return the runs that can be chosen, in the order in which they are shown."""
+        return [*self.live, *self.queued]
 
 
 KINDS: Final = {"good": "green", "again": "blue", "bad": "red"}
 
 
-def draw(screen: Screen, width: int, height: int, glyphs: Glyphs, colour: bool) -> list[str]:
-    """Return the frame as at most `height` lines of at most `width` columns."""
+def draw(
+    screen: Screen, width: int, height: int, glyphs: Glyphs, colour: bool, chosen: str | None = None
+) -> list[str]:
+    """Return the frame as at most `height` lines of at most `width` columns. `chosen`: the id of the run to mark."""
     from rich.console import Console
 
     console = Console(
@@ -109,23 +120,32 @@ def draw(screen: Screen, width: int, height: int, glyphs: Glyphs, colour: bool) 
     events = screen.events[: min(EVENTS, max(left // 3, 0))] if left >= EVENTS else ()
     left -= len(events) + (1 if events else 0)
     queued = screen.queued[: max(left - 1, 0)]
-    more = screen.waiting - len(queued)
+    runs = _around(screen.runs, len(live) + len(queued), chosen)
+    ids = {run.id for run in screen.queued}
+    more = screen.waiting - sum(run.id in ids for run in runs)
     with console.capture() as captured:
         for line in (*head, *gpus):
             console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
-        if live or queued:
+        if runs:
             console.print()
-            console.print(_table([*live, *queued], glyphs, width))
+            console.print(_table(runs, glyphs, width, chosen))
         if more > 0 and left > 0:
             word = "more queued" if queued else "queued"
             console.print(_text(glyphs.text(f"… {more:,} {word}"), "dim"))
-        if not live and not queued and not more:
-            console.print(_text("nothing is queued; queue a run with: backprop run SCRIPT", "dim"))
+        if not runs and not more:
+            console.print(_text(glyphs.text(safe(screen.empty)), "dim"))
         if events:
             console.print()
             for event in events:
                 console.print(_event(event, glyphs), no_wrap=True, overflow="ellipsis", crop=True)
     return [line.rstrip() for line in captured.get().splitlines()][:height]
+
+
+def _around(runs: Sequence[RunLine], room: int, chosen: str | None) -> Sequence[RunLine]:
+    """Return so many runs: the first ones, or those around the chosen one where it is further down."""
+    at = next((place for place, run in enumerate(runs) if run.id == chosen), 0)
+    first = min(max(at - room // 2, 0), max(len(runs) - room, 0))
+    return runs[first : first + room]
 
 
 def _text(words: str, style: str = "") -> "Text":
@@ -188,13 +208,15 @@ def _heat(one: GpuLine) -> str:
     return "red" if temp_c >= one.limit_c else "yellow" if temp_c >= one.limit_c - HEAT_NEAR_C else "green"
 
 
-def _table(runs: Sequence[RunLine], glyphs: Glyphs, width: int) -> "Table":
+def _table(runs: Sequence[RunLine], glyphs: Glyphs, width: int, chosen: str | None) -> "Table":
     from rich.table import Table
 
     curves = any(run.curve for run in runs) and width >= 76
     percents = any(run.percent is not None for run in runs)
     etas = any(run.eta for run in runs)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", expand=True)
+    if chosen is not None:
+        table.add_column("", no_wrap=True, width=1)
     table.add_column("RUN", ratio=1, no_wrap=True, overflow="ellipsis", min_width=8)
     table.add_column("STATE", no_wrap=True)
     table.add_column("SEG", justify="right", no_wrap=True)
@@ -215,6 +237,7 @@ def _table(runs: Sequence[RunLine], glyphs: Glyphs, width: int) -> "Table":
             box.append(full, "cyan").append(f"{empty} ", "dim")
         box.append(glyphs.text(run.where), "" if run.box_share is not None else "dim")
         table.add_row(
+            *([glyphs.chosen if run.id == chosen else ""] if chosen is not None else []),
             _text(glyphs.text(safe(run.name))),
             _text(run.state, style),
             str(run.segment),
@@ -224,6 +247,7 @@ def _table(runs: Sequence[RunLine], glyphs: Glyphs, width: int) -> "Table":
             run.loss,
             *([_text(glyphs.curve(run.curve, CURVE), "green" if style else "dim")] if curves else []),
             *([glyphs.text(run.eta)] if etas else []),
+            style="reverse" if run.id == chosen else None,
         )
     return table
 

@@ -34,9 +34,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
 
 
 def table_lines(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[str] = (),
+    whole: bool = False,
 ) -> list[str]:
-    """Return rows under their column names, as lines. `right`: right-aligned columns, never cut.
+    """Return rows under their column names, as lines. `right`: right-aligned columns, never cut. `whole`: as in a pipe,
+    also on a terminal.
 
     Cells are made `safe`. A cell that begins with the name of a state gets that state's colour.
     """
@@ -44,8 +48,13 @@ def table_lines(
     from rich.table import Table
     from rich.text import Text
 
-    tty = is_terminal(sys.stdout)
-    console = Console(width=None if tty else PIPE_WIDTH, highlight=False, soft_wrap=False)
+    tty = is_terminal(sys.stdout) and not whole
+    console = Console(
+        width=None if tty else PIPE_WIDTH,
+        force_terminal=False if whole else None,
+        highlight=False,
+        soft_wrap=False,
+    )
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     cells = [[safe(cell) for cell in row] for row in rows]
     widths = _widths(columns, cells, [column not in right for column in columns], console.width)

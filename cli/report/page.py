@@ -11,6 +11,7 @@ from backprop.cli.report.needs import NeedOfUser
 from backprop.cli.report.night import GAP_S, Night, stretch
 from backprop.cli.report.sweep import SweepParameter
 from backprop.cli.report.text import CLOCK_SET, Shown, sentence, span
+from backprop.cli.report.unknowns import unknowns
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.store.connection import Database
 
@@ -123,6 +124,7 @@ def _time(shown: Shown) -> Iterator[str]:
         for book in night.books
     ]  # fmt: skip
     yield _table(head, rows, range(1, len(head)))
+    yield from (element("p", said(unknown), cls="note") for unknown in unknowns(night))
     if night.segments:
         chart, count = timeline.gantt(night)
         yield _heading("What ran when", "each block is a segment; hover for why it ended")

@@ -15,6 +15,7 @@ from backprop.cli.report.needs import NeedOfUser
 from backprop.cli.report.night import GAP_S, Gap, Night, label, stretch
 from backprop.cli.report.readings import Readings
 from backprop.cli.report.sweep import SweepParameter
+from backprop.cli.report.unknowns import unknowns
 from backprop.scheduler.lifecycle import State
 
 SHOWN_GAPS: Final = 8
@@ -148,6 +149,7 @@ def _books(night: Night, width: int, style: Style) -> list[str]:
         totals = [book.total(account) for account in Account]
         cells = "".join(f"{_time(total):>9}" for total in (*totals, sum(totals)))
         found.append(f"{book.unit.label:<{_LABEL}}{cells}")
+    found += [_coloured(safe(unknown, width), "dim", style) for unknown in unknowns(night)]
     return found if night.books and len(found[0]) <= width + 8 else []
 
 

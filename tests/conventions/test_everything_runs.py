@@ -52,6 +52,8 @@ FRAMEWORKS = {
     "transformers": "transformers",
 }
 """Integrations, and the module of the user's that each needs."""
+KEYS = ("app", "live", "panes")
+"""Modules of `cli/keys` that need textual."""
 
 
 def files(folder: str) -> list[Path]:
@@ -105,6 +107,8 @@ def test_every_module_can_be_imported_first(folder: str, tmp_path: Path) -> None
         if importlib.util.find_spec(framework) is None and folder == "sdk":
             reason = failures.pop(f"backprop.integrations.{integration}")
             assert "this callback needs" in reason and "pip install" in reason, reason
+    for name in KEYS if folder == "cli" and importlib.util.find_spec("textual") is None else ():
+        assert "No module named 'textual'" in failures.pop(f"backprop.cli.keys.{name}")
     assert failures == {}
     assert list((tmp_path / "cwd").iterdir()) == [], "imported modules have written files"
 

@@ -81,9 +81,12 @@ def members(module: str, node: ast.ClassDef) -> Iterator[tuple[Name, ast.stmt]]:
 
 
 def overrides(node: ast.ClassDef) -> bool:
-    """Return whether a base comes from click, peewee or ast, which call methods by names of their own."""
+    """Return whether a base comes from click, peewee, ast or textual, which call methods by names of their own."""
     bases = [ast.unparse(base) for base in node.bases]
-    return any(base.startswith(("click.", "peewee.", "ast.")) or base in ("Group", "Model") for base in bases)
+    return any(
+        base.startswith(("click.", "peewee.", "ast.", "textual.")) or base in ("Group", "Model")
+        for base in bases
+    )
 
 
 def imported(tree: ast.Module) -> tuple[dict[str, Name], dict[str, str]]:

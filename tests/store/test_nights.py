@@ -3,18 +3,22 @@
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from msgspec import structs
 from rich.cells import cell_len
 
 from backprop.cli.render.plots import Style
 from backprop.cli.report import as_json, needs, readings, sweep
-from backprop.cli.report.books import Account
+from backprop.cli.report.books import Account, Stay, Unit, book
 from backprop.cli.report.night import Night, read_night
 from backprop.cli.report.page import page
 from backprop.cli.report.text import Shown, lines
+from backprop.cli.report.unknowns import unknowns
 from backprop.scheduler.lifecycle import State
+from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.records import ClockChange
 from backprop.scheduler.store import samples
 from backprop.scheduler.store.connection import Database
@@ -64,6 +68,27 @@ def text_of(database: Database, plan: NightPlan = PLAN, width: int = 80, style: 
 def test_a_night_of_thirty_runs_as_text(database: Database) -> None:
     write_night(database, PLAN)
     assert "".join(f"{line}\n" for line in text_of(database)) == (SNAPSHOTS / "30.txt").read_text()
+
+
+def test_what_nobody_knows_of_the_books_is_said(database: Database) -> None:
+    write_night(database, PLAN)
+    night = read(database)
+    first = night.segments[0]
+    stay = Stay(first.run_id, 0, 100, startup_s=10, saving_s=5)
+
+    def said(stay: Stay, **changed: object) -> list[str]:
+        books = [book(Unit(None, 1), [stay], [], [], 100)]
+        return list(unknowns(replace(night, books=books, segments=[structs.replace(first, **changed)])))
+
+    [saving] = said(replace(stay, saving_s=0.0))
+    assert saving.startswith("Saving is what is known of saves")
+    assert said(replace(stay, saving_s=0.0, startup_s=100.0)) == []
+    assert said(stay)[1].startswith("When in its segment a run saved or was paused is not known")
+    assert said(stay) == said(replace(stay, saving_s=0.0, paused_s=5.0))
+    assert said(stay, ended_at_s=None)[-1].startswith("What still runs has its pauses")
+    lost = said(stay, outcome=SegmentOutcome.LOST, cut_cost_s=None)
+    assert lost[-1] == "A lost segment's time after its last save counts as redone."
+    assert all(len(sentence) <= 80 for sentence in (*lost, *said(stay, ended_at_s=None)))
 
 
 def test_a_night_of_one_run_as_text(database: Database) -> None:

@@ -1,5 +1,7 @@
 """What `list` shows first, and how it is folded; sweeps keep their parameters; `@` is the newest run."""
 
+from collections.abc import Callable
+
 import pytest
 from msgspec.structs import replace
 
@@ -57,6 +59,44 @@ def test_troubles_of_the_last_day(database: Database) -> None:
     assert len(listing.recently_ended(database, NO_FILTERS, states, 0.0, 2)) == 2
     assert listing.recently_ended(database, NO_FILTERS, (State.FAILED,), 4.0, 9) == []
     assert listing.counts_by_state(database, Filters(name="none")) == {}
+    counts = {State.HELD: 1, State.COMPLETED: 1, State.FAILED: 3}
+    assert listing.counts_by_state(database, NO_FILTERS) == counts
+    assert listing.counts_by_state(database, Filters(name="*")) == counts
+
+
+def test_list_and_status_do_not_go_through_all_that_has_ended(database: Database) -> None:
+    add_run(database, "q")
+    add_run(database, "f", State.FAILED)
+    add_run(database, "c", State.COMPLETED)
+    new = {"id": "state || value", "ended_at_s": "value + 9000 * (state = 'failed')"}
+    names = [name for _, name, *_ in database.rows("PRAGMA table_info(runs)")]
+    database.rows(
+        "WITH RECURSIVE numbers(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM numbers WHERE value < 4999)"
+        f" INSERT INTO runs SELECT {', '.join(new.get(name, name) for name in names)} FROM runs, numbers"
+        " WHERE state = 'completed' OR (state = 'failed' AND value < 500)"
+    )
+    well = (State.COMPLETED, State.STOPPED)
+    looks = (
+        lambda: listing.recently_ended(database, NO_FILTERS, well, 0.0, 5)[0].id == "completed4999",
+        lambda: (
+            listing.recently_ended(database, NO_FILTERS, (State.FAILED, State.HELD), 9495.0, 5)[0].id
+            == "failed499"
+        ),
+        lambda: queries.state_counts(database)[State.COMPLETED] == 5000,
+    )
+    assert all(thousands_of_steps(database, look) <= 10 for look in looks)
+
+
+def thousands_of_steps(database: Database, look: Callable[[], bool]) -> int:
+    """Return how many thousands of SQLite's instructions a look takes, which has to return True."""
+    steps: list[int] = []
+    connection = database._db.connection()
+    connection.set_progress_handler(lambda: steps.append(1), 1000)
+    try:
+        assert look()
+    finally:
+        connection.set_progress_handler(None, 0)
+    return len(steps)
 
 
 def test_runs_are_sorted_by_a_parameter_as_a_number(database: Database) -> None:

@@ -25,12 +25,22 @@ def screen(runs: int, gpus: int) -> Screen:
         ],
         [
             RunLine(
-                NAMES[at], "running", 2, "7:22 left", 0.3, "4,900", 61, "0.544", [3.0, 2.0, 1.0], "≈03:27"
+                f"r{at}",
+                NAMES[at],
+                "running",
+                2,
+                "7:22 left",
+                0.3,
+                "4,900",
+                61,
+                "0.544",
+                [3.0, 2.0, 1.0],
+                "≈03:27",
             )
             for at in range(live)
         ],
         [
-            RunLine(NAMES[at % 6], "queued", 0, f"next {at + 1}", eta="?")
+            RunLine(f"q{at}", NAMES[at % 6], "queued", 0, f"next {at + 1}", eta="?")
             for at in range(min(runs - live, 60))
         ],
         runs - live,
