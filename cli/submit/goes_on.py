@@ -6,6 +6,7 @@ Everything that shows a run says it by this: `run`, a dry run, `show`, and both 
 import glob
 import os
 import shlex
+from itertools import pairwise
 from pathlib import PurePath
 from typing import Final, Literal
 
@@ -118,11 +119,19 @@ def timebox_text(spec: RunSpec, overrun: str = "") -> str:
 
 
 def _unknown(spec: RunSpec, plan: Plan) -> tuple[str, str]:
-    name = PurePath(spec.script or spec.program).name
+    name = PurePath(spec.script or _what_it_starts(spec)).name
     if plan.globs:
         say_it = "--resume-arg '--load {checkpoint}'"
         return f"nothing known; I can't tell how {name} loads a checkpoint. If it can:", say_it
     return f"nothing known; I can't tell how {name} saves or resumes. Try:", _drill(spec)
+
+
+def _what_it_starts(spec: RunSpec) -> str:
+    """Return the module or script that an interpreter is given; the program where that names none."""
+    for before, word in pairwise(spec.argv):
+        if before == "-m" or word.endswith((".py", ".sh")):
+            return word
+    return spec.program
 
 
 def _drill(spec: RunSpec) -> str:

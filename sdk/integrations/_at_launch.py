@@ -16,6 +16,7 @@ import sys
 
 from .. import resume_from
 from .._stop import leave_note
+from . import _held
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Integration:
 
 def attach(name: str, executed: "ModuleType") -> None:
     """Wrap the method that trains, in the module `name` that has just been executed."""
+    _held.hold()
     if name == "transformers.trainer":
         from ._at_launch_transformers import Transformers
 
@@ -135,6 +137,7 @@ def _prepare(integration: Integration, training: Training) -> "Method | None":
             return None
         _trainings += 1
         _refuse_unknown(integration)
+        _put_back()
         integration.check(training)
         _refuse_processes(integration.processes(training))
         _claim(integration)
@@ -240,6 +243,15 @@ def _first(path: str, mine: "Mapping[str, object]") -> "Mapping[str, object]":
     finally:
         os.unlink(draft)  # noqa: PTH108
     return mine
+
+
+def _put_back() -> None:
+    """Have the checkpoint where it was. Raises LeftAlone where it is gone for good."""
+    if _held.put_back():
+        _say("the script had removed the checkpoint to go on from; it was put back")
+    checkpoint = os.environ.get("BACKPROP_RESUME_FROM")
+    if checkpoint and not os.path.lexists(checkpoint):
+        raise LeftAlone("the checkpoint to go on from is gone")
 
 
 def _stand_back(text: str) -> None:

@@ -284,6 +284,27 @@ def test_saves_are_announced_and_losses_printed(segment: Segment) -> None:
     assert segment.steps() == (5, 0.5)
 
 
+def test_what_the_script_has_removed_again_is_not_refused(segment: Segment) -> None:
+    for name in ("epoch=1.ckpt", "epoch=2.ckpt", "epoch=3.ckpt"):
+        segment.saves(name)
+    for name in ("epoch=1.ckpt", "epoch=2.ckpt"):
+        (segment.cwd / name).unlink()
+    assert segment.hear()
+    assert [one.path for one in queries.checkpoints(segment.database, "r1")] == [
+        str(segment.cwd / "epoch=3.ckpt")
+    ]
+
+
+def test_the_newest_that_is_not_there_is_refused(segment: Segment) -> None:
+    segment.saves("a.pt")
+    segment.saves("b.pt")
+    (segment.cwd / "b.pt").unlink()
+    assert segment.hear()
+    assert segment.checkpoints() == ["a.pt"]
+    refused = [one.refused for one in queries.checkpoints(segment.database, "r1") if one.refused]
+    assert refused == ["b.pt: No such file or directory"]
+
+
 def test_the_next_worker_knows_what_counts_and_which_step_was_the_first(segment: Segment) -> None:
     segment.prints("epoch train_loss valid_loss", "1 0.5 0.6", "2 0.4 0.5")
     assert segment.hear()

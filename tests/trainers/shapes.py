@@ -78,6 +78,7 @@ _ITSELF: Final = "itself, from state/last.pt (PyTorch)"
 SHAPES: Final = {
     "epoch files": Shape(("epoch_files.py",), _RESUME, resumes=True),
     "in place": Shape(("in_place.py",), _ITSELF, resumes=True),
+    "in place, each step": Shape(("in_place.py",), _ITSELF, resumes=True, words=("--save-every", "1")),
     "best only": Shape(("best_only.py",), _UNKNOWN),
     "namespace": Shape(("namespace.py",), _RESUME, resumes=True),
     "imagenet": Shape(("imagenet_like.py",), _RESUME, resumes=True),

@@ -101,6 +101,30 @@ def test_no_option_of_the_interpreter_breaks_it(script: Transformers, option: st
     assert printed == f"trained from {script.checkpoint if attached else None} with {attached:d} callbacks\n"
 
 
+CLEARS = "import os, shutil\nshutil.rmtree(os.environ['BACKPROP_RESUME_FROM'])\n"
+
+
+def test_a_script_that_clears_its_folder_at_its_start_goes_on_all_the_same(script: Transformers) -> None:
+    (script.checkpoint / "deep").mkdir()
+    (script.checkpoint / "deep" / "optimizer.pt").write_bytes(b"state" * 1000)
+    os.utime(script.checkpoint / "trainer_state.json", (1, 1))
+    printed, said = script.run(TRAIN.replace("\n", f"\n{CLEARS}", 1))
+
+    assert printed.startswith(f"trained from {script.checkpoint} with 1")
+    assert said.startswith("backprop: the script had removed the checkpoint to go on from; it was put back\n")
+    assert (script.checkpoint / "deep" / "optimizer.pt").read_bytes() == b"state" * 1000
+    assert (script.checkpoint / "trainer_state.json").stat().st_mtime == 1, "it is no new save"
+    assert not list(script.checkpoint.rglob("*.part"))
+
+
+def test_what_is_removed_before_anybody_could_hold_it_is_said(script: Transformers) -> None:
+    printed, said = script.run(CLEARS + TRAIN)
+
+    assert printed.startswith("trained from None with 0")
+    assert "left alone: the checkpoint to go on from is gone" in said
+    assert "stood-back" in script.notes
+
+
 def test_a_script_that_does_it_itself_is_left_alone(script: Transformers) -> None:
     text = TRAIN.replace("train()", "train(resume_from_checkpoint='mine')")
     printed, said = script.run(text)

@@ -104,6 +104,9 @@ def test_that_none_is_known_is_said_with_what_to_do() -> None:
     assert goes_on_by(spec(argv=argv)).text.endswith("Try: backprop drill 'a b.py' -- --lr 1")
     argv = ("bash", "job.sh", *"x" * 99)
     assert goes_on_by(spec(argv=argv)).text.endswith("Try: backprop drill -- …")
+    for words, name in ((("bash", "job.sh"), "job.sh"), (("/bin/python", "-m", "pkg.train"), "pkg.train")):
+        told = goes_on_by(spec(argv=words, script=None)).text
+        assert f"how {name} saves" in told
     found = goes_on_by(spec(Plan(globs=("/p/*.pt",))))
     assert (found.way, "how train.py loads a checkpoint" in found.text) == ("unknown", True)
     barred = goes_on_by(

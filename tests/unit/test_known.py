@@ -20,7 +20,7 @@ from backprop.worker.admission.wanted import wanted_places
 from backprop.worker.machine.state import MachineState, Opening
 from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments.boxes import known
-from backprop.worker.segments.boxes.facts import SeenSaves, Wanted, facts_of
+from backprop.worker.segments.boxes.facts import SeenSaves, Wanted, facts_of, once_saved
 from backprop.worker.segments.boxes.pulse import is_alive, take_pulse
 from backprop.worker.segments.cadence import Cadence, ClockReading
 from tests.support.governor_cases import GIB, gpu, machine, promise
@@ -190,14 +190,22 @@ def test_signs_of_life(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("stood_back", "expected"), [(False, Known.CLAIMED), (True, Known.NO)])
-def test_whoever_was_left_alone_saves_nothing_when_asked(
-    database: Database, stood_back: bool, expected: Known
+@pytest.mark.parametrize("used", [None, "/work/a.pt"])
+@pytest.mark.parametrize(
+    ("plan", "stood_back", "claims"),
+    [
+        (Plan(resumes="none", integration="keras"), False, True),
+        (Plan(resumes="none", integration="keras"), True, False),
+        (Plan(resumes="append", integration="keras"), True, True),
+    ],
+    ids=["attached", "left alone", "left alone, with an option"],
+)
+def test_what_an_integration_left_alone_is_not_handed_back(
+    database: Database, plan: Plan, stood_back: bool, claims: bool, used: str | None
 ) -> None:
-    run = add_run(
-        database, "r", spec=msgspec.structs.replace(SPEC, plan=Plan(resumes="none", integration="keras"))
-    )
-    cadence = Cadence(run, segment(1), [], [], 0.0, ClockReading(0.0, 0.0))
+    run = add_run(database, "r", spec=msgspec.structs.replace(SPEC, plan=plan))
+    now = segment(1, checkpoint_used=used)
+    cadence = Cadence(run, now, [], [], 0.0, ClockReading(0.0, 0.0))
     seen = SeenSaves(
         steps=StepTrace(),
         newest=None,
@@ -208,5 +216,8 @@ def test_whoever_was_left_alone_saves_nothing_when_asked(
         heeds=True,
         stood_back=stood_back,
     )
-    facts = facts_of(run, segment(1), cadence, seen, 0.0, None, False)
-    assert (facts.resumes, facts.saves_when_asked) == (Known.CLAIMED, expected)
+    facts = facts_of(run, now, cadence, seen, 0.0, None, False)
+    assert facts.resumes is (Known.CLAIMED if claims else Known.NO)
+    assert facts.saves_when_asked is (Known.NO if stood_back else Known.CLAIMED)
+    proven = Known.PROVEN if used else Known.CLAIMED
+    assert once_saved(run, now, cadence, seen) is (proven if claims else Known.NO)

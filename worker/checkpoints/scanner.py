@@ -2,8 +2,9 @@
 
 It looks at the files that its patterns name, and at whatever else the segment's `Finder` has found. One is complete
 when it looks the same in two scans a second apart, no process of the run holds it open for writing, and it is whole
-(`candidate`). Once nothing of the segment lives, one scan decides; then what a killed writer may have left unfinished
-is not taken where its format could not show it. Which run wrote it is decided elsewhere.
+(`candidate`). One that is overwritten too often for that is taken at one look, where its format shows its end. Once
+nothing of the segment lives, one scan decides; then what a killed writer may have left unfinished is not taken where
+its format could not show it. Which run wrote it is decided elsewhere.
 """
 
 import os
@@ -27,6 +28,7 @@ from backprop.worker.checkpoints.candidate import (
 from backprop.worker.checkpoints.content.results import EarlierSaves, SavedContent, saved_content
 from backprop.worker.checkpoints.directory_scan import DirectoryScan, newest_first
 from backprop.worker.checkpoints.fingerprint import Contents, holds_the_same
+from backprop.worker.checkpoints.formats import shows_its_end
 from backprop.worker.checkpoints.open_files import open_for_writing
 from backprop.worker.checkpoints.seen.attribution import RunIds
 from backprop.worker.checkpoints.seen.baseline import Beginning
@@ -44,6 +46,8 @@ PAUSE_CAP_S: Final = 60.0
 LONGEST_SAVE_S: Final = 900.0
 """What changes for longer is written to all the while, and nothing stands still for it."""
 SETTLED_S: Final = 1.0
+RESTLESS_S: Final = 5.0
+"""What has looked different for so long is overwritten faster than it could be seen to stand still."""
 MAX_REPORTED: Final = 8
 """The newest of those found at once; a resume needs no more."""
 MAX_FOUND: Final = 32
@@ -191,7 +195,7 @@ class CheckpointScanner:
 
     def _took_s(self, path: str, file: CheckpointFile) -> float:
         since_s = self._changing.pop(path, None)
-        if since_s is None or path in self._broken:
+        if since_s is None or path in self._broken or not self._stands_still(path, file):
             return 0.0
         took_s = self._unchanged_since_s(path, file, self._scan.files[path][1]) - since_s
         return took_s if took_s <= LONGEST_SAVE_S else 0.0
@@ -206,13 +210,27 @@ class CheckpointScanner:
         unchanged = [
             (path, file)
             for path, file in open_ones
-            if self._scan.files[path][1] - self._unchanged_since_s(path, *self._scan.files[path]) >= SETTLED_S
+            if self._stands_still(path, file) or self._is_restless(path, file)
         ]
         written = (
             open_for_writing([str(file.path) for _, file in unchanged], self._pids()) if unchanged else ()
         )
         self.is_writing = len(unchanged) < len(open_ones) or bool(written)
         return [(path, file) for path, file in unchanged if str(file.path) not in written]
+
+    def _stands_still(self, path: str, file: CheckpointFile) -> bool:
+        at_s = self._scan.files[path][1]
+        return at_s - self._unchanged_since_s(path, file, at_s) >= SETTLED_S
+
+    def _is_restless(self, path: str, file: CheckpointFile) -> bool:
+        """Return whether it is a file that never stands still, and that would show a save cut off."""
+        at_s = self._scan.files[path][1]
+        if file.is_dir or at_s - self._changing.get(path, at_s) < RESTLESS_S:
+            return False
+        try:
+            return shows_its_end(file.path)
+        except OSError:
+            return False
 
     def _is_reported(self, path: str, file: CheckpointFile) -> bool:
         return path in self._reported and self._reported[path][0] == file

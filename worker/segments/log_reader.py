@@ -285,7 +285,14 @@ class LogReader:
         if not announced:
             return ()
         began, now_s = beginning_of(self._folder, self._started_s), time.time()
-        return tuple(self._with_seen_step(self._record(event, began, now_s)) for event in announced)
+        *older, newest = announced
+        there = [event for event in older if not self._has_been_removed(event.path)]
+        return tuple(self._with_seen_step(self._record(event, began, now_s)) for event in (*there, newest))
+
+    def _has_been_removed(self, path: str) -> bool:
+        """Return whether the script has removed again what it announced, as those do that keep the newest few."""
+        whole = self._cwd / path
+        return not os.path.lexists(whole) and os.path.isdir(whole.parent)  # noqa: PTH112 - no fault of a name counts
 
     def _unmeasured(self, path: str, now_s: float) -> validation.CheckpointFile | None:
         """Return what was announced and is out of reach, because the run's directory or disk is away; it is checked

@@ -122,6 +122,28 @@ def test_a_file_that_changes_between_looks_is_not_complete(watched: Watched) -> 
     assert names(until_found(worker)) == ["a.pt"]
 
 
+@pytest.mark.parametrize(
+    ("content", "taken"), [(zip_bytes(), True), (zip_bytes()[:-9], False), (b"weights", False)]
+)
+def test_what_is_overwritten_faster_than_it_is_looked_at_is_taken_where_it_shows_its_end(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, content: bytes, taken: bool
+) -> None:
+    monkeypatch.setattr(scanner, "SETTLED_S", 60.0)
+    monkeypatch.setattr(scanner, "RESTLESS_S", 0.2)
+    watched.start()
+    worker = watched.scanner()
+    found: list[scanner.ScannedCheckpoint] = []
+    begun_s = time.monotonic()
+    while time.monotonic() - begun_s < 0.6:
+        (watched.out / "last.pt").write_bytes(content)
+        seen = worker.scan()
+        assert not seen or time.monotonic() - begun_s >= 0.2, "what may yet stand still is waited for"
+        found += seen
+        time.sleep(0.02)
+    assert bool(found) == taken
+    assert all(each.record.refused is None and each.took_s == 0 for each in found)
+
+
 @pytest.fixture
 def slow_writer() -> Iterator[Callable[[Path], "subprocess.Popen[str]"]]:
     """A process that writes a file in place, a part for each line it is sent."""

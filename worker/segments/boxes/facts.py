@@ -59,10 +59,7 @@ def facts_of(
         landed_s = timebox.landed_s(newest)
         paused_s = cadence.paused_between_s(landed_s, wall_s)
         since_saved_s = min(max(wall_s - landed_s - paused_s, 0.0), elapsed_s)
-    goes_on = segment.checkpoint_used is not None and newest is not None
-    resumes = known.resumes(
-        run, segment, cadence.earlier, cadence.known, goes_on, seen.announces or seen.takes
-    )
+    resumes = _resumes(run, segment, cadence, seen, newest is not None)
     # Of what nothing resumes, a save keeps nothing.
     unsaved_s = since_saved_s if resumes is not Known.NO else elapsed_s
     restart_s = known.restart_s([*cadence.earlier, segment])
@@ -88,11 +85,19 @@ def facts_of(
     )
 
 
-def once_saved(run: RunRecord, segment: SegmentRecord, cadence: Cadence, claims: bool) -> Known:
-    """Return how well the run will be known to resume once this segment has saved something new. `claims`: by
-    what it announces or asks."""
-    goes_on = segment.checkpoint_used is not None
-    return known.resumes(run, segment, cadence.earlier, cadence.known, goes_on, claims)
+def once_saved(run: RunRecord, segment: SegmentRecord, cadence: Cadence, seen: SeenSaves) -> Known:
+    """Return how well the run will be known to resume once this segment has saved something new."""
+    return _resumes(run, segment, cadence, seen, True)
+
+
+def _resumes(
+    run: RunRecord, segment: SegmentRecord, cadence: Cadence, seen: SeenSaves, has_saved: bool
+) -> Known:
+    # What an integration hands back is of its own training. Of another, or of what follows, it hands nothing.
+    if seen.stood_back and not known.claims_to_resume(run.spec, announces=False):
+        return Known.NO
+    goes_on = segment.checkpoint_used is not None and has_saved
+    return known.resumes(run, segment, cadence.earlier, cadence.known, goes_on, seen.announces or seen.takes)
 
 
 def _due_s(gap_s: float | None, unsaved_s: float) -> float:

@@ -123,7 +123,7 @@ class SegmentBoxes:
         self._kept_s = now_s
         seen = self._seen(run, reader, *saves())
         facts = facts_of(run, segment, cadence, seen, clock.wall_s(), around.wanted, around.out_of_hours)
-        once = once_saved(run, segment, cadence, seen.announces or seen.takes)
+        once = once_saved(run, segment, cadence, seen)
         if self._from_zero is not None:
             facts = replace(facts, resumes=Known.NO, unsaved_s=cadence.elapsed_s)
             once = Known.NO
