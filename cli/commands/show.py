@@ -95,9 +95,9 @@ def _print(
     every: bool,
 ) -> None:
     from backprop.cli.render import stop_view
-    from backprop.cli.render.command_text import command_text
     from backprop.cli.render.json_views import NAN, clock, duration, number, size
     from backprop.cli.render.tables import print_pairs, print_table
+    from backprop.cli.render.terminal_text import command_text
     from backprop.cli.submit.goes_on import timebox_text
     from backprop.cli.submit.recipe_view import pairs, resume_text
     from backprop.scheduler.lifecycle import FINAL

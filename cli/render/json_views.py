@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 from typing import Any, Final, TextIO
 
-from backprop.cli.render.command_text import command_text
+from backprop.cli.render.terminal_text import command_text
 from backprop.scheduler.records import EVENT, CheckpointRecord, RunRecord, SegmentRecord
 
 NAN: Final = "NaN loss"

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from backprop.cli.render.command_text import command_text
+from backprop.cli.render.terminal_text import command_text
 from backprop.scheduler.config.choices import SignalTo
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import HAS_PROCESSES

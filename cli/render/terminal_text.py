@@ -8,6 +8,10 @@ goes through `Colours`, which passes text and colours only.
 
 import codecs
 import re
+import shlex
+from pathlib import Path
+
+from backprop.scheduler.spec import RunSpec
 
 ELLIPSIS = "…"
 
@@ -109,3 +113,9 @@ def _columns(char: str) -> int:
     import unicodedata
 
     return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+
+
+def command_text(spec: RunSpec) -> str:
+    """Return a run's command as a person would type it in a shell, with the interpreter by its short name."""
+    first = Path(spec.argv[0]).name if spec.argv[0] == spec.program else spec.argv[0]
+    return shlex.join((first, *spec.argv[1:]))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from backprop.cli.render.command_text import command_text
+from backprop.cli.render.terminal_text import command_text
 from backprop.cli.submit.submission import Submission
 from backprop.scheduler.config.files import current_directory
 from backprop.scheduler.errors import DatabaseBusy, KeyReused

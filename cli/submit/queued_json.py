@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from backprop.cli.render.answers import short
-from backprop.cli.render.command_text import command_text
 from backprop.cli.render.json_views import json_text
+from backprop.cli.render.terminal_text import command_text
 from backprop.cli.submit.recipe_view import goes_on_json, kinds_of, plan_json
 from backprop.scheduler.spec import RunSpec
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from backprop.cli.render.command_text import command_text
+from backprop.cli.render.terminal_text import command_text
 from backprop.cli.submit.names import checked, checked_run_name, name_of, refuse_undecodable
 from backprop.cli.submit.shell import (
     environment_of_shell,
