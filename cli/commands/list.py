@@ -113,7 +113,7 @@ def command(
         return _flat_lines(database, filters, sort, reverse, DEFAULT_LIMIT if limit is None else limit)
 
     if watched:
-        from backprop.cli.render.watch import watch
+        from backprop.cli.live.watch import watch
 
         watch(lines, WATCH_S)
         return

@@ -15,7 +15,7 @@ from backprop.cli.submit.numbers import whole
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backprop.cli.render.log_stream import LogStream
+    from backprop.cli.live.log_stream import LogStream
     from backprop.scheduler.home.layout import Home
     from backprop.scheduler.store.connection import Database
     from backprop.scheduler.store.reads.selection import Chosen
@@ -87,7 +87,7 @@ def _stream(
     follow: bool,
     lines: int,
 ) -> "LogStream":
-    from backprop.cli.render.log_stream import LogStream, last_lines
+    from backprop.cli.live.log_stream import LogStream, last_lines
 
     marks = segment is None and one.segment != 1
     first, skip = segment or 1, 0
@@ -129,7 +129,7 @@ def _reason(database: "Database", run_id: str) -> str:
 
 
 def _follow(database: "Database", shown: "list[tuple[Chosen, LogStream]]", segment: int | None) -> int:
-    from backprop.cli.follow import has_ended, run_now
+    from backprop.cli.live.follow import has_ended, run_now
     from backprop.scheduler.store.reads import queries
 
     left = list(shown)

@@ -127,7 +127,7 @@ def command(
     )
     code = startable.say_unstartable(wrong) or code
     if follow and queued:
-        from backprop.cli.follow import follow_run
+        from backprop.cli.live.follow import follow_run
 
         return follow_run(home, database, queued[0].id, queued[0].segment, settings)
     if queued:

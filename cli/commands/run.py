@@ -256,7 +256,7 @@ def _tell_existing(
         click.echo(f"queued before by the same key: {safe(run.name)}, id {run.id} ({run.state})")
     if not follow or given.dry_run:
         return 0
-    from backprop.cli.follow import follow_run
+    from backprop.cli.live.follow import follow_run
     from backprop.scheduler.config.files import current_directory
     from backprop.scheduler.config.settings import load
 
@@ -374,7 +374,7 @@ def _queue(
 
         click.echo(safe(drained_words(drained[0])), err=True)
     if follow:
-        from backprop.cli.follow import follow_run
+        from backprop.cli.live.follow import follow_run
 
         return follow_run(home, database, run_id, 0, submission.settings)
     if not quiet:

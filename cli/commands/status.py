@@ -28,9 +28,9 @@ def command(run: str | None, as_json: bool, watch: bool) -> int:
 
         show(*need_existing(), run, as_json)
         return 0
+    from backprop.cli.live.watch import can_redraw
     from backprop.cli.render.json_views import print_json
     from backprop.cli.render.machine_view import overview, view
-    from backprop.cli.render.watch import can_redraw
     from backprop.worker.machine.reader import OneOffReader
 
     if watch and not as_json and can_redraw():

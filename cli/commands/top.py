@@ -9,7 +9,7 @@ import click
 from backprop.cli.context import NO_WORKER, open_existing
 
 if TYPE_CHECKING:
-    from backprop.cli.keys.desk import Verbs
+    from backprop.cli.live.keys.desk import Verbs
 
 REFRESH_S: Final = 2.0
 LAST_REQUESTS_S: Final = 5.0
@@ -26,17 +26,17 @@ def command(once: bool, plain: bool) -> int:
 
     With `pip install 'backprop-scheduler[tui]'` it has keys: choose a run, see its output, suspend, stop or move it.
     """
-    from backprop.cli.render.watch import can_redraw
+    from backprop.cli.live.watch import can_redraw
 
     return show(live=can_redraw() and not once, plain=plain)
 
 
 def show(*, live: bool, plain: bool = False) -> int:
     """Print one frame, or show a live screen until its user quits; return the exit code. `plain`: without keys."""
+    from backprop.cli.live.live_screen import frame
+    from backprop.cli.live.watch import watch
     from backprop.cli.render.json_views import is_terminal
-    from backprop.cli.render.live_screen import frame
     from backprop.cli.render.machine_view import overview
-    from backprop.cli.render.watch import watch
     from backprop.worker.machine.reader import OneOffReader
 
     # textual reads from the one and writes to the other.
@@ -72,7 +72,7 @@ def _has_textual() -> bool:
 def verbs() -> "Verbs":
     """Return what keys do to a run: what the commands of these names do."""
     from backprop.cli.commands import move, stop, suspend, unsuspend, why
-    from backprop.cli.keys.desk import Verbs
+    from backprop.cli.live.keys.desk import Verbs
 
     return Verbs(
         stop=stop.one_run,
@@ -85,10 +85,10 @@ def verbs() -> "Verbs":
 
 
 def _show_with_keys() -> int:
-    from backprop.cli.keys.app import KeysApp, run_with_keys
-    from backprop.cli.keys.desk import Desk
+    from backprop.cli.live.keys.app import KeysApp, run_with_keys
+    from backprop.cli.live.keys.desk import Desk
+    from backprop.cli.live.watch import takes_colours
     from backprop.cli.render.glyphs import glyphs_of
-    from backprop.cli.render.watch import takes_colours
     from backprop.scheduler.home import layout
 
     home = layout.locate()

@@ -16,12 +16,12 @@ pytest.importorskip("textual", reason="textual is not installed: pip install 'ba
 from textual.pilot import Pilot
 
 from backprop.cli.commands.top import verbs
-from backprop.cli.keys import live
-from backprop.cli.keys.app import KeysApp
-from backprop.cli.keys.desk import Desk
-from backprop.cli.keys.log_tail import LogTail
+from backprop.cli.live.keys import live
+from backprop.cli.live.keys.app import KeysApp
+from backprop.cli.live.keys.desk import Desk
+from backprop.cli.live.keys.log_tail import LogTail
+from backprop.cli.live.screen import EventLine, GpuLine, RunLine, Screen
 from backprop.cli.render.glyphs import ASCII, UNICODE, Glyphs
-from backprop.cli.render.screen import EventLine, GpuLine, RunLine, Screen
 from backprop.scheduler.home import layout
 from tests.support.harness import ROOT, Bench
 from tests.support.terminal import Terminal

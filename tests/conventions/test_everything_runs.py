@@ -53,7 +53,7 @@ FRAMEWORKS = {
 }
 """Integrations, and the module of the user's that each needs."""
 KEYS = ("app", "live", "panes")
-"""Modules of `cli/keys` that need textual."""
+"""Modules of `cli/live/keys` that need textual."""
 
 
 def files(folder: str) -> list[Path]:
@@ -108,7 +108,7 @@ def test_every_module_can_be_imported_first(folder: str, tmp_path: Path) -> None
             reason = failures.pop(f"backprop.integrations.{integration}")
             assert "this callback needs" in reason and "pip install" in reason, reason
     for name in KEYS if folder == "cli" and importlib.util.find_spec("textual") is None else ():
-        assert "No module named 'textual'" in failures.pop(f"backprop.cli.keys.{name}")
+        assert "No module named 'textual'" in failures.pop(f"backprop.cli.live.keys.{name}")
     assert failures == {}
     assert list((tmp_path / "cwd").iterdir()) == [], "imported modules have written files"
 

@@ -43,14 +43,14 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
     "cli": (
         {"context", "exit_codes", "render", "help"},
         {"main"},
-        {"global_options", "options", "run_selection", "submit", "follow"},
-        {"doctor", "drill", "report", "keys"},
+        {"global_options", "options", "run_selection", "submit", "live"},
+        {"doctor", "drill", "report"},
         {"commands"},
     ),
 }
 """Modules and packages of a folder, lowest layer first. Each may import from its own layer one way."""
 MOST_MODULES = 18
-TOP_ENTRIES = {"scheduler": 13, "worker": 20, "cli": 15}
+TOP_ENTRIES = {"scheduler": 13, "worker": 20, "cli": 14}
 
 
 @cache
@@ -166,7 +166,7 @@ def test_only_the_keys_of_top_need_textual() -> None:
     for folder in MAY_IMPORT:
         for path in modules(folder):
             names = {name.split(".")[0] for name, _ in imports(path)}
-            assert "textual" not in names or path.is_relative_to(ROOT / "cli" / "keys"), path
+            assert "textual" not in names or path.is_relative_to(ROOT / "cli" / "live" / "keys"), path
 
 
 def outsiders(folder: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from backprop.cli.render.log_stream import last_lines
+from backprop.cli.live.log_stream import last_lines
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.store.connection import Database

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backprop.cli.follow import _Output
+from backprop.cli.live.follow import _Output
 
 
 def output(error: OSError, said: list[str]) -> tuple[_Output, list[str]]:

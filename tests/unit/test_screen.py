@@ -5,9 +5,9 @@ import re
 import pytest
 from rich.cells import cell_len
 
+from backprop.cli.live.screen import EventLine, GpuLine, RunLine, Screen, draw
+from backprop.cli.live.watch import frame
 from backprop.cli.render.glyphs import ASCII, UNICODE, Glyphs
-from backprop.cli.render.screen import EventLine, GpuLine, RunLine, Screen, draw
-from backprop.cli.render.watch import frame
 
 SIZES = [(80, 24), (120, 40), (200, 50), (40, 10)]
 NAMES = ("lr=1e-3,seed=0", "実験・学習率", "🚀 run", "ü" * 64, "a\x1b[2Jb", "[bold]x[/bold]")

@@ -3,6 +3,6 @@
 import sys
 
 from backprop.cli.context import open_home
-from backprop.cli.follow import follow_run
+from backprop.cli.live.follow import follow_run
 
 sys.exit(follow_run(*open_home(), sys.argv[1], 0, None))

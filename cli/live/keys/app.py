@@ -14,13 +14,13 @@ import textual.binding
 import textual.containers
 import textual.widgets
 
-from backprop.cli.keys.desk import Deed, Desk
-from backprop.cli.keys.jobs import Jobs, answer_of
-from backprop.cli.keys.live import Live
-from backprop.cli.keys.panes import LogPane, Question, TextPane, keys_text
-from backprop.cli.keys.words import KEYS, help_text, one_line, pattern
+from backprop.cli.live.keys.desk import Deed, Desk
+from backprop.cli.live.keys.jobs import Jobs, answer_of
+from backprop.cli.live.keys.live import Live
+from backprop.cli.live.keys.panes import LogPane, Question, TextPane, keys_text
+from backprop.cli.live.keys.words import KEYS, help_text, one_line, pattern
+from backprop.cli.live.screen import RunLine
 from backprop.cli.render.glyphs import Glyphs
-from backprop.cli.render.screen import RunLine
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.errors import BackpropError
 from backprop.scheduler.home.layout import Home

@@ -11,9 +11,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from backprop.cli.context import NO_WORKER, open_existing
-from backprop.cli.render.live_screen import picture
+from backprop.cli.live.live_screen import picture
+from backprop.cli.live.screen import Screen
 from backprop.cli.render.machine_view import overview
-from backprop.cli.render.screen import Screen
 from backprop.scheduler.errors import DatabaseBusy, DatabaseRefused, UnknownRun
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord

@@ -5,11 +5,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from backprop.cli.live.screen import EventLine, GpuLine, RunLine, Screen, draw
+from backprop.cli.live.watch import takes_colours
 from backprop.cli.render import outlook, run_rows
 from backprop.cli.render.glyphs import glyphs_of
 from backprop.cli.render.machine_view import GpuView, Overview
-from backprop.cli.render.screen import EventLine, GpuLine, RunLine, Screen, draw
-from backprop.cli.render.watch import takes_colours
 from backprop.scheduler.lifecycle import HOLDS_A_SLOT, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.store.reads import listing, recent

@@ -13,7 +13,7 @@ from typing import Final
 
 from backprop.cli.context import say_who_works
 from backprop.cli.exit_codes import INTERRUPTED, OF_STATE
-from backprop.cli.render.log_stream import LogStream
+from backprop.cli.live.log_stream import LogStream
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.errors import UnknownRun

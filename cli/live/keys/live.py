@@ -8,12 +8,12 @@ import textual.containers
 import textual.widgets
 from rich.text import Text
 
-from backprop.cli.keys.desk import Desk
-from backprop.cli.keys.jobs import Jobs, answer_of
-from backprop.cli.keys.words import one_line
+from backprop.cli.live.keys.desk import Desk
+from backprop.cli.live.keys.jobs import Jobs, answer_of
+from backprop.cli.live.keys.words import one_line
+from backprop.cli.live.live_screen import MOST_QUEUED
+from backprop.cli.live.screen import RunLine, Screen, draw
 from backprop.cli.render.glyphs import Glyphs
-from backprop.cli.render.live_screen import MOST_QUEUED
-from backprop.cli.render.screen import RunLine, Screen, draw
 from backprop.scheduler.errors import BackpropError
 
 TICK_S: Final = 1.0

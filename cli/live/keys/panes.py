@@ -12,11 +12,11 @@ import textual.widgets
 from rich.ansi import AnsiDecoder
 from rich.text import Text
 
-from backprop.cli.keys.jobs import Jobs, answer_of
-from backprop.cli.keys.log_tail import LogTail
-from backprop.cli.keys.words import BACK, key_line
+from backprop.cli.live.keys.jobs import Jobs, answer_of
+from backprop.cli.live.keys.log_tail import LogTail
+from backprop.cli.live.keys.words import BACK, key_line
+from backprop.cli.live.screen import RunLine
 from backprop.cli.render.glyphs import Glyphs
-from backprop.cli.render.screen import RunLine
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.home.layout import Home
 

@@ -2,7 +2,7 @@
 
 import io
 
-from backprop.cli.render.log_stream import LogStream, last_lines
+from backprop.cli.live.log_stream import LogStream, last_lines
 from backprop.scheduler.home.layout import Home
 
 FIRST_LINES = 1000

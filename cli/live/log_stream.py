@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from backprop.cli.live.watch import takes_colours
 from backprop.cli.render.terminal_text import Colours, safe
-from backprop.cli.render.watch import takes_colours
 from backprop.scheduler.home.layout import Home
 from backprop.worker.maintenance.log_archive import log_of, open_log
 
