@@ -153,11 +153,11 @@ def test_the_current_directory_is_asked_for_in_one_place() -> None:
 @pytest.mark.parametrize(
     "locale",
     [
-        {"LANG": "C"},
+        pytest.param({"LANG": "C"}, marks=pytest.mark.long),
         {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "ascii"},
+        pytest.param({"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "ascii"}, marks=pytest.mark.long),
         {"LC_ALL": "de_DE", "PYTHONIOENCODING": "iso2022_jp"},  # 7 bits, and no umlauts
-        {"LC_ALL": "ja_JP.UTF-8"},
+        pytest.param({"LC_ALL": "ja_JP.UTF-8"}, marks=pytest.mark.long),
     ],
     ids=lambda locale: "-".join(locale.values()),
 )

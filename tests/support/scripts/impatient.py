@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 
 from backprop.cli.main import main
-from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.connection import Database, open_database
 from backprop.worker.probes.client import GpuProbe
 
 at = sys.argv.index("--")
@@ -20,7 +20,7 @@ for setting in sys.argv[1:at]:
         assert constant in (GpuProbe.__init__.__kwdefaults__ or {})
         GpuProbe.__init__.__kwdefaults__[constant] = float(value)
     elif name == "Database.patience_s":
-        Database.__init__.__defaults__ = (float(value),)
+        open_database.__defaults__ = Database.__init__.__defaults__ = (float(value),)
     else:
         there = import_module(f"backprop.{module}")
         setattr(there, constant, type(getattr(there, constant))(float(value)))
