@@ -190,7 +190,7 @@ def test_signs_of_life(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("used", [None, "/work/a.pt"])
+@pytest.mark.parametrize("used", [None, "/models/a.pt"])
 @pytest.mark.parametrize(
     ("plan", "stood_back", "claims"),
     [
