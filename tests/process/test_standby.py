@@ -6,18 +6,26 @@ import subprocess
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from backprop.scheduler.config.settings import DEFAULTS
 from backprop.scheduler.home import run_folder
+from backprop.scheduler.lifecycle import State
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store.connection import Database
+from backprop.worker.clock import Clock
+from backprop.worker.console.console import Console
+from backprop.worker.context import Context
 from backprop.worker.executor import locks, segment_files, serving
 from backprop.worker.executor.base import Life, SegmentOrder
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.executor.standby import KEPT, StandbyPool, StandbySupervisor
+from backprop.worker.machine.monitor import RuntimeMonitor
+from tests.store.test_machine_state import NoReader
 from tests.support.bare_supervisor import state
 from tests.support.harness import stays_true, wait_until
-from tests.support.store_rows import add_run
+from tests.support.store_rows import add_run, get
 
 LATE = ("ask", "kill", "pause", "replace")
 
@@ -130,6 +138,31 @@ def test_a_supervisor_that_is_about_to_be_signalled_takes_no_other_segment(
     assert not worker.executor.is_ready()
     with serving.kept_at(worker.executor.folder("first", 1)) as serves:
         assert not serves
+    worker.executor.close()
+
+
+def test_a_run_whose_files_cannot_be_read_keeps_no_other_from_being_paused(database: Database) -> None:
+    worker = _Worker(database)
+    worker.start("unread", "sleep 600")
+    worker.start("other", "sleep 600")
+    wait_until(lambda: all(worker.executor.leader(run, 1) is not None for run in ("unread", "other")))
+    order = worker.executor.folder("unread", 1) / "order.json"
+    order.rename(kept := order.with_name("kept"))
+    order.symlink_to(order)
+    paused = [
+        msgspec.structs.replace(get(database, run), state=State.PAUSED, segment=1)
+        for run in ("unread", "other")
+    ]
+    context = Context(database.home, database, worker.executor, "w1", DEFAULTS, Clock(), Console(quiet=True))
+    RuntimeMonitor(context, NoReader()).confirm(paused)
+    leader = worker.executor.leader("other", 1)
+    assert leader is not None
+    wait_until(lambda: state(leader.pid) == "T")
+    kept.replace(order)
+    for run in ("unread", "other"):
+        worker.executor.kill(run, 1)
+    wait_until(lambda: {worker.life("unread"), worker.life("other")} == {Life.ENDED})
+    worker.collect()
     worker.executor.close()
 
 

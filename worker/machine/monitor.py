@@ -5,6 +5,7 @@ freezes the process tree through its supervisor; a yield or a stop is recorded f
 for it.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
@@ -170,12 +171,12 @@ class RuntimeMonitor:
                 # The state first: a crash in between then leaves a run that is thawed again, not one frozen unseen.
                 claims.pause(context.database, run, action.cause or Cause.HEAT, action.reason)
                 self._paused_s[run.id] = now_s
-                context.executor.pause(run.id, run.segment)
+                self._tell(run, context.executor.pause)
                 context.console.event("paused", run, action.reason)
             case ActionKind.CONTINUE:
                 claims.unpause(context.database, run)
                 self._paused_s.pop(run.id, None)
-                context.executor.unpause(run.id, run.segment)
+                self._tell(run, context.executor.unpause)
                 context.console.event("continued", run, action.reason)
             case ActionKind.YIELD:
                 why = f"{action.cause}: {action.reason}" if action.cause else action.reason
@@ -197,13 +198,19 @@ class RuntimeMonitor:
             self._context.console.event("kept", run, reason)
             claims.explain(self._context.database, run, reason)
 
+    def _tell(self, run: RunRecord, tell: Callable[[str, int], None]) -> None:
+        """Pause its tree, or let it go on. Where its files cannot be read now, `confirm` does so later; it keeps no
+        other run back."""
+        with contextlib.suppress(OSError):
+            tell(run.id, run.segment)
+
     def confirm(self, live: list[RunRecord]) -> None:
         """Make process trees agree with the recorded states: pausing or thawing one twice does nothing."""
         for run in live:
             if run.state in (State.PAUSED, State.SUSPENDED) and run.intent is None:
-                self._context.executor.pause(run.id, run.segment)
+                self._tell(run, self._context.executor.pause)
             elif run.state is State.RUNNING and run.intent is None:
-                self._context.executor.unpause(run.id, run.segment)
+                self._tell(run, self._context.executor.unpause)
 
     def _record_own_peaks(self, state: MachineState) -> None:
         for segment in state.segments:

@@ -40,17 +40,17 @@ class SupervisorWatchdog:
         late_s = self._observed_s - (end_s + run.spec.grace_s + LINGER_S + MARGIN_S)
         executor, key = self._context.executor, (run.id, run.segment)
         if late_s > REPLACE_AFTER_S and not executor.is_recording(*key):
+            executor.replace(*key)
             self._context.console.event(
                 "overdue", run, f"segment {run.segment}: supervisor was unresponsive, replaced"
             )
-            executor.replace(*key)
             self._reset()
         elif late_s > 0 and not self._roused:
+            executor.rouse(*key)
             self._roused = True
             self._context.console.event(
                 "overdue", run, f"segment {run.segment}: its supervisor is {late_s:.0f} s late"
             )
-            executor.rouse(*key)
 
     def _reset(self) -> None:
         self._observed_s = 0.0
