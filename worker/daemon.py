@@ -19,6 +19,7 @@ from backprop.worker.executor.heartbeat import Heartbeat
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.loop import Loop, counts_line
 from backprop.worker.signals import StopSignals
+from backprop.worker.supervisor import failpoint
 from backprop.worker.wakeup import FOLLOWER, wake_path
 
 
@@ -58,10 +59,11 @@ def work(
             most = parallel.words(context.settings.max_parallel)
             console.event("ready", more=f"worker {worker}, pid {os.getpid()}, {most}")
             with StopSignals() as stop:
-                interrupted = Loop(context, wake, heartbeat, until).run(stop, drain)
+                Loop(context, wake, heartbeat, until).run(stop, drain)
             console.event("bye", more=counts_line(context))
-            return interrupted
+            return stop.hung_up or stop.asked > 0
     finally:
+        failpoint.at("stopping work")
         with contextlib.suppress(Exception):
             claims.worker_stopped(database, worker, context.clock.wall_s())
         wake.close()

@@ -71,10 +71,8 @@ class Loop:
         self._obeyed = 0
         self._left_s = 0.0
 
-    def run(self, stop: StopSignals, drain: bool) -> bool:
-        """Tick until `stop` says so, or with `drain` until nothing is left to run. Return whether a signal ended it.
-
-        Raises DatabaseRefused."""
+    def run(self, stop: StopSignals, drain: bool) -> None:
+        """Tick until `stop` says so, or with `drain` until nothing is left to run. Raises DatabaseRefused."""
         with contextlib.suppress(BackpropError):
             self._hourly.begin()
         try:
@@ -91,7 +89,6 @@ class Loop:
             self._tracker.close()
             self._reader.close()
             self._awake.release()
-        return stop.hung_up or stop.asked > 0
 
     def _finished(self, stop: StopSignals, alive: int, drain: bool) -> bool:
         if self._trouble_s:

@@ -143,7 +143,8 @@ def _work(
             until=lambda: has_ended(reasons.report(run_now(database, run_id))),
             quiet=True,
         )
-        return interrupted
+    except KeyboardInterrupt:  # between its last tick and its end
+        interrupted = True
     finally:
         done.set()
         with contextlib.suppress(KeyboardInterrupt):
@@ -152,6 +153,7 @@ def _work(
             else:
                 # Who has pressed Ctrl-C waits no longer for an output that nobody takes.
                 reader.join(LAST_WORDS_S if interrupted else None)
+    return interrupted
 
 
 def has_ended(run: RunRecord) -> bool:

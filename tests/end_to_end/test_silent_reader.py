@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.bare_supervisor import state
 from tests.support.harness import COMMAND, QUIET_LIMITS, SCRIPTS, Bench, wait_until
 
 TRAINER = str(SCRIPTS / "trainer.py")
@@ -85,4 +86,17 @@ def test_a_follower_whose_output_nobody_takes_works_on(bench: Bench, pipe: str) 
     seen = bench.wait_for(run, "completed")
     assert len(seen["segments"]) > 1
     follower.send_signal(signal.SIGINT)
+    assert follower.wait(timeout=20) is not None
+
+
+def test_ctrl_c_between_a_followers_last_tick_and_its_end_is_obeyed(bench: Bench, pipe: str) -> None:
+    words = f"run --follow {' '.join(QUIET_LIMITS)} {TRAINER} -- --steps 5"
+    follower = bench.worker(
+        command=printing_to(pipe, f"exec {COMMAND} {words}"), env={"BACKPROP_FAILPOINT": "stopping work:stop"}
+    )
+    wait_until(lambda: bench.home.is_dir() and bench.runs())
+    fill(pipe)
+    wait_until(lambda: state(follower.pid) == "T")
+    follower.send_signal(signal.SIGINT)
+    follower.send_signal(signal.SIGCONT)
     assert follower.wait(timeout=20) is not None

@@ -57,9 +57,10 @@ def looks(worker: CheckpointScanner, for_s: float = 0.5) -> list[str]:
     return found
 
 
-def until_found(worker: CheckpointScanner) -> list[scanner.ScannedCheckpoint]:
+def until_found(worker: CheckpointScanner, count: int = 1) -> list[scanner.ScannedCheckpoint]:
+    """Scan until so many are found: files that were written one after the other settle one after the other."""
     found: list[scanner.ScannedCheckpoint] = []
-    wait_until(lambda: found.extend(worker.scan()) or found)
+    wait_until(lambda: found.extend(worker.scan()) or len(found) >= count)
     return found
 
 
@@ -236,12 +237,12 @@ def test_what_is_overwritten_in_the_same_file_is_noticed(watched: Watched) -> No
     worker = watched.scanner()
     (watched.out / "last.bin").write_text("weights 1")
     (watched.out / "atomic.bin").write_text("weights 1")
-    first = until_found(worker)
+    first = until_found(worker, 2)
     assert [one.in_place for one in first] == [False, False]
     (watched.out / "last.bin").write_text("weights two")
     (watched.out / "draft").write_text("weights two")
     (watched.out / "draft").rename(watched.out / "atomic.bin")
-    again = {Path(one.record.path).name: one.in_place for one in until_found(worker)}
+    again = {Path(one.record.path).name: one.in_place for one in until_found(worker, 2)}
     assert again == {"last.bin": True, "atomic.bin": False}
 
 
