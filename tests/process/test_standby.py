@@ -22,8 +22,8 @@ from backprop.worker.executor.base import Life, SegmentOrder
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.executor.standby import KEPT, StandbyPool, StandbySupervisor
 from backprop.worker.machine.monitor import RuntimeMonitor
-from tests.store.test_machine_state import NoReader
 from tests.support.bare_supervisor import state
+from tests.support.governor_cases import NoReader
 from tests.support.harness import stays_true, wait_until
 from tests.support.store_rows import add_run, get
 

@@ -17,7 +17,7 @@ from backprop.worker.context import Context
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.machine.state import MachineState, read_state
-from tests.support.governor_cases import GIB, LIMITS, gpu, machine
+from tests.support.governor_cases import GIB, LIMITS, NoReader, gpu, machine
 
 NOW_S = 1_800_000_000.0
 NEED = Need(vram_mib=7 * GIB, source="declared")
@@ -36,11 +36,6 @@ class Hands(Clock):
 
     def monotonic_s(self) -> float:
         return 50.0 + self.passed_s
-
-
-class NoReader:
-    def snapshot(self) -> Snapshot | None:
-        return None
 
 
 @pytest.fixture

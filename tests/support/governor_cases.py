@@ -59,3 +59,10 @@ def ask(
 
 def rules(decision: Decision) -> list[Rule]:
     return [denial.rule for denial in decision.denials]
+
+
+class NoReader:
+    """Stands in for what reads the machine, where nothing can be read."""
+
+    def snapshot(self) -> Snapshot | None:
+        return None
