@@ -1,5 +1,6 @@
 """Supervisors that are kept started: what hangs holds up nobody, and a signal reaches the segment it is meant for."""
 
+import os
 import shlex
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from backprop.worker.executor.standby import KEPT, StandbyPool, StandbySuperviso
 from backprop.worker.machine.monitor import RuntimeMonitor
 from tests.support.bare_supervisor import state
 from tests.support.governor_cases import NoReader
-from tests.support.harness import stays_true, wait_until
+from tests.support.harness import alive, stays_true, wait_until
 from tests.support.store_rows import add_run, get
 
 LATE = ("ask", "kill", "pause", "replace")
@@ -141,14 +142,36 @@ def test_a_supervisor_that_is_about_to_be_signalled_takes_no_other_segment(
     worker.executor.close()
 
 
+@pytest.mark.parametrize("name", ["order.json", "exit.json"])
+@pytest.mark.parametrize("what", ["fifo", "folder", "link"])
+def test_what_has_become_of_its_files_keeps_no_signal_back(database: Database, name: str, what: str) -> None:
+    worker = _Worker(database)
+    worker.start("run", "sleep 600")
+    wait_until(lambda: worker.executor.leader("run", 1) is not None)
+    path = worker.executor.folder("run", 1) / name
+    path.unlink(missing_ok=True)
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path.with_name("nowhere"))
+    leader = worker.executor.leader("run", 1)
+    assert leader is not None
+    worker.executor.kill("run", 1)
+    wait_until(lambda: not alive(leader.pid))
+    wait_until(lambda: (worker.executor.reap(), worker.executor.wake_fds())[1] == [])
+    assert name == "exit.json" or not worker.executor.is_ready(), "it takes no other segment"
+    worker.executor.close()
+
+
 def test_a_run_whose_files_cannot_be_read_keeps_no_other_from_being_paused(database: Database) -> None:
     worker = _Worker(database)
     worker.start("unread", "sleep 600")
     worker.start("other", "sleep 600")
     wait_until(lambda: all(worker.executor.leader(run, 1) is not None for run in ("unread", "other")))
-    order = worker.executor.folder("unread", 1) / "order.json"
-    order.rename(kept := order.with_name("kept"))
-    order.symlink_to(order)
+    end = worker.executor.folder("unread", 1) / "exit.json"
+    end.symlink_to(end)
     paused = [
         msgspec.structs.replace(get(database, run), state=State.PAUSED, segment=1)
         for run in ("unread", "other")
@@ -158,7 +181,7 @@ def test_a_run_whose_files_cannot_be_read_keeps_no_other_from_being_paused(datab
     leader = worker.executor.leader("other", 1)
     assert leader is not None
     wait_until(lambda: state(leader.pid) == "T")
-    kept.replace(order)
+    end.unlink()
     for run in ("unread", "other"):
         worker.executor.kill(run, 1)
     wait_until(lambda: {worker.life("unread"), worker.life("other")} == {Life.ENDED})

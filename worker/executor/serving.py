@@ -5,12 +5,17 @@ otherwise ask, pause or kill the next one.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Final
 
+from backprop.scheduler.home.file_reading import NOT_THERE, NotAFile, open_regular
 from backprop.worker.executor import segment_files
+
+NOT_OURS: Final = (NotAFile, IsADirectoryError)
 
 
 @contextlib.contextmanager
@@ -21,14 +26,24 @@ def kept_at(folder: Path) -> Generator[bool]:
     fails. Whoever holds the order shared and sees no end therefore signals the right one. Raises OSError.
     """
     try:
-        order = os.open(folder / segment_files.ORDER, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:  # the folder was deleted: without it a supervisor does not go on either
-        yield True
+        order = open_regular(folder / segment_files.ORDER, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        if not isinstance(error, (*NOT_THERE, *NOT_OURS)) and error.errno != errno.ELOOP:
+            raise
+        yield True  # without an order of ours, a supervisor does not go on either
         return
     try:
-        yield _share(order) and segment_files.read_exit(folder) is None
+        yield _share(order) and not _has_ended(folder)
     finally:
         os.close(order)
+
+
+def _has_ended(folder: Path) -> bool:
+    """Return whether the segment's end is on record: whatever else has that name would have been replaced by it."""
+    try:
+        return segment_files.read_exit(folder) is not None
+    except NOT_OURS:
+        return False
 
 
 def _share(handle: int) -> bool:

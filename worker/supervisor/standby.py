@@ -69,7 +69,7 @@ class Channel:
 def is_released(folder: Path) -> bool:
     """Return whether nobody is about to signal the supervisor of an ended segment. Who comes later finds its end."""
     try:
-        order = os.open(folder / "order.json", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        order = files.open_regular(folder / "order.json", os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
