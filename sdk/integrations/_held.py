@@ -6,6 +6,7 @@ the training would begin from zero. What a process holds open is still there aft
 
 import os
 import shutil
+import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +25,13 @@ def hold() -> None:
         return
     for path in paths:
         try:
-            _held[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would be waited for
         except OSError:
             continue
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            _held[path] = handle
+        else:
+            os.close(handle)
 
 
 def put_back() -> int:

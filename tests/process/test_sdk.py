@@ -295,8 +295,10 @@ print("ready")
 while not backprop.should_stop():
     time.sleep(0.01)
 print("saving")
-time.sleep(60)
+while True:
+    time.sleep(0.1)
 """
+"""Sleeps shortly: Python sleeps on where a signal comes just before its sleep begins."""
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ CLEARS = "import os, shutil\nshutil.rmtree(os.environ['BACKPROP_RESUME_FROM'])\n
 def test_a_script_that_clears_its_folder_at_its_start_goes_on_all_the_same(script: Transformers) -> None:
     (script.checkpoint / "deep").mkdir()
     (script.checkpoint / "deep" / "optimizer.pt").write_bytes(b"state" * 1000)
+    os.mkfifo(script.checkpoint / "deep" / "pipe")
     os.utime(script.checkpoint / "trainer_state.json", (1, 1))
     printed, said = script.run(TRAIN.replace("\n", f"\n{CLEARS}", 1))
 
