@@ -21,6 +21,7 @@ def children_cpu_s() -> float:
     return used.children_user + used.children_system
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_a_chained_training_computes_what_an_uninterrupted_one_does(bench: Bench, tmp_path: Path) -> None:
     whole = tmp_path / "whole"

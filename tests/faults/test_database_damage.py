@@ -90,6 +90,14 @@ def name_of(damage: Damage) -> str:
     return damage.__name__
 
 
+FOUND = [
+    pytest.param(damage, kept, id=f"{damage.__name__}-{'backup' if kept else 'no backup'}", marks=marks)
+    for number, damage in enumerate(AT_REST)
+    for kept, marks in ((number % 2 == 0, ()), (number % 2 == 1, pytest.mark.long))
+]
+"""Each with and without a backup, half of them behind the marker."""
+
+
 def said(bench: Bench) -> str:
     return "".join(bench.output(number) for number in range(len(bench.workers)))
 
@@ -121,8 +129,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
         bench.close()
 
 
-@pytest.mark.parametrize("with_backup", [True, False], ids=["backup", "no backup"])
-@pytest.mark.parametrize("damage", AT_REST, ids=name_of)
+@pytest.mark.parametrize(("damage", "with_backup"), FOUND)
 def test_damage_found_at_a_workers_start(
     bench: Bench, night: Night, damage: Damage, with_backup: bool
 ) -> None:

@@ -99,7 +99,8 @@ def assert_said(bench: Bench, run: str, *texts: str) -> None:
 @pytest.mark.parametrize(
     ("take_away", "said", "count"),
     [
-        (without_python, "/venv/python: No such file or directory", 100),
+        (without_python, "/venv/python: No such file or directory", 20),
+        pytest.param(without_python, "/venv/python: No such file or directory", 100, marks=pytest.mark.long),
         (without_files, "/supervisor/__main__.py is gone", 20),
         (with_half_a_library, "a supervisor ended at its start (exit code 1)", 20),
     ],

@@ -22,6 +22,9 @@ NEEDED = {
 """What a command needs to do something, where the bare command would not."""
 IN_A_GONE_DIRECTORY = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" "$@"'
 READ_SETTINGS = {"run", "worker", "config", "doctor", "drill", "resume", "import"}
+ALWAYS = {*READ_SETTINGS, "help", "completion", "list", "show", "stop", "prune"}
+SOME = [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.long) for name in COMMANDS]
+"""Commands that read settings, and some that do not; the others behind the marker."""
 REFUSE_A_GONE_DIRECTORY = {"run", "drill", "worker", "config", "import", "resume", "export"}
 """Commands that need the directory: for its configuration, or to find a path in it."""
 
@@ -87,7 +90,7 @@ def test_a_directory_or_checkpoint_whose_name_is_not_utf8_is_refused(bench: Benc
     assert not (bench.home / "runs").exists() or not list((bench.home / "runs").glob("[!.]*"))
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", SOME)
 def test_a_directory_that_is_gone(bench: Bench, name: str) -> None:
     with_a_held_run(bench)
     words = ("sh", "-c", IN_A_GONE_DIRECTORY, str(COMMAND), name, *NEEDED.get(name, ()))
@@ -99,7 +102,7 @@ def test_a_directory_that_is_gone(bench: Bench, name: str) -> None:
         assert bench.state("a") == "held"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", SOME)
 def test_no_home_directory_and_a_user_whom_the_machine_does_not_know(bench: Bench, name: str) -> None:
     with_a_held_run(bench)
     unknown = ("unshare", "--map-user=54321")
