@@ -1,31 +1,12 @@
-"""Tells which kind of fault ended a segment, from its exit status and the last line of its traceback.
+"""Tells which fault that decides over retries ended a segment, by its exit status and its traceback's last line.
 
 The kind decides whether a retry can help, and lets a group be held when its members fail the same way.
 """
 
 import re
-from enum import StrEnum
 from typing import Final
 
-
-class Fault(StrEnum):
-    """A kind of failure. The values are stored and shown."""
-
-    GPU_MEMORY = "out of GPU memory"
-    HOST_MEMORY = "out of memory"
-    DISK_FULL = "disk full"
-    PORT_IN_USE = "port in use"
-    IMPORT = "import error"
-    USAGE = "usage error"
-    NAN = "NaN loss"
-    STARTED_OVER = "started over"
-
-
-WOULD_FAIL_AGAIN: Final = frozenset({Fault.IMPORT, Fault.USAGE})
-"""Faults that the same command has again in the same environment: no retry helps, and its siblings have them too."""
-
-OF_THE_HOST: Final = frozenset({Fault.DISK_FULL, Fault.PORT_IN_USE})
-"""Faults that come from what else goes on here: the run is tried again, and none of its own retries is used."""
+from backprop.scheduler.faults.kinds import Fault
 
 EX_USAGE: Final = (2, 64)
 """argparse, click and getopt users exit 2; sysexits.h calls 64 EX_USAGE."""
