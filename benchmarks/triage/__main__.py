@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.triage import sample
 from benchmarks.triage.make import make
+from benchmarks.triage.score import show
 
 
 def main() -> None:
@@ -33,6 +34,9 @@ def main() -> None:
             sample.write(options.folder / f"{name}.jsonl", samples)
             print(f"{name}: {len(samples)} logs", flush=True)
         print(f"{time.monotonic() - began_s:.0f} s")
+    else:
+        for path in options.files:
+            show(path.stem, sample.read(path))
 
 
 if __name__ == "__main__":

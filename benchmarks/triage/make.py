@@ -8,12 +8,11 @@ import hashlib
 import itertools
 import os
 import random
-import shutil
 import signal
 import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -40,7 +39,7 @@ class Kitchen:
         self.folder, self.frameworks, self.others = folder, frameworks, others
 
     def cook(self, number: int, program: Program, wrapping: str) -> Sample | None:
-        """Run a program in one way, and return what is left of it; None where it does not end."""
+        """Run a program in one way, and return what is left of it; None where it does not end, or well."""
         place = self.folder / f"job{number}"
         place.mkdir(mode=0o755)
         choose = random.Random(f"{program.name}{wrapping}")
@@ -53,7 +52,8 @@ class Kitchen:
             counted_in = group if group is not None else oom_kills.own_group()
             before = oom_kills.counted(counted_in)
             status = _run(command, place, environment, group)
-            if status is None:
+            if not status:
+                print(f"{program.kind}, {program.name}, {wrapping}: did not fail", flush=True)
                 return None
             after = oom_kills.counted(counted_in)
         log = (place / "log").read_bytes()[-LOG_BYTES:].decode(errors="replace")
@@ -145,7 +145,7 @@ class Kitchen:
     @contextlib.contextmanager
     def _surroundings(
         self, place: Path, program: Program, number: int
-    ) -> Iterator[tuple[dict[str, str], Path | None]]:
+    ) -> Generator[tuple[dict[str, str], Path | None]]:
         """Yield the environment, and the control group that it is to be run in."""
         environment = {
             "PATH": f"{self.frameworks.parent}:/usr/bin:/bin"
@@ -193,7 +193,7 @@ def _inner_function(source: Sequence[str], at: int, outer: str) -> str | None:
 
 
 def _talk(choose: random.Random, noisy: bool) -> list[str]:
-    lines = choose.sample(ORDINARY, choose.randint(1, 4))
+    lines: list[str] = [*choose.sample(ORDINARY, choose.randint(1, 4))]
     decoys = 4 if noisy else choose.choice((0, 0, 1))
     lines += choose.sample(NOISE, decoys)
     choose.shuffle(lines)
@@ -261,13 +261,12 @@ def make(
             picked = [ways[(start + 5 * turn) % len(ways)] for turn in range(each)]
             plan += [(program, way) for way in dict.fromkeys(picked)]
     choose.shuffle(plan)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="triage-") as work:
+    with tempfile.TemporaryDirectory(dir=folder, prefix="triage-", ignore_cleanup_errors=True) as work:
         Path(work).chmod(0o755)
         kitchen = Kitchen(Path(work), frameworks, others)
         with ThreadPoolExecutor(jobs) as pool:
-            samples = list(pool.map(lambda item: kitchen.cook(item[0], *item[1]), enumerate(plan)))
-        shutil.rmtree(work, ignore_errors=True)
-        Path(work).mkdir()
+            numbers = range(len(plan))
+            samples = list(pool.map(kitchen.cook, numbers, *zip(*plan, strict=True)))
     halves: tuple[list[Sample], list[Sample]] = ([], [])
     for (program, _), sample in zip(plan, samples, strict=True):
         if sample is not None:

@@ -41,3 +41,9 @@ WOULD_FAIL_AGAIN: Final = frozenset({Fault.IMPORT, Fault.USAGE})
 
 OF_THE_HOST: Final = frozenset({Fault.DISK_FULL, Fault.PORT_IN_USE})
 """Faults that come from what else goes on here: the run is tried again, and none of its own retries is used."""
+
+CANNOT_PASS: Final = WOULD_FAIL_AGAIN | {Fault.SYNTAX}
+"""Faults of which one is enough to know that the same command has it again."""
+
+MAY_PASS: Final = OF_THE_HOST | {Fault.NETWORK, Fault.OOM_KILLED, Fault.UNKNOWN}
+"""Faults that come from elsewhere: even twice at one place says nothing about the next time."""

@@ -11,7 +11,9 @@ from backprop.scheduler.faults.kinds import Fault
 EX_USAGE: Final = (2, 64)
 """argparse, click and getopt users exit 2; sysexits.h calls 64 EX_USAGE."""
 
-_DISK_FULL = re.compile(r"No space left on device|\[Errno 28\]|ENOSPC|Disk quota exceeded|\[Errno 122\]")
+DISK_FULL: Final = re.compile(
+    r"No space left on device|\[Errno 28\]|ENOSPC|Disk quota exceeded|\[Errno 122\]"
+)
 PORT_IN_USE: Final = re.compile(
     r"address already in use|\bEADDRINUSE\b|\berrno:? ?98\b|another process is utilizing it"  # accelerate
     r"|\bport `?\d+`? (?:is|was) (?:already )?in use|could not bind to port \d+",  # Flask, TensorBoard
@@ -36,7 +38,7 @@ _USAGE = re.compile(
 def fault_of(exit_code: int | None, last_line: str | None) -> Fault | None:
     """Return the fault of a segment that ended by itself; None for an unknown one."""
     line = last_line or ""
-    if _DISK_FULL.search(line):
+    if DISK_FULL.search(line):
         return Fault.DISK_FULL
     if PORT_IN_USE.search(line):
         return Fault.PORT_IN_USE
