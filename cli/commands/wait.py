@@ -13,7 +13,7 @@ from backprop.cli import run_selection
 from backprop.cli.context import NO_WORKER, need_existing, silent_workers
 from backprop.cli.exit_codes import OF_STATE, STILL_GOING
 from backprop.cli.global_options import brief_option
-from backprop.cli.render.answers import short
+from backprop.cli.render.answers import BRIEF_BYTES, short
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.lifecycle import SETTLED, State
 
@@ -232,7 +232,7 @@ def _triage(home: "Home", database: "Database", run: "Ended", answer: str) -> di
         triage = triage_of_run(home, database, record) if record is not None else None
         for most in (triage_view.SHORT, triage_view.SHORTEST):
             view = triage_view.triage_json(run.id, triage, most)
-            if len(answer) + len(json.dumps({"triage": view})) <= triage_view.ANSWER_BYTES:
+            if len(answer) + len(json.dumps({"triage": view})) < BRIEF_BYTES:
                 return view
     return None
 

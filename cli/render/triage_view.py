@@ -7,11 +7,18 @@ from typing import Any, Final
 from backprop.cli.render.answers import short
 from backprop.worker.maintenance.triage_reader import RunTriage
 
-ANSWER_BYTES: Final = 1000
-"""Of a brief answer, without its newline; the rest of 1 KB is for what grows."""
+ANSWER_BYTES: Final = 940
+"""Of a brief answer with its triage; the rest of 1 KB is for its metrics."""
 LONG, SHORT, SHORTEST = (480, 300, 300), (150, 80, 110), (60, 40, 90)
 """Bytes of a message, a file and a remedy."""
-LEFT_OUT: Final = (("reason", 60), ("last_checkpoint", 0), ("group", 24), ("name", 32), ("key", 64), ("reason", 20))
+LEFT_OUT: Final = (
+    ("reason", 60),
+    ("last_checkpoint", 0),
+    ("group", 24),
+    ("name", 32),
+    ("key", 64),
+    ("reason", 20),
+)
 """Fields of a brief answer that give room to a triage, in this order, and the bytes that are left of each."""
 
 

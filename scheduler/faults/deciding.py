@@ -120,7 +120,8 @@ def _told_by(last: Raised, cwd: str) -> _Exception:
     kinds = [kind_of(one.name, one.text) for one in chain]
     chosen = 0
     for number in range(1, len(chain)):
-        if kinds[chosen] in _VAGUE:
+        # A generator's StopIteration is only how Python comes by its RuntimeError.
+        if kinds[chosen] in _VAGUE and chain[number].name != "StopIteration":
             chosen = number
     at = [
         place

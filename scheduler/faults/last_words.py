@@ -86,6 +86,7 @@ _REPORTED: Final = re.compile(
 _NAMED: Final = re.compile(
     r"(?P<name>(?:[A-Za-z_]\w{0,60}\.){0,6}\w{0,60}(?:Error|Exception)): (?P<text>\S.*)$"
 )
+_RANK: Final = re.compile(r"^\[(?:rank|default)\d{1,4}\]: ?(?!\[E)")
 _FOOTER: Final = re.compile(r"wandb:|exit: \d+$|frame #\d+: |Exception raised from |={5,}|-{5,}|\[W\d{4} ")
 
 
@@ -125,7 +126,8 @@ def of_signal(name: str | None) -> Fault | None:
 
 def last_words(lines: Sequence[str], exit_code: int | None) -> LastWords | None:
     """Return what programs say for themselves in the last lines."""
-    near = [line for line in lines if not _FOOTER.match(line)][-NEAR_LINES:]
+    bare = (_RANK.sub("", line) for line in lines[-4 * NEAR_LINES :])
+    near = [line for line in bare if line and not _FOOTER.match(line)][-NEAR_LINES:]
     thrown = _thrown(near)
     if thrown is not None:
         return thrown

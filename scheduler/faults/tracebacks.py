@@ -183,6 +183,12 @@ def _rich(lines: Sequence[str], at: int) -> Raised | None:
 
 def _rich_message(lines: Sequence[str], at: int, bottom: int, frames: Sequence[Frame]) -> Raised | None:
     width = len(lines[bottom])
+    if bottom + 1 < len(lines) and lines[bottom + 1].startswith("╭"):
+        # A panel of its own shows the line that cannot be compiled.
+        for number in range(bottom + 2, min(bottom + FRAME_LINES, len(lines))):
+            if lines[number].startswith("╰"):
+                bottom = number
+                break
     raised = _message(lines, at, bottom + 1, "", frames) if bottom + 1 < len(lines) else None
     if raised is None:
         return None

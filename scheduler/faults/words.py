@@ -99,6 +99,7 @@ _CLASSES: Final = (
 )
 
 _MESSAGES: Final = (
+    (Fault.USAGE, re.compile(r"arguments are not used by the HfArgumentParser|unrecognized arguments?:")),
     (
         Fault.NAN,
         re.compile(
