@@ -55,9 +55,13 @@ def score(samples: Sequence[Sample]) -> Score:
 
 
 def is_at(sample: Sample, answer: Triage) -> bool:
-    """Return whether the line of the user's own code is the right one."""
+    """Return whether the line of the user's own code is the right one. Of a module that cannot be compiled that is
+    its own line, or the one that imports it."""
     place = answer.place
-    return place is not None and (place.file, place.line, place.function) == sample.own
+    if place is None:
+        return False
+    not_compiled = sample.kind == "syntax error" and place.file.startswith("broken")
+    return not_compiled or (place.file, place.line, place.function) == sample.own
 
 
 def show(name: str, samples: Sequence[Sample]) -> None:

@@ -118,17 +118,21 @@ def _decide(raised: Sequence[Raised], stop: int, cwd: str) -> _Exception | None:
 def _told_by(last: Raised, cwd: str) -> _Exception:
     chain = list(last.chain)
     kinds = [kind_of(one.name, one.text) for one in chain]
-    chosen = 0
+    chosen = where = 0
     for number in range(1, len(chain)):
         # A generator's StopIteration is only how Python comes by its RuntimeError.
         if kinds[chosen] in _VAGUE and chain[number].name != "StopIteration":
-            chosen = number
-    at = [
-        place
-        for one in (*chain[chosen:], *reversed(chain[:chosen]))
-        if (place := own_code.last_own(one.frames, cwd))
-    ]
-    return _Exception(kinds[chosen], chain[chosen].message, at[0] if at else None, last.end)
+            chosen = where = number
+        elif chain[number].name == "StopIteration" or _is_same(chain[number], chain[number - 1]):
+            where = number
+    nearest = (*chain[where:], *reversed(chain[:where]))
+    places = (place for one in nearest if (place := own_code.last_own(one.frames, cwd)) is not None)
+    return _Exception(kinds[chosen], chain[chosen].message, next(places, None), last.end)
+
+
+def _is_same(cause: Raised, raised: Raised) -> bool:
+    """Return whether an exception was handed over by another process, with the traceback that it had there."""
+    return (cause.name, cause.text.partition("\n")[0]) == (raised.name, raised.text.partition("\n")[0])
 
 
 def _unknown(signal: str | None, lines: Sequence[str]) -> str | None:

@@ -10,7 +10,7 @@ from backprop.scheduler.faults.triage import Place
 
 _LIBRARY: Final = re.compile(
     r"/(?:site|dist)-packages/|/lib(?:64)?/python\d[\d.]*/|/lib/pypy|^<|/\.cache/|/torchinductor_"
-    r"|\bimportlib[./]_bootstrap"
+    r"|\bimportlib[./]_bootstrap|\.p(?:yx|xi|xd)$"
 )
 _STARTER: Final = re.compile(r"/bin/[^/.]{1,80}$")
 """Programs that packages install: torchrun, accelerate."""
