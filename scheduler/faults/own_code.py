@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Final
 
-from backprop.scheduler.faults.tracebacks import Frame
+from backprop.scheduler.faults.tracebacks import CodeLine
 from backprop.scheduler.faults.triage import Place
 
 _LIBRARY: Final = re.compile(
@@ -21,7 +21,7 @@ def is_own(file: str, cwd: str) -> bool:
     return _LIBRARY.search(file) is None and (_STARTER.search(file) is None or _within(file, cwd))
 
 
-def last_own(frames: Iterable[Frame], cwd: str) -> Place | None:
+def last_own(frames: Iterable[CodeLine], cwd: str) -> Place | None:
     """Return the last frame of the user's own code: of that in the run's directory, where there is any."""
     own = [frame for frame in frames if is_own(frame.file, cwd)]
     if not own:

@@ -36,7 +36,7 @@ MEANWHILE: Final = "During handling of the above exception, another exception oc
 
 
 @dataclass(frozen=True)
-class Frame:
+class CodeLine:
     """A line of code in a traceback."""
 
     file: str
@@ -52,7 +52,7 @@ class Raised:
 
     name: str
     text: str
-    frames: tuple[Frame, ...]
+    frames: tuple[CodeLine, ...]
     at: int
     end: int
     prefix: str = ""
@@ -118,7 +118,7 @@ def _prefix(lines: Sequence[str], at: int, before: str) -> str:
 
 
 def _plain(lines: Sequence[str], at: int, prefix: str) -> Raised | None:
-    frames: list[Frame] = []
+    frames: list[CodeLine] = []
     for number in range(at + 1, min(at + FRAME_LINES, len(lines))):
         if not lines[number].startswith(prefix):
             if prefix.strip():
@@ -127,14 +127,14 @@ def _plain(lines: Sequence[str], at: int, prefix: str) -> Raised | None:
         line = lines[number][len(prefix) :]
         frame = _FRAME.match(line)
         if frame is not None:
-            frames.append(Frame(frame["file"], int(frame["line"]), frame["function"] or ""))
+            frames.append(CodeLine(frame["file"], int(frame["line"]), frame["function"] or ""))
         elif line[:1].strip() and not line.startswith(("+-", "| ")):
             return _message(lines, at, number, prefix, frames)
     return None
 
 
 def _message(
-    lines: Sequence[str], at: int, first: int, prefix: str, frames: Sequence[Frame]
+    lines: Sequence[str], at: int, first: int, prefix: str, frames: Sequence[CodeLine]
 ) -> Raised | None:
     """Return the exception whose message begins at line `first`."""
     line = lines[first][len(prefix) :].strip()
@@ -162,7 +162,7 @@ def _begins_another(line: str) -> bool:
 
 def _rich(lines: Sequence[str], at: int) -> Raised | None:
     """Read a panel of rich, whose long paths go on in the next line, and whose messages are cut at its width."""
-    frames: list[Frame] = []
+    frames: list[CodeLine] = []
     before = ""
     for number in range(at + 1, len(lines)):
         line = lines[number].strip()
@@ -177,11 +177,11 @@ def _rich(lines: Sequence[str], at: int) -> Raised | None:
         frame = _RICH_FRAME.match(inner) or _RICH_FRAME.match(before + inner)
         before = "" if frame is not None or " " in inner else (before + inner)[:LONGEST_PATH]
         if frame is not None:
-            frames.append(Frame(frame["file"], int(frame["line"]), frame["function"]))
+            frames.append(CodeLine(frame["file"], int(frame["line"]), frame["function"]))
     return None
 
 
-def _rich_message(lines: Sequence[str], at: int, bottom: int, frames: Sequence[Frame]) -> Raised | None:
+def _rich_message(lines: Sequence[str], at: int, bottom: int, frames: Sequence[CodeLine]) -> Raised | None:
     width = len(lines[bottom])
     if bottom + 1 < len(lines) and lines[bottom + 1].startswith("╭"):
         # A panel of its own shows the line that cannot be compiled.
@@ -203,14 +203,14 @@ def _rich_message(lines: Sequence[str], at: int, bottom: int, frames: Sequence[F
 
 def _fatal(lines: Sequence[str], at: int, text: str) -> Raised:
     """Read what faulthandler prints: frames innermost first."""
-    frames: list[Frame] = []
+    frames: list[CodeLine] = []
     end = at + 1
     for number in range(at + 1, min(at + 200, len(lines))):
         frame = _FATAL_FRAME.search(lines[number])
         if frame is None and frames:
             break
         if frame is not None:
-            frames.append(Frame(frame["file"], int(frame["line"]), frame["function"]))
+            frames.append(CodeLine(frame["file"], int(frame["line"]), frame["function"]))
             end = number + 1
     return Raised("Fatal Python error", text, tuple(reversed(frames)), at, end)
 
@@ -224,7 +224,7 @@ def _untitled(lines: Sequence[str], at: int, prefix: str) -> Raised | None:
     for number in range(at + 1, min(at + 6, len(lines))):
         text = lines[number].removeprefix(prefix)
         if _UNTITLED.match(text):
-            found = Frame(frame["file"], int(frame["line"]), "")
+            found = CodeLine(frame["file"], int(frame["line"]), "")
             return _message(lines, at, number, prefix, [found])
     return None
 
