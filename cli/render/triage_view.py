@@ -9,7 +9,7 @@ from backprop.worker.maintenance.triage_reader import RunTriage
 
 ANSWER_BYTES: Final = 940
 """Of a brief answer with its triage; the rest of 1 KB is for its metrics."""
-LONG, SHORT, SHORTEST = (480, 300, 300), (150, 80, 110), (60, 40, 90)
+LONG, SHORT, SHORTEST = (480, 300, 300), (150, 80, 110), (50, 40, 100)
 """Bytes of a message, a file and a remedy."""
 LEFT_OUT: Final = (
     ("reason", 60),

@@ -2,7 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from backprop.cli.render import answers
+from backprop.cli.render.triage_view import with_brief_triage
+from backprop.scheduler.faults.kinds import Fault
+from backprop.scheduler.faults.remedies import REMEDIES
+from backprop.scheduler.faults.triage import Place, Triage
+from backprop.worker.maintenance.triage_reader import RunTriage
 from tests.support import json_schema
 from tests.support.harness import Bench
 
@@ -81,3 +90,24 @@ def test_a_log_that_is_gone_packed_or_no_file_is_no_trouble(bench: Bench) -> Non
     assert kind() == ("missing file", False), "by the line that its reason has"
     log.symlink_to("/etc/passwd")
     assert kind() == ("missing file", False)
+
+
+@pytest.mark.parametrize("char", ["x", "é", "\U0001f600", '"'])
+def test_a_brief_answer_has_room_for_its_triage(char: str) -> None:
+    long = char * 4000
+    view: dict[str, Any] = dict.fromkeys(("exit_code", "last_step", "step_total"), 10**15) | dict.fromkeys(
+        ("started_at", "ended_at"), "2026-11-21T20:37:37.274+00:00"
+    )
+    view |= {"id": "x" * 64, "state": "suspended", "fault": "out of GPU memory", "segment_count": 10**5}
+    view |= dict.fromkeys(("name", "reason", "key", "group"), long) | {"last_loss": 1.2345678901234567e-300}
+    told = answers.brief_run(view | {"last_checkpoint": "/" + "x" * 150}, {})
+    for kind in Fault:
+        found = Triage(kind, long, Place(long, 10**8, long), REMEDIES[kind])
+        brief = with_brief_triage(told, "x" * 64, RunTriage(found, 10**5, True, "so"))
+        whole = answers.with_metrics(brief, {"val_loss": 0.5})
+        assert len(json.dumps(whole)) < answers.BRIEF_BYTES
+        json_schema.check(whole, "show_brief")
+        short = with_brief_triage(told | {"id": "a1b2c3d4", "key": None}, "a1b2c3d4", RunTriage(found, 1))
+        assert short["triage"]["remedy"] == REMEDIES[kind].replace("RUN", "a1b2c3d4"), (
+            "whole for an ordinary id"
+        )
