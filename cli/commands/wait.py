@@ -218,6 +218,8 @@ def _tell(home: "Home", database: "Database", watch: Watch, waited_s: float, as_
 def _triage(home: "Home", database: "Database", run: "Ended", answer: str) -> dict[str, Any] | None:
     """Return the triage of the run that decides; None where it did not fail, cannot be read now, or does not fit into 1
     KB with the rest of the `answer`."""
+    if run.state is State.COMPLETED:
+        return None
     import json
 
     from backprop.cli.render import triage_view
@@ -225,8 +227,6 @@ def _triage(home: "Home", database: "Database", run: "Ended", answer: str) -> di
     from backprop.scheduler.store.reads import queries
     from backprop.worker.maintenance.triage_reader import triage_of_run
 
-    if run.state is State.COMPLETED:
-        return None
     with contextlib.suppress(BackpropError):
         record = queries.run_by_id(database, run.id)
         triage = triage_of_run(home, database, record) if record is not None else None

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backprop.scheduler.faults.deciding import triage
 from backprop.scheduler.faults.kinds import CANNOT_PASS, MAY_PASS, Fault
 from backprop.scheduler.faults.triage import SegmentEnd, Triage
 from backprop.scheduler.home.layout import Home
@@ -70,6 +69,8 @@ def triage_of_run(home: Home, database: Database, run: RunRecord) -> RunTriage |
 
 
 def _of_segment(home: Home, run: RunRecord, segment: SegmentRecord) -> Triage:
+    from backprop.scheduler.faults.deciding import triage  # its patterns take a while to compile
+
     folder = home.segment_folder(run.id, segment.number)
     try:
         record = segment_files.read_exit(folder)
