@@ -15,7 +15,7 @@ from tests.support import json_schema
 from tests.support.harness import COMMAND, QUIET_LIMITS, Bench
 
 BRIEF_BYTES = 1024
-WITHOUT_JSON = {"worker", "top", "logs", "plot", "export", "completion", "help"}
+WITHOUT_JSON = {"worker", "top", "export", "mcp", "completion", "help"}
 """Commands that print something else for programs, or nothing."""
 
 
@@ -108,6 +108,38 @@ def test_what_is_looked_at_answers_as_the_schema_says(ask: Asked) -> None:
     ask("parallel", "parallel", "3")
     ask("wait", "wait", run, "--timeout", "0", code=124)
     ask("wait", "wait", run, "--timeout", "0", code=124, flag="--brief")
+    ask("why_brief", "why", run, flag="--brief")
+    ask("report_brief", "report", flag="--brief")
+    assert ask("logs", "logs", run)[0]["segment"] is None
+    assert ask("plot", "plot", "g")["runs"][0]["values"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("stop", "{run}"), 0),
+        (("stop", "{run}"), 10),
+        (("resume", "{run}"), 0),
+        (("rm", "{run}"), 0),
+        (("hold", "nope"), 3),
+    ],
+)
+def test_a_verb_in_short_is_at_most_a_kilobyte(ask: Asked, words: tuple[str, ...], code: int) -> None:
+    """Of one run, whatever it is called; of many, the first ten."""
+    ask.bench.script(f"{'t' * 200}.py", "print(1)")
+    run = ask.bench.queue(f"{'t' * 200}.py", "--run-id", "x" * 64, "-n", "\N{GRINNING FACE}" * 64)
+    if code == 10 or words[0] == "resume":
+        ask("verb", "stop", run)
+    told = ask("verb", *(word.format(run=run) for word in words), code=code, flag="--brief")
+    assert told["more"] == 0 if code != 3 else "more" in told
+
+
+def test_a_verb_in_short_lists_the_first_runs_and_counts_the_rest(ask: Asked) -> None:
+    many = ("run", "-q", *QUIET_LIMITS, "--group", "g", "--array", "1-25", "train.py")
+    assert ask.bench.backprop(*many).returncode == 0
+    told = json.loads(ask.bench.backprop("stop", "g", "--brief").stdout)
+    json_schema.check(told, "verb")
+    assert (len(told["runs"]), told["more"]) == (10, 15)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +154,7 @@ def test_what_is_looked_at_answers_as_the_schema_says(ask: Asked) -> None:
         (("run", "--key", "k", "train.py", "-m", "7"), "key-reused", 6),
         (("list", "--state", "odd"), "usage", 2),
         (("frobnicate",), "usage", 2),
-        (("logs", "train"), "usage", 2),
+        (("export", "train"), "usage", 2),
         (("drain", "--even-if-lost"), "usage", 2),
         (("hold", "nope"), "no-such-run", 3),
     ],
