@@ -70,12 +70,11 @@ def refusal(code: str, exit_code: int, message: str) -> Answer:
 
 def _answer(code: int, out: bytes, err: bytes) -> Answer:
     try:
-        value = json.loads(out)
+        said: Any = json.loads(out)
     except ValueError:
         lines = err.decode(errors="replace").strip().splitlines() or ["it has printed no JSON"]
         return refusal(NO_ANSWER, code or _FAILED, f"the command has exited {code}: {lines[-1]}")
-    if isinstance(value, list):
-        value = {"runs": value}
+    value: dict[str, Any] = {"runs": said} if isinstance(said, list) else said
     return Answer(value, refused=value.get("error") is not None)
 
 

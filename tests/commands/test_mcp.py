@@ -37,7 +37,7 @@ LISTS = {"list": "list_brief", "logs": "logs"}
 TRAINS = """
 import json, sys
 for step in range(30):
-    print(json.dumps({"event": "metrics", "step": step, "loss": float(sys.argv[1]) / (step + 1)}))
+    print(json.dumps({"step": step, "loss": float(sys.argv[1]) / (step + 1)}))
 """
 
 
@@ -147,7 +147,7 @@ def test_an_agent_works_by_tools_alone(bench: Bench) -> None:
         (tail,) = (await ask("logs", run="exp-1", lines=2))["runs"]
         assert [json.loads(line)["step"] for line in tail["text"].splitlines()] == [28, 29]
         curve = (await ask("metrics", run="exp-1", points=5))["runs"][0]
-        assert (curve["first"], len(curve["points"])) == (8.0, 5)
+        assert (curve["last"], curve["points"], curve["known"]) == (8 / 30, [[29.0, 8 / 30]], ["loss"])
         both = {one["name"]: one["least"] for one in (await ask("compare", runs=["exp-1", "exp-2"]))["runs"]}
         assert both["exp-2"] == both["exp-1"] / 2
         assert (await ask("report", since="1h", group="g"))["counts"] == {"completed": 2}
@@ -291,20 +291,33 @@ def test_a_call_that_its_client_takes_back_is_ended(bench: Bench) -> None:
 
 @needs_sdk
 def test_a_client_that_reads_nothing_keeps_no_server(bench: Bench) -> None:
-    bench.script("train.py", "print('x' * 7000)")
-    bench.queue("train.py")
-    assert bench.worker("--drain").wait(timeout=60) == 0
     wire = McpWire(bench)
     try:
-        for _ in range(16):
-            wire.send("tools/call", {"name": "logs", "arguments": {"run": "train"}})
-        time.sleep(3)
+        for _ in range(12):  # more than a pipe holds
+            wire.send("tools/list", {})
+        time.sleep(1)
         assert wire.process.stdin is not None
         wire.process.stdin.close()
         assert wire.process.wait(timeout=20) == 0
-        wait_until(lambda: not servers(bench), timeout_s=5)
     finally:
         wire.drop()
+
+
+@needs_sdk
+def test_a_command_that_does_not_answer_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    import anyio
+
+    from backprop.cli.mcp_server.asking import ask
+
+    bench.script("train.py", "print(1)")
+    run = bench.queue("train.py")
+    monkeypatch.setenv("BACKPROP_HOME", str(bench.home))
+    answer = anyio.run(ask, ["wait", run, "--json"], None, 1.0)
+    assert answer.refused
+    assert answer.value["error"]["code"] == "no-answer"
+    assert answer.value["error"]["suggestion"] == "ask again, with the same key"
+    json_schema.check(answer.value, "refusal")
+    assert not servers(bench)
 
 
 @needs_sdk

@@ -1,6 +1,8 @@
 """`logs --json` and `plot --json`: the end of an output and a metric, small enough for a program to read."""
 
+import contextlib
 import json
+import sqlite3
 from typing import Any
 
 import pytest
@@ -12,8 +14,7 @@ from tests.support.harness import Bench
 PRINTS = """
 import json
 print("first")
-for step in range(300):
-    print(json.dumps({"event": "metrics", "step": step, "loss": 300.0 - step, "accuracy": step / 300}))
+print(json.dumps({"step": 0, "loss": 300.0, "metrics": {"accuracy": 0.5}}))
 for part in range(1000):
     print(f"\\r\\x1b[32mbar {part}\\x1b[0m", end="")
 print("\\nnot \\x07 heard, caf\\u00e9")
@@ -53,6 +54,13 @@ def test_the_end_of_an_output_and_a_curve_in_json(ended: Bench) -> None:
     (tail,) = answer(ended, "logs", "logs", short)
     assert (tail["text"], tail["whole"]) == ("bar 8\nnot \\x07\n", True)
     assert answer(ended, "logs", "logs", short, "--segment", "1")[0]["text"] == tail["text"]
+    with contextlib.closing(sqlite3.connect(ended.home / "backprop.db")) as database, database:
+        # One value is kept for each five seconds: those of a longer run.
+        database.executemany(
+            "INSERT INTO metrics (run_id, segment, at_s, step, name, value, source)"
+            " SELECT id, 1, 2e9 + ?, ?, 'loss', ?, 'event' FROM runs WHERE name = 'train'",
+            [(step, step, 300.0 - step) for step in range(1, 300)],
+        )
     curve = answer(ended, "plot", "plot", "train", "short", "--points", "5")
     first, second = curve["runs"]
     assert (curve["metric"], curve["x"], curve["more"]) == ("loss", "step", 0)

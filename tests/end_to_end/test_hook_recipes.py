@@ -168,7 +168,9 @@ def test_notify_send(bench: Bench) -> None:
     assert noted("notify-send")[4] == f"bus unix:path=/run/user/{os.getuid()}/bus"
 
 
-@pytest.mark.skipif(not (COMMAND.parent / "apprise").exists(), reason="apprise is not installed beside this Python")
+@pytest.mark.skipif(
+    not (COMMAND.parent / "apprise").exists(), reason="apprise is not installed beside this Python"
+)
 def test_apprise(
     bench: Bench, web: tuple[str, list[tuple[str, dict[str, str], bytes]]], tmp_path: Path
 ) -> None:
