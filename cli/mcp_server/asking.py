@@ -30,14 +30,14 @@ _FAILED: Final = 1
 
 
 @dataclass(frozen=True)
-class Answer:
+class ToolAnswer:
     """What a command has said. `refused`: it was not done, or not all of it."""
 
     value: dict[str, Any]
     refused: bool
 
 
-async def ask(words: Sequence[str], directory: str | None, limit_s: float) -> Answer:
+async def ask(words: Sequence[str], directory: str | None, limit_s: float) -> ToolAnswer:
     """Run a command line; return its answer. `directory`: None for the server's own. Raises BadCommand."""
     # -P: what lies in the user's directory is not imported.
     argv = [sys.executable, "-P", "-c", _CHILD, str(os.getpid()), *words]
@@ -59,23 +59,23 @@ async def ask(words: Sequence[str], directory: str | None, limit_s: float) -> An
         await _end(process)
 
 
-def refusal(code: str, exit_code: int, message: str) -> Answer:
+def refusal(code: str, exit_code: int, message: str) -> ToolAnswer:
     """Return a refusal, as every command words it."""
     from backprop.cli.render.answers import JsonAnswer
 
     answer = JsonAnswer(())
     answer.fail(code, exit_code, message)
-    return Answer({"error": answer.error}, refused=True)
+    return ToolAnswer({"error": answer.error}, refused=True)
 
 
-def _answer(code: int, out: bytes, err: bytes) -> Answer:
+def _answer(code: int, out: bytes, err: bytes) -> ToolAnswer:
     try:
         said: Any = json.loads(out)
     except ValueError:
         lines = err.decode(errors="replace").strip().splitlines() or ["it has printed no JSON"]
         return refusal(NO_ANSWER, code or _FAILED, f"the command has exited {code}: {lines[-1]}")
     value: dict[str, Any] = {"runs": said} if isinstance(said, list) else said
-    return Answer(value, refused=value.get("error") is not None)
+    return ToolAnswer(value, refused=value.get("error") is not None)
 
 
 async def _read(process: Process) -> tuple[bytes, bytes]:

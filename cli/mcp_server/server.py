@@ -27,8 +27,8 @@ from mcp_types import (
 from mcp_types import Tool as ToolOfProtocol
 
 from backprop.cli.exit_codes import INTERRUPTED
-from backprop.cli.mcp_server.asking import Answer, ask, refusal
-from backprop.cli.mcp_server.tools import TOOLS, Tool, Wait, description, input_schema
+from backprop.cli.mcp_server.asking import ToolAnswer, ask, refusal
+from backprop.cli.mcp_server.tools import TOOLS, Tool, WaitTool, description, input_schema
 from backprop.scheduler.errors import BackpropError
 
 USAGE: Final = 2
@@ -107,7 +107,7 @@ class _Calls:
             raise MCPError(INVALID_PARAMS, f"no tool {params.name}; there are: {', '.join(TOOLS)}")
         try:
             tool = msgspec.convert(params.arguments or {}, kind)
-            async with self._waits if isinstance(tool, Wait) else self._turns:
+            async with self._waits if isinstance(tool, WaitTool) else self._turns:
                 answer = await _answer(tool)
         except msgspec.ValidationError as error:
             answer = refusal("usage", USAGE, f"{params.name}: {error}")
@@ -115,7 +115,7 @@ class _Calls:
         return CallToolResult(content=[text], structured_content=answer.value, is_error=answer.refused)
 
 
-async def _answer(tool: Tool) -> Answer:
+async def _answer(tool: Tool) -> ToolAnswer:
     try:
         return await ask(tool.words(), tool.directory, tool.limit_s)
     except BackpropError as error:

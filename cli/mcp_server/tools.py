@@ -45,7 +45,7 @@ class Tool(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         raise NotImplementedError
 
 
-class Submit(Tool):
+class SubmitTool(Tool):
     """Queue a script as a run and return its id at once; a worker starts it. With a key, the same call made again
     returns the run that is there: ask again whenever an answer got lost."""
 
@@ -93,14 +93,14 @@ class Submit(Tool):
         ]
 
 
-class Preview(Submit):
+class PreviewTool(SubmitTool):
     """Say what `submit` would queue, what is wrong with it and how it would resume; change nothing."""
 
     changes = False
     dry = True
 
 
-class Wait(Tool):
+class WaitTool(Tool):
     """Wait until runs have ended and say how; `exit` 124 says that some still go on: call it again. Costs nothing, so
     never poll. 0 completed, 20 failed, 21 timeboxed, 22 stopped, 23 held."""
 
@@ -119,7 +119,7 @@ class Wait(Tool):
         return ["wait", "--brief", *some, f"--timeout={self.seconds}", "--", *self.runs]
 
 
-class Show(Tool):
+class ShowTool(Tool):
     """Show a run: its state and why, exit code, fault, steps, loss, last checkpoint."""
 
     run: Run
@@ -128,7 +128,7 @@ class Show(Tool):
         return ["show", "--brief", "--", self.run]
 
 
-class List(Tool):
+class ListTool(Tool):
     """List runs, the newest first."""
 
     state: Annotated[Text | None, Meta(description="One or more, with commas: queued, running, failed …")] = (
@@ -152,7 +152,7 @@ class List(Tool):
         return ["list", "--brief", f"--limit={self.limit}", *given]
 
 
-class Logs(Tool):
+class LogsTool(Tool):
     """Read the last lines that a run has printed, at most 8 KB."""
 
     run: Run
@@ -164,7 +164,7 @@ class Logs(Tool):
         return ["logs", "--json", f"--lines={self.lines}", *of, "--", self.run]
 
 
-class Metrics(Tool):
+class MetricsTool(Tool):
     """Read a metric of a run: first, last, least, greatest value and some points of its curve; `known` has the names of
     all."""
 
@@ -176,7 +176,7 @@ class Metrics(Tool):
         return ["plot", "--json", f"--metric={self.metric}", f"--points={self.points}", "--", self.run]
 
 
-class Compare(Tool):
+class CompareTool(Tool):
     """Compare a metric of runs or of a group: parameters, first, last, least and greatest value of each."""
 
     runs: Runs
@@ -186,7 +186,7 @@ class Compare(Tool):
         return ["plot", "--json", f"--metric={self.metric}", "--points=0", "--", *self.runs]
 
 
-class Stop(Tool):
+class StopTool(Tool):
     """Stop runs; live ones save first and keep their checkpoints, and `resume` continues them."""
 
     changes = True
@@ -198,7 +198,7 @@ class Stop(Tool):
         return ["stop", "--brief", *(["--dry-run"] if self.preview else []), "--", *self.runs]
 
 
-class Resume(Tool):
+class ResumeTool(Tool):
     """Queue ended or held runs again, from their last checkpoints."""
 
     changes = True
@@ -220,7 +220,7 @@ class Resume(Tool):
         ]
 
 
-class Why(Tool):
+class WhyTool(Tool):
     """Say why a run waits: no worker, its turn, each rule that fails."""
 
     run: Run
@@ -229,7 +229,7 @@ class Why(Tool):
         return ["why", "--brief", "--", self.run]
 
 
-class Report(Tool):
+class ReportTool(Tool):
     """Sum up the last hours: counts by state, what needs the user, the best runs, time trained and idle."""
 
     since: Annotated[Text, Meta(description="From then on: 10h, 22:00, 2026-11-20T22:00, last.")] = "10h"
@@ -242,18 +242,18 @@ class Report(Tool):
 
 
 TOOLS: Final[dict[str, type[Tool]]] = {
-    "submit": Submit,
-    "preview": Preview,
-    "wait": Wait,
-    "show": Show,
-    "list": List,
-    "logs": Logs,
-    "metrics": Metrics,
-    "compare": Compare,
-    "stop": Stop,
-    "resume": Resume,
-    "why": Why,
-    "report": Report,
+    "submit": SubmitTool,
+    "preview": PreviewTool,
+    "wait": WaitTool,
+    "show": ShowTool,
+    "list": ListTool,
+    "logs": LogsTool,
+    "metrics": MetricsTool,
+    "compare": CompareTool,
+    "stop": StopTool,
+    "resume": ResumeTool,
+    "why": WhyTool,
+    "report": ReportTool,
 }
 
 
