@@ -7,7 +7,6 @@ server, however that dies, and when its client takes the call back.
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,8 +23,7 @@ MOST_BYTES: Final = 4 * 1024 * 1024
 KEPT_STDERR_BYTES: Final = 64 * 1024
 TO_END_S: Final = 1.0
 NO_ANSWER: Final = "no-answer"
-PR_SET_PDEATHSIG: Final = 1
-_CHILD: Final = "from backprop.cli.mcp_server.asking import run_command_line; run_command_line()"
+_CHILD: Final = "from backprop.cli.mcp_server.one_command import run_command_line; run_command_line()"
 _FAILED: Final = 1
 
 
@@ -102,16 +100,3 @@ async def _end(process: Process) -> None:
                 with anyio.move_on_after(TO_END_S):
                     await process.wait()
         await process.aclose()
-
-
-def run_command_line() -> None:
-    """Run the command line of this process, and end with the server that has started it. Does not return."""
-    import ctypes
-
-    from backprop.cli.main import main
-
-    server = int(sys.argv.pop(1))
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != server:
-        os._exit(_FAILED)  # it died before that
-    main()
