@@ -5,13 +5,14 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from backprop.cli.render.answers import NAME_LIMIT, short
 from backprop.cli.render.plots import points_of, thinned
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import metrics, queries
 
 MOST_RUNS: Final = 50
-KNOWN_BYTES: Final = 256
+KNOWN_BYTES: Final = 192
 """Of the names of a run's metrics: a script may report one per layer."""
 
 
@@ -34,7 +35,7 @@ def _curve(database: Database, run: RunRecord, metric: str, across: str, most: i
     finite = [value for _, value in points if math.isfinite(value)]
     return {
         "id": run.id,
-        "name": run.name,
+        "name": short(run.name, NAME_LIMIT),
         "state": run.state.value,
         "params": run.spec.params,
         "last_step": run.last_step,
@@ -44,7 +45,7 @@ def _curve(database: Database, run: RunRecord, metric: str, across: str, most: i
         "last": _number(points[-1][1]) if points else None,
         "least": min(finite, default=None),
         "greatest": max(finite, default=None),
-        "points": [[x, _number(value)] for x, value in _kept(points, most)],
+        "points": [[_x(x), _number(value, "{:.6g}")] for x, value in _kept(points, most)],
     }
 
 
@@ -63,6 +64,11 @@ def _kept(points: Sequence[tuple[float, float]], most: int) -> Sequence[tuple[fl
     return thinned(points, most) if most > 1 else points[len(points) - most :] if most else ()
 
 
-def _number(value: float) -> float | None:
+def _x(x: float) -> float:
+    """Return a step as a whole number, minutes to their hundredths."""
+    return int(x) if x == int(x) else round(x, 2)
+
+
+def _number(value: float, digits: str = "{!r}") -> float | None:
     """Return what JSON can hold."""
-    return value if math.isfinite(value) else None
+    return float(digits.format(value)) if math.isfinite(value) else None

@@ -7,6 +7,7 @@ from typing import Any
 import click
 import pytest
 
+from backprop.cli.commands import why
 from backprop.cli.main import COMMANDS, backprop
 from backprop.cli.render import answers
 from backprop.scheduler import errors
@@ -238,3 +239,30 @@ def test_a_brief_run_has_the_metrics_of_held_out_data_first(bench: Bench) -> Non
         assert next(iter(told["metrics"].items())) == ("val_bpb", 0.9979)
         assert 1 < len(told["metrics"]) < 31
     assert len(bench.show(run)["metrics"]) == 31
+
+
+@pytest.mark.parametrize("char", ["x", "\U0001f600"])
+def test_why_in_short_is_at_most_a_kilobyte(char: str) -> None:
+    texts = [char * 4000] * 9
+    view: dict[str, Any] = dict.fromkeys(("silent_workers", "waits"), texts) | {
+        "id": "x" * 64,
+        "state": "suspended",
+        "worker_alive": False,
+        "not_before": "2026-11-21T20:37:37.274+00:00",
+        "reason": char * 4000,
+        "rules": [{"rule": "thermal slowdown", "text": text} for text in texts],
+        "blocked_by": [{"id": "x" * 64, "reason": text} for text in texts],
+    }
+    told = why.brief_view(view)
+    json_schema.check(told, "why_brief")
+    assert len(json.dumps(told)) <= answers.BRIEF_BYTES
+
+
+def test_a_run_that_was_queued_is_told_in_at_most_a_kilobyte(ask: Asked) -> None:
+    name = "\N{GRINNING FACE}" * 64
+    words = ("train.py", "-n", name, "--key", "k" * 128, "--group", "g" * 64, "--run-id", "x" * 64)
+    told = ask("run_brief", "run", *words, flag="--brief")
+    assert told["goes_on_by"]["way"]
+    run = told["runs"][0]["id"]
+    curve = ask("plot", "plot", run)
+    assert len(json.dumps(curve)) <= answers.BRIEF_BYTES
