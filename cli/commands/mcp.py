@@ -1,9 +1,11 @@
 """`backprop mcp`: serves the commands as tools to an agent, over MCP on stdin and stdout."""
 
+import sys
 from typing import Final
 
 import click
 
+from backprop.cli.render.json_views import is_terminal
 from backprop.scheduler.errors import BadCommand
 
 SDK: Final = 2
@@ -24,6 +26,8 @@ def command() -> int:
         raise BadCommand(f"backprop mcp needs mcp {SDK}; install it: pip install 'backprop-scheduler[mcp]'")
     from backprop.cli.mcp_server.server import serve
 
+    if is_terminal(sys.stdin):
+        click.echo("waits for a client on stdin; Ctrl-C ends it", err=True)
     return serve()
 
 

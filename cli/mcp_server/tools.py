@@ -78,7 +78,7 @@ class SubmitTool(Tool):
 
     def words(self) -> list[str]:
         if "--" in self.options:
-            raise BadCommand("options may not have --; what follows it belongs into command")
+            raise BadCommand("options may not have --; what would follow it belongs in command")
         given = {"key": self.key, "name": self.name, "group": self.group}
         return [
             "run",

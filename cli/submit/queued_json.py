@@ -13,6 +13,8 @@ from backprop.cli.submit.recipe_view import goes_on_json, kinds_of, plan_json
 from backprop.scheduler.spec import RunSpec
 
 WARNINGS, WARNING_LIMIT = 2, 140
+LISTED = 50
+"""Runs, with --brief: those of a sweep have a group."""
 
 
 def queued_json(
@@ -54,8 +56,12 @@ def queued_text(view: dict[str, Any]) -> str:
     warnings = [short(line, WARNING_LIMIT) for line in view["warnings"][:WARNINGS]]
     few = {name: view[name] for name in ("queued", "existing", "group")}
     texts = {"name": NAME_LIMIT, "key": KEY_LIMIT}
-    runs = [run | {field: short(run[field], most) for field, most in texts.items()} for run in view["runs"]]
+    runs = [
+        run | {field: short(run[field], most) for field, most in texts.items()}
+        for run in view["runs"][:LISTED]
+    ]
+    more = len(view["runs"][LISTED:])
     goes_on_by = view["kinds"][0]["goes_on_by"] if view["kinds"] else None
     if goes_on_by is not None:
         goes_on_by = goes_on_by | {"text": short(goes_on_by["text"], BRIEF_TEXT)}
-    return json.dumps(few | {"runs": runs, "goes_on_by": goes_on_by, "warnings": warnings})
+    return json.dumps(few | {"runs": runs, "more": more, "goes_on_by": goes_on_by, "warnings": warnings})

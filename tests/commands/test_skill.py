@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from backprop.cli.mcp_server.tools import TOOLS
 from tests.support.harness import ROOT, Bench
 
 SKILL = (ROOT / "skills" / "backprop" / "SKILL.md").read_text()
@@ -94,6 +95,14 @@ def test_the_client_configuration_names_the_command() -> None:
     (block,) = [one for one in blocks(SCRIPTS, "json") if "mcpServers" in one]
     server = json.loads(block)["mcpServers"]["backprop"]
     assert (server["command"], server["args"]) == ("backprop", ["mcp"])
+
+
+def test_the_page_has_every_tool_and_what_it_takes() -> None:
+    rows = [line.split("|") for line in SCRIPTS.partition("\n## MCP\n")[2].partition("\n## ")[0].splitlines()]
+    table = {tool: row[2] for row in rows if len(row) == 4 for tool in re.findall("`([a-z]+)`", row[1])}
+    assert table.keys() == TOOLS.keys()
+    for name, tool in TOOLS.items():
+        assert set(tool.__struct_fields__) <= set(re.findall("`([a-z_]+)`", table[name])), name
 
 
 def test_the_skill_is_short_has_its_front_matter_and_is_installed() -> None:
