@@ -212,11 +212,12 @@ class _Look:
         return ""
 
     def _content(self, path: Path) -> tuple[Content | None, int | None]:
-        """Return what a file holds, None where it is too large or cannot be read; and its size, None if there is none."""
+        """Return what a file holds, None where it is too large or cannot be read, and its size, None where there is no
+        file."""
         try:
             status = path.lstat()
             if stat.S_ISLNK(status.st_mode):
-                target = os.fsencode(os.readlink(path))
+                target = os.fsencode(path.readlink())
                 return Content("120000", target), len(target)
             if not stat.S_ISREG(status.st_mode):
                 return None, None

@@ -5,8 +5,8 @@ code as soon as the command knows where that is, and writes the note once the ru
 moment, so that what is edited right after is not taken for what was queued. Where that is not enough, the child goes on
 alone. Where the command is refused, or dies, the child hears that its pipe is closed, and has written nothing.
 
-The fork is early, before the command holds a lock or a database: a child that inherits a lock keeps it. What it inherits
-all the same, it closes first.
+The fork is early, before the command holds a lock or a database: a child that inherits a lock keeps it. What it
+inherits all the same, it closes first.
 """
 
 import contextlib

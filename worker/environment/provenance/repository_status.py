@@ -18,8 +18,8 @@ _LINK_TO_REPOSITORY: Final = "160000"
 
 
 class RepositoryStatus(msgspec.Struct, frozen=True):
-    """`committed`: mode and id, in the commit, of each path that may be otherwise now; None where the commit has no such
-    path. `unknown`: files that git does not know. `inside`: paths of submodules and of other repositories."""
+    """`committed`: mode and id, in the commit, of each path that may be otherwise now; None where the commit does not
+    have it. `unknown`: files that git does not know. `inside`: paths of submodules and of other repositories."""
 
     commit: str | None
     branch: str | None
