@@ -144,7 +144,7 @@ def _differing(
 
 def _named(note: Provenance, path: str) -> set[str]:
     """Return the files in a repository that were named alone."""
-    return {os.path.relpath(name, path or ".") for name in note.untracked}
+    return {name.removeprefix(f"{path}/") for name in note.untracked} if path else set(note.untracked)
 
 
 class Side:
