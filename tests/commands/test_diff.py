@@ -47,7 +47,18 @@ def test_everything_that_differs_is_told_and_credentials_are_hidden(bench: Bench
     bench.script("model.py", "a = 1\n")
     commit(folder)
     bench.environment |= {"HF_TOKEN": "hunter4hunter4", "MODE": "b"}
-    words = ("-m", "10", "--checkpoint-every", "60", "train.py", "--", "--lr", "-2", "--api-key", "hunter5")
+    words = (
+        "-m",
+        "10",
+        "--checkpoint-every-minutes",
+        "1",
+        "train.py",
+        "--",
+        "--lr",
+        "-2",
+        "--api-key",
+        "hunter5",
+    )
     other = queued(bench, *words)
     value = told(bench, one, other)
     assert files(value) == {"train.py": "changed", "gone.py": "only in A", "model.py": "only in B"}

@@ -73,6 +73,7 @@ class _Look:
 
     def __init__(self, root: Path, home: Path) -> None:
         self._root, self._home, self._at_s = root, home, time.time()
+        self._trouble = ""
         self._sections: list[bytes] = []
         self._untracked: list[str] = []
         self._patch_left, self._read_left = MOST_PATCH_BYTES, MOST_READ_IN_ALL_BYTES
@@ -88,24 +89,36 @@ class _Look:
             if path and git_command.top_of(top) != top:
                 continue
             try:
-                status = repository_status.status_of(top, with_unknown=not broad)
-            except repository_status.NoStatus:
+                status = self._status(top, with_unknown=not broad)
+            except repository_status.NoStatus as error:
                 if not path:
                     raise
+                self._trouble = f"{path}: {error}"
                 continue
             found.append(self._repository(top, path, status, script))
             pending += [os.path.join(path, inner) for inner in status.inside]  # noqa: PTH118
         return self._state(git=True, repositories=tuple(found))
 
+    def _status(self, top: Path, *, with_unknown: bool) -> repository_status.RepositoryStatus:
+        """Return the state of a repository; without the files that git does not know, where it cannot list them: a
+        partial clone may lack a .gitignore. Raises NoStatus."""
+        try:
+            return repository_status.status_of(top, with_unknown=with_unknown)
+        except repository_status.NoStatus as error:
+            status = repository_status.status_of(top, with_unknown=False)
+            self._trouble = f"files that git does not know are left out: {error}"
+            return status
+
     def at_files(self, script: Path | None, trouble: str) -> CodeState:
+        self._trouble = trouble
         files = _own_files(self._root, script) if script is not None else []
         changed = [self._changed(self._root, "", name, None, None, "untracked") for name in files]
         only = Repository(
             path="", commit=None, branch=None, changed=tuple(each for each in changed if each is not None)
         )
-        return self._state(git=False, repositories=(only,), trouble=trouble)
+        return self._state(git=False, repositories=(only,))
 
-    def _state(self, *, git: bool, repositories: tuple[Repository, ...], trouble: str = "") -> CodeState:
+    def _state(self, *, git: bool, repositories: tuple[Repository, ...]) -> CodeState:
         return CodeState(
             at_s=self._at_s,
             root=self._root,
@@ -114,7 +127,7 @@ class _Look:
             untracked=tuple(self._untracked),
             more=self._more,
             patch=b"".join(self._sections),
-            trouble=trouble,
+            trouble=self._trouble,
         )
 
     def _repository(
