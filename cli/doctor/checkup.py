@@ -33,6 +33,7 @@ from backprop.cli.doctor.machine import (
     check_settings,
     check_signals,
     check_start,
+    lasting_signal_masks,
     signal_masks,
 )
 from backprop.cli.doctor.vram import check_vram, try_moving
@@ -113,7 +114,9 @@ def _inside(home: Home) -> list[Finding]:
             guarded("size", lambda: check_size(home)),
             *(guarded(name, check) for name, check in of_database if opened),
             guarded("leftovers", lambda: check_leftovers(home, now_s)),
-            check_signals(signal_masks("self"), {worker: signal_masks(pid) for worker, pid in pids.items()}),
+            check_signals(
+                signal_masks("self"), {worker: lasting_signal_masks(pid) for worker, pid in pids.items()}
+            ),
             guarded("clock", lambda: check_clock(opened[0] if opened else None, now_s)),
         ]
     finally:

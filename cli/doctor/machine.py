@@ -3,7 +3,8 @@
 import os
 import resource
 import signal
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from backprop.worker.probes.reading import Reading
 
 FEW_DESCRIPTORS: Final = 256
+LOOKS: Final = 10
+LOOK_EVERY_S: Final = 0.05
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -100,6 +103,20 @@ def signal_masks(pid: int | str) -> SignalMasks | None:
         return frozenset(one for one in STOP_SIGNALS if mask >> (one - 1) & 1)
 
     return SignalMasks(inside("SigIgn"), inside("SigBlk"))
+
+
+def lasting_signal_masks(
+    pid: int, look: Callable[[int], SignalMasks | None] = signal_masks
+) -> SignalMasks | None:
+    """Return the masks that last: a process blocks every signal for the moment in which it starts another one."""
+    masks = look(pid)
+    for _ in range(LOOKS - 1):
+        if masks is None or not masks.ignored | masks.blocked:
+            break
+        time.sleep(LOOK_EVERY_S)
+        later = look(pid)
+        masks = later and SignalMasks(masks.ignored & later.ignored, masks.blocked & later.blocked)
+    return masks
 
 
 def check_signals(ours: SignalMasks | None, workers: Mapping[str, SignalMasks | None]) -> Finding:

@@ -6,6 +6,7 @@ trainer = Trainer(callbacks=[BackpropCallback()])
 trainer.fit(model, data, ckpt_path=backprop.resume_from())
 """
 
+import contextlib
 import os
 import re
 import time
@@ -18,7 +19,7 @@ from ._saving import AGAIN, FOLDER, Interval, announce, asked_to_stop, folder_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from typing import Protocol, SupportsFloat, TypeGuard
 
     class Strategy(Protocol):
@@ -29,6 +30,16 @@ if TYPE_CHECKING:
         best_model_path: str
         save_weights_only: bool
         last_model_path: str
+
+    class Count(Protocol):
+        ready: int
+
+    class Progress(Protocol):
+        total: Count
+        current: Count
+
+    class FitLoop(Protocol):
+        epoch_progress: Progress
 
     class State(Protocol):
         fn: str | None
@@ -41,6 +52,7 @@ if TYPE_CHECKING:
         checkpoint_callbacks: list[object]
         default_root_dir: str
         estimated_stepping_batches: float
+        fit_loop: FitLoop
         global_step: int
         is_global_zero: bool
         is_last_batch: bool
@@ -58,6 +70,8 @@ else:
     Callback = framework("lightning.pytorch", "pytorch_lightning", install="lightning").Callback
 
 TELL_EVERY_S = 1.0
+VALIDATION_S = 3.0
+"""So long may a validation go on once it is asked to stop: an epoch that ends where its batches were made is whole."""
 
 
 class BackpropCallback(Callback):
@@ -76,6 +90,7 @@ class BackpropCallback(Callback):
         self._interval = Interval()
         self._step = 0
         self._leaving = False
+        self._ends_with_epoch_s: float | None = None
         self._told_s = 0.0
         self._seen: set[str] = set()
 
@@ -101,8 +116,11 @@ class BackpropCallback(Callback):
             log(**numbers)  # pyright: ignore[reportArgumentType]  # numbers, as was asked
         self._announce_others(trainer)
         stop = self._save_if_asked(trainer)
-        # Not with the last batch of an epoch: a resume would begin the next one, without this one's validation.
+        # With the last batch of an epoch, not before its end: a resume would lack its validation, and what is summed up
+        # over its batches.
         self._leaving = stop and not trainer.is_last_batch
+        if stop and trainer.is_last_batch:
+            self._end_with_epoch()
 
     def _tells(self, every: int) -> bool:
         """Whether to tell how far it is: when the trainer logs, and every second where it seldom does."""
@@ -123,9 +141,25 @@ class BackpropCallback(Callback):
 
     def on_validation_batch_end(self, trainer: "Trainer", *_: object) -> None:
         """A validation may take longer than the grace. Lightning goes on in the middle of one."""
-        in_fit = run_id() and trainer.state.fn == "fit" and not trainer.sanity_checking
-        if in_fit and self._save_if_asked(trainer):
-            raise SystemExit(AGAIN)
+        if not (run_id() and trainer.state.fn == "fit" and not trainer.sanity_checking):
+            return
+        since_s = self._ends_with_epoch_s
+        if since_s is None:
+            if self._save_if_asked(trainer):
+                self._end_with_epoch()
+        elif _any_rank(trainer, time.monotonic() - since_s > VALIDATION_S):
+            self._leave(trainer)
+
+    def on_validation_end(self, trainer: "Trainer", *_: object) -> None:
+        """A validation in the middle of an epoch: the end of that is too far away."""
+        if self._ends_with_epoch_s is not None and not trainer.is_last_batch:
+            self._leave(trainer)
+
+    def on_train_epoch_start(self, trainer: "Trainer", *_: object) -> None:
+        """Ends here, not at the end of an epoch, so that the other callbacks and the loggers have had that."""
+        if self._ends_with_epoch_s is not None:
+            with _as_before_epoch(trainer):
+                self._leave(trainer)
 
     def on_exception(self, trainer: "Trainer", pl_module: object, exception: BaseException) -> None:
         """Lightning's own way out on SIGTERM, between two batches. It would exit 0."""
@@ -133,6 +167,13 @@ class BackpropCallback(Callback):
             if not self._leaving:  # the signal came after we had asked
                 self._save(trainer)
             exception.code = AGAIN
+
+    def _end_with_epoch(self) -> None:
+        self._ends_with_epoch_s = time.monotonic()
+
+    def _leave(self, trainer: "Trainer") -> None:
+        self._save(trainer)
+        raise SystemExit(AGAIN)
 
     def _save_if_asked(self, trainer: "Trainer") -> bool:
         """Whether to stop."""
@@ -161,6 +202,19 @@ class BackpropCallback(Callback):
             keep_newest(folder, "step=*.ckpt", self._keep)
         trainer.strategy.barrier()  # a launcher ends all ranks with the first that leaves
         self._interval.begin()
+
+
+@contextlib.contextmanager
+def _as_before_epoch(trainer: "Trainer") -> "Generator[None]":
+    """Have Lightning count the epoch that begins as not begun. A resume would take it for done, and pass it over."""
+    progress = trainer.fit_loop.epoch_progress
+    for count in (progress.total, progress.current):
+        count.ready -= 1
+    try:
+        yield
+    finally:
+        for count in (progress.total, progress.current):
+            count.ready += 1
 
 
 def _numbers_of(trainer: "Trainer") -> dict[str, float | None]:

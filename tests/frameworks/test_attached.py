@@ -15,6 +15,12 @@ TRAININGS = {
     "lightning": Training(
         "lightning_bare", ("torch", "lightning"), ("--step_seconds=0",), ("--step_seconds=0.1",)
     ),
+    "lightning, one batch per epoch": Training(
+        "lightning_bare",
+        ("torch", "lightning"),
+        ("--step_seconds=0",),
+        ("--step_seconds=0.1", "--batch_size=640", "--epochs=60"),
+    ),
     "keras": Training("keras_bare", ("torch", "keras"), ("--step-seconds=0",), ("--step-seconds=0.1",)),
     "trl": Training("trl_bare", ("torch", "trl", "datasets"), ("--step_seconds=0",), ("--step_seconds=0.1",)),
     "sentence-transformers": Training(
