@@ -34,7 +34,8 @@ MOST_REPOSITORIES: Final = 20
 MOST_MODULES: Final = 100
 SECRET: Final = re.compile(
     r"(?:^|/)\.(?:env|netrc|npmrc|pypirc|pgpass|htpasswd|git-credentials|aws|ssh|gnupg|kube|docker)\b"
-    r"|(?:^|[^a-z])(?:id_(?:rsa|dsa|ecdsa|ed25519)|secrets?|credentials?|passw(?:or)?ds?|api_?keys?|tokens?)(?![a-z])"
+    r"|(?:^|[^a-z])(?:id_(?:rsa|dsa|ecdsa|ed25519)|secrets?|credentials?|passw(?:or)?ds?|api_?keys?)(?![a-z])"
+    r"|(?:^|[^a-z])tokens?\.(?:json|ya?ml|toml|ini|cfg|conf|txt)$"
     r"|(?:^|/)kaggle\.json$|service[-_]account|\.(?:pem|key|p12|pfx|jks|kdbx|keytab|asc|gpg|env)$",
     re.IGNORECASE,
 )

@@ -78,10 +78,10 @@ def begin(home: Home) -> None:
         return
     if pid == 0:
         _child(home, orders, ends)
-    os.close(orders)
-    os.close(ends)
-    os.set_blocking(told, False)
     with contextlib.suppress(OSError):
+        os.close(orders)
+        os.close(ends)
+        os.set_blocking(told, False)
         fcntl.fcntl(told, fcntl.F_SETPIPE_SZ, MOST_ORDER_BYTES)
     _current[:] = [_Child(pid, told, end)]
 
@@ -108,8 +108,9 @@ def keep(
             "environment": {name: environment[name] for name in ENVIRONMENT if name in environment},
         }
     )
-    for child in _current:
-        child.finish(PATIENCE_S)
+    with contextlib.suppress(OSError):
+        for child in _current:
+            child.finish(PATIENCE_S)
     _current.clear()
 
 
@@ -138,11 +139,10 @@ def _let_go(*kept: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
-    begin = 3
-    for descriptor in sorted(kept):
-        os.closerange(begin, descriptor)
-        begin = descriptor + 1
-    os.closerange(begin, os.sysconf("SC_OPEN_MAX"))
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names alone
+        if int(name) > 2 and int(name) not in kept:
+            with contextlib.suppress(OSError):  # that of the list itself
+                os.close(int(name))
 
 
 def _obey(home: Home, orders: Iterable[bytes], end: int) -> None:

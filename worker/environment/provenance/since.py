@@ -38,7 +38,7 @@ def changes_since(home: Home, runs: "Sequence[RunRecord]") -> dict[str, CodeChan
     Left out: a run without a note, and what is not found out in time. Raises nothing.
     """
     found: dict[str, CodeChange] = {}
-    with contextlib.suppress(OSError, RuntimeError):
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
         within(PATIENCE_S, lambda: _Looks(home).at(runs, found))
     return dict(found)
 
