@@ -23,6 +23,7 @@ from backprop.cli.submit.queue_options import (
     requested_position,
 )
 from backprop.scheduler.home import layout
+from backprop.worker.environment.provenance import recorder
 
 if TYPE_CHECKING:
     from backprop.cli.submit.submission import Submission
@@ -189,8 +190,12 @@ def command(
     given = globals_of(ctx, config, verbose, dry_run)
 
     def make(words: Sequence[str], values: Mapping[str, Any]) -> "Submission":
-        return _submission(words, values, given)
+        submission = _submission(words, values, given)
+        recorder.look(submission.spec)
+        return submission
 
+    if not given.dry_run:
+        recorder.begin(layout.locate())
     if values["grid"] or any(values[name] is not None for name in ("array", "params", "batch")):
         from backprop.cli.submit.many import submit_many
 

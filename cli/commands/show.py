@@ -70,6 +70,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
     after = dependencies.waits_for(database, run.id)
     if as_json:
         from backprop.cli.render.box_ends import boxes_left
+        from backprop.cli.render.differences import note_view
         from backprop.cli.render.triage_view import triage_json
         from backprop.cli.submit.recipe_view import goes_on_json, plan_json
 
@@ -87,6 +88,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
             | {"progress": _progress_json(home, database, run)}
             | {"triage": triage_json(run.id, triage_of_run(home, database, run))}
             | {"box_left_s": boxes_left(home, [run], segments[-1:], time.time()).get(run.id)}
+            | {"provenance": note_view.note_json(home, note_view.note_of(home, run))}
             | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}
         )
         return
@@ -130,6 +132,7 @@ def _print(
             ("command", command_text(spec)),
             ("program", spec.program),
             ("directory", spec.cwd),
+            *_code_noted(home, run),
             ("progress", progress),
             *([] if run.state in FINAL else _ahead(home, database, run)),
             ("segments", f"{run.segment}, {duration(running_s)} of running time"),
@@ -182,6 +185,19 @@ def _print(
         print_table(("STEP", "SEGMENT", "SAVED", "SIZE", "CHECKPOINT"), rows, ("STEP", "SEGMENT", "SIZE"))
         if len(saved) > SHOWN_CHECKPOINTS:
             click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
+
+
+def _code_noted(home: "Home", run: "RunRecord") -> list[tuple[str, str]]:
+    """Return what is known of its code and its Python; nothing without a note."""
+    from backprop.cli.render.differences import note_view
+
+    noted = note_view.note_of(home, run)
+    if noted is None:
+        return []
+    kept = "; each segment runs its snapshot" if run.spec.code is not None else ""
+    python = note_view.python_words(noted)
+    found = [("code", f"{note_view.code_words(noted)}{kept}")]
+    return found + ([("Python", python)] if python is not None else [])
 
 
 def _left(home: "Home", run: "RunRecord", segments: "list[SegmentRecord]") -> str:
