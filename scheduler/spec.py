@@ -164,7 +164,9 @@ class GroupRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Rules for the members of a group. None: no such rule.
 
     `max_parallel`: members that may run at once. After every `keep_every` segments of each member, the share
-    `keep_share` (0 to 1) with the lowest `keep_metric` goes on, with the highest if `keep_highest`.
+    `keep_share` (0 to 1) with the lowest `keep_metric` goes on, with the highest if `keep_highest`. `until`: once a
+    metric of a member meets this goal the others are stopped, see `outcome.group_budget`. `max_total_s`: once its
+    members have run for so long together all are.
     """
 
     name: str
@@ -173,6 +175,8 @@ class GroupRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keep_every: int | None = None
     keep_metric: str | None = None
     keep_highest: bool = False
+    until: str | None = None
+    max_total_s: float | None = None
 
 
 def encode(spec: RunSpec) -> str:

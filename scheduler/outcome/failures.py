@@ -7,6 +7,7 @@ from typing import Final
 from backprop.scheduler.faults import OF_THE_HOST, WOULD_FAIL_AGAIN, Fault, fault_of
 from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.outcome.chain_end import limit_reached
+from backprop.scheduler.outcome.group_budget import why_out
 from backprop.scheduler.outcome.move import Advice, NextMove, ended
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
@@ -148,7 +149,7 @@ def _intended(result: SegmentResult, outcome: SegmentOutcome, how: str) -> NextM
         case Intent.STOP:
             return NextMove(Event.STOPPED, outcome, f"stopped by the user; {how}")
         case Intent.OUTRANKED:
-            return NextMove(Event.STOPPED, SegmentOutcome.OUTRANKED, f"outranked: {why}")
+            return NextMove(Event.STOPPED, SegmentOutcome.OUTRANKED, why_out(why))
         case Intent.NAN:
             return ended(SegmentOutcome.NAN, why)
         case Intent.STARTED_OVER:

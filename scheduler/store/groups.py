@@ -30,10 +30,14 @@ def set_rules(group: GroupRules, now_s: float) -> None:
         "keep_share": group.keep_share,
         "keep_every": group.keep_every,
         "keep_metric": group.keep_metric,
+        "until": group.until,
+        "max_total_s": group.max_total_s,
     }
     given = {name: value for name, value in values.items() if value is not None}
     if group.keep_metric is not None:
         given["keep_highest"] = group.keep_highest
+    if group.until is not None or group.max_total_s is not None:
+        given["over_why"] = None  # a rule that is given again is judged again
     fresh = {"name": group.name, "created_at_s": now_s, "keep_highest": group.keep_highest} | values
     Row.insert(fresh).on_conflict_ignore().execute()
     if given:

@@ -18,6 +18,7 @@ from backprop.scheduler.store.groups import Finished
 from backprop.scheduler.store.reads import nights, queries
 from backprop.scheduler.store.writes.claims import AppliedMove
 from backprop.worker.context import Context
+from backprop.worker.reactions.budget import Budgets
 from backprop.worker.reactions.halving import Halving
 from backprop.worker.reactions.hooks import Hooks
 from backprop.worker.reactions.hourly import done_words
@@ -36,6 +37,7 @@ class Reactions:
         self._let_sleep = let_sleep
         self._hooks = Hooks(context)
         self._halving = Halving(context)
+        self._budgets = Budgets(context)
         self._since_s = context.clock.wall_s()
 
     def steps(self, run: RunRecord, move: NextMove, applied: AppliedMove) -> list[Step]:
@@ -52,7 +54,18 @@ class Reactions:
         steps.append(lambda: self._halving.decide_if_due(run.group_name))
         if over:
             steps.append(lambda: self._tell_of_groups(applied.finished))
+        steps.append(lambda: self._tell_of_groups(self._budgets.ended(run)))
         return steps
+
+    def end_groups(self) -> None:
+        """End the groups whose goal is met or whose running time is used up. Call once per tick, before anything is
+        started. Raises DatabaseBusy."""
+        for finished in self._budgets.end_if_due(queries.live_runs(self._context.database)):
+            self._tell_of_groups(finished)
+
+    def forget(self) -> None:
+        """Look at everything anew: the database may be another one."""
+        self._budgets.forget()
 
     def renewed(self, run: RunRecord) -> None:
         """Do what follows from another box in the same segment: for its group it counts as one that has ended. Raises
