@@ -6,6 +6,7 @@ from typing import Final
 
 from backprop.scheduler.faults import OF_THE_HOST, WOULD_FAIL_AGAIN, Fault, fault_of
 from backprop.scheduler.lifecycle import Event, Intent
+from backprop.scheduler.outcome import smoke
 from backprop.scheduler.outcome.chain_end import limit_reached
 from backprop.scheduler.outcome.group_budget import why_out
 from backprop.scheduler.outcome.move import Advice, NextMove, ended
@@ -120,6 +121,8 @@ def failed(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
         failed = replace(failed, reason=failed.reason + _LOAD_ALL)
     if chain.fell_back:
         failed = replace(failed, reason=f"{failed.reason}; so it did with another checkpoint")
+    if spec.smoke and not chain.has_begun:
+        return replace(failed, reason=f"{smoke.HEAD}: before its first step, {failed.reason}")
     if chain.retries_used >= spec.retries:
         end = f" (after {chain.retries_used} retries)" if chain.retries_used else ""
         return replace(failed, reason=failed.reason + end)
@@ -135,6 +138,12 @@ def failed(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
         Event.REQUEUED, outcome, f"{failed.reason}; {retry}", *counters, delay_s=delay_s, fault=fault
     )
     return replace(move, acquits=failed.acquits)
+
+
+def over_limit(why: str | None) -> NextMove:
+    """Return the move of a run that was ended for a limit, of the machine or of the time for its first step."""
+    reason = smoke.why_over_limit(why)
+    return ended(SegmentOutcome.FAILED if smoke.is_failure(reason) else SegmentOutcome.OVER_LIMIT, reason)
 
 
 def backoff_s(attempt: int) -> float:
@@ -155,7 +164,7 @@ def _intended(result: SegmentResult, outcome: SegmentOutcome, how: str) -> NextM
         case Intent.STARTED_OVER:
             return ended(SegmentOutcome.STARTED_OVER, f"started over: {why}")
         case Intent.LIMIT:
-            return ended(SegmentOutcome.OVER_LIMIT, f"over its limit: {why}")
+            return over_limit(why)
         case _:
             return None
 

@@ -51,7 +51,7 @@ def _move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
     if Intent.NAN in (result.asked, result.wanted):
         return ended(SegmentOutcome.NAN, f"{result.why_asked}; check its checkpoints before you resume it")
     if result.asked is Intent.LIMIT:
-        return ended(SegmentOutcome.OVER_LIMIT, f"over its limit: {result.why_asked}")
+        return failures.over_limit(result.why_asked)
     if result.shown_end is not None:
         how = f"finished: {result.shown_end}; {_exited_0(result)}"
         return NextMove(Event.COMPLETED, SegmentOutcome.COMPLETED, how)

@@ -11,6 +11,7 @@ from backprop.scheduler.faults import WOULD_FAIL_AGAIN
 from backprop.scheduler.home import batch_outcomes
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
+from backprop.scheduler.outcome import smoke
 from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import dependencies, groups
@@ -49,6 +50,8 @@ class Reactions:
         steps: list[Step] = [lambda: self._tell_of_run(run, move, applied)] if over else []
         if move.fault in WOULD_FAIL_AGAIN and applied.state is State.FAILED and run.segment == 1:
             steps.append(lambda: self._hold_rest(run, str(move.fault)))
+        if smoke.is_failure(move.reason) and applied.state is State.FAILED:
+            steps.append(lambda: self._hold_unbegun(run))
         if over:
             steps.append(self.end_unsatisfiable)
         steps.append(lambda: self._halving.decide_if_due(run.group_name))
@@ -88,6 +91,12 @@ class Reactions:
         held = groups.hold_rest(self._context.database, run, fault)
         if held:
             more = f"{held} more of group {run.group_name}: two ended at once with the same {fault}"
+            self._context.console.event("held", more=more)
+
+    def _hold_unbegun(self, run: RunRecord) -> None:
+        held = groups.hold_unbegun(self._context.database, run)
+        if held:
+            more = f"{held} more of group {run.group_name}: {run.name} ({run.id}) has failed its smoke test"
             self._context.console.event("held", more=more)
 
     def _tell_of_run(self, run: RunRecord, move: NextMove, applied: AppliedMove) -> None:

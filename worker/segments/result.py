@@ -254,6 +254,7 @@ def chain_of(
         retries_used=run.retries_used,
         lost=run.lost,
         unstarted=unstarted,
+        has_begun=run.last_step is not None or run.last_loss is not None or bool(saved),
         progressed=away or any_left(fresh),
         promised_mib=segment.promised_mib,
         peak_mib=segment.peak_mib,
