@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from backprop.scheduler.home.layout import Home
     from backprop.scheduler.records import RunRecord, Waiting
     from backprop.scheduler.store.connection import Database
+    from backprop.worker.machine.holders import Holder
 
 SHOWN_LIVE: Final = 8
 
@@ -46,11 +47,37 @@ def command(run: str, as_json: bool) -> None:
                 "rules": [_rule_view(rule) for rule in record.waiting],
                 "parallel": None if known.slots is None else known.slots.view(),
                 "blocked_by": [{"id": one.id, "reason": one.reason} for one in known.blocking],
+                "gpu_holders": [
+                    {"gpu_index": index, **asdict(one)} for index, one in _holders(home, database, record)
+                ],
             }
         )
         return
     for line in lines(home, database, record):
         click.echo(line)
+    for index, holder in _holders(home, database, record):
+        click.echo(safe(f"GPU {index} is held by {holder.sentence()}"))
+
+
+def _holders(home: "Home", database: "Database", run: "RunRecord") -> "list[tuple[int, Holder]]":
+    """Return who else holds the GPUs whose rules keep a run waiting. Reads the machine only where there are any."""
+    indices = {rule.gpu_index for rule in run.waiting if rule.gpu_index is not None}
+    if not indices or not _waits(run):
+        return []
+    from backprop.worker.clock import Clock
+    from backprop.worker.executor.local import LocalExecutor
+    from backprop.worker.machine.holders import holders_of, own_pids
+    from backprop.worker.machine.reader import OneOffReader
+    from backprop.worker.machine.state import read_state
+
+    reader = OneOffReader(home)
+    try:
+        snapshot = reader.read()
+        own = own_pids(read_state(database, snapshot, LocalExecutor(home), reader.settings, Clock()))
+    finally:
+        reader.close()
+    gpus = [gpu for gpu in snapshot.gpus if gpu.index in indices]
+    return [(gpu.index, holder) for gpu in gpus for holder in holders_of(gpu, own, database)]
 
 
 @dataclass(frozen=True)
