@@ -9,6 +9,7 @@ from typing import Final
 
 from backprop.scheduler.faults import WOULD_FAIL_AGAIN
 from backprop.scheduler.home import batch_outcomes
+from backprop.scheduler.home.credentials import masked_words
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.outcome import smoke
@@ -133,7 +134,7 @@ def _view(run: RunRecord, move: NextMove, state: State) -> dict[str, object]:
         "fault": move.fault.value if move.fault else None,
         "group": run.group_name,
         "cwd": run.spec.cwd,
-        "argv": list(run.spec.argv),
+        "argv": list(masked_words(run.spec.argv)),
         "segments": run.segment,
         "last_step": run.last_step,
         "last_loss": run.last_loss,
