@@ -21,7 +21,7 @@ _GOAL: Final = re.compile(r"\s*([^<>=\s](?:[^<>=]*[^<>=\s])?)\s*(<=|>=|<|>)\s*([
 
 @dataclass(frozen=True)
 class Goal:
-    """A condition on the latest value of a metric. `relation`: one of <, <=, >, >=, as SQL has them too."""
+    """A condition on the values of a metric. `relation`: one of <, <=, >, >=, as SQL has them too."""
 
     metric: str
     relation: str
