@@ -56,7 +56,10 @@ class SplitAtDashes(SectionedCommand):
         "Save and resume": (
             "--resume-from", *options.long_options("Save and resume"), "--recipe", "--checkpoint-glob",
         ),
-        "Many runs": ("--grid", "--array", "--params", "--batch", "--group", "--parallel", "--keep-best", "--metric"),
+        "Many runs": (
+            "--grid", "--array", "--params", "--batch", "--group", "--parallel", "--keep-best", "--metric",
+            "--until", "--group-max-minutes",
+        ),
         "Order": ("--priority", "--order", "--hold", "--after", "--after-any", "--after-fail", "--keep"),
         "What it runs": (
             "--name", "--key", "--env", *options.long_options("What it runs"), "--metric-regex", "--run-id",

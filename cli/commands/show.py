@@ -141,7 +141,7 @@ def _print(
             *pairs(spec),
             ("resumes", resume_text(spec)),
             *_vram(spec, segments),
-            *_place(run, after),
+            *_place(database, run, after),
             ("queued", clock(run.created_at_s)),
             ("started", clock(run.started_at_s)),
             ("ended", clock(run.ended_at_s)),
@@ -267,7 +267,7 @@ def _link_view(link: "Link") -> dict[str, str | None]:
     return {"run": link.parent, "kind": link.kind, "state": state}
 
 
-def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
+def _place(database: "Database", run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
     """Return what of its position in the queue is not the default."""
     from backprop.cli.render.json_views import clock
     from backprop.scheduler.lifecycle import State
@@ -276,7 +276,7 @@ def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if run.group_name is not None:
         index = "" if run.array_index is None else f", array index {run.array_index}"
-        found.append(("group", f"{run.group_name}{index}"))
+        found.append(("group", f"{run.group_name}{index}{_group_end(database, run.group_name)}"))
     if run.key is not None:
         found.append(("key", run.key))
     if run.priority:
@@ -284,6 +284,19 @@ def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
     if run.state is State.QUEUED and run.not_before_s > time.time():
         found.append(("not before", clock(run.not_before_s)))
     return found + [("after", dependency_text(*one).removeprefix("waits for ")) for one in after]
+
+
+def _group_end(database: "Database", name: str) -> str:
+    """Return when the run's group ends, or why it has; empty for a group without such a rule."""
+    from backprop.scheduler.outcome.group_budget import rule_words
+    from backprop.scheduler.store import budgets, groups
+
+    why = budgets.over(database).get(name)
+    if why is not None:
+        return f"; over: {why}"
+    rules = groups.rules(database, name)
+    ends = rule_words(rules.until, rules.max_total_s) if rules is not None else None
+    return f"; ends at {ends}" if ends is not None else ""
 
 
 def _vram(spec: "RunSpec", segments: "list[SegmentRecord]") -> list[tuple[str, str]]:
