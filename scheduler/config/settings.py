@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     signal_to: str
     retries: int
     stop_on_nan: bool
+    watchdog: bool
     max_cpu_load: float
     active_hours: tuple[str, ...] | None
     snapshot_code: bool

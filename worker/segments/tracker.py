@@ -191,6 +191,7 @@ class SegmentTracker:
         if run.intent is not None and not self.suspender.is_moving(run):
             live.ask(run)
         live.read_events(run, segment)
+        live.check_hang(run, segment, self.suspender.is_moving(run), self._monitor.gpu_idle)
         was_leaving = run.id in self.suspender.leaving
         with contextlib.suppress(OSError):
             self.suspender.attend(run, segment)
