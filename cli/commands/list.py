@@ -86,7 +86,7 @@ def command(
 
     In a pipe, or with a STATE, --state, --sort or --reverse: one flat list, the newest first.
     """
-    from backprop.scheduler.store.reads import queries
+    from backprop.scheduler.store.reads import metrics, queries
 
     if which and values["state"] is None:
         values["state"] = ",".join(which)
@@ -99,7 +99,8 @@ def command(
         )
         views = [run_view(run, last_checkpoint=newest.get(run.id)) for run in runs]
         if brief:
-            click.echo(json.dumps([answers.brief_run(view) for view in views]))
+            last = metrics.latest_of_each(database, [run.id for run in runs]) if database is not None else {}
+            click.echo(json.dumps([answers.brief_run(view, last.get(view["id"], {})) for view in views]))
         else:
             print_json(views)
         return

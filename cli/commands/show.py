@@ -43,11 +43,12 @@ def _show_brief(database: "Database", name: str) -> None:
 
     from backprop.cli.render import answers
     from backprop.cli.render.json_views import run_view
-    from backprop.scheduler.store.reads import queries
+    from backprop.scheduler.store.reads import metrics, queries
 
     run = queries.find_run(database, name)
     newest = queries.newest_checkpoints(database, [run.id]).get(run.id)
-    click.echo(json.dumps(answers.brief_run(run_view(run, last_checkpoint=newest))))
+    last = metrics.latest_of_each(database, [run.id])[run.id]
+    click.echo(json.dumps(answers.brief_run(run_view(run, last_checkpoint=newest), last)))
 
 
 def show(home: "Home", database: "Database", name: str, as_json: bool, every: bool = False) -> None:
@@ -56,7 +57,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
     from backprop.cli.render.json_views import checkpoint_view, iso, print_json, run_view, segment_view
     from backprop.scheduler.governor.box_end import rule_of
     from backprop.scheduler.store import dependencies
-    from backprop.scheduler.store.reads import queries
+    from backprop.scheduler.store.reads import metrics, queries
     from backprop.worker.maintenance.log_archive import log_of
 
     run = queries.find_run(database, name)
@@ -77,6 +78,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
             | {"plan": plan_json(run.spec.plan), "goes_on_by": goes_on_json(run.spec)}
             | {"at_timebox": rule_of(run.spec).value, "suspend": run.spec.suspend}
             | {"suspended_by": run.suspension, "thaw_at": iso(run.thaw_at_s)}
+            | {"metrics": metrics.latest_of_each(database, [run.id])[run.id]}
             | {"progress": _progress_json(home, database, run)}
             | {"box_left_s": boxes_left(home, [run], segments[-1:], time.time()).get(run.id)}
             | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}

@@ -7,6 +7,7 @@ its line stays on stderr, and the exit code is the same. Documented in docs/json
 
 import contextlib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 OF_CODE: Final = {2: "usage", 6: "bad-command", 10: "illegal-move", 26: "output-lost"}
 """What a verb's exit code is called where nothing was raised."""
+BRIEF_BYTES: Final = 1024
+_HELD_OUT: Final = re.compile(
+    r"(?:^|[_/ .-])(?:val|valid|validation|eval|test|dev)(?:[_/ .-]|$)", re.IGNORECASE
+)
 
 
 class Named(Protocol):
@@ -139,17 +144,26 @@ def refuse(run_id: str, why: str) -> None:
     click.echo(f"backprop: {why}", err=True)
 
 
-def brief_run(view: Mapping[str, Any]) -> dict[str, Any]:
-    """Return at most 1 KB of a run as in `list --json`: its texts are cut, and a path is whole or null."""
+def brief_run(view: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Return at most 1 KB of a run as in `list --json`: its texts are cut, and a path is whole or null.
+
+    `metrics`: the last value of each. As many as there is room for are in it, those of held-out data first.
+    """
+    import json
+
     whole = {name: view[name] for name in ("id", "state", "exit_code", "fault", "segment_count")}
     whole |= {name: view[name] for name in ("last_step", "last_loss", "step_total", "started_at", "ended_at")}
     texts = {"name": 64, "reason": 140, "key": 132, "group": 64}
     path = view["last_checkpoint"]
-    return (
-        whole
-        | {name: short(view[name], most) for name, most in texts.items()}
-        | {"last_checkpoint": path if path is not None and short(path, 180) == path else None}
-    )
+    whole |= {name: short(view[name], most) for name, most in texts.items()}
+    whole["last_checkpoint"] = path if path is not None and short(path, 180) == path else None
+    told: dict[str, float] = {}
+    room = BRIEF_BYTES - len(json.dumps(whole | {"metrics": {}})) - len("\n")
+    for name in sorted(metrics, key=lambda name: (_HELD_OUT.search(name) is None, name)):
+        room -= len(json.dumps({name: metrics[name]}))
+        if room >= 0:
+            told[name] = metrics[name]
+    return whole | {"metrics": told}
 
 
 def short(text: str | None, most: int) -> str | None:

@@ -14,7 +14,6 @@ from backprop.scheduler.lifecycle import State
 from tests.support import json_schema
 from tests.support.harness import COMMAND, QUIET_LIMITS, Bench
 
-BRIEF_BYTES = 1024
 WITHOUT_JSON = {"worker", "top", "logs", "plot", "export", "completion", "help"}
 """Commands that print something else for programs, or nothing."""
 
@@ -32,7 +31,7 @@ class Asked:
         value = json.loads(done.stdout)
         json_schema.check(value, name)
         if flag == "--brief":
-            assert len(done.stdout) <= BRIEF_BYTES
+            assert len(done.stdout) <= answers.BRIEF_BYTES
         if name == "verb":
             assert value["verb"] == words[0]
             assert value["exit"] == code
@@ -186,8 +185,24 @@ def test_a_brief_run_is_at_most_a_kilobyte(char: str) -> None:
         "last_loss": 1.2345678901234567e-300
     }
     for path in ("/" + char * 4000, "/" + "x" * 150):
-        told = answers.brief_run(view | {"last_checkpoint": path})
-        assert len(json.dumps(told)) <= BRIEF_BYTES
+        told = answers.brief_run(
+            view | {"last_checkpoint": path}, {f"{char}{at}": 1e-300 for at in range(99)}
+        )
+        assert len(json.dumps(told)) <= answers.BRIEF_BYTES
         assert told["last_checkpoint"] in (None, path)
         assert told["reason"].startswith(char)
     assert answers.short("short", 5) == "short"
+
+
+def test_a_brief_run_has_the_metrics_of_held_out_data_first(bench: Bench) -> None:
+    lines = [f"a_rather_long_name_{number}_loss: {number}" for number in range(30)]
+    bench.script("train.py", f"print({chr(10).join([*lines, 'val_bpb: 0.9979'])!r})")
+    run = bench.queue("train.py")
+    bench.worker("--drain").wait(timeout=60)
+    for words in (("show", run), ("list",)):
+        told = json.loads(bench.backprop(*words, "--brief").stdout)
+        told = told[0] if isinstance(told, list) else told
+        assert len(json.dumps(told)) <= answers.BRIEF_BYTES
+        assert next(iter(told["metrics"].items())) == ("val_bpb", 0.9979)
+        assert 1 < len(told["metrics"]) < 31
+    assert len(bench.show(run)["metrics"]) == 31

@@ -25,6 +25,11 @@ HANGS = """
         if step == int(sys.argv[1]) and not Path(f"hung-{sys.argv[2]}").exists():
             if sys.argv[2] == "once":
                 Path("hung-once").touch()
+            if sys.argv[2] == "validates":
+                end = time.monotonic() + 8
+                while time.monotonic() < end:
+                    sum(range(10000))
+                continue
             print("hangs", flush=True)
             time.sleep(600)
         if step == int(sys.argv[1]) + 3:
@@ -38,7 +43,8 @@ def test_a_hang_ends_the_segment_and_the_run_goes_on_from_its_last_checkpoint(be
     bench.script("train.py", HANGS)
     run = bench.queue("--grace-seconds", "5", "train.py", "--", "42", "once")
     left = bench.queue("--no-watchdog", "--grace-seconds", "1", "train.py", "--", "42", "always")
-    bench.worker(command=QUICK)
+    busy = bench.queue("train.py", "--", "42", "validates")
+    bench.worker("-p", "3", command=QUICK)
     shown = bench.wait_for(run, "completed")
     assert [one["outcome"] for one in shown["segments"]] == ["hung", "completed"]
     said = shown["segments"][0]["reason"]
@@ -48,6 +54,7 @@ def test_a_hang_ends_the_segment_and_the_run_goes_on_from_its_last_checkpoint(be
     assert json.loads((bench.folder(run) / "hang.json").read_text())["why"] in said
     assert bench.state(left) == "running", "without the watchdog nothing is ended"
     assert not (bench.folder(left) / "hang.json").exists()
+    assert len(bench.wait_for(busy, "completed")["segments"]) == 1, "silent, and at work"
     bench.backprop("stop", left)
     bench.wait_for(left, "stopped")
 

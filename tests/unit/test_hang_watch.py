@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backprop.worker.segments.hang import processes
 from backprop.worker.segments.hang.processes import look_at
 from backprop.worker.segments.hang.watch import (
     FLOOR_S,
@@ -77,7 +79,7 @@ def test_no_silence_that_it_has_come_back_from_is_ever_a_hang(
 @given(st.integers(1, 50))
 def test_whatever_it_does_between_two_looks_it_does_not_hang(does: dict[str, float], every: int) -> None:
     works: list[Work | None] = []
-    for look in range(2000):
+    for look in range(400):
         done = {name: getattr(IDLE, name) + amount * (look // every) for name, amount in does.items()}
         works.append(replace(IDLE, **done))
     assert not watched(HangWatch(QUICK), silent(3 * FLOOR_S), works)
@@ -154,3 +156,21 @@ def test_the_work_of_processes_is_read_from_proc() -> None:
         child.kill()
         child.wait()
         assert look_at([child.pid], True) is None
+
+
+def test_who_only_waits_for_work_elsewhere_is_not_judged(tmp_path: Path) -> None:
+    """Its own processor time says nothing: the training is below a daemon, or on another machine."""
+    client = tmp_path / "docker"
+    client.symlink_to("/bin/sleep")
+    with subprocess.Popen([str(client), "60"]) as child:
+        wait_until(lambda: Path(f"/proc/{child.pid}/comm").read_text() == "docker\n")
+        assert look_at([child.pid], True) is None
+        assert look_at([os.getpid()], True) is not None
+        child.kill()
+
+
+def test_a_gpu_that_is_open_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_GPU_FILES", (str(tmp_path / "nvidia"),))
+    assert not processes.has_gpu_open([os.getpid()])
+    with (tmp_path / "nvidia0").open("w"):
+        assert processes.has_gpu_open([os.getpid()])

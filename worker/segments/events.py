@@ -28,7 +28,12 @@ MAX_METRIC_NAME = 128
 
 _NO_NUMBER = re.compile(rb"(?<=[:,\[])\s*-?(?:NaN|Infinity)(?=\s*[,}\]])")
 _LOSS_IS_NO_NUMBER = re.compile(rb'"loss"\s*:\s*-?(?:NaN|Infinity)')
-_LOSS_IS_NAN = re.compile(rb"""\bloss['"]?\s*[:=]\s*(?:tensor\()?-?nan\b""", re.IGNORECASE)
+_LOSS_IS_NAN = re.compile(
+    rb"""\b(?<!best )(?<!val )(?<!valid )(?<!validation )(?<!eval )(?<!test )"""
+    rb"""(?:(?:train|training|total)[_/])?loss['"]?(?:\s*[:=]\s*|[ \t]+(?:is[ \t]+)?)(?:tensor\()?-?nan\b""",
+    re.IGNORECASE,
+)
+"""The loss of the training, by a sign or by a space as nanoGPT and torchvision's references print it."""
 
 _MENTIONS_US = re.compile(rb'"(?:event|step|loss)"\s*:')
 

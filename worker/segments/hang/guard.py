@@ -44,6 +44,9 @@ class HangGuard:
             return
         now_s = self._context.clock.monotonic_s()
         folder = self._context.executor.folder(*self._key)
+        runs = run.state is State.RUNNING and not is_moving
+        if self._dump is not None and not runs:
+            self.close()
         if self._dump is not None:
             if self._dump.is_done(now_s):
                 self.close()
@@ -55,9 +58,11 @@ class HangGuard:
 
         def work(since_s: float) -> Work | None:
             pids = self._context.executor.pids(*self._key)
-            return processes.look_at(pids, gpu_idle(gpu_uuids, since_s)) if pids else None
+            idle = gpu_idle(gpu_uuids, since_s)
+            if not gpu_uuids and processes.has_gpu_open(pids):
+                idle = None  # it uses one that nobody has given it, and so nobody reads
+            return processes.look_at(pids, idle) if pids else None
 
-        runs = run.state is State.RUNNING and not is_moving
         moment = Moment(now_s, (_printed(folder), run.last_step), runs, run.last_step is not None)
         silence = self._watch.look(moment, work)
         if silence is not None:

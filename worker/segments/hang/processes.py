@@ -14,15 +14,23 @@ MOST_THREADS: Final = 1024
 _WAITS: Final = frozenset("SIZX")
 """States of a thread that does nothing: asleep, idle or dead. Any other runs, waits for a disk, or is held by a signal
 or a debugger."""
+_WORKS_ELSEWHERE: Final = frozenset(
+    {"docker", "podman", "nerdctl", "kubectl", "ssh", "mosh-client", "srun", "salloc", "sbatch", "ray"}
+)
+"""Programs that wait here for what other processes do, on this machine or another."""
+_GPU_FILES: Final = ("/dev/nvidia", "/dev/kfd", "/dev/dri/render")
 _COUNTED: Final = ("rchar:", "wchar:", "read_bytes:", "write_bytes:")
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 def look_at(pids: Collection[int], gpu_idle: bool | None) -> Work | None:
-    """Return what these processes have done; None where one of them cannot be seen."""
+    """Return what these processes have done; None where one of them cannot be seen, or waits for what others do.
+    `gpu_idle`: as in `Work`."""
     cpu_s, moved, faults, at_work, threads = 0.0, 0, 0, False, 0
     try:
         for pid in pids:
+            if Path(f"/proc/{pid}/comm").read_text(errors="replace").strip() in _WORKS_ELSEWHERE:
+                return None
             fields = _stat(f"/proc/{pid}/stat")
             cpu_s += sum(int(field) for field in fields[11:15]) / _TICKS_PER_S
             faults += int(fields[9]) + int(fields[10])
@@ -37,6 +45,17 @@ def look_at(pids: Collection[int], gpu_idle: bool | None) -> Work | None:
     except (OSError, ValueError, IndexError):
         return None
     return Work(frozenset(pids), cpu_s, moved, faults, at_work, gpu_idle)
+
+
+def has_gpu_open(pids: Collection[int]) -> bool:
+    """Return whether one of these processes has a GPU open, as far as that can be seen."""
+    for pid in pids:
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if os.readlink(entry.path).startswith(_GPU_FILES):  # noqa: PTH115 - for each of many
+                        return True
+    return False
 
 
 def _stat(path: str) -> list[str]:
