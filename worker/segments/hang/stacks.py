@@ -53,7 +53,7 @@ class StackDump:
             if one.poll() is None:
                 one.kill()
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    one.wait(1.0)
+                    one.wait(0.2)  # killed: no tick waits for it longer
 
     def _ask_py_spy(self, folder: Path, pids: Collection[int]) -> None:
         program = shutil.which("py-spy")
