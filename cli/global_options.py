@@ -38,15 +38,14 @@ def global_options(command: F) -> F:
 
 
 def verb_options(command: F) -> F:
-    """Accept --json beside the global options: the verb's answer then is one object."""
-    option = click.option(
-        "--json",
-        is_flag=True,
-        expose_value=False,
-        callback=answers.begin,
-        help="Answer in JSON, documented in docs/json.md.",
-    )
-    return option(global_options(command))
+    """Accept --json and --brief beside the global options: the verb's answer then is one object."""
+    for name, text in (
+        ("--brief", "As JSON in short: at most 1 KB about a run."),
+        ("--json", "Answer in JSON, documented in docs/json.md."),
+    ):
+        option = click.option(name, is_flag=True, expose_value=False, callback=answers.begin, help=text)
+        command = option(command)
+    return global_options(command)
 
 
 def globals_of(ctx: click.Context, config: str | None, verbose: bool, dry_run: bool) -> Globals:

@@ -55,6 +55,7 @@ COMMANDS: Final = {
     "rm": "Delete runs and their logs (never your checkpoints).",
     "prune": "Delete runs that ended long ago, or compress their logs.",
     "export": "Write runs, segments and metrics for other programs.",
+    "mcp": "Serve the commands as tools to an agent (MCP).",
     "completion": "Print a completion script for bash, zsh or fish.",
     "import": "Import runs from the npm version.",
     "help": "Show the help of a command, or all commands.",

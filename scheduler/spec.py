@@ -70,8 +70,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     its turn ("fifo"). `at_timebox`: a value of `choices.AtTimebox`. `suspend`: one of `choices.SuspendRule`.
     `keep_when_unmet`: the run stays queued when a dependency can never be met. `metric_regex`: the user's own patterns
     for its output, NAME=REGEX. `integrations`: ours may be attached at launch. `watchdog`: a
-    segment that hangs is ended. `params`: what sets it apart from the other runs of its sweep, by key. `key`: its user's own name for this submission, which no other run
-    has; `asked`: a digest of what was asked for with it.
+    segment that hangs is ended. `params`: what sets it apart from the other runs of its sweep, by key. `key`: its
+    user's own name for this submission, which no other run has; `asked`: a digest of what was asked for with it.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 

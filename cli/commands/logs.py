@@ -1,5 +1,6 @@
 """`backprop logs RUN…`: prints the output of scripts."""
 
+import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 POLL_S: Final = 0.3
 TERMINAL_LINES: Final = 50
+TAIL_LINES: Final = 40
 
 
 @click.command(name="logs")
@@ -41,6 +43,12 @@ TERMINAL_LINES: Final = 50
     help="Only the last N lines of each run (0 = all).  [default: 50 on a terminal, all elsewhere]",
 )
 @click.option("--raw", is_flag=True, help="Don't filter escape sequences.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="The last lines as JSON: 40 unless -n says otherwise, at most 8 KB.",
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -49,6 +57,7 @@ def command(
     segment: int | None,
     lines: int | None,
     raw: bool,
+    as_json: bool,
     **values: Any,
 ) -> int:
     """Print the output of RUN, of all segments or one; on a terminal the last lines.
@@ -58,11 +67,17 @@ def command(
     from backprop.scheduler.errors import UnknownRun
     from backprop.scheduler.lifecycle import State
 
+    if as_json and (follow or raw):
+        raise click.UsageError("--json goes with neither --follow nor --raw", ctx)
     home, database = need_existing()
     picked = run_selection.pick(ctx, database, runs, run_selection.filters_of(values), set(State), "shown")
     found = picked.able
     if len(found) == 1 and segment is not None and segment > found[0].segment:
         raise UnknownRun(f"run {found[0].id} has no segment {segment}, only {found[0].segment}")
+    if as_json:
+        tails = [_tail(home, one, segment, TAIL_LINES if lines is None else lines) for one in found]
+        click.echo(json.dumps(tails))
+        return 0
     if len(found) == 1 and not found[0].segment and not follow:
         click.echo(f"run {found[0].id} has not started yet ({_reason(database, found[0].id)})", err=True)
         return 0
@@ -75,6 +90,24 @@ def command(
         if one.segment >= (segment or 1):
             _stream(home, database, one, found, segment, raw, follow, lines).finish(segment)
     return 0
+
+
+def _tail(home: "Home", one: "Chosen", segment: int | None, lines: int) -> dict[str, Any]:
+    """Return the last lines of a run as JSON; no text where it has not started, or not that segment."""
+    from backprop.cli.live.last_text import last_text
+
+    shown = segment or one.segment
+    text, whole = "", True
+    if 0 < shown <= one.segment:
+        text, whole = last_text(home, one.id, shown, lines)
+    return {
+        "id": one.id,
+        "name": one.name,
+        "state": one.state.value,
+        "segment": shown or None,
+        "text": text,
+        "whole": whole,
+    }
 
 
 def _stream(

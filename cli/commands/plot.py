@@ -6,19 +6,25 @@ import click
 
 from backprop.cli.context import need_existing
 from backprop.cli.help.completion import complete_runs
+from backprop.cli.submit.numbers import whole
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from backprop.cli.render.plots import Curve
     from backprop.scheduler.store.connection import Database
+    from backprop.scheduler.store.reads.selection import Chosen
 
 HEIGHT: Final = 16
 MOST_CURVES: Final = 8
 MOST_POINTS: Final = 2000
+JSON_POINTS: Final = 50
 EPILOG: Final = """\b
 Examples:
   backprop plot 3fa2                       its loss over its steps, segments marked below
   backprop plot sweep --metric accuracy    the members of a group, the first eight
   backprop plot 3fa2 9bc1 --x time
+  backprop plot 3fa2 9bc1 --metric val_bpb --json --points 0     the two compared, for a program
 """
 
 
@@ -35,18 +41,36 @@ Examples:
 )
 @click.option("--height", type=click.IntRange(4, 60), default=HEIGHT, show_default=True, metavar="ROWS",
               help="Rows of the plot.")  # fmt: skip
-def command(runs: tuple[str, ...], metric: str, across: str, height: int) -> None:
+@click.option(
+    "--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md: also to compare runs."
+)
+@click.option("--points", type=whole(high=MOST_POINTS), default=JSON_POINTS, show_default=True, metavar="N",
+              help="With --json: at most N values of each curve.")  # fmt: skip
+def command(runs: tuple[str, ...], metric: str, across: str, height: int, as_json: bool, points: int) -> None:
     """Draw a metric of RUNs: ids, names or groups."""
+    from backprop.scheduler.store.reads import selection
+    from backprop.scheduler.store.reads.filters import NO_FILTERS
+
+    _, database = need_existing()
+    chosen = selection.choose(database, runs, NO_FILTERS)
+    if as_json:
+        import json
+
+        from backprop.cli.render.curve_json import curves_json
+
+        click.echo(json.dumps(curves_json(database, [one.id for one in chosen], metric, across, points)))
+        return
+    _draw(database, chosen, metric, across, height)
+
+
+def _draw(database: "Database", chosen: "Sequence[Chosen]", metric: str, across: str, height: int) -> None:
     import sys
 
     from backprop.cli.render.plots import COLOURS, plot, style_of, width_of
     from backprop.cli.render.terminal_text import safe
     from backprop.scheduler.errors import UnknownRun
-    from backprop.scheduler.store.reads import metrics, selection
-    from backprop.scheduler.store.reads.filters import NO_FILTERS
+    from backprop.scheduler.store.reads import metrics
 
-    _, database = need_existing()
-    chosen = selection.choose(database, runs, NO_FILTERS)
     curves: list[Curve] = []
     for one in chosen:
         curve = _curve(database, one.id, one.name, metric, across)
@@ -68,22 +92,14 @@ def command(runs: tuple[str, ...], metric: str, across: str, height: int) -> Non
 
 
 def _curve(database: "Database", run_id: str, name: str, metric: str, across: str) -> "Curve | None":
-    """Return the curve of one run; None where it has no value. Where a value has no step, its number stands for it."""
-    from backprop.cli.render.plots import Curve, short, thinned
+    """Return the curve of one run; None where it has no value."""
+    from backprop.cli.render.plots import Curve, points_of, short, thinned
     from backprop.scheduler.store.reads import metrics
 
     rows = metrics.curve(database, run_id, metric)
     if not rows:
         return None
-    begin_s = rows[0][1]
-
-    def x(number: int) -> float:
-        step, at_s, _, _ = rows[number]
-        if across == "time":
-            return (at_s - begin_s) / 60
-        return float(number if step is None else step)
-
-    points = [(x(number), row[2]) for number, row in enumerate(rows)]
-    ticks = [x(at) for at in range(1, len(rows)) if rows[at][3] != rows[at - 1][3]]
+    points = points_of(rows, across)
+    ticks = [points[at][0] for at in range(1, len(rows)) if rows[at][3] != rows[at - 1][3]]
     last = short(rows[-1][2])
     return Curve(f"{name} ({run_id}): {last}", thinned(points, MOST_POINTS), ticks)

@@ -47,6 +47,7 @@ Examples:
     help="Write the file again and again, until Ctrl-C.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")  # fmt: skip
+@click.option("--brief", is_flag=True, help="As JSON in short: counts, what needs you, the best runs.")
 @global_options
 @click.pass_context
 def command(
@@ -57,6 +58,7 @@ def command(
     show: bool,
     every: int | None,
     as_json: bool,
+    brief: bool,
     config: str | None,
     verbose: bool,
     dry_run: bool,
@@ -68,7 +70,7 @@ def command(
 
     if html is None and (show or every is not None):
         raise click.UsageError("--open and --every need --html FILE", ctx)
-    if html is not None and as_json:
+    if html is not None and (as_json or brief):
         raise click.UsageError("--html and --json disagree; give one of them", ctx)
     if html is not None and str(html) == "-" and (show or every is not None):
         raise click.UsageError("--open and --every need a file, not -", ctx)
@@ -82,8 +84,8 @@ def command(
         _write(database, span, group, html, every, dry)
         if show and not dry:
             _open(html)
-    elif as_json:
-        _print_json(database, span, group)
+    elif as_json or brief:
+        _print_json(database, span, group, brief)
     else:
         _print(_shown(database, span, group))
     if dry:
@@ -140,12 +142,18 @@ def _print(shown: "Shown") -> None:
         click.echo(line, color=True)
 
 
-def _print_json(database: "Database", span: tuple[float, float], group: str | None) -> None:
+def _print_json(database: "Database", span: tuple[float, float], group: str | None, brief: bool) -> None:
     from backprop.cli.render.json_views import print_json
-    from backprop.cli.report.as_json import view
+    from backprop.cli.report import as_json
 
     shown = _shown(database, span, group)
-    print_json(view(shown.night, shown.needs, shown.readings, shown.sweep))
+    view = as_json.view(shown.night, shown.needs, shown.readings, shown.sweep)
+    if brief:
+        import json
+
+        click.echo(json.dumps(as_json.brief(view)))
+        return
+    print_json(view)
 
 
 def _write(

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from backprop.cli.context import NO_WORKER, need_existing, silent_workers
+from backprop.cli.global_options import brief_option
 from backprop.cli.help.completion import complete_runs
 from backprop.cli.render.terminal_text import safe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from backprop.cli.render.slots import Slots
     from backprop.scheduler.home.layout import Home
@@ -20,37 +21,65 @@ if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database
 
 SHOWN_LIVE: Final = 8
+BRIEF_COUNT, BRIEF_TEXT = 2, 90
+"""With --brief: how many of each kind, and bytes of each text in JSON."""
 
 
 @click.command(name="why")
 @click.argument("run", shell_complete=complete_runs)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
-def command(run: str, as_json: bool) -> None:
+@brief_option
+def command(run: str, as_json: bool, brief: bool) -> None:
     """Say why RUN is where it is: for a waiting one, every rule that fails."""
-    from backprop.cli.render.json_views import iso, print_json
     from backprop.scheduler.store.reads import queries
 
     home, database = need_existing()
     record = queries.find_run(database, run)
-    known = _reasons(home, database, record)
-    if as_json:
-        print_json(
-            {
-                "id": record.id,
-                "state": record.state.value,
-                "reason": record.reason,
-                "worker_alive": known.alive,
-                "silent_workers": known.silent,
-                "not_before": iso(record.not_before_s or None),
-                "waits": known.before,
-                "rules": [_rule_view(rule) for rule in record.waiting],
-                "parallel": None if known.slots is None else known.slots.view(),
-                "blocked_by": [{"id": one.id, "reason": one.reason} for one in known.blocking],
-            }
-        )
+    if as_json or brief:
+        _print_json(record, _reasons(home, database, record), brief)
         return
     for line in lines(home, database, record):
         click.echo(line)
+
+
+def _print_json(record: "RunRecord", known: "_Reasons", brief: bool) -> None:
+    from backprop.cli.render.json_views import iso, print_json
+
+    view: dict[str, Any] = {
+        "id": record.id,
+        "state": record.state.value,
+        "reason": record.reason,
+        "worker_alive": known.alive,
+        "silent_workers": known.silent,
+        "not_before": iso(record.not_before_s or None),
+        "waits": known.before,
+        "rules": [_rule_view(rule) for rule in record.waiting],
+        "parallel": None if known.slots is None else known.slots.view(),
+        "blocked_by": [{"id": one.id, "reason": one.reason} for one in known.blocking],
+    }
+    if brief:
+        import json
+
+        click.echo(json.dumps(brief_view(view)))
+        return
+    print_json(view)
+
+
+def brief_view(view: "Mapping[str, Any]") -> dict[str, Any]:
+    """Return at most 1 KB of the answer: the first few of each kind, their texts cut."""
+    from backprop.cli.render.answers import short
+
+    return {
+        **{name: view[name] for name in ("id", "state", "worker_alive", "not_before")},
+        "reason": short(view["reason"], BRIEF_TEXT),
+        "silent_workers": [short(line, BRIEF_TEXT) for line in view["silent_workers"][:1]],
+        "waits": [short(line, BRIEF_TEXT) for line in view["waits"][:BRIEF_COUNT]],
+        "rules": [
+            {"rule": rule["rule"], "text": short(rule["text"], BRIEF_TEXT)}
+            for rule in view["rules"][:BRIEF_COUNT]
+        ],
+        "blocked_by": [one["id"] for one in view["blocked_by"][:BRIEF_COUNT]],
+    }
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 OF_CODE: Final = {2: "usage", 6: "bad-command", 10: "illegal-move", 26: "output-lost"}
 """What a verb's exit code is called where nothing was raised."""
 BRIEF_BYTES: Final = 1024
+BRIEF_RUNS: Final = 10
+BRIEF_TEXT, BRIEF_NOTE, NAME_LIMIT, KEY_LIMIT = 140, 80, 64, 132
+"""With --brief: runs that are listed, and bytes of a text, a note, a name and a key in JSON."""
 _HELD_OUT: Final = re.compile(
     r"(?:^|[_/ .-])(?:val|valid|validation|eval|test|dev)(?:[_/ .-]|$)", re.IGNORECASE
 )
@@ -34,12 +37,13 @@ class Named(Protocol):
 
 
 class JsonAnswer:
-    """What one command line has to say. `database`: where the runs' states are read in the end. `verb` None: the
-    command prints its own JSON, if any. `more`: fields of the verb's own."""
+    """What one command line has to say. `asked`: in JSON; `brief`: in short. `database`: where the runs' states are
+    read in the end. `verb` None: the command prints its own JSON, if any. `more`: fields of the verb's own."""
 
     def __init__(self, words: Sequence[str]) -> None:
         before_script = words[: words.index("--")] if "--" in words else words
-        self.asked = "--json" in before_script or "--brief" in before_script
+        self.brief = "--brief" in before_script
+        self.asked = self.brief or "--json" in before_script
         self.verb: str | None = None
         self.dry_run = False
         self.database: Database | None = None
@@ -48,7 +52,7 @@ class JsonAnswer:
         self._runs: dict[str, dict[str, Any]] = {}
         self._refused: list[dict[str, str]] = []
         self._notes: list[str] = []
-        self._error: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None
 
     @property
     def speaks(self) -> bool:
@@ -57,6 +61,8 @@ class JsonAnswer:
 
     def begin(self, ctx: click.Context) -> None:
         """Take what the verb prints from now on."""
+        if self.speaks:
+            return
         self.verb = ctx.command.name
         ctx.with_resource(contextlib.redirect_stdout(self._said))
 
@@ -81,21 +87,21 @@ class JsonAnswer:
         """Note why the command was refused."""
         _, _, last = message.rpartition("; ")
         suggestion = last if last != message else None
-        self._error = {"code": code, "exit": exit_code, "message": message, "suggestion": suggestion}
+        self.error = {"code": code, "exit": exit_code, "message": message, "suggestion": suggestion}
 
     def text(self, exit_code: int) -> str | None:
         """Return the JSON to print, None where there is nothing to add to what the command has printed."""
-        if not self.asked or not (self.speaks or self._error):
+        if not self.asked or not (self.speaks or self.error):
             return None
         import json
 
-        if self._error is None and exit_code in OF_CODE:
+        if self.error is None and exit_code in OF_CODE:
             why = self._refused[0]["why"] if self._refused else self._said.getvalue().strip()
             self.fail(OF_CODE[exit_code], exit_code, why)
         if not self.speaks:
-            return json.dumps({"error": self._error})
+            return json.dumps({"error": self.error})
         self._read_states()
-        view = {
+        view: dict[str, Any] = {
             "verb": self.verb,
             "exit": exit_code,
             "dry_run": self.dry_run,
@@ -103,9 +109,9 @@ class JsonAnswer:
             "runs": list(self._runs.values()),
             "refused": self._refused,
             "notes": self._notes,
-            "error": self._error,
+            "error": self.error,
         }
-        return json.dumps(view | self.more)
+        return json.dumps((_brief_verb(view) if self.brief else view) | self.more)
 
     def _read_states(self) -> None:
         """Fill in the states as they are now; that of a removed run stays null."""
@@ -133,7 +139,7 @@ def current() -> JsonAnswer:
 
 
 def begin(ctx: click.Context, _param: click.Parameter, given: bool) -> None:
-    """Answer for the verb from now on: the callback of its --json."""
+    """Answer for the verb from now on: the callback of its --json and --brief."""
     if given and not ctx.resilient_parsing:
         current().begin(ctx)
 
@@ -142,6 +148,23 @@ def refuse(run_id: str, why: str) -> None:
     """Say on stderr, and in the answer, why a run was left as it is. `why`: a sentence that names it."""
     current().refuse(run_id, why)
     click.echo(f"backprop: {why}", err=True)
+
+
+def _brief_verb(view: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a verb's answer with the first runs alone and its texts cut: at most 1 KB where it is about one run."""
+    runs, refused, error = view["runs"], view["refused"], view["error"]
+    if error is not None:
+        texts = {"message": BRIEF_TEXT, "suggestion": BRIEF_NOTE}
+        error = error | {name: short(error[name], most) for name, most in texts.items()}
+    return {
+        **view,
+        "message": short(view["message"], BRIEF_TEXT),
+        "runs": [run | {"name": short(run["name"], NAME_LIMIT)} for run in runs[:BRIEF_RUNS]],
+        "refused": [one | {"why": short(one["why"], BRIEF_TEXT)} for one in refused[:BRIEF_RUNS]],
+        "more": len(runs[BRIEF_RUNS:]) + len(refused[BRIEF_RUNS:]),
+        "notes": [short(note, BRIEF_NOTE) for note in view["notes"][:2]],
+        "error": error,
+    }
 
 
 def brief_run(view: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
@@ -153,7 +176,7 @@ def brief_run(view: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str
 
     whole = {name: view[name] for name in ("id", "state", "exit_code", "fault", "segment_count")}
     whole |= {name: view[name] for name in ("last_step", "last_loss", "step_total", "started_at", "ended_at")}
-    texts = {"name": 64, "reason": 140, "key": 132, "group": 64}
+    texts = {"name": NAME_LIMIT, "reason": BRIEF_TEXT, "key": KEY_LIMIT, "group": NAME_LIMIT}
     path = view["last_checkpoint"]
     whole |= {name: short(view[name], most) for name, most in texts.items()}
     whole["last_checkpoint"] = path if path is not None and short(path, 180) == path else None

@@ -97,6 +97,16 @@ def short(value: float) -> str:
     return text if len(text) <= 7 else f"{value:.1e}"
 
 
+def points_of(rows: Sequence[tuple[int | None, float, float, int]], across: str) -> list[Point]:
+    """Return the points of a stored curve: over its steps, or over minutes where `across` is `time`. Where a value has
+    no step, its number stands for it."""
+    begin_s = rows[0][1] if rows else 0.0
+    return [
+        ((at_s - begin_s) / 60 if across == "time" else float(number if step is None else step), value)
+        for number, (step, at_s, value, _) in enumerate(rows)
+    ]
+
+
 def thinned(points: Sequence[Point], most: int) -> list[Point]:
     """Return at most `most` points of a curve: evenly chosen, with its last."""
     if len(points) <= most:

@@ -1,14 +1,17 @@
 """Builds the JSON of a report, see docs/json.md."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
+from backprop.cli.render.answers import BRIEF_TEXT, NAME_LIMIT, short
 from backprop.cli.render.json_views import iso
 from backprop.cli.report.books import Account, Book
 from backprop.cli.report.needs import NeedOfUser
 from backprop.cli.report.night import Night
 from backprop.cli.report.readings import Readings
 from backprop.cli.report.sweep import SweepParameter
+
+BRIEF_COUNT: Final = 5
 
 
 def view(
@@ -55,6 +58,28 @@ def view(
         "disk_bytes": night.disk.total_bytes,
         "disk_whole": night.disk.whole,
         "runs_whole": night.whole,
+    }
+
+
+def brief(view: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report in short: the first of what needs the user, the best runs, the time of each unit."""
+    ranking = view["ranking"]
+    return {
+        **{name: view[name] for name in ("since", "until", "group", "counts")},
+        "needs": [
+            {"title": short(one["title"], BRIEF_TEXT), "text": short(one["text"], BRIEF_TEXT)}
+            for one in view["needs"][:BRIEF_COUNT]
+        ],
+        "ranking": ranking
+        | {"runs": [one | {"name": short(one["name"], NAME_LIMIT)} for one in ranking["runs"][:BRIEF_COUNT]]},
+        "units": [
+            {
+                "label": one["label"],
+                "training_s": one["seconds"][Account.TRAINING.value],
+                "idle_s": one["seconds"][Account.IDLE.value],
+            }
+            for one in view["units"]
+        ],
     }
 
 

@@ -6,13 +6,15 @@ from typing import Any
 
 import click
 
-from backprop.cli.render.answers import short
+from backprop.cli.render.answers import BRIEF_TEXT, KEY_LIMIT, NAME_LIMIT, short
 from backprop.cli.render.json_views import json_text
 from backprop.cli.render.terminal_text import command_text
 from backprop.cli.submit.recipe_view import goes_on_json, kinds_of, plan_json
 from backprop.scheduler.spec import RunSpec
 
-WARNINGS, WARNING_LIMIT = 2, 160
+WARNINGS, WARNING_LIMIT = 2, 140
+LISTED = 50
+"""Runs, with --brief: those of a sweep have a group."""
 
 
 def queued_json(
@@ -52,5 +54,14 @@ def queued_text(view: dict[str, Any]) -> str:
     if not click.get_current_context().params["brief"]:
         return json_text(view)
     warnings = [short(line, WARNING_LIMIT) for line in view["warnings"][:WARNINGS]]
-    few = {name: view[name] for name in ("queued", "existing", "group", "runs")}
-    return json.dumps(few | {"warnings": warnings})
+    few = {name: view[name] for name in ("queued", "existing", "group")}
+    texts = {"name": NAME_LIMIT, "key": KEY_LIMIT}
+    runs = [
+        run | {field: short(run[field], most) for field, most in texts.items()}
+        for run in view["runs"][:LISTED]
+    ]
+    more = len(view["runs"][LISTED:])
+    goes_on_by = view["kinds"][0]["goes_on_by"] if view["kinds"] else None
+    if goes_on_by is not None:
+        goes_on_by = goes_on_by | {"text": short(goes_on_by["text"], BRIEF_TEXT)}
+    return json.dumps(few | {"runs": runs, "more": more, "goes_on_by": goes_on_by, "warnings": warnings})

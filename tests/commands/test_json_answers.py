@@ -7,6 +7,7 @@ from typing import Any
 import click
 import pytest
 
+from backprop.cli.commands import why
 from backprop.cli.main import COMMANDS, backprop
 from backprop.cli.render import answers
 from backprop.scheduler import errors
@@ -14,7 +15,7 @@ from backprop.scheduler.lifecycle import State
 from tests.support import json_schema
 from tests.support.harness import COMMAND, QUIET_LIMITS, Bench
 
-WITHOUT_JSON = {"worker", "top", "logs", "plot", "export", "completion", "help"}
+WITHOUT_JSON = {"worker", "top", "export", "mcp", "completion", "help"}
 """Commands that print something else for programs, or nothing."""
 
 
@@ -107,6 +108,42 @@ def test_what_is_looked_at_answers_as_the_schema_says(ask: Asked) -> None:
     ask("parallel", "parallel", "3")
     ask("wait", "wait", run, "--timeout", "0", code=124)
     ask("wait", "wait", run, "--timeout", "0", code=124, flag="--brief")
+    ask("why_brief", "why", run, flag="--brief")
+    ask("report_brief", "report", flag="--brief")
+    assert ask("logs", "logs", run)[0]["segment"] is None
+    assert ask("plot", "plot", "g")["runs"][0]["values"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("stop", "{run}"), 0),
+        (("stop", "{run}"), 10),
+        (("resume", "{run}"), 0),
+        (("rm", "{run}"), 0),
+        (("hold", "nope"), 3),
+    ],
+)
+def test_a_verb_in_short_is_at_most_a_kilobyte(ask: Asked, words: tuple[str, ...], code: int) -> None:
+    """Of one run, whatever it is called; of many, the first ten."""
+    ask.bench.script(f"{'t' * 200}.py", "print(1)")
+    run = ask.bench.queue(f"{'t' * 200}.py", "--run-id", "x" * 64, "-n", "\N{GRINNING FACE}" * 64)
+    if code == 10 or words[0] == "resume":
+        ask("verb", "stop", run)
+    told = ask("verb", *(word.format(run=run) for word in words), code=code, flag="--brief")
+    assert told["more"] == 0 if code != 3 else "more" in told
+
+
+def test_a_verb_in_short_lists_the_first_runs_and_counts_the_rest(ask: Asked) -> None:
+    queued = ask.bench.backprop(
+        "run", "--brief", *QUIET_LIMITS, "--group", "g", "--array", "1-60", "train.py"
+    )
+    many = json.loads(queued.stdout)
+    json_schema.check(many, "run_brief")
+    assert (len(many["runs"]), many["more"]) == (50, 10)
+    told = json.loads(ask.bench.backprop("stop", "g", "--brief").stdout)
+    json_schema.check(told, "verb")
+    assert (len(told["runs"]), told["more"]) == (10, 50)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +158,7 @@ def test_what_is_looked_at_answers_as_the_schema_says(ask: Asked) -> None:
         (("run", "--key", "k", "train.py", "-m", "7"), "key-reused", 6),
         (("list", "--state", "odd"), "usage", 2),
         (("frobnicate",), "usage", 2),
-        (("logs", "train"), "usage", 2),
+        (("export", "train"), "usage", 2),
         (("drain", "--even-if-lost"), "usage", 2),
         (("hold", "nope"), "no-such-run", 3),
     ],
@@ -206,3 +243,30 @@ def test_a_brief_run_has_the_metrics_of_held_out_data_first(bench: Bench) -> Non
         assert next(iter(told["metrics"].items())) == ("val_bpb", 0.9979)
         assert 1 < len(told["metrics"]) < 31
     assert len(bench.show(run)["metrics"]) == 31
+
+
+@pytest.mark.parametrize("char", ["x", "\U0001f600"])
+def test_why_in_short_is_at_most_a_kilobyte(char: str) -> None:
+    texts = [char * 4000] * 9
+    view: dict[str, Any] = dict.fromkeys(("silent_workers", "waits"), texts) | {
+        "id": "x" * 64,
+        "state": "suspended",
+        "worker_alive": False,
+        "not_before": "2026-11-21T20:37:37.274+00:00",
+        "reason": char * 4000,
+        "rules": [{"rule": "thermal slowdown", "text": text} for text in texts],
+        "blocked_by": [{"id": "x" * 64, "reason": text} for text in texts],
+    }
+    told = why.brief_view(view)
+    json_schema.check(told, "why_brief")
+    assert len(json.dumps(told)) <= answers.BRIEF_BYTES
+
+
+def test_a_run_that_was_queued_is_told_in_at_most_a_kilobyte(ask: Asked) -> None:
+    name = "\N{GRINNING FACE}" * 64
+    words = ("train.py", "-n", name, "--key", "k" * 128, "--group", "g" * 64, "--run-id", "x" * 64)
+    told = ask("run_brief", "run", *words, flag="--brief")
+    assert told["goes_on_by"]["way"]
+    run = told["runs"][0]["id"]
+    curve = ask("plot", "plot", run)
+    assert len(json.dumps(curve)) <= answers.BRIEF_BYTES

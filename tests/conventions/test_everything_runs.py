@@ -54,6 +54,8 @@ FRAMEWORKS = {
 """Integrations, and the module of the user's that each needs."""
 KEYS = ("app", "live", "panes")
 """Modules of `cli/live/keys` that need textual."""
+SERVER = {"asking": "anyio", "server": "anyio"}
+"""Modules of `cli/mcp_server` that need its SDK, and what they miss first."""
 
 
 def files(folder: str) -> list[Path]:
@@ -109,6 +111,8 @@ def test_every_module_can_be_imported_first(folder: str, tmp_path: Path) -> None
             assert "this callback needs" in reason and "pip install" in reason, reason
     for name in KEYS if folder == "cli" and importlib.util.find_spec("textual") is None else ():
         assert "No module named 'textual'" in failures.pop(f"backprop.cli.live.keys.{name}")
+    for name, missed in SERVER.items() if folder == "cli" and importlib.util.find_spec("mcp") is None else ():
+        assert f"No module named '{missed}'" in failures.pop(f"backprop.cli.mcp_server.{name}")
     assert failures == {}
     assert list((tmp_path / "cwd").iterdir()) == [], "imported modules have written files"
 

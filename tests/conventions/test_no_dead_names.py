@@ -18,7 +18,7 @@ READERS = (*FOLDERS, "sdk", "tools")
 SUPERVISOR = "backprop.worker.supervisor"
 MOVER = "backprop.worker.executor.vram.mover"
 EXCEPTIONS = {
-    "cli.main.main": "the entry point that pyproject.toml names",
+    "cli.mcp_server.one_command.run_command_line": "the text of a program names it",
     "scheduler.store.schema.ClockStep": "as Switch; `samples` has SQL text",
     "scheduler.store.schema.KnownRequest": "as Switch; `requests` has SQL text",
     "scheduler.store.schema.Sample": "as Switch; `samples` has SQL text",

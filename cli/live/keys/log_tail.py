@@ -2,6 +2,7 @@
 
 import io
 
+from backprop.cli.live.last_text import last_drawn
 from backprop.cli.live.log_stream import LogStream, last_lines
 from backprop.scheduler.home.layout import Home
 
@@ -35,14 +36,9 @@ class LogTail:
         self._out.truncate()
         *lines, self._rest = text.split("\n")
         self._rest = self._rest[self._rest.rstrip("\r").rfind("\r") + 1 :]
-        return [_last_drawn(line) for line in lines], _last_drawn(self._rest)
+        return [last_drawn(line) for line in lines], last_drawn(self._rest)
 
     def close(self) -> None:
         """Let go of the log. Raises OSError."""
         if self._stream is not None:
             self._stream.finish(None)
-
-
-def _last_drawn(line: str) -> str:
-    """Return what a line shows in the end that was drawn again and again, as a progress bar is."""
-    return line.rstrip("\r").rpartition("\r")[2]

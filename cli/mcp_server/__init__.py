@@ -1,0 +1,1 @@
+"""Serves the commands as tools to agents, over MCP on stdin and stdout."""
