@@ -33,22 +33,25 @@ def command(run: str, every: bool, as_json: bool, brief: bool) -> None:
     """Show RUN, given by its id, a unique beginning of its id, or its name."""
     home, database = need_existing()
     if brief:
-        _show_brief(database, run)
+        _show_brief(home, database, run)
         return
     show(home, database, run, as_json, every)
 
 
-def _show_brief(database: "Database", name: str) -> None:
+def _show_brief(home: "Home", database: "Database", name: str) -> None:
     import json
 
-    from backprop.cli.render import answers
+    from backprop.cli.render import answers, triage_view
     from backprop.cli.render.json_views import run_view
     from backprop.scheduler.store.reads import metrics, queries
+    from backprop.worker.maintenance.triage_reader import triage_of_run
 
     run = queries.find_run(database, name)
     newest = queries.newest_checkpoints(database, [run.id]).get(run.id)
     last = metrics.latest_of_each(database, [run.id])[run.id]
-    click.echo(json.dumps(answers.brief_run(run_view(run, last_checkpoint=newest), last)))
+    told = answers.brief_run(run_view(run, last_checkpoint=newest), {})
+    told = triage_view.with_brief_triage(told, run.id, triage_of_run(home, database, run))
+    click.echo(json.dumps(answers.with_metrics(told, last)))
 
 
 def show(home: "Home", database: "Database", name: str, as_json: bool, every: bool = False) -> None:
@@ -59,6 +62,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
     from backprop.scheduler.store import dependencies
     from backprop.scheduler.store.reads import metrics, queries
     from backprop.worker.maintenance.log_archive import log_of
+    from backprop.worker.maintenance.triage_reader import triage_of_run
 
     run = queries.find_run(database, name)
     segments = queries.segments(database, run.id)
@@ -66,6 +70,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
     after = dependencies.waits_for(database, run.id)
     if as_json:
         from backprop.cli.render.box_ends import boxes_left
+        from backprop.cli.render.triage_view import triage_json
         from backprop.cli.submit.recipe_view import goes_on_json, plan_json
 
         newest = next((one.path for one in saved if one.refused is None), None)
@@ -80,6 +85,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
             | {"suspended_by": run.suspension, "thaw_at": iso(run.thaw_at_s)}
             | {"metrics": metrics.latest_of_each(database, [run.id])[run.id]}
             | {"progress": _progress_json(home, database, run)}
+            | {"triage": triage_json(run.id, triage_of_run(home, database, run))}
             | {"box_left_s": boxes_left(home, [run], segments[-1:], time.time()).get(run.id)}
             | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}
         )
@@ -100,10 +106,12 @@ def _print(
     from backprop.cli.render.json_views import NAN, clock, duration, number, size
     from backprop.cli.render.tables import print_pairs, print_table
     from backprop.cli.render.terminal_text import command_text
+    from backprop.cli.render.triage_view import triage_pairs
     from backprop.cli.submit.goes_on import timebox_text
     from backprop.cli.submit.recipe_view import pairs, resume_text
     from backprop.scheduler.lifecycle import FINAL
     from backprop.scheduler.records import LOG
+    from backprop.worker.maintenance.triage_reader import triage_of_run
 
     spec = run.spec
     running_s = sum(one.running_s or 0.0 for one in segments)
@@ -118,6 +126,7 @@ def _print(
         [
             ("run", f"{run.id}  {run.name}"),
             ("state", f"{run.state}: {run.reason}"),
+            *triage_pairs(run.id, triage_of_run(home, database, run)),
             ("command", command_text(spec)),
             ("program", spec.program),
             ("directory", spec.cwd),

@@ -13,7 +13,7 @@ from backprop.cli import run_selection
 from backprop.cli.context import NO_WORKER, need_existing, silent_workers
 from backprop.cli.exit_codes import OF_STATE, STILL_GOING
 from backprop.cli.global_options import brief_option
-from backprop.cli.render.answers import short
+from backprop.cli.render.answers import BRIEF_BYTES, short
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.lifecycle import SETTLED, State
 
@@ -82,7 +82,7 @@ def command(
         watch.until(pipe, None if limit_s is None else begun_s + limit_s)
     finally:
         pipe.close()
-    return _tell(watch, time.monotonic() - begun_s, as_json or brief)
+    return _tell(home, database, watch, time.monotonic() - begun_s, as_json or brief)
 
 
 class Watch:
@@ -180,7 +180,7 @@ class Watch:
         self._said = lines
 
 
-def _tell(watch: Watch, waited_s: float, as_json: bool) -> int:
+def _tell(home: "Home", database: "Database", watch: Watch, waited_s: float, as_json: bool) -> int:
     """Print what became of the runs; return the exit code. Raises UnknownRun where it was a removed one."""
     from backprop.scheduler.errors import UnknownRun
 
@@ -193,7 +193,7 @@ def _tell(watch: Watch, waited_s: float, as_json: bool) -> int:
     if as_json:
         import json
 
-        view = {
+        view: dict[str, Any] = {
             "ended": watch.ended,
             "exit": code,
             "runs": watch.total,
@@ -203,6 +203,8 @@ def _tell(watch: Watch, waited_s: float, as_json: bool) -> int:
             "worker_alive": watch.working,
             "waited_s": round(waited_s, 3),
         }
+        if run is not None:
+            view["decided_by"] |= {"triage": _triage(home, database, run, json.dumps(view))}
         click.echo(json.dumps(view))
         return code
     listed = ", ".join(f"{watch.counts[state]} {state}" for state in State if state in watch.counts)
@@ -213,7 +215,29 @@ def _tell(watch: Watch, waited_s: float, as_json: bool) -> int:
     return code
 
 
-def _view(run: "Ended | None") -> dict[str, str | None] | None:
+def _triage(home: "Home", database: "Database", run: "Ended", answer: str) -> dict[str, Any] | None:
+    """Return the triage of the run that decides; None where it did not fail, cannot be read now, or does not fit into 1
+    KB with the rest of the `answer`."""
+    if run.state is State.COMPLETED:
+        return None
+    import json
+
+    from backprop.cli.render import triage_view
+    from backprop.scheduler.errors import BackpropError
+    from backprop.scheduler.store.reads import queries
+    from backprop.worker.maintenance.triage_reader import triage_of_run
+
+    with contextlib.suppress(BackpropError):
+        record = queries.run_by_id(database, run.id)
+        triage = triage_of_run(home, database, record) if record is not None else None
+        for most in (triage_view.SHORT, triage_view.SHORTEST):
+            view = triage_view.triage_json(run.id, triage, most)
+            if len(answer) + len(json.dumps({"triage": view})) < BRIEF_BYTES:
+                return view
+    return None
+
+
+def _view(run: "Ended | None") -> dict[str, Any] | None:
     if run is None:
         return None
     texts = {"name": short(run.name, NAME_LIMIT), "reason": short(run.reason, REASON_LIMIT)}

@@ -170,23 +170,28 @@ def _brief_verb(view: Mapping[str, Any]) -> dict[str, Any]:
 def brief_run(view: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
     """Return at most 1 KB of a run as in `list --json`: its texts are cut, and a path is whole or null.
 
-    `metrics`: the last value of each. As many as there is room for are in it, those of held-out data first.
+    `metrics`: the last value of each.
     """
-    import json
-
     whole = {name: view[name] for name in ("id", "state", "exit_code", "fault", "segment_count")}
     whole |= {name: view[name] for name in ("last_step", "last_loss", "step_total", "started_at", "ended_at")}
     texts = {"name": NAME_LIMIT, "reason": BRIEF_TEXT, "key": KEY_LIMIT, "group": NAME_LIMIT}
     path = view["last_checkpoint"]
     whole |= {name: short(view[name], most) for name, most in texts.items()}
     whole["last_checkpoint"] = path if path is not None and short(path, 180) == path else None
+    return with_metrics(whole, metrics)
+
+
+def with_metrics(whole: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Return a brief answer with as many metrics as there is room for, those of held-out data first."""
+    import json
+
     told: dict[str, float] = {}
-    room = BRIEF_BYTES - len(json.dumps(whole | {"metrics": {}})) - len("\n")
+    room = BRIEF_BYTES - len(json.dumps({**whole, "metrics": {}})) - len("\n")
     for name in sorted(metrics, key=lambda name: (_HELD_OUT.search(name) is None, name)):
         room -= len(json.dumps({name: metrics[name]}))
         if room >= 0:
             told[name] = metrics[name]
-    return whole | {"metrics": told}
+    return {**whole, "metrics": told}
 
 
 def short(text: str | None, most: int) -> str | None:

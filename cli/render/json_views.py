@@ -12,7 +12,7 @@ from backprop.cli.render.terminal_text import command_text
 from backprop.scheduler.records import EVENT, CheckpointRecord, RunRecord, SegmentRecord
 
 NAN: Final = "NaN loss"
-"""`faults.Fault.NAN`, without importing the rest of that module."""
+"""`Fault.NAN`, without importing it."""
 
 
 def print_json(value: object) -> None:

@@ -4,7 +4,8 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from backprop.scheduler.faults import OF_THE_HOST, WOULD_FAIL_AGAIN, Fault, fault_of
+from backprop.scheduler.faults.kinds import OF_THE_HOST, WOULD_FAIL_AGAIN, Fault
+from backprop.scheduler.faults.last_line import fault_of
 from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.outcome.chain_end import limit_reached
 from backprop.scheduler.outcome.move import Advice, NextMove, ended

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from backprop.scheduler.faults import Fault
+from backprop.scheduler.faults.kinds import Fault
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from backprop.scheduler.faults import Fault
+from backprop.scheduler.faults.kinds import Fault
 
 
 class SegmentOutcome(StrEnum):

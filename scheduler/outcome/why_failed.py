@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from backprop.scheduler.faults import Fault
+from backprop.scheduler.faults.kinds import Fault
 from backprop.scheduler.outcome.segment_result import SegmentResult
 
 _EXCEPTION_NAME: Final = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): (?=\S)")

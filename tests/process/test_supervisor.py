@@ -32,9 +32,11 @@ def test_it_records_how_its_leader_exited(stand: Stand, code: int) -> None:
     record = stand.ended()
     assert began_s <= record.pop("ended_at_s") <= time.time()
     assert 0 <= record.pop("running_s") < 20
+    oom_kills = record["oom_kills"]
+    assert len(oom_kills) == 2 and oom_kills[1] is not None and oom_kills[1] >= 0, "this machine counts them"
     assert record == {
         "format": 1, "asked": None, "exit_code": code, "signal": None, "seen_to_end": True, "escalated": "none",
-        "paused_s": 0.0, "boxes": 1, "survivors": [], "disk_full": False,
+        "paused_s": 0.0, "boxes": 1, "survivors": [], "disk_full": False, "oom_kills": oom_kills,
     }  # fmt: skip
     assert stand.log() == "out\nerr\n"
     assert not stand.held()

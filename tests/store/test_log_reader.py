@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backprop.scheduler.faults import Fault
+from backprop.scheduler.faults.kinds import Fault
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import metrics, queries
 from backprop.scheduler.store.writes import progress

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from backprop.scheduler.faults import Fault
+from backprop.scheduler.faults.kinds import Fault
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome.failures import FALLBACK_CAP, HOST_FAULT_CAP, LOST_CAP, backoff_s
 from backprop.scheduler.outcome.next_move import Intent, next_move

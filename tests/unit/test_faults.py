@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backprop.scheduler.faults import Fault, fault_of, port_in
+from backprop.scheduler.faults.kinds import Fault
+from backprop.scheduler.faults.last_line import fault_of, port_in
 from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.outcome.failures import HOST_FAULT_CAP
 from backprop.scheduler.outcome.move import with_advice

@@ -84,7 +84,8 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
 class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
     """`processes.json`. `supervisor`, `leader`: pid and start ticks, in `pid_namespace`, of which notes of 0.1.0 say
     nothing. `started_at_s`: Unix seconds. `box_format`: of decisions on boxes that the supervisor obeys; None: every
-    box ends the segment. `suspend_format`: of orders to suspend that it obeys; None: it obeys none."""
+    box ends the segment. `suspend_format`: of orders to suspend that it obeys; None: it obeys none. `oom_kills`: the
+    note of `supervisor/oom_kills.py`, which supervisors alone read."""
 
     boot_id: str
     supervisor: tuple[int, int]
@@ -94,6 +95,7 @@ class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
     pid_namespace: str | None = None
     box_format: int | None = None
     suspend_format: int | None = None
+    oom_kills: object = None
 
 
 class PauseFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +134,8 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     what it took after the grace: "none", "term" or "kill". `ended_at_s`: Unix seconds. `survivors`: pids that
     outlived SIGKILL. `boxes`: the timeboxes that it had begun. `disk_full`: the log could take nothing more when the
     leader had failed. `could_not_start`, `errno`: why there never was a leader; `path`: which path it was about.
+    `oom_kills`: how many processes the kernel killed meanwhile for want of memory, in the segment's control group and
+    on the machine; None where it does not say.
     """
 
     format: int = 1
@@ -149,6 +153,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     errno: int | None = None
     path: str | None = None
     disk_full: bool = False
+    oom_kills: tuple[int | None, int | None] = (None, None)
 
 
 def write_order(folder: Path, order: OrderFile) -> None:

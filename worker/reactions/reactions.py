@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from backprop.scheduler.faults import WOULD_FAIL_AGAIN
+from backprop.scheduler.faults.kinds import WOULD_FAIL_AGAIN
 from backprop.scheduler.home import batch_outcomes
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State

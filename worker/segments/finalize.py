@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from backprop.scheduler.errors import BackpropError, LostRace
-from backprop.scheduler.faults import port_in
+from backprop.scheduler.faults.last_line import port_in
 from backprop.scheduler.governor.box_end import minutes
 from backprop.scheduler.home import run_folder
 from backprop.scheduler.home.run_folder import OutcomeFile

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from backprop.scheduler.faults.words import GPU_MEMORY, NO_GPU_MEMORY
 from backprop.worker.segments.tail import LAST_BYTES, NO_LOG, Tail
 
 NATIVE_LINES = 20
@@ -37,19 +38,7 @@ class Trouble:
         return self.words.search(line) is not None
 
 
-_DEVICE = Trouble(
-    re.compile(
-        r"\b(?:CUDA|HIP|XPU|GPU)\w*\b.{0,200}?\bout of memory\b"  # PyTorch, NCCL, the CUDA runtime, ggml
-        r"|\bOutOfMemoryError\b"  # torch., torch.cuda., c10::, cupy
-        r"|cudaErrorMemoryAllocation|hipErrorOutOfMemory|CUDA_ERROR_OUT_OF_MEMORY"
-        r"|_STATUS_ALLOC_FAILED\b|CUDNN_STATUS\w*_DEVICE_ALLOCATION_FAILED|CUFFT_ALLOC_FAILED"
-        r"|RESOURCE[_ ]EXHAUSTED: (?:out of memory|failed to allocate request)"  # XLA
-        r"|OOM when allocating tensor|ResourceExhaustedError:.*failed to allocate memory",  # TensorFlow
-        re.IGNORECASE,
-    ),
-    # "more than 1EB": a broken size, not a full GPU (NVIDIA/nccl#1284).
-    re.compile(r"more than 1EB memory|is not a failure|java\.lang|device:CPU|allocator cpu"),
-)
+_DEVICE = Trouble(GPU_MEMORY, NO_GPU_MEMORY)
 _HEADER = re.compile(r"(?P<prefix>.*?)(?:Exception Group )?Traceback \(most recent call last\):")
 _RANK = re.compile(r"\[rank\d+\]: $")
 _CAUSED = "The above exception was the direct cause of the following exception:"

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from backprop.scheduler.faults import PORT_IN_USE
+from backprop.scheduler.faults.last_line import PORT_IN_USE
 from backprop.worker.segments.gpu_oom import Trouble, reported
 
 _NATIVE: Final = re.compile(

@@ -25,6 +25,7 @@ from pathlib import Path
 import boxes
 import failpoint
 import files
+import oom_kills
 import process_tree
 import standby
 import stop_target
@@ -78,13 +79,14 @@ def _start(folder: Path, order: dict[str, object], locks: Sequence[int]) -> int:
             log = _open_log(folder / "log")
             failpoint.at("starting")
             _boxes(folder, order).write_deadline(0.0)
+            killed = oom_kills.begin()
             leader = _spawn(folder, order, locks, log, started_at_s, started_s)
         except (OSError, ValueError, MemoryError) as error:
             files.write_when_possible(folder / "exit.json", _not_started(error))
             return 0
         failpoint.at("spawned")
-        _write_processes(folder, order, leader, started_at_s, started_s)
-        return _supervise(folder, order, leader, started_s)
+        _write_processes(folder, order, leader, started_at_s, started_s, killed)
+        return _supervise(folder, order, leader, started_s, killed)
     finally:
         if log is not None:
             os.close(log)
@@ -105,8 +107,9 @@ def _adopt(folder: Path, order: dict[str, object]) -> int:
     started_at_s = earlier.get("started_at_s")
     if not isinstance(started_at_s, float):
         started_at_s = time.time() - (time.monotonic() - started_s)
-    _write_processes(folder, order, leader, started_at_s, started_s)
-    return _supervise(folder, order, leader, started_s, stopped=process_tree.stopped(process))
+    killed = earlier.get("oom_kills") if earlier.get("boot_id") == process_tree.boot_id() else None
+    _write_processes(folder, order, leader, started_at_s, started_s, killed)
+    return _supervise(folder, order, leader, started_s, killed, stopped=process_tree.stopped(process))
 
 
 def _cookie(order: dict[str, object]) -> tuple[bytes, ...]:
@@ -137,9 +140,15 @@ def _watch(process: process_tree.Process, cookie: tuple[bytes, ...]) -> Leader:
 
 
 def _supervise(
-    folder: Path, order: dict[str, object], leader: Leader, started_s: float, stopped: bool | None = None
+    folder: Path,
+    order: dict[str, object],
+    leader: Leader,
+    started_s: float,
+    killed: object,
+    stopped: bool | None = None,
 ) -> int:
-    """Supervise a leader to its end. `stopped`: whether it is stopped, for one whose supervisor died; else None."""
+    """Supervise a leader to its end. `killed`: what `oom_kills` noted as it began. `stopped`: whether it is stopped,
+    for one whose supervisor died; else None."""
     segment = SupervisedSegment(
         folder,
         leader,
@@ -156,7 +165,7 @@ def _supervise(
     if stop is not None:
         target = stop_target.noted(stop)
         segment.take_over(str(stop["asked"]), _ago_s(stop), stop.get("sent") is not False, target)
-    record = segment.run()
+    record = segment.run() | {"oom_kills": list(oom_kills.since(killed))}
     failpoint.at("ended")
     files.write_when_possible(folder / "exit.json", record)
     failpoint.at("recorded")
@@ -253,7 +262,12 @@ def _lock(path: Path) -> int | None:
 
 
 def _write_processes(
-    folder: Path, order: dict[str, object], leader: Leader, started_at_s: float, started_s: float
+    folder: Path,
+    order: dict[str, object],
+    leader: Leader,
+    started_at_s: float,
+    started_s: float,
+    killed: object,
 ) -> None:
     own = process_tree.identify(os.getpid())
     files.write_if_possible(
@@ -267,6 +281,7 @@ def _write_processes(
             "started_monotonic_s": started_s,
             "box_format": boxes.FORMAT if order.get("at_timebox") == boxes.AUTO else None,
             "suspend_format": suspension.FORMAT,
+            "oom_kills": killed,
         },
     )
 

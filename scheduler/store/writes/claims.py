@@ -16,7 +16,7 @@ import msgspec
 from peewee import fn
 
 from backprop.scheduler.errors import LostRace
-from backprop.scheduler.faults import Fault
+from backprop.scheduler.faults.kinds import Fault
 from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, Event, Intent, State, next_state
 from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.outcome.segment_result import SegmentResult

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from backprop.scheduler.errors import LostRace
-from backprop.scheduler.faults import Fault
+from backprop.scheduler.faults.kinds import Fault
 from backprop.scheduler.lifecycle import HAS_PROCESSES
 from backprop.scheduler.records import CheckpointRecord, MetricRecord
 from backprop.scheduler.store.connection import Database, proxy

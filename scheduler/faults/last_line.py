@@ -1,37 +1,19 @@
-"""Tells which kind of fault ended a segment, from its exit status and the last line of its traceback.
+"""Tells which fault that decides over retries ended a segment, by its exit status and its traceback's last line.
 
 The kind decides whether a retry can help, and lets a group be held when its members fail the same way.
 """
 
 import re
-from enum import StrEnum
 from typing import Final
 
-
-class Fault(StrEnum):
-    """A kind of failure. The values are stored and shown."""
-
-    GPU_MEMORY = "out of GPU memory"
-    HOST_MEMORY = "out of memory"
-    DISK_FULL = "disk full"
-    PORT_IN_USE = "port in use"
-    IMPORT = "import error"
-    USAGE = "usage error"
-    NAN = "NaN loss"
-    HUNG = "hung"
-    STARTED_OVER = "started over"
-
-
-WOULD_FAIL_AGAIN: Final = frozenset({Fault.IMPORT, Fault.USAGE})
-"""Faults that the same command has again in the same environment: no retry helps, and its siblings have them too."""
-
-OF_THE_HOST: Final = frozenset({Fault.DISK_FULL, Fault.PORT_IN_USE})
-"""Faults that come from what else goes on here: the run is tried again, and none of its own retries is used."""
+from backprop.scheduler.faults.kinds import Fault
 
 EX_USAGE: Final = (2, 64)
 """argparse, click and getopt users exit 2; sysexits.h calls 64 EX_USAGE."""
 
-_DISK_FULL = re.compile(r"No space left on device|\[Errno 28\]|ENOSPC|Disk quota exceeded|\[Errno 122\]")
+DISK_FULL: Final = re.compile(
+    r"No space left on device|\[Errno 28\]|ENOSPC|Disk quota exceeded|\[Errno 122\]"
+)
 PORT_IN_USE: Final = re.compile(
     r"address already in use|\bEADDRINUSE\b|\berrno:? ?98\b|another process is utilizing it"  # accelerate
     r"|\bport `?\d+`? (?:is|was) (?:already )?in use|could not bind to port \d+",  # Flask, TensorBoard
@@ -56,7 +38,7 @@ _USAGE = re.compile(
 def fault_of(exit_code: int | None, last_line: str | None) -> Fault | None:
     """Return the fault of a segment that ended by itself; None for an unknown one."""
     line = last_line or ""
-    if _DISK_FULL.search(line):
+    if DISK_FULL.search(line):
         return Fault.DISK_FULL
     if PORT_IN_USE.search(line):
         return Fault.PORT_IN_USE

@@ -1,0 +1,45 @@
+"""Defines what is told of a segment that failed: its kind, its place in the user's code, and what to do."""
+
+from dataclasses import dataclass
+
+from backprop.scheduler.faults.kinds import Fault
+
+
+@dataclass(frozen=True)
+class SegmentEnd:
+    """What is known of the end of a segment that failed.
+
+    `known`: the kind, where the outcome or the supervisor tells it. `said`: why, in our own words, for one whose log
+    tells nothing. `signal_name`: what ended its leader, such as "SIGKILL". `oom_kills`: how many processes the kernel
+    killed meanwhile for want of memory, in its control group and on the machine; None where that is not known.
+    `cwd`: its directory. `log`: the end of its output, any bytes.
+    """
+
+    exit_code: int | None = None
+    signal_name: str | None = None
+    oom_kills: tuple[int | None, int | None] = (None, None)
+    known: Fault | None = None
+    said: str | None = None
+    cwd: str = "/"
+    log: bytes = b""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of the user's own code. `file`: relative to the run's directory where it lies in it. `function`: empty
+    where it is not known."""
+
+    file: str
+    line: int
+    function: str
+
+
+@dataclass(frozen=True)
+class Triage:
+    """What ended a segment. `message`: in the program's words. `place`: the last frame of the user's own code; None
+    where no traceback shows one."""
+
+    kind: Fault
+    message: str | None
+    place: Place | None
+    remedy: str
