@@ -70,9 +70,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     its turn ("fifo"). `at_timebox`: a value of `choices.AtTimebox`. `suspend`: one of `choices.SuspendRule`.
     `keep_when_unmet`: the run stays queued when a dependency can never be met. `metric_regex`: the user's own patterns
     for its output, NAME=REGEX. `integrations`: ours may be attached at launch. `smoke`: it has to get to a step or a
-    checkpoint within its first `smoke_s` of running time. `params`: what sets it
-    apart from the other runs of its sweep, by key. `key`: its user's own name for this submission, which no other run
-    has; `asked`: a digest of what was asked for with it.
+    checkpoint within its first `smoke_s` of running time. `watchdog`: a segment that hangs is ended. `params`: what
+    sets it apart from the other runs of its sweep, by key. `key`: its user's own name for this submission, which no
+    other run has; `asked`: a digest of what was asked for with it.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -120,6 +120,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     params: dict[str, str] = {}
     key: str | None = None
     asked: str | None = None
+    watchdog: bool = True
 
     @property
     def attaches(self) -> bool:

@@ -240,6 +240,14 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         section="Time",
     ),
     SettingKey(
+        "watchdog", "watchdog", True, _BOOL, parsers.flag,
+        commands=("run", "resume"), flags=("--watchdog/--no-watchdog",), kind=bool,
+        help="End a segment that hangs, and go on from its last checkpoint.",
+        docs="end a segment that hangs, and go on from its last checkpoint, see [A run that"
+        " hangs](scripts.md#a-run-that-hangs)",
+        section="Save and resume",
+    ),
+    SettingKey(
         "retries", "retries", 0, "a whole number from 0 to 1000", parsers.whole(1000),
         commands=("run", "resume"), flags=("--retries",), kind=int, metavar="N",
         help="Start again after a crash, up to N times, from the last checkpoint.",

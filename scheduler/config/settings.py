@@ -58,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stop_on_nan: bool
     smoke: bool
     smoke_s: float
+    watchdog: bool
     max_cpu_load: float
     active_hours: tuple[str, ...] | None
     snapshot_code: bool

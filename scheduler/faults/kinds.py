@@ -18,6 +18,7 @@ class Fault(StrEnum):
     IMPORT = "import error"
     USAGE = "usage error"
     NAN = "NaN loss"
+    HUNG = "hung"
     STARTED_OVER = "started over"
     OOM_KILLED = "killed by the OOM killer"
     SEGFAULT = "segmentation fault"

@@ -13,6 +13,7 @@ REMEDIES: Final = {
     Fault.IMPORT: "install it for the interpreter of the run, or queue it with another: --python PATH",
     Fault.USAGE: "correct the script's arguments, after --, and queue it again",
     Fault.NAN: "lower the learning rate, clip gradients, check the data; --stop-on-nan ends such a run early",
+    Fault.HUNG: "see its stacks at the end of its output: backprop logs RUN; --no-watchdog lets it be silent",
     Fault.STARTED_OVER: "tell how it is handed its checkpoint: --resume-arg TEMPLATE; or --no-auto-resume",
     Fault.SEGFAULT: "see where, with --env PYTHONFAULTHANDLER=1; compiled packages may not fit each other",
     Fault.MISSING_FILE: "make the file or correct its path; a relative one begins where the run was queued",

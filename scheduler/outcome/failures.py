@@ -17,6 +17,8 @@ from backprop.scheduler.outcome.why_failed import why_failed
 from backprop.scheduler.spec import RunSpec
 
 LOST_CAP: Final = 3
+HANG_CAP: Final = 2
+"""So many hangs in a row without a new checkpoint are followed by another try, even where no retries are asked for."""
 HOST_FAULT_CAP: Final = 5
 FALLBACK_CAP: Final = 2
 _WEIGHTS_ONLY: Final = re.compile(r"\bweights[_ ]only\b", re.IGNORECASE)
@@ -65,6 +67,33 @@ def lost(result: SegmentResult, chain: Chain) -> NextMove:
     )
     reason = f"segment {chain.segments} disappeared {how}; {start}"
     return NextMove(Event.REQUEUED, SegmentOutcome.LOST, reason, chain.stalled, chain.retries_used, lost)
+
+
+def hung(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
+    """Once more from its last checkpoint. A hang counts as a retry; from zero it starts only where retries are left."""
+    used = 0 if chain.progressed else chain.retries_used
+    goes_on = chain.resumable and spec.auto_resume
+    tries = max(spec.retries, HANG_CAP) if goes_on else spec.retries
+    failed = ended(SegmentOutcome.HUNG, result.why_asked or "hung")
+    advice = Advice(
+        lead="; its stacks may be in its log (backprop logs); --no-watchdog lets it be; ",
+        effect=" tries again",
+    )
+    failed = replace(failed, retries_used=used, advice=advice)
+    if used >= tries:
+        if used:
+            end = f"; {used + 1} times in a row without a new checkpoint"
+        else:
+            end = "" if chain.resumable else f"; {chain.why_not_resumable}"
+        return replace(failed, reason=failed.reason + end)
+    if (limit := limit_reached(spec, chain)) is not None:
+        return replace(failed, reason=f"{failed.reason}; {limit[0]}", advice=limit[1])
+    delay_s = backoff_s(used + 1)
+    reason = f"{failed.reason}; again from {_start_of(chain)} in {delay_s:g} s ({used + 1} of {tries})"
+    stalled = 0 if chain.progressed else chain.stalled
+    return NextMove(
+        Event.REQUEUED, SegmentOutcome.HUNG, reason, stalled, used + 1, delay_s=delay_s, fault=failed.fault
+    )
 
 
 def not_started(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:

@@ -55,6 +55,8 @@ def _move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
     if result.shown_end is not None:
         how = f"finished: {result.shown_end}; {_exited_0(result)}"
         return NextMove(Event.COMPLETED, SegmentOutcome.COMPLETED, how)
+    if result.hung:
+        return failures.hung(spec, result, chain)
     if result.asked is Intent.YIELD:
         return _yielded(result, chain)
     if result.asked is Intent.TIMEBOX:

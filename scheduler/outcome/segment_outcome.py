@@ -17,6 +17,7 @@ class SegmentOutcome(StrEnum):
     OUTRANKED = "outranked"
     OVER_LIMIT = "over its limit"
     NAN = "NaN loss"
+    HUNG = "hung"
     STARTED_OVER = "started over"
     GPU_MEMORY = "out of GPU memory"
     NOT_STARTED = "not started"
@@ -35,6 +36,8 @@ class SegmentOutcome(StrEnum):
         match self:
             case SegmentOutcome.NAN:
                 return Fault.NAN
+            case SegmentOutcome.HUNG:
+                return Fault.HUNG
             case SegmentOutcome.STARTED_OVER:
                 return Fault.STARTED_OVER
             case SegmentOutcome.GPU_MEMORY:

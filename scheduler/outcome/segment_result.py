@@ -20,7 +20,7 @@ class SegmentResult:
     its newest good checkpoint and the signal that ended it; None where none was sent. `unreadable`: the file that would
     tell how it ended, and why it cannot be read. `port_in_use`: the line of its log that reports a taken port.
     `disk_full`: its log could take nothing more. `boxes`: the timeboxes that it had begun. `suspended`: it was
-    suspended when it was lost.
+    suspended when it was lost. `hung`: it was asked to end because it hung.
     """
 
     asked: Intent | None = None
@@ -45,6 +45,7 @@ class SegmentResult:
     unreadable: str | None = None
     port_in_use: str | None = None
     disk_full: bool = False
+    hung: bool = False
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ TRAINING = "training.json"
 SEGMENT_TRAINING = "attached"
 _RANK = ("--local_rank", "--local-rank")
 
+STACK_DUMPS = "stack-dumps"
+
+_shows_stacks = False
 _trainings = 0  # begun in this process, of any framework
 
 
@@ -90,6 +93,7 @@ class Integration:
 def attach(name: str, executed: "ModuleType") -> None:
     """Wrap the method that trains, in the module `name` that has just been executed."""
     _held.hold()
+    _show_stacks_when_asked()
     if name == "transformers.trainer":
         from ._at_launch_transformers import Transformers
 
@@ -106,6 +110,33 @@ def attach(name: str, executed: "ModuleType") -> None:
         from ._at_launch_ultralytics import Ultralytics
 
         _wrap(executed.Model, "train", Ultralytics())
+
+
+def _show_stacks_when_asked() -> None:
+    """Write the stacks of all threads into the log at a signal, and note that for the worker. It asks when this hangs.
+
+    `faulthandler` needs no interpreter that still works. The signal is one that nobody uses; where the script does, it
+    is left to the script.
+    """
+    global _shows_stacks
+    if _shows_stacks:
+        return
+    _shows_stacks = True
+    try:
+        import faulthandler
+        import signal
+
+        number = signal.SIGRTMAX - 5
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            return
+        with open("/proc/self/stat", "rb") as file:  # noqa: PTH123
+            start = int(file.read().rpartition(b")")[2].split()[19])
+        faulthandler.register(number, file=2)
+        segment = os.path.dirname(os.environ["BACKPROP_EVENTS"])  # noqa: PTH120 - pathlib is a slow import
+        with open(f"{segment}/{STACK_DUMPS}", "ab", buffering=0) as file:  # noqa: PTH123
+            file.write(b"%d %d %d\n" % (os.getpid(), start, number))
+    except Exception:
+        return  # a hang is ended without stacks too
 
 
 def _wrap(owner: type, name: str, integration: Integration) -> None:

@@ -62,6 +62,7 @@ BESIDE = {
     "segments.boxes.suspender": "is handed the row of the segment",
     "segments.boxes.segment_boxes": "hands it on to the decision",
     "segments.boxes.pulse": "takes what it saved for a sign of life",
+    "segments.hang.guard": "asks the segments before it for their rhythm",
     "segments.timebox": "asks when it was saved",
     "segments.result": "asks when it was saved",
     "segments.finalize": "asks whether there is one",

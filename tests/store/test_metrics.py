@@ -44,6 +44,7 @@ def test_one_value_a_name_and_five_seconds_the_last_one(database: Database) -> N
     assert rows[-1] == (99, 1 / 100), "the very last"
     assert len(kept(database, "r1", "accuracy")) == 20
     assert metrics.latest(database, ["r1", "nobody"], "loss") == {"r1": 1 / 100}
+    assert metrics.report_times(database, "r1", 6) == [(1, 1089.0), (1, 1094.0), (1, 1099.0)], "of two names"
     assert metrics.latest_of_each(database, ["r1", "nobody"]) == {
         "r1": {"accuracy": 0.99, "loss": 1 / 100},
         "nobody": {},

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from backprop.scheduler.faults.kinds import Fault
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome.failures import FALLBACK_CAP, HOST_FAULT_CAP, LOST_CAP, backoff_s
 from backprop.scheduler.outcome.next_move import Intent, next_move
@@ -281,3 +282,37 @@ def test_the_hosts_trouble_is_tried_again_from_one_once_something_new_is_saved()
     assert taken.reason.startswith("port in use: port 29500 is taken (exit code 1); again from")
     by_text = SegmentResult(exit_code=1, last_line="OSError: [Errno 98] Address already in use")
     assert next_move(SPEC, by_text, OLD).reason.startswith("port in use: [Errno 98] Address already in use")
+
+
+HUNG = SegmentResult(asked=Intent.YIELD, hung=True, exit_code=130, why_asked="hung: no step for 12 min")
+
+
+def test_hangs_are_tried_again_and_counted_until_something_new_is_saved() -> None:
+    chain = OLD
+    for attempt in (1, 2):
+        verdict = next_move(SPEC, HUNG, chain)
+        assert (verdict.event, verdict.outcome) == (Event.REQUEUED, SegmentOutcome.HUNG)
+        assert verdict.retries_used == attempt
+        assert (
+            f"again from its last checkpoint in {backoff_s(attempt):g} s ({attempt} of 2)" in verdict.reason
+        )
+        chain = replace(chain, retries_used=verdict.retries_used)
+    last = next_move(SPEC, HUNG, chain)
+    assert (last.event, last.fault) == (Event.FAILED, Fault.HUNG)
+    assert "; 3 times in a row without a new checkpoint; " in told(last)
+    assert told(last).endswith("--no-watchdog lets it be; backprop resume 4123-1 tries again")
+    assert next_move(SPEC, HUNG, replace(GOOD, retries_used=2)).retries_used == 1, "it had gone on"
+    assert next_move(spec(retries=5), HUNG, chain).event is Event.REQUEUED, "its user allows more"
+
+
+def test_a_hang_starts_nothing_from_zero_that_its_user_has_not_asked_for() -> None:
+    assert next_move(SPEC, HUNG, FRESH).event is Event.FAILED
+    assert "no checkpoint is known" in next_move(SPEC, HUNG, FRESH).reason
+    assert "again from the beginning" in next_move(spec(retries=1), HUNG, FRESH).reason
+    assert next_move(spec(auto_resume=False), HUNG, OLD).event is Event.FAILED
+    assert next_move(spec(max_segments=1), HUNG, OLD).event is Event.FAILED
+
+
+def test_what_its_user_wanted_and_what_shows_its_end_count_more_than_a_hang() -> None:
+    assert next_move(SPEC, replace(HUNG, wanted=Intent.STOP), OLD).event is Event.STOPPED
+    assert next_move(SPEC, replace(HUNG, exit_code=0, shown_end="step 9/9"), OLD).event is Event.COMPLETED

@@ -19,7 +19,8 @@ from tests.support.outcomes import FRESH, GOOD, OLD, SPEC, spec, told
 
 def test_an_outcome_tells_its_fault_and_whether_the_run_could_train() -> None:
     with_fault = {outcome for outcome in SegmentOutcome if outcome.fault is not None}
-    assert with_fault == {SegmentOutcome.NAN, SegmentOutcome.STARTED_OVER, SegmentOutcome.GPU_MEMORY}
+    own = {SegmentOutcome.NAN, SegmentOutcome.HUNG, SegmentOutcome.STARTED_OVER, SegmentOutcome.GPU_MEMORY}
+    assert with_fault == own
     assert all(outcome.fault == outcome for outcome in with_fault), "both are stored, under the same name"
     untrained = {outcome for outcome in SegmentOutcome if not outcome.trained}
     assert untrained == {SegmentOutcome.LOST, SegmentOutcome.NOT_STARTED}

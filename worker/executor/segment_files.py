@@ -16,6 +16,8 @@
     heeds-stop      written by `should_stop()` empty: the script asks whether to stop
     takes-checkpoint  by `resume_from()`      empty: the script asks what to resume from
     attached        by an integration         the training that it is attached to
+    hang.json       written by the worker      that it hangs, before it is asked to end, see `hang.note`
+    stack-dumps     by an integration         which processes write their stacks at which signal
     stood-back      by an integration         empty: it has left one alone, or its own is over
 
 A worker may read what another version wrote: unknown fields are ignored, and a field that was added later has a

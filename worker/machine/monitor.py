@@ -44,6 +44,7 @@ class RuntimeMonitor:
         self._in_use: dict[tuple[str, int, str], UnreturnedMemory] = {}
         self._unreturned: list[UnreturnedMemory] = []
         self._busy_s: dict[str, float] = {}
+        self._read_s: dict[str, float] = {}
         self._kept: dict[str, str] = {}
         self.why_not_end: Callable[[RunRecord, BoxCause], str | None] = lambda _run, _cause: None
         """Returns why ending a run to make room would lose work; None where it would not."""
@@ -83,6 +84,7 @@ class RuntimeMonitor:
         # Whether a GPU is idle that does not say so cannot be told.
         busy = (gpu.uuid for gpu in snapshot.gpus if gpu.utilisation_pct is None or gpu.utilisation_pct > 0)
         self._busy_s |= dict.fromkeys(busy, now_s)
+        self._read_s |= dict.fromkeys((gpu.uuid for gpu in snapshot.gpus if gpu.error is None), now_s)
         self._watch(live, state, now_s)
 
     def ended(self, run_id: str, number: int, survivors: bool) -> None:
@@ -98,6 +100,12 @@ class RuntimeMonitor:
     def gpu_was_busy(self, gpu_uuids: Sequence[str], since_s: float) -> bool:
         """Return whether one of these GPUs did something since a moment on the monotonic clock."""
         return any(self._busy_s.get(uuid, -CHECK_EVERY_S) >= since_s for uuid in gpu_uuids)
+
+    def gpu_idle(self, gpu_uuids: Sequence[str], since_s: float) -> bool | None:
+        """Return whether none of these GPUs did anything since then; None where no reading tells."""
+        if self.gpu_was_busy(gpu_uuids, since_s):
+            return False
+        return True if all(self._read_s.get(uuid, -1.0) >= since_s for uuid in gpu_uuids) else None
 
     def _remember_use(self, state: MachineState) -> None:
         """Remember what each segment uses: once it has ended, its processes cannot be asked any more."""

@@ -29,6 +29,7 @@ from backprop.worker.segments import timebox
 from backprop.worker.segments.boxes.known import claims_to_resume
 from backprop.worker.segments.boxes.segment_boxes import SegmentBoxes, Surroundings
 from backprop.worker.segments.cadence import Cadence, ClockReading
+from backprop.worker.segments.hang.guard import GpuIdle, HangGuard
 from backprop.worker.segments.log_reader import LogReader
 from backprop.worker.segments.patience import Patience
 from backprop.worker.segments.supervisor_watchdog import SupervisorWatchdog
@@ -102,6 +103,7 @@ class LiveSegment:
         self._read_s = -math.inf
         self._watchdog = SupervisorWatchdog(context)
         self._boxes = SegmentBoxes(context, *key)
+        self._hang = HangGuard(context, *key)
         self._asked = False
         self._supervised_s = -math.inf
         self._looks = self._looks_in_time = 0
@@ -131,6 +133,11 @@ class LiveSegment:
             self._watchdog.check(run, self._boxes.asking_since_s)
         elif self._boxes.is_met or rule_of(run.spec) is not BoxRule.AUTO:
             self._watchdog.check(run, self._cadence.latest_end_s())
+
+    def check_hang(self, run: RunRecord, segment: SegmentRecord, is_moving: bool, gpu_idle: GpuIdle) -> None:
+        """Have it end if it hangs. Call once per tick. Raises DatabaseBusy."""
+        with contextlib.suppress(OSError):  # what cannot be noted is not done
+            self._hang.attend(run, segment.gpu_uuids, is_moving, gpu_idle)
 
     def supervise(self, run: RunRecord) -> None:
         """Start a new supervisor for a segment that lives on without one, at most every 5 s."""
@@ -289,11 +296,13 @@ class LiveSegment:
         """Begin anew with what the database and the executor know. Its observed times stay."""
         self._read_anew()
         self._watchdog = SupervisorWatchdog(self._context)
+        self._hang.close()
         self._asked = False
         self._supervised_s = -math.inf
 
     def close(self) -> None:
         """Close its files. Nothing is read of it afterwards."""
+        self._hang.close()
         self._drop_reader()
 
     def _now(self) -> ClockReading:

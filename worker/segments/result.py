@@ -27,6 +27,7 @@ from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.executor.vram import move_files
 from backprop.worker.segments import final_part
 from backprop.worker.segments.gpu_oom import out_of_memory
+from backprop.worker.segments.hang.note import why_hung
 from backprop.worker.segments.port_in_use import port_in_use
 from backprop.worker.segments.tail import failure_line
 from backprop.worker.segments.timebox import landed_s
@@ -77,6 +78,7 @@ def result_of(
     asked = _asked(exit, run)
     told = asked is None and exit.exit_code == 0 and segment_files.was_told(folder)
     boxed = exit.asked == "timebox"
+    hung = why_hung(folder, run) if asked is Intent.YIELD else None
     log, failed = folder / "log", asked is None and exit.exit_code != 0
     users = exit.errno is not None and _at_users_path(exit, folder)
     is_missing = users and exit.errno in PATH_ERRORS and _lacked_a_path(run, exit, folder)
@@ -87,9 +89,10 @@ def result_of(
         wanted=wanted,
         why_asked=_why_boxed(folder, exit)
         if boxed
-        else why or (ASKED_FROM_OUTSIDE if asked is Intent.YIELD else None),
+        else why or hung or (ASKED_FROM_OUTSIDE if asked is Intent.YIELD else None),
         exit_code=exit.exit_code,
         told=told,
+        hung=hung is not None,
         shown_end=_shown_end(exit, folder) if told or asked in (Intent.TIMEBOX, Intent.YIELD) else None,
         signal_name=_signal_name(exit.signal),
         could_not_start=exit.could_not_start,

@@ -191,6 +191,8 @@ class SegmentTracker:
         if run.intent is not None and not self.suspender.is_moving(run):
             live.ask(run)
         live.read_events(run, segment)
+        if life is not Life.UNSUPERVISED:  # then some of its processes may be out of sight
+            live.check_hang(run, segment, self.suspender.is_moving(run), self._monitor.gpu_idle)
         was_leaving = run.id in self.suspender.leaving
         with contextlib.suppress(OSError):
             self.suspender.attend(run, segment)

@@ -53,6 +53,17 @@ def of_runs(database: Database, run_ids: Sequence[str]) -> list[MetricRecord]:
     return database.read(query)
 
 
+def report_times(database: Database, run_id: str, most: int) -> list[tuple[int, float]]:
+    """Return segment and time (Unix seconds) of a run's newest reports, `most` values at most, oldest first."""
+
+    def query() -> list[tuple[int, float]]:
+        newest: Any = Metric.select(Metric.segment, Metric.at_s).where(Metric.run_id == run_id)
+        rows = list(newest.order_by(Metric.serial.desc()).limit(most).tuples())
+        return list(dict.fromkeys(reversed(rows)))
+
+    return database.read(query)
+
+
 def latest(database: Database, run_ids: Sequence[str], name: str) -> dict[str, float]:
     """Return the last value of metric `name` of each run; runs that never reported it are missing."""
 
