@@ -11,7 +11,8 @@ from typing import Final
 
 MASK: Final = "***"
 _VARIABLE: Final = (
-    r".*_(?:TOKEN|KEY|PASSWD|PWD|PASSPHRASE|CREDENTIALS?|AUTH)|TOKEN|APIKEY|PASSWD|.*SECRET.*|.*PASSWORD.*"
+    r".*_(?:KEYS?|KEY_ID|PASS|PWD|AUTH|PAT|PIN|DSN|COOKIE|JWT|SALT)|(?:.*_)?(?:TOKENS?|APIKEY|PASSWD|PASSPHRASE|CREDENTIALS?)"
+    r"|.*SECRET.*|.*PASSWORD.*|.*WEBHOOK.*"
 )
 _OPTION: Final = (
     r"(?i)-{0,2}(?:[\w.]+[._-])??(?:(?:hf|hub|api|auth|access|bearer|wandb|github|gitlab|private|secret)[_-]?(?:token|key)"

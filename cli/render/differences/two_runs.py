@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import msgspec
 
-from backprop.cli.render.differences import masking, note_view
+from backprop.cli.render.differences import note_view
 from backprop.cli.render.differences.arguments import by_name
 from backprop.scheduler.home import batch_file
+from backprop.scheduler.home.credentials import MASK, masked_value
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import Plan, RunSpec
@@ -203,8 +204,8 @@ def _between(
         one, other = a.get(name), b.get(name)
         if one == other or name in without:
             continue
-        if masking.looks_secret(name, one) or masking.looks_secret(name, other):
-            sides = (masking.HIDDEN if value is not None else None for value in (one, other))
+        if any(value is not None and masked_value(name, value) != value for value in (one, other)):
+            sides = (MASK if value is not None else None for value in (one, other))
             found.append(Difference(name, *sides, hidden=True))
         else:
             found.append(Difference(name, one, other))

@@ -67,3 +67,25 @@ def test_variables_are_masked_by_name() -> None:
     for name in ("SEED", "TOKENIZERS_PARALLELISM", "lr", "key", "pad_token"):
         assert masked_value(name, "abc") == "abc"
     assert masked_value("HF_TOKEN", "") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("WANDB_API_KEY", "x", True),
+        ("AWS_ACCESS_KEY_ID", "x", True),
+        ("HF_TOKEN", "x", True),
+        ("DB_PASSWORD", "x", True),
+        ("PGPASSWORD", "x", True),
+        ("--auth-token", "x", True),
+        ("URL", "https://me:pw@host/x", True),
+        ("ANYTHING", "ghp_0123456789abcdef0123", True),
+        ("PWD", "/home", False),
+        ("TOKENIZERS_PARALLELISM", "false", False),
+        ("MONKEY", "x", False),
+        ("--lr", "3e-4", False),
+        ("URL", "https://host:8080/x@y", False),
+    ],
+)
+def test_a_value_is_masked_by_its_name_or_its_look(name: str, value: str, secret: bool) -> None:
+    assert (masked_value(name, value) != value) is secret
