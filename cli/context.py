@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from backprop.scheduler.store.connection import Database
 
 NO_WORKER: Final = "no worker is running. Start one: tmux new -d 'backprop worker'"
+LOOKED_AT: Final = 200
+"""Runs of one command whose code is compared with today's."""
 
 
 class OutputLost(BackpropError):
@@ -59,6 +61,29 @@ def say_findings(notes: Sequence[str], warnings: Sequence[str]) -> None:
     for kind, lines in (("note", notes), ("warning", warnings)):
         for line in lines:
             click.echo(f"{kind}: {safe(line)}", err=True)
+
+
+def say_code_changes(
+    home: Home, database: "Database", ids: Sequence[str], *, noted: bool, copied: bool = False
+) -> None:
+    """Say on stderr, and in the answer, which of these runs, the first of them, have other code now than when they were
+    queued. Those with a snapshot keep to it, unless it was `copied` anew. `noted`: note what they go on with."""
+    from backprop.cli.render.terminal_text import safe
+    from backprop.scheduler.store.reads import queries
+    from backprop.worker.environment.provenance import since
+
+    records = [run for run_id in ids[:LOOKED_AT] if (run := queries.run_by_id(database, run_id)) is not None]
+    changes = since.changes_since(home, [run for run in records if copied or run.spec.code is None])
+    answers.current().touch(records)
+    for run in records:
+        if (change := changes.get(run.id)) is None:
+            continue
+        answers.current().add(run.id, code_changed=bool(change.files))
+        if change.files and noted:
+            since.note_again(home, run, change)
+    if (line := since.in_words(changes)) is not None:
+        answers.current().note(line)
+        click.echo(f"note: {safe(line)}", err=True)
 
 
 def open_home() -> "tuple[Home, Database]":

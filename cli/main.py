@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "top": "Watch GPUs, running and next runs on a live screen.",
     "status": "Show the machine, the workers and the queue, or one run.",
     "show": "Show one run: segments, checkpoints, reason.",
+    "diff": "Show in what two runs differ: code, arguments, packages.",
     "why": "Explain why a run is waiting, rule by rule.",
     "logs": "Print a run's output.",
     "wait": "Wait for runs to end; the exit code says how.",
@@ -62,7 +63,7 @@ COMMANDS: Final = {
 }
 SECTIONS: Final = {
     "Start": ("run", "worker", "drill"),
-    "Look": ("list", "top", "status", "show", "logs", "wait", "why"),
+    "Look": ("list", "top", "status", "show", "logs", "wait", "why", "diff"),
     "Change": (
         "stop",
         "resume",

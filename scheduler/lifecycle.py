@@ -95,8 +95,8 @@ DESCRIPTION: dict[State, str] = {
         " the run may be done: `resume --done` says so, and what waits for it to complete waits until then."
     ),
     State.STOPPED: (
-        "The user stopped the run, early stopping ended it for its rank, or a dependency can never be met. `resume`"
-        " queues it again."
+        "The user stopped the run, its group did (for its rank, a goal that is met, or a budget that is used up), or a"
+        " dependency can never be met. `resume` queues it again."
     ),
 }
 """A paragraph of prose for each state, for people."""

@@ -69,9 +69,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code as it was when queued. `order`: after a segment the run goes to the back of the queue ("round-robin") or keeps
     its turn ("fifo"). `at_timebox`: a value of `choices.AtTimebox`. `suspend`: one of `choices.SuspendRule`.
     `keep_when_unmet`: the run stays queued when a dependency can never be met. `metric_regex`: the user's own patterns
-    for its output, NAME=REGEX. `integrations`: ours may be attached at launch. `watchdog`: a
-    segment that hangs is ended. `params`: what sets it apart from the other runs of its sweep, by key. `key`: its
-    user's own name for this submission, which no other run has; `asked`: a digest of what was asked for with it.
+    for its output, NAME=REGEX. `integrations`: ours may be attached at launch. `watchdog`: a segment that hangs is
+    ended. `smoke`: it has to get to a step or a checkpoint within its first `smoke_s` of running time. `params`: what
+    sets it apart from the other runs of its sweep, by key. `key`: its user's own name for this submission, which no
+    other run has; `asked`: a digest of what was asked for with it.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -109,6 +110,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str | None = None
     order: Literal["round-robin", "fifo"] = "round-robin"
     stop_on_nan: bool = False
+    smoke: bool = False
+    smoke_s: float = 60.0
     keep_when_unmet: bool = False
     metric_regex: tuple[str, ...] = ()
     at_timebox: str = "auto"
@@ -165,7 +168,9 @@ class GroupRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Rules for the members of a group. None: no such rule.
 
     `max_parallel`: members that may run at once. After every `keep_every` segments of each member, the share
-    `keep_share` (0 to 1) with the lowest `keep_metric` goes on, with the highest if `keep_highest`.
+    `keep_share` (0 to 1) with the lowest `keep_metric` goes on, with the highest if `keep_highest`. `until`: once a
+    metric of a member meets this goal the others are stopped, see `outcome.group_budget`. `max_total_s`: once its
+    members have run for so long together all are.
     """
 
     name: str
@@ -174,6 +179,8 @@ class GroupRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keep_every: int | None = None
     keep_metric: str | None = None
     keep_highest: bool = False
+    until: str | None = None
+    max_total_s: float | None = None
 
 
 def encode(spec: RunSpec) -> str:

@@ -164,6 +164,7 @@ class Loop:
         self._obey(stop)
         alive, ended = self._tracker.read_events()
         alive -= self._tracker.finalize_ended(ended)
+        self._reactions.end_groups()
         self._watch_running()
         self._take_parallel()
         if not stop.asked and not stop.hung_up:
@@ -192,6 +193,7 @@ class Loop:
 
     def _repair_database(self) -> None:
         if self._care.repair_if_unsound():
+            self._reactions.forget()
             self._reconciled_s = -RECONCILE_EVERY_S
 
     def _take_over_orphans(self) -> None:
@@ -202,6 +204,7 @@ class Loop:
             return
         self._reconciled_s = now_s
         if self._care.compare():
+            self._reactions.forget()
             self._reconciled_s = -RECONCILE_EVERY_S
         reconcile(self._context, self._others)
         self._reactions.end_unsatisfiable()

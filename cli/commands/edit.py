@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from backprop.cli import options, run_selection
-from backprop.cli.context import need_existing, tell
+from backprop.cli.context import need_existing, say_code_changes, tell
 from backprop.cli.global_options import globals_of, verb_options
 from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
@@ -129,9 +129,11 @@ def _change(
                 _apply(home, database, *planned[one.id])
                 done.append(one)
     wake_workers(home.locks)
-    return run_selection.conclude(
+    code = run_selection.conclude(
         picked, done, "changed {}", lambda one: f"changed {run_selection.who(one)}", REFUSAL, every=every
     )
+    say_code_changes(home, database, [one.id for one in done], noted=False)
+    return code
 
 
 def _edit_text(home: "Home", database: "Database", run: str, dry_run: bool) -> int:
@@ -171,6 +173,7 @@ def _edit_text(home: "Home", database: "Database", run: str, dry_run: bool) -> i
     _drop(kept)
     wake_workers(home.locks)
     tell(f"changed {safe(edited.name)} ({record.id})")
+    say_code_changes(home, database, [record.id], noted=False)
     return 0
 
 

@@ -188,6 +188,7 @@ def _flat_lines(
 ) -> "Sequence[str]":
     from backprop.cli.render import run_rows
     from backprop.cli.render.tables import table_lines
+    from backprop.scheduler.home.credentials import masked_value
 
     runs, now_s = _flat(database, filters, sort, reverse, limit), time.time()
     keys = run_rows.parameters(runs)
@@ -200,7 +201,7 @@ def _flat_lines(
             run_rows.step(run),
             run_rows.loss(run),
             duration(now_s - run.created_at_s),
-            *(run.spec.params.get(key, "-") for key in keys),
+            *(masked_value(key, run.spec.params.get(key, "-")) for key in keys),
             run.reason,
         )
         for run in runs

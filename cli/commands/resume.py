@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from backprop.cli import options, run_selection
-from backprop.cli.context import need_existing, say_who_works
+from backprop.cli.context import need_existing, say_code_changes, say_who_works
 from backprop.cli.global_options import globals_of, verb_options
 from backprop.cli.help.completion import complete_files
 from backprop.cli.render import answers
@@ -76,6 +76,7 @@ def command(
     """
     from backprop.cli.submit import startable
     from backprop.scheduler.config.files import current_directory
+    from backprop.scheduler.config.keys import BY_NAME
     from backprop.scheduler.config.settings import load
     from backprop.scheduler.home import batch_outcomes
     from backprop.scheduler.lifecycle import FINAL, State
@@ -108,8 +109,11 @@ def command(
     settings = load(current_directory(), layout.locate().root, given.config, flags).settings
     only = picked.able[0] if len(picked.able) == 1 and not picked.bulk else None
     how = _how(database, only.id, pin) if only is not None else ""
+    copied = any(BY_NAME[name].field == "snapshot_code" for name in flags) and settings.snapshot_code
     if given.dry_run:
-        return _rehearse(picked, only, how) or startable.say_unstartable(wrong)
+        code = _rehearse(picked, only, how)
+        say_code_changes(home, database, [run.id for run in picked.able], noted=False, copied=copied)
+        return code or startable.say_unstartable(wrong)
     specs = _specs(home, database, picked.able, flags, settings)
     with contextlib.suppress(OSError):
         # Before the rows: an outcome that outlives this command's death would end the run again.
@@ -125,6 +129,7 @@ def command(
         REFUSAL,
         every=given.verbose,
     )
+    say_code_changes(home, database, [run.id for run in queued], noted=True, copied=copied)
     code = startable.say_unstartable(wrong) or code
     if follow and queued:
         from backprop.cli.live.follow import follow_run

@@ -23,6 +23,7 @@ from backprop.cli.submit.queue_options import (
     requested_position,
 )
 from backprop.scheduler.home import layout
+from backprop.worker.environment.provenance import recorder
 
 if TYPE_CHECKING:
     from backprop.cli.submit.submission import Submission
@@ -55,7 +56,10 @@ class SplitAtDashes(SectionedCommand):
         "Save and resume": (
             "--resume-from", *options.long_options("Save and resume"), "--recipe", "--checkpoint-glob",
         ),
-        "Many runs": ("--grid", "--array", "--params", "--batch", "--group", "--parallel", "--keep-best", "--metric"),
+        "Many runs": (
+            "--grid", "--array", "--params", "--batch", "--group", "--parallel", "--keep-best", "--metric",
+            "--until", "--group-max-minutes",
+        ),
         "Order": ("--priority", "--order", "--hold", "--after", "--after-any", "--after-fail", "--keep"),
         "What it runs": (
             "--name", "--key", "--env", *options.long_options("What it runs"), "--metric-regex", "--run-id",
@@ -189,8 +193,12 @@ def command(
     given = globals_of(ctx, config, verbose, dry_run)
 
     def make(words: Sequence[str], values: Mapping[str, Any]) -> "Submission":
-        return _submission(words, values, given)
+        submission = _submission(words, values, given)
+        recorder.look(submission.spec)
+        return submission
 
+    if not given.dry_run:
+        recorder.begin(layout.locate())
     if values["grid"] or any(values[name] is not None for name in ("array", "params", "batch")):
         from backprop.cli.submit.many import submit_many
 

@@ -70,6 +70,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
     after = dependencies.waits_for(database, run.id)
     if as_json:
         from backprop.cli.render.box_ends import boxes_left
+        from backprop.cli.render.differences import note_view
         from backprop.cli.render.triage_view import triage_json
         from backprop.cli.submit.recipe_view import goes_on_json, plan_json
 
@@ -87,6 +88,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
             | {"progress": _progress_json(home, database, run)}
             | {"triage": triage_json(run.id, triage_of_run(home, database, run))}
             | {"box_left_s": boxes_left(home, [run], segments[-1:], time.time()).get(run.id)}
+            | {"provenance": note_view.note_json(home, note_view.note_of(home, run))}
             | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}
         )
         return
@@ -130,6 +132,7 @@ def _print(
             ("command", command_text(spec)),
             ("program", spec.program),
             ("directory", spec.cwd),
+            *_code_noted(home, run),
             ("progress", progress),
             *([] if run.state in FINAL else _ahead(home, database, run)),
             ("segments", f"{run.segment}, {duration(running_s)} of running time"),
@@ -138,7 +141,7 @@ def _print(
             *pairs(spec),
             ("resumes", resume_text(spec)),
             *_vram(spec, segments),
-            *_place(run, after),
+            *_place(database, run, after),
             ("queued", clock(run.created_at_s)),
             ("started", clock(run.started_at_s)),
             ("ended", clock(run.ended_at_s)),
@@ -182,6 +185,19 @@ def _print(
         print_table(("STEP", "SEGMENT", "SAVED", "SIZE", "CHECKPOINT"), rows, ("STEP", "SEGMENT", "SIZE"))
         if len(saved) > SHOWN_CHECKPOINTS:
             click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
+
+
+def _code_noted(home: "Home", run: "RunRecord") -> list[tuple[str, str]]:
+    """Return what is known of its code and its Python; nothing without a note."""
+    from backprop.cli.render.differences import note_view
+
+    noted = note_view.note_of(home, run)
+    if noted is None:
+        return []
+    kept = "; each segment runs its snapshot" if run.spec.code is not None else ""
+    python = note_view.python_words(noted)
+    found = [("code", f"{note_view.code_words(noted)}{kept}")]
+    return found + ([("Python", python)] if python is not None else [])
 
 
 def _left(home: "Home", run: "RunRecord", segments: "list[SegmentRecord]") -> str:
@@ -251,7 +267,7 @@ def _link_view(link: "Link") -> dict[str, str | None]:
     return {"run": link.parent, "kind": link.kind, "state": state}
 
 
-def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
+def _place(database: "Database", run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
     """Return what of its position in the queue is not the default."""
     from backprop.cli.render.json_views import clock
     from backprop.scheduler.lifecycle import State
@@ -260,7 +276,7 @@ def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if run.group_name is not None:
         index = "" if run.array_index is None else f", array index {run.array_index}"
-        found.append(("group", f"{run.group_name}{index}"))
+        found.append(("group", f"{run.group_name}{index}{_group_end(database, run.group_name)}"))
     if run.key is not None:
         found.append(("key", run.key))
     if run.priority:
@@ -268,6 +284,19 @@ def _place(run: "RunRecord", after: "list[Link]") -> list[tuple[str, str]]:
     if run.state is State.QUEUED and run.not_before_s > time.time():
         found.append(("not before", clock(run.not_before_s)))
     return found + [("after", dependency_text(*one).removeprefix("waits for ")) for one in after]
+
+
+def _group_end(database: "Database", name: str) -> str:
+    """Return when the run's group ends, or why it has; empty for a group without such a rule."""
+    from backprop.scheduler.outcome.group_budget import rule_words
+    from backprop.scheduler.store import budgets, groups
+
+    why = budgets.over(database).get(name)
+    if why is not None:
+        return f"; over: {why}"
+    rules = groups.rules(database, name)
+    ends = rule_words(rules.until, rules.max_total_s) if rules is not None else None
+    return f"; ends at {ends}" if ends is not None else ""
 
 
 def _vram(spec: "RunSpec", segments: "list[SegmentRecord]") -> list[tuple[str, str]]:

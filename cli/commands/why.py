@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from backprop.scheduler.home.layout import Home
     from backprop.scheduler.records import RunRecord, Waiting
     from backprop.scheduler.store.connection import Database
+    from backprop.worker.machine.holders import Holder
 
 SHOWN_LIVE: Final = 8
 BRIEF_COUNT, BRIEF_TEXT = 2, 90
@@ -36,15 +37,39 @@ def command(run: str, as_json: bool, brief: bool) -> None:
     home, database = need_existing()
     record = queries.find_run(database, run)
     if as_json or brief:
-        _print_json(record, _reasons(home, database, record), brief)
+        _print_json(home, database, record, brief)
         return
     for line in lines(home, database, record):
         click.echo(line)
+    for index, holder in _holders(home, database, record):
+        click.echo(safe(f"GPU {index} is held by {holder.sentence()}"))
 
 
-def _print_json(record: "RunRecord", known: "_Reasons", brief: bool) -> None:
+def _holders(home: "Home", database: "Database", run: "RunRecord") -> "list[tuple[int, Holder]]":
+    """Return who else holds the GPUs whose rules keep a run waiting. Reads the machine only where there are any."""
+    indices = {rule.gpu_index for rule in run.waiting if rule.gpu_index is not None}
+    if not indices or not _waits(run):
+        return []
+    from backprop.worker.clock import Clock
+    from backprop.worker.executor.local import LocalExecutor
+    from backprop.worker.machine.holders import holders_of, own_pids
+    from backprop.worker.machine.reader import OneOffReader
+    from backprop.worker.machine.state import read_state
+
+    reader = OneOffReader(home)
+    try:
+        snapshot = reader.read()
+        own = own_pids(read_state(database, snapshot, LocalExecutor(home), reader.settings, Clock()))
+    finally:
+        reader.close()
+    gpus = [gpu for gpu in snapshot.gpus if gpu.index in indices]
+    return [(gpu.index, holder) for gpu in gpus for holder in holders_of(gpu, own, database)]
+
+
+def _print_json(home: "Home", database: "Database", record: "RunRecord", brief: bool) -> None:
     from backprop.cli.render.json_views import iso, print_json
 
+    known = _reasons(home, database, record)
     view: dict[str, Any] = {
         "id": record.id,
         "state": record.state.value,
@@ -62,7 +87,8 @@ def _print_json(record: "RunRecord", known: "_Reasons", brief: bool) -> None:
 
         click.echo(json.dumps(brief_view(view)))
         return
-    print_json(view)
+    holders = _holders(home, database, record)
+    print_json(view | {"gpu_holders": [{"gpu_index": index, **asdict(one)} for index, one in holders]})
 
 
 def brief_view(view: "Mapping[str, Any]") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final, TextIO
 
 from backprop.cli.render.terminal_text import command_text
+from backprop.scheduler.home.credentials import masked_value
 from backprop.scheduler.records import EVENT, CheckpointRecord, RunRecord, SegmentRecord
 
 NAN: Final = "NaN loss"
@@ -57,7 +58,7 @@ def run_view(
         "group": run.group_name,
         "array_index": run.array_index,
         "priority": run.priority,
-        "params": run.spec.params,
+        "params": {key: masked_value(key, value) for key, value in run.spec.params.items()},
         "key": run.key,
     }
 

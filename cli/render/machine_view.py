@@ -1,8 +1,8 @@
 """Puts machine, workers and queue together: what `status` shows, and the same as JSON."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +24,7 @@ from backprop.worker.clock import Clock
 from backprop.worker.executor.heartbeat import Silence, silence
 from backprop.worker.executor.local import LocalExecutor
 from backprop.worker.executor.locks import worker_alive
+from backprop.worker.machine.holders import Holder, holders_of, own_pids
 from backprop.worker.machine.state import MachineState, read_state
 from backprop.worker.maintenance import disk_usage
 
@@ -36,7 +37,7 @@ LONG_S: Final = 24 * 3600.0
 @dataclass(frozen=True)
 class GpuView:
     """One GPU. `promised`: run id → MiB reserved. `room`: None when its memory cannot be read. `idle_because`: why
-    none of our runs is there although runs are queued."""
+    none of our runs is there although runs are queued. `holders`: processes of others."""
 
     gpu: Gpu
     room: Room | None
@@ -44,6 +45,7 @@ class GpuView:
     limit_c: int
     quarantine: str | None
     idle_because: str | None
+    holders: Sequence[Holder] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
     """Put together what is known now. `database` None: nothing was ever queued. Raises DatabaseBusy."""
     state = read_state(database, snapshot, LocalExecutor(home), settings, Clock())
     if database is None:
-        gpus = [_gpu(gpu, state, settings, None) for gpu in snapshot.gpus]
+        gpus = [_gpu(gpu, state, settings, None, None) for gpu in snapshot.gpus]
         return Overview(home, snapshot, gpus, [], {}, [], [], [])
     workers = [worker for worker in queries.workers(database) if worker_alive(home.locks, worker.id)]
     silences = {
@@ -84,7 +86,10 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
     return Overview(
         home=home,
         snapshot=snapshot,
-        gpus=[_gpu(gpu, state, settings, _why_idle(gpu, first, bool(workers))) for gpu in snapshot.gpus],
+        gpus=[
+            _gpu(gpu, state, settings, _why_idle(gpu, first, bool(workers)), database)
+            for gpu in snapshot.gpus
+        ],
         workers=workers,
         counts=queries.state_counts(database),
         live=live,
@@ -165,7 +170,9 @@ def view(shown: Overview) -> dict[str, Any]:
     }
 
 
-def _gpu(gpu: Gpu, state: MachineState, settings: Settings, idle: str | None) -> GpuView:
+def _gpu(
+    gpu: Gpu, state: MachineState, settings: Settings, idle: str | None, database: Database | None
+) -> GpuView:
     limits = Limits(
         max_parallel=1,
         min_free_ram_mib=0,
@@ -183,12 +190,14 @@ def _gpu(gpu: Gpu, state: MachineState, settings: Settings, idle: str | None) ->
         limit_c=heat_limit_c(limits, gpu),
         quarantine=state.quarantined.get(gpu.uuid),
         idle_because=None if promised else idle,
+        holders=holders_of(gpu, own_pids(state), database),
     )
 
 
 def _gpu_json(shown: GpuView) -> dict[str, Any]:
     gpu: dict[str, Any] = msgspec.to_builtins(shown.gpu)
     gpu.pop("used_by_pid")
+    gpu.pop("busy_by_pid")
     return gpu | {
         "limit_c": shown.limit_c,
         "promised_to": shown.promised,
@@ -197,6 +206,7 @@ def _gpu_json(shown: GpuView) -> dict[str, Any]:
         "available_mib": None if shown.room is None else shown.room.available_mib,
         "quarantine": shown.quarantine,
         "idle_because": shown.idle_because,
+        "holders": [asdict(holder) for holder in shown.holders],
     }
 
 

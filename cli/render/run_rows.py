@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backprop.cli.render.json_views import NAN, duration, number
+from backprop.scheduler.home.credentials import masked_value
 from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, State
 from backprop.scheduler.records import RunRecord, SegmentRecord
 
@@ -77,7 +78,7 @@ def rows_of(picture: Picture, now_s: float, with_ids: bool) -> tuple[tuple[str, 
                 loss(run),
                 time_of(run, picture.segments.get(run.id), picture.left.get(run.id), now_s),
                 *((picture.eta.get(run.id, "-"),) if picture.eta else ()),
-                *(run.spec.params.get(key, "-") for key in keys),
+                *(masked_value(key, run.spec.params.get(key, "-")) for key in keys),
                 '"' if same else run.reason,
             )
         )

@@ -12,6 +12,7 @@ from backprop.scheduler.governor.model import amount
 
 GPU_COLUMNS = ("GPU", "FREE", "TOTAL", "PROMISED", "FOREIGN", "TEMP", "LIMIT", "UTIL", "NAME")
 RIGHT = ("SEG", "GPU", "PROMISED", "TIME", "STEP", "LOSS")
+SHOWN_HOLDERS = 4
 
 
 def gpu_row(view: GpuView) -> tuple[str, ...]:
@@ -47,6 +48,9 @@ def _notes(view: GpuView, shown: Overview) -> list[str]:
         notes.append(f"not used: {safe(view.gpu.error)}")
     if view.quarantine is not None:
         notes.append(f"quarantined: {safe(view.quarantine)}")
+    notes += [f"held by {safe(holder.sentence())}" for holder in view.holders[:SHOWN_HOLDERS]]
+    if len(view.holders) > SHOWN_HOLDERS:
+        notes.append(f"held by {len(view.holders) - SHOWN_HOLDERS} more; see --json")
     if view.gpu.throttled:
         notes.append("the driver is throttling it (too hot)")
     idle = view.idle_because

@@ -7,6 +7,7 @@ from typing import Any
 
 from backprop.cli.render.terminal_text import command_text
 from backprop.scheduler.config.choices import SignalTo
+from backprop.scheduler.home.credentials import masked_words
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import HAS_PROCESSES
 from backprop.scheduler.records import RunRecord
@@ -40,7 +41,7 @@ def signalled(home: Home, run: RunRecord) -> list[dict[str, Any]] | None:
         pids = list(trainers.find(leader.pid, int(signal.Signals[f"SIG{run.spec.stop_signal}"])).signalled)
     commands = [[word.decode(errors="replace") for word in trainers.command_line(pid)] for pid in pids]
     return [
-        {"pid": pid, "command": shlex.join(command) or command_text(run.spec)}
+        {"pid": pid, "command": shlex.join(masked_words(command)) or command_text(run.spec)}
         for pid, command in zip(pids, commands, strict=True)
     ]
 

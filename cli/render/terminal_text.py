@@ -116,6 +116,9 @@ def _columns(char: str) -> int:
 
 
 def command_text(spec: RunSpec) -> str:
-    """Return a run's command as a person would type it in a shell, with the interpreter by its short name."""
+    """Return a run's command as a person would type it in a shell, with the interpreter by its short name and without
+    what looks like a credential."""
+    from backprop.scheduler.home.credentials import masked_words
+
     first = Path(spec.argv[0]).name if spec.argv[0] == spec.program else spec.argv[0]
-    return shlex.join((first, *spec.argv[1:]))
+    return shlex.join(masked_words((first, *spec.argv[1:])))

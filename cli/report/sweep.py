@@ -7,6 +7,7 @@ from statistics import median
 from typing import Final
 
 from backprop.cli.report.night import Standings
+from backprop.scheduler.home.credentials import masked_value
 
 MOST_VALUES: Final = 12
 MOST_PARAMETERS: Final = 8
@@ -68,8 +69,9 @@ def _pairs(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
     words = list(argv[1:])
     for at, word in enumerate(words):
         if assigned := _ASSIGNED.fullmatch(word):
-            yield assigned[1].lstrip("-+"), assigned[2]
+            name = assigned[1].lstrip("-+")
+            yield name, masked_value(name, assigned[2])
         elif word.startswith("-") and not _NUMBER.fullmatch(word) and at + 1 < len(words):
             value = words[at + 1]
             if not value.startswith("-") or _NUMBER.fullmatch(value):
-                yield word.lstrip("-"), value
+                yield word.lstrip("-"), masked_value(word, value)

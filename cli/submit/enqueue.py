@@ -53,6 +53,7 @@ def enqueue_once(
     """As `enqueue`; return the id, and the run where another one has the key already: then nothing was queued."""
     from backprop.scheduler.home import run_folder
     from backprop.scheduler.store.writes.enqueue import enqueue_all
+    from backprop.worker.environment.provenance import recorder
     from backprop.worker.supervisor import failpoint
 
     key = submission.spec.key
@@ -74,12 +75,13 @@ def enqueue_once(
         if key is None:
             write()
             enqueue_all(database, [run], now_s, group=group)
-            return run_id, None
-        from backprop.scheduler.store import keys
+            taken: dict[str, RunRecord] = {}
+        else:
+            from backprop.scheduler.store import keys
 
-        taken = completed(
-            home, database, lambda: keys.enqueue_once(database, [run], now_s, write, group=group)
-        )
+            taken = completed(
+                home, database, lambda: keys.enqueue_once(database, [run], now_s, write, group=group)
+            )
     except BaseException as error:
         # An interrupt may come just after the commit: then the run is queued and needs its folder.
         if not was_queued(database, run_id, error):
@@ -87,7 +89,8 @@ def enqueue_once(
         if isinstance(error, OSError):
             raise no_room(home, error) from error
         raise
-    if not taken:
+    if key is None or not taken:
+        recorder.keep(home, folder, [spec], submission.environment, own=True)
         return run_id, None
     run_folder.remove(folder)
     _refuse_other(taken[key], spec.asked)

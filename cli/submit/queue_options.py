@@ -9,6 +9,8 @@ import msgspec
 
 from backprop.cli.help.completion import complete_parents
 from backprop.cli.submit.names import checked
+from backprop.cli.submit.numbers import Minutes
+from backprop.scheduler.config.parsers import MINUTE_S, TEN_YEARS_MIN
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.spec import DependencyKind, GroupRules
 
@@ -24,8 +26,12 @@ _SHARE: Final = r"([0-9]{1,2}(?:\.[0-9]{1,4})?)%/([0-9]{1,6})"
 
 
 def position_options(command: F) -> F:
-    """Add --priority, --begin, --order, --hold, --after…, --keep, --group, --parallel, --keep-best and --metric."""
+    """Add --priority, --begin, --order, --hold, --after…, --keep, --group and the rules of a group."""
     for option in (
+        click.option("--group-max-minutes", type=Minutes(), metavar="MINUTES",
+                     help="Stop the group once its members have run for so long together; 90, 1h30m."),
+        click.option("--until", metavar="GOAL",
+                     help="Stop the rest of the group once a metric of a member meets this: 'val_bpb<0.98'."),
         click.option("--metric", metavar="NAME[:max]",
                      help="Metric that --keep-best compares.  [default: loss, lowest first]"),
         click.option("--keep-best", metavar="SHARE%/N",
@@ -96,16 +102,44 @@ def group_rules(name: str, values: Mapping[str, Any], at_once: int | None = None
     if parallel is not None and at_once is not None and parallel != at_once:
         raise BadCommand(f"--parallel {parallel} and --array …%{at_once} disagree; give one of them")
     rules = GroupRules(name=checked("--group", name), max_parallel=at_once if parallel is None else parallel)
+    rules = msgspec.structs.replace(
+        rules, until=_goal(values["until"]), max_total_s=_max_total_s(values["group_max_minutes"])
+    )
     return _with_keep_best(rules, values["keep_best"], values["metric"])
 
 
 def refuse_rules_without_group(values: Mapping[str, Any]) -> None:
-    """Raise BadCommand for --keep-best or --metric of a run that has no group."""
+    """Raise BadCommand for a rule of a group that is given with a run that has none."""
     _refuse_lone_metric(values["keep_best"], values["metric"])
-    if values["keep_best"] is not None:
+    for name in ("keep_best", "until", "group_max_minutes"):
+        if values[name] is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise BadCommand(
+                f"{option} is a rule for a group; give --group NAME, or --grid, --array or --params"
+            )
+
+
+def _goal(text: str | None) -> str | None:
+    if text is None:
+        return None
+    from backprop.scheduler.outcome.group_budget import parse_goal
+
+    try:
+        return str(parse_goal(text))
+    except ValueError as error:
         raise BadCommand(
-            "--keep-best is a rule for a group; give --group NAME, or --grid, --array or --params"
+            f"--until {text}: {error}; in quotes, since < and > are the shell's: --until 'val_bpb<0.98'"
+        ) from None
+
+
+def _max_total_s(minutes: float | None) -> float | None:
+    if minutes is None:
+        return None
+    if not 0 < minutes <= TEN_YEARS_MIN:
+        raise BadCommand(
+            f"--group-max-minutes {minutes:g} is not above 0 and at most {TEN_YEARS_MIN}; give minutes, such as 480"
         )
+    return minutes * MINUTE_S
 
 
 def _with_keep_best(rules: GroupRules, best: str | None, metric: str | None) -> GroupRules:

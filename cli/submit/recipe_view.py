@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any, Final
 
 from backprop.cli.submit.goes_on import GoesOn, goes_on_by, kind_of, short, uses_gpu
+from backprop.scheduler.home.credentials import masked_words
 from backprop.scheduler.spec import Plan, RunSpec
 
 MOST_KINDS: Final = 6
@@ -103,7 +104,7 @@ def resume_text(spec: RunSpec) -> str:
             else "nothing is appended; the path is in BACKPROP_RESUME_FROM"
         )
     at = len(spec.argv) if plan is None or plan.resume_at is None else plan.resume_at
-    return shlex.join(words[at : at + len(words) - len(spec.argv)])
+    return shlex.join(masked_words(words[at : at + len(words) - len(spec.argv)]))
 
 
 def plan_json(plan: Plan | None) -> dict[str, Any] | None:

@@ -233,6 +233,21 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         section="Save and resume",
     ),
     SettingKey(
+        "smoke", "smoke", False, _BOOL, parsers.flag,
+        commands=("run", "resume"), flags=("--smoke/--no-smoke",), kind=bool,
+        help="Fail the run, without a retry, unless its first minute gets it to a step or a checkpoint.",
+        docs="a run has to get to a step or a checkpoint in its first minute, see [The first"
+        " minute](timebox.md#the-first-minute)",
+        section="Time",
+    ),
+    SettingKey(
+        "smokeSeconds", "smoke_s", 60, "seconds: a number above 0 and at most 86400", parsers.number(86400, above=True),
+        commands=("run", "resume"), flags=("--smoke-seconds",), kind=float, metavar="S",
+        help="With --smoke: how long it may take.",
+        docs="with `smoke`: how long it may take",
+        section="Time",
+    ),
+    SettingKey(
         "retries", "retries", 0, "a whole number from 0 to 1000", parsers.whole(1000),
         commands=("run", "resume"), flags=("--retries",), kind=int, metavar="N",
         help="Start again after a crash, up to N times, from the last checkpoint.",

@@ -57,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retries: int
     stop_on_nan: bool
     watchdog: bool
+    smoke: bool
+    smoke_s: float
     max_cpu_load: float
     active_hours: tuple[str, ...] | None
     snapshot_code: bool

@@ -35,7 +35,8 @@ class Gpu:
     `slowdown_c`: where the driver starts to slow it down. `throttled`: it reports a thermal slowdown now.
     `error`: why it cannot be used, in words; None if it can. `used_by_pid`: (pid, MiB or None) as the driver
     reports it, for display and attribution only: in a container the pids are the host's, and on some systems the
-    amounts are missing. `power_w`: what it draws, in watts.
+    amounts are missing. `power_w`: what it draws, in watts. `busy_by_pid`: (pid, percent of the last seconds in which
+    it kept the GPU busy), of those of which the driver tells; for display only.
     """
 
     uuid: str
@@ -52,6 +53,7 @@ class Gpu:
     used_by_pid: tuple[tuple[int, int | None], ...] = ()
     reserved_mib: int | None = None
     power_w: float | None = None
+    busy_by_pid: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

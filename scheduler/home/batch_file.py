@@ -131,6 +131,15 @@ def holds(home: Home, run: RunRef) -> bool:
     )
 
 
+def environment_of(home: Home, run: RunRef) -> dict[str, str]:
+    """Return the environment of the shell that queued the run; empty where that is not to be had. Raises OSError."""
+    own = home.run_folder(run.id)
+    if run.batch is None or is_there(own / "spec.json"):
+        return run_folder.read_environment(own)
+    match = _find(home.batch_file(run.batch), run.id)
+    return match[0].environment | match[1].environment if match is not None else {}
+
+
 def names(home: Home) -> list[str]:
     """Return the ids of all batches. Raises OSError."""
     try:

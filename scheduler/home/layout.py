@@ -54,6 +54,11 @@ class Home(msgspec.Struct, frozen=True):
         return self.root / "batches"
 
     @property
+    def packages(self) -> Path:
+        """Lists of installed packages, each kept once."""
+        return self.root / "packages"
+
+    @property
     def config(self) -> Path:
         return self.root / "config.json"
 
@@ -78,7 +83,8 @@ class Home(msgspec.Struct, frozen=True):
         return self.batches / f"{batch}.ends.jsonl"
 
     def batch_folder(self, batch: str) -> Path:
-        """The code that the batch's members share. Missing where no snapshot was asked for."""
+        """The code that the batch's members share, if a snapshot was asked for, and the notes of what they were queued
+        with."""
         return self.batches / batch
 
     def run_folder(self, run_id: str) -> Path:

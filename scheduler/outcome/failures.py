@@ -7,7 +7,9 @@ from typing import Final
 from backprop.scheduler.faults.kinds import OF_THE_HOST, WOULD_FAIL_AGAIN, Fault
 from backprop.scheduler.faults.last_line import fault_of
 from backprop.scheduler.lifecycle import Event, Intent
+from backprop.scheduler.outcome import smoke
 from backprop.scheduler.outcome.chain_end import limit_reached
+from backprop.scheduler.outcome.group_budget import why_out
 from backprop.scheduler.outcome.move import Advice, NextMove, ended
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
@@ -149,6 +151,8 @@ def failed(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
         failed = replace(failed, reason=failed.reason + _LOAD_ALL)
     if chain.fell_back:
         failed = replace(failed, reason=f"{failed.reason}; so it did with another checkpoint")
+    if spec.smoke and not chain.has_begun:
+        return replace(failed, reason=f"{smoke.HEAD}: before its first step, {failed.reason}")
     if chain.retries_used >= spec.retries:
         end = f" (after {chain.retries_used} retries)" if chain.retries_used else ""
         return replace(failed, reason=failed.reason + end)
@@ -166,6 +170,12 @@ def failed(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
     return replace(move, acquits=failed.acquits)
 
 
+def over_limit(why: str | None) -> NextMove:
+    """Return the move of a run that was ended for a limit, of the machine or of the time for its first step."""
+    reason = smoke.why_over_limit(why)
+    return ended(SegmentOutcome.FAILED if smoke.is_failure(reason) else SegmentOutcome.OVER_LIMIT, reason)
+
+
 def backoff_s(attempt: int) -> float:
     """Return the seconds before retry number `attempt` (1, 2, …): 10 s doubled each time, at most 10 minutes."""
     return min(BACKOFF_BASE_S * 2 ** (attempt - 1), BACKOFF_CAP_S)
@@ -178,13 +188,13 @@ def _intended(result: SegmentResult, outcome: SegmentOutcome, how: str) -> NextM
         case Intent.STOP:
             return NextMove(Event.STOPPED, outcome, f"stopped by the user; {how}")
         case Intent.OUTRANKED:
-            return NextMove(Event.STOPPED, SegmentOutcome.OUTRANKED, f"outranked: {why}")
+            return NextMove(Event.STOPPED, SegmentOutcome.OUTRANKED, why_out(why))
         case Intent.NAN:
             return ended(SegmentOutcome.NAN, why)
         case Intent.STARTED_OVER:
             return ended(SegmentOutcome.STARTED_OVER, f"started over: {why}")
         case Intent.LIMIT:
-            return ended(SegmentOutcome.OVER_LIMIT, f"over its limit: {why}")
+            return over_limit(why)
         case _:
             return None
 

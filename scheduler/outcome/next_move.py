@@ -20,6 +20,7 @@ from typing import Final
 from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.outcome import failures
 from backprop.scheduler.outcome.chain_end import chain_end
+from backprop.scheduler.outcome.group_budget import why_out
 from backprop.scheduler.outcome.move import Advice, NextMove, ended
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
@@ -46,11 +47,11 @@ def _move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
     if Intent.STOP in (result.asked, result.wanted) and not _finished_by_itself(result):
         return _stopped(SegmentOutcome.STOPPED, "stopped by the user", chain)
     if Intent.OUTRANKED in (result.asked, result.wanted) and not _finished_by_itself(result):
-        return _stopped(SegmentOutcome.OUTRANKED, f"outranked: {result.why_asked}", chain)
+        return _stopped(SegmentOutcome.OUTRANKED, why_out(result.why_asked), chain)
     if Intent.NAN in (result.asked, result.wanted):
         return ended(SegmentOutcome.NAN, f"{result.why_asked}; check its checkpoints before you resume it")
     if result.asked is Intent.LIMIT:
-        return ended(SegmentOutcome.OVER_LIMIT, f"over its limit: {result.why_asked}")
+        return failures.over_limit(result.why_asked)
     if result.shown_end is not None:
         how = f"finished: {result.shown_end}; {_exited_0(result)}"
         return NextMove(Event.COMPLETED, SegmentOutcome.COMPLETED, how)

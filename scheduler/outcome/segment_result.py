@@ -53,6 +53,7 @@ class Chain:
     """What the run has done so far, this segment included. Times in seconds.
 
     `progressed`: this segment left a good checkpoint newer than its start. `resumable`: any good one is known.
+    `has_begun`: it has ever reported a step or a loss, or saved.
     `unstarted`: how many segments in a row before this one the machine could not start.
     `advanced`: the highest reported step rose during this segment. `promised_mib`, `peak_mib`: VRAM per GPU that
     was reserved for the run, and seen used by it. `host_faults`: earlier ends by a full disk or a taken port since it
@@ -71,6 +72,7 @@ class Chain:
     progressed: bool
     resumable: bool
     unstarted: int = 0
+    has_begun: bool = False
     advanced: bool = False
     promised_mib: int = 0
     peak_mib: int | None = None

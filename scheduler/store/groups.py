@@ -30,10 +30,14 @@ def set_rules(group: GroupRules, now_s: float) -> None:
         "keep_share": group.keep_share,
         "keep_every": group.keep_every,
         "keep_metric": group.keep_metric,
+        "until": group.until,
+        "max_total_s": group.max_total_s,
     }
     given = {name: value for name, value in values.items() if value is not None}
     if group.keep_metric is not None:
         given["keep_highest"] = group.keep_highest
+    if group.until is not None or group.max_total_s is not None:
+        given["over_why"] = None  # a rule that is given again is judged again
     fresh = {"name": group.name, "created_at_s": now_s, "keep_highest": group.keep_highest} | values
     Row.insert(fresh).on_conflict_ignore().execute()
     if given:
@@ -63,18 +67,36 @@ def hold_rest(database: Database, run: RunRecord, fault: str) -> int:
         same = alike & (Run.fault == fault) & (Run.segment == 1)
         if Run.select(Run.id).where(same).limit(2).count() < 2:
             return 0
-        unstarted = (
-            (Run.group_name == run.group_name) & (Run.state == State.QUEUED.value) & (Run.segment == 0)
-        )
-        held = 0
-        waiting: Any = Run.select(Run.id).where(unstarted).tuples()
         why = f"held: two runs of this group failed with the same {fault} (backprop show {run.id})"
-        for (run_id,) in list(waiting):
-            move(run_id, State.QUEUED, Event.HELD, 0, {"reason": why, "waiting": None})
-            held += 1
-        return held
+        return _hold(Run.group_name == run.group_name, Run.segment == 0, why)
 
     return database.write(verb) if run.group_name is not None else 0
+
+
+def hold_unbegun(database: Database, run: RunRecord) -> int:
+    """Hold the waiting members of a group that have not got to a step yet, once `run` has failed to. Returns how many
+    were held."""
+    why = (
+        f"held: a run of this group failed its smoke test (backprop show {run.id}); repair what it is, then backprop"
+        f" release --group {run.group_name}"
+    )
+    unbegun = Run.last_step.is_null() & Run.last_loss.is_null()
+
+    def verb() -> int:
+        return _hold(Run.group_name == run.group_name, unbegun, why)
+
+    return database.write(verb) if run.group_name is not None else 0
+
+
+def _hold(members: Any, which: Any, why: str) -> int:
+    """Inside a transaction: hold those of some runs that are queued; return how many that were."""
+    waiting: Any = (
+        Run.select(Run.id, Run.segment).where(members & which & (Run.state == State.QUEUED.value)).tuples()
+    )
+    rows = list(waiting)
+    for run_id, segment in rows:
+        move(run_id, State.QUEUED, Event.HELD, segment, {"reason": why, "waiting": None})
+    return len(rows)
 
 
 def unfinished(database: Database, name: str) -> list[RunRecord]:

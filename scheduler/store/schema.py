@@ -142,6 +142,8 @@ class Checkpoint(Table):
 
 
 class Group(Table):
+    """`over_why`: its goal is met or its running time used up, in words; None while it is not."""
+
     name = TextField(primary_key=True)
     created_at_s = FloatField()
     max_parallel = IntegerField(null=True)
@@ -149,6 +151,9 @@ class Group(Table):
     keep_every = IntegerField(null=True)
     keep_metric = TextField(null=True)
     keep_highest = BooleanField()
+    until = TextField(null=True)
+    max_total_s = FloatField(null=True)
+    over_why = TextField(null=True)
 
     class Meta:
         table_name = "groups"

@@ -1,9 +1,11 @@
 """`status` and `why` on a machine with GPUs: every amount, every reason, for people and as JSON."""
 
+import getpass
 import json
 import re
 import signal
 import subprocess
+import sys
 import time
 
 from tests.support.fake_gpus import QUICK, impatient, queue, status, wait_for_reason
@@ -72,6 +74,30 @@ def test_status_and_why_account_for_everything(bench: Bench, driver: FakeDriver)
     driver.show(A, FakeGpu("GPU-bbbb", temp=79, used=1000, reserved=576, slowdown=70))
     wait_until(lambda: status(bench)["gpus"][1]["temp_c"] == 79)
     assert _why(bench, waiting)["rules"][1]["since"] == since
+
+
+def test_who_holds_a_gpu_is_named(bench: Bench, driver: FakeDriver) -> None:
+    """The waiting run's GPU is full of what somebody else runs; the running one is ours, and is not named."""
+    driver.show(FakeGpu("GPU-aaaa", total=16_000))
+    sleeps = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(sleeps) as other:
+        driver.occupy("GPU-aaaa", 9000, other.pid)
+        running = queue(bench, "--gpu-min-vram", "2000", "--", "--mib", "1500")
+        bench.worker("-p", "4", command=impatient(*QUICK))
+        bench.wait_for_log(running, "allocated")
+        waiting = queue(bench, "--gpu-min-vram", "12000", "-n", "two")
+        wait_for_reason(bench, waiting, "needs 11.7 GiB")
+        told = _why(bench, waiting)
+        words = bench.backprop("why", waiting).stdout
+        shown, (card,) = bench.backprop("status").stdout, status(bench)["gpus"]
+        other.kill()
+    name = f"{getpass.getuser()}, 8.8 GiB, 0 %"
+    assert re.search(rf"GPU 0 is held by python\S* {other.pid}, {name}", words), words
+    assert re.search(rf"GPU 0: held by python\S* {other.pid}, {name}", shown), shown
+    assert [holder["pid"] for holder in card["holders"]] == [other.pid]
+    (holder,) = told["gpu_holders"]
+    assert (holder["gpu_index"], holder["pid"], holder["vram_mib"]) == (0, other.pid, 9000)
+    assert (holder["utilisation_pct"], holder["known_as"]) == (0, None)
 
 
 def test_status_watch_refreshes_until_ctrl_c(bench: Bench, driver: FakeDriver) -> None:

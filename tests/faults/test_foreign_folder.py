@@ -5,10 +5,11 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.harness import Bench
+from tests.support.harness import Bench, wait_until
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
@@ -74,7 +75,11 @@ def hostile_settings(bench: Bench, program: Path) -> None:
         git(bench.project, "config", f"alias.{name}", f"!{program}")
     git(bench.project, "config", "filter.trap.clean", str(program))
     git(bench.project, "config", "filter.trap.process", str(program))
-    bench.script(".gitattributes", "* filter=trap\n")
+    git(bench.project, "config", "filter.trap.required", "true")
+    for key in ("textconv", "command"):
+        git(bench.project, "config", f"diff.trap.{key}", str(program))
+    git(bench.project, "config", "diff.external", str(program))
+    bench.script(".gitattributes", "* filter=trap diff=trap\n")
 
 
 @pytest.mark.parametrize("make", [partial_clone, hostile_settings])
@@ -94,6 +99,68 @@ def test_git_executes_nothing_that_a_repository_names(
         assert not (bench.home / "runs").exists() or not list((bench.home / "runs").iterdir())
     else:
         assert done.returncode == 0, done.stderr
+
+
+def noted(bench: Bench, run: str) -> dict[str, Any]:
+    wait_until(lambda: bench.show(run)["provenance"] is not None, saw=lambda: bench.show(run))
+    return bench.show(run)["provenance"]
+
+
+@pytest.mark.parametrize("make", [partial_clone, hostile_settings])
+@pytest.mark.parametrize("where", ["", "inner"], ids=["repository", "inside another"])
+def test_what_a_run_is_queued_with_is_noted_and_compared_without_executing_anything(
+    bench: Bench, make: object, where: str
+) -> None:
+    assert callable(make)
+    program, trace = trap(bench)
+    outer = bench.project
+    if where:
+        git(outer, "init", "-q")
+        bench.project = outer / where
+        bench.project.mkdir()
+    make(bench, program)
+    bench.project = outer
+    bench.script(f"{where}/train.py" if where else "train.py", "print(2)")
+    bench.script("train.py", "print(2)")
+    one = bench.queue("train.py", "--hold")
+    found = noted(bench, one)
+    heads = {each["path"]: each["commit"] for each in found["repositories"]}
+    assert heads[where] is not None, "it was looked at"
+    assert ("train.py", where) in {(each["path"], each["repository"]) for each in found["changed"]}
+    bench.script(f"{where}/train.py" if where else "train.py", "print(3)")
+    # Another commit, so that trees are read too. Made without anything that the trap would spring at.
+    inside = {"cwd": outer / where, "check": True, "capture_output": True, "text": True}
+    plain = ("git", "-c", "core.hooksPath=/dev/null", "-c", "user.name=me", "-c", "user.email=me@example.com")
+    made = subprocess.run([*plain, "commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "second"], **inside)
+    subprocess.run([*plain, "update-ref", "HEAD", made.stdout.strip()], **inside)
+    assert not trace.exists(), trace.read_text()
+    other = bench.queue("train.py")
+    noted(bench, other)
+    assert "train.py" in bench.backprop("diff", one, other).stdout
+    for words in (("edit", one, "-m", "5"), ("resume", one), ("show", one)):
+        done = bench.backprop(*words)
+        assert done.returncode == 0, done.stderr
+    assert not trace.exists(), trace.read_text()
+
+
+def test_a_filter_that_cannot_be_switched_off_keeps_git_from_being_asked(bench: Bench) -> None:
+    """`-c filter.a=b.clean=` would set something else."""
+    program, trace = trap(bench)
+    hostile_settings(bench, program)
+    git(bench.project, "config", "filter.a=b.clean", str(program))
+    bench.script(".gitattributes", "* filter=a=b\n")
+    bench.script("train.py", "print(2)")
+    found = noted(bench, bench.queue("train.py"))
+    assert found["trouble"] == "it names filters that cannot be switched off"
+    assert not trace.exists(), trace.read_text()
+
+
+def test_the_filters_are_a_trap_for_a_plain_git(bench: Bench) -> None:
+    program, trace = trap(bench)
+    hostile_settings(bench, program)
+    bench.script("train.py", "print(2)")
+    subprocess.run(["git", "diff"], cwd=bench.project, check=False, capture_output=True)
+    assert trace.exists()
 
 
 def test_the_partial_clone_is_a_trap_for_a_plain_git(bench: Bench) -> None:

@@ -22,16 +22,11 @@ from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.home.file_reading import open_regular
 from backprop.scheduler.home.run_folder import write_synced
 from backprop.scheduler.spec import RunSpec
-from backprop.worker.environment import git_listing
+from backprop.worker.environment import git_command, git_listing
 from backprop.worker.environment.installed_packages import editable_inside
+from backprop.worker.environment.source_suffixes import SOURCE_SUFFIXES
 from backprop.worker.supervisor import failpoint
 
-SOURCE_SUFFIXES: Final = (
-    *(".py", ".pyi", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hh", ".hpp"),
-    *(".sh", ".bash", ".json", ".jsonc", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".gin", ".ipynb"),
-    *(".jsonnet", ".libsonnet", ".j2", ".jinja", ".proto", ".jl", ".lua", ".r", ".rs", ".go", ".txt", ".md"),
-)
-"""Suffixes of source files, where git does not list them."""
 MAX_FILES: Final = 10_000
 MAX_BYTES: Final = 256 * 1000 * 1000
 MAX_NAMES: Final = 200_000
@@ -60,8 +55,8 @@ def find(spec: RunSpec, home: Path) -> Code:
     """
     cwd = Path(spec.cwd)
     base = Path(spec.script).parent if spec.script else cwd
-    top = git_listing.top_of(base)
-    root = _folder_of(base, cwd) if top is None or _too_broad(top) else top
+    top = git_command.top_of(base)
+    root = _folder_of(base, cwd) if top is None or git_command.too_broad(top) else top
     listed = git_listing.tracked(root) if top is not None else _sources(root, home)
     files, size_bytes = _measured(root, sorted(listed), home, top is not None)
     if not files:
@@ -142,12 +137,7 @@ def _sources(root: Path, home: Path) -> set[str]:
 def _folder_of(base: Path, cwd: Path) -> Path:
     """Return the root without git: the directory the run is started in, if it holds the script and is not a home
     directory; else the script's own."""
-    return cwd if base.is_relative_to(cwd) and not _too_broad(cwd) else base
-
-
-def _too_broad(folder: Path) -> bool:
-    """Return whether `folder` is the user's home directory (under git for its dot files) or above it."""
-    return Path(os.path.expanduser("~")).is_relative_to(folder)  # noqa: PTH111 - Path.home() raises without one
+    return cwd if base.is_relative_to(cwd) and not git_command.too_broad(cwd) else base
 
 
 def _measured(root: Path, listed: Sequence[str], home: Path, by_git: bool) -> tuple[tuple[str, ...], int]:

@@ -154,3 +154,13 @@ def text_of(path: Path, max_bytes: int = _MAX_BYTES) -> str:
         return ""
     with path.open("rb") as file:
         return file.read(max_bytes).decode(errors="replace")
+
+
+def settings_version(python: Path) -> tuple[str | None, float]:
+    """Return the version that a virtual environment was made with, and when, in Unix seconds; None for an installation.
+    Raises OSError."""
+    venv = venv_of(python)
+    if venv is None:
+        return None, 0.0
+    keys = _settings_of(venv)
+    return keys.get("version") or keys.get("version_info"), (venv / "pyvenv.cfg").stat().st_mtime

@@ -46,7 +46,7 @@ def snapshot_command(spec: RunSpec, shell: Mapping[str, str]) -> SnapshotCommand
     """
     if spec.code is None:
         return SnapshotCommand(spec, {})
-    mapper = PathMapper(Path(spec.cwd), _root(Path(spec.code)), Path(spec.code))
+    mapper = PathMapper(Path(spec.cwd), original_root(Path(spec.code)), Path(spec.code))
     script = mapper.file(spec.script) if spec.script else None
     words = [mapper.word(word, before) for before, word in zip(("", *spec.argv), spec.argv, strict=False)]
     # The resume option is searched in the script's text: in the text that will run.
@@ -100,7 +100,7 @@ class PathMapper:
         return None
 
 
-def _root(code: Path) -> Path:
+def original_root(code: Path) -> Path:
     """Return where the original of a snapshot is. Raises OSError."""
     path = code.with_name("code.json")
     try:

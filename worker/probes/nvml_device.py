@@ -1,6 +1,7 @@
 """Reads one NVIDIA GPU, or its MIG instances, through pynvml. Only for `backprop.worker.probes.nvml`."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Final
@@ -11,6 +12,8 @@ from backprop.worker.probes.nvml_codes import DRIVER_GONE, GPU_GONE, error_code,
 
 INTEGRATED: Final = re.compile(r"\b(GB10|Tegra|Jetson|Orin|Xavier|Thor|nvgpu)\b", re.IGNORECASE)
 """GPUs that share the host's RAM. A strict list: "not supported" on any other card means "cannot say"."""
+
+BUSY_WITHIN_S: Final = 5.0
 
 UNKNOWN_UUID: Final = "unknown-"
 
@@ -47,6 +50,7 @@ class NvmlDevice:
         whole = handle if parent is None else parent
         temp_c = self._temp_c(whole)
         unified = INTEGRATED.search(name) is not None
+        users = self._processes(handle)
         total, free, reserved, error = (None, None, None, None) if unified else self._memory(handle)
         return Gpu(
             uuid=uuid,
@@ -60,9 +64,10 @@ class NvmlDevice:
             utilisation_pct=None if parent is not None else self._utilisation(handle),
             unified=unified,
             error=error if not uuid.startswith(UNKNOWN_UUID) else "its UUID cannot be read",
-            used_by_pid=self._processes(handle),
+            used_by_pid=users,
             reserved_mib=reserved,
             power_w=None if parent is not None else self._power_w(handle),
+            busy_by_pid=self._busy(handle) if users and parent is None else (),
         )
 
     def _mig(self, handle: Any) -> bool:
@@ -136,6 +141,17 @@ class NvmlDevice:
                 used = process.usedGpuMemory
                 used_mib[int(process.pid)] = None if used is None else int(used) // MIB
         return tuple(used_mib.items())
+
+    def _busy(self, handle: Any) -> tuple[tuple[int, int], ...]:
+        """Return how busy each process kept it lately; those that the driver has not sampled are missing."""
+        since_us = int((time.time() - BUSY_WITHIN_S) * 1e6)
+        samples = self._ask("nvmlDeviceGetProcessUtilization", handle, since_us)
+        busiest: dict[int, int] = {}
+        for sample in samples or ():
+            pid, percent = int(sample.pid), int(sample.smUtil)
+            if pid and 0 <= percent <= 100:
+                busiest[pid] = max(busiest.get(pid, 0), percent)
+        return tuple(busiest.items())
 
     def _ask(self, name: str, *args: Any) -> Any | None:
         """Call one function; return None if this driver, module or card has no answer. Raises only what concerns the

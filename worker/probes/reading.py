@@ -42,5 +42,6 @@ def lost(gpu: Gpu, why: str) -> Gpu:
         utilisation_pct=None,
         power_w=None,
         used_by_pid=(),
+        busy_by_pid=(),
         error=why,
     )

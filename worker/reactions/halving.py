@@ -4,13 +4,13 @@ import contextlib
 
 from backprop.scheduler.home import batch_outcomes
 from backprop.scheduler.home.run_folder import OutcomeFile
-from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, Event, Intent, State
+from backprop.scheduler.lifecycle import State
+from backprop.scheduler.outcome.group_budget import why_out
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import GroupRules
 from backprop.scheduler.store import groups
+from backprop.scheduler.store.budgets import stop_member
 from backprop.scheduler.store.reads import metrics, queries
-from backprop.scheduler.store.writes import claims
-from backprop.scheduler.store.writes.transitions import move
 from backprop.scheduler.successive_halving import Candidate, Rank, is_due, rank
 from backprop.worker.context import Context
 
@@ -55,7 +55,7 @@ class Halving:
             # Of two workers that find the same round due, one writes it down.
             if not groups.decide_round(database, rules.name, number, ranks, now_s):
                 return None
-            return [(run, why) for run, why in out if self._stop_waiting(run.id, why, now_s)]
+            return [(run, why) for run, why in out if self._stop(run.id, why, now_s)]
 
         stopped = database.write(verb)
         if stopped is None:
@@ -76,26 +76,14 @@ class Halving:
             f"{summary}, for none has reported it; reported are: {', '.join(reported) or 'no metrics at all'}"
         )
 
-    def _stop_waiting(self, run_id: str, why: str, now_s: float) -> bool:
-        """Inside the transaction: return whether it was stopped at once; a live run is asked to end, as by its user's
-        stop."""
-        database = self._context.database
-        run = queries.run_by_id(database, run_id)
-        if run is None:
-            return False
-        if run.state in HAS_PROCESSES:
-            claims.ask_to_end(database, run, Intent.OUTRANKED, why)
-            return False
-        if run.state in FINAL:
-            return False
-        values = {"reason": f"outranked: {why}", "ended_at_s": now_s, "waiting": None}
-        move(run_id, run.state, Event.STOPPED, run.segment, values)
-        return True
+    def _stop(self, run_id: str, why: str, now_s: float) -> bool:
+        """As `stop_member`, inside the transaction."""
+        run = queries.run_by_id(self._context.database, run_id)
+        return run is not None and stop_member(run, why, now_s)
 
 
 def _stopped(run: RunRecord, why: str, now_s: float) -> OutcomeFile:
-    reason = f"outranked: {why}"
-    return OutcomeFile(state=State.STOPPED.value, reason=reason, segment=run.segment, ended_at_s=now_s)
+    return OutcomeFile(state=State.STOPPED.value, reason=why_out(why), segment=run.segment, ended_at_s=now_s)
 
 
 def _place(rank: Rank, ranks: list[Rank]) -> str:

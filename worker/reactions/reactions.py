@@ -9,8 +9,10 @@ from typing import Final
 
 from backprop.scheduler.faults.kinds import WOULD_FAIL_AGAIN
 from backprop.scheduler.home import batch_outcomes
+from backprop.scheduler.home.credentials import masked_words
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
+from backprop.scheduler.outcome import smoke
 from backprop.scheduler.outcome.move import NextMove
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import dependencies, groups
@@ -18,6 +20,7 @@ from backprop.scheduler.store.groups import Finished
 from backprop.scheduler.store.reads import nights, queries
 from backprop.scheduler.store.writes.claims import AppliedMove
 from backprop.worker.context import Context
+from backprop.worker.reactions.budget import Budgets
 from backprop.worker.reactions.halving import Halving
 from backprop.worker.reactions.hooks import Hooks
 from backprop.worker.reactions.hourly import done_words
@@ -36,6 +39,7 @@ class Reactions:
         self._let_sleep = let_sleep
         self._hooks = Hooks(context)
         self._halving = Halving(context)
+        self._budgets = Budgets(context)
         self._since_s = context.clock.wall_s()
 
     def steps(self, run: RunRecord, move: NextMove, applied: AppliedMove) -> list[Step]:
@@ -47,12 +51,25 @@ class Reactions:
         steps: list[Step] = [lambda: self._tell_of_run(run, move, applied)] if over else []
         if move.fault in WOULD_FAIL_AGAIN and applied.state is State.FAILED and run.segment == 1:
             steps.append(lambda: self._hold_rest(run, str(move.fault)))
+        if smoke.is_failure(move.reason) and applied.state is State.FAILED:
+            steps.append(lambda: self._hold_unbegun(run))
         if over:
             steps.append(self.end_unsatisfiable)
         steps.append(lambda: self._halving.decide_if_due(run.group_name))
         if over:
             steps.append(lambda: self._tell_of_groups(applied.finished))
+        steps.append(lambda: self._tell_of_groups(self._budgets.ended(run)))
         return steps
+
+    def end_groups(self) -> None:
+        """End the groups whose goal is met or whose running time is used up. Call once per tick, before anything is
+        started. Raises DatabaseBusy."""
+        for finished in self._budgets.end_if_due(queries.live_runs(self._context.database)):
+            self._tell_of_groups(finished)
+
+    def forget(self) -> None:
+        """Look at everything anew: the database may be another one."""
+        self._budgets.forget()
 
     def renewed(self, run: RunRecord) -> None:
         """Do what follows from another box in the same segment: for its group it counts as one that has ended. Raises
@@ -75,6 +92,12 @@ class Reactions:
         held = groups.hold_rest(self._context.database, run, fault)
         if held:
             more = f"{held} more of group {run.group_name}: two ended at once with the same {fault}"
+            self._context.console.event("held", more=more)
+
+    def _hold_unbegun(self, run: RunRecord) -> None:
+        held = groups.hold_unbegun(self._context.database, run)
+        if held:
+            more = f"{held} more of group {run.group_name}: {run.name} ({run.id}) has failed its smoke test"
             self._context.console.event("held", more=more)
 
     def _tell_of_run(self, run: RunRecord, move: NextMove, applied: AppliedMove) -> None:
@@ -111,7 +134,7 @@ def _view(run: RunRecord, move: NextMove, state: State) -> dict[str, object]:
         "fault": move.fault.value if move.fault else None,
         "group": run.group_name,
         "cwd": run.spec.cwd,
-        "argv": list(run.spec.argv),
+        "argv": list(masked_words(run.spec.argv)),
         "segments": run.segment,
         "last_step": run.last_step,
         "last_loss": run.last_loss,

@@ -14,6 +14,7 @@ from typing import Final
 
 from backprop.scheduler.governor.box_end import FRESH_S, BoxCause, BoxRule, rule_of
 from backprop.scheduler.lifecycle import Intent
+from backprop.scheduler.outcome import smoke
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, progress
@@ -42,6 +43,8 @@ FINAL_BYTES: Final = 256 * 1024 * 1024
 UNREADABLE_S: Final = 30.0
 """After this long a file that cannot be read is left out: a run that never ends would hold its GPU, and its worker."""
 SUPERVISE_AGAIN_S: Final = 5.0
+SMOKE_SHARE: Final = 0.8
+"""Of a box is the most that a run is given to get to its first step."""
 
 
 SegmentKey = tuple[str, int]
@@ -103,6 +106,7 @@ class LiveSegment:
         self._hang = HangGuard(context, *key)
         self._asked = False
         self._supervised_s = -math.inf
+        self._looks = self._looks_in_time = 0
 
     def observe(self, run: RunRecord, segment: SegmentRecord) -> None:
         """Count its running time. Call once per tick while it lives. Raises DatabaseBusy."""
@@ -179,6 +183,7 @@ class LiveSegment:
             heard = self._context.files.ask(self._look, look, place_of(run.spec, self._context.files))
             if heard is NOT_YET:
                 return ReadResult.WAITING
+            self._looks += 1
             # One that was begun while the segment lived is not the last one.
             more = heard.more or heard.final is not final
             found = self._checkpoints.overseer.attribute(run, scanner, heard.scanned, heard.report)
@@ -211,6 +216,8 @@ class LiveSegment:
         """Return why it should be asked to end now rather than at its supervisor's timebox; None to let it run."""
         if self._cadence is None or self._reader is None:
             return None
+        if run.spec.smoke and self._fails_smoke(run, self._cadence.elapsed_s, self._reader):
+            return Intent.LIMIT, smoke.why_late(self._smoke_s(run), run.id)
         folder = functools.partial(self._context.executor.folder, run.id)
         announces = self._announces(run, self._reader)
         if self._boxes.goes_on_from_zero(run, self._cadence, self._reader, folder):
@@ -259,6 +266,23 @@ class LiveSegment:
     def paused_between_s(self, from_s: float, to_s: float) -> float:
         """Return how much of a span of the wall clock (Unix seconds) it was paused, as far as was observed."""
         return self._cadence.paused_between_s(from_s, to_s) if self._cadence is not None else 0.0
+
+    def _fails_smoke(self, run: RunRecord, elapsed_s: float, reader: LogReader) -> bool:
+        """Return whether its time for a first step or checkpoint is over, and none was seen in all that it had said and
+        written by then. Raises DatabaseBusy."""
+        if run.last_step is not None or run.last_loss is not None or reader.steps.first is not None:
+            return False
+        if elapsed_s < self._smoke_s(run):
+            self._looks_in_time = self._looks
+            return False
+        # The first look after that may have been begun before.
+        if self._looks < self._looks_in_time + 2:
+            return False
+        return not queries.checkpoints(self._context.database, run.id)
+
+    def _smoke_s(self, run: RunRecord) -> float:
+        """Return how long it may take: the end of its first box is no time to find out."""
+        return min(run.spec.smoke_s, SMOKE_SHARE * run.spec.timebox_s)
 
     def _box(self, run: RunRecord) -> timebox.Box:
         length_s = (

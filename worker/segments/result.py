@@ -257,6 +257,7 @@ def chain_of(
         retries_used=run.retries_used,
         lost=run.lost,
         unstarted=unstarted,
+        has_begun=_has_reported(run) or bool(saved),
         progressed=away or any_left(fresh),
         promised_mib=segment.promised_mib,
         peak_mib=segment.peak_mib,
@@ -307,7 +308,12 @@ def chain_unseen(run: RunRecord, segment: SegmentRecord, result: SegmentResult) 
         lost=run.lost,
         progressed=False,
         resumable=False,
+        has_begun=_has_reported(run),
     )
+
+
+def _has_reported(run: RunRecord) -> bool:
+    return run.last_step is not None or run.last_loss is not None
 
 
 def begun_in_chain(run: RunRecord, number: int, earlier: Sequence[SegmentRecord]) -> int:

@@ -26,6 +26,8 @@ OF_COMMAND: Final = frozenset(
         "parallel",
         "keep_best",
         "metric",
+        "until",
+        "group_max_minutes",
         "follow",
         "quiet",
         "as_json",

@@ -3,6 +3,7 @@
 A crash between the two leaves the file, and the next worker's start queues everything in it.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ def enqueue_many(
         if isinstance(error, OSError):
             raise no_room(home, error) from error
         raise
+    _note(home, ids.batch, drafts, members)
     return group.name, ids.members
 
 
@@ -139,6 +141,16 @@ def _members(database: "Database", drafts: Drafts, ids: Sequence[str], group: st
         )
         for number, (draft, run_id, position) in enumerate(zip(drafts.runs, ids, positions, strict=True))
     ]
+
+
+def _note(home: Home, batch: str, drafts: Drafts, members: Sequence[batch_file.Member]) -> None:
+    """Note what the runs were queued with. Where there is no folder to be had, nothing is noted."""
+    from backprop.worker.environment.provenance import recorder
+
+    folder = home.batch_folder(batch)
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        recorder.keep(home, folder, (member.spec for member in members), drafts.environment, own=False)
 
 
 def _with_code(

@@ -15,6 +15,7 @@ from backprop.cli.submit.many.batch_drafts import of_file
 from backprop.cli.submit.many.drafts import Draft, Drafts, of_sweep
 from backprop.cli.submit.many.enqueue_many import enqueue_many, positions_of
 from backprop.cli.submit.queue_options import group_rules
+from backprop.scheduler.home.credentials import masked_value
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.spec import QueuePosition
 from backprop.scheduler.store.writes.enqueue import conditions
@@ -120,7 +121,9 @@ def _describe(drafts: Drafts, group: str | None, shown: int | None, as_json: boo
 
 def _extra(draft: Draft) -> str:
     index = () if draft.index is None else (f"BACKPROP_ARRAY_INDEX={draft.index}",)
-    return " ".join([*index, *(f"{key}={value}" for key, value in draft.environment.items())])
+    return " ".join(
+        [*index, *(f"{key}={masked_value(key, value)}" for key, value in draft.environment.items())]
+    )
 
 
 def _view(

@@ -42,6 +42,7 @@ def test_two_good_gpus(driver: FakeDriver, machine: Machine) -> None:
         throttled=False,
         utilisation_pct=7,
         used_by_pid=((os.getpid(), 600),),
+        busy_by_pid=((os.getpid(), 7),),
         reserved_mib=500,
     )
     assert (reading.gpus[1].uuid, reading.gpus[1].temp_c) == ("GPU-bbbb", 81)
