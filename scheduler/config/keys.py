@@ -225,17 +225,6 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         section="Save and resume",
     ),
     SettingKey(
-<<<<<<< HEAD
-=======
-        "watchdog", "watchdog", True, _BOOL, parsers.flag,
-        commands=("run", "resume"), flags=("--watchdog/--no-watchdog",), kind=bool,
-        help="End a segment that hangs, and go on from its last checkpoint.",
-        docs="end a segment that hangs, and go on from its last checkpoint, see [A run that"
-        " hangs](scripts.md#a-run-that-hangs)",
-        section="Save and resume",
-    ),
-    SettingKey(
->>>>>>> watchdog
         "smoke", "smoke", False, _BOOL, parsers.flag,
         commands=("run", "resume"), flags=("--smoke/--no-smoke",), kind=bool,
         help="Fail the run, without a retry, unless its first minute gets it to a step or a checkpoint.",
@@ -249,7 +238,6 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         help="With --smoke: how long it may take.",
         docs="with `smoke`: how long it may take",
         section="Time",
-<<<<<<< HEAD
     ),
     SettingKey(
         "watchdog", "watchdog", True, _BOOL, parsers.flag,
@@ -258,8 +246,6 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         docs="end a segment that hangs, and go on from its last checkpoint, see [A run that"
         " hangs](scripts.md#a-run-that-hangs)",
         section="Save and resume",
-=======
->>>>>>> watchdog
     ),
     SettingKey(
         "retries", "retries", 0, "a whole number from 0 to 1000", parsers.whole(1000),

@@ -56,15 +56,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     signal_to: str
     retries: int
     stop_on_nan: bool
-<<<<<<< HEAD
     smoke: bool
     smoke_s: float
     watchdog: bool
-=======
-    watchdog: bool
-    smoke: bool
-    smoke_s: float
->>>>>>> watchdog
     max_cpu_load: float
     active_hours: tuple[str, ...] | None
     snapshot_code: bool

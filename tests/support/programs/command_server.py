@@ -32,7 +32,7 @@ def import_everything() -> None:
         found = importlib.import_module(f"backprop.{package}")
         for module in pkgutil.walk_packages(found.__path__, f"{found.__name__}."):
             if not module.name.startswith(ALONE):
-                with contextlib.suppress(ModuleNotFoundError):  # of an extra: the command that needs it says so
+                with contextlib.suppress(ModuleNotFoundError):  # what is in an extra
                     importlib.import_module(module.name)
     for name in OTHERS:
         importlib.import_module(name)
