@@ -125,8 +125,9 @@ class Agent:
             pass
         _, told = self.answers.ask("show", run, "--brief")
         metric = told["metrics"].get("val_bpb") if told["state"] == "completed" else None
-        cause = told["fault"] or (told["reason"] if metric is None else "")
-        if metric is None and told["state"] == "completed" and not told["fault"]:
+        kind = told["triage"]["kind"] if told["triage"] else told["fault"]
+        cause = kind or (told["reason"] if metric is None else "")
+        if metric is None and told["state"] == "completed" and not kind:
             cause = "it printed no val_bpb"  # and what another run has left in the folder is not this one's
         return Result(number, run, text, told["state"], metric, cause)
 

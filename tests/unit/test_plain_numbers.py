@@ -295,6 +295,19 @@ def test_a_line_counts_once_it_is_whole() -> None:
     assert reader.trace.last == 1300
 
 
+def test_the_source_in_a_traceback_is_no_output() -> None:
+    reader = PlainReader()
+    text = (
+        b"step 3 loss 0.5\nTraceback (most recent call last):\n"
+        b'  File "/p/train.py", line 66, in save\n    return 1 / (step - step)\n           ~~^~~~~~~~\n'
+        b'  File "/p/train.py", line 7, in f\n    loss = 9.0 + reward * 2\nError: oh\nacc: 0.5\n'
+    )
+    cut = text.index(b"    return")
+    first, done = reader.take(text[:cut])
+    second, _ = reader.take(text[done:], whole=True)
+    assert first.values | second.values == {"loss": (3, 0.5), "acc": (3, 0.5)}
+
+
 @given(
     st.lists(st.binary(max_size=400) | st.sampled_from([shape[1].encode() for shape in SHAPES]), max_size=12)
 )

@@ -30,6 +30,8 @@ _LOSSES: Final = (
 """The names of the loss of the training, the best first. One of held-out data is a metric like any other."""
 _SAYS: Final = re.compile(rb"\d|(?i:epoch|step|iter|class)\b.*\w")
 """A line without a number may be the header of a table."""
+_FRAME: Final = re.compile(rb'File "[^"]{1,512}", line \d')
+"""Of a traceback: the line behind it is the user's source, such as `return 1 / n`, and nothing that was printed."""
 
 
 @dataclass
@@ -55,6 +57,7 @@ class PlainReader:
         self._line_reader = LineReader()
         self._choice = StepChoice()
         self._loss_rank = len(_LOSSES)
+        self._source_follows = False
 
     @property
     def trace(self) -> StepTrace | None:
@@ -68,6 +71,12 @@ class PlainReader:
         found = PlainNumbers()
         self._tries = MAX_TRIES
         for piece in _newest(pieces):
+            is_source, self._source_follows = (
+                self._source_follows,
+                _FRAME.search(piece, 0, lines.MAX_LINE) is not None,
+            )
+            if is_source or self._source_follows:
+                continue
             text = lines.clean(piece) if _SAYS.search(piece, 0, lines.MAX_LINE) else None
             if text:
                 self._line(text, found)
