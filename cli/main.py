@@ -63,7 +63,7 @@ COMMANDS: Final = {
 }
 SECTIONS: Final = {
     "Start": ("run", "worker", "drill"),
-    "Look": ("list", "top", "status", "show", "logs", "wait", "why", "diff"),
+    "Look": ("list", "top", "status", "show", "logs", "wait", "why", "diff", "report", "plot"),
     "Change": (
         "stop",
         "resume",

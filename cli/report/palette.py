@@ -39,6 +39,7 @@ OUTCOMES: Final = {
     "out of GPU memory": "red",
     "over its limit": "red",
     "started over": "red",
+    "hung": "red",
     "lost": "orange",
     "not started": "orange",
     "recovered": "orange",

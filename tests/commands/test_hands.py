@@ -150,7 +150,8 @@ def test_the_live_screen_gives_the_terminal_back(bench: Bench) -> None:
         with Terminal(bench, 100, *words) as terminal:
             terminal.read_until("実験 1")
             terminal.press("\x03")
-            terminal.read_until("\x1b[?1049l")
+            for restored in ("\x1b[?1049l", "\x1b[?25h"):
+                terminal.read_until(restored)
             seen = terminal.shown(raw=True)
             assert "\x1b[?1049h" in seen
             assert seen.index("\x1b[?25h") > seen.index("\x1b[?25l")

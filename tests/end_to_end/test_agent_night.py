@@ -65,7 +65,7 @@ def test_every_experiment_runs_once_and_each_fault_is_named(
     words = ("--experiments", str(experiments), "--fault-every", str(fault_every))
     bench.worker("-p", "1")
     player = start(bench, *words)
-    for killed in (experiments // 4, experiments // 2):
+    for killed in (experiments // 2, experiments - 4):
         wait_until(lambda: done(bench) > killed, timeout_s=400, saw=lambda: said(bench))  # noqa: B023
         player.kill()
         player.wait()

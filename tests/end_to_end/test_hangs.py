@@ -28,7 +28,8 @@ HANGS = """
             if sys.argv[2] == "validates":
                 end = time.monotonic() + 8
                 while time.monotonic() < end:
-                    sum(range(10000))
+                    sum(range(100000))
+                    time.sleep(0.03)
                 continue
             print("hangs", flush=True)
             time.sleep(600)

@@ -21,6 +21,7 @@ from backprop.scheduler.store.connection import Database, open_database
 from tests.support import promises as books
 from tests.support.harness import SCRIPTS, Bench, alive, program, wait_until
 from tests.support.store_rows import SPEC, enqueue_run
+from tests.support.variants import some
 
 TRAINER = str(SCRIPTS / "trainer.py")
 IMPATIENT = (sys.executable, str(SCRIPTS / "impatient.py"))
@@ -203,7 +204,7 @@ def test_deleted_between_a_look_and_a_write(bench: Bench) -> None:
     assert bench.state(run) == "completed", said(bench)
 
 
-@pytest.mark.parametrize("damage", AT_WORK, ids=name_of)
+@pytest.mark.parametrize("damage", some(AT_WORK, 2), ids=name_of)
 def test_damage_while_a_segment_runs(bench: Bench, damage: Damage) -> None:
     """The segment notices nothing; what was done stays done; what waits is started."""
     done = bench.queue(TRAINER, "--", "--steps", "5")

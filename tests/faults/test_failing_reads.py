@@ -12,6 +12,7 @@ from tests.support import promises
 from tests.support.fake_gpus import impatient
 from tests.support.fakes.faulty_reads import Fault, build_library
 from tests.support.harness import SCRIPTS, Bench, wait_until
+from tests.support.variants import some
 
 ERRORS = (
     errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.ENOSPC, errno.ESTALE, errno.ENOTCONN, errno.EACCES
@@ -104,12 +105,12 @@ def play_recovery(bench: Bench, library: Path, fault: Fault) -> bool:
     return mark.exists()
 
 
-@pytest.mark.parametrize("fault", SAMPLE, ids=str)
+@pytest.mark.parametrize("fault", some(SAMPLE, 2), ids=str)
 def test_one_failed_look_at_a_file_of_ours_costs_nothing(bench: Bench, library: Path, fault: Fault) -> None:
     assert play_chain(bench, library, fault), "it did not come to pass"
 
 
-@pytest.mark.parametrize("fault", RECOVERY_SAMPLE, ids=str)
+@pytest.mark.parametrize("fault", some(RECOVERY_SAMPLE, 2), ids=str)
 def test_one_failed_look_of_a_repair_costs_nothing(bench: Bench, library: Path, fault: Fault) -> None:
     assert play_recovery(bench, library, fault), "it did not come to pass"
 
@@ -230,7 +231,7 @@ def _dangling(log: Path) -> None:
 IN_ITS_PLACE = (_link_back, _folder, _fifo, _dangling)
 
 
-@pytest.mark.parametrize("replace", IN_ITS_PLACE, ids=lambda replace: replace.__name__)
+@pytest.mark.parametrize("replace", some(IN_ITS_PLACE, 2), ids=lambda replace: replace.__name__)
 def test_what_has_become_of_its_log_does_not_keep_a_run_that_has_ended(bench: Bench, replace: object) -> None:
     """Under the worker that saw it start, and under the next one."""
     assert callable(replace)
@@ -253,7 +254,7 @@ def test_what_has_become_of_its_log_does_not_keep_a_run_that_has_ended(bench: Be
     assert started(bench) == ["1", "1"]
 
 
-@pytest.mark.parametrize("replace", IN_ITS_PLACE, ids=lambda replace: replace.__name__)
+@pytest.mark.parametrize("replace", some(IN_ITS_PLACE, 2), ids=lambda replace: replace.__name__)
 def test_a_replaced_log_and_run_lock_hide_no_end_from_the_worker(bench: Bench, replace: object) -> None:
     assert callable(replace)
     bench.script("once.py", ENDS)

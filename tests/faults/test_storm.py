@@ -11,7 +11,7 @@ from tests.support.harness import ROOT
 
 @pytest.mark.timeout(400)
 def test_a_short_storm_breaks_no_promise(tmp_path: Path) -> None:
-    words = ["--minutes", "0.3", "--seed", "3", "--runs", "6", "--folder", str(tmp_path)]
+    words = ["--minutes", "0.2", "--seed", "3", "--runs", "6", "--folder", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.storm", *words],
         cwd=ROOT,

@@ -15,8 +15,8 @@ from tests.faults.sweep import faults
 from tests.faults.sweep.scenes import SCENES, Scene, all_points, strike
 
 SEED = int(os.environ.get("SWEEP_SEED") or datetime.now(UTC).strftime("%Y%m%d"))
-SAMPLE = 3
-TRIES = 6
+SAMPLE = 2
+TRIES = 5
 """Some calls come more or less often from one time to the next, so a fault at the last of them may not come to pass."""
 
 

@@ -34,7 +34,7 @@ FILTERS = frozenset(
 DATA_WORKERS = (b"multiprocessing.spawn", b"multiprocessing.forkserver", b"multiprocessing.resource_tracker",
                 b"multiprocessing-fork", b"popen_loky", b"compile_worker")  # fmt: skip
 GPU_DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
-FORK_S = 0.1
+FORK_S = 0.25
 """How long a forked shell may take to become another program. Taken for the training, a `sleep` in a loop would end the
 grace with itself."""
 LOOK_EVERY_S = 0.01
