@@ -70,9 +70,9 @@ def test_a_kill_is_the_kernels_where_the_kernel_has_counted_it(
 
 
 TRACEBACK = b"""Traceback (most recent call last):
-  File "/work/me/train.py", line 9, in <module>
+  File "/home/ada/me/train.py", line 9, in <module>
     main()
-  File "/work/me/lib/steps.py", line 4, in main
+  File "/home/ada/me/lib/steps.py", line 4, in main
     batch["label"]
   File "/opt/venv/lib/python3.12/site-packages/torch/x.py", line 77, in get
     return self.rows[name]
@@ -81,20 +81,20 @@ KeyError: 'label'
 
 
 def test_the_place_is_the_last_frame_of_the_users_own_code() -> None:
-    place = triage(SegmentEnd(exit_code=1, cwd="/work/me", log=TRACEBACK)).place
+    place = triage(SegmentEnd(exit_code=1, cwd="/home/ada/me", log=TRACEBACK)).place
     assert place is not None
     assert (place.file, place.line, place.function) == ("lib/steps.py", 4, "main")
-    elsewhere = triage(SegmentEnd(exit_code=1, cwd="/work/other", log=TRACEBACK)).place
+    elsewhere = triage(SegmentEnd(exit_code=1, cwd="/home/ada/other", log=TRACEBACK)).place
     assert elsewhere is not None
-    assert elsewhere.file == "/work/me/lib/steps.py"
-    libraries = TRACEBACK.replace(b"/work/me/", b"/opt/venv/lib/python3.12/site-packages/")
-    assert triage(SegmentEnd(exit_code=1, cwd="/work/me", log=libraries)).place is None
+    assert elsewhere.file == "/home/ada/me/lib/steps.py"
+    libraries = TRACEBACK.replace(b"/home/ada/me/", b"/opt/venv/lib/python3.12/site-packages/")
+    assert triage(SegmentEnd(exit_code=1, cwd="/home/ada/me", log=libraries)).place is None
 
 
 @pytest.mark.parametrize("prefix", [b"[rank0]: ", b"[default0]:", b"  | ", b"\x1b[31m", b"0: "])
 def test_what_launchers_put_before_each_line_is_no_part_of_it(prefix: bytes) -> None:
     log = b"".join(prefix + line + b"\n" for line in TRACEBACK.splitlines())
-    found = triage(SegmentEnd(exit_code=1, cwd="/work/me", log=b"noise\n" + log + b"noise\n"))
+    found = triage(SegmentEnd(exit_code=1, cwd="/home/ada/me", log=b"noise\n" + log + b"noise\n"))
     assert found.message == "KeyError: 'label'"
     assert found.place is not None and found.place.line == 4
 
@@ -144,7 +144,7 @@ PIECES = [
 )
 @settings(max_examples=150, deadline=None)
 def test_any_bytes_are_told_as_something(pieces: list[bytes], code: int | None, name: str | None) -> None:
-    found = triage(SegmentEnd(exit_code=code, signal_name=name, cwd="/work/me", log=b"".join(pieces)))
+    found = triage(SegmentEnd(exit_code=code, signal_name=name, cwd="/home/ada/me", log=b"".join(pieces)))
     assert found.remedy == REMEDIES[found.kind]
     assert found.message is None or len(found.message) <= 500
 
