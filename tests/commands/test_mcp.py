@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import pytest
 
 from backprop.cli.main import run_command
+from backprop.cli.render import answers
 from tests.support import json_schema
 from tests.support.harness import COMMAND, QUIET_LIMITS, Bench, processes_with, wait_until
 from tests.support.mcp_wire import McpWire
@@ -24,7 +25,6 @@ needs_sdk = pytest.mark.skipif(
     importlib.util.find_spec("mcp") is None, reason="mcp, the extra, is not installed"
 )
 
-BRIEF_BYTES = 1024
 TOOLS = {
     "submit", "preview", "wait", "show", "list", "logs", "metrics", "compare", "stop", "resume", "why", "report",
 }  # fmt: skip
@@ -66,7 +66,7 @@ class Client:
         (text,) = result.content
         assert json.loads(text.text) == result.structured_content
         if tool not in LISTS:
-            assert len(text.text) <= BRIEF_BYTES, (tool, text.text)
+            assert len(text.text) <= answers.BRIEF_BYTES, (tool, text.text)
         return result.structured_content, result.is_error
 
 
@@ -175,7 +175,9 @@ def test_what_goes_on_is_stopped_resumed_and_explained_while_another_call_waits(
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
-            await anyio.sleep(0.3)
+            with anyio.fail_after(30):
+                while len(servers(bench)) < 2:  # the wait is a process of its own
+                    await anyio.sleep(0.02)
             assert (await ask("stop", runs=[run], preview=True))["dry_run"]
             assert bench.state(run) == "queued"
             assert (await ask("stop", runs=[run]))["runs"][0]["state"] == "stopped"
@@ -295,7 +297,7 @@ def test_a_client_that_reads_nothing_keeps_no_server(bench: Bench) -> None:
     try:
         for _ in range(12):  # more than a pipe holds
             wire.send("tools/list", {})
-        time.sleep(1)
+        wait_until(lambda: wire.unread() > 60_000, saw=wire.unread)  # its pipe is full: it cannot go on
         assert wire.process.stdin is not None
         wire.process.stdin.close()
         assert wire.process.wait(timeout=20) == 0

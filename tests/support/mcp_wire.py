@@ -1,8 +1,11 @@
 """Speaks MCP by hand to the installed server: a line of JSON each, without the SDK's client in between."""
 
+import fcntl
 import json
 import os
 import subprocess
+import sys
+import termios
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +32,12 @@ class McpWire:
         client = {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
         self.ask("initialize", client)
         self._write({"method": "notifications/initialized"})
+
+    def unread(self) -> int:
+        """Return how many bytes the server has written that nobody has read."""
+        assert self.process.stdout is not None
+        count = fcntl.ioctl(self.process.stdout, termios.FIONREAD, bytes(4))
+        return int.from_bytes(count, sys.byteorder)
 
     def send(self, method: str, params: dict[str, Any]) -> int:
         """Send a request and wait for nothing; return its number."""
