@@ -1,6 +1,6 @@
 """The `backprop` command group: loads one command's module, runs it, turns refusals into one line and a code.
 
-Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcomes of a run that was
+Exit codes: 0 done, 2 usage, 3-11 refusals (`scheduler/errors.py`), 20-23 outcomes of a run that was
 followed or waited for (`cli/exit_codes.py`), 24 the doctor found something bad, 25 a drill did, 26 done but the output
 is lost, 124 still going, 130 interrupted. A bug keeps its traceback and exits 1.
 """
@@ -57,6 +57,7 @@ COMMANDS: Final = {
     "prune": "Delete runs that ended long ago, or compress their logs.",
     "export": "Write runs, segments and metrics for other programs.",
     "mcp": "Serve the commands as tools to an agent (MCP).",
+    "service": "Run the worker as a systemd service of yours.",
     "completion": "Print a completion script for bash, zsh or fish.",
     "import": "Import runs from the npm version.",
     "help": "Show the help of a command, or all commands.",

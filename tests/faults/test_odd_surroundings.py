@@ -44,7 +44,7 @@ def with_a_held_run(bench: Bench) -> None:
 def assert_one_line(done: subprocess.CompletedProcess[str], code: int | None = None) -> None:
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode != 1, done
-    if done.returncode in range(2, 11):
+    if done.returncode in range(2, 12):
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert done.stderr.startswith("backprop: ")
     if code is not None:
