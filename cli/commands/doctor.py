@@ -3,15 +3,18 @@
 import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.help.completion import complete_files
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
     from backprop.cli.doctor.finding import Finding
+    from backprop.cli.global_options import Globals
 
 EPILOG = """\b
 Each line is ok, note (worth knowing) or BAD, with what to do below it.
@@ -31,6 +34,12 @@ Exit codes: 0 nothing is bad, 24 something is.
     is_flag=True,
     help="First have the NVIDIA driver move VRAM to RAM and back. At an idle moment: a bad driver hangs the machine.",
 )
+@click.option(
+    "--bundle",
+    metavar="FILE",
+    shell_complete=complete_files,
+    help="Also write a report to share: versions, checks, settings, last events, ends of logs; credentials masked.",
+)
 @global_options
 @click.pass_context
 def command(
@@ -38,6 +47,7 @@ def command(
     as_json: bool,
     repair: bool,
     suspend_test: bool,
+    bundle: str | None,
     config: str | None,
     verbose: bool,
     dry_run: bool,
@@ -85,7 +95,22 @@ def command(
         print_json({"sound": sound, "repaired": done, "tested": tested, "findings": views})
     else:
         _print(findings)
+    if bundle is not None:
+        _write_bundle(Path(bundle), findings, given)
     return 0 if sound else DOCTOR_FOUND
+
+
+def _write_bundle(path: Path, findings: "list[Finding]", given: "Globals") -> None:
+    """Write the report, and say so on stderr. Raises BadCommand."""
+    from backprop.cli.doctor import bundle
+    from backprop.cli.doctor.checkup import settings_here
+    from backprop.cli.render.terminal_text import safe
+
+    if given.dry_run:
+        click.echo(f"{safe(str(path))} is not written in a dry run", err=True)
+        return
+    size = bundle.write(path, findings, settings_here(given.config))
+    click.echo(f"wrote {safe(str(path))} ({size / 1000:.1f} kB); read it before you share it", err=True)
 
 
 def _repair(say: Callable[[str], None]) -> None:
