@@ -19,7 +19,9 @@ Examples:
   journalctl --user -u backprop -f      its lines
   backprop service remove               stop it; running segments save and are requeued
 """
-LINGER: Final = "it ends with your last logout, and all runs with it; to keep it going: loginctl enable-linger"
+LINGER: Final = (
+    "it ends with your last logout, and all runs with it; to keep it going: loginctl enable-linger"
+)
 
 
 @click.command(name="service", epilog=EPILOG)

@@ -40,7 +40,7 @@ def write(path: Path, findings: Sequence[Finding], settings: Sequence[tuple[str,
     body = _without_home(masked_lines(f"{HEAD}\n{text}\n")).encode(errors="backslashreplace")
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(handle, "wb") as file:
+        with open(handle, "wb") as file:  # noqa: PTH123
             file.write(body)
     except FileExistsError as error:
         raise BadCommand(f"{path} exists already; choose another name") from error
@@ -70,7 +70,8 @@ def _versions() -> Iterator[str]:
         except PackageNotFoundError:
             yield f"{name} (not installed)"
     yield f"Python {platform.python_version()}, SQLite {ENGINE}, schema {LATEST}"
-    yield f"{_distribution()}, Linux {platform.release()} {platform.machine()}, {platform.libc_ver()[1] or 'other libc'}"
+    libc = " ".join(platform.libc_ver()).strip() or "another libc than glibc"
+    yield f"{_distribution()}, Linux {platform.release()} {platform.machine()}, {libc}"
 
 
 def _distribution() -> str:

@@ -36,6 +36,7 @@ from backprop.cli.doctor.machine import (
     lasting_signal_masks,
     signal_masks,
 )
+from backprop.cli.doctor.surroundings import check_surroundings
 from backprop.cli.doctor.vram import check_vram, try_moving
 from backprop.scheduler.config.files import current_directory
 from backprop.scheduler.config.settings import load
@@ -79,6 +80,7 @@ def examine(config: Path | None, tested: Callable[[str], None] | None = None) ->
         guarded("suspension", lambda: check_vram(home, reading)),
         guarded("board", check_board),
         guarded("processes", check_processes),
+        *check_surroundings(Path("/"), cwd),
         check_descriptors(),
         check_terminal(os.environ, cgroup),
         check_logout(read_login(cgroup)),

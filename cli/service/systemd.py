@@ -109,7 +109,9 @@ def _current() -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         raise ServiceRefused(f"{path} cannot be read: {error}; move it away") from error
     if not text.startswith(MARK):
-        raise ServiceRefused(f"{path} was not written by this command, and stays as it is; move it away first")
+        raise ServiceRefused(
+            f"{path} was not written by this command, and stays as it is; move it away first"
+        )
     return text
 
 

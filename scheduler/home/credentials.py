@@ -56,7 +56,7 @@ def masked_text(text: str) -> str:
 
 def masked_lines(text: str) -> str:
     """Return a text of any kind as others may see it: each line is masked as a command line is, its spaces kept."""
-    return "".join(map(_masked_line, text.splitlines(keepends=True)))
+    return "\n".join(map(_masked_line, text.split("\n")))
 
 
 def _masked_line(line: str) -> str:

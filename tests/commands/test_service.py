@@ -1,7 +1,7 @@
 """`backprop service`: the unit that it writes, what it asks of systemd, and that a refusal leaves nothing behind.
 
-systemd is faked at its outermost edge: a `systemctl` on PATH that notes what it was asked. The unit itself is read by the
-real `systemd-analyze`, where there is one, and the worker in it is started as the unit says.
+systemd is faked at its outermost edge: a `systemctl` on PATH that notes what it was asked. The unit itself is read by
+the real `systemd-analyze`, where there is one, and the worker in it is started as the unit says.
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import json_schema
 from tests.support.harness import COMMAND, Bench, wait_until
 from tests.support.refusals import refused
 
@@ -79,7 +80,9 @@ def test_install_status_remove(bench: Bench, systemd: Systemd) -> None:
     assert values(systemd.unit, "LimitNOFILE") == ["65536:524288"]
     assert f"BACKPROP_HOME={bench.home}" in values(systemd.unit, "Environment")
     assert bench.backprop("service", "status").stdout == f"active, enabled: {systemd.unit}\n"
-    told = json.loads(bench.backprop("service", "status", "--json").stdout)["service"]
+    answer = json.loads(bench.backprop("service", "status", "--json").stdout)
+    json_schema.check(answer, "verb")
+    told = answer["service"]
     assert (told["installed"], told["active"], told["enabled"]) == (True, "active", "enabled")
     systemd.asked()
     assert bench.backprop("service", "remove").stdout == f"stopped the worker; removed {systemd.unit}\n"
@@ -121,6 +124,9 @@ def test_what_is_refused_before_anything_is_written(bench: Bench, systemd: Syste
     assert not systemd.config.exists()
     systemd.unit.parent.mkdir(parents=True)
     systemd.unit.write_text("[Service]\nExecStart=/mine\n")
+    told = json.loads(bench.backprop("service", "install", "--json").stdout)
+    json_schema.check(told, "verb")
+    assert told["error"]["code"] == "service-refused"
     for action in ("install", "remove", "status"):
         assert "was not written by this command" in refused(bench, 11, "service", action)
     assert systemd.unit.read_text() == "[Service]\nExecStart=/mine\n"
@@ -152,10 +158,11 @@ def test_the_worker_of_the_unit_runs_what_is_queued(bench: Bench, systemd: Syste
     run = bench.queue("train.py")
     assert bench.backprop("service", "install", "--", "--drain").returncode == 0
     (line,) = values(systemd.unit, "ExecStart")
-    environment = dict(one.split("=", 1) for one in map(shlex.split, values(systemd.unit, "Environment")) for one in one)
+    given = [shlex.split(one)[0].partition("=") for one in values(systemd.unit, "Environment")]
     worker = subprocess.Popen(
         shlex.split(line),
-        env={"PATH": "/usr/bin:/bin", "HOME": str(bench.home.parent)} | environment,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(bench.home.parent)}
+        | {name: value for name, _, value in given},
         stdout=subprocess.DEVNULL,
         cwd="/",
     )

@@ -18,6 +18,7 @@ NEEDED = {
     "resume": ("a",), "hold": ("a",), "release": ("a",), "move": ("a", "--first"), "edit": ("a",), "rm": ("a",),
     "drill": ("train.py",), "prune": ("--keep-last", "0"), "completion": ("bash",), "import": ("old.json",),
     "export": ("-o", "out.json"), "plot": ("a",), "suspend": ("a",), "unsuspend": ("a",),
+    "service": ("status",),
 }  # fmt: skip
 """What a command needs to do something, where the bare command would not."""
 IN_A_GONE_DIRECTORY = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" "$@"'
