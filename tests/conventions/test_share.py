@@ -54,3 +54,13 @@ def test_the_completion_scripts_are_current(shell: str) -> None:
     assert path.read_text() == done.stdout, (
         f"run: python -m tools.docs.completions {shell} > tools/share/{path.name}"
     )
+
+
+def test_the_page_of_exit_codes_says_the_same() -> None:
+    rows = (ROOT / "docs" / "exit-codes.md").read_text().splitlines()
+    told = [
+        tuple(cell.strip() for cell in row.replace("\\|", "\0").split("|")[1:3])
+        for row in rows
+        if row.startswith("| ")
+    ]
+    assert told[2:] == [(code, meaning.replace("|", "\0")) for code, meaning in MEANINGS]
