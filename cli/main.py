@@ -57,7 +57,7 @@ COMMANDS: Final = {
     "prune": "Delete runs that ended long ago, or compress their logs.",
     "export": "Write runs, segments and metrics for other programs.",
     "mcp": "Serve the commands as tools to an agent (MCP).",
-    "service": "Run the worker as a systemd service of yours.",
+    "service": "Run the worker as a systemd user service.",
     "completion": "Print a completion script for bash, zsh or fish.",
     "import": "Import runs from the npm version.",
     "help": "Show the help of a command, or all commands.",
