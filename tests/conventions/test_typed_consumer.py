@@ -1,4 +1,4 @@
-"""`import backprop` is typed for those who use it: a small consumer passes the strict checkers, and a wrong one does not.
+"""`import backprop` is typed: a small consumer passes the strict checkers, and a wrong one does not.
 
 The package is laid into a virtual environment as the wheel lays it, `py.typed` included, so that the checkers take it
 for what is installed and not for source of the project. They come with the extra `check`.
