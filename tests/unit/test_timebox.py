@@ -18,7 +18,7 @@ from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments import timebox
 from backprop.worker.segments.cadence import Cadence, ClockReading
-from backprop.worker.segments.result import result_of
+from backprop.worker.segments.ends.result import result_of
 from backprop.worker.segments.timebox import Box, SaveHistory
 from tests.support.harness import Bench, wait_until
 from tests.support.store_rows import SPEC, add_run, checkpoint
