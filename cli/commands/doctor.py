@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.help.completion import complete_files
+from backprop.cli.options.global_options import global_options, globals_of
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
     from backprop.cli.doctor.finding import Finding
-    from backprop.cli.global_options import Globals
+    from backprop.cli.options.global_options import Globals
 
 EPILOG = """\b
 Each line is ok, note (worth knowing) or BAD, with what to do below it.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from backprop.cli.context import tell
-from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.options.global_options import globals_of, verb_options
 from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
 

@@ -29,7 +29,7 @@ from backprop.worker.context import Context
 from backprop.worker.environment import presence
 from backprop.worker.executor import locks
 from backprop.worker.maintenance import recovery
-from backprop.worker.segments.result import passes
+from backprop.worker.segments.ends.start_errors import passes
 from backprop.worker.user_files import NOT_YET, NotYet, place_of
 
 MOST_GONE: Final = 3
