@@ -16,9 +16,8 @@ HEAD: Final = """\
 # Commands
 
 Made of the program's own help by `python -m tools.docs.commands > docs/cli.md`; a test compares them. RUN is an id, the
-beginning of one, or a name; where several may be given, a group too. Exit codes are in the
-[README](../README.md#exit-codes), keys of the configuration in [configuration.md](configuration.md), the fields of
-`--json` in [json.md](json.md).
+beginning of one, or a name; where several may be given, a group too. See also: [exit codes](exit-codes.md), keys of
+the [configuration](configuration.md), fields of [`--json`](json.md), and [a sample of each command](commands.md).
 """
 PLACEHOLDERS: Final = {
     "integer": "N",
