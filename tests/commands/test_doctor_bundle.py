@@ -3,7 +3,7 @@
 import json
 
 from backprop.scheduler.home.credentials import masked_lines
-from tests.support.harness import Bench
+from tests.support.harness import QUIET_LIMITS, Bench
 from tests.support.refusals import refused
 
 SECRETS = ("hf_abcdefghijklmnopqrst", "hunter2-long", "sekrit", "swordfish")
@@ -20,7 +20,7 @@ def failed_run(bench: Bench) -> str:
     bench.script("backprop.config.json", '{"gpu": {"probe": "none"}, "maxRunMinutes": 7}')
     bench.script("train.py", PRINTS_SECRETS)
     done = bench.backprop(
-        "run", "-q", "--follow", "--min-free-ram", "0", "train.py", "--", "--token", SECRETS[2]
+        "run", "-q", "--follow", *QUIET_LIMITS, "train.py", "--", "--token", SECRETS[2]
     )
     assert done.returncode == 20, done
     return done.stdout.split()[0]
