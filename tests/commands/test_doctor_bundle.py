@@ -19,9 +19,7 @@ PRINTS_SECRETS = f"""
 def failed_run(bench: Bench) -> str:
     bench.script("backprop.config.json", '{"gpu": {"probe": "none"}, "maxRunMinutes": 7}')
     bench.script("train.py", PRINTS_SECRETS)
-    done = bench.backprop(
-        "run", "-q", "--follow", *QUIET_LIMITS, "train.py", "--", "--token", SECRETS[2]
-    )
+    done = bench.backprop("run", "-q", "--follow", *QUIET_LIMITS, "train.py", "--", "--token", SECRETS[2])
     assert done.returncode == 20, done
     return done.stdout.split()[0]
 

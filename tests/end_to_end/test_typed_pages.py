@@ -25,7 +25,9 @@ def name_of(page: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(one, marks=[pytest.mark.long] if one.stem in LONG else []) for one in PAGES], ids=name_of
+    "page",
+    [pytest.param(one, marks=[pytest.mark.long] if one.stem in LONG else []) for one in PAGES],
+    ids=name_of,
 )
 @pytest.mark.timeout(600)
 def test_each_command_prints_what_the_page_shows(bench: Bench, page: Path) -> None:
@@ -36,7 +38,9 @@ def test_each_command_prints_what_the_page_shows(bench: Bench, page: Path) -> No
 def test_no_command_of_a_page_escapes(page: Path) -> None:
     for kind, mark, text in blocks(page):
         if kind == "sh":
-            assert not mark or mark in ("run", "test", "install") or mark.startswith("not run: "), f"{page.name}: {mark}"
+            assert not mark or mark in ("run", "test", "install") or mark.startswith("not run: "), (
+                f"{page.name}: {mark}"
+            )
         assert kind or not text.lstrip().startswith("backprop "), f"{page.name}: a block of no kind: {text}"
 
 
@@ -54,5 +58,7 @@ def test_shapes_leave_out_what_differs_from_run_to_run() -> None:
 
 def test_a_session_has_its_commands_and_their_output(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("```console\n$ one \\\n> two\nout\n…\n$ three\n```\n<!-- not run: x -->\n```sh\nno\n```\n")
+    page.write_text(
+        "```console\n$ one \\\n> two\nout\n…\n$ three\n```\n<!-- not run: x -->\n```sh\nno\n```\n"
+    )
     assert [(one.line, one.shown) for one in session(page)] == [("one \\\ntwo", ["out"]), ("three", [])]

@@ -51,16 +51,16 @@ def session(page: Path) -> list[TypedCommand]:
 
 def files(page: Path) -> dict[str, str]:
     """Return the files that a page shows: blocks marked `<!-- file: NAME -->`."""
-    return {
-        mark.removeprefix("file: "): text for _, mark, text in blocks(page) if mark.startswith("file: ")
-    }
+    return {mark.removeprefix("file: "): text for _, mark, text in blocks(page) if mark.startswith("file: ")}
 
 
 def shape(line: str) -> str:
     """Return a line without what differs from run to run: folders, ids, numbers, units, signs, widths."""
     line = re.sub(r"(?<![\w.])/(?:[\w.@+-]+/)+", "/", line)
     line = re.sub(r"\b[0-9a-f]{8}\b|\b[0-9a-f]{4}(?=-\d)|(?<=-)[0-9a-f]{4}\b", "#", line)
-    line = re.sub(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b", "#", line)
+    line = re.sub(
+        r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b", "#", line
+    )
     line = re.sub(r"\d[\d:.,]*(?:e[-+]?\d+|m(?:in)?|s|h|kB|MB|GB)?\b", "#", line)
     line = re.sub(r"(?:\d+|#)(?:[hms]#?)*", "#", line)
     return " ".join(re.sub(r"[─━▁▂▃▄▅▆▇█]+", "~", line).split())
