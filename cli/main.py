@@ -325,7 +325,7 @@ def _usage(error: click.UsageError) -> str:
 
         # Not what click guesses: it takes any option that looks a little alike.
         known = [name for one in error.ctx.command.get_params(error.ctx) for name in one.opts]
-        answer = foreign_words.for_option(error.option_name, known)
+        answer = foreign_words.for_option(error.option_name, known, error.ctx.command.name)
         said = f"No such option: {error.option_name}" + (f". {answer}" if answer else "")
     where = error.ctx.command_path if error.ctx is not None else "backprop"
     return f"{said}; see: {where} --help"

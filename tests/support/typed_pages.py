@@ -71,7 +71,7 @@ def prepare(bench: Bench, page: Path) -> None:
     bench.home.mkdir(mode=0o700, exist_ok=True)
     (bench.home / "config.json").write_text(json.dumps(EASY_MACHINE))
     left_out = shutil.ignore_patterns("__pycache__", "*-out")
-    shutil.copytree(ROOT / "examples", bench.project / "examples", ignore=left_out)
+    shutil.copytree(ROOT / "examples", bench.project / "examples", ignore=left_out, dirs_exist_ok=True)
     for name, text in files(page).items():
         bench.script(name, text)
 

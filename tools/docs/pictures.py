@@ -7,6 +7,7 @@ compares it: all of the SVG, and of the PNG the page that it was taken of, by it
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -66,7 +67,7 @@ def report_page() -> str:
     with _night(NIGHT, NIGHT.until_s) as (_, database):
         shown = report.shown_of(database, (NIGHT.since_s, NIGHT.until_s), None)
         shown = replace(shown, night=replace(shown.night, disk=DiskUse()))
-        return page(shown, database)
+        return page(shown, database).replace(str(database.home.root), "/home/me/.backprop")
 
 
 def digest(text: str) -> str:
@@ -130,7 +131,7 @@ def _night(plan: NightPlan, now_s: float) -> Iterator[tuple[Home, Database]]:
 
 def _svg(lines: str, title: str) -> str:
     """Return lines of a terminal as a picture that loads nothing."""
-    console = Console(width=COLUMNS, record=True, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115, PTH123
+    console = Console(width=COLUMNS, record=True, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(lines), no_wrap=True, overflow="crop")
     return console.export_svg(
         title=title, theme=DIMMED_MONOKAI, code_format=_format(), unique_id=title.replace(" ", "-")

@@ -146,7 +146,7 @@ def _about(page: Path) -> tuple[str, str]:
     text = page.read_text()
     title = re.search(r"^# (.+)$", text, re.M)
     paragraphs = (part.strip() for part in text.split("\n\n")[1:])
-    first = next((part for part in paragraphs if re.match(r"[A-Z`\[]", part)), "")
+    first = next((part for part in paragraphs if re.match(r"[A-Z\[]|`[^`]", part)), "")
     plain = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", " ".join(first.split()))
     return title[1] if title else page.stem, re.split(r"(?<=[.:])\s", plain)[0].rstrip(":")
 
