@@ -13,21 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fresh_machine import copy_checkout, run
 from tests.support.harness import ROOT
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-SOURCES = (
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
-    "scheduler",
-    "worker",
-    "cli",
-    "migrations",
-    "sdk",
-    "skills",
-    "tools",
-)
 SHARED = (
     "share/man/man1/backprop.1",
     "share/bash-completion/completions/backprop.bash",
@@ -36,25 +25,6 @@ SHARED = (
     "share/backprop/skills/backprop/SKILL.md",
 )
 OLDEST, NEWEST = 11, 14
-
-
-def run(*words: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
-    """Run a command without our environment's packages; return what it prints."""
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("BACKPROP_", "PYTHON", "VIRTUAL"))
-    }
-    done = subprocess.run(
-        [str(word) for word in words],
-        cwd=cwd,
-        env=clean | (env or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{words}: {done.stdout[-2000:]} {done.stderr[-4000:]}"
-    return done.stdout
 
 
 def interpreters() -> list[Path]:
@@ -74,15 +44,8 @@ def interpreters() -> list[Path]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy what is committed, so that what lies around here changes nothing."""
-    folder = tmp_path_factory.mktemp("source")
-    for name in SOURCES:
-        path = ROOT / name
-        if path.is_dir():
-            shutil.copytree(path, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(path, folder)
-    return folder
+    """Copy the checkout."""
+    return copy_checkout(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")
