@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -112,7 +112,7 @@ def _overview(home: Home, database: Database) -> Overview:
 
 
 @contextmanager
-def _night(plan: NightPlan, now_s: float) -> Iterator[tuple[Home, Database]]:
+def _night(plan: NightPlan, now_s: float) -> Generator[tuple[Home, Database]]:
     """Write a night into a home that is gone afterwards. It is `now_s`, Unix seconds, in UTC."""
     zone = os.environ.get("TZ")
     with tempfile.TemporaryDirectory() as folder, mock.patch("time.time", return_value=now_s):
