@@ -2,8 +2,8 @@
 it: a start of the interpreter and the imports would cost ten times as much. `tests/support/forked_command.py` asks.
 
 Standard input is a socket. A request is the length of a JSON object as four bytes, sent with four descriptors (the
-standard streams, and a pipe for the reply), and then the object: `argv`, `environment` and `cwd`. The reply is a line
-with the pid of the fork, and a line with its exit code once it has ended.
+standard streams, and a pipe for the reply), and then the object: `argv`, `environment`, `cwd` and `session`, whether it
+gets one of its own. The reply is a line with the pid of the fork, and a line with its exit code once it has ended.
 """
 
 import contextlib
@@ -79,6 +79,8 @@ import_everything()
 gc.collect()
 gc.freeze()
 if (request := serve(socket.socket(fileno=os.dup(0)))) is not None:
+    if request["session"]:
+        os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])
     time.tzset()
