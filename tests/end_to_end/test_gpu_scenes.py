@@ -12,9 +12,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-
-from msgspec.structs import replace
 
 from backprop.worker.machine.reader import FRESH_S
 from tests.support.fake_gpus import (

@@ -20,16 +20,21 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+COMMAND = Path(sys.executable).parent / "backprop"
+IMPATIENT = Path(__file__).parent / "scripts" / "impatient.py"
+"""Shortens waits of the command that it then runs."""
 SERVER = Path(__file__).parent / "programs" / "command_server.py"
 LIBRARIES = "LD_LIBRARY_PATH"
-READ_AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "BACKPROP_FAILPOINT", "BACKPROP_GPU")
+READ_AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "BACKPROP_GPU")
 """How names begin that the loader, the interpreter or `import backprop` reads."""
 _ASKS = threading.Lock()
 
 
-def can_fork(environment: dict[str, str]) -> bool:
-    """Return whether a command under `environment` starts as a server here does: as these tests did, apart from where
-    libraries are looked for."""
+def can_fork(command: Sequence[str], environment: dict[str, str]) -> bool:
+    """Return whether this is the installed command, waits shortened or not, and starts under `environment` as a server
+    here does: as these tests did, apart from where libraries are looked for."""
+    if tuple(command) != (str(COMMAND),) and tuple(command[:2]) != (sys.executable, str(IMPATIENT)):
+        return False
     ours, its = _read_at_the_start(dict(os.environ)), _read_at_the_start(environment)
     return ours | {LIBRARIES: ""} == its | {LIBRARIES: ""}
 

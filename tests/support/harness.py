@@ -20,12 +20,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.forked_command import ForkedProcess, can_fork, run_forked
+from tests.support.forked_command import COMMAND, ForkedProcess, can_fork, run_forked
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = Path(__file__).parent / "scripts"
 PROGRAMS = Path(__file__).parent / "programs"
-COMMAND = Path(sys.executable).parent / "backprop"
 Worker = subprocess.Popen[str] | ForkedProcess
 QUIET_LIMITS = ("--min-free-ram", "0", "--max-cpu-load", "1000", "--gpu-probe", "none")
 """So that a busy or small test machine starts runs at once. Tests of the governor leave them out."""
@@ -130,7 +129,7 @@ class Bench:
     ) -> subprocess.CompletedProcess[str]:
         """Run the installed command, or what stands in for it, to its end."""
         environment = self.environment | (env or {})
-        if tuple(command) == (str(COMMAND),) and words[:1] != ("worker",) and can_fork(environment):
+        if can_fork(command, environment):
             return run_forked([*command, *words], environment, cwd or self.project, timeout_s)
         return subprocess.run(
             [*command, *words],
@@ -157,13 +156,15 @@ class Bench:
         env: dict[str, str] | None = None,
         command: Sequence[str] = (str(COMMAND),),
         as_job: bool = False,
+        forked: bool = True,
     ) -> Worker:
         """Start a worker in a session of its own; its output goes to `worker-N.out` beside the home. `command`:
-        what stands in for the installed command. `as_job`: in this session, as a shell starts its jobs."""
+        what stands in for the installed command. `as_job`: in this session, as a shell starts its jobs. `forked`:
+        where that does. Else it is started: our child, whose command and environment /proc shows."""
         out = self.project.parent / f"worker-{len(self._workers)}.out"
         argv, environment = [*command, "worker", *words], self.environment | (env or {})
         with out.open("w") as file, _hearing_hangups():
-            if tuple(command) == (str(COMMAND),) and not as_job and can_fork(environment):
+            if forked and not as_job and can_fork(command, environment):
                 worker = ForkedProcess(argv, environment, self.project, file.fileno())
             else:
                 worker = subprocess.Popen(

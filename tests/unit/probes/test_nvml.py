@@ -3,10 +3,10 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.reading import Reading
