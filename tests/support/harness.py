@@ -158,11 +158,14 @@ class Bench:
         as_job: bool = False,
         forked: bool = True,
     ) -> Worker:
-        """Start a worker in a session of its own; its output goes to `worker-N.out` beside the home. `command`:
+        """Start a worker in a session of its own; its output goes to `worker-N.out` beside the home. Without a fake
+        driver it looks for no GPUs, unless `words` say so, which costs it a process. `command`:
         what stands in for the installed command. `as_job`: in this session, as a shell starts its jobs. `forked`:
         where that does. Else it is started: our child, whose command and environment /proc shows."""
         out = self.project.parent / f"worker-{len(self._workers)}.out"
-        argv, environment = [*command, "worker", *words], self.environment | (env or {})
+        environment = self.environment | (env or {})
+        no_gpus = "--gpu-probe" not in words and "FAKE_NVML_DIR" not in environment
+        argv = [*command, "worker", *words, *(("--gpu-probe", "none") if no_gpus else ())]
         with out.open("w") as file, _hearing_hangups():
             if forked and not as_job and can_fork(command, environment):
                 worker = ForkedProcess(argv, environment, self.project, file.fileno())
