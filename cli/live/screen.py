@@ -67,6 +67,9 @@ class EventLine(msgspec.Struct, frozen=True):
     text: str
 
 
+EMPTY: Final = "nothing is queued; queue a run with: backprop run SCRIPT"
+
+
 class Screen(msgspec.Struct, frozen=True):
     """All that is drawn. `waiting`: how many runs wait for their turn, of which `queued` are the next. `night`: when
     all will have ended. `notes`: what is wrong. `host`: its free RAM and load. `empty`: said where there is no run."""
@@ -81,7 +84,7 @@ class Screen(msgspec.Struct, frozen=True):
     night: str | None = None
     notes: Sequence[str] = ()
     host: str = ""
-    empty: str = "nothing is queued; queue a run with: backprop run SCRIPT"
+    empty: str = EMPTY
 
     @property
     def runs(self) -> Sequence[RunLine]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import sources
 from tests.support.harness import ROOT, program
 
 PACKAGES = {
@@ -73,11 +74,11 @@ def module_name(folder: str, path: Path) -> str:
     return ".".join((PACKAGES[folder], *(part for part in parts if part != "__init__")))
 
 
-def modules(folder: str) -> list[str]:
-    """Return the names that the modules of a folder are imported by. Left out: those of programs that
-    stand alone, and test files, which pytest imports."""
+def to_import(folder: str) -> list[Path]:
+    """Return the modules of a folder. Left out: those of programs that stand alone, and test files, which pytest
+    imports."""
     return [
-        module_name(folder, path)
+        path
         for path in files(folder)
         if not is_script(path)
         and (path.parent not in ALONE or path.name == "__init__.py")
@@ -117,7 +118,7 @@ def needs(name: str, path: Path, known: Collection[str]) -> set[str]:
     """Return which of the `known` modules are imported before `name` is. An import of a module is one of its packages
     too, apart from those that it shares with the module that imports it."""
     found: set[str] = set()
-    for node in run_by_an_import(ast.parse(path.read_text()).body):
+    for node in run_by_an_import(sources.tree(path).body):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif node.module is not None and node.level == 0:
@@ -125,21 +126,18 @@ def needs(name: str, path: Path, known: Collection[str]) -> set[str]:
                 f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in known else node.module
                 for alias in node.names
             }
-    packages = {
-        str(above).replace("/", ".") for one in found for above in Path(one.replace(".", "/")).parents
-    }
-    own = {str(above).replace("/", ".") for above in Path(name.replace(".", "/")).parents}
-    return (found | packages - own) & set(known)
+    packages = {above for one in found for above in packages_of(one)} - packages_of(name)
+    return (found | packages) & set(known)
+
+
+def packages_of(name: str) -> set[str]:
+    parts = name.split(".")
+    return {".".join(parts[:count]) for count in range(1, len(parts))}
 
 
 def test_no_import_goes_round_in_a_circle() -> None:
     """So any module can be imported first."""
-    paths = {
-        module_name(folder, path): path
-        for folder in PACKAGES
-        for path in files(folder)
-        if path.parent not in ALONE or path.name == "__init__.py"
-    }
+    paths = {module_name(folder, path): path for folder in PACKAGES for path in to_import(folder)}
     TopologicalSorter({name: needs(name, path, paths) for name, path in paths.items()}).prepare()
 
 
@@ -147,7 +145,7 @@ def test_no_import_goes_round_in_a_circle() -> None:
 def test_every_module_can_be_imported(folder: str, tmp_path: Path) -> None:
     (tmp_path / "cwd").mkdir()
     done = subprocess.run(
-        [*program("import_each"), *modules(folder)],
+        [*program("import_each"), *(module_name(folder, path) for path in to_import(folder))],
         env=environment(tmp_path),
         cwd=tmp_path / "cwd",
         capture_output=True,

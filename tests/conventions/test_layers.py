@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import sources
 from tests.support.harness import ROOT, Bench, program
 
 MAY_IMPORT = {
@@ -56,7 +57,7 @@ TOP_ENTRIES = {"scheduler": 13, "worker": 20, "cli": 15}
 @cache
 def imports(path: Path) -> tuple[tuple[str, bool], ...]:
     """Return every module that `path` imports, inside functions too, and whether it is only for the type checker."""
-    return tuple(_imports(path, ast.parse(path.read_text())))
+    return tuple(_imports(path, sources.tree(path)))
 
 
 def _imports(path: Path, tree: ast.Module) -> Iterator[tuple[str, bool]]:
