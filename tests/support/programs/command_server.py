@@ -1,9 +1,10 @@
-"""Runs `backprop` command lines, each in a fork of this process, which has imported the whole program and run none of
-it: a start of the interpreter and the imports would cost ten times as much. `tests/support/forked_command.py` asks.
+"""Runs `backprop` command lines, and a program that stands in for `backprop`, each in a fork of this process, which has
+imported the whole product and run none of it: a start of the interpreter and the imports would cost ten times as much.
+`tests/support/forked_command.py` asks.
 
 Standard input is a socket. A request is the length of a JSON object as four bytes, sent with four descriptors (the
-standard streams, and a pipe for the reply), and then the object: `argv`, `environment` and `cwd`. The reply is a line
-with the pid of the fork, and a line with its exit code once it has ended.
+standard streams, and a pipe for the reply), and then the object: `argv`, `environment`, `cwd` and `session`, whether it
+gets one of its own. The reply is a line with the pid of the fork, and a line with its exit code once it has ended.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import importlib
 import json
 import os
 import pkgutil
+import runpy
 import select
 import socket
 import sys
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from backprop.cli.main import main
+from backprop.worker.supervisor import failpoint
 
 PACKAGES = ("cli", "migrations", "scheduler", "worker")
 ALONE = ("backprop.worker.supervisor", "backprop.worker.executor.vram.mover")
@@ -79,10 +82,18 @@ import_everything()
 gc.collect()
 gc.freeze()
 if (request := serve(socket.socket(fileno=os.dup(0)))) is not None:
+    if request["session"]:
+        os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])
     time.tzset()
     os.chdir(request["cwd"])
+    importlib.reload(failpoint)  # it has read the environment
     sys.argv = request["argv"]
+    if stands_in := sys.argv[0] == sys.executable:
+        del sys.argv[0]
     sys.path[0] = str(Path(sys.argv[0]).parent)
-    main()
+    if stands_in:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        main()
