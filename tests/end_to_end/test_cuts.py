@@ -45,7 +45,7 @@ def test_a_script_that_cannot_be_asked_is_cut_right_after_a_save(bench: Bench) -
     bench.script("train.py", PERIODIC)
     run = bench.queue("train.py", "-m", "0.06", "--at-timebox", "end", "--", "40")
     bench.worker()
-    why = "cut right after a checkpoint: the next would land after the timebox's end"
+    why = "stopped early, right after a checkpoint: the next one wouldn't have fit into the timebox"
     # A busy machine may see a save too late for the cut, now and then.
     wait_until(
         lambda: why in json.dumps(bench.show(run)), timeout_s=60, saw=lambda: bench.show(run)["segments"]

@@ -17,7 +17,7 @@ from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments import timebox
 from backprop.worker.segments.cadence import Cadence, ClockReading
-from backprop.worker.segments.result import result_of
+from backprop.worker.segments.ends.result import result_of
 from backprop.worker.segments.timebox import Box, SaveHistory
 from tests.support.store_rows import SPEC, add_run, checkpoint
 
@@ -59,7 +59,10 @@ def test_the_cut_comes_after_the_last_save_that_fits(
 ) -> None:
     why = timebox.why_cut(habit, Box(0, 600), saves_s, elapsed_s)
     assert (why is not None) == cut
-    assert why is None or why == "cut right after a checkpoint: the next would land after the timebox's end"
+    assert (
+        why is None
+        or why == "stopped early, right after a checkpoint: the next one wouldn't have fit into the timebox"
+    )
 
 
 times = st.floats(0, 2000, allow_nan=False)
