@@ -26,17 +26,18 @@ from backprop.worker.supervisor import failpoint
 
 PACKAGES = ("cli", "migrations", "scheduler", "worker")
 ALONE = ("backprop.worker.supervisor", "backprop.worker.executor.vram.mover")
+EXTRAS = ("backprop.cli.live.keys", "backprop.cli.mcp_server")
+"""What an extra brings is twice as large as all the rest, and one command of a hundred uses it."""
 OTHERS = ("importlib.metadata", "rich.console", "rich.table", "rich.text")
 
 
 def import_everything() -> None:
-    """Import what commands import. The modules of programs that stand alone belong to no command."""
+    """Import what most commands import. The modules of programs that stand alone belong to no command."""
     for package in PACKAGES:
         found = importlib.import_module(f"backprop.{package}")
         for module in pkgutil.walk_packages(found.__path__, f"{found.__name__}."):
-            if not module.name.startswith(ALONE):
-                with contextlib.suppress(ModuleNotFoundError):  # what is in an extra
-                    importlib.import_module(module.name)
+            if not module.name.startswith((*ALONE, *EXTRAS)):
+                importlib.import_module(module.name)
     for name in OTHERS:
         importlib.import_module(name)
 
