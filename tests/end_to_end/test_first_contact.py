@@ -55,12 +55,17 @@ def test_an_install_line_then_the_session_and_the_tutorial(bench: Bench, tmp_pat
     )
     type_it(bench, README)
     if tool == "python3":  # the same commands by the same wheel: once is enough
+        bench.home = tmp_path / "second-home"
+        bench.environment["BACKPROP_HOME"] = str(bench.home)
         type_it(bench, ROOT / "docs" / "tutorial.md")
 
 
 def test_the_line_to_look_before_one_installs(tmp_path: Path) -> None:
     home = tmp_path / "newcomer"
     home.mkdir()
+    # The line has no word for a busy test machine, on which the run would wait.
+    (home / ".backprop").mkdir(mode=0o700)
+    (home / ".backprop" / "config.json").write_text('{"maxCpuLoad": 1000}')
     checkout = copy_checkout(tmp_path / "checkout")
     out = run("bash", "-c", marked("run"), cwd=checkout, env={"HOME": str(home)})
     assert "==> segment 2 <==" in out
