@@ -24,11 +24,13 @@ APART_S: Final = 360
 TOOK_S: Final = 300
 LOOKS: Final = {
     "list": ("list",),
+    "list --name": ("list", "--name", "*zz*"),
     "status": ("status",),
     "top": ("top", "--once"),
     "report": ("report",),
 }
-"""What a person looks with: the newest 50 runs, the machine, a frame of the live screen, the last ten hours."""
+"""What a person looks with: the newest 50 runs, a name that nobody has, the machine, a frame of the live screen, the
+last ten hours."""
 MOST_OF_FEW: Final = "1.3"
 """How much longer a command may take beside the most runs than beside the fewest."""
 

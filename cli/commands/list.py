@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from backprop.scheduler.store.reads.filters import Filters
 
 DEFAULT_LIMIT: Final = 50
-COUNTED: Final = 10_000
-"""Rows counted at most: a million would take longer than all the rest."""
 SORTS: Final = ("age", "name", "state", "step", "loss", "segments", "ended", "turn")
 PARAMETER: Final = "param:"
 DAY_S: Final = 86_400.0
@@ -142,6 +140,7 @@ def _overview(
     now_s = time.time()
     room = limit if limit is not None else max(shutil.get_terminal_size().lines - AROUND, LEAST_ROWS)
     most = room or None
+    filters = listing.looked_up(database, filters)
     counts = listing.counts_by_state(database, filters)
     if not counts:
         return []
@@ -159,7 +158,9 @@ def _overview(
     if ahead is not None and ahead.told is not None:
         eta = {run.id: outlook.end_words(ahead, run.id, now_s) for run in (*live, *queued)}
     left_s = boxes_left(home, [*live, *queued], list(segments.values()), now_s)
-    picture = Picture(live, queued, recent, segments, counts, eta, left_s).cut(room or sum(counts.values()))
+    at_most = listing.COUNTED if listing.is_common(filters) else None
+    picture = Picture(live, queued, recent, segments, counts, eta, left_s, at_most)
+    picture = picture.cut(room or sum(counts.values()))
     columns, rows = rows_of(picture, now_s, with_ids)
     rest = picture.rest()
     table = table_lines(columns, rows, RIGHT) if rows else []
@@ -176,6 +177,7 @@ def _flat(
 
     if database is None:
         return []
+    filters = listing.looked_up(database, filters)
     by = sort or SORTS[0]
     if by.startswith(PARAMETER):
         key = by.removeprefix(PARAMETER)
@@ -224,7 +226,7 @@ def _print_more(database: "Database", filters: "Filters", limit: int, shown: int
 
     if not limit or shown != limit:
         return
-    more = listing.count(database, filters, limit + COUNTED + 1) - limit
+    more = listing.count(database, filters, limit + listing.COUNTED + 1) - limit
     if more > 0:
-        text = f"{more} more" if more <= COUNTED else f"more than {COUNTED:,} more"
+        text = f"{more} more" if more <= listing.COUNTED else f"more than {listing.COUNTED:,} more"
         click.echo(f"… and {text}; show all with -n 0", err=True)

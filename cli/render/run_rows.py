@@ -4,7 +4,7 @@ Pure: rows in, cells out.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from backprop.cli.render.json_views import NAN, duration, number
 from backprop.scheduler.home.credentials import masked_value
@@ -18,7 +18,8 @@ MOST_PARAMS = 4
 @dataclass(frozen=True)
 class Picture:
     """Runs by what one wants to know first. `segments`: the live ones by run. `left`: of their boxes, see `box_ends`.
-    `counts`: of all that pass the filters. `eta`: words by run."""
+    `counts`: of all that pass the filters, no further than one beyond `counted`, where that is given. `eta`: words by
+    run."""
 
     live: Sequence[RunRecord]
     queued: Sequence[RunRecord]
@@ -27,6 +28,7 @@ class Picture:
     counts: Mapping[State, int]
     eta: Mapping[str, str] = field(default_factory=dict[str, str])
     left: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    counted: int | None = None
 
     def cut(self, room: int) -> "Picture":
         """Return what fits into so many rows: all that run, the newest troubles, then the next in turn."""
@@ -34,13 +36,19 @@ class Picture:
         left = max(room - len(live), 0)
         recent = self.recent[: max(min(left, room // 3 or 1), left - len(self.queued))]
         queued = self.queued[: max(left - len(recent), 0)]
-        return Picture(live, queued, recent, self.segments, self.counts, self.eta, self.left)
+        return replace(self, live=live, queued=queued, recent=recent)
 
     def rest(self) -> str:
         """Return how many are not shown, by state; empty for none."""
         shown = [run.state for run in (*self.live, *self.queued, *self.recent)]
-        more = {state: count - shown.count(state) for state, count in self.counts.items()}
-        return ", ".join(f"{count:,} {state}" for state, count in more.items() if count > 0)
+        words: list[str] = []
+        for state, count in self.counts.items():
+            more = count - shown.count(state)
+            if self.counted is not None and count > self.counted:
+                words.append(f"more than {self.counted - shown.count(state):,} {state}")
+            elif more > 0:
+                words.append(f"{more:,} {state}")
+        return ", ".join(words)
 
 
 def rows_of(picture: Picture, now_s: float, with_ids: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
