@@ -34,7 +34,7 @@ class Sort(StrEnum):
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedRows:
     """What a name means. `rows`: the row numbers of those that have it; None where they are many."""
 
     rows: tuple[int, ...] | None
@@ -52,7 +52,7 @@ class Filters:
     name: str | None = None
     group: str | None = None
     since_s: float | None = None
-    named: Named | None = None
+    named: NamedRows | None = None
 
     @property
     def given(self) -> bool:
@@ -79,7 +79,7 @@ def narrowed(filters: Filters) -> Filters:
         return filters
     some: Any = Run.select(SQL("rowid")).where(_pattern(filters.name, Run.name)).limit(FEW + 1).tuples()
     rows = tuple(row for (row,) in some)
-    return replace(filters, named=Named(rows if len(rows) <= FEW else None))
+    return replace(filters, named=NamedRows(rows if len(rows) <= FEW else None))
 
 
 def conditions(filters: Filters, state: State | None = None) -> list[Any]:
