@@ -57,10 +57,17 @@ def _show_brief(home: "Home", database: "Database", name: str) -> None:
 def show(home: "Home", database: "Database", name: str, as_json: bool, every: bool = False) -> None:
     """Print one run. `every`: fold no segments. Raises UnknownRun, AmbiguousRun."""
     from backprop.cli.render import stop_view
-    from backprop.cli.render.json_views import checkpoint_view, iso, print_json, run_view, segment_view
+    from backprop.cli.render.json_views import (
+        checkpoint_view,
+        iso,
+        print_json,
+        run_view,
+        segment_view,
+        suspension_view,
+    )
     from backprop.scheduler.governor.box_end import rule_of
     from backprop.scheduler.store import dependencies
-    from backprop.scheduler.store.reads import metrics, queries
+    from backprop.scheduler.store.reads import metrics, nights, queries
     from backprop.worker.maintenance.log_archive import log_of
     from backprop.worker.maintenance.triage_reader import triage_of_run
 
@@ -79,6 +86,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
         chain = [segment_view(one, logs[one.number]) for one in segments]
         print_json(
             run_view(run, last_checkpoint=newest)
+            | {"suspensions": [suspension_view(one) for one in nights.suspensions_of(database, run.id)]}
             | {"segments": chain, "checkpoints": [checkpoint_view(one) for one in saved]}
             | {"not_before": iso(run.not_before_s or None), "after": [_link_view(one) for one in after]}
             | {"plan": plan_json(run.spec.plan), "goes_on_by": goes_on_json(run.spec)}
@@ -136,6 +144,7 @@ def _print(
             ("progress", progress),
             *([] if run.state in FINAL else _ahead(home, database, run)),
             ("segments", f"{run.segment}, {duration(running_s)} of running time"),
+            *_turns(database, run, segments),
             ("timebox", f"{timebox_text(spec, _overrun(spec))}{_left(home, run, segments)}"),
             ("stop signal", stop_view.live(spec, stop_view.signalled(home, run))),
             *pairs(spec),
@@ -185,6 +194,19 @@ def _print(
         print_table(("STEP", "SEGMENT", "SAVED", "SIZE", "CHECKPOINT"), rows, ("STEP", "SEGMENT", "SIZE"))
         if len(saved) > SHOWN_CHECKPOINTS:
             click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
+
+
+def _turns(database: "Database", run: "RunRecord", segments: "list[SegmentRecord]") -> list[tuple[str, str]]:
+    """Return how long it was suspended, and what its turns have cost it."""
+    from backprop.cli.render.lost_time import lost_words, suspended_words
+    from backprop.scheduler.store.reads.nights import suspensions_of
+
+    suspensions = suspensions_of(database, run.id)
+    told = {
+        "suspended": suspended_words(suspensions, run.ended_at_s or time.time()),
+        "lost": lost_words(segments, suspensions),
+    }
+    return [(name, words) for name, words in told.items() if words is not None]
 
 
 def _code_noted(home: "Home", run: "RunRecord") -> list[tuple[str, str]]:
