@@ -65,7 +65,7 @@ class SortBy(click.ParamType[str]):
     metavar="N",
     help="Show N runs (0 = all).  [default: what fits the screen; 50 elsewhere]",
 )
-@click.option("-l", "--long", "with_ids", is_flag=True, help="Show ids even where names tell the runs apart.")
+@click.option("-l", "--long", "with_ids", is_flag=True, help="Show ids, and the curve of the loss.")
 @click.option("--watch", "watched", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
 @brief_option
@@ -109,7 +109,8 @@ def command(
             return []
         if overview:
             return _overview(home, database, filters, limit, with_ids)
-        return _flat_lines(database, filters, sort, reverse, DEFAULT_LIMIT if limit is None else limit)
+        most = DEFAULT_LIMIT if limit is None else limit
+        return _flat_lines(database, filters, sort, reverse, most, with_ids)
 
     if watched:
         from backprop.cli.live.watch import watch
@@ -162,6 +163,8 @@ def _overview(
     picture = Picture(live, queued, recent, segments, counts, eta, left_s, at_most)
     picture = picture.cut(room or sum(counts.values()))
     columns, rows = rows_of(picture, now_s, with_ids)
+    if with_ids:
+        columns, rows = _with_curves(database, columns, rows, picture.shown)
     rest = picture.rest()
     table = table_lines(columns, rows, RIGHT) if rows else []
     words = outlook.night_words(ahead, now_s) if ahead is not None else None
@@ -186,7 +189,7 @@ def _flat(
 
 
 def _flat_lines(
-    database: "Database", filters: "Filters", sort: str | None, reverse: bool, limit: int
+    database: "Database", filters: "Filters", sort: str | None, reverse: bool, limit: int, with_curves: bool
 ) -> "Sequence[str]":
     from backprop.cli.render import run_rows
     from backprop.cli.render.tables import table_lines
@@ -209,7 +212,28 @@ def _flat_lines(
         for run in runs
     ]
     columns = ("ID", "NAME", "STATE", "SEG", "STEP", "LOSS", "AGE", *keys, "REASON")
+    if with_curves:
+        columns, rows = _with_curves(database, columns, rows, runs)
     return table_lines(columns, rows, ("SEG", "STEP", "LOSS", "AGE")) if rows else []
+
+
+def _with_curves(
+    database: "Database",
+    columns: tuple[str, ...],
+    rows: list[tuple[str, ...]],
+    runs: "Sequence[RunRecord]",
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the same with a small curve behind each loss. `runs`: of the rows, in their order."""
+    from backprop.cli.render.plots import sparkline, style_of
+    from backprop.scheduler.store.reads import recent
+
+    plain = style_of(sys.stdout).plain
+    curves = recent.curves(database, [run.id for run in runs])
+    at = columns.index("LOSS") + 1
+    return (*columns[:at], "CURVE", *columns[at:]), [
+        (*row[:at], sparkline(curves.get(run.id, []), plain=plain), *row[at:])
+        for run, row in zip(runs, rows, strict=True)
+    ]
 
 
 def _print_none(database: "Database | None", filters: "Filters") -> None:

@@ -22,6 +22,9 @@ SHOWN_SEGMENTS: Final = 5
 FOLDED_FROM: Final = 8
 """Segments that are shown without folding any."""
 FAR_OFF_MIB: Final = 1024
+PLOT_ROWS: Final = 6
+LEAST_POINTS: Final = 3
+"""A curve of fewer says no more than the last value."""
 
 
 @click.command(name="show")
@@ -179,6 +182,7 @@ def _print(
             rows,
             ("SEGMENT", "RAN", "LOST"),
         )
+    _plot(database, run)
     if saved:
         click.echo()
         rows = [
@@ -194,6 +198,26 @@ def _print(
         print_table(("STEP", "SEGMENT", "SAVED", "SIZE", "CHECKPOINT"), rows, ("STEP", "SEGMENT", "SIZE"))
         if len(saved) > SHOWN_CHECKPOINTS:
             click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
+
+
+def _plot(database: "Database", run: "RunRecord") -> None:
+    """Draw the loss of a run that has reported some, on a terminal."""
+    import sys
+
+    from backprop.cli.render.json_views import is_terminal
+    from backprop.cli.render.plots import plot, style_of, width_of
+    from backprop.cli.render.run_curve import curve_of
+    from backprop.scheduler.store.reads import metrics
+
+    if not is_terminal(sys.stdout):
+        return
+    curve = curve_of(metrics.curve(database, run.id, "loss"), "loss", "step")
+    if curve is None or len(curve.points) < LEAST_POINTS:
+        return
+    click.echo()
+    style = style_of(sys.stdout)
+    for line in plot([curve], width_of(sys.stdout), PLOT_ROWS, "step", style):
+        click.echo(line, color=style.colour)
 
 
 def _turns(database: "Database", run: "RunRecord", segments: "list[SegmentRecord]") -> list[tuple[str, str]]:

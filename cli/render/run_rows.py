@@ -38,9 +38,14 @@ class Picture:
         queued = self.queued[: max(left - len(recent), 0)]
         return replace(self, live=live, queued=queued, recent=recent)
 
+    @property
+    def shown(self) -> Sequence[RunRecord]:
+        """The runs in the order of their rows."""
+        return [*self.live, *self.queued, *self.recent]
+
     def rest(self) -> str:
         """Return how many are not shown, by state; empty for none."""
-        shown = [run.state for run in (*self.live, *self.queued, *self.recent)]
+        shown = [run.state for run in self.shown]
         words: list[str] = []
         for state, count in self.counts.items():
             more = count - shown.count(state)
@@ -53,7 +58,7 @@ class Picture:
 
 def rows_of(picture: Picture, now_s: float, with_ids: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the columns and the rows of an overview. `with_ids`: show ids even where names tell the runs apart."""
-    runs = [*picture.live, *picture.queued, *picture.recent]
+    runs = picture.shown
     ids = with_ids or len({run.name for run in runs}) < len(runs)
     turns = {run.id: str(place) for place, run in enumerate(picture.queued, 1)}
     keys = parameters(runs)
