@@ -86,4 +86,4 @@ def test_the_end_of_an_output_and_a_curve_in_json(ended: Bench) -> None:
         shown = terminal.read_all()
     assert "⠉" not in shown and " 299 step" in shown
     with Terminal(ended, 80, "show", short) as terminal:
-        assert " step" not in terminal.read_all()
+        assert "└" not in terminal.read_all()
