@@ -73,6 +73,8 @@ def test_the_end_of_an_output_and_a_curve_in_json(ended: Bench) -> None:
     for most, last in (("0", []), ("1", [[299.0, 1.0]])):
         assert answer(ended, "plot", "plot", "train", "--points", most)["runs"][0]["points"] == last
     assert ended.backprop("logs", short, "--json", "-f").returncode == 2
+    logs = ended.backprop("logs", "-n", "1")
+    assert (logs.stdout, logs.stderr) == ("not \x07\n", f"short ({short}), completed:\n")
     head, *rows = ended.backprop("list", "-l").stdout.splitlines()
     at = head.index("CURVE")
     assert {row.split()[1]: row[at : at + 12].rstrip() for row in rows} == {
