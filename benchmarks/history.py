@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from benchmarks.commands import spent_by, walls
+from benchmarks.commands import cpus, median_cpu, spent_by, walls
 from benchmarks.sample import Row, Sample, ours
 from benchmarks.workbench import ALWAYS, COMMAND, Workbench, wait_until
 
@@ -55,10 +55,14 @@ def listing(sizes: tuple[int, ...], repeats: int) -> list[Row]:
 
 
 def _compared(command: str, spent: Spent, sizes: tuple[int, ...]) -> list[Row]:
-    """Return what a command took beside each number of runs, and by how much longer beside the most."""
+    """Return what a command took beside each number of runs, and how much more CPU time beside the most."""
     rows = [ours(f"`backprop {command}`, {size:,} finished runs", "ms", walls(spent[size])) for size in sizes]
-    least, most = walls(spent[sizes[0]]).median, walls(spent[sizes[-1]]).median
-    what = f"`{command}` of {sizes[-1]:,} beside that of {sizes[0]:,}"
+    rows += [
+        ours(f"`backprop {command}`, {size:,} finished runs: CPU", "ms", cpus(spent[size]))
+        for size in (sizes[0], sizes[-1])
+    ]
+    least, most = median_cpu(spent[sizes[0]]), median_cpu(spent[sizes[-1]])
+    what = f"`{command}` of {sizes[-1]:,} beside that of {sizes[0]:,}, CPU"
     return [*rows, ours(what, "times", Sample((most / least,)), MOST_OF_FEW, digits=2)]
 
 
