@@ -25,7 +25,7 @@ from backprop.worker.executor import box_files
 from backprop.worker.executor.box_files import StandingOrder
 from backprop.worker.segments import timebox
 from backprop.worker.segments.boxes.pulse import Pulse, is_alive, take_pulse
-from backprop.worker.segments.result import begun_in_chain
+from backprop.worker.segments.ends.chain import begun_in_chain
 from backprop.worker.supervisor import failpoint
 
 NOT_SEEN: Final = "what it has saved has not been looked at yet"
