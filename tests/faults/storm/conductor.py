@@ -57,8 +57,9 @@ def rage(
         f"{weather.dealt.total()} blows: "
         + ", ".join(f"{name} {n}" for name, n in weather.dealt.most_common())
     )
-    say(f"{len(known)} runs, {len(segments)} segments, {crew.started} workers; {len(faults)} faults; the machine lagged"
-        f" by {weather.lateness.worst_lag_s:.2f} s at worst")  # fmt: skip
+    suspended = sum(segment["suspensions"] for segment in segments)
+    say(f"{len(known)} runs, {len(segments)} segments, {suspended} orders to suspend, {crew.started} workers;"
+        f" {len(faults)} faults; the machine lagged by {weather.lateness.worst_lag_s:.2f} s at worst")  # fmt: skip
     return faults
 
 

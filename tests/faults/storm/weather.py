@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.faults.storm import prey
+from tests.faults.storm.frozen import Stage, segments_in
 from tests.faults.storm.lateness import Lateness, watched
 from tests.support import promises as books
 from tests.support.harness import COMMAND, QUIET_LIMITS, SCRIPTS, Bench
@@ -23,6 +24,8 @@ other = sqlite3.connect(sys.argv[1], timeout=5, isolation_level=None)
 other.execute("BEGIN EXCLUSIVE")
 time.sleep(float(sys.argv[2]))
 """
+FOUND_WITHIN_S = 1.0
+"""How long a moment is waited for at which to strike."""
 KEEPS = ("2", "--deaf", "--save-every", "1000")
 
 
@@ -65,6 +68,9 @@ class Weather:
             self.user_resumes: 2,
             self.user_suspends: 4,
             self.user_unsuspends: 1,
+            self.kill_suspending: 3,
+            self.kill_suspended: 2,
+            self.kill_thawing: 3,
             self.lock_database: 1,
             self.delete_database: 0.5,
             self.damage_database: 0.7,
@@ -207,6 +213,35 @@ class Weather:
             return None
         self._start("unsuspend", "--all")
         return "unsuspend all"
+
+    def kill_suspending(self) -> str | None:
+        self.user_suspends()
+        return self._kill_in(Stage.SUSPENDING)
+
+    def kill_suspended(self) -> str | None:
+        return self._kill_in(Stage.SUSPENDED)
+
+    def kill_thawing(self) -> str | None:
+        self.user_unsuspends()
+        return self._kill_in(Stage.THAWING)
+
+    def _kill_in(self, stage: Stage) -> str | None:
+        """Kill the supervisor of a segment, or a worker, as soon as one is found in that stage."""
+        end_s = time.monotonic() + FOUND_WITHIN_S
+        while time.monotonic() < end_s:
+            found = list(segments_in(self.bench.home, stage))
+            if not found:
+                time.sleep(0.005)
+                continue
+            (run, number), supervisor = self._chance.choice(found)
+            if self._chance.random() < 0.5:
+                told = self._hit("worker", signal.SIGKILL)
+            else:
+                self.lateness.kills(supervisor)
+                killed = prey.send(self.bench.home, supervisor, signal.SIGKILL)
+                told = f"SIGKILL to supervisor {supervisor}" if killed else None
+            return f"{told} while segment {number} of {run} is {stage.value}" if told is not None else None
+        return None
 
     def lock_database(self) -> str | None:
         held_s = self._chance.uniform(0.2, 3.0)
