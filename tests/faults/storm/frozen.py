@@ -37,3 +37,9 @@ def segments_in(home: Path, stage: Stage) -> Iterator[tuple[Segment, int]]:
     for (run, number), noted in sorted(watched(home).items()):
         if stage_of(home / "runs" / run / str(number)) is stage:
             yield (run, number), noted["supervisor"][0]
+
+
+def orders(folder: Path) -> int:
+    """Return how often the segment in `folder` was ordered to be suspended."""
+    order = suspend_files.read(folder)
+    return order.number if order is not None else 0

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from tests.faults.storm import prey
 from tests.faults.storm.frozen import Stage, segments_in
@@ -24,8 +24,9 @@ other = sqlite3.connect(sys.argv[1], timeout=5, isolation_level=None)
 other.execute("BEGIN EXCLUSIVE")
 time.sleep(float(sys.argv[2]))
 """
-FOUND_WITHIN_S = 1.0
-"""How long a moment is waited for at which to strike."""
+IN_WAIT_S = 15.0
+"""How long a moment is waited for at which to strike, and how often one looks meanwhile."""
+LOOK_EVERY_S, LOOKS = 0.004, 10
 KEEPS = ("2", "--deaf", "--save-every", "1000")
 
 
@@ -47,6 +48,7 @@ class Weather:
         self._chance = chance
         self._steps = steps
         self._later: list[tuple[float, Callable[[], None]]] = []
+        self._waiting: dict[Stage, float] = {}
         self._commands: list[subprocess.Popen[str]] = []
         self._queuing: list[subprocess.Popen[str]] = []
         self.blows: dict[Callable[[], str | None], float] = {
@@ -98,6 +100,12 @@ class Weather:
         self._commands = [one for one in self._commands if one.poll() is None]
         self._note_queued()
         self.lateness.look()
+
+    def strike_in_time(self) -> Iterator[str]:
+        """Look for a while for what is waited for; yield what was struck."""
+        for _ in range(LOOKS):
+            yield from self._pounce()
+            time.sleep(LOOK_EVERY_S)
 
     def calm(self) -> None:
         """Everything that is due later, now; and no command of ours is left."""
@@ -216,23 +224,28 @@ class Weather:
 
     def kill_suspending(self) -> str | None:
         self.user_suspends()
-        return self._kill_in(Stage.SUSPENDING)
+        return self._lie_in_wait(Stage.SUSPENDING)
 
     def kill_suspended(self) -> str | None:
-        return self._kill_in(Stage.SUSPENDED)
+        return self._lie_in_wait(Stage.SUSPENDED)
 
     def kill_thawing(self) -> str | None:
         self.user_unsuspends()
-        return self._kill_in(Stage.THAWING)
+        return self._lie_in_wait(Stage.THAWING)
 
-    def _kill_in(self, stage: Stage) -> str | None:
-        """Kill the supervisor of a segment, or a worker, as soon as one is found in that stage."""
-        end_s = time.monotonic() + FOUND_WITHIN_S
-        while time.monotonic() < end_s:
+    def _lie_in_wait(self, stage: Stage) -> str | None:
+        """Strike once a segment is in that stage, see `settle`."""
+        self._waiting[stage] = time.monotonic() + IN_WAIT_S
+        return None
+
+    def _pounce(self) -> Iterator[str]:
+        """Kill the supervisor of a segment, or a worker, where one is in a stage that is waited for."""
+        now_s = time.monotonic()
+        for stage in [stage for stage, until_s in self._waiting.items() if until_s > now_s]:
             found = list(segments_in(self.bench.home, stage))
             if not found:
-                time.sleep(0.005)
                 continue
+            del self._waiting[stage]
             (run, number), supervisor = self._chance.choice(found)
             if self._chance.random() < 0.5:
                 told = self._hit("worker", signal.SIGKILL)
@@ -240,8 +253,9 @@ class Weather:
                 self.lateness.kills(supervisor)
                 killed = prey.send(self.bench.home, supervisor, signal.SIGKILL)
                 told = f"SIGKILL to supervisor {supervisor}" if killed else None
-            return f"{told} while segment {number} of {run} is {stage.value}" if told is not None else None
-        return None
+            if told is not None:
+                self.dealt[f"kill_{stage.value}"] += 1
+                yield f"{told} while segment {number} of {run} is {stage.value}"
 
     def lock_database(self) -> str | None:
         held_s = self._chance.uniform(0.2, 3.0)
@@ -296,6 +310,7 @@ class Weather:
                 ("5", "--slow", "3.5"),
                 ("2", "--slow", "1.4"),
                 ("2", "--deaf"),
+                KEEPS,
                 KEEPS,
                 KEEPS,
             )
