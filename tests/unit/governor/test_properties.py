@@ -219,6 +219,7 @@ class TestNight(Night.TestCase):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 class TestManyNights(Night.TestCase):
     settings = settings(max_examples=1000, stateful_step_count=30, deadline=None)
 
