@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 
-@dataclass(frozen=True)
-class Glyphs:
+
+class Glyphs(msgspec.Struct, frozen=True):
     """The signs of one kind of terminal. `levels`: from low to high. `plain`: what stands for other signs in texts."""
 
     full: str

@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+import msgspec
 
 from backprop.cli.report.axis import Axis
 from backprop.cli.report.books import (
@@ -42,8 +43,7 @@ LOSS: Final = "loss"
 _DAY_S: Final = 86400.0
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(msgspec.Struct, frozen=True):
     """A stretch in which nothing ran on a unit."""
 
     unit: Unit
@@ -55,8 +55,7 @@ class Gap:
         return "; ".join(one.text.removeprefix(mark) for one in self.slice.reasons)
 
 
-@dataclass(frozen=True)
-class Standings:
+class Standings(msgspec.Struct, frozen=True):
     """Runs from the best to the worst by the last value of one metric."""
 
     metric: str
@@ -64,8 +63,7 @@ class Standings:
     places: list[tuple[RunRecord, float]]
 
 
-@dataclass(frozen=True)
-class Night:
+class Night(msgspec.Struct, frozen=True):
     """A span of time, Unix seconds.
 
     `runs`: those with a segment in it, by id, as they are now. `stays`: where its segments lie in the night, one each.
@@ -88,7 +86,7 @@ class Night:
     ranking: Standings
     disk: disk_usage.DiskUse
     whole: bool = True
-    gaps: list[Gap] = field(default_factory=list[Gap])
+    gaps: list[Gap] = []
 
     @property
     def completed(self) -> int:
@@ -230,7 +228,7 @@ def _stay(
         redone_s = _length_s(without((kept_to_s, to_s), away))
     there_s = _length_s(without((from_s, to_s), [*axis.asleep, *away, *moving]))
     paused_s = there_s - running_s if segment.running_s is not None else 0.0
-    return replace(stay, paused_s=paused_s if paused_s >= 2 else 0.0, redone_s=redone_s)
+    return msgspec.structs.replace(stay, paused_s=paused_s if paused_s >= 2 else 0.0, redone_s=redone_s)
 
 
 def _absences(

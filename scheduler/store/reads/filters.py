@@ -7,9 +7,10 @@ once, see `narrowed`.
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
+
+import msgspec
 
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.store.schema import Run
@@ -33,15 +34,13 @@ class Sort(StrEnum):
     TURN = "turn"
 
 
-@dataclass(frozen=True)
-class NamedRows:
+class NamedRows(msgspec.Struct, frozen=True):
     """What a name means. `rows`: the row numbers of those that have it; None where they are many."""
 
     rows: tuple[int, ...] | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Filters:
+class Filters(msgspec.Struct, frozen=True, kw_only=True):
     """Conditions on runs; all that are given have to hold.
 
     `states`: any of them; empty for all. `name`: a pattern as in a shell (*, ?, [abc], [!abc]), case-sensitive.
@@ -65,7 +64,7 @@ NO_FILTERS: Final = Filters()
 
 def with_states(filters: Filters, states: tuple[State, ...]) -> Filters:
     """Return the same filters for these states."""
-    return replace(filters, states=states)
+    return msgspec.structs.replace(filters, states=states)
 
 
 def narrowed(filters: Filters) -> Filters:
@@ -79,7 +78,7 @@ def narrowed(filters: Filters) -> Filters:
         return filters
     some: Any = Run.select(SQL("rowid")).where(_pattern(filters.name, Run.name)).limit(FEW + 1).tuples()
     rows = tuple(row for (row,) in some)
-    return replace(filters, named=NamedRows(rows if len(rows) <= FEW else None))
+    return msgspec.structs.replace(filters, named=NamedRows(rows if len(rows) <= FEW else None))
 
 
 def conditions(filters: Filters, state: State | None = None) -> list[Any]:

@@ -6,8 +6,9 @@ end is left to the supervisor, which asks at the very moment, by the standing or
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Final, Protocol
+
+import msgspec
 
 from backprop.scheduler.governor.box_end import (
     ENDED,
@@ -39,10 +40,12 @@ SAVING_S: Final = 30.0
 """A save that is under way is waited for so long, but at most for a quarter of the box."""
 SEEN_SHARE: Final = 0.5
 """Of a box of which less was seen it is not said that nothing happened in it."""
+LIFELESS_S: Final = 60.0
+"""Nor of one that was watched for less, alone or with those before it: a download may pause for longer than a short
+box."""
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """What one look at a segment has shown. `facts`: without what depends on the box. `once_saved`: how well it would
     be known to resume after its next save. `reported`: its steps and saves."""
 
@@ -85,6 +88,7 @@ class BoxKeeper:
         self._dead: str | None = None
         self._pulse: Pulse | None = None
         self._judged = self._deadline_of = 0
+        self._is_quiet = False
         self._entered_s = context.clock.monotonic_s()
         self._standing: StandingOrder | None = None
         self._confirmed_s = self._explained_s = -math.inf
@@ -101,7 +105,7 @@ class BoxKeeper:
         """Return the box in force. It may end early where a run that has just saved would be ended."""
         cuts = self._last is not None and not self._asked
         if self._last is not None and cuts:
-            saved = replace(
+            saved = msgspec.structs.replace(
                 self._last.facts,
                 unsaved_s=0.0,
                 has_saved=True,
@@ -117,7 +121,7 @@ class BoxKeeper:
         not."""
         if self._last is None:
             return NOT_SEEN
-        decision = self._decide(run, replace(self._last.facts, cause=cause, is_saving=False))
+        decision = self._decide(run, msgspec.structs.replace(self._last.facts, cause=cause, is_saving=False))
         return None if decision.choice is Choice.ASK else decision.why
 
     def keep(self, run: RunRecord, look: Look, sense: "Senses") -> None:
@@ -125,7 +129,7 @@ class BoxKeeper:
         DatabaseBusy."""
         if self._asked or run.intent is not None:
             return
-        look = self._last = replace(look, facts=self._with_patience(look))
+        look = self._last = msgspec.structs.replace(look, facts=self._with_patience(look))
         if not self._noted:
             self._note(run, f"segment {self._number}, timebox {self.box}")
         if self._pulse is None:
@@ -136,11 +140,11 @@ class BoxKeeper:
             return
         is_near = look.elapsed_s >= self._ends_s - self._notice_s(run)
         if is_near and (look.facts.waited_beside or look.facts.cause is BoxCause.HOURS):
-            facts = replace(look.facts, why_not_suspend=sense.why_not_suspend())
-            look = self._last = replace(look, facts=facts)
+            facts = msgspec.structs.replace(look.facts, why_not_suspend=sense.why_not_suspend())
+            look = self._last = msgspec.structs.replace(look, facts=facts)
         elif is_near and look.facts.waited_for:
-            facts = replace(look.facts, vram_stays=sense.why_vram_stays())
-            look = self._last = replace(look, facts=facts)
+            facts = msgspec.structs.replace(look.facts, vram_stays=sense.why_vram_stays())
+            look = self._last = msgspec.structs.replace(look, facts=facts)
         self._goes_past = self._goes_past and look.facts.waited_for
         decision = self._decide(run, look.facts)
         if is_near and decision.choice is not Choice.ASK and self._is_dead(look, sense):
@@ -168,7 +172,7 @@ class BoxKeeper:
 
     def _decide(self, run: RunRecord, facts: BoxFacts) -> BoxDecision:
         bound = self._bound(run) if facts.cause in (BoxCause.BOX, BoxCause.HOURS) else None
-        return decide_box(replace(facts, ends_for=self._dead or bound))
+        return decide_box(msgspec.structs.replace(facts, ends_for=self._dead or bound))
 
     def _notice_s(self, run: RunRecord) -> float:
         return min(max(NOTICE_S, run.spec.grace_s), (self._ends_s - self._begins_s) / 4)
@@ -180,7 +184,9 @@ class BoxKeeper:
             return look.facts
         self._saving_since_s = self._saving_since_s or look.elapsed_s
         patience_s = min(SAVING_S, (self._ends_s - self._begins_s) / 4)
-        return replace(look.facts, is_saving=look.elapsed_s - self._saving_since_s < patience_s)
+        return msgspec.structs.replace(
+            look.facts, is_saving=look.elapsed_s - self._saving_since_s < patience_s
+        )
 
     def _bound(self, run: RunRecord) -> str | None:
         """Return which limit of the chain the end of this box reaches."""
@@ -192,15 +198,19 @@ class BoxKeeper:
         return None
 
     def _is_dead(self, look: Look, sense: "Senses") -> bool:
-        """Note it where nothing happened in the box. Looked at once, as its end comes near; the first box has its
-        start."""
+        """Note it where nothing happened in the box, and in as many quiet ones before it as make LIFELESS_S. Looked at
+        once, as its end comes near; the first box has its start."""
         before, length_s = self._pulse, self._ends_s - self._begins_s
         if before is None or self.box == 1 or self._judged == self.box:
             return False
-        if look.elapsed_s - before.at_s < SEEN_SHARE * length_s:
+        watched_s = look.elapsed_s - before.at_s
+        if watched_s < SEEN_SHARE * length_s:
             return False
         self._judged = self.box
         if sense.gpu_was_busy(self._entered_s) or is_alive(before, self._take_pulse(look, sense)):
+            return False
+        if watched_s < LIFELESS_S:
+            self._is_quiet = True
             return False
         self._dead = "no sign of life for a whole timebox: no output, no file, no step, no processor time"
         return True
@@ -252,7 +262,9 @@ class BoxKeeper:
 
     def _enter(self, until_s: float) -> None:
         self._begins_s, self._ends_s, self.box = self._ends_s, until_s, self.box + 1
-        self._pulse, self._explained, self._noted = None, None, False
+        # Of a quiet box the next one goes on to watch what this one did.
+        self._pulse = self._pulse if self._is_quiet else None
+        self._is_quiet, self._explained, self._noted = False, None, False
 
     def _note(self, run: RunRecord, reason: str) -> None:
         claims.renew(self._context.database, run, self.box, reason)
