@@ -84,6 +84,7 @@ def test_the_books_balance(
     assert sum(map(len, packed(divided, 3))) == len(divided)
 
 
+@settings(deadline=None)
 @given(stays)
 def test_the_turns_of_a_stay_are_what_it_was_there(stay: Stay) -> None:
     found = turns(stay)
