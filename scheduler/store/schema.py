@@ -122,6 +122,19 @@ class Segment(Table):
         table_name = "segments"
 
 
+class SuspensionRow(Table):
+    serial = AutoField()
+    run_id = TextField()
+    segment = IntegerField()
+    ordered_at_s = FloatField()
+    left_at_s = FloatField()
+    claimed_at_s = FloatField(null=True)
+    on_at_s = FloatField(null=True)
+
+    class Meta:
+        table_name = "suspensions"
+
+
 class Checkpoint(Table):
     serial = AutoField()
     run_id = TextField()
