@@ -248,6 +248,24 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         section="Save and resume",
     ),
     SettingKey(
+        "keepCheckpoints", "keep_checkpoints", None, "a whole number from 1 to 16, or null",
+        parsers.checkpoints_kept, nullable=True, user_only=True, no_value="all",
+        commands=("run", "resume"), flags=("--keep-checkpoints",), kind=int, metavar="N",
+        null_flag="--keep-all-checkpoints", null_help="Remove no checkpoint.",
+        help="Remove its older checkpoints: all but the newest N, the best, and those in use.",
+        docs="remove a run's older checkpoints, but the newest N, the best, and those in use; null: remove none. See"
+        " [Keeping the newest](checkpoints.md#keeping-the-newest)",
+        section="Save and resume",
+    ),
+    SettingKey(
+        "keepMetric", "keep_metric", None, "NAME, NAME:min or NAME:max, or null", parsers.metric,
+        nullable=True, no_value="loss, lowest first",
+        commands=("run", "resume"), flags=("--keep-metric",), metavar="NAME[:max]",
+        help="With --keep-checkpoints: the metric whose best checkpoint is kept.",
+        docs="with `keepCheckpoints`: the metric whose best checkpoint is kept, `val_acc:max`",
+        section="Save and resume",
+    ),
+    SettingKey(
         "retries", "retries", 0, "a whole number from 0 to 1000", parsers.whole(1000),
         commands=("run", "resume"), flags=("--retries",), kind=int, metavar="N",
         help="Start again after a crash, up to N times, from the last checkpoint.",

@@ -60,6 +60,10 @@ _HELD_FOR: Final = (
     f"{SELECT_RUNS} WHERE state = 'held' AND waiting IS NOT NULL AND (queued_at_s, id) > (?, ?)"
     " ORDER BY queued_at_s, id LIMIT ?"
 )
+_ROTATING: Final = """
+    SELECT id FROM runs WHERE (ended_at_s IS NULL OR ended_at_s >= ?) AND segment > 0
+    AND instr(spec, '"keep_checkpoints":') AND NOT instr(spec, '"keep_checkpoints":null')
+"""
 _NEXT_DUE: Final = (
     "SELECT MIN(CASE state WHEN 'queued' THEN not_before_s ELSE COALESCE(thaw_at_s, 0) END) FROM runs"
     " WHERE (state = 'queued' OR (state = 'suspended' AND (suspension IS NULL OR thaw_at_s IS NOT NULL)))"
@@ -294,6 +298,11 @@ def newest_checkpoints(database: Database, run_ids: list[str]) -> dict[str, str]
         return paths
 
     return database.read(query)
+
+
+def rotating(database: Database, since_s: float) -> list[str]:
+    """Return the runs that keep a number of checkpoints, and wait or have ended since then (Unix seconds)."""
+    return [run_id for (run_id,) in database.rows(_ROTATING, since_s)]
 
 
 def workers(database: Database) -> list[WorkerRecord]:

@@ -56,6 +56,16 @@ class Beginning:
             return self.is_old(path, os.stat(path), announced)  # noqa: PTH116
         return all(self.is_old(each.path, each.stat(), announced) for each in files_in(path))
 
+    def may_have_lain_there(self, path: str) -> bool:
+        """Return False only for a file or folder whose name is known to be new."""
+        below = _text(os.path.realpath(path))
+        while self._folders and below != "/":
+            folder = os.path.dirname(below)  # noqa: PTH120
+            if folder in self._folders:
+                return os.path.basename(below) in self._folders[folder]  # noqa: PTH119
+            below = folder
+        return True
+
     @cached_property
     def _contents(self) -> frozenset[tuple[int, int]]:
         return frozenset(self.before.contents) if self.before is not None else frozenset()
