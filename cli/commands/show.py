@@ -29,11 +29,10 @@ FAR_OFF_MIB: Final = 1024
 @click.argument("run", shell_complete=complete_runs)
 @click.option("--segments", "every", is_flag=True, help="Show every segment of a long chain.")
 @click.option(
-    "--keep-checkpoints",
-    "keep",
+    "--keep",
     type=click.IntRange(1, MOST_KEPT),
     metavar="N",
-    help="Say which checkpoints would go with this option of `run`; none is removed.",
+    help="Say which checkpoints would go with --keep-checkpoints N; none is removed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
 @brief_option

@@ -6,7 +6,7 @@ from backprop.cli.render.json_views import size
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store.connection import Database
-from backprop.worker.checkpoints.rotation.choice import Keeping, Judgement
+from backprop.worker.checkpoints.rotation.choice import Judgement, Keeping
 from backprop.worker.checkpoints.rotation.judging import judged, keeping_of, rotation_of
 
 

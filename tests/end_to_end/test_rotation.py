@@ -57,14 +57,14 @@ def test_a_rehearsal_removes_nothing_and_says_what_would_go(bench: Bench) -> Non
     run = bench.queue("saves.py", "--", "out", "6", "files", "best")
     bench.worker()
     bench.wait_for(run, "completed")
-    done = bench.backprop("show", run, "--keep-checkpoints", "2", "--json")
+    done = bench.backprop("show", run, "--keep", "2", "--json")
     told = json.loads(done.stdout)["rotation"]
     assert (told["newest"], told["metric"], told["highest"]) == (2, "loss", False)
     stays = {Path(one["path"]).name: one["stays"] for one in told["checkpoints"]}
     assert stays["step-6.pkl"] == stays["step-5.pkl"] == "one of the newest 2"
     assert stays["step-3.pkl"] == "best by loss"
     assert stays["step-1.pkl"] is None
-    assert "would be removed" in bench.backprop("show", run, "--keep-checkpoints", "2").stdout
+    assert "would be removed" in bench.backprop("show", run, "--keep", "2").stdout
     assert len(saved(bench)) == 6
     assert bench.show(run)["rotation"] is None
 

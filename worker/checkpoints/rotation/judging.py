@@ -14,7 +14,7 @@ from backprop.scheduler.store import groups
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import company, metrics, queries
 from backprop.worker.checkpoints.resume import first_segment, usable
-from backprop.worker.checkpoints.rotation.choice import Keeping, Judgement, choose, surplus
+from backprop.worker.checkpoints.rotation.choice import Judgement, Keeping, choose, surplus
 from backprop.worker.checkpoints.rotation.evidence import fault_since, why_named, why_not_ours
 from backprop.worker.checkpoints.seen.baseline import beginning_of
 
