@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 from backprop.scheduler.home.file_reading import NOT_THERE
@@ -58,12 +58,10 @@ class Beginning:
 
     def may_have_lain_there(self, path: str) -> bool:
         """Return False only for a file or folder whose name is known to be new."""
-        below = _text(os.path.realpath(path))
-        while self._folders and below != "/":
-            folder = os.path.dirname(below)  # noqa: PTH120
-            if folder in self._folders:
-                return os.path.basename(below) in self._folders[folder]  # noqa: PTH119
-            below = folder
+        below = PurePath(_text(os.path.realpath(path)))
+        for name, folder in zip(below.parts[:0:-1], below.parents, strict=False):
+            if str(folder) in self._folders:
+                return name in self._folders[str(folder)]
         return True
 
     @cached_property
