@@ -261,6 +261,7 @@ class Sample(Table):
     power_w = FloatField(null=True)
     run_ids = TextField(null=True)
     refusals = TextField(null=True)
+    disks = TextField(null=True)
 
     class Meta:
         table_name = "samples"
