@@ -17,7 +17,7 @@ _LOCAL: Final = (
     "ntfs", "ntfs3",
 )  # fmt: skip
 _NO_DISK: Final = ("proc", "sysfs", "squashfs", "devpts", "mqueue", "cgroup", "cgroup2", "autofs")
-_SYSTEM: Final = ("/proc", "/sys", "/run", "/etc", "/boot", "/dev/")
+_SYSTEM: Final = ("/proc", "/sys", "/run", "/etc", "/boot", "/dev")
 """Where nobody saves. A container has files of /etc mounted one by one."""
 
 
@@ -84,7 +84,7 @@ def _disks() -> Disks:
     found = {
         mount.folder: _disk(Path(mount.folder)) if mount.kind in _LOCAL else None
         for mount in table
-        if mount.kind not in _NO_DISK and not mount.folder.startswith(_SYSTEM)
+        if not (mount.kind in _NO_DISK or mount.folder.startswith(_SYSTEM) or "ro" in mount.options)
     }
     return tuple(sorted(found.items())[:MOST_DISKS])
 
