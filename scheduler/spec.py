@@ -74,6 +74,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sets it apart from the other runs of its sweep, by key. `key`: its user's own name for this submission, which no
     other run has; `asked`: a digest of what was asked for with it. `keep_checkpoints`: so many of its checkpoints are
     kept, see `worker.checkpoints.rotation`, and the best by `keep_metric`, NAME or NAME:max.
+    `secrets`: a value of `choices.Secrets`.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -124,6 +125,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     watchdog: bool = True
     keep_checkpoints: int | None = None
     keep_metric: str | None = None
+    secrets: str = "keep"
 
     @property
     def attaches(self) -> bool:

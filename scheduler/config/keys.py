@@ -14,7 +14,7 @@ from typing import Final, Literal
 import msgspec
 
 from backprop.scheduler.config import parsers
-from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, SignalTo, SuspendRule
+from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, Secrets, SignalTo, SuspendRule
 from backprop.scheduler.config.parsers import GB_MIB, MINUTE_S, SIGNALS, TEN_YEARS_MIN, Parser
 from backprop.scheduler.spec import RunSpec
 
@@ -278,6 +278,13 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         help='Start runs only in these hours: "22:00-08:00", "Mon-Fri 19:00-08:00; Sat,Sun 00:00-24:00".',
         docs='the worker starts runs only in these hours: `"22:00-08:00"`, `["Mon-Fri 19:00-08:00", "Sat,Sun'
         ' 00:00-24:00"]`; null: always. See [Hours](order.md#hours)',
+    ),
+    SettingKey(
+        "secrets", "secrets", "keep", "keep or scrub", parsers.choice(Secrets),
+        commands=("run", "resume"), flags=("--secrets",), kind=Secrets,
+        help="What becomes of stored credentials once the run has ended: scrub removes their values.",
+        docs="`scrub`: once a run has ended, values of variables that look like credentials are removed from what is"
+        " stored of it, see [Credentials](scripts.md#credentials)",
     ),
     # High on purpose: data workers of the user's own runs keep a healthy machine at 1 to 2 per core. Four runnable
     # processes per core, for a whole minute, is a machine in trouble.

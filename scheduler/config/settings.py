@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, SuspendRule
+from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, Secrets, SuspendRule
 from backprop.scheduler.config.files import USER_NAME, ConfigFile, project_file, shown, user_file
 from backprop.scheduler.config.keys import (
     ALIASES,
@@ -61,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     watchdog: bool
     keep_checkpoints: int | None
     keep_metric: str | None
+    secrets: Secrets
     max_cpu_load: float
     active_hours: tuple[str, ...] | None
     snapshot_code: bool

@@ -42,6 +42,7 @@ def sample(key: SettingKey) -> object:
         "activeHours": "22:00-08:00",
         "resumeArg": "--load {checkpoint}",
         "python": "/usr/bin/python3",
+        "secrets": "scrub",
         "keepMetric": "val_acc:max",
     }
     return samples[key.name]
