@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from backprop.cli.context import need_existing
-from backprop.cli.global_options import brief_option
 from backprop.cli.help.completion import complete_runs
+from backprop.cli.options.global_options import brief_option
 from backprop.scheduler.config.parsers import MOST_KEPT
 
 if TYPE_CHECKING:

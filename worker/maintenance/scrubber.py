@@ -33,12 +33,12 @@ class Scrubber:
         ended = queries.to_scrub(database, since_s)
         self._done = {run_id: at for run_id, at, _ in ended if self._done.get(run_id) == at}
         for run_id, segment, batch in ended:
-            if run_id not in self._done:
-                self._scrub(run_id, batch)
+            if run_id not in self._done and self._scrub(run_id, batch):
                 self._done[run_id] = segment
 
-    def _scrub(self, run_id: str, batch: str | None) -> None:
-        """Within a transaction, as a resume changes the same files in one."""
+    def _scrub(self, run_id: str, batch: str | None) -> bool:
+        """Return whether it is done; it is said where it is not. Within a transaction, as a resume changes the same
+        files in one."""
         home, database = self._context.home, self._context.database
 
         def verb() -> None:
@@ -51,8 +51,7 @@ class Scrubber:
 
         try:
             database.write(verb)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._context.console.event("trouble", None, f"credentials of {run_id} are still stored: {error}")
-        except ValueError as error:
-            why = f"its file is damaged ({error})"
-            self._context.console.event("trouble", None, f"credentials of {run_id} are still stored: {why}")
+            return False
+        return True
