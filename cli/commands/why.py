@@ -149,12 +149,16 @@ def _waits(record: "RunRecord") -> bool:
 def lines(home: "Home", database: "Database", record: "RunRecord", whole: bool = False) -> list[str]:
     """Return in words why a run is where it is. `whole`: cut nothing to the width of a terminal."""
     from backprop.cli.render.status_text import disk_lines
+    from backprop.cli.render.triage_view import triage_pairs
+    from backprop.scheduler.lifecycle import FINAL
     from backprop.scheduler.store.reads import disk_use
+    from backprop.worker.maintenance.triage_reader import triage_of_run
 
     known = _reasons(home, database, record)
     said = [f"{record.id} {safe(record.name)} is {record.state}: {safe(record.reason)}", *known.silent]
     if not _waits(record):
-        return said
+        triage = triage_of_run(home, database, record) if record.state in FINAL else None
+        return [*said, *(safe(f"{label}: {text}") for label, text in triage_pairs(record.id, triage))]
     said += map(safe, known.before)
     said += [] if known.alive else [NO_WORKER]
     said += map(safe, _place(home, database, record))
