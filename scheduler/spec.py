@@ -72,7 +72,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     for its output, NAME=REGEX. `integrations`: ours may be attached at launch. `smoke`: it has to get to a step or a
     checkpoint within its first `smoke_s` of running time. `watchdog`: a segment that hangs is ended. `params`: what
     sets it apart from the other runs of its sweep, by key. `key`: its user's own name for this submission, which no
-    other run has; `asked`: a digest of what was asked for with it.
+    other run has; `asked`: a digest of what was asked for with it. `keep_checkpoints`: so many of its checkpoints are
+    kept, see `worker.checkpoints.rotation`, and the best by `keep_metric`, NAME or NAME:max.
+    `secrets`: a value of `choices.Secrets`.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -121,6 +123,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: str | None = None
     asked: str | None = None
     watchdog: bool = True
+    keep_checkpoints: int | None = None
+    keep_metric: str | None = None
+    secrets: str = "keep"
 
     @property
     def attaches(self) -> bool:

@@ -8,6 +8,7 @@ import click
 from backprop.cli.context import need_existing
 from backprop.cli.help.completion import complete_runs
 from backprop.cli.options.global_options import brief_option
+from backprop.scheduler.config.parsers import MOST_KEPT
 
 if TYPE_CHECKING:
     from backprop.scheduler.home.layout import Home
@@ -30,15 +31,21 @@ LEAST_POINTS: Final = 3
 @click.command(name="show")
 @click.argument("run", shell_complete=complete_runs)
 @click.option("--segments", "every", is_flag=True, help="Show every segment of a long chain.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1, MOST_KEPT),
+    metavar="N",
+    help="Say which checkpoints would go with --keep-checkpoints N; none is removed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
 @brief_option
-def command(run: str, every: bool, as_json: bool, brief: bool) -> None:
+def command(run: str, every: bool, keep: int | None, as_json: bool, brief: bool) -> None:
     """Show RUN, given by its id, a unique beginning of its id, or its name."""
     home, database = need_existing()
     if brief:
         _show_brief(home, database, run)
         return
-    show(home, database, run, as_json, every)
+    show(home, database, run, as_json, every, keep)
 
 
 def _show_brief(home: "Home", database: "Database", name: str) -> None:
@@ -57,8 +64,18 @@ def _show_brief(home: "Home", database: "Database", name: str) -> None:
     click.echo(json.dumps(answers.with_metrics(told, last)))
 
 
-def show(home: "Home", database: "Database", name: str, as_json: bool, every: bool = False) -> None:
-    """Print one run. `every`: fold no segments. Raises UnknownRun, AmbiguousRun."""
+def show(
+    home: "Home",
+    database: "Database",
+    name: str,
+    as_json: bool,
+    every: bool = False,
+    keep: int | None = None,
+) -> None:
+    """Print one run. `every`: fold no segments. `keep`: how many checkpoints would be kept.
+
+    Raises UnknownRun, AmbiguousRun.
+    """
     from backprop.cli.render import stop_view
     from backprop.cli.render.json_views import (
         checkpoint_view,
@@ -81,6 +98,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
     if as_json:
         from backprop.cli.render.box_ends import boxes_left
         from backprop.cli.render.differences import note_view
+        from backprop.cli.render.rotation_view import rotation_json
         from backprop.cli.render.triage_view import triage_json
         from backprop.cli.submit.recipe_view import goes_on_json, plan_json
 
@@ -97,13 +115,14 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
             | {"suspended_by": run.suspension, "thaw_at": iso(run.thaw_at_s)}
             | {"metrics": metrics.latest_of_each(database, [run.id])[run.id]}
             | {"progress": _progress_json(home, database, run)}
+            | {"rotation": rotation_json(home, database, run, keep)}
             | {"triage": triage_json(run.id, triage_of_run(home, database, run))}
             | {"box_left_s": boxes_left(home, [run], segments[-1:], time.time()).get(run.id)}
             | {"provenance": note_view.note_json(home, note_view.note_of(home, run))}
             | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}
         )
         return
-    _print(home, database, run, segments, saved, after, every)
+    _print(home, database, run, segments, saved, after, every, keep)
 
 
 def _print(
@@ -114,11 +133,13 @@ def _print(
     saved: "list[CheckpointRecord]",
     after: "list[Link]",
     every: bool,
+    keep: int | None,
 ) -> None:
     from backprop.cli.render import stop_view
     from backprop.cli.render.json_views import NAN, clock, duration, number, size
+    from backprop.cli.render.rotation_view import rotation_lines, rotation_pairs
     from backprop.cli.render.tables import print_pairs, print_table
-    from backprop.cli.render.terminal_text import command_text
+    from backprop.cli.render.terminal_text import command_text, safe
     from backprop.cli.render.triage_view import triage_pairs
     from backprop.cli.submit.goes_on import timebox_text
     from backprop.cli.submit.recipe_view import pairs, resume_text
@@ -152,6 +173,7 @@ def _print(
             ("stop signal", stop_view.live(spec, stop_view.signalled(home, run))),
             *pairs(spec),
             ("resumes", resume_text(spec)),
+            *rotation_pairs(database, run, keep),
             *_vram(spec, segments),
             *_place(database, run, after),
             ("queued", clock(run.created_at_s)),
@@ -198,6 +220,8 @@ def _print(
         print_table(("STEP", "SEGMENT", "SAVED", "SIZE", "CHECKPOINT"), rows, ("STEP", "SEGMENT", "SIZE"))
         if len(saved) > SHOWN_CHECKPOINTS:
             click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
+    for line in rotation_lines(home, database, run, keep):
+        click.echo(safe(line))
 
 
 def _plot(database: "Database", run: "RunRecord") -> None:

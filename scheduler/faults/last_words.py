@@ -44,6 +44,7 @@ _NATIVE: Final = (
     (Fault.DIVISION, re.compile(r"^\S{1,200}: line \d{1,6}: .{0,200}\bdivision by 0\b|Floating point exception")),
     (Fault.IMPORT, re.compile(
         rf"{_PROGRAM}(?:command not found|not found)$|{_PROGRAM}No module named \S"
+        rf"|{_PROGRAM}Error while finding module specification for "
         r"|error while loading shared libraries: "
     )),
     (Fault.ASSERTION, re.compile(r"^.{0,400}\bAssertion [`'].{0,600}' failed\.")),

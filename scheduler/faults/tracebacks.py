@@ -29,7 +29,7 @@ _FATAL_FRAME: Final = re.compile(
     r'\s{1,4}File "(?P<file>[^"]{1,1500})", line (?P<line>\d{1,9}) in (?P<function>.{1,200})$'
 )
 _RICH_FRAME: Final = re.compile(r"(?P<file>/?\S.{0,1000}?):(?P<line>\d{1,9}) in (?P<function>\S{1,200})$")
-_EXCEPTION: Final = re.compile(r"(?P<name>[A-Za-z_][\w.]{0,200})(?::(?: (?P<text>.*))?)?$")
+_EXCEPTION: Final = re.compile(r"(?P<name>[A-Za-z_](?:[\w.]|<locals>){0,200})(?::(?: (?P<text>.*))?)?$")
 _UNTITLED: Final = re.compile(r"(?:SyntaxError|IndentationError|TabError)\b")
 _FATAL: Final = re.compile(r"(?P<prefix>.{0,200}?)Fatal Python error: (?P<text>.*)$")
 CAUSED: Final = "The above exception was the direct cause of the following exception:"

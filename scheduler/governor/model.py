@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from backprop.scheduler.governor.disk import Growth
 from backprop.scheduler.governor.snapshot import Gpu
 
 GIB_IN_MIB: Final = 1024
@@ -46,7 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     `max_parallel`: running runs, this one included. `max_cpu_load`: one-minute load per core. `gpu_max_temp_c`: where
     a running run is paused; starting and continuing need `temp_headroom_c` less. `allow_unknown_temp`: a GPU whose
-    temperature cannot be read may be used (vGPUs, some laptops).
+    temperature cannot be read may be used (vGPUs, some laptops). `growth`: of its disk by one more segment.
     """
 
     max_parallel: int
@@ -56,6 +57,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     gpu_max_temp_c: int
     temp_headroom_c: int = 5
     allow_unknown_temp: bool = False
+    growth: Growth | None = None
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,8 @@ from typing import Final
 
 import msgspec
 
+from backprop.scheduler.governor.disk import Disks
+
 NO_SOURCE: Final = "none"
 
 
@@ -15,7 +17,8 @@ class Host(msgspec.Struct, frozen=True):
     """The machine around the GPUs.
 
     `ram_free_mib`: what is available without swapping (MemAvailable). `load_1m`: the one-minute load average of
-    the whole machine. `cores`: its logical cores. `disk_free_mib`: on the file system of the queue's folder.
+    the whole machine. `cores`: its logical cores. `disk_free_mib`: on the file system of the queue's folder. `disks`:
+    all of them.
     """
 
     ram_free_mib: int | None
@@ -23,6 +26,7 @@ class Host(msgspec.Struct, frozen=True):
     load_1m: float | None
     cores: int
     disk_free_mib: int | None
+    disks: Disks = ()
 
 
 class Gpu(msgspec.Struct, frozen=True):

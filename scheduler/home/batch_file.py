@@ -33,13 +33,14 @@ FORMAT: Final = 1
 
 
 class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line. `environment`: that of the shell that queued the runs."""
+    """The first line. `environment`: that of the shell that queued the runs. `scrubbed`: see `SpecFile`."""
 
     format: int
     batch: str
     created_at_s: float
     group: GroupRules | None
     environment: dict[str, str]
+    scrubbed: tuple[str, ...] = ()
 
 
 class Member(NewRun, frozen=True, kw_only=True):
@@ -189,6 +190,7 @@ def spec_file(header: BatchHeader, member: Member) -> SpecFile:
         place=member.place,
         group=header.group,
         batch=header.batch,
+        scrubbed=header.scrubbed,
     )
 
 

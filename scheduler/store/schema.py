@@ -274,6 +274,7 @@ class Sample(Table):
     power_w = FloatField(null=True)
     run_ids = TextField(null=True)
     refusals = TextField(null=True)
+    disks = TextField(null=True)
 
     class Meta:
         table_name = "samples"

@@ -21,6 +21,7 @@ from backprop.worker.checkpoints.backups import Backup, BackupRefused
 from backprop.worker.checkpoints.fingerprint import Contents, contents
 from backprop.worker.checkpoints.glob_walk import fixed_folder
 from backprop.worker.checkpoints.resume import StartPoint
+from backprop.worker.checkpoints.rotation.rotator import Rotator
 from backprop.worker.checkpoints.scanner import CheckpointScanner, ScannedCheckpoint
 from backprop.worker.checkpoints.seen.overseer import Attributed, Overseer
 from backprop.worker.context import Context
@@ -53,6 +54,7 @@ class CheckpointManager:
         self._refusals: dict[str, str] = {}
         self._repairing: set[str] = set()
         self._repaired: dict[str, _Repair] = {}
+        self._rotator = Rotator(context, self._send)
 
     def scanner(self, run: RunRecord, segment: SegmentRecord) -> CheckpointScanner:
         """Return a scanner of the files that a live segment may save."""
@@ -83,8 +85,13 @@ class CheckpointManager:
         return any(run_id == run.id for run_id, _ in self._copying)
 
     def report(self) -> None:
-        """Report the results of the background jobs, once per tick."""
+        """Report the results of the background jobs, once per tick. Raises DatabaseBusy."""
         self._jobs.report()
+        self._rotator.step()
+
+    def rotate(self, run: RunRecord) -> None:
+        """Have older checkpoints removed, where the run's user wants that. Raises DatabaseBusy."""
+        self._rotator.saved(run)
 
     def completed(self, run: RunRecord) -> None:
         """Delete the backups of a run that will not be resumed."""

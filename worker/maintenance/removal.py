@@ -31,6 +31,7 @@ from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.writes import deletion
 from backprop.scheduler.store.writes.deletion import REMOVABLE, Removed
 from backprop.worker.executor import locks
+from backprop.worker.maintenance import package_lists
 from backprop.worker.supervisor import failpoint
 
 AT_ONCE: Final = 100
@@ -59,6 +60,7 @@ def remove(home: Home, database: Database, run_ids: Sequence[str], *, waiting: b
         with _no_starts(home) if waiting else contextlib.nullcontext():
             gone.add(_hide_and_forget(home, database, part, gone, REMOVABLE if waiting else FINAL))
         gone.freed_bytes += sweep(home)
+    gone.freed_bytes += package_lists.sweep(home)
     return gone
 
 

@@ -244,6 +244,7 @@ class Finalizer:
         run, reason = finished.run, finished.next_move.reason
         if applied.state in FINAL:
             self._write_outcome(run, applied, reason)
+        self._checkpoints.rotate(run)
         if applied.state is State.COMPLETED:
             self._checkpoints.completed(run)
         event = "requeued" if applied.state is State.QUEUED else applied.state.value

@@ -342,6 +342,7 @@ class LiveSegment:
         self._saves_unasked |= named and any(each.observed and each.refused is None for each in saved)
         good = [record.path for record in saved if record.refused is None]
         if good:
+            self._checkpoints.rotate(run)
             presence.note_mounts(self._context.home.run_folder(run.id), good)
 
     def _is_near(self, run: RunRecord) -> bool:

@@ -192,6 +192,18 @@ def _forget_same_file(checkpoint: CheckpointRecord) -> None:
         Checkpoint.delete().where(_same_file(checkpoint) & own).execute()
 
 
+def removed(database: Database, gone: Sequence[CheckpointRecord], why: str) -> None:
+    """Refuse checkpoints that were removed from disk from now on, and say `why`."""
+
+    def verb() -> None:
+        for checkpoint in gone:
+            Checkpoint.update(refused=why).where(
+                _same_file(checkpoint) & Checkpoint.refused.is_null()
+            ).execute()
+
+    database.write(verb)
+
+
 def insert_checkpoint(checkpoint: CheckpointRecord) -> None:
     """Insert a checkpoint's row. Call inside a transaction."""
     Checkpoint.insert(

@@ -31,7 +31,7 @@ def sample(key: SettingKey) -> object:
     if key.kind is bool:
         return not key.default
     if key.kind in (int, float):
-        return 40
+        return 40 if key.name != "keepCheckpoints" else 4
     samples: dict[str, object] = {
         "gpuMemoryLimit": "7",
         "framework": "pytorch",
@@ -43,6 +43,8 @@ def sample(key: SettingKey) -> object:
         "activeHours": "22:00-08:00",
         "resumeArg": "--load {checkpoint}",
         "python": "/usr/bin/python3",
+        "secrets": "scrub",
+        "keepMetric": "val_acc:max",
     }
     return samples[key.name]
 
