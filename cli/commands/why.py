@@ -2,10 +2,10 @@
 
 import contextlib
 import time
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
 from backprop.cli.context import NO_WORKER, need_existing, silent_workers
 from backprop.cli.help.completion import complete_runs
@@ -92,7 +92,10 @@ def _print_json(home: "Home", database: "Database", record: "RunRecord", brief: 
         click.echo(json.dumps(brief_view(view)))
         return
     holders = _holders(home, database, record)
-    print_json(view | {"gpu_holders": [{"gpu_index": index, **asdict(one)} for index, one in holders]})
+    print_json(
+        view
+        | {"gpu_holders": [{"gpu_index": index, **msgspec.structs.asdict(one)} for index, one in holders]}
+    )
 
 
 def brief_view(view: "Mapping[str, Any]") -> dict[str, Any]:
@@ -112,8 +115,7 @@ def brief_view(view: "Mapping[str, Any]") -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _Reasons:
+class _Reasons(msgspec.Struct, frozen=True):
     """Why a run waits. `alive`: a worker lives. `silent`: those that do not tick. `before`: what has to happen first.
     `blocking`: runs that keep their places past their timeboxes."""
 

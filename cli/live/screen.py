@@ -8,8 +8,9 @@ runs around it are shown.
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from backprop.cli.render.glyphs import Glyphs
 from backprop.cli.render.tables import STATE_STYLE
@@ -28,8 +29,7 @@ EVENTS: Final = 6
 WIDE: Final = 100
 
 
-@dataclass(frozen=True)
-class GpuLine:
+class GpuLine(msgspec.Struct, frozen=True):
     """One GPU now. `history`: percent, oldest first."""
 
     index: int
@@ -42,8 +42,7 @@ class GpuLine:
     history: Sequence[int] = ()
 
 
-@dataclass(frozen=True)
-class RunLine:
+class RunLine(msgspec.Struct, frozen=True):
     """One run. `box_share`: of its box that is gone, if it has one. `where`: what is left of the box, or its turn."""
 
     id: str
@@ -59,8 +58,7 @@ class RunLine:
     eta: str = ""
 
 
-@dataclass(frozen=True)
-class EventLine:
+class EventLine(msgspec.Struct, frozen=True):
     """A segment that ended. `kind`: good, again or bad."""
 
     at_s: float
@@ -69,8 +67,10 @@ class EventLine:
     text: str
 
 
-@dataclass(frozen=True)
-class Screen:
+EMPTY: Final = "nothing is queued; queue a run with: backprop run SCRIPT"
+
+
+class Screen(msgspec.Struct, frozen=True):
     """All that is drawn. `waiting`: how many runs wait for their turn, of which `queued` are the next. `night`: when
     all will have ended. `notes`: what is wrong. `host`: its free RAM and load. `empty`: said where there is no run."""
 
@@ -84,7 +84,7 @@ class Screen:
     night: str | None = None
     notes: Sequence[str] = ()
     host: str = ""
-    empty: str = "nothing is queued; queue a run with: backprop run SCRIPT"
+    empty: str = EMPTY
 
     @property
     def runs(self) -> Sequence[RunLine]:

@@ -1,12 +1,12 @@
 """Draws bars and small curves out of letters, and has plain ones for a terminal that knows ASCII alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 
-@dataclass(frozen=True)
-class Glyphs:
+
+class Glyphs(msgspec.Struct, frozen=True):
     """The signs of one kind of terminal. `levels`: from low to high. `plain`: what stands for other signs in texts."""
 
     full: str

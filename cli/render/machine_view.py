@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -35,8 +34,7 @@ LONG_S: Final = 24 * 3600.0
 """For adding up what the home takes: enough for some ten thousand files."""
 
 
-@dataclass(frozen=True)
-class GpuView:
+class GpuView(msgspec.Struct, frozen=True):
     """One GPU. `promised`: run id → MiB reserved. `room`: None when its memory cannot be read. `idle_because`: why
     none of our runs is there although runs are queued. `holders`: processes of others."""
 
@@ -49,8 +47,7 @@ class GpuView:
     holders: Sequence[Holder] = ()
 
 
-@dataclass(frozen=True)
-class Overview:
+class Overview(msgspec.Struct, frozen=True):
     """What `status` shows. `alive`: live segments. `left`: of their boxes, see `box_ends`. `warnings`: workers that do
     not tick, and what takes too much disk, in words. `silences`: those workers, by id. `drained`: why and since when.
     `active_hours`: of the settings of this directory; a worker may have others. `closed`: why nothing may start now, in
@@ -66,13 +63,13 @@ class Overview:
     live: list[RunRecord]
     alive: list[SegmentRecord]
     warnings: list[str]
-    silences: Mapping[str, Silence] = field(default_factory=dict[str, Silence])
+    silences: Mapping[str, Silence] = {}
     drained: opening.Drained | None = None
     active_hours: tuple[str, ...] = ()
     closed: str | None = None
     slots: Slots | None = None
-    left: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
-    full_at: Mapping[str, float] = field(default_factory=dict[str, float])
+    left: Mapping[str, float | None] = {}
+    full_at: Mapping[str, float] = {}
 
 
 def overview(home: Home, database: Database | None, snapshot: Snapshot, settings: Settings) -> Overview:
@@ -220,7 +217,7 @@ def _gpu_json(shown: GpuView) -> dict[str, Any]:
         "available_mib": None if shown.room is None else shown.room.available_mib,
         "quarantine": shown.quarantine,
         "idle_because": shown.idle_because,
-        "holders": [asdict(holder) for holder in shown.holders],
+        "holders": [msgspec.structs.asdict(holder) for holder in shown.holders],
     }
 
 

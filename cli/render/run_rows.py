@@ -4,7 +4,8 @@ Pure: rows in, cells out.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from backprop.cli.render.json_views import NAN, duration, number
 from backprop.scheduler.home.credentials import masked_value
@@ -15,8 +16,7 @@ RIGHT = ("TURN", "SEG", "STEP", "LOSS", "TIME", "ETA")
 MOST_PARAMS = 4
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(msgspec.Struct, frozen=True):
     """Runs by what one wants to know first. `segments`: the live ones by run. `left`: of their boxes, see `box_ends`.
     `counts`: of all that pass the filters. `eta`: words by run."""
 
@@ -25,8 +25,8 @@ class Picture:
     recent: Sequence[RunRecord]
     segments: Mapping[str, SegmentRecord]
     counts: Mapping[State, int]
-    eta: Mapping[str, str] = field(default_factory=dict[str, str])
-    left: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    eta: Mapping[str, str] = {}
+    left: Mapping[str, float | None] = {}
 
     def cut(self, room: int) -> "Picture":
         """Return what fits into so many rows: all that run, the newest troubles, then the next in turn."""

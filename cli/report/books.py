@@ -6,10 +6,11 @@ On a machine without a GPU the places for runs take their part. Pure: intervals 
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.records import Refusal
 
@@ -36,8 +37,7 @@ NOT_RECORDED: Final = Refusal("not recorded", "nobody recorded why")
 HANDOVER: Final = Refusal("handover", "from one segment to the next")
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(msgspec.Struct, frozen=True):
     """What is counted: a GPU, or a place for a run where there is none. `uuid` None: such a place."""
 
     uuid: str | None
@@ -49,8 +49,7 @@ class Unit:
         return f"GPU {self.index}" if self.uuid is not None else f"slot {self.index}"
 
 
-@dataclass(frozen=True)
-class Stay:
+class Stay(msgspec.Struct, frozen=True):
     """A segment on a unit, in seconds since the night began. `startup_s`: until its first step. `paused_s`: frozen.
     `redone_s`: at its end, work that was lost with it. `saving_s`: for its saves, as far as that is known."""
 
@@ -63,16 +62,14 @@ class Stay:
     saving_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class Reason:
+class Reason(msgspec.Struct, frozen=True):
     """Why the head of the queue did not start from `at_s` on. `refusals` None: nobody noted it."""
 
     at_s: float
     refusals: tuple[Refusal, ...] | None
 
 
-@dataclass(frozen=True)
-class Slice:
+class Slice(msgspec.Struct, frozen=True):
     """A stretch that belongs to one account. `reasons`: of an idle one."""
 
     from_s: int
@@ -89,8 +86,7 @@ class Slice:
         return tuple(one.rule for one in self.reasons)
 
 
-@dataclass(frozen=True)
-class Book:
+class Book(msgspec.Struct, frozen=True):
     """The slices of one unit, without a gap from 0 to the length of the night."""
 
     unit: Unit

@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from backprop.cli.report.axis import Axis
 from backprop.cli.report.books import (
@@ -39,8 +40,7 @@ LOSS: Final = "loss"
 _DAY_S: Final = 86400.0
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(msgspec.Struct, frozen=True):
     """A stretch in which nothing ran on a unit."""
 
     unit: Unit
@@ -52,8 +52,7 @@ class Gap:
         return "; ".join(one.text.removeprefix(mark) for one in self.slice.reasons)
 
 
-@dataclass(frozen=True)
-class Standings:
+class Standings(msgspec.Struct, frozen=True):
     """Runs from the best to the worst by the last value of one metric."""
 
     metric: str
@@ -61,8 +60,7 @@ class Standings:
     places: list[tuple[RunRecord, float]]
 
 
-@dataclass(frozen=True)
-class Night:
+class Night(msgspec.Struct, frozen=True):
     """A span of time, Unix seconds.
 
     `runs`: those with a segment in it, by id, as they are now. `stays`: where its segments lie in the night, one each.
@@ -85,7 +83,7 @@ class Night:
     ranking: Standings
     disk: disk_usage.DiskUse
     whole: bool = True
-    gaps: list[Gap] = field(default_factory=list[Gap])
+    gaps: list[Gap] = []
 
     @property
     def completed(self) -> int:

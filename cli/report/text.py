@@ -3,8 +3,9 @@
 import textwrap
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.cli.render.json_views import duration, number, size
 from backprop.cli.render.plots import LEAST_WIDTH, Style, sparkline
@@ -37,8 +38,7 @@ _SGR: Final = {
 _DAY_S: Final = 86400
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(msgspec.Struct, frozen=True):
     """What the text is made of. `curves`: run id → the values of the ranking's metric."""
 
     night: Night

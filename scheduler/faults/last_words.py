@@ -6,8 +6,9 @@ command-line parser, a C++ runtime or a tool reports its own end.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.faults.kinds import Fault
 from backprop.scheduler.faults.last_line import EX_USAGE
@@ -91,8 +92,7 @@ _RANK: Final = re.compile(r"^\[(?:rank|default)\d{1,4}\]: ?(?!\[E)")
 _FOOTER: Final = re.compile(r"wandb:|exit: \d+$|frame #\d+: |Exception raised from |={5,}|-{5,}|\[W\d{4} ")
 
 
-@dataclass(frozen=True)
-class LastWords:
+class LastWords(msgspec.Struct, frozen=True):
     """A kind, with the line that shows it; None where the signal alone does."""
 
     kind: Fault

@@ -6,8 +6,9 @@ before each line ("[rank0]: ", "[default0]:"), and with what those of several pr
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 MESSAGE_LINES: Final = 12
 """Of an exception, that are looked at."""
@@ -35,8 +36,7 @@ CAUSED: Final = "The above exception was the direct cause of the following excep
 MEANWHILE: Final = "During handling of the above exception, another exception occurred:"
 
 
-@dataclass(frozen=True)
-class CodeLine:
+class CodeLine(msgspec.Struct, frozen=True):
     """A line of code in a traceback."""
 
     file: str
@@ -44,8 +44,7 @@ class CodeLine:
     function: str
 
 
-@dataclass(frozen=True)
-class Raised:
+class Raised(msgspec.Struct, frozen=True):
     """An exception. `name`: its class, with its module where that was printed. `text`: its message, of several lines.
     `frames`: outermost first. `at`, `end`: the lines of its header and after its message. `prefix`: before each line of
     it. `cause`: what it was raised from; `context`: it was raised while another one was handled."""

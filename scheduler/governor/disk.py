@@ -5,9 +5,10 @@ Pure: no clock, no file. What cannot be known is None, and never a bad number.
 
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Final
+
+import msgspec
 
 Disks = tuple[tuple[str, int | None], ...]
 """The folder on which each disk is mounted, with MiB free; None for one that is not asked, such as a network mount."""
@@ -19,8 +20,7 @@ FARTHEST: Final = 12.0
 """Spans that a pace is trusted for beyond the one in which it was measured."""
 
 
-@dataclass(frozen=True, slots=True)
-class Growth:
+class Growth(msgspec.Struct, frozen=True):
     """What one more segment of a run usually adds to the disk of `folder`, where it saves."""
 
     folder: str

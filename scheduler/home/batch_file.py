@@ -16,7 +16,6 @@ import mmap
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -51,8 +50,7 @@ class Member(NewRun, frozen=True, kw_only=True):
     environment: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """A batch as its files describe it. `members`: those that have and had no folder, and were not removed.
     `outcomes`: how members without a folder ended."""
 

@@ -10,8 +10,9 @@ what became of that segment, by the same rules as after any crash.
 
 import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from backprop.scheduler.home.batch_file import Batch, spec_file
 from backprop.scheduler.home.run_folder import OutcomeFile, SpecFile
@@ -31,8 +32,7 @@ NOBODY: Final = "recovered"
 """The worker that owns a run found in its folder. Its lock never exists."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FolderSegment:
+class FolderSegment(msgspec.Struct, frozen=True, kw_only=True):
     """A segment as its folder describes it. `ended_at_s` None: no end is on record. Times in seconds, VRAM in MiB."""
 
     number: int
@@ -46,8 +46,7 @@ class FolderSegment:
     suspended: "Suspended | None" = None
 
 
-@dataclass(frozen=True)
-class Suspended:
+class Suspended(msgspec.Struct, frozen=True):
     """A segment that is frozen until its next turn, by order `number`. `kept`, `thaw_at_s`: as its user has asked.
     `vram_out_mib`: how much of its VRAM lies in RAM."""
 

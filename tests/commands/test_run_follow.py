@@ -52,7 +52,7 @@ def test_without_a_worker_it_is_one_for_its_whole_chain(bench: Bench) -> None:
     ("body", "words", "code", "state"),
     [
         ("import sys; sys.exit('bad data')", (), 20, "failed"),
-        ("import time; print('on'); time.sleep(60)", ("-m", "0.01"), 21, "timeboxed"),
+        ("import time; print('on'); time.sleep(60)", ("-m", "0.03"), 21, "timeboxed"),
     ],
 )
 def test_its_exit_code_is_the_outcome(

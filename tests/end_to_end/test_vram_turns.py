@@ -119,7 +119,7 @@ def test_a_driver_that_refuses_is_asked_once(bench: Bench, driver: FakeDriver) -
     driver.show(CARD)
     driver.cuda(checkpoint=801)
     prove(bench)
-    first, second = (queue(bench, name, 70) for name in ("a", "b"))
+    first, second = (queue(bench, name, 200) for name in ("a", "b"))
     bench.worker("-p", "1", "--drain", command=QUICK)
     stays = "checkpoint: CUDA_ERROR_NOT_SUPPORTED (801)"
     wait_until(lambda: bench.column(first, "vram_stays") == stays, saw=bench.output)

@@ -146,7 +146,7 @@ def test_a_signal_does_not_end_a_mover(seat: Movable) -> None:
 
 
 def test_only_one_process_on_one_whole_gpu_is_moved(seat: Movable, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from backprop.scheduler.governor.snapshot import Gpu
 

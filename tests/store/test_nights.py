@@ -3,11 +3,11 @@
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 from rich.cells import cell_len
 
 from backprop.cli.render.plots import Style

@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-from dataclasses import replace
 
 import msgspec
 import peewee
 import pytest
+from msgspec.structs import replace
 
 from backprop.scheduler.errors import AmbiguousRun, BadCommand, LostRace, UnknownRun
 from backprop.scheduler.lifecycle import Event, Intent, State

@@ -5,8 +5,9 @@ The governor judges each candidate in queue order, as if those admitted before i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor import starvation
 from backprop.scheduler.governor.decide import Decision, Denial, Need, Rule
@@ -40,8 +41,7 @@ JUDGE_AGAIN_S: Final = 1.0
 """While no slot is free nothing can start, so waiting runs are judged, and get their reasons, only this often."""
 
 
-@dataclass
-class _Round:
+class _Round(msgspec.Struct):
     """One pass over the candidates, on one reading of the machine. `thawed`: suspended runs that go on.
 
     `starts`: what is to be claimed. `waiting`, `behind`: why the others wait, of the front of the queue and of what is
@@ -51,11 +51,11 @@ class _Round:
     state: MachineState
     judge: Judge
     group_room: dict[str, int]
-    starts: list[AdmittedRun] = field(default_factory=list[AdmittedRun])
-    waiting: list[tuple[RunRecord, Decision]] = field(default_factory=list[tuple[RunRecord, Decision]])
-    behind: list[tuple[RunRecord, Decision]] = field(default_factory=list[tuple[RunRecord, Decision]])
+    starts: list[AdmittedRun] = []
+    waiting: list[tuple[RunRecord, Decision]] = []
+    behind: list[tuple[RunRecord, Decision]] = []
     group_full: bool = False
-    thawed: set[str] = field(default_factory=set[str])
+    thawed: set[str] = set()
 
     def add(self, prepared: PreparedRun, decision: Decision, need: Need, now_s: float) -> None:
         """Add a run that is to be claimed: whatever comes after it finds less room."""

@@ -7,7 +7,6 @@ start. The long file work is done by background jobs.
 import errno
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -34,8 +33,7 @@ PASSING: Final = (errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.ENOMEM, errno
 """A full disk, a process that still writes: retried later."""
 
 
-@dataclass(frozen=True)
-class _Repair:
+class _Repair(msgspec.Struct, frozen=True):
     """A repair that has ended. `segment`: the run's last one by then. `at_s`: monotonic seconds."""
 
     segment: int

@@ -3,10 +3,11 @@
 This machine does today (`local.py`). A cluster engine can stand behind it later without touching queue or lifecycle.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from backprop.scheduler.governor.box_end import BoxRule
 from backprop.scheduler.records import RunRecord
@@ -14,8 +15,7 @@ from backprop.worker.executor.board import Board
 from backprop.worker.executor.segment_files import BeforeFile, ExitRecord
 
 
-@dataclass(frozen=True, kw_only=True)
-class SegmentOrder:
+class SegmentOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What one segment is to execute. `environment`: added to the run's own. `promised_mib`: VRAM reserved on each of
     its GPUs. `lock`: descriptor of the run's lock, taken; `promise`: that of its GPUs' promise, None where none is
     posted. `at_timebox`: what the end of a box is for it. `before`: what lies where it may save, if that was

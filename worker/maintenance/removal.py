@@ -15,9 +15,10 @@ import shutil
 import stat
 import time
 from collections.abc import Collection, Generator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.errors import DatabaseBusy
 from backprop.scheduler.home import batch_file, batch_outcomes, run_folder
@@ -41,11 +42,10 @@ PATIENCE_S: Final = 15.0
 NEVER_QUEUED_S: Final = 86400.0
 
 
-@dataclass
 class RemovedRun(Removed):
     """`alive`: ids of runs that stay because their processes live. `freed_bytes`: of disk."""
 
-    alive: list[str] = field(default_factory=list[str])
+    alive: list[str] = msgspec.field(default_factory=list[str])
     freed_bytes: int = 0
 
 

@@ -7,8 +7,9 @@ Ends that are found in one tick are written in one transaction, each as its own 
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.errors import BackpropError, LostRace
 from backprop.scheduler.faults.last_line import port_in
@@ -42,8 +43,7 @@ from backprop.worker.supervisor import failpoint
 from backprop.worker.user_files import NOT_YET, NotYet, place_of
 
 
-@dataclass(frozen=True)
-class FinishedSegment:
+class FinishedSegment(msgspec.Struct, frozen=True):
     """A segment's end and the move it leads to. `run`: as it was read for that. `started_by`: the worker that started
     it."""
 

@@ -2,7 +2,6 @@
 
 import posixpath
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -35,8 +34,7 @@ _NEEDED = f"""
 _DOUBTED = f"SELECT path FROM checkpoints WHERE run_id = ? AND attribution = '{DOUBT}'"
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """A file that is known to be a run's own. `said`: the run announced it. `is_final`: the run is."""
 
     run_id: str

@@ -6,9 +6,10 @@ The SQL stays quick with a million finished runs: the newest are read along an i
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
+
+import msgspec
 
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.store.schema import Run
@@ -33,8 +34,7 @@ class Sort(StrEnum):
     TURN = "turn"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Filters:
+class Filters(msgspec.Struct, frozen=True, kw_only=True):
     """Conditions on runs; all that are given have to hold.
 
     `states`: any of them; empty for all. `name`: a pattern as in a shell (*, ?, [abc], [!abc]), case-sensitive.
@@ -57,7 +57,7 @@ NO_FILTERS: Final = Filters()
 
 def with_states(filters: Filters, states: tuple[State, ...]) -> Filters:
     """Return the same filters for these states."""
-    return replace(filters, states=states)
+    return msgspec.structs.replace(filters, states=states)
 
 
 def conditions(filters: Filters, state: State | None = None) -> list[Any]:

@@ -8,8 +8,9 @@ of the last one that is over, so that whoever finds both can tell a suspension t
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.home.request_log import Verb
@@ -34,8 +35,7 @@ _NEXT_SERIAL: Final = (
 _ISSUED: Final = "UPDATE sqlite_sequence SET seq = (SELECT MAX(serial) FROM segments) WHERE name = 'segments'"
 
 
-@dataclass(frozen=True)
-class Promised:
+class Promised(msgspec.Struct, frozen=True):
     """VRAM that is reserved on the GPU of a segment. `serial`: the admission serial that this was decided on."""
 
     mib: int

@@ -81,7 +81,7 @@ class _Crew:
 
     def start(self) -> object:
         self.started += 1
-        return self._bench.worker("-p", AT_ONCE, "--gpu-probe", "none")
+        return self._bench.worker("-p", AT_ONCE, "--gpu-probe", "none", forked=False)
 
     def keep(self) -> None:
         alive = sum(worker.poll() is None for worker in self._bench.workers)
@@ -135,7 +135,7 @@ def _end(bench: Bench, weather: Weather, say: Callable[[str], None]) -> list[str
     for worker in bench.workers:
         worker.kill()
         worker.wait()
-    bench.worker("-p", AT_ONCE, "--gpu-probe", "none")
+    bench.worker("-p", AT_ONCE, "--gpu-probe", "none", forked=False)
     bench.backprop("unsuspend", "--all")
     end_s = time.monotonic() + END_S
     resumed: dict[str, int] = {}

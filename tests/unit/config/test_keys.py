@@ -17,6 +17,7 @@ from backprop.scheduler.config.keys import KEYS, Command, SettingKey
 from backprop.scheduler.config.settings import Settings, load
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store.connection import Database
+from tests.support import sources
 from tests.support.harness import ROOT, Bench
 from tests.support.store_rows import add_run
 from tools.docs.settings import PAGE, page
@@ -138,7 +139,7 @@ def test_no_other_module_names_a_key_or_declares_its_option() -> None:
         for folder in ("cli", "scheduler", "worker")
         for path in (ROOT / folder).rglob("*.py")
         if path != TABLE
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(sources.tree(path))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in known
     }
     assert named == set()

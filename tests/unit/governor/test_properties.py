@@ -1,11 +1,12 @@
 """What must hold of the governor's decisions whatever happens, in whatever order."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from backprop.scheduler.governor.decide import Limits, Need, Reservation, Rule, decide
 from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot

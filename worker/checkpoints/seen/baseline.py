@@ -10,10 +10,11 @@ import stat
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.home.file_reading import NOT_THERE
 from backprop.worker.checkpoints.formats import files_in
@@ -31,8 +32,7 @@ MAX_ENTRIES: Final = 5000
 WITHIN_S: Final = 0.3
 
 
-@dataclass(frozen=True)
-class Beginning:
+class Beginning(msgspec.Struct, frozen=True, dict=True):
     """The beginning of a segment. `at_s`: on the earliest wall clock known, Unix seconds. `before`: what lay where it
     may save; None where that was not noted."""
 

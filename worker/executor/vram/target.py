@@ -6,9 +6,10 @@ GPU is the driver's word; where its pids are not those of this machine, as in so
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.supervisor import process_tree
@@ -16,8 +17,7 @@ from backprop.worker.supervisor import process_tree
 MPS_FOLDER: Final = "/tmp/nvidia-mps"
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """The process, and how much VRAM it has on which GPU."""
 
     process: process_tree.Process

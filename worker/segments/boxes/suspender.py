@@ -18,7 +18,6 @@ therefore either on its way there, or on its way back where the row says that th
 
 import contextlib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -58,8 +57,7 @@ LEAST_LEFT: Final = 0.1
 _Key = tuple[str, int]
 
 
-@dataclass
-class _UnderWay:
+class _UnderWay(msgspec.Struct):
     """An order whose answer is awaited, and when it was given and last signalled, on the monotonic clock. `stays`: why
     its VRAM stays on its GPU, None where that does not, or is not known."""
 
