@@ -1,8 +1,7 @@
 """What was sampled of the disks, and what the segments of a run have saved."""
 
-from dataclasses import replace
-
 import msgspec
+from msgspec.structs import replace
 
 from backprop.scheduler.governor.disk import Growth
 from backprop.scheduler.store import samples

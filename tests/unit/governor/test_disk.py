@@ -1,10 +1,9 @@
 """When a disk is full at its pace, and which run would fill it: nothing rather than a bad number."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from backprop.scheduler.governor.decide import Rule, decide
 from backprop.scheduler.governor.disk import Growth, disk_of, full_in_s
