@@ -229,8 +229,7 @@ def _plot(database: "Database", run: "RunRecord") -> None:
     import sys
 
     from backprop.cli.render.json_views import is_terminal
-    from backprop.cli.render.plots import plot, style_of, width_of
-    from backprop.cli.render.run_curve import curve_of
+    from backprop.cli.render.plots import curve_of, plot, style_of, width_of
     from backprop.scheduler.store.reads import metrics
 
     if not is_terminal(sys.stdout):
