@@ -51,15 +51,22 @@ def suspended(count: int, seconds: float) -> list[Row]:
             noted = [json.loads(path.read_text()) for path in known]
             supervisors = [int(one["supervisor"][0]) for one in noted]
             time.sleep(3)
-            begun, before = time.monotonic(), sum(map(cpu_ms, (worker, *supervisors)))
+            begun, before = time.monotonic(), [cpu_ms(pid) for pid in (worker, *supervisors)]
             time.sleep(seconds)
             passed = time.monotonic() - begun
-            share = (sum(map(cpu_ms, (worker, *supervisors))) - before) / passed / 10
+            spent = [cpu_ms(pid) - was for pid, was in zip((worker, *supervisors), before, strict=True)]
             of, memory = f"{count} suspended runs", Sample(tuple(memory_mib(one)[0] for one in supervisors))
+            shares = {"the worker": spent[0], "all supervisors": sum(spent[1:])}
             rows = [
                 ours(
-                    f"{of}, all of ours: CPU over {passed:.0f} s", "% of a core", Sample((share,)), digits=3
-                ),
+                    f"{of}, {who}: CPU over {passed:.0f} s",
+                    "% of a core",
+                    Sample((ms / passed / 10,)),
+                    digits=3,
+                )
+                for who, ms in shares.items()
+            ]
+            rows += [
                 ours(f"{of}, a supervisor: memory, PSS", "MiB", memory),
                 ours(f"{of}, the worker: memory, PSS", "MiB", Sample((memory_mib(worker)[0],))),
             ]
