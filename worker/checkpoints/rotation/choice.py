@@ -7,10 +7,11 @@ and the best by a metric. What belongs to no series stays: `best.pt`, `final.pt`
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePath
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.records import CheckpointRecord
 
@@ -25,8 +26,7 @@ _PLURAL: Final = re.compile(
 """Numbers that tell parts or trainings apart, not moments of one."""
 
 
-@dataclass(frozen=True)
-class Keeping:
+class Keeping(msgspec.Struct, frozen=True):
     """What stays of a series: the `newest` good ones, and the best by `metric`. `highest`: the best is the highest
     value. `named`: its user named the metric, so that nothing goes before it has a value."""
 
@@ -36,8 +36,7 @@ class Keeping:
     named: bool = False
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """`stays`: why a checkpoint stays, in words; None for one that may go. `enough`: so many newer ones of its series
     are good that it need not be there."""
 

@@ -4,7 +4,8 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.outcome.group_budget import parse_goal
@@ -19,8 +20,7 @@ from backprop.worker.checkpoints.rotation.evidence import fault_since, why_named
 from backprop.worker.checkpoints.seen.baseline import beginning_of
 
 
-@dataclass(frozen=True)
-class Rotation:
+class Rotation(msgspec.Struct, frozen=True):
     """What the database knows. `saved`: the run's checkpoints that count, newest first, each path once. `surplus`:
     those that enough newer ones are there for. `protected`: why one has to stay, by path. `values`: of the metric, as
     (Unix seconds, value), oldest first. `started_s`: when the run's first segment began."""

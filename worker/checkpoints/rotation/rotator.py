@@ -4,8 +4,9 @@ A crash is gone on from by its traces on disk: after a worker's start, the runs 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.records import CheckpointRecord, RunRecord
 from backprop.scheduler.store.reads import queries
@@ -22,8 +23,7 @@ LATELY_S: Final = 7 * 86400.0
 Send = Callable[[RunRecord, str, Callable[[JobStopped], object], Callable[[object], None]], None]
 
 
-@dataclass(frozen=True)
-class RotationResult:
+class RotationResult(msgspec.Struct, frozen=True):
     """`gone`: removed from disk. `failed`: why one that may go is still there."""
 
     gone: tuple[CheckpointRecord, ...] = ()
