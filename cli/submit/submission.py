@@ -15,6 +15,7 @@ from backprop.cli.submit.shell import (
     umask_of_shell,
 )
 from backprop.cli.submit.startable import refuse_unstartable
+from backprop.scheduler.config.clusters import on_cluster
 from backprop.scheduler.config.files import current_directory
 from backprop.scheduler.config.settings import Effective, Settings, load
 from backprop.scheduler.errors import BadCommand
@@ -146,7 +147,8 @@ def spec_of(
         spec = msgspec.structs.replace(spec, grace_s=max(spec.grace_s, plan.grace_s or 0.0))
     if sources["stop_signal"].layer == "default" and plan.stop_signal:
         spec = msgspec.structs.replace(spec, stop_signal=plan.stop_signal)
-    return spec
+    chosen = sources["timebox_s"].layer in ("flag", "project")
+    return on_cluster(spec, settings.clusters, chosen=chosen)
 
 
 def _patterns(texts: Sequence[str]) -> tuple[str, ...]:

@@ -127,6 +127,13 @@ def text(value: object) -> str:
     return value
 
 
+def name(value: object) -> object:
+    """Accept letters, digits and what else names of hardware have."""
+    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}", value) is None:
+        raise ValueError
+    return value
+
+
 def memory_limit(value: object) -> object:
     """Accept what `parse_gpu_memory_limit` reads, and keep it as text."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):

@@ -4,6 +4,7 @@ All of a round are claimed in one transaction, against the serial of the reserva
 """
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -30,10 +31,11 @@ from backprop.worker.context import Context
 from backprop.worker.environment import ports
 from backprop.worker.environment.integrations import integration_environment
 from backprop.worker.environment.leader import allocator_limit, leader_environment, leave_to_load
+from backprop.worker.environment.nodes import as_seen_from_nodes
 from backprop.worker.environment.snapshot_paths import snapshot_command
 from backprop.worker.environment.tracking import tracking_environment
 from backprop.worker.executor import segment_files
-from backprop.worker.executor.base import NoSupervisor, SegmentOrder
+from backprop.worker.executor.base import NoSupervisor, SegmentOrder, Starts
 from backprop.worker.executor.segment_files import BeforeFile
 from backprop.worker.machine.state import MachineState
 from backprop.worker.segments import timebox
@@ -98,6 +100,7 @@ class Starter:
                 need_source=need.source,
                 exclusive=need.exclusive,
                 checkpoint_used=prepared.resume.checkpoint,
+                token=None if prepared.run.cluster is None else os.urandom(8).hex(),
             )
             for prepared, decision, need in admitted
         ]
@@ -127,14 +130,20 @@ class Starter:
         else:
             checkpoint = prepared.resume.checkpoint
             source = f" from {_near(checkpoint, run.spec.cwd)}" if checkpoint else ""
-            context.console.event("started", run, f"segment {number}, {_box(order)}{source}")
+            event = "started" if run.cluster is None else f"to {run.cluster}"
+            context.console.event(event, run, f"segment {number}, {_box(order)}{source}")
             try:
-                context.executor.start(order)
+                self._executor_of(run).start(order)
             except OSError as error:
                 passing = isinstance(error, NoSupervisor) or passes(error.errno, users=False)
                 self._tracker.could_not_start(run, _not_started(run, str(error), passing))
         for broken in prepared.resume.passed_over:
             context.console.event("passed over", prepared.run, f"checkpoint {broken}")
+
+    def _executor_of(self, run: RunRecord) -> Starts:
+        if run.cluster is None:
+            return self._context.executor
+        return self._context.clusters.of(run.cluster, run.spec.share)
 
     def _claimed(self, run_id: str) -> RunRecord:
         run = queries.run_by_id(self._context.database, run_id)
@@ -153,10 +162,11 @@ class Starter:
     ) -> SegmentOrder | SegmentResult:
         """As `_order`; that it could not be started where the user's files do not answer. Raises DatabaseBusy."""
         files, history, key = self._context.files, self._save_history(run), ("order", run.id, number)
-        port = ports.offer(prepared.environment, self._offered_ports(run))
+        port = {} if run.cluster else ports.offer(prepared.environment, self._offered_ports(run))
+        token = self._token(run, number)
 
         def look() -> SegmentOrder | SegmentResult:
-            return self._order(run, prepared, number, decision, need, state, history, port)
+            return self._order(run, prepared, number, decision, need, state, history, port, token)
 
         place = place_of(run.spec, files)
         order = files.ask(key, look, place, ORDER_PATIENCE_S)
@@ -191,12 +201,15 @@ class Starter:
         state: MachineState,
         history: timebox.SaveHistory,
         port: Mapping[str, str],
+        token: str | None,
     ) -> SegmentOrder | SegmentResult:
-        """Return what to execute, with the code as it was when queued. `port`: offered to it. Called in a thread.
+        """Return what to execute, with the code as it was when queued. `port`: offered to it. `token`: of the job that
+        it becomes. Called in a thread.
 
         Where that code or an earlier order cannot be read: that it could not be started.
         """
-        context, snapshot, checkpoint = self._context, state.snapshot, prepared.resume.checkpoint
+        context, snapshot = self._context, state.snapshot
+        run, checkpoint = as_seen_from_nodes(context.home, run, prepared.resume.checkpoint)
         shell = prepared.environment
         try:
             code = snapshot_command(run.spec, shell)
@@ -212,7 +225,7 @@ class Starter:
         gpus = [gpu for uuid in decision.gpu_uuids if (gpu := snapshot.gpu(uuid)) is not None]
         limit_mib = memory_limit_mib(prepared.run.spec, snapshot) if decision.gpu_uuids else None
         run = msgspec.structs.replace(run, spec=code.spec)
-        folder = str(context.executor.folder(run.id, number))
+        folder = str(context.folder(run, number))
         return SegmentOrder(
             run=run,
             number=number,
@@ -231,7 +244,14 @@ class Starter:
             promised_mib=_promised_mib(decision, need),
             lock=prepared.lock,
             promise=prepared.promise,
+            token=token,
         )
+
+    def _token(self, run: RunRecord, number: int) -> str | None:
+        if run.cluster is None:
+            return None
+        segment = queries.segment(self._context.database, run.id, number)
+        return segment.token if segment is not None else None
 
     def _offered_ports(self, run: RunRecord) -> set[str]:
         """Return the ports that live runs were given: those that start with this one do not listen yet."""
