@@ -17,8 +17,8 @@ HERE: Final = "here"
 """What `--on` calls this machine."""
 OUR_OPTIONS: Final = frozenset(
     {
-        "--array", "--chdir", "--comment", "--dependency", "--error", "--export", "--job-name", "--no-requeue", "--open-mode",
-        "--output", "--parsable", "--requeue", "--signal", "--test-only", "--time", "--wait", "--wrap",
+        "--array", "--chdir", "--comment", "--dependency", "--error", "--export", "--job-name", "--no-requeue",
+        "--open-mode", "--output", "--parsable", "--requeue", "--signal", "--test-only", "--time", "--wait", "--wrap",
         "-a", "-D", "-d", "-e", "-J", "-o", "-t", "-W",
     }
 )  # fmt: skip

@@ -66,7 +66,7 @@ def create(home: Home, wanted: str | None, share: str | None = None) -> tuple[st
 
 
 def make(home: Home, run_id: str, share: str | None) -> None:
-    """Create a run's folder; on a share as a link to what lies there. Raises FileExistsError when there is one, OSError."""
+    """Create a run's folder; on a share as a link to what lies there. Raises FileExistsError, OSError."""
     if share is None:
         home.run_folder(run_id).mkdir(mode=0o700)
         return

@@ -21,7 +21,7 @@ from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.outcome import failures
 from backprop.scheduler.outcome.chain_end import chain_end
 from backprop.scheduler.outcome.group_budget import why_out
-from backprop.scheduler.outcome.job_end import job_move
+from backprop.scheduler.outcome.job_move import job_move
 from backprop.scheduler.outcome.move import Advice, NextMove, ended
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult

@@ -21,8 +21,8 @@ class SegmentResult:
     its newest good checkpoint and the signal that ended it; None where none was sent. `unreadable`: the file that would
     tell how it ended, and why it cannot be read. `port_in_use`: the line of its log that reports a taken port.
     `disk_full`: its log could take nothing more. `boxes`: the timeboxes that it had begun. `suspended`: it was
-    suspended when it was lost. `hung`: it was asked to end because it hung. `job`: how the job ended that it was on a cluster; `by_engine`: the
-    cluster had it end.
+    suspended when it was lost. `hung`: it was asked to end because it hung. `job`: how the job ended that it was on
+    a cluster; `by_engine`: the cluster had it end.
     """
 
     asked: Intent | None = None

@@ -3,9 +3,14 @@
 # peewee's query builder is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from typing import Final
+
 import msgspec
 
 from backprop.scheduler.store.connection import Database
+
+FRESH_S: Final = 30.0
+"""How far the time of the last answer may lag behind: a write each time would be for nothing."""
 
 
 class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,9 +44,9 @@ def note(
 ) -> None:
     """Note the state of a cluster; `since_s` stays while the reason does. Raises DatabaseBusy."""
     known = read(database).get(name)
-    if known is not None and known.why == why and known.jobs == jobs and known.until_s == until_s:
-        if (known.answered_at_s or 0.0) + 30.0 > (answered_at_s or 0.0):
-            return
+    same = known is not None and (known.why, known.jobs) == (why, jobs)
+    if same and known is not None and (known.answered_at_s or 0.0) + FRESH_S > (answered_at_s or 0.0):
+        return
     since_s = known.since_s if known is not None and known.why == why else now_s
     values = (name, why, since_s if why is not None else None, until_s, answered_at_s, jobs)
 

@@ -73,8 +73,8 @@ class Starts(Protocol):
 
 
 class Executor(Starts, Protocol):
-    """What this machine does: it starts, polls and signals segments, each named by its run's id and its number. `board`: where the promises of
-    its GPUs are."""
+    """What this machine does: it starts, polls and signals segments, each named by its run's id and its number.
+    `board`: where the promises of its GPUs are."""
 
     board: Board
 

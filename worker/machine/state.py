@@ -60,8 +60,8 @@ class MachineState:
     `suspended`: ids of the runs that keep their promises and hold no slot. `serial`: the admission serial that
     `segments` knows of. `segments`: all live ones of this machine, of any worker. `processes`: their pids. `usage`:
     theirs. `reservations`: theirs, and those of other homes, which `elsewhere` holds alone. `peaks`: other programs'
-    recent use, carried over to this reading. `recorded`: the same as the database had it. `quarantined`: GPU UUID → why no run
-    may start there.
+    recent use, carried over to this reading. `recorded`: the same as the database had it. `quarantined`: GPU UUID → why
+    no run may start there.
     """
 
     snapshot: Snapshot

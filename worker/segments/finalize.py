@@ -90,8 +90,8 @@ class Finalizer:
         """Return the move that the end of a live segment leads to; None while it left more output than is read at once
         or its checkpoint is being copied, NOT_YET while the user's files do not answer.
 
-        `job`: how it ended as a job of a cluster. All of its output is read first: a checkpoint saved while no worker lived counts. Raises LostRace, OSError,
-        DatabaseBusy.
+        `job`: how it ended as a job of a cluster. All of its output is read first: a checkpoint saved while no worker
+        lived counts. Raises LostRace, OSError, DatabaseBusy.
         """
         database, files, key = self._context.database, self._context.files, ("judge", *live.key)
         if not files.is_asked(key):

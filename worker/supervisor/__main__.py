@@ -7,7 +7,8 @@ on the run's lock and, where it was given GPUs, on the promise of them. The log 
 is locked too: if it and the run's lock are free, nothing of the segment lives.
 
 With FD = -1 it takes the place of a supervisor that died while its leader lives. As `--spare FD` it is a standby: it
-waits on the socket FD for folder and lock, and after a clean end for the next segment.
+waits on the socket FD for folder and lock, and after a clean end for the next segment. As `--job` it is the node agent
+of a cluster's job, see `node_agent`.
 """
 
 import contextlib
@@ -45,7 +46,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What flock answers on a share that has none."""
 STANDBY = "--spare"
 """Unchanged since 0.1.0: a worker that is running during an upgrade starts the program of the new version."""
-USAGE = "usage: python -I -S worker/supervisor SEGMENT_FOLDER LOCK_FD... | --spare SOCKET_FD"
+JOB = "--job"
+USAGE = "usage: python -I -S worker/supervisor SEGMENT_FOLDER LOCK_FD... | --spare SOCKET_FD | --job SEGMENT_FOLDER TOKEN"
 EXIT_TAKEN = 3
 """Another supervisor watches this segment."""
 EXIT_ELSEWHERE = 4
@@ -406,6 +408,10 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--help"]:
         print(USAGE)
         sys.exit(0)
+    if sys.argv[1] == JOB:
+        import node_agent
+
+        sys.exit(node_agent.main(Path(sys.argv[2]), sys.argv[3]))
     _accept_only_control_signals()
     descriptors = [int(word) for word in sys.argv[2:]]
     if sys.argv[1] == STANDBY:

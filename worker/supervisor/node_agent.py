@@ -1,6 +1,6 @@
 """Is what a job of a cluster becomes: claims its segment, prepares its environment and looks after its supervisor.
 
-A cluster starts it as `python -I -S node_agent.py SEGMENT_FOLDER TOKEN`. Its claim decides whether the segment begins:
+A cluster starts it as `python -I -S <this folder> --job SEGMENT_FOLDER TOKEN`. Its claim decides whether the segment begins:
 a job that is started twice, or late, finds it taken and goes. It tells the worker that it lives, obeys wishes left in
 the folder, and passes the engine's signals on:
 
@@ -27,7 +27,6 @@ import files
 import process_tree
 from once import make_once
 
-USAGE = "usage: python -I -S node_agent.py SEGMENT_FOLDER TOKEN"
 PR_SET_CHILD_SUBREAPER = 36
 HERE = Path(__file__).parent
 SIGNALS = {signal.SIGTERM, signal.SIGUSR2, signal.SIGQUIT, signal.SIGCHLD, signal.SIGCONT}
@@ -66,7 +65,11 @@ def main(folder: Path, token: str) -> int:
         say(f"{folder} holds another order; nothing was started")
         return 0
     job = os.environ.get("SLURM_JOB_ID")
-    who = {"job": job, "restart": os.environ.get("SLURM_RESTART_COUNT"), "host": os.uname().nodename}
+    who = {
+        "job": job,
+        "restart": os.environ.get("SLURM_RESTART_COUNT"),
+        "host": os.environ.get("SLURMD_NODENAME", os.uname().nodename),
+    }
     begins = claim.body(token, **who, pid=os.getpid(), boot_id=process_tree.boot_id(), at_s=time.time())
     if not make_once(folder / claim.STARTED, begins):
         say(f"this segment is taken: {files.read(folder / claim.STARTED)}; nothing was started")
@@ -79,7 +82,12 @@ def main(folder: Path, token: str) -> int:
         agent.write_environment()
     except (OSError, ValueError) as error:
         say(f"its environment cannot be prepared: {error}")
-        record = {"format": 1, "could_not_start": str(error), "running_s": 0.0, "ended_at_s": time.time()}
+        record: dict[str, object] = {
+            "format": 1,
+            "could_not_start": str(error),
+            "running_s": 0.0,
+            "ended_at_s": time.time(),
+        }
         files.write_when_possible(folder / "exit.json", record)
         return 1
     return agent.run()
@@ -120,9 +128,7 @@ class NodeAgent:
         shell = files.read(Path(str(self._order["shell"])))
         if shell is None:
             raise FileNotFoundError(2, "No such file or unreadable", str(self._order["shell"]))
-        stored = shell["environment"]
-        assert isinstance(stored, dict)
-        environment = {str(name): str(value) for name, value in stored.items() if not _is_dropped(str(name))}
+        environment = {name: value for name, value in _pairs(shell["environment"]) if not _is_dropped(name)}
         environment |= {name: os.environ[name] for name in PASSED if name in os.environ}
         if self._job is not None:
             environment["BACKPROP_JOB"] = self._job
@@ -130,8 +136,8 @@ class NodeAgent:
         files.write(self._folder / "environment.json", {"environment": environment}, durable=False)
 
     def _set_up(self, environment: dict[str, str]) -> dict[str, str]:
-        lines = self._order.get("setup")
-        if not isinstance(lines, list) or not lines:
+        lines = _items(self._order.get("setup"))
+        if not lines:
             return environment
         script = "\n".join(["set -e", *(f"{{ {line}\n}} >&2" for line in lines), "exec env -0"])
         done = subprocess.run(
@@ -174,7 +180,7 @@ class NodeAgent:
         words = [str(self._order.get("python") or sys.executable), "-I", "-S", "-X", "utf8"]
         with open(self._folder / "supervisor.log", "ab") as errors:  # noqa: PTH123
             self._supervisor = subprocess.Popen(
-                [*words, str(HERE / "__main__.py"), str(self._folder), str(nobody) if lock == "0" else "-1"],
+                [*words, str(HERE), str(self._folder), str(nobody) if lock == "0" else "-1"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -197,7 +203,12 @@ class NodeAgent:
             self._asked = False
             return True
         say(f"its supervisor is gone ({self._supervisor.returncode}), and nothing of the segment lives")
-        record = {"format": 1, "seen_to_end": False, "running_s": 0.0, "ended_at_s": time.time()}
+        record: dict[str, object] = {
+            "format": 1,
+            "seen_to_end": False,
+            "running_s": 0.0,
+            "ended_at_s": time.time(),
+        }
         files.write_when_possible(self._folder / "exit.json", record)
         return True
 
@@ -208,7 +219,7 @@ class NodeAgent:
             names = set(os.listdir(self._folder))  # noqa: PTH208
             if now_s >= self._beat_due_s:
                 self._beats += 1
-                beat = {"format": claim.FORMAT, "number": self._beats, "at_s": time.time()}
+                beat: dict[str, object] = {"format": claim.FORMAT, "number": self._beats, "at_s": time.time()}
                 files.write(self._folder / claim.BEAT, beat, durable=False)
                 self._beat_due_s = now_s + self._beat_s
         except OSError:
@@ -275,12 +286,15 @@ class NodeAgent:
                 self._supervisor.wait(5)
 
 
+def _items(value: object) -> list[object]:
+    return list(value) if isinstance(value, list) else []  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _pairs(value: object) -> list[tuple[str, str]]:
+    if not isinstance(value, dict):
+        raise ValueError(f"not an object: {value!r}")  # noqa: TRY004 - as for any other damage
+    return [(str(name), str(text)) for name, text in value.items()]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
 def _is_dropped(name: str) -> bool:
     return name.startswith(DROPPED) or name in DROPPED_NAMES
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        print(USAGE)
-        sys.exit(0 if sys.argv[1:] == ["--help"] else 2)
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))

@@ -41,7 +41,10 @@ _ROOM_IN_GROUP: Final = (
 _IS_DUE: Final = "(not_before_s <= :now_s OR (segment > 0 AND queued_at_s > :now_s + 1))"
 """A retry that was queued later than it is now: the clock was set back, and would have it wait for the whole jump."""
 _QUEUED: Final = "state = 'queued' AND cluster IS :cluster"
-_MAY_THAW: Final = "state = 'suspended' AND cluster IS :cluster AND intent IS NULL AND (suspension IS NULL OR thaw_at_s <= :now_s)"
+_MAY_THAW: Final = (
+    "state = 'suspended' AND cluster IS :cluster AND intent IS NULL"
+    " AND (suspension IS NULL OR thaw_at_s <= :now_s)"
+)
 """A suspended run waits for its turn like a queued one, unless its user keeps it as it is."""
 _FULL_GROUPS: Final = (
     f"SELECT DISTINCT group_name FROM runs WHERE ({_QUEUED} OR {_MAY_THAW}) AND {_IS_DUE}"

@@ -324,7 +324,7 @@ class ClusterExecutor:
             token=token,
             folder=folder,
             command=(
-                self._python(), "-I", "-S", "-X", "utf8", str(program / node_program.AGENT), str(folder), token,
+                self._python(), "-I", "-S", "-X", "utf8", str(program), "--job", str(folder), token,
             ),
             limit_min=math.ceil(limit_s / 60),
             warn_s=warn_s,

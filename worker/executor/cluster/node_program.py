@@ -14,7 +14,6 @@ from typing import Final
 import backprop
 from backprop.worker.executor.supervisor_program import SUPERVISOR
 
-AGENT: Final = "node_agent.py"
 _PACKAGE: Final = Path(backprop.__file__).parent
 
 

@@ -63,8 +63,7 @@ REFUSED: Final = re.compile(
 _FORMAT: Final = "%i|%T|%k|%N|%r"
 _FIELDS: Final = 5
 _STEP: Final = (
-    "srun --ntasks=1 --input=none --export=ALL"
-    " ${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}"
+    "srun --ntasks=1 --input=none --export=ALL ${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}"
 )
 """A step hears of a preemption with a GraceTime, which a plain batch script does not."""
 _TOKEN: Final = re.compile(r"[0-9a-f]{16}")
