@@ -33,7 +33,7 @@ import msgspec
 
 from backprop.scheduler.home.file_reading import is_there, read_if_there
 from backprop.scheduler.home.run_folder import write_synced
-from backprop.worker.supervisor import process_tree
+from backprop.worker.supervisor import claim, process_tree
 
 BEFORE: Final = "before.json"
 ORDER: Final = "order.json"
@@ -245,6 +245,9 @@ def earliest_start_s(folder: Path, started_s: float) -> float:
     """Return when the segment in `folder` began, on the earliest of the wall clocks that are known to have counted
     meanwhile: what it saved once the clock was set back seems older than its start. `started_s`: as it was recorded.
     """
+    with contextlib.suppress(OSError):
+        # Of a job: by the clock of the share, which also gives checkpoints their times.
+        return (folder / claim.STARTED).lstat().st_mtime
     moments = [started_s]
     with contextlib.suppress(OSError):
         if (processes := read_processes(folder)) is not None:

@@ -70,9 +70,8 @@ class Jobs:
             cluster.withdraw(segment, run.intent_why or "withdrawn")
         look = cluster.look(run, segment)
         if look.has_begun and run.state is State.SUBMITTED:
-            claims.begun(
-                context.database, run, look.begun_at_s or context.clock.wall_s(), look.node, look.job
-            )
+            # By this clock: no two machines' are compared.
+            claims.begun(context.database, run, context.clock.wall_s(), look.node, look.job)
             context.console.event("began", run, f"segment {run.segment} on {look.node}, job {look.job}")
             run = queries.run_by_id(context.database, run.id) or run
             segment = segment_of(context, run)

@@ -55,22 +55,18 @@ CLOSED_S: Final = {Kind.FULL: (60.0, 600.0), Kind.UNSURE: (30.0, 300.0)}
 
 @dataclass(frozen=True)
 class Look:
-    """What is known of a segment now. `job`, `node`, `begun_at_s`: as far as known. `words`: for its user.
+    """What is known of a segment now. `job`, `node`: as far as known. `words`: for its user.
     `gives_up`: why it never begins; `refused`: the engine would never run it; `withdrawn`: that was our decision."""
 
     verdict: Verdict
     exit: ExitRecord | None = None
     job: str | None = None
     node: str | None = None
-    begun_at_s: float | None = None
+    has_begun: bool = False
     words: str = ""
     gives_up: str | None = None
     refused: bool = False
     withdrawn: bool = False
-
-    @property
-    def has_begun(self) -> bool:
-        return self.begun_at_s is not None
 
 
 @dataclass
@@ -256,7 +252,7 @@ class ClusterExecutor:
             state.exit if state is not None else None,
             known.job,
             started.host if started is not None else (seen.node if seen is not None else None),
-            (started.at_s or time.time()) if started is not None else None,
+            started is not None,
             self._words(known, verdict, now_s),
             gives_up,
             known.refused,

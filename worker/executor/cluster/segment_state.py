@@ -27,13 +27,11 @@ T = TypeVar("T")
 
 
 class StartedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`started.json`. `token`: of the order that began, or `claim.VOID`. `host`: where. `at_s`: by that host's
-    clock."""
+    """`started.json`. `token`: of the order that began, or `claim.VOID`. `host`: the node."""
 
     token: str
     job: str | None = None
     host: str | None = None
-    at_s: float | None = None
 
 
 class JobFile(msgspec.Struct, frozen=True, kw_only=True):
