@@ -66,7 +66,6 @@ STATEMENTS = (
         vram_stays TEXT,
         key TEXT,
         cluster TEXT,
-        CHECK (state <> 'submitted' OR cluster IS NOT NULL),
         CHECK ((paused_for IS NOT NULL) = (state = 'paused')),
         CHECK ((state IN ('submitted', 'running', 'paused', 'suspended')) = (worker IS NOT NULL)),
         CHECK ((state IN ('completed', 'failed', 'timeboxed', 'stopped')) = (ended_at_s IS NOT NULL)),

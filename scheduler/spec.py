@@ -128,7 +128,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cpus: int | None = None
     mem_mib: int | None = None
     gpu_type: str | None = None
-    submit: tuple[str, ...] = ()
+    submit: str | None = None
 
     @property
     def attaches(self) -> bool:

@@ -235,7 +235,7 @@ def _placed(home: "Home", run: "RunRecord", edited: "Edited") -> "Edited":
         return edited
     from dataclasses import replace
 
-    from backprop.scheduler.config.clusters import on_cluster
+    from backprop.scheduler.config.placement import on_cluster
     from backprop.scheduler.config.settings import load
 
     known = load(None, home.root, None, {}).settings.clusters

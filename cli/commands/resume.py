@@ -247,8 +247,8 @@ def _specs(
     """Return the specifications that change, by run id; empty if no option changes any."""
     import msgspec
 
-    from backprop.scheduler.config.clusters import on_cluster
     from backprop.scheduler.config.keys import BY_NAME
+    from backprop.scheduler.config.placement import on_cluster
     from backprop.scheduler.config.settings import spec_value
     from backprop.scheduler.recipes.plan import with_resume_arg
     from backprop.scheduler.store.reads import queries

@@ -15,8 +15,8 @@ from backprop.cli.submit.shell import (
     umask_of_shell,
 )
 from backprop.cli.submit.startable import refuse_unstartable
-from backprop.scheduler.config.clusters import on_cluster
 from backprop.scheduler.config.files import current_directory
+from backprop.scheduler.config.placement import on_cluster
 from backprop.scheduler.config.settings import Effective, Settings, load
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.home.layout import Home

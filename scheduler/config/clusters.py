@@ -5,13 +5,11 @@ They are their user's alone, since they hold commands; a project file may only c
 
 import os
 import re
-from collections.abc import Mapping
 from typing import Annotated, Final, Literal, cast
 
 import msgspec
 
 from backprop.scheduler.errors import BadCommand, BadConfig
-from backprop.scheduler.spec import NO_TIMEBOX_S, RunSpec
 
 HERE: Final = "here"
 """What `--on` calls this machine."""
@@ -28,7 +26,14 @@ _Whole = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 _Amount = Annotated[float, msgspec.Meta(gt=0, le=65536)]
 
 
-class Cluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+def _key(field: str) -> str:
+    """Return what a field is called in the configuration."""
+    first, *rest = field.removesuffix("_s").split("_")
+    words = ["GB" if word == "gb" else word.capitalize() for word in rest]
+    return first + "".join(words) + ("Seconds" if field.endswith("_s") else "")
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=_key):
     """One cluster. `folder`: absolute path under which all nodes see our files. `options`: words for sbatch.
 
     `max_jobs`: of this home at once, waiting ones included. `max_run_minutes`: the timebox there; None for the
@@ -41,21 +46,19 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     engine: Literal["slurm"]
     folder: str
     options: tuple[str, ...] = ()
-    max_jobs: _Whole = msgspec.field(default=16, name="maxJobs")
-    max_run_minutes: Annotated[float, msgspec.Meta(gt=0, le=5_256_000)] | None = msgspec.field(
-        default=None, name="maxRunMinutes"
-    )
-    cpus_per_gpu: _Whole | None = msgspec.field(default=None, name="cpusPerGpu")
-    mem_gb_per_gpu: _Amount | None = msgspec.field(default=None, name="memGBPerGpu")
+    max_jobs: _Whole = 16
+    max_run_minutes: Annotated[float, msgspec.Meta(gt=0, le=5_256_000)] | None = None
+    cpus_per_gpu: _Whole | None = None
+    mem_gb_per_gpu: _Amount | None = None
     cpus: _Whole | None = None
-    mem_gb: _Amount | None = msgspec.field(default=None, name="memGB")
-    gpu_option: Literal["gres", "gpus"] = msgspec.field(default="gres", name="gpuOption")
-    gpu_types: dict[str, _Amount] = msgspec.field(default_factory=dict[str, float], name="gpuTypes")
+    mem_gb: _Amount | None = None
+    gpu_option: Literal["gres", "gpus"] = "gres"
+    gpu_types: dict[str, _Amount] = msgspec.field(default_factory=dict[str, float])
     setup: tuple[str, ...] = ()
     python: str | None = None
-    as_step: bool = msgspec.field(default=False, name="asStep")
-    poll_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = msgspec.field(default=15, name="pollSeconds")
-    lease_s: Annotated[float, msgspec.Meta(ge=6, le=3600)] = msgspec.field(default=120, name="leaseSeconds")
+    as_step: bool = False
+    poll_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 15
+    lease_s: Annotated[float, msgspec.Meta(ge=6, le=3600)] = 120
 
 
 def clusters(value: object) -> object:
@@ -84,48 +87,15 @@ def cluster_name(value: object) -> object:
 
 
 def engine_words(value: object) -> object:
-    """Read words for a cluster's command, from a list or as a shell splits them."""
-    if isinstance(value, str):
-        import shlex  # few use it
+    """Accept words for a cluster's command, in one text that a shell would split. Raises ValueError, BadCommand for
+    one of ours."""
+    import shlex  # few use it
 
-        value = shlex.split(value)
-    if not isinstance(value, list | tuple):
-        raise ValueError  # noqa: TRY004
-    words = tuple(cast("list[object]", value))
-    if not all(isinstance(word, str) and word and word.isprintable() for word in words):
+    if not isinstance(value, str) or not value.isprintable():
         raise ValueError
-    if (ours := _ours(cast("tuple[str, ...]", words))) is not None:
-        raise BadCommand(f"--submit {ours}: Backprop sets it itself; leave it out")
-    return words
-
-
-def on_cluster(spec: RunSpec, known: Mapping[str, Cluster], *, chosen: bool) -> RunSpec:
-    """Return a specification that names a cluster with what follows from that. `chosen`: its timebox is the user's
-    word for this run. Raises BadCommand."""
-    if spec.cluster is None:
-        lone = {
-            "--cpus": spec.cpus,
-            "--mem": spec.mem_mib,
-            "--gpu-type": spec.gpu_type,
-            "--submit": spec.submit,
-        }
-        if (option := next((name for name, value in lone.items() if value), None)) is not None:
-            raise BadCommand(
-                f"{option} is for a job of a cluster; give --on CLUSTER with it, or leave it out"
-            )
-        return spec
-    cluster = known.get(spec.cluster)
-    if cluster is None:
-        names = ", ".join(sorted(known)) or "none"
-        raise BadCommand(f"--on {spec.cluster}: no such cluster in your config.json (there: {names})")
-    if not chosen and cluster.max_run_minutes is not None:
-        spec = msgspec.structs.replace(spec, timebox_s=cluster.max_run_minutes * 60)
-    if spec.timebox_s >= NO_TIMEBOX_S:
-        raise BadCommand(f"a job of {spec.cluster} needs a time limit; give -m MINUTES")
-    if cluster.gpu_types and spec.gpu_type is not None and spec.gpu_type not in cluster.gpu_types:
-        types = ", ".join(cluster.gpu_types)
-        raise BadCommand(f"--gpu-type {spec.gpu_type}: {spec.cluster} has {types}")
-    return msgspec.structs.replace(spec, share=cluster.folder)
+    if (ours := _ours(tuple(shlex.split(value)))) is not None:
+        raise BadCommand(f"{ours} for the cluster: Backprop sets it itself; leave it out")
+    return value.strip() or None
 
 
 def _checked(where: str, cluster: Cluster) -> Cluster:

@@ -331,7 +331,7 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         user_only=True, docs="clusters whose jobs may be segments, see [On a cluster](cluster.md)",
     ),
     SettingKey(
-        "on", "cluster", clusters.HERE, "here, or the name of a cluster", clusters.cluster_name,
+        "on", "cluster", clusters.HERE, "here, or the name of a cluster", clusters.cluster_name, nullable=True,
         commands=("run", "resume"), flags=("--on",), metavar="CLUSTER",
         help="Run its segments as jobs of this cluster, see docs/cluster.md.",
         docs="where segments run: `here`, or the name of one of `clusters`",
@@ -358,7 +358,8 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         section="On a cluster",
     ),
     SettingKey(
-        "submit", "submit", (), "words for the cluster's command", clusters.engine_words, user_only=True,
+        "submit", "submit", None, "words for the cluster's command, or null", clusters.engine_words, nullable=True,
+        user_only=True, no_value="none",
         commands=("run", "resume"), flags=("--submit",), metavar="WORDS",
         help="With --on: further options of sbatch, such as '--qos=long --constraint=a100'.",
         section="On a cluster",

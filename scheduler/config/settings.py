@@ -75,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int | None
     mem_mib: int | None
     gpu_type: str | None
-    submit: tuple[str, ...]
+    submit: str | None
     checkpoint_roots: tuple[Path, ...]
     hook_completed: str | None
     hook_failed: str | None

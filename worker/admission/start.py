@@ -31,7 +31,7 @@ from backprop.worker.context import Context
 from backprop.worker.environment import ports
 from backprop.worker.environment.integrations import integration_environment
 from backprop.worker.environment.leader import allocator_limit, leader_environment, leave_to_load
-from backprop.worker.environment.nodes import as_seen_from_nodes
+from backprop.worker.environment.nodes import seen_from_nodes
 from backprop.worker.environment.snapshot_paths import snapshot_command
 from backprop.worker.environment.tracking import tracking_environment
 from backprop.worker.executor import segment_files
@@ -209,10 +209,14 @@ class Starter:
         Where that code or an earlier order cannot be read: that it could not be started.
         """
         context, snapshot = self._context, state.snapshot
-        run, checkpoint = as_seen_from_nodes(context.home, run, prepared.resume.checkpoint)
+        checkpoint, code = (
+            seen_from_nodes(context.home, run.id, run.spec, path)
+            for path in (prepared.resume.checkpoint, run.spec.code)
+        )
+        run = msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, code=code))
         shell = prepared.environment
         try:
-            code = snapshot_command(run.spec, shell)
+            snapshot_of = snapshot_command(run.spec, shell)
         except OSError as error:
             passing = passes(error.errno, users=False)
             what = f"cannot be read now ({error.strerror})" if passing else "is gone or damaged"
@@ -224,7 +228,7 @@ class Starter:
             return _not_started(run, why, passing=True)
         gpus = [gpu for uuid in decision.gpu_uuids if (gpu := snapshot.gpu(uuid)) is not None]
         limit_mib = memory_limit_mib(prepared.run.spec, snapshot) if decision.gpu_uuids else None
-        run = msgspec.structs.replace(run, spec=code.spec)
+        run = msgspec.structs.replace(run, spec=snapshot_of.spec)
         folder = str(context.folder(run, number))
         return SegmentOrder(
             run=run,
@@ -235,8 +239,8 @@ class Starter:
                 **tracking,
                 **leader_environment(run, number, checkpoint, folder, gpus, limit_mib),
                 **leave_to_load(prepared.resume.holds_objects, shell),
-                **code.environment,
-                **integration_environment(run, number, {**shell, **code.environment}),
+                **snapshot_of.environment,
+                **integration_environment(run, number, {**shell, **snapshot_of.environment}),
                 **allocator_limit(run.spec, gpus, limit_mib, shell),
             },
             timebox_s=timebox.latest_end_s(run, history),

@@ -2,28 +2,19 @@
 
 from pathlib import Path
 
-import msgspec
-
 from backprop.scheduler.home import shared_folder
 from backprop.scheduler.home.layout import Home
-from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import RunSpec
 
 
-def root(home: Home, spec: RunSpec) -> Path:
+def shared_root(home: Home, spec: RunSpec) -> Path:
     """Return the folder for what the runs of one place share, such as caches."""
     return Path(spec.share) if spec.cluster is not None and spec.share is not None else home.root
 
 
-def as_seen_from_nodes(home: Home, run: RunRecord, checkpoint: str | None) -> tuple[RunRecord, str | None]:
-    """Return a run and the checkpoint that it resumes from with paths that its leader can open."""
-    spec = run.spec
-    if spec.cluster is None or spec.share is None:
-        return run, checkpoint
-    here, there = f"{home.run_folder(run.id)}/", f"{shared_folder.path_of(spec.share, run.id)}/"
-
-    def seen(path: str | None) -> str | None:
-        return there + path.removeprefix(here) if path is not None and path.startswith(here) else path
-
-    spec = msgspec.structs.replace(spec, code=seen(spec.code))
-    return msgspec.structs.replace(run, spec=spec), seen(checkpoint)
+def seen_from_nodes(home: Home, run_id: str, spec: RunSpec, path: str | None) -> str | None:
+    """Return a path as the run's leader can open it."""
+    here = f"{home.run_folder(run_id)}/"
+    if path is None or spec.cluster is None or spec.share is None or not path.startswith(here):
+        return path
+    return f"{shared_folder.path_of(spec.share, run_id)}/{path.removeprefix(here)}"

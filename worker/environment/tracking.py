@@ -34,7 +34,7 @@ def tracking_environment(home: Home, run: RunRecord, number: int, shell: Mapping
         TRACKING_ID: tracking,
         TENSORBOARD_DIR: board,
         "TENSORBOARD_LOGGING_DIR": shell.get(TENSORBOARD_DIR, board),
-        "TORCHINDUCTOR_CACHE_DIR": str(compile_cache(nodes.root(home, run.spec), run.spec.program)),
+        "TORCHINDUCTOR_CACHE_DIR": str(compile_cache(nodes.shared_root(home, run.spec), run.spec.program)),
         **_wandb(tracking, shell),
         **_mlflow(run, tracking, shell, before),
     }

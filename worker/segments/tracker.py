@@ -28,7 +28,7 @@ from backprop.worker.segments.boxes.segment_boxes import Surroundings
 from backprop.worker.segments.boxes.suspender import Suspender
 from backprop.worker.segments.finalize import Finalizer, FinishedSegment, segment_of
 from backprop.worker.segments.isolation import Isolation
-from backprop.worker.segments.jobs import Jobs
+from backprop.worker.segments.jobs.attending import ClusterJobs
 from backprop.worker.segments.live import LiveSegment, SegmentKey
 from backprop.worker.user_files import NOT_YET, place_of
 
@@ -67,7 +67,7 @@ class SegmentTracker:
         self._finalizer = Finalizer(
             context, self.checkpoints, self._isolation, monitor, reactions, self.breaker
         )
-        self._jobs = Jobs(context, self._live, self._finish)
+        self._jobs = ClusterJobs(context, self._live, self._finish)
 
     def read_events(self) -> tuple[int, list[FinishedSegment]]:
         """Attend to every live run once. Return how many are to end or to go on, which are all but those that stay

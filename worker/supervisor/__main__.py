@@ -47,7 +47,10 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 STANDBY = "--spare"
 """Unchanged since 0.1.0: a worker that is running during an upgrade starts the program of the new version."""
 JOB = "--job"
-USAGE = "usage: python -I -S worker/supervisor SEGMENT_FOLDER LOCK_FD... | --spare SOCKET_FD | --job SEGMENT_FOLDER TOKEN"
+USAGE = (
+    "usage: python -I -S worker/supervisor"
+    " SEGMENT_FOLDER LOCK_FD... | --spare SOCKET_FD | --job SEGMENT_FOLDER TOKEN"
+)
 EXIT_TAKEN = 3
 """Another supervisor watches this segment."""
 EXIT_ELSEWHERE = 4

@@ -1,8 +1,8 @@
 """Is what a job of a cluster becomes: claims its segment, prepares its environment and looks after its supervisor.
 
 A cluster starts it as `python -I -S <this folder> --job SEGMENT_FOLDER TOKEN`. Its claim decides whether the segment
-begins: a job that is started twice, or late, finds it taken and goes. It tells the worker that it lives, obeys wishes left in
-the folder, and passes the engine's signals on:
+begins: a job that is started twice, or late, finds it taken and goes. It tells the worker that it lives, obeys wishes
+left in the folder, and passes the engine's signals on:
 
     USR2  the job's time is nearly up      → let the segment checkpoint and end
     TERM  the engine ends the job          → the same, and end it now just before the engine kills

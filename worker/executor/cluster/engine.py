@@ -35,7 +35,7 @@ OVER = frozenset(
 
 
 @dataclass(frozen=True)
-class Job:
+class ClusterJob:
     """What is handed over. `name`: for people. `token`: by which it is found again. `folder`: of the segment, as the
     nodes see it. `command`: what the job becomes. `limit_min`: minutes after which the engine ends it. `warn_s`:
     seconds before that at which it is told. `mem_mib`: None for the engine's default, as `cpus`. `options`: words of
@@ -55,7 +55,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Seen:
+class JobSeen:
     """One job in a snapshot. `words`: the engine's own, such as why it waits. `never`: a wait that does not end by
     itself. `by_admin`: its user can end that wait, or an administrator."""
 
@@ -72,7 +72,7 @@ class JobSnapshot:
     """All jobs of ours at one moment, by token. `begun_s`: monotonic, before the engine was asked."""
 
     begun_s: float
-    jobs: Mapping[str, Seen] = field(default_factory=dict[str, Seen])
+    jobs: Mapping[str, JobSeen] = field(default_factory=dict[str, JobSeen])
 
 
 class Refused(Exception):
@@ -88,11 +88,11 @@ class Unsure(Exception):
 
 
 class Engine(Protocol):
-    def submit(self, job: Job) -> str:
+    def submit(self, job: ClusterJob) -> str:
         """Hand a job over; return the engine's number of it. Raises Refused, Full, Unsure."""
         ...
 
-    def words(self, job: Job) -> tuple[str, ...]:
+    def words(self, job: ClusterJob) -> tuple[str, ...]:
         """Return the command that a job is handed over with."""
         ...
 
@@ -104,6 +104,6 @@ class Engine(Protocol):
         """Ask for the end of these jobs. Best effort; nothing for an empty list."""
         ...
 
-    def check(self, job: Job) -> str | None:
+    def check(self, job: ClusterJob) -> str | None:
         """Return why the job could never run, in the engine's words; None when it could, or nobody can say."""
         ...

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 from backprop.scheduler.config.clusters import Cluster
-from backprop.worker.executor.cluster.engine import Engine, Job, JobSnapshot, Unsure
+from backprop.worker.executor.cluster.engine import ClusterJob, Engine, JobSnapshot, Unsure
 
 
 class NoEngine:
     """Stands for that of a cluster which is not configured any more: nobody can say anything of its jobs."""
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: ClusterJob) -> str:
         raise Unsure(f"{job.name}: its cluster is not configured any more")
 
-    def words(self, job: Job) -> tuple[str, ...]:
+    def words(self, job: ClusterJob) -> tuple[str, ...]:
         return job.options
 
     def snapshot(self) -> JobSnapshot | None:
@@ -21,7 +21,7 @@ class NoEngine:
     def cancel(self, jobs: Sequence[str]) -> None:
         pass
 
-    def check(self, job: Job) -> str | None:
+    def check(self, job: ClusterJob) -> str | None:
         return f"{job.name}: its cluster is not configured any more"
 
 

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import math
 import os
+import shlex
 import signal
 import sys
 import time
@@ -24,15 +25,15 @@ from backprop.scheduler.spec import RunSpec
 from backprop.worker.executor import segment_files
 from backprop.worker.executor.base import Life, SegmentOrder
 from backprop.worker.executor.cluster import node_program, segment_state
-from backprop.worker.executor.cluster.engine import Engine, Job
+from backprop.worker.executor.cluster.engine import ClusterJob, Engine
 from backprop.worker.executor.cluster.segment_state import SegmentState
-from backprop.worker.executor.cluster.submitter import Answer, Kind, Submitter
+from backprop.worker.executor.cluster.submitter import HandOverAnswer, HandOverKind, Submitter
 from backprop.worker.executor.cluster.verdict import (
     LATE_S,
-    Action,
+    JobAction,
+    JobVerdict,
     Memory,
     Times,
-    Verdict,
     judge,
     waits_for_s,
 )
@@ -49,16 +50,16 @@ ORPHAN_S: Final = 60.0
 """A command of a dead worker may still hand its job over for so long."""
 NEVER_S: Final = 300.0
 """A wait that does not end by itself is one once it has lasted so long."""
-CLOSED_S: Final = {Kind.FULL: (60.0, 600.0), Kind.UNSURE: (30.0, 300.0)}
+CLOSED_S: Final = {HandOverKind.FULL: (60.0, 600.0), HandOverKind.UNSURE: (30.0, 300.0)}
 """How long nothing is handed over after such an answer, at first and at most."""
 
 
 @dataclass(frozen=True)
-class Look:
+class JobLook:
     """What is known of a segment now. `job`, `node`: as far as known. `words`: for its user.
     `gives_up`: why it never begins; `refused`: the engine would never run it; `withdrawn`: that was our decision."""
 
-    verdict: Verdict
+    verdict: JobVerdict
     exit: ExitRecord | None = None
     job: str | None = None
     node: str | None = None
@@ -82,7 +83,7 @@ class _Segment:
     refused: bool = False
     state: SegmentState | None = None
     seen_s: float = -math.inf
-    last: Look | None = None
+    last: JobLook | None = None
 
 
 @dataclass
@@ -130,7 +131,7 @@ class ClusterExecutor:
         self._segments[order.token] = _Segment()
         self.submitter.submit(self._job(order, folder, program))
 
-    def look(self, run: RunRecord, segment: SegmentRecord) -> Look:
+    def look(self, run: RunRecord, segment: SegmentRecord) -> JobLook:
         """Return what has become of a segment. Raises nothing that passes."""
         known = self._known(segment)
         now_s = time.monotonic()
@@ -147,7 +148,7 @@ class ClusterExecutor:
         seen = known.memory.seen
         known.job = known.job or (seen.job if seen is not None else None)
         known.todo.discard(verdict.action.value)
-        if verdict.action is not Action.NOTHING:
+        if verdict.action is not JobAction.NOTHING:
             known.todo.add(verdict.action.value)
         waits = known.state is not None and known.state.exit is not None and verdict.life is Life.ALIVE
         if waits:
@@ -162,7 +163,7 @@ class ClusterExecutor:
         """Keep a segment that has not begun from ever beginning. One that has begun meanwhile is left alone."""
         known = self._known(segment)
         known.gives_up, known.refused = known.gives_up or why, refused
-        known.todo.add(Action.VOID.value)
+        known.todo.add(JobAction.VOID.value)
 
     def ask(self, segment: SegmentRecord) -> None:
         """Ask a segment to checkpoint and end; one that has not begun is withdrawn."""
@@ -179,22 +180,22 @@ class ClusterExecutor:
             return 0
         return max(self.cluster.max_jobs - live, 0)
 
-    def take_answers(self) -> list[Answer]:
+    def take_answers(self) -> list[HandOverAnswer]:
         """Take in what has become of hand-overs; return it. Call once per tick."""
         found = self.submitter.answers()
         for answer in found:
             known = self._segments.setdefault(answer.token, _Segment())
             known.counts_from_s = answer.at_s
-            if answer.kind is Kind.IN:
+            if answer.kind is HandOverKind.IN:
                 known.job, self.closure = answer.text, None
-            elif answer.kind is Kind.REFUSED:
+            elif answer.kind is HandOverKind.REFUSED:
                 known.gives_up, known.refused = answer.text, True
-                known.todo.add(Action.VOID.value)
+                known.todo.add(JobAction.VOID.value)
             else:
                 self._close_for(answer)
-                if answer.kind is Kind.FULL:
+                if answer.kind is HandOverKind.FULL:
                     known.gives_up = f"{self.name} takes no more jobs now: {answer.text}"
-                    known.todo.add(Action.VOID.value)
+                    known.todo.add(JobAction.VOID.value)
         return found
 
     def forget(self, live: set[str]) -> None:
@@ -231,23 +232,23 @@ class ClusterExecutor:
                 return state
         return None
 
-    def _give_up_hopeless(self, known: _Segment, verdict: Verdict, now_s: float) -> None:
+    def _give_up_hopeless(self, known: _Segment, verdict: JobVerdict, now_s: float) -> None:
         seen = known.memory.seen
         hopeless = verdict.life is Life.WAITING and seen is not None and seen.never and not seen.by_admin
         if hopeless and seen is not None and waits_for_s(known.memory, now_s) >= NEVER_S:
             known.gives_up, known.refused = seen.words, True
-            known.todo.add(Action.VOID.value)
+            known.todo.add(JobAction.VOID.value)
 
     def _described(
-        self, run: RunRecord, segment: SegmentRecord, known: _Segment, verdict: Verdict, now_s: float
-    ) -> Look:
+        self, run: RunRecord, segment: SegmentRecord, known: _Segment, verdict: JobVerdict, now_s: float
+    ) -> JobLook:
         state, seen = known.state, known.memory.seen
         started = state.started if state is not None and state.has_begun else None
         gives_up = known.gives_up
         if verdict.never_began and gives_up is None:
             line = segment_state.last_line(self.folder(run, segment.number))
             gives_up = f"its job ended before it began{f': {line}' if line else ''}"
-        return Look(
+        return JobLook(
             verdict,
             state.exit if state is not None else None,
             known.job,
@@ -259,7 +260,7 @@ class ClusterExecutor:
             known.gives_up is not None,
         )
 
-    def _words(self, known: _Segment, verdict: Verdict, now_s: float) -> str:
+    def _words(self, known: _Segment, verdict: JobVerdict, now_s: float) -> str:
         """Say what is known of a job, for people."""
         job = f"job {known.job}" if known.job is not None else "its job"
         silent_since_s, seen = self.submitter.silent_since_s, known.memory.seen
@@ -277,7 +278,7 @@ class ClusterExecutor:
             return f"{job} starts on {seen.node}{', for more than ten minutes' if late else ''}"
         return f"{job} waits ({seen.words})" if seen.words else f"{job} waits"
 
-    def _close_for(self, answer: Answer) -> None:
+    def _close_for(self, answer: HandOverAnswer) -> None:
         first_s, most_s = CLOSED_S[answer.kind]
         lasts_s = first_s if self.closure is None else min(self.closure.lasts_s * 2, most_s)
         self.closure = Closure(answer.text, answer.at_s + lasts_s, lasts_s)
@@ -311,11 +312,11 @@ class ClusterExecutor:
     def _python(self) -> str:
         return self.cluster.python or sys.executable
 
-    def _job(self, order: SegmentOrder, folder: Path, program: Path) -> Job:
+    def _job(self, order: SegmentOrder, folder: Path, program: Path) -> ClusterJob:
         spec, cluster, token = order.run.spec, self.cluster, order.token or ""
         warn_s = min(math.ceil(spec.grace_s) + STARTS_S, MOST_WARNING_S)
         limit_s = order.timebox_s + spec.grace_s + STARTS_S + MARGIN_S + warn_s
-        return Job(
+        return ClusterJob(
             name=f"bp-{order.run.id}-{order.number}",
             token=token,
             folder=folder,
@@ -328,7 +329,7 @@ class ClusterExecutor:
             gpu_type=gpu_type(spec, cluster),
             cpus=spec.cpus or _each(cluster.cpus_per_gpu, spec.gpus) or cluster.cpus,
             mem_mib=spec.mem_mib or _mib(_each(cluster.mem_gb_per_gpu, spec.gpus) or cluster.mem_gb),
-            options=(*cluster.options, *spec.submit),
+            options=(*cluster.options, *shlex.split(spec.submit or "")),
         )  # fmt: skip
 
 
@@ -351,9 +352,9 @@ def _mib(gb: float | None) -> int | None:
 
 def _visit(folder: Path, todo: frozenset[str], why: str) -> SegmentState:
     """Do what is to be done in a segment's folder, and read it. Raises OSError."""
-    if Action.VOID.value in todo:
+    if JobAction.VOID.value in todo:
         segment_state.void(folder)
-    if Action.REVOKE.value in todo:
+    if JobAction.REVOKE.value in todo:
         segment_state.revoke(folder, why)
     for name in todo & {claim.ASK, claim.KILL}:
         segment_state.wish(folder, name)

@@ -15,7 +15,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from backprop.scheduler.config.clusters import Cluster
-from backprop.worker.executor.cluster.engine import Full, Job, JobSnapshot, Phase, Refused, Seen, Unsure
+from backprop.worker.executor.cluster.engine import (
+    ClusterJob,
+    Full,
+    JobSeen,
+    JobSnapshot,
+    Phase,
+    Refused,
+    Unsure,
+)
 
 TIMEOUT_S: Final = 60.0
 """MessageTimeout is 10 s by default, and sbatch tries several times."""
@@ -75,7 +83,7 @@ class Slurm:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
-    def words(self, job: Job) -> tuple[str, ...]:
+    def words(self, job: ClusterJob) -> tuple[str, ...]:
         gpus = f"{job.gpu_type}:{job.gpus}" if job.gpu_type is not None else str(job.gpus)
         wanted = f"--gres=gpu:{gpus}" if self._cluster.gpu_option == "gres" else f"--gpus-per-node={gpus}"
         shell = "" if self._cluster.as_step else "B:"
@@ -97,7 +105,7 @@ class Slurm:
             *job.options,
         )
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: ClusterJob) -> str:
         try:
             done = _asked(self.words(job), TIMEOUT_S, self._script(job))
         except subprocess.TimeoutExpired:
@@ -134,7 +142,7 @@ class Slurm:
             or not done.stdout.endswith("\n")
         ):
             return None
-        jobs: dict[str, Seen] = {}
+        jobs: dict[str, JobSeen] = {}
         for line in lines[1:]:
             fields = line.split("|", _FIELDS - 1)
             if len(fields) < _FIELDS:
@@ -153,7 +161,7 @@ class Slurm:
         except (OSError, subprocess.TimeoutExpired):
             return
 
-    def check(self, job: Job) -> str | None:
+    def check(self, job: ClusterJob) -> str | None:
         words = (*self.words(job), "--test-only")
         try:
             done = _asked(words, CHECK_S, self._script(job))
@@ -162,16 +170,16 @@ class Slurm:
         refused = done.returncode != 0 and REFUSED.search(done.stderr) and not FULL.search(done.stderr)
         return _said(done.stderr) if refused else None
 
-    def _script(self, job: Job) -> str:
+    def _script(self, job: ClusterJob) -> str:
         command = shlex.join(job.command)
         if self._cluster.as_step:
             command = f"{_STEP} {command}"
         return f"#!/bin/bash\nexec {command}\n"
 
 
-def _seen(number: str, state: str, node: str, reason: str) -> Seen:
+def _seen(number: str, state: str, node: str, reason: str) -> JobSeen:
     word = state.split()[0] if state.split() else ""
-    return Seen(
+    return JobSeen(
         job=number,
         phase=PHASES.get(word, Phase.UNKNOWN),
         words=reason if reason not in ("", "None") else "",

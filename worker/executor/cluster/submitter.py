@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from backprop.worker.executor.cluster import segment_state
-from backprop.worker.executor.cluster.engine import Engine, Full, Job, JobSnapshot, Refused, Unsure
+from backprop.worker.executor.cluster.engine import ClusterJob, Engine, Full, JobSnapshot, Refused, Unsure
 from backprop.worker.executor.cluster.segment_state import JobFile
 from backprop.worker.supervisor import failpoint
 
@@ -25,7 +25,7 @@ HURRY_S = 2.0
 """The least time between two snapshots, however urgently one is wanted."""
 
 
-class Kind(StrEnum):
+class HandOverKind(StrEnum):
     IN = "in"
     REFUSED = "refused"
     FULL = "full"
@@ -33,12 +33,12 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Answer:
+class HandOverAnswer:
     """What became of a hand-over. `text`: the engine's number of the job, or its words. `at_s`: monotonic, when it was
     known: snapshots begun later know of the job, if it is in."""
 
     token: str
-    kind: Kind
+    kind: HandOverKind
     text: str
     at_s: float
 
@@ -50,8 +50,8 @@ class Submitter:
         self._engine = engine
         self._engine_name = engine_name
         self._poll_s = poll_s
-        self._orders: queue.SimpleQueue[Job | tuple[str, ...] | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[ClusterJob | tuple[str, ...] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[HandOverAnswer] = queue.SimpleQueue()
         self._wakes = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wanted = False
         self._due_s = 0.0
@@ -65,7 +65,7 @@ class Submitter:
         """Monotonic; since when it has given none, though it was asked."""
         self._thread: threading.Thread | None = None
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: ClusterJob) -> None:
         """Have a job handed over; `answers` tells what became of it."""
         self._begin()
         self._orders.put(job)
@@ -91,11 +91,11 @@ class Submitter:
             self._due_s = soon_s
             self._orders.put(())
 
-    def answers(self) -> list[Answer]:
+    def answers(self) -> list[HandOverAnswer]:
         """Return what has become of hand-overs since the last call."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wakes)
-        found: list[Answer] = []
+        found: list[HandOverAnswer] = []
         with contextlib.suppress(queue.Empty):
             while True:
                 found.append(self._answers.get_nowait())
@@ -123,7 +123,7 @@ class Submitter:
             if order is None:
                 return
             try:
-                if isinstance(order, Job):
+                if isinstance(order, ClusterJob):
                     self._hand_over(order)
                 elif order:
                     self._engine.cancel(order)
@@ -136,10 +136,10 @@ class Submitter:
     def _patience_s(self) -> float | None:
         return max(self._due_s - time.monotonic(), 0.05) if self._wanted else None
 
-    def _hand_over(self, job: Job) -> None:
+    def _hand_over(self, job: ClusterJob) -> None:
         failpoint.at("submitting")
         try:
-            kind, text = Kind.IN, self._engine.submit(job)
+            kind, text = HandOverKind.IN, self._engine.submit(job)
             failpoint.at("submitted")
             words = self._engine.words(job)
             note = JobFile(engine=self._engine_name, job=text, words=words, submitted_at_s=time.time())
@@ -147,12 +147,12 @@ class Submitter:
                 segment_state.write_job(Path(job.folder), note)
             failpoint.at("noted")
         except Refused as error:
-            kind, text = Kind.REFUSED, str(error)
+            kind, text = HandOverKind.REFUSED, str(error)
         except Full as error:
-            kind, text = Kind.FULL, str(error)
+            kind, text = HandOverKind.FULL, str(error)
         except (Unsure, OSError) as error:
-            kind, text = Kind.UNSURE, str(error)
-        self._answers.put(Answer(job.token, kind, text, time.monotonic()))
+            kind, text = HandOverKind.UNSURE, str(error)
+        self._answers.put(HandOverAnswer(job.token, kind, text, time.monotonic()))
         os.eventfd_write(self._wakes, 1)
 
     def _look(self) -> None:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from backprop.worker.executor.base import Life
-from backprop.worker.executor.cluster.engine import OVER, JobSnapshot, Phase, Seen
+from backprop.worker.executor.cluster.engine import OVER, JobSeen, JobSnapshot, Phase
 from backprop.worker.executor.cluster.segment_state import SegmentState
 from backprop.worker.supervisor import claim
 
@@ -23,7 +23,7 @@ LATE_S: Final = 600.0
 """A job that lives and has begun nothing for so long is spoken of."""
 
 
-class Action(StrEnum):
+class JobAction(StrEnum):
     NOTHING = "nothing"
     VOID = "void"
     REVOKE = "revoke"
@@ -46,12 +46,12 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class JobVerdict:
     """What a look has shown. `action`: what the worker is to do for it. `phase`: the engine's last known word of the
     job. `never_began`: of a LOST one. `silent_s`: for how long its node has given no sign."""
 
     life: Life
-    action: Action = Action.NOTHING
+    action: JobAction = JobAction.NOTHING
     phase: Phase | None = None
     never_began: bool = False
     silent_s: float = 0.0
@@ -61,7 +61,7 @@ class Verdict:
 class Memory:
     """What is remembered of one segment. `seen`: the engine's last word. Times are monotonic."""
 
-    seen: Seen | None = None
+    seen: JobSeen | None = None
     missing_since_s: float | None = None
     over_since_s: float | None = None
     beat: int | None = None
@@ -79,7 +79,7 @@ def judge(
     counts_from_s: float | None,
     times: Times,
     now_s: float,
-) -> Verdict:
+) -> JobVerdict:
     """Return what has become of a segment. `state` None: its folder cannot be seen. `counts_from_s`: from when on a
     snapshot knows of its job; None while it is still being handed over."""
     usable = counts_from_s is not None and snapshot is not None and snapshot.begun_s >= counts_from_s
@@ -87,23 +87,25 @@ def judge(
     phase = memory.seen.phase if memory.seen is not None else None
     if state is None:
         memory.listed_s = None
-        return Verdict(Life.ALIVE if memory.beat is not None else Life.WAITING, phase=phase)
+        return JobVerdict(Life.ALIVE if memory.beat is not None else Life.WAITING, phase=phase)
     if state.exit is not None:
-        return Verdict(_ended(memory, state, snapshot, now_s), phase=phase)
+        return JobVerdict(_ended(memory, state, snapshot, now_s), phase=phase)
     if state.is_void:
-        return Verdict(Life.LOST, phase=phase, never_began=True)
+        return JobVerdict(Life.LOST, phase=phase, never_began=True)
     if not state.has_begun:
-        return Verdict(Life.WAITING, Action.VOID if is_over else Action.NOTHING, phase)
+        return JobVerdict(Life.WAITING, JobAction.VOID if is_over else JobAction.NOTHING, phase)
     _listen(memory, state, times, now_s)
     if not is_over:
         memory.over_since_s = None if usable else memory.over_since_s
-        return Verdict(Life.ALIVE, phase=phase, silent_s=memory.silent_s)
+        return JobVerdict(Life.ALIVE, phase=phase, silent_s=memory.silent_s)
     if memory.over_since_s is None:
         memory.over_since_s = now_s
     if state.revoked and memory.silent_s >= times.lease_s:
-        return Verdict(Life.LOST, phase=phase, silent_s=memory.silent_s)
+        return JobVerdict(Life.LOST, phase=phase, silent_s=memory.silent_s)
     late = not state.revoked and now_s - memory.over_since_s >= times.settle_s
-    return Verdict(Life.ALIVE, Action.REVOKE if late else Action.NOTHING, phase, silent_s=memory.silent_s)
+    return JobVerdict(
+        Life.ALIVE, JobAction.REVOKE if late else JobAction.NOTHING, phase, silent_s=memory.silent_s
+    )
 
 
 def _is_over(memory: Memory, snapshot: JobSnapshot, token: str, times: Times, now_s: float) -> bool:

@@ -6,10 +6,10 @@ suspensions are for this machine; on a node the timebox and the cluster's own li
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from backprop.scheduler.lifecycle import State
-from backprop.scheduler.outcome.job_end import JobEnd, JobEndKind
+from backprop.scheduler.outcome.job_end import JobEnd
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store import clusters
 from backprop.scheduler.store.reads import queries
@@ -18,10 +18,8 @@ from backprop.worker.context import Context
 from backprop.worker.executor.base import Life
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.segments.finalize import FinishedSegment, segment_of
+from backprop.worker.segments.jobs.ends import job_end
 from backprop.worker.segments.live import LiveSegment
-
-if TYPE_CHECKING:
-    from backprop.worker.executor.cluster.executor import Look
 
 NOTE_EVERY_S: Final = 5.0
 """How often the state of a cluster is written for others to read, at most."""
@@ -31,7 +29,7 @@ Finish = Callable[
 ]
 
 
-class Jobs:
+class ClusterJobs:
     """`live`: returns what is remembered of a live segment. `finish`: judges its end."""
 
     def __init__(self, context: Context, live: Callable[[RunRecord], LiveSegment], finish: Finish) -> None:
@@ -79,7 +77,7 @@ class Jobs:
             claims.note_job(context.database, run, look.job, look.words)
         life = look.verdict.life
         if life in (Life.ENDED, Life.LOST):
-            end = _job_end(look)
+            end = job_end(look)
             return self._finish(live, run, segment, look.exit, end)
         if run.state is State.SUBMITTED:
             return None
@@ -112,16 +110,3 @@ class Jobs:
             answered_at_s=wall_s - (now_s - answered_s) if answered_s is not None else None,
             jobs=len(snapshot.jobs) if snapshot is not None else None,
         )
-
-
-def _job_end(look: "Look") -> JobEnd:
-    """Return what the end of a job means beside what its files say."""
-    verdict = look.verdict
-    if verdict.never_began:
-        kind = JobEndKind.WITHDRAWN if look.withdrawn else JobEndKind.NEVER_BEGAN
-        return JobEnd(
-            JobEndKind.REFUSED if look.refused else kind, look.gives_up or "it never began", look.job
-        )
-    if verdict.phase is None:
-        return JobEnd(JobEndKind.ITSELF, "", look.job)
-    return JobEnd(JobEndKind.of(verdict.phase), f"{verdict.phase} by the cluster", look.job)
