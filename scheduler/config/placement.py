@@ -18,15 +18,11 @@ def on_cluster(spec: RunSpec, known: Mapping[str, Cluster], *, chosen: bool) -> 
     """Return a specification that names a cluster with what follows from that. `chosen`: its timebox is the user's
     word for this run. Raises BadCommand."""
     if spec.cluster is None:
-        lone = {
-            "--cpus": spec.cpus,
-            "--mem": spec.mem_mib,
-            "--gpu-type": spec.gpu_type,
-            "--submit": spec.submit,
-        }
-        if (option := next((name for name, value in lone.items() if value), None)) is not None:
+        lone = next((field for field in OF_JOBS if getattr(spec, field) is not None), None)
+        if lone is not None:
+            option, on = _OPTIONS[lone], _OPTIONS["cluster"]
             raise BadCommand(
-                f"{option} is for a job of a cluster; give --on CLUSTER with it, or leave it out"
+                f"{option} is for a job of a cluster; give {on} CLUSTER with it, or leave it out"
             )
         return spec
     cluster = known.get(spec.cluster)

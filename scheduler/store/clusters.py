@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from backprop.scheduler.store.connection import Database
+from backprop.scheduler.store.schema import ClusterState
 
 FRESH_S: Final = 30.0
 """How far the time of the last answer may lag behind: a write each time would be for nothing."""
@@ -48,11 +49,12 @@ def note(
     if same and known is not None and (known.answered_at_s or 0.0) + FRESH_S > (answered_at_s or 0.0):
         return
     since_s = known.since_s if known is not None and known.why == why else now_s
-    values = (name, why, since_s if why is not None else None, until_s, answered_at_s, jobs)
-
-    def verb() -> None:
-        from backprop.scheduler.store.rows import execute
-
-        execute("INSERT OR REPLACE INTO clusters VALUES (?, ?, ?, ?, ?, ?)", values)
-
-    database.write(verb)
+    values = {
+        "name": name,
+        "why": why,
+        "since_s": since_s if why is not None else None,
+        "until_s": until_s,
+        "answered_at_s": answered_at_s,
+        "jobs": jobs,
+    }
+    database.write(lambda: ClusterState.insert(values).on_conflict_replace().execute())

@@ -233,6 +233,18 @@ class Worker(Table):
         table_name = "workers"
 
 
+class ClusterState(Table):
+    name = TextField(primary_key=True)
+    why = TextField(null=True)
+    since_s = FloatField(null=True)
+    until_s = FloatField(null=True)
+    answered_at_s = FloatField(null=True)
+    jobs = IntegerField(null=True)
+
+    class Meta:
+        table_name = "clusters"
+
+
 class Quarantine(Table):
     gpu_uuid = TextField(primary_key=True)
     worker = TextField()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from backprop.scheduler.outcome.job_end import JobEnd, JobEndKind
 
 if TYPE_CHECKING:
-    pass
+    from backprop.worker.executor.cluster.executor import JobLook
 
 
 def job_end(look: "JobLook") -> JobEnd:
