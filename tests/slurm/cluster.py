@@ -204,14 +204,15 @@ class SlurmCluster:
             time.sleep(0.02)
 
     def _spawn(self, words: list[str]) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            words,
-            env=os.environ | self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=(self.folder / f"{words[0]}.out").open("ab"),
-            stderr=subprocess.STDOUT,
-            preexec_fn=_die_with_parent,
-        )
+        with (self.folder / f"{words[0]}.out").open("ab") as out:
+            return subprocess.Popen(
+                words,
+                env=os.environ | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,
+            )
 
     def _logs(self) -> str:
         tails = [
