@@ -105,6 +105,7 @@ def _print(
     every: bool,
 ) -> None:
     from backprop.cli.render import stop_view
+    from backprop.cli.render.job_rows import print_jobs
     from backprop.cli.render.json_views import NAN, clock, duration, number, size
     from backprop.cli.render.tables import print_pairs, print_table
     from backprop.cli.render.terminal_text import command_text
@@ -141,6 +142,7 @@ def _print(
             *pairs(spec),
             ("resumes", resume_text(spec)),
             *_vram(spec, segments),
+            *([] if spec.cluster is None else [("cluster", spec.cluster)]),
             *_place(database, run, after),
             ("queued", clock(run.created_at_s)),
             ("started", clock(run.started_at_s)),
@@ -170,6 +172,7 @@ def _print(
             rows,
             ("SEGMENT", "RAN", "LOST"),
         )
+        print_jobs(home, run, shown)
     if saved:
         click.echo()
         rows = [

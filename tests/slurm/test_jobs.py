@@ -125,7 +125,8 @@ def test_a_killed_agent_or_supervisor_costs_at_most_the_work_since_the_last_save
 @pytest.mark.parametrize("partition", ["low", "lowgrace"])
 def test_a_preempted_run_goes_on_without_a_strike(lab: Lab, partition: str) -> None:
     lab.script()
-    run = lab.queue("--submit", f"-p {partition} --exclusive", "steps.py", "--", "--steps", "60", "--term")
+    steps = "60" if partition == "low" else "300"
+    run = lab.queue("--submit", f"-p {partition} --exclusive", "steps.py", "--", "--steps", steps, "--term")
     lab.bench.worker()
     begun(lab, run)
     hog = lab.slurm.ask(

@@ -103,6 +103,13 @@ def write_job(folder: Path, note: JobFile) -> None:
     draft.replace(folder / JOB)
 
 
+def read_job(folder: Path) -> JobFile | None:
+    """Return what was noted of a job that was handed over; None for nothing that can be read."""
+    with contextlib.suppress(OSError):
+        return _read(folder / JOB, JobFile)
+    return None
+
+
 def last_line(folder: Path) -> str | None:
     """Return the last line that the job itself printed; None for none."""
     with contextlib.suppress(OSError):
