@@ -31,6 +31,7 @@ Exit codes: 0 nothing is bad, 24 something is.
     is_flag=True,
     help="First have the NVIDIA driver move VRAM to RAM and back. At an idle moment: a bad driver hangs the machine.",
 )
+@click.option("--on", metavar="CLUSTER", help="Check a cluster instead, with a job of a moment.")
 @global_options
 @click.pass_context
 def command(
@@ -38,6 +39,7 @@ def command(
     as_json: bool,
     repair: bool,
     suspend_test: bool,
+    on: str | None,
     config: str | None,
     verbose: bool,
     dry_run: bool,
@@ -70,7 +72,10 @@ def command(
         _repair(say)
     if suspend_test and given.dry_run:
         click.echo("nothing is tested in a dry run", err=True)
-    findings = examine(given.config, say_tested if suspend_test and not given.dry_run else None)
+    if on is not None:
+        findings = _of_cluster(on)
+    else:
+        findings = examine(given.config, say_tested if suspend_test and not given.dry_run else None)
     sound = all(finding.level is not Level.BAD for finding in findings)
     if as_json:
         views = [
@@ -86,6 +91,14 @@ def command(
     else:
         _print(findings)
     return 0 if sound else DOCTOR_FOUND
+
+
+def _of_cluster(name: str) -> "list[Finding]":
+    from backprop.cli.doctor.cluster import check_cluster
+    from backprop.scheduler.config.settings import load
+
+    known = load(None, layout.locate().root, None, {}).settings.clusters
+    return check_cluster(name, known.get(name))
 
 
 def _repair(say: Callable[[str], None]) -> None:

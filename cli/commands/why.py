@@ -150,6 +150,8 @@ def lines(home: "Home", database: "Database", record: "RunRecord", whole: bool =
         return said
     said += map(safe, known.before)
     said += [] if known.alive else [NO_WORKER]
+    if record.cluster is not None:
+        return said + [safe(line) for line in _of_cluster(home, database, record)]
     said += map(safe, _place(home, database, record))
     if known.before or not known.alive:
         return said
@@ -196,6 +198,19 @@ def _blocking(home: "Home", live: "Sequence[RunRecord]") -> "list[RunRecord]":
             if goes_past(home.segment_folder(run.id, run.segment)):
                 found.append(run)
     return found
+
+
+def _of_cluster(home: "Home", database: "Database", run: "RunRecord") -> list[str]:
+    """Return its place among the runs of its cluster, and how that is."""
+    from backprop.cli.render import cluster_rows
+    from backprop.scheduler.config.settings import load
+    from backprop.scheduler.store.reads import listing
+
+    ahead = listing.ahead_of(database, run)
+    place = f"{ahead:,} queued run{'' if ahead == 1 else 's'} before it" if ahead else "it is next in turn"
+    configured = load(None, home.root, None, {}).settings.clusters
+    found = (one for one in cluster_rows.views(database, configured) if one.name == run.cluster)
+    return [place, *(f"{one.name}: {one.sentence()}" for one in found)]
 
 
 def _of_slots(run: "RunRecord", slots: "Slots") -> str:

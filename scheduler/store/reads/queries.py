@@ -228,6 +228,12 @@ def clusters(database: Database) -> list[str]:
     return sorted(name for (name,) in database.rows(_CLUSTERS))
 
 
+def cluster_counts(database: Database, cluster: str) -> dict[State, int]:
+    """Return how many runs of a cluster are in each state."""
+    query = "SELECT state, COUNT(*) FROM runs WHERE cluster = ? GROUP BY state"
+    return {State(state): count for state, count in database.rows(query, cluster)}
+
+
 def suspended(database: Database) -> frozenset[str]:
     """Return the ids of the suspended runs, of any worker."""
     return frozenset(run_id for (run_id,) in database.rows(_SUSPENDED))

@@ -170,11 +170,54 @@ class Slurm:
         refused = done.returncode != 0 and REFUSED.search(done.stderr) and not FULL.search(done.stderr)
         return _said(done.stderr) if refused else None
 
+    def facts(self) -> dict[str, str]:
+        """Return the site's configuration, as `scontrol show config` has it. Raises OSError, TimeoutExpired."""
+        done = _asked(("scontrol", "show", "config"), TIMEOUT_S)
+        if done.returncode:
+            raise OSError(0, _said(done.stderr))
+        pairs = (line.partition("=") for line in done.stdout.splitlines())
+        return {name.strip(): value.strip() for name, _, value in pairs}
+
+    def limit_min(self) -> float | None:
+        """Return the time limit of the partition that the cluster's options name, in minutes; None for none, or where
+        nobody can say."""
+        words = ("sinfo", "-h", "-o", "%l", *_partition(self._cluster.options))
+        try:
+            done = _asked(words, CHECK_S)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        limits = [_minutes(line.strip()) for line in done.stdout.splitlines()] if done.returncode == 0 else []
+        known = [limit for limit in limits if limit is not None]
+        return max(known) if limits and len(known) == len(limits) else None
+
     def _script(self, job: ClusterJob) -> str:
         command = shlex.join(job.command)
         if self._cluster.as_step:
             command = f"{_STEP} {command}"
         return f"#!/bin/bash\nexec {command}\n"
+
+
+def _partition(options: Sequence[str]) -> tuple[str, ...]:
+    """Return the option that names a partition among those of sbatch; none where none does."""
+    for number, word in enumerate(options):
+        if word in ("-p", "--partition") and number + 1 < len(options):
+            return ("-p", options[number + 1])
+        if word.startswith("--partition="):
+            return ("-p", word.partition("=")[2])
+        if word.startswith("-p") and len(word) > 2:
+            return ("-p", word[2:])
+    return ()
+
+
+def _minutes(text: str) -> float | None:
+    """Return Slurm's DAYS-HOURS:MINUTES:SECONDS in minutes; None for "infinite" and whatever else it is."""
+    days, _, rest = text.rpartition("-")
+    parts = rest.split(":")
+    if not all(part.isdecimal() for part in (*parts, days or "0")) or len(parts) > 3:
+        return None
+    numbers = [int(part) for part in parts]
+    seconds = sum(number * 60**power for power, number in enumerate(reversed(numbers)))
+    return int(days or "0") * 1440 + (seconds / 60 if len(numbers) > 1 else numbers[0])
 
 
 def _seen(number: str, state: str, node: str, reason: str) -> JobSeen:
