@@ -2,7 +2,7 @@
 
 import click
 
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.options.global_options import global_options, globals_of
 from backprop.cli.render.json_views import print_json
 from backprop.scheduler.home import layout
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.options.global_options import global_options, globals_of
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ import click
 
 from backprop.cli.context import open_home, tell
 from backprop.cli.exit_codes import INTERRUPTED
-from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.options.global_options import globals_of, verb_options
+from backprop.cli.options.run_selection import counted
 from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
-from backprop.cli.run_selection import counted
 
 if TYPE_CHECKING:
     from backprop.scheduler.home.layout import Home

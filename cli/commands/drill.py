@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from backprop.cli import options
 from backprop.cli.commands.run import SplitAtDashes
 from backprop.cli.context import say_findings
 from backprop.cli.exit_codes import DRILL_FAILED, INTERRUPTED
-from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.help.completion import complete_files
+from backprop.cli.options import setting_options
+from backprop.cli.options.global_options import global_options, globals_of
+from backprop.cli.options.numbers import MOST_GPUS, Seconds, whole
 from backprop.cli.render.terminal_text import safe
-from backprop.cli.submit.numbers import MOST_GPUS, Seconds, whole
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ Exit codes: 0 it resumes, 25 it does not or that is unclear, 130 interrupted.
     metavar="N",
     help="Length of each of the two segments.  [default: 20]",
 )
-@options.setting_options("drill")
+@setting_options.accept("drill")
 @click.option(
     "--gpus",
     type=whole(high=MOST_GPUS),
@@ -102,7 +102,7 @@ def command(
         env=env, gpus=gpus, recipe=recipe, globs=checkpoint_glob, metric_regex=metric_regex
     )
     home = layout.locate()
-    wanted = make_submission(words, options.chosen_settings(values), given.config, home, asked)
+    wanted = make_submission(words, setting_options.chosen(values), given.config, home, asked)
     if given.dry_run:
         from backprop.cli.submit.dry_run import describe_drill
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from backprop.cli import options, run_selection
 from backprop.cli.context import need_existing, say_code_changes, tell
-from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.options import run_selection, setting_options
+from backprop.cli.options.global_options import globals_of, verb_options
+from backprop.cli.options.numbers import MOST_GPUS, MOST_PRIORITY, whole
 from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
-from backprop.cli.submit.numbers import MOST_GPUS, MOST_PRIORITY, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ EDITORS: Final = ("editor", "nano", "vi")
 
 @click.command(name="edit")
 @run_selection.run_arguments
-@options.setting_options("edit")
+@setting_options.accept("edit")
 @click.option("--rename", metavar="NAME", help="Give the run this display name.")
 @click.option(
     "--priority",
@@ -97,7 +97,7 @@ def _changes(values: "Mapping[str, Any]") -> tuple[dict[str, object], dict[str, 
         "order": "order",
     }
     own = {key: values[option] for option, key in names.items() if values[option] is not None}
-    return options.chosen_settings(values) | own, env_values(values["env"])
+    return setting_options.chosen(values) | own, env_values(values["env"])
 
 
 def _change(

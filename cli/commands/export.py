@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import click
 
-from backprop.cli import run_selection
 from backprop.cli.context import need_existing
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.options import run_selection
+from backprop.cli.options.global_options import global_options, globals_of
 from backprop.cli.render.terminal_text import safe
 
 EPILOG: Final = """\b

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backprop.cli.context import open_existing, open_home, tell
-from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.options.global_options import globals_of, verb_options
 from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
 from backprop.cli.submit.names import name_of

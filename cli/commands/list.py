@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from backprop.cli import run_selection
 from backprop.cli.context import open_existing
-from backprop.cli.global_options import brief_option
+from backprop.cli.options import run_selection
+from backprop.cli.options.global_options import brief_option
+from backprop.cli.options.numbers import whole
 from backprop.cli.render import answers
 from backprop.cli.render.json_views import duration, is_terminal, print_json, run_view
-from backprop.cli.submit.numbers import whole
 from backprop.scheduler.lifecycle import HOLDS_A_SLOT, State
 
 if TYPE_CHECKING:

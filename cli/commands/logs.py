@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from backprop.cli import run_selection
 from backprop.cli.context import need_existing
 from backprop.cli.exit_codes import INTERRUPTED
+from backprop.cli.options import run_selection
+from backprop.cli.options.numbers import whole
 from backprop.cli.render.json_views import is_terminal
-from backprop.cli.submit.numbers import whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from backprop.cli.context import open_existing, open_home, say_who_works, tell
-from backprop.cli.global_options import global_options, globals_of
-from backprop.cli.submit.numbers import whole
+from backprop.cli.options.global_options import global_options, globals_of
+from backprop.cli.options.numbers import whole
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import click
 
 from backprop.cli.context import need_existing
 from backprop.cli.help.completion import complete_runs
-from backprop.cli.submit.numbers import whole
+from backprop.cli.options.numbers import whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from backprop.cli import run_selection
 from backprop.cli.context import open_existing, tell
-from backprop.cli.global_options import Globals, globals_of, verb_options
+from backprop.cli.options import run_selection
+from backprop.cli.options.global_options import Globals, globals_of, verb_options
+from backprop.cli.options.numbers import whole
+from backprop.cli.options.times import read_since
 from backprop.cli.render import answers
-from backprop.cli.submit.numbers import whole
-from backprop.cli.submit.times import read_since
 
 if TYPE_CHECKING:
     from backprop.scheduler.home.layout import Home

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from backprop.cli.context import need_existing
-from backprop.cli.global_options import global_options, globals_of
 from backprop.cli.help.completion import complete_groups
+from backprop.cli.options.global_options import global_options, globals_of
 
 if TYPE_CHECKING:
     from backprop.cli.report.text import Shown

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from backprop.cli import options, run_selection
 from backprop.cli.context import need_existing, say_code_changes, say_who_works
-from backprop.cli.global_options import globals_of, verb_options
 from backprop.cli.help.completion import complete_files
+from backprop.cli.options import run_selection, setting_options
+from backprop.cli.options.global_options import globals_of, verb_options
 from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.home import layout
@@ -22,7 +22,7 @@ from backprop.scheduler.home.layout import Home
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
-    from backprop.cli.global_options import Globals
+    from backprop.cli.options.global_options import Globals
     from backprop.scheduler.config.settings import Settings
     from backprop.scheduler.records import RunRecord
     from backprop.scheduler.spec import RunSpec
@@ -35,7 +35,7 @@ NOT_DONE: Final = "only a run that is held, or has ended and is not completed, c
 
 @click.command(name="resume")
 @run_selection.run_arguments
-@options.setting_options("resume")
+@setting_options.accept("resume")
 @click.option(
     "-r",
     "--resume-from",
@@ -87,7 +87,7 @@ def command(
     if resume_from is not None and from_scratch:
         raise click.UsageError("--resume-from and --from-scratch cannot be combined", ctx)
     if done:
-        given = (resume_from is not None, from_scratch, follow, as_new, bool(options.chosen_settings(values)))
+        given = (resume_from is not None, from_scratch, follow, as_new, bool(setting_options.chosen(values)))
         if any(given):
             raise click.UsageError("--done queues nothing: it takes no other option of a resume", ctx)
         return _declare_done(ctx, runs, globals_of(ctx, config, verbose, dry_run), values)
@@ -105,7 +105,7 @@ def command(
         raise click.UsageError(f"{what} takes one run, and these are {len(picked.able)}", ctx)
     pin = "" if from_scratch else _pin(resume_from)
     given = globals_of(ctx, config, verbose, dry_run)
-    flags = options.chosen_settings(values)
+    flags = setting_options.chosen(values)
     settings = load(current_directory(), layout.locate().root, given.config, flags).settings
     only = picked.able[0] if len(picked.able) == 1 and not picked.bulk else None
     how = _how(database, only.id, pin) if only is not None else ""
@@ -158,7 +158,7 @@ def _queue_as_new(
     home, database = need_existing()
     filters = run_selection.filters_of(values)
     picked = run_selection.pick(ctx, database, runs, filters, set(State), "queued as new")
-    pin, flags = _pin(resume_from), options.chosen_settings(values)
+    pin, flags = _pin(resume_from), setting_options.chosen(values)
     settings = load(current_directory(), layout.locate().root, given.config, flags).settings
     if given.dry_run:
         return run_selection.rehearse(picked, "queue as new", "", IllegalMove.exit_code)

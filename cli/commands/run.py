@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import click
 import msgspec
 
-from backprop.cli import options
 from backprop.cli.context import open_existing, open_home, say_findings, say_who_works, tell
-from backprop.cli.global_options import Globals, brief_option, global_options, globals_of
 from backprop.cli.help import foreign_words
 from backprop.cli.help.completion import complete_files
 from backprop.cli.help.sections import SectionedCommand
+from backprop.cli.options import setting_options
+from backprop.cli.options.global_options import Globals, brief_option, global_options, globals_of
+from backprop.cli.options.numbers import MOST_GPUS, whole
 from backprop.cli.render.terminal_text import safe
-from backprop.cli.submit.numbers import MOST_GPUS, whole
 from backprop.cli.submit.queue_options import (
     RequestedPosition,
     group_rules,
@@ -51,11 +51,11 @@ class SplitAtDashes(SectionedCommand):
     """Keeps everything after the first `--` for the script."""
 
     sections: ClassVar = {
-        "Time": (*options.long_options("Time"), "--begin"),
-        "GPU and machine": ("--gpus", "--exclusive", *options.long_options("GPU and machine")),
-        "On a cluster": options.long_options("On a cluster"),
+        "Time": (*setting_options.long_options("Time"), "--begin"),
+        "GPU and machine": ("--gpus", "--exclusive", *setting_options.long_options("GPU and machine")),
+        "On a cluster": setting_options.long_options("On a cluster"),
         "Save and resume": (
-            "--resume-from", *options.long_options("Save and resume"), "--recipe", "--checkpoint-glob",
+            "--resume-from", *setting_options.long_options("Save and resume"), "--recipe", "--checkpoint-glob",
         ),
         "Many runs": (
             "--grid", "--array", "--params", "--batch", "--group", "--parallel", "--keep-best", "--metric",
@@ -63,12 +63,12 @@ class SplitAtDashes(SectionedCommand):
         ),
         "Order": ("--priority", "--order", "--hold", "--after", "--after-any", "--after-fail", "--keep"),
         "What it runs": (
-            "--name", "--key", "--env", *options.long_options("What it runs"), "--metric-regex", "--run-id",
+            "--name", "--key", "--env", *setting_options.long_options("What it runs"), "--metric-regex", "--run-id",
         ),
         "What is printed": ("--follow", "--quiet", "--json", "--brief", "--dry-run", "--verbose"),
     }  # fmt: skip
     short: ClassVar = (
-        "--name", *options.often_used(), "--gpus", "--priority", "--after", "--begin", "--grid", "--follow",
+        "--name", *setting_options.often_used(), "--gpus", "--priority", "--after", "--begin", "--grid", "--follow",
         "--dry-run",
     )  # fmt: skip
 
@@ -93,7 +93,7 @@ class SplitAtDashes(SectionedCommand):
 @click.command(cls=SplitAtDashes, name="run", epilog=EPILOG)
 @click.argument("script", required=False, shell_complete=complete_files)
 @click.argument("surplus", nargs=-1, metavar="[-- SCRIPT ARGS]")
-@options.setting_options("run")
+@setting_options.accept("run")
 @click.option(
     "-r", "--resume-from", metavar="PATH", shell_complete=complete_files, help="Start from this checkpoint."
 )
@@ -289,7 +289,7 @@ def _submission(words: Sequence[str], values: Mapping[str, Any], given: Globals)
     key, told = _key(words, values)
     return make_submission(
         words,
-        options.chosen_settings(values),
+        setting_options.chosen(values),
         given.config,
         layout.locate(),
         SubmissionRequest(

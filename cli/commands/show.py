@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from backprop.cli.context import need_existing
-from backprop.cli.global_options import brief_option
 from backprop.cli.help.completion import complete_runs
+from backprop.cli.options.global_options import brief_option
 
 if TYPE_CHECKING:
     from backprop.scheduler.home.layout import Home

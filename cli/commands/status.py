@@ -55,10 +55,10 @@ def command(run: str | None, as_json: bool, watch: bool) -> int:
 
 
 def _print(shown: "Overview") -> None:
+    from backprop.cli.options.run_selection import counted
     from backprop.cli.render.json_views import clock
     from backprop.cli.render.status_text import GPU_COLUMNS, RIGHT, gpu_notes, gpu_row, mib, run_rows
     from backprop.cli.render.tables import print_pairs, print_table
-    from backprop.cli.run_selection import counted
     from backprop.scheduler.lifecycle import State
 
     host, snapshot = shown.snapshot.host, shown.snapshot

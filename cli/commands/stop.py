@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backprop.cli import run_selection
 from backprop.cli.context import need_existing
-from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.options import run_selection
+from backprop.cli.options.global_options import globals_of, verb_options
 from backprop.cli.render import answers
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from backprop.cli import run_selection
 from backprop.cli.context import NO_WORKER, need_existing
-from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.options import run_selection
+from backprop.cli.options.global_options import globals_of, verb_options
 from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
 
@@ -45,7 +45,7 @@ def command(
     Then they go on where they stood, in their turn. A run that can't stand still, or whose GPU memory can't be moved to
     RAM, is asked to save and end, and waits. Where that would lose work it goes on, and it is said why.
     """
-    from backprop.cli.submit.times import read_span
+    from backprop.cli.options.times import read_span
     from backprop.scheduler.errors import IllegalMove
     from backprop.scheduler.lifecycle import HAS_PROCESSES, State
     from backprop.scheduler.store.writes import suspensions

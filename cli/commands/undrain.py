@@ -5,7 +5,7 @@ import time
 import click
 
 from backprop.cli.context import open_existing, say_who_works, tell
-from backprop.cli.global_options import globals_of, verb_options
+from backprop.cli.options.global_options import globals_of, verb_options
 from backprop.cli.render import answers
 
 

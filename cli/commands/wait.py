@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from backprop.cli import run_selection
 from backprop.cli.context import NO_WORKER, need_existing, silent_workers
 from backprop.cli.exit_codes import OF_STATE, STILL_GOING
-from backprop.cli.global_options import brief_option
+from backprop.cli.options import run_selection
+from backprop.cli.options.global_options import brief_option
 from backprop.cli.render.answers import BRIEF_BYTES, short
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.lifecycle import SETTLED, State
@@ -245,7 +245,7 @@ def _view(run: "Ended | None") -> dict[str, Any] | None:
 
 
 def _seconds(text: str) -> float:
-    from backprop.cli.submit.times import read_span
+    from backprop.cli.options.times import read_span
 
     return float(text) if text.isdecimal() and text.isascii() else read_span(text, "--timeout")
 

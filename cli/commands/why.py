@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from backprop.cli.context import NO_WORKER, need_existing, silent_workers
-from backprop.cli.global_options import brief_option
 from backprop.cli.help.completion import complete_runs
+from backprop.cli.options.global_options import brief_option
 from backprop.cli.render.terminal_text import safe
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backprop.cli import options
 from backprop.cli.exit_codes import INTERRUPTED
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.options import setting_options
+from backprop.cli.options.global_options import global_options, globals_of
 from backprop.scheduler.config.files import current_directory
 from backprop.scheduler.config.settings import load
 from backprop.scheduler.home import layout
@@ -27,7 +27,7 @@ Change it meanwhile with: backprop parallel N
 
 
 @click.command(name="worker", epilog=EPILOG)
-@options.setting_options("worker")
+@setting_options.accept("worker")
 @click.option(
     "--drain",
     is_flag=True,
@@ -43,7 +43,7 @@ def command(
     from importlib.metadata import version
 
     given = globals_of(ctx, config, verbose, dry_run)
-    flags = options.chosen_settings(values)
+    flags = setting_options.chosen(values)
     effective = load(current_directory(), layout.locate().root, given.config, flags)
     from backprop.worker.console.console import Console
 

@@ -93,9 +93,9 @@ def _refused(home: Home, header: "DatabaseHeader") -> Finding | None:
 
 def check_folders(home: Home, opened: "Database") -> Finding:
     """Check for runs whose folders hold more than the database. Raises OSError, DatabaseBusy."""
-    from backprop.worker.maintenance import recovery
+    from backprop.worker.maintenance import completion
 
-    behind = recovery.behind(home, opened)
+    behind = completion.behind(home, opened)
     if behind:
         told = f"{counted(len(behind), 'run')} missing or outdated in the database: {some(behind)}"
         return note("folders", told, REPAIR_OR_START)

@@ -43,6 +43,7 @@ class Exporter:
         return {"runs": self.runs, "segments": self.segments, "metrics": self.metrics}[what]()
 
     def runs(self) -> list[dict[str, Any]]:
+        """Return the runs as `list --json` shows them, each with its newest checkpoint and metrics."""
         newest = queries.newest_checkpoints(self._database, self._ids)
         measured = metrics.latest_of_each(self._database, self._ids)
         return [
@@ -51,6 +52,7 @@ class Exporter:
         ]
 
     def segments(self) -> list[dict[str, Any]]:
+        """Return the segments of all runs, each with its run and the path of its log."""
         return [
             {"run": run_id} | segment_view(one, str(log_of(self._home.segment_folder(run_id, one.number))))
             for run_id in self._ids
@@ -58,6 +60,7 @@ class Exporter:
         ]
 
     def checkpoints(self) -> list[dict[str, Any]]:
+        """Return the checkpoints of all runs, refused ones too."""
         return [
             {"run": run_id} | checkpoint_view(one)
             for run_id in self._ids
@@ -65,6 +68,7 @@ class Exporter:
         ]
 
     def metrics(self) -> list[dict[str, Any]]:
+        """Return each value that a run reported or printed, oldest first."""
         return [
             {
                 "run": one.run_id,

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from backprop.cli.submit.times import read_since
+from backprop.cli.options.times import read_since
 from backprop.scheduler.home.layout import Home
 
 LAST: Final = "last"

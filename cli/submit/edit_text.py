@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from backprop.cli.options.numbers import MOST_GPUS, MOST_PRIORITY
 from backprop.cli.submit.edit_values import (
     NONE,
     array,
@@ -22,7 +23,6 @@ from backprop.cli.submit.edit_values import (
     whole,
 )
 from backprop.cli.submit.names import checked_run_name, refuse_undecodable
-from backprop.cli.submit.numbers import MOST_GPUS, MOST_PRIORITY
 from backprop.cli.submit.shell import SCRIPT_SUFFIXES
 from backprop.cli.submit.startable import refuse_unstartable
 from backprop.scheduler.config.keys import KEYS, SettingKey

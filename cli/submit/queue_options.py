@@ -8,8 +8,8 @@ import click
 import msgspec
 
 from backprop.cli.help.completion import complete_parents
+from backprop.cli.options.numbers import Minutes
 from backprop.cli.submit.names import checked
-from backprop.cli.submit.numbers import Minutes
 from backprop.scheduler.config.parsers import MINUTE_S, TEN_YEARS_MIN
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.spec import DependencyKind, GroupRules
@@ -73,7 +73,7 @@ def requested_position(values: Mapping[str, Any], now_s: float) -> RequestedPosi
     """Return the position that a command's parameters ask for. Raises BadCommand."""
     begin_s = 0.0
     if values["begin"] is not None:
-        from backprop.cli.submit.times import read_begin
+        from backprop.cli.options.times import read_begin
 
         begin_s = read_begin(values["begin"], now_s)
     after: list[tuple[str, DependencyKind]] = [

@@ -10,7 +10,7 @@ from backprop.scheduler.recipes.source_reader import READ_LIMIT_BYTES
 
 
 class DiskReader:
-    """The `SourceReader` of this machine and of the caller's environment."""
+    """Implements `SourceReader` with the files of this machine and the caller's environment."""
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.home import run_folder
 
 if TYPE_CHECKING:
-    from backprop.cli.run_selection import Selection
+    from backprop.cli.options.run_selection import Selection
     from backprop.scheduler.home.layout import Home
     from backprop.scheduler.spec import RunSpec
     from backprop.scheduler.store.connection import Database

@@ -26,7 +26,8 @@ def chain_end(
         wrote = f"; it wrote {chain.not_handed_back}" if chain.not_handed_back is not None else ""
         return f"{what}: it cannot resume ({why}){wrote}", _longer(spec, result, "; allow more time: ")
     if timeboxed and not chain.resumable and chain.not_handed_back is not None:
-        reason = f"no option to resume: {chain.why_not_resumable}"
+        why = f"{what}; " if result.why_asked else ""
+        reason = f"{why}no option to resume: {chain.why_not_resumable}"
         return reason, Advice(lead="; if it takes one: ", asks_resume_arg=True)
     if timeboxed and chain.doubted and stalled < STALLED_CAP:
         return None  # the next time it runs beside none of those that may have written it

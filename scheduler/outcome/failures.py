@@ -53,6 +53,9 @@ def unreadable(result: SegmentResult, chain: Chain) -> NextMove:
 
 
 def lost(result: SegmentResult, chain: Chain) -> NextMove:
+    """Return what follows when a segment left no record of its end: a resume, or after LOST_CAP in a row a failure.
+
+    A segment that was suspended counts as no strike."""
     # What was frozen did nothing that could have ended it: that is no strike.
     strike = 0 if result.suspended else 1
     lost = strike if chain.progressed else chain.lost + strike
@@ -97,6 +100,7 @@ def hung(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
 
 
 def not_started(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
+    """Return what follows when the segment could not start: a wait for what is missing or passes, else a failure."""
     why = f"could not be started: {result.could_not_start}"
     if (move := _intended(result, SegmentOutcome.NOT_STARTED, f"it {why}")) is not None:
         return move
@@ -128,6 +132,9 @@ def out_of_memory(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMov
 
 
 def failed(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
+    """Return what follows from a failure of the script: another checkpoint, a retry with its delay, or the end.
+
+    What is the host's fault costs no retry. The reason names the fault, and why there is no retry."""
     fault = _fault(result)
     if (
         fault is not None

@@ -50,7 +50,7 @@ def folder_of_run(base: "str | os.PathLike[str]") -> Path:
 
 
 def announce(path: Path, step: int | None, begun_s: "float | None" = None) -> None:
-    """Put the file or directory on the disk, then tell Backprop of it. A disk that fails at that gets no claim.
+    """Put the file or directory on the disk, then tell Backprop of it. A save that fails at that is not announced.
     `begun_s`: when the save began, of the monotonic clock."""
     try:
         for each in [*path.rglob("*"), path, path.parent] if path.is_dir() else [path, path.parent]:

@@ -8,7 +8,7 @@ import pytest
 
 from backprop.cli.help import foreign_words
 from backprop.cli.main import COMMANDS
-from backprop.cli.submit.numbers import Minutes
+from backprop.cli.options.numbers import Minutes
 from tests.support.harness import Bench
 from tests.support.refusals import refused
 from tests.support.terminal import Terminal

@@ -43,14 +43,15 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
     "cli": (
         {"context", "exit_codes", "render", "help"},
         {"main"},
-        {"global_options", "options", "run_selection", "submit", "live"},
+        {"options"},
+        {"submit", "live"},
         {"doctor", "drill", "report", "mcp_server"},
         {"commands"},
     ),
 }
 """Modules and packages of a folder, lowest layer first. Each may import from its own layer one way."""
 MOST_MODULES = 18
-TOP_ENTRIES = {"scheduler": 13, "worker": 20, "cli": 15}
+TOP_ENTRIES = {"scheduler": 13, "worker": 20, "cli": 14}
 
 
 @cache

@@ -22,6 +22,10 @@ def first_sentence(text: str) -> str:
     return re.split(r"(?<=[.?:])(?:\s|$)", paragraph, maxsplit=1)[0]
 
 
+LONGEST_UNTOLD = 7
+"""Lines of a public function whose name may be all that is said of it."""
+
+
 def public_functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
     """Yield functions and methods without an underscore; what is defined inside a function is not public."""
     for node in ast.iter_child_nodes(tree):
@@ -55,3 +59,27 @@ def test_no_public_function_or_class_opens_with_a_question(folder: str) -> None:
             if lines and lines[0].rstrip().endswith("?"):
                 wrong.append(f"{name}: {node.name}: {lines[0]}")
     assert not wrong, "\n".join(wrong)
+
+
+def is_told_elsewhere(node: ast.ClassDef) -> bool:
+    """Return whether a class is private, or its methods are documented by a base or by the protocol that it names."""
+    return (
+        node.name.startswith("_")
+        or bool(node.bases)
+        or (ast.get_docstring(node) or "").startswith("Implements")
+    )
+
+
+@pytest.mark.parametrize("folder", ["scheduler", "worker", "cli", "migrations"])
+def test_what_takes_some_lines_is_documented(folder: str) -> None:
+    silent: list[str] = []
+    for name, tree in modules(folder):
+        classes = [
+            node for node in tree.body if isinstance(node, ast.ClassDef) and not is_told_elsewhere(node)
+        ]
+        plain = ast.Module([node for node in tree.body if not isinstance(node, ast.ClassDef)], [])
+        for node in (inner for part in (plain, *classes) for inner in public_functions(part)):
+            lines = (node.end_lineno or node.lineno) - node.lineno
+            if lines > LONGEST_UNTOLD and ast.get_docstring(node) is None:
+                silent.append(f"{name}: {node.name}")
+    assert not silent, "\n".join(silent)

@@ -15,7 +15,7 @@ from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.scheduler.store.connection import Database
 from backprop.worker.checkpoints.resume import StartPoint, choose, command_line, takes_resume_from
-from backprop.worker.segments.result import chain_of
+from backprop.worker.segments.ends.chain import chain_of
 from tests.support.harness import QUIET_LIMITS, Bench
 from tests.support.store_rows import SPEC, add_run, checkpoint
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.fake_gpus import impatient
 from tests.support.harness import Bench, wait_until
 
 BOX_MIN = "0.05"
@@ -131,10 +132,41 @@ def test_one_that_saves_only_when_it_got_better_is_not_ended_long_after(bench: B
 def test_a_box_without_a_sign_of_life_is_the_last(bench: Bench) -> None:
     bench.script("dead.py", DEAD)
     run = bench.queue("dead.py", "-m", BOX_MIN)
-    bench.worker("--drain")
+    bench.worker("--drain", command=impatient("worker.segments.boxes.keeper.LIFELESS_S=1"))
     shown = bench.wait_for(run, "timeboxed", "completed")
     assert shown["reason"].startswith("no sign of life for a whole timebox")
     assert chain(shown) == [("timeboxed", 2)]
+
+
+def test_short_boxes_are_lifeless_together(bench: Bench) -> None:
+    """A silence that is shorter than LIFELESS_S ends nothing, however short the boxes are."""
+    bench.script("dead.py", DEAD)
+    run = bench.queue("dead.py", "-m", BOX_MIN)
+    bench.worker("--drain", command=impatient("worker.segments.boxes.keeper.LIFELESS_S=5"))
+    shown = bench.wait_for(run, "timeboxed", "completed")
+    assert shown["reason"].startswith("no sign of life for a whole timebox")
+    assert chain(shown) == [("timeboxed", 3)]
+
+
+def test_who_is_quiet_for_longer_than_a_short_box_comes_to_its_end(bench: Bench) -> None:
+    """It has written a file that nobody can hand back: its end would be the loss of all of it."""
+    bench.script(
+        "quiet.py",
+        """
+        import time
+        for step in range(1, 41):
+            print(f"step {step}/40 loss {1 / step:.4f}", flush=True)
+            open(f"model-{step}.pt", "w").write("x" * 100)
+            time.sleep(0.05)
+        time.sleep(9)
+        print("done", flush=True)
+        """,
+    )
+    run = bench.queue("quiet.py", "-m", BOX_MIN)
+    bench.worker("--drain")
+    shown = bench.wait_for(run, "timeboxed", "completed")
+    assert shown["state"] == "completed", shown["reason"]
+    assert shown["boxes"] >= 4
 
 
 def test_end_is_the_end_as_it_always_was(bench: Bench) -> None:

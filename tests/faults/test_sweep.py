@@ -1,11 +1,13 @@
-"""A sample of the kill sweeps, another one each day. All of them: `python -m tests.faults.sweep`.
+"""A sample of the kill sweeps, another one each day; with `-m long` every fault of every scene, which takes hours.
 
 `SWEEP_SEED=N pytest tests/faults/test_sweep.py` repeats the sample of a day: N is in the output of what failed.
+`python -m tests.faults.sweep` plays the same faults without pytest.
 """
 
 import os
 import random
 import shlex
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from tests.faults.sweep.scenes import SCENES, Scene, all_points, strike
 
 SEED = int(os.environ.get("SWEEP_SEED") or datetime.now(UTC).strftime("%Y%m%d"))
 SAMPLE = 2
+PARTS = 16
+"""Of a whole scene, so that several processes share it."""
 TRIES = 5
 """Some calls come more or less often from one time to the next, so a fault at the last of them may not come to pass."""
 
@@ -47,3 +51,26 @@ def test_a_fault_at_any_system_call_breaks_no_promise(scene: Scene, tmp_path: Pa
         if came == SAMPLE:
             return
     assert came, f"none of them came to pass; seed {SEED}"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
+def test_no_fault_of_a_whole_scene_breaks_a_promise(scene: Scene, part: int, tmp_path: Path) -> None:
+    why = faults.unusable()
+    if why is not None:
+        pytest.skip(why)
+    wrong: list[str] = []
+    points = all_points(scene, tmp_path / "counted")[part::PARTS]
+    came = 0
+    for number, point in enumerate(points):
+        folder = tmp_path / str(number)
+        struck, found = strike(scene, point, folder)
+        came += struck
+        wrong += found
+        if not found:
+            shutil.rmtree(folder)
+    print(f"{scene.name}: {len(points)} faults, {came} came to pass")
+    assert came
+    assert not wrong, "\n".join(wrong)

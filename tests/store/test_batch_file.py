@@ -16,7 +16,7 @@ from backprop.scheduler.store import dependencies, groups, rebuild
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import deletion, enqueue, user_requests
-from backprop.worker.maintenance import recovery
+from backprop.worker.maintenance import completion
 from tests.support.harness import program
 from tests.support.store_rows import SPEC, get
 
@@ -167,11 +167,11 @@ def test_all_come_back_into_a_new_database(database: Database, home: Home) -> No
     before = {run.id: run for run in queries.list_runs(database)}
     new = lost(database)
     try:
-        assert recovery.behind(home, new) == ["b-0", "b-2", "b-3", "b-1", "b-4"]
-        assert sorted(recovery.complete(home, new)) == ["b-1", "b-4"]
-        assert recovery.complete_batches(home, new) == {"b": 3}
-        assert recovery.complete_batches(home, new) == {}
-        assert recovery.behind(home, new) == []
+        assert completion.behind(home, new) == ["b-0", "b-2", "b-3", "b-1", "b-4"]
+        assert sorted(completion.complete(home, new)) == ["b-1", "b-4"]
+        assert completion.complete_batches(home, new) == {"b": 3}
+        assert completion.complete_batches(home, new) == {}
+        assert completion.behind(home, new) == []
         for one in made:
             now, then = get(new, one.id), before[one.id]
             for field in KEPT:
@@ -197,7 +197,7 @@ def test_a_single_run_keeps_its_place_too(database: Database, home: Home) -> Non
     new = lost(database)
     try:
         for run_id in ("second", "first"):
-            assert recovery.put_back(home, new, run_id)
+            assert completion.put_back(home, new, run_id)
         run = get(new, "first")
         assert (run.state, run.priority, run.not_before_s, run.group_name) == (State.HELD, 7, NOW_S + 5, "g")
         assert run.turn_s < get(new, "second").turn_s
@@ -214,12 +214,12 @@ def test_ends_without_a_folder_are_kept(database: Database, home: Home) -> None:
     batch_outcomes.write(home, [(run, stopped()) for run in runs[:3]])
     assert run_folder.read_outcome(home.run_folder("b-0")) == stopped()
     assert not home.run_folder("b-1").exists()
-    assert recovery.complete_batches(home, database) == {"b": 2}, "a backup that did not know it yet"
+    assert completion.complete_batches(home, database) == {"b": 2}, "a backup that did not know it yet"
     assert (get(database, "b-1").state, get(database, "b-1").reason) == (State.STOPPED, "why")
     new = lost(database)
     try:
-        recovery.complete(home, new)
-        recovery.complete_batches(home, new)
+        completion.complete(home, new)
+        completion.complete_batches(home, new)
         states = [get(new, f"b-{number}").state for number in range(4)]
         assert states == [State.STOPPED, State.STOPPED, State.STOPPED, State.QUEUED]
     finally:
@@ -231,10 +231,10 @@ def test_what_goes_on_again_has_not_ended(database: Database, home: Home) -> Non
     run = get(database, "b-1")
     batch_outcomes.write(home, [(run, stopped())])
     batch_outcomes.clear(home, [run])
-    assert recovery.complete_batches(home, database) == {}
+    assert completion.complete_batches(home, database) == {}
     new = lost(database)
     try:
-        recovery.complete_batches(home, new)
+        completion.complete_batches(home, new)
         assert get(new, "b-1").state is State.QUEUED
     finally:
         new.close()
@@ -247,8 +247,8 @@ def test_what_was_removed_stays_away(database: Database, home: Home) -> None:
     run_folder.remove(home.run_folder("b-2"))
     new = lost(database)
     try:
-        recovery.complete(home, new)
-        assert recovery.complete_batches(home, new) == {"b": 1}
+        completion.complete(home, new)
+        assert completion.complete_batches(home, new) == {"b": 1}
         assert [run.id for run in queries.list_runs(new)] == ["b-1"]
         batch_outcomes.mark_removed(home, "b", ["b-1"])
         batch_file.delete_unneeded(home, "b")
@@ -262,10 +262,10 @@ def test_the_file_goes_when_each_has_its_folder(database: Database, home: Home) 
     queued(database, 3)
     for number in (0, 1):
         batch_file.materialise(home, get(database, f"b-{number}"))
-    recovery.complete_batches(home, database)
+    completion.complete_batches(home, database)
     assert batch_file.names(home) == ["b"]
     batch_file.materialise(home, get(database, "b-2"))
-    recovery.complete_batches(home, database)
+    completion.complete_batches(home, database)
     assert list(home.batches.iterdir()) == []
     assert batch_file.materialise(home, get(database, "b-2"))
 
@@ -291,7 +291,7 @@ def test_a_file_that_cannot_be_read_is_left_alone(database: Database, home: Home
     path = home.batches / "b.jsonl"
     path.write_text(damage)
     assert batch_file.read(home, "b") is None
-    assert recovery.complete_batches(home, database) == {}
+    assert completion.complete_batches(home, database) == {}
     batch_outcomes.mark_removed(home, "b", ["b-1"])
     assert path.read_text() == damage
 
@@ -319,7 +319,7 @@ def test_a_run_that_cannot_be_read_keeps_no_other_from_being_put_back(
     database: Database, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder in the place of a file stands for a disk in trouble: an error, and not an absence."""
-    monkeypatch.setattr(recovery, "READ_AGAIN_S", 0.01)
+    monkeypatch.setattr(completion, "READ_AGAIN_S", 0.01)
     queued(database, 3)
     for run_id in ("b-0", "b-1", "b-2"):
         batch_file.materialise(home, get(database, run_id))
@@ -327,15 +327,15 @@ def test_a_run_that_cannot_be_read_keeps_no_other_from_being_put_back(
     (home.batches / "x.jsonl").mkdir()
     told: list[str] = []
     # A backup that knows it as queued: perhaps it has ended since.
-    assert recovery.complete(home, database, told.append) == []
+    assert completion.complete(home, database, told.append) == []
     assert get(database, "b-1").state is State.HELD
     assert "outcome.json (Is a directory)" in str(get(database, "b-1").reason)
-    assert recovery.complete_batches(home, database, told.append) == {}
+    assert completion.complete_batches(home, database, told.append) == {}
     assert [line.split(" could")[0] for line in told] == ["run b-1", "runs queued together as x"]
     new = lost(database)
     try:
-        assert sorted(recovery.complete(home, new)) == ["b-0", "b-2"]
+        assert sorted(completion.complete(home, new)) == ["b-0", "b-2"]
         (home.run_folder("b-1") / "outcome.json").rmdir()
-        assert recovery.complete(home, new) == ["b-1"]
+        assert completion.complete(home, new) == ["b-1"]
     finally:
         new.close()

@@ -6,7 +6,7 @@ from datetime import datetime
 import click
 import pytest
 
-from backprop.cli.submit.times import read_since
+from backprop.cli.options.times import read_since
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
 from backprop.scheduler.home import batch_outcomes, run_folder
 from backprop.scheduler.lifecycle import State

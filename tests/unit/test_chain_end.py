@@ -198,6 +198,8 @@ def test_a_checkpoint_that_nothing_hands_back_ends_the_chain_where_there_is_no_o
     assert ends.event is Event.TIMEBOXED
     assert ends.reason == ("no option to resume: it wrote out/3.pt, and no option is known to hand it back")
     assert "--resume-arg" in told(ends)
+    lifeless = next_move(SPEC, replace(BOXED, why_asked="no sign of life for a whole timebox"), unknown)
+    assert lifeless.reason.startswith("no sign of life for a whole timebox; no option to resume: it wrote")
     assert next_move(SPEC, BOXED, replace(GOOD, not_handed_back="out/3.pt")).event is Event.REQUEUED
     assert "it would restart from zero" in next_move(SPEC, BOXED, FRESH).reason
 

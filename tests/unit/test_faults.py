@@ -14,7 +14,7 @@ from backprop.scheduler.outcome.move import with_advice
 from backprop.scheduler.outcome.next_move import next_move
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
 from backprop.scheduler.spec import RunSpec
-from backprop.worker.segments.port_in_use import port_in_use
+from backprop.worker.segments.ends.port_in_use import port_in_use
 from tests.support.harness import Bench
 
 SPEC = RunSpec(argv=("train",), program="/bin/true", cwd="/", retries=2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backprop.worker.executor.segment_files import StopFile
-from backprop.worker.segments.final_part import OVER, Verdict, said, shown_end
+from backprop.worker.segments.ends.final_part import OVER, Verdict, said, shown_end
 from backprop.worker.segments.tail import LAST_BYTES
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.worker.segments.gpu_oom import NATIVE_LINES, TRACEBACK_LINES, out_of_memory
+from backprop.worker.segments.ends.gpu_oom import NATIVE_LINES, TRACEBACK_LINES, out_of_memory
 
 STEPS = "".join(f"step {step} loss 0.{step}\n" for step in range(30))
 TORCH = (

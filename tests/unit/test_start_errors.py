@@ -10,7 +10,7 @@ import pytest
 
 from backprop.scheduler.store.reads import queries
 from backprop.worker.executor.segment_files import ExitRecord, OrderFile
-from backprop.worker.segments.result import result_of
+from backprop.worker.segments.ends.result import result_of
 from tests.support.store_rows import add_run, claimed
 
 OURS = "/somebodys/home/.backprop/runs/r/1/log"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from backprop.cli.options.times import read_begin
 from backprop.cli.submit.many.batch_file import read_lines, scan
 from backprop.cli.submit.many.sweep import SweepSpec, Template
 from backprop.cli.submit.many.sweep_options import read_array, read_grid, read_params
-from backprop.cli.submit.times import read_begin
 from backprop.scheduler.errors import BadCommand
 
 

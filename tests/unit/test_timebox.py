@@ -18,7 +18,7 @@ from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments import timebox
 from backprop.worker.segments.cadence import Cadence, ClockReading
-from backprop.worker.segments.result import result_of
+from backprop.worker.segments.ends.result import result_of
 from backprop.worker.segments.timebox import Box, SaveHistory
 from tests.support.harness import Bench, wait_until
 from tests.support.store_rows import SPEC, add_run, checkpoint
@@ -61,7 +61,10 @@ def test_the_cut_comes_after_the_last_save_that_fits(
 ) -> None:
     why = timebox.why_cut(habit, Box(0, 600), saves_s, elapsed_s)
     assert (why is not None) == cut
-    assert why is None or why == "cut right after a checkpoint: the next would land after the timebox's end"
+    assert (
+        why is None
+        or why == "stopped early, right after a checkpoint: the next one wouldn't have fit into the timebox"
+    )
 
 
 times = st.floats(0, 2000, allow_nan=False)
@@ -361,7 +364,7 @@ def test_a_script_that_cannot_be_asked_is_cut_right_after_a_save(bench: Bench) -
     bench.script("train.py", PERIODIC)
     run = bench.queue("train.py", "-m", "0.06", "--at-timebox", "end", "--", "40")
     bench.worker()
-    why = "cut right after a checkpoint: the next would land after the timebox's end"
+    why = "stopped early, right after a checkpoint: the next one wouldn't have fit into the timebox"
     # A busy machine may see a save too late for the cut, now and then.
     wait_until(
         lambda: why in json.dumps(bench.show(run)), timeout_s=60, saw=lambda: bench.show(run)["segments"]

@@ -28,8 +28,8 @@ from backprop.worker.checkpoints.start_point import rows_of, start_of
 from backprop.worker.context import Context
 from backprop.worker.environment import presence
 from backprop.worker.executor import locks
-from backprop.worker.maintenance import recovery
-from backprop.worker.segments.result import passes
+from backprop.worker.maintenance import completion
+from backprop.worker.segments.ends.start_errors import passes
 from backprop.worker.user_files import NOT_YET, NotYet, place_of
 
 MOST_GONE: Final = 3
@@ -183,7 +183,7 @@ class Preparation:
     def _put_back(self, run: RunRecord) -> None:
         """Put a run back from its folder: the database is older, and starting the segment again could repeat a finished
         run."""
-        if recovery.put_back(self._context.home, self._context.database, run.id):
+        if completion.put_back(self._context.home, self._context.database, run.id):
             self._context.console.event("repairing", run, "put back from its folder")
         else:
             why = "its folder holds a later segment than the database, and its spec.json is damaged"

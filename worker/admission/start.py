@@ -39,7 +39,7 @@ from backprop.worker.executor.base import NoSupervisor, SegmentOrder, Starts
 from backprop.worker.executor.segment_files import BeforeFile
 from backprop.worker.machine.state import MachineState
 from backprop.worker.segments import timebox
-from backprop.worker.segments.result import passes
+from backprop.worker.segments.ends.start_errors import passes
 from backprop.worker.segments.tracker import SegmentTracker
 from backprop.worker.supervisor import failpoint
 from backprop.worker.user_files import NOT_YET, place_of

@@ -15,7 +15,7 @@ from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
 from backprop.worker.progress.steps import StepTrace
 from backprop.worker.segments import resume_check, timebox
-from backprop.worker.segments.result import begun_in_chain
+from backprop.worker.segments.ends.chain import begun_in_chain
 from backprop.worker.segments.resume_check import EarlierSegments
 from backprop.worker.user_files import within
 

@@ -35,9 +35,10 @@ from backprop.worker.executor.breaker import Breaker
 from backprop.worker.executor.segment_files import ExitRecord
 from backprop.worker.machine.monitor import RuntimeMonitor
 from backprop.worker.reactions.reactions import Reactions
+from backprop.worker.segments.ends.chain import chain_of, chain_unseen
+from backprop.worker.segments.ends.result import result_of, unreadable_end
 from backprop.worker.segments.isolation import Isolation
 from backprop.worker.segments.live import LiveSegment, ReadResult
-from backprop.worker.segments.result import chain_of, chain_unseen, result_of, unreadable_end
 from backprop.worker.supervisor import claim, failpoint
 from backprop.worker.user_files import NOT_YET, NotYet, place_of
 

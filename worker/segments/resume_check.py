@@ -94,7 +94,7 @@ def advice(spec: RunSpec, run_id: str) -> str:
     return (
         f"so it did not take it up. The path is in BACKPROP_RESUME_FROM{passed_as}: let the script load it, or queue it"
         " with the --resume-arg that"
-        f" it takes (docs/protocol.md); if its steps mean something else: backprop resume {run_id}"
+        f" it takes (docs/protocol.md); if it counts steps differently: backprop resume {run_id}"
     )
 
 

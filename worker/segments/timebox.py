@@ -101,7 +101,7 @@ def why_cut(history: SaveHistory, box: Box, saves_s: Sequence[float], elapsed_s:
     fits = saved_s <= elapsed_s < box.ends_s and saved_s >= _earliest_s(box, gap_s)
     if not fits or elapsed_s - saved_s < min(SETTLE_S, JITTER * gap_s):
         return None
-    return "cut right after a checkpoint: the next would land after the timebox's end"
+    return "stopped early, right after a checkpoint: the next one wouldn't have fit into the timebox"
 
 
 def is_near(history: SaveHistory, box: Box, saves_s: Sequence[float], elapsed_s: float) -> bool:

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from backprop.cli.context import open_existing, open_home, say_findings, say_who_works, tell
-from backprop.cli.global_options import Globals
+from backprop.cli.options.global_options import Globals
 from backprop.cli.render.terminal_text import command_text, safe
 from backprop.cli.submit.enqueue import existing
 from backprop.cli.submit.many.batch_drafts import of_file

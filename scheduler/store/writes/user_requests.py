@@ -133,6 +133,7 @@ def stop_now(run_ids: Sequence[str], now_s: float) -> list[str]:
 
 
 def hold_now(run_ids: Sequence[str], why: str) -> list[str]:
+    """Hold the runs that may be held, with the reason; return their ids in the order given. Needs a transaction."""
     values = {"reason": why} | _NOT_WAITING
     held = {run_id for run_id in run_ids if _hold_on(run_id, values)}
     held |= set(_move(run_ids, Event.HELD, values))
@@ -151,6 +152,10 @@ def release_now(run_ids: Sequence[str]) -> list[str]:
 def resume_now(
     run_ids: Sequence[str], specs: Mapping[str, RunSpec], pin: str | None, now_s: float
 ) -> list[str]:
+    """Queue ended or held runs again, in the order given, at `now_s`; return the ids of those that could be.
+
+    `specs`: what changes, by run. `pin`: the checkpoint to start from; None: the newest. Needs a transaction. Who has
+    waited for one of them waits again."""
     values = _fresh_chain(now_s) | {"resume_pin": pin, "unsatisfied_parent": None}
     moved = {
         *_move(run_ids, Event.RESUMED, values),
@@ -167,6 +172,7 @@ def resume_now(
 
 
 def declare_done_now(run_ids: Sequence[str], now_s: float) -> list[str]:
+    """Complete the runs by their user's word; return the ids of those that could be. Needs a transaction."""
     ended = {"reason": DECLARED_DONE, "fault": None, "not_before_s": 0.0}
     done = _move(run_ids, Event.DECLARED_DONE, ended | {"ended_at_s": now_s} | _NOT_WAITING)
     dependents = [(f"{run_id} was declared done", run_id) for run_id in done]

@@ -25,7 +25,7 @@ from backprop.worker.executor import box_files
 from backprop.worker.executor.box_files import StandingOrder
 from backprop.worker.segments import timebox
 from backprop.worker.segments.boxes.pulse import Pulse, is_alive, take_pulse
-from backprop.worker.segments.result import begun_in_chain
+from backprop.worker.segments.ends.chain import begun_in_chain
 from backprop.worker.supervisor import failpoint
 
 NOT_SEEN: Final = "what it has saved has not been looked at yet"
@@ -39,6 +39,9 @@ SAVING_S: Final = 30.0
 """A save that is under way is waited for so long, but at most for a quarter of the box."""
 SEEN_SHARE: Final = 0.5
 """Of a box of which less was seen it is not said that nothing happened in it."""
+LIFELESS_S: Final = 60.0
+"""Nor of one that was watched for less, alone or with those before it: a download may pause for longer than a short
+box."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class BoxKeeper:
         self._dead: str | None = None
         self._pulse: Pulse | None = None
         self._judged = self._deadline_of = 0
+        self._is_quiet = False
         self._entered_s = context.clock.monotonic_s()
         self._standing: StandingOrder | None = None
         self._confirmed_s = self._explained_s = -math.inf
@@ -192,15 +196,19 @@ class BoxKeeper:
         return None
 
     def _is_dead(self, look: Look, sense: "Senses") -> bool:
-        """Note it where nothing happened in the box. Looked at once, as its end comes near; the first box has its
-        start."""
+        """Note it where nothing happened in the box, and in as many quiet ones before it as make LIFELESS_S. Looked at
+        once, as its end comes near; the first box has its start."""
         before, length_s = self._pulse, self._ends_s - self._begins_s
         if before is None or self.box == 1 or self._judged == self.box:
             return False
-        if look.elapsed_s - before.at_s < SEEN_SHARE * length_s:
+        watched_s = look.elapsed_s - before.at_s
+        if watched_s < SEEN_SHARE * length_s:
             return False
         self._judged = self.box
         if sense.gpu_was_busy(self._entered_s) or is_alive(before, self._take_pulse(look, sense)):
+            return False
+        if watched_s < LIFELESS_S:
+            self._is_quiet = True
             return False
         self._dead = "no sign of life for a whole timebox: no output, no file, no step, no processor time"
         return True
@@ -252,7 +260,9 @@ class BoxKeeper:
 
     def _enter(self, until_s: float) -> None:
         self._begins_s, self._ends_s, self.box = self._ends_s, until_s, self.box + 1
-        self._pulse, self._explained, self._noted = None, None, False
+        # Of a quiet box the next one goes on to watch what this one did.
+        self._pulse = self._pulse if self._is_quiet else None
+        self._is_quiet, self._explained, self._noted = False, None, False
 
     def _note(self, run: RunRecord, reason: str) -> None:
         claims.renew(self._context.database, run, self.box, reason)

@@ -43,7 +43,7 @@ from backprop.worker.segments.boxes.keeper import NOT_SEEN
 from backprop.worker.segments.boxes.suspendable import Suspendable, ram_mib
 from backprop.worker.segments.boxes.vram_moves import MOMENT_S, VramMoves, Where
 from backprop.worker.segments.boxes.vram_return import VramReturn, owned
-from backprop.worker.segments.result import begun_in_chain
+from backprop.worker.segments.ends.chain import begun_in_chain
 from backprop.worker.supervisor import failpoint
 
 SIGNAL_EVERY_S: Final = 2.0

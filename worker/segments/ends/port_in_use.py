@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.faults.last_line import PORT_IN_USE
-from backprop.worker.segments.gpu_oom import Trouble, reported
+from backprop.worker.segments.ends.gpu_oom import Trouble, reported
 
 _NATIVE: Final = re.compile(
     r"Address already in use$|Port \d+ is in use\b|(?:TensorBoard|ERROR|error)\b.*", re.IGNORECASE

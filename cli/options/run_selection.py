@@ -14,9 +14,9 @@ import click
 
 from backprop.cli.context import tell
 from backprop.cli.help.completion import complete_groups, complete_runs
+from backprop.cli.options.times import read_since
 from backprop.cli.render import answers
 from backprop.cli.render.terminal_text import safe
-from backprop.cli.submit.times import read_since
 from backprop.scheduler.lifecycle import State
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from backprop.cli.submit.numbers import Minutes
+from backprop.cli.options.numbers import Minutes
 from backprop.scheduler.config.keys import KEYS, Command, SettingKey
 from backprop.scheduler.errors import BadCommand
 
@@ -17,7 +17,7 @@ NONE: Final = "none"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def setting_options(command: Command) -> Callable[[F], F]:
+def accept(command: Command) -> Callable[[F], F]:
     """Return a decorator that adds the settings' options of `command`, in the order of the table."""
     changes = command in ("resume", "edit")
 
@@ -30,16 +30,16 @@ def setting_options(command: Command) -> Callable[[F], F]:
     return add
 
 
-def chosen_settings(values: Mapping[str, Any]) -> dict[str, object]:
+def chosen(values: Mapping[str, Any]) -> dict[str, object]:
     """Return the settings given as options, in the user's units by key, out of a command's parameters. Raises
     BadCommand for two that disagree."""
-    chosen = {key.name: values[_parameter(key)] for key in KEYS if values.get(_parameter(key)) is not None}
+    given = {key.name: values[_parameter(key)] for key in KEYS if values.get(_parameter(key)) is not None}
     for key in KEYS:
         if key.null_flag and values.get(_null_parameter(key)):
-            if key.name in chosen:
+            if key.name in given:
                 raise BadCommand(f"{key.null_flag} and {key.flags[0]} disagree; give one of them")
-            chosen[key.name] = NONE
-    return chosen
+            given[key.name] = NONE
+    return given
 
 
 def long_options(section: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from typing import Final
 
 from backprop.scheduler.home.file_reading import NotAFile, open_regular
 from backprop.worker.executor.segment_files import StopFile
-from backprop.worker.segments.seen_counters import SeenCounter, counters_in, lines_of
+from backprop.worker.segments.ends.seen_counters import SeenCounter, counters_in, lines_of
 from backprop.worker.segments.tail import LAST_BYTES, NO_LOG
 
 OVER: Final = "it had said that training was over"

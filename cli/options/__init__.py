@@ -1,0 +1,1 @@
+"""Reads what several commands take: global options, settings, numbers, times, and the runs that are meant."""
