@@ -3,7 +3,7 @@
 import click
 
 from backprop.cli.context import open_existing, tell
-from backprop.cli.global_options import global_options, globals_of
+from backprop.cli.options.global_options import global_options, globals_of
 
 
 @click.command(name="clusters")
