@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backprop.cli.options.global_options import global_options, globals_of
+from backprop.scheduler.config.keys import BY_NAME
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ Exit codes: 0 nothing is bad, 24 something is.
     is_flag=True,
     help="First have the NVIDIA driver move VRAM to RAM and back. At an idle moment: a bad driver hangs the machine.",
 )
-@click.option("--on", metavar="CLUSTER", help="Check a cluster instead, with a job of a moment.")
+@click.option(
+    *BY_NAME["on"].flags,
+    "cluster",
+    metavar="CLUSTER",
+    help="Check a cluster instead, with a job of a moment.",
+)
 @global_options
 @click.pass_context
 def command(
@@ -39,7 +45,7 @@ def command(
     as_json: bool,
     repair: bool,
     suspend_test: bool,
-    on: str | None,
+    cluster: str | None,
     config: str | None,
     verbose: bool,
     dry_run: bool,
@@ -72,8 +78,8 @@ def command(
         _repair(say)
     if suspend_test and given.dry_run:
         click.echo("nothing is tested in a dry run", err=True)
-    if on is not None:
-        findings = _of_cluster(on)
+    if cluster is not None:
+        findings = _of_cluster(cluster)
     else:
         findings = examine(given.config, say_tested if suspend_test and not given.dry_run else None)
     sound = all(finding.level is not Level.BAD for finding in findings)

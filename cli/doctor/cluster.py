@@ -63,11 +63,11 @@ def _scheduler(facts: Callable[[], dict[str, str]]) -> Finding:
 
 def _probe(cluster: Cluster) -> Finding:
     from backprop.worker.executor.cluster.engines import engine_of
-    from backprop.worker.executor.cluster.probe import NoAnswer, probe
+    from backprop.worker.executor.cluster.probe import ProbeSilent, probe
 
     try:
         told = probe(cluster, engine_of(cluster), PATIENCE_S)
-    except NoAnswer as error:
+    except ProbeSilent as error:
         return bad("probe", str(error), "its options, its folder and its python are those of config.json")
     except OSError as error:
         return bad("probe", f"{error.filename or cluster.folder}: {error.strerror}")

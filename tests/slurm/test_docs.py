@@ -3,8 +3,8 @@
 import json
 import re
 
-from tests.slurm.conftest import Lab
 from tests.support.harness import ROOT, wait_until
+from tests.support.lab import Lab
 
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.conftest import Lab
 from tests.support.harness import stays_true, wait_until
+from tests.support.lab import Lab
 
 PATIENCE_S = 60.0
 

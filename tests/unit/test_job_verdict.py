@@ -23,12 +23,14 @@ LONG_S = 60
 
 @dataclass
 class Node:
-    """The node agents of one segment's job: what a real one does, by its rules. `leader`: it runs."""
+    """The node agent of a segment's job: what a real one does, by its rules. `leader`: it runs. `records`: its end is
+    still to be written."""
 
     token: str
     leader: bool = False
     sees_share: bool = True
     unseen_s: float = 0.0
+    records: bool = False
     beat: int = 0
 
 
@@ -81,6 +83,10 @@ class World:
 
     def _agent(self, node: Node) -> None:
         if not node.leader:
+            if node.records and node.sees_share:
+                node.records = False
+                self.exits.add(node.token)
+                self.jobs[node.token] = Phase.DONE
             return
         if node.sees_share:
             node.unseen_s, node.beat = 0.0, node.beat + 1
@@ -88,10 +94,11 @@ class World:
             if node.token in self.revoked:
                 node.leader = False
                 self.exits.add(node.token)
+                self.jobs[node.token] = Phase.DONE
         else:
             node.unseen_s += 1
             if node.unseen_s >= LEASE_S / 2:
-                node.leader = False
+                node.leader, node.records = False, True
 
     def end(self, node: Node, record: bool) -> None:
         """The leader ends; its end reaches the share if the node sees it."""
@@ -206,7 +213,7 @@ def _happen(world: World, event: tuple[object, ...]) -> None:
                 world.end(node, record)
         case ("engine kills",):
             for node in world.nodes:
-                node.leader = False
+                node.leader = node.records = False
             world.jobs = dict.fromkeys(world.jobs, Phase.NODE_LOST)
         case ("look", int(times)):
             for _ in range(times):

@@ -49,12 +49,12 @@ class ProbeAnswer(msgspec.Struct, frozen=True):
     took_s: float = 0.0
 
 
-class NoAnswer(Exception):
+class ProbeSilent(Exception):
     """The probe did not answer. The text says what became of it."""
 
 
 def probe(cluster: Cluster, engine: Engine, patience_s: float) -> ProbeAnswer:
-    """Run the probe. Raises NoAnswer; OSError where the shared folder cannot be written."""
+    """Run the probe. Raises ProbeSilent; OSError where the shared folder cannot be written."""
     folder = Path(cluster.folder) / "doctor" / os.urandom(4).hex()
     folder.mkdir(mode=0o700, parents=True)
     job: str | None = None
@@ -71,10 +71,10 @@ def probe(cluster: Cluster, engine: Engine, patience_s: float) -> ProbeAnswer:
                 )
             )
         except (Refused, Full, Unsure) as error:
-            raise NoAnswer(str(error)) from error
+            raise ProbeSilent(str(error)) from error
         while not (folder / "told.json").exists():
             if time.monotonic() - begun_s > patience_s:
-                raise NoAnswer(_became(engine, token, job, folder))
+                raise ProbeSilent(_became(engine, token, job, folder))
             os.listdir(folder)  # noqa: PTH208 - a share is asked anew
             time.sleep(0.2)
         told = msgspec.json.decode((folder / "told.json").read_bytes(), type=ProbeAnswer)
