@@ -96,6 +96,10 @@ def make_submission(
     refuse_unstartable(program, words[0], environment)
     code, notes = _code(spec, home, environment) if effective.settings.snapshot_code else (None, ())
     found = _python(spec, effective.settings, environment)
+    if spec.cluster is not None:
+        from backprop.cli.submit.cluster_check import check_on_cluster
+
+        notes = (*notes, *check_on_cluster(spec, effective.settings.clusters[spec.cluster]))
     run_id, name = request.run_id, request.name
     return Submission(
         run_id=checked("--run-id", run_id) if run_id is not None else None,

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -184,11 +183,81 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_slurm_refuses_holds_the_run_in_its_words(lab: Lab, what: str) -> None:
+def test_what_slurm_refuses_is_refused_at_once_in_its_words(lab: Lab, what: str) -> None:
     lab.script()
-    run = lab.queue(*REFUSED[what], "steps.py")
+    words = ("--on", "lab", "--gpus", "0", *REFUSED[what], "steps.py")
+    done = lab.bench.backprop("run", *words)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.splitlines()[-1].startswith("backprop: lab refuses it: ")
+    assert lab.bench.backprop("list").stdout == ""
+
+
+def test_what_slurm_refuses_later_holds_the_run(lab: Lab) -> None:
+    lab.script()
+    away = lab.slurm.environment | {"SLURM_CONF": "/nonexistent/slurm.conf"}
+    words = ("--on", "lab", "--gpus", "0", "--submit", "-p nowhere", "steps.py")
+    done = lab.bench.backprop("run", "-q", *words, env=away)
+    assert done.returncode == 0, done.stderr
+    run = done.stdout.strip()
     lab.bench.worker()
     shown = lab.bench.wait_for(run, "held")
-    assert "the cluster refuses it: " in shown["reason"], shown["reason"]
+    assert "the cluster refuses it: " in shown["reason"]
     assert not lab.steps(run)
-    assert Path(lab.bench.home / "runs" / run).is_dir()
+
+
+BAD = {
+    "no such cluster": (("--on", "elsewhere"), 6, "no such cluster in your config.json (there: lab)"),
+    "cpus here": (("--cpus", "2"), 6, "--cpus is for a job of a cluster; give --on CLUSTER"),
+    "mem here": (("--mem", "2"), 6, "--mem is for a job of a cluster"),
+    "gpu type here": (("--gpu-type", "a100"), 6, "--gpu-type is for a job of a cluster"),
+    "options of ours": (("--on", "lab", "--submit", "--time=5"), 6, "--time=5 for the cluster"),
+    "short ones": (("--on", "lab", "--submit", "-J name"), 6, "-J for the cluster"),
+    "begun ones": (("--on", "lab", "--submit", "--dep=4"), 6, "--dep=4 for the cluster"),
+    "no timebox": (("--on", "lab", "--no-timebox"), 6, "needs a time limit"),
+    "a name": (("--on", "a b"), 5, "here, or the name of a cluster"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_gets_one_line_and_queues_nothing(lab: Lab, what: str) -> None:
+    words, code, said = BAD[what]
+    lab.script()
+    done = lab.bench.backprop("run", *words, "steps.py")
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", ["open", "missing", "a file", "planted link"])
+def test_a_folder_that_cannot_be_trusted_is_refused(lab: Lab, what: str) -> None:
+    lab.script()
+    if what == "open":
+        lab.folder.chmod(0o755)
+    elif what == "missing":
+        lab.folder.rmdir()
+    elif what == "a file":
+        lab.folder.rmdir()
+        lab.folder.write_text("")
+    else:
+        other = lab.folder.with_name("other")
+        lab.folder.rename(other)
+        lab.folder.symlink_to(other)
+    done = lab.bench.backprop("run", "--on", "lab", "--gpus", "0", "steps.py")
+    assert done.returncode != 0
+    assert str(lab.folder) in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert lab.bench.backprop("list").stdout == ""
+    if what == "a file":
+        lab.folder.unlink()
+
+
+def test_suspending_is_for_this_machine(lab: Lab) -> None:
+    lab.script()
+    run = lab.queue("steps.py", "--", "--steps", "10000")
+    lab.bench.worker()
+    begun(lab, run)
+    done = lab.bench.backprop("suspend", run)
+    assert done.returncode == 10
+    assert "of this machine" in done.stderr
+    lab.bench.backprop("stop", run)
+    lab.bench.wait_for(run, "stopped")

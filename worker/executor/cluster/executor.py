@@ -8,7 +8,6 @@ import contextlib
 import functools
 import math
 import os
-import shlex
 import signal
 import sys
 import time
@@ -17,15 +16,14 @@ from pathlib import Path
 from typing import Final
 
 from backprop.scheduler.config.clusters import Cluster
-from backprop.scheduler.config.settings import parse_gpu_memory_limit
 from backprop.scheduler.home import shared_folder
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord, SegmentRecord
-from backprop.scheduler.spec import RunSpec
 from backprop.worker.executor import segment_files
 from backprop.worker.executor.base import Life, SegmentOrder
 from backprop.worker.executor.cluster import node_program, segment_state
-from backprop.worker.executor.cluster.engine import ClusterJob, Engine
+from backprop.worker.executor.cluster.engine import Engine
+from backprop.worker.executor.cluster.job import job_of
 from backprop.worker.executor.cluster.segment_state import SegmentState
 from backprop.worker.executor.cluster.submitter import HandOverAnswer, HandOverKind, Submitter
 from backprop.worker.executor.cluster.verdict import (
@@ -41,11 +39,6 @@ from backprop.worker.executor.segment_files import ExitRecord, OrderFile
 from backprop.worker.supervisor import claim, failpoint
 from backprop.worker.user_files import NOT_YET, UserFiles
 
-STARTS_S: Final = 15
-"""A node agent and a supervisor are given so long to start and to end, beside grace and the stop sequence."""
-MARGIN_S: Final = 90
-MOST_WARNING_S: Final = 60
-"""How long before the time limit the engine warns at most. Slurm may do so up to a minute early (sbatch(1))."""
 ORPHAN_S: Final = 60.0
 """A command of a dead worker may still hand its job over for so long."""
 NEVER_S: Final = 300.0
@@ -129,7 +122,10 @@ class ClusterExecutor:
         finally:
             os.close(order.lock)
         self._segments[order.token] = _Segment()
-        self.submitter.submit(self._job(order, folder, program))
+        command = (self._python(), "-I", "-S", "-X", "utf8", str(program), "--job", str(folder), order.token)
+        name = f"bp-{order.run.id}-{order.number}"
+        job = job_of(order.run.spec, self.cluster, name, order.token, folder, command, order.timebox_s)
+        self.submitter.submit(job)
 
     def look(self, run: RunRecord, segment: SegmentRecord) -> JobLook:
         """Return what has become of a segment. Raises nothing that passes."""
@@ -311,43 +307,6 @@ class ClusterExecutor:
 
     def _python(self) -> str:
         return self.cluster.python or sys.executable
-
-    def _job(self, order: SegmentOrder, folder: Path, program: Path) -> ClusterJob:
-        spec, cluster, token = order.run.spec, self.cluster, order.token or ""
-        warn_s = min(math.ceil(spec.grace_s) + STARTS_S, MOST_WARNING_S)
-        limit_s = order.timebox_s + spec.grace_s + STARTS_S + MARGIN_S + warn_s
-        return ClusterJob(
-            name=f"bp-{order.run.id}-{order.number}",
-            token=token,
-            folder=folder,
-            command=(
-                self._python(), "-I", "-S", "-X", "utf8", str(program), "--job", str(folder), token,
-            ),
-            limit_min=math.ceil(limit_s / 60),
-            warn_s=warn_s,
-            gpus=spec.gpus,
-            gpu_type=gpu_type(spec, cluster),
-            cpus=spec.cpus or _each(cluster.cpus_per_gpu, spec.gpus) or cluster.cpus,
-            mem_mib=spec.mem_mib or _mib(_each(cluster.mem_gb_per_gpu, spec.gpus) or cluster.mem_gb),
-            options=(*cluster.options, *shlex.split(spec.submit or "")),
-        )  # fmt: skip
-
-
-def gpu_type(spec: RunSpec, cluster: Cluster) -> str | None:
-    """Return the type of GPU to ask for: the user's, else the smallest that has the run's own limit of VRAM."""
-    if spec.gpu_type is not None or spec.gpu_memory_limit is None or not cluster.gpu_types:
-        return spec.gpu_type
-    mib = parse_gpu_memory_limit(spec.gpu_memory_limit).mib
-    fits = [(gb, name) for name, gb in cluster.gpu_types.items() if mib is not None and gb * 1024 >= mib]
-    return min(fits)[1] if fits else None
-
-
-def _each(amount: float | None, gpus: int) -> int | None:
-    return math.ceil(amount * gpus) or None if amount is not None else None
-
-
-def _mib(gb: float | None) -> int | None:
-    return math.ceil(gb * 1024) if gb is not None else None
 
 
 def _visit(folder: Path, todo: frozenset[str], why: str) -> SegmentState:
