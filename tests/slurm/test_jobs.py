@@ -50,9 +50,12 @@ def test_a_chain_of_jobs_completes_and_no_secret_reaches_slurm(lab: Lab) -> None
     assert not list(lab.folder.glob("runs/*/*/environment.json"))
 
 
-def test_whoever_cancels_a_job_stops_the_run_and_resume_continues_it(lab: Lab) -> None:
+@pytest.mark.parametrize("hears", [(), ("--term",)], ids=["dies of TERM", "exits 0 at TERM"])
+def test_whoever_cancels_a_job_stops_the_run_and_resume_continues_it(
+    lab: Lab, hears: tuple[str, ...]
+) -> None:
     lab.script()
-    run = lab.queue("steps.py", "--", "--steps", "30")
+    run = lab.queue("steps.py", "--", "--steps", "100", *hears)
     lab.bench.worker()
     begun(lab, run)
     lab.slurm.ask("scancel", lab.job(run))
@@ -60,7 +63,7 @@ def test_whoever_cancels_a_job_stops_the_run_and_resume_continues_it(lab: Lab) -
     assert "was cancelled in the cluster" in shown["reason"]
     assert lab.bench.backprop("resume", run).returncode == 0
     lab.bench.wait_for(run, "completed")
-    assert [step for step, _ in lab.steps(run)] == list(range(1, 31))
+    assert [step for step, _ in lab.steps(run)] == list(range(1, 101))
 
 
 def test_stop_saves_a_running_job_and_withdraws_a_waiting_one(lab: Lab) -> None:

@@ -38,9 +38,7 @@ from segment import CONTROL, IGNORED, SupervisedSegment
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-OF_TERM = 128 + signal.SIGTERM
-"""What a shell exits with whose command died of TERM."""
-TOLD_WITHIN_S = 1.0
+TOLD_WITHIN_S = 0.4
 """The processes of a job are signalled one after the other."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What flock answers on a share that has none."""
@@ -189,27 +187,30 @@ def _supervise(
         segment.take_over(str(stop["asked"]), _ago_s(stop), stop.get("sent") is not False, target)
     record = segment.run() | {"oom_kills": list(oom_kills.since(killed))}
     if is_job(order):
-        record["ended_by"] = _ended_by(folder, record)
+        record["ended_by"] = _ended_by(folder, record, segment.told)
     failpoint.at("ended")
     files.write_when_possible(folder / "exit.json", record, is_job(order))
     failpoint.at("recorded")
     return 0
 
 
-def _ended_by(folder: Path, record: dict[str, object]) -> object:
-    """Return whose word the end of a job was; None for its own. A leader without a handler for TERM dies of the
-    cluster's before anybody could ask it."""
+def _ended_by(folder: Path, record: dict[str, object], told: bool) -> object:
+    """Return whose word the end of a job was; None for its own. `told`: this process was sent TERM.
+
+    A leader dies of the cluster's TERM, or obeys it, before anybody could ask it: its exit code says nothing then.
+    """
     if record["asked"] == "timebox":
         return "timebox"
-    of_term = record["signal"] == signal.SIGTERM or record["exit_code"] == OF_TERM
-    if record["asked"] is None and not of_term:
-        return None
     end = time.monotonic() + TOLD_WITHIN_S
-    while (note := files.glance(folder / claim.ENDED_BY)) is None and time.monotonic() < end:
-        if record["asked"] is not None or signal.SIGTERM in signal.sigpending():
+    while True:
+        note = files.glance(folder / claim.ENDED_BY)
+        if note is not None:
+            return note.get("by")
+        if told or record["asked"] is not None or signal.SIGTERM in signal.sigpending():
             return claim.ENGINE
-        time.sleep(0.05)
-    return note.get("by") if note is not None else None
+        if time.monotonic() >= end:
+            return None
+        time.sleep(0.02)
 
 
 def _boxes(folder: Path, order: dict[str, object]) -> Boxes:

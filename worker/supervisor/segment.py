@@ -64,7 +64,9 @@ class SupervisedSegment:
         self._training_status: int | None = None
         self._started_s = started_s
         self._is_job = is_job
-        self._told = False
+        self.told = False
+        """It was sent TERM, as a job of a cluster."""
+        self._all_told = False
         self._boxes = boxes
         self.pauses = Pauses(folder, self._not_held)
         self._suspension = Suspension(folder, self.pauses, self._not_held)
@@ -156,7 +158,8 @@ class SupervisedSegment:
             timeout_s = FOREVER_S
         info = signal.sigtimedwait(CONTROL, timeout_s)
         if self._is_job and info is not None and info.si_signo == signal.SIGTERM:
-            self._told = job_signals.reached_all(self._folder, info.si_pid)
+            self.told = True
+            self._all_told = job_signals.reached_all(self._folder, info.si_pid)
         return info.si_signo if info is not None else None
 
     def _obey(self, number: int | None) -> None:
@@ -206,7 +209,7 @@ class SupervisedSegment:
         target = stop_target.choose(self._leader.process, self._stop_signal, self._signal_to)
         group = self._leader.process.pid if self._signal_to == "group" else None
         target.hold()
-        if self._told and trainers.catches(self._leader.process.pid, signal.SIGTERM):
+        if self._all_told and trainers.catches(self._leader.process.pid, signal.SIGTERM):
             # It has had the same word already. To many scripts a second signal means "drop everything".
             self._asked, self._asked_at_s, self._target = why, self._now(), target
             files.write_if_possible(self._folder / "stop.json", note | {"sent": True} | target.note())
