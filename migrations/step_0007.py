@@ -1,4 +1,5 @@
-"""Schema 7: the key that a user has given a run, which no other run has; and when a group has had enough.
+"""Schema 7: the key that a user has given a run, which no other run has; when a group has had enough; and
+how much room there was on the disks.
 
 A key is null where none was given, which earlier programs could not, and where another run had the key first. A group
 without a goal (`until`) and a limit (`max_total_s`) is never over (`over_why`).
@@ -10,4 +11,5 @@ STATEMENTS = (
     "ALTER TABLE groups ADD COLUMN until TEXT",
     "ALTER TABLE groups ADD COLUMN max_total_s REAL",
     "ALTER TABLE groups ADD COLUMN over_why TEXT",
+    "ALTER TABLE samples ADD COLUMN disks TEXT",
 )

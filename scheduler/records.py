@@ -168,6 +168,28 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     engine_words: str | None = None
 
 
+class SuspensionRecord(msgspec.Struct, frozen=True):
+    """One suspension of a segment, in Unix seconds.
+
+    `ordered_at_s`: when it was ordered. `left_at_s`: when it was frozen, its VRAM moved if it was, and its slot free.
+    `claimed_at_s`: when it had a slot again. `on_at_s`: when it went on, its VRAM in place. None: not yet, or its
+    segment ended without.
+    """
+
+    run_id: str
+    segment: int
+    ordered_at_s: float
+    left_at_s: float
+    claimed_at_s: float | None
+    on_at_s: float | None
+
+    @property
+    def moving_s(self) -> float:
+        """How long it took to leave and to come back, as far as it has."""
+        back_s = self.on_at_s - self.claimed_at_s if self.on_at_s and self.claimed_at_s else 0.0
+        return self.left_at_s - self.ordered_at_s + back_s
+
+
 ASKED: Final = "asked"
 KEPT: Final = "kept"
 """Values of `RunRecord.suspension`."""

@@ -74,7 +74,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sets it apart from the other runs of its sweep, by key. `key`: its user's own name for this submission, which no
     other run has; `asked`: a digest of what was asked for with it. `cluster`: whose jobs its segments are, None for
     this machine; `share`: absolute path of the folder that its nodes see, where the run's folder lies. `cpus`,
-    `mem_mib`, `gpu_type`: of each job. `submit`: further words for the cluster's command.
+    `mem_mib`, `gpu_type`: of each job. `submit`: further words for the cluster's command. `keep_checkpoints`: so
+    many of its checkpoints are kept, see `worker.checkpoints.rotation`, and the best by `keep_metric`, NAME or
+    NAME:max. `secrets`: a value of `choices.Secrets`.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -129,6 +131,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mem_mib: int | None = None
     gpu_type: str | None = None
     submit: str | None = None
+    keep_checkpoints: int | None = None
+    keep_metric: str | None = None
+    secrets: str = "keep"
 
     @property
     def attaches(self) -> bool:

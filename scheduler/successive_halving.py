@@ -6,11 +6,11 @@ every candidate the same small budget, keep the best share, repeat. Here the bud
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A member that has not ended.
 
     `segments`: how many it has had; lost ones do not count. `value`: its latest metric, None if it reported none.
@@ -23,8 +23,7 @@ class Candidate:
     rounds: int = 0
 
 
-@dataclass(frozen=True)
-class Rank:
+class Rank(msgspec.Struct, frozen=True):
     """The rank of a member in one round. `place`: 1 for the best. `kept`: it goes on."""
 
     run_id: str

@@ -25,6 +25,7 @@ from backprop.worker.machine.sampler import Sampler
 from backprop.worker.machine.sleep_inhibitor import SleepInhibitor
 from backprop.worker.maintenance.database_care import DatabaseCare
 from backprop.worker.maintenance.held_runs import HeldRuns
+from backprop.worker.maintenance.scrubber import Scrubber
 from backprop.worker.reactions.hourly import Hourly
 from backprop.worker.reactions.reactions import Reactions
 from backprop.worker.segments.tracker import SegmentTracker
@@ -65,6 +66,7 @@ class Loop:
         self._sampler = Sampler(context, self._reader.recent)
         self._hourly = Hourly(context, self._reader.recent)
         self._held = HeldRuns(context)
+        self._scrubber = Scrubber(context)
         self._care = DatabaseCare(context)
         self._reconciled_s = -RECONCILE_EVERY_S
         self._trouble_s = 0.0
@@ -174,6 +176,7 @@ class Loop:
         self._sampler.sample(self._admitter.head_waits_for, stopping=stop.asked > 0)
         self._awake.keep(self._context.settings.inhibit_sleep and alive > 0)
         self._hourly.tell_if_due(self._admitter.is_closed)
+        self._scrubber.step()
         return alive
 
     def _reap_exited(self) -> None:

@@ -6,6 +6,7 @@ import click
 
 from backprop.cli.context import need_existing
 from backprop.cli.help.completion import complete_runs
+from backprop.cli.options.global_options import brief_option
 
 EPILOG: Final = """\b
 Examples:
@@ -20,7 +21,8 @@ Examples:
 @click.argument("b", metavar="B", shell_complete=complete_runs)
 @click.option("--stat", is_flag=True, help="Name the files that differ, without their contents.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
-def command(a: str, b: str, stat: bool, as_json: bool) -> None:
+@brief_option
+def command(a: str, b: str, stat: bool, as_json: bool, brief: bool) -> None:
     """Show in what runs A and B differ: code, arguments, environment, packages, settings, last metrics.
 
     Code is compared as far as it was noted when they were queued. Values that look like credentials are never shown.
@@ -30,7 +32,14 @@ def command(a: str, b: str, stat: bool, as_json: bool) -> None:
 
     home, database = need_existing()
     runs = queries.find_run(database, a), queries.find_run(database, b)
-    found = differences(home, database, *runs, contents=not stat)
+    found = differences(home, database, *runs, contents=not (stat or brief))
+    if brief:
+        import json
+
+        from backprop.cli.render.differences.as_json import brief_json
+
+        click.echo(json.dumps(brief_json(found)))
+        return
     if as_json:
         from backprop.cli.render.differences.as_json import differences_json
         from backprop.cli.render.json_views import print_json

@@ -3,16 +3,19 @@
 import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from backprop.cli.help.completion import complete_files
 from backprop.cli.options.global_options import global_options, globals_of
 from backprop.scheduler.config.keys import BY_NAME
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
     from backprop.cli.doctor.finding import Finding
+    from backprop.cli.options.global_options import Globals
 
 EPILOG = """\b
 Each line is ok, note (worth knowing) or BAD, with what to do below it.
@@ -38,6 +41,12 @@ Exit codes: 0 nothing is bad, 24 something is.
     metavar="CLUSTER",
     help="Check a cluster instead, with a job of a moment.",
 )
+@click.option(
+    "--bundle",
+    metavar="FILE",
+    shell_complete=complete_files,
+    help="Also write a report to share: versions, checks, settings, last events, ends of logs; credentials masked.",
+)
 @global_options
 @click.pass_context
 def command(
@@ -46,6 +55,7 @@ def command(
     repair: bool,
     suspend_test: bool,
     cluster: str | None,
+    bundle: str | None,
     config: str | None,
     verbose: bool,
     dry_run: bool,
@@ -96,6 +106,8 @@ def command(
         print_json({"sound": sound, "repaired": done, "tested": tested, "findings": views})
     else:
         _print(findings)
+    if bundle is not None:
+        _write_bundle(Path(bundle), findings, given)
     return 0 if sound else DOCTOR_FOUND
 
 
@@ -105,6 +117,19 @@ def _of_cluster(name: str) -> "list[Finding]":
 
     known = load(None, layout.locate().root, None, {}).settings.clusters
     return check_cluster(name, known.get(name))
+
+
+def _write_bundle(path: Path, findings: "list[Finding]", given: "Globals") -> None:
+    """Write the report, and say so on stderr. Raises BadCommand."""
+    from backprop.cli.doctor import bundle
+    from backprop.cli.doctor.checkup import settings_here
+    from backprop.cli.render.terminal_text import safe
+
+    if given.dry_run:
+        click.echo(f"{safe(str(path))} is not written in a dry run", err=True)
+        return
+    size = bundle.write(path, findings, settings_here(given.config))
+    click.echo(f"wrote {safe(str(path))} ({size / 1000:.1f} kB); read it before you share it", err=True)
 
 
 def _repair(say: Callable[[str], None]) -> None:

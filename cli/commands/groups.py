@@ -1,10 +1,10 @@
 """`backprop groups [NAME]`: shows progress and rules of groups, and which members early stopping ended."""
 
 import contextlib
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from backprop.cli.context import open_existing
 from backprop.cli.render.json_views import number, print_json
@@ -51,13 +51,12 @@ def command(name: str | None, as_json: bool) -> None:
         for one in wanted
     ]
     if as_json:
-        print_json([asdict(view) for view in views] if name is None else asdict(views[0]))
+        print_json(msgspec.to_builtins(views if name is None else views[0]))
     else:
         _print(views)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Ranked:
+class _Ranked(msgspec.Struct, frozen=True, kw_only=True):
     round: int
     id: str
     place: int
@@ -65,8 +64,7 @@ class _Ranked:
     kept: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class _View:
+class _View(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     members: int
     counts: dict[str, int]

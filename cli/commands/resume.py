@@ -268,7 +268,10 @@ def _specs(
         spec = msgspec.structs.replace(run.spec, plan=plan, **changes, **code)
         chosen = "timebox_s" in changes or spec.cluster == run.spec.cluster
         changed[run.id] = on_cluster(spec, settings.clusters, chosen=chosen)
-    return changed
+    # Those whose credentials were removed get them from this shell, into the same file.
+    scrubbed = queries.scrubbing(database) & {chosen.id for chosen in runs}
+    unchanged = queries.runs_by_id(database, sorted(scrubbed - changed.keys()))
+    return changed | {run.id: run.spec for run in unchanged}
 
 
 def _resume(
@@ -280,6 +283,7 @@ def _resume(
 ) -> set[str]:
     """Queue the runs, with what has changed in the database and in their folders at once; return their ids. Raises
     BadCommand when a folder cannot be changed: then nothing is."""
+    from backprop.cli.submit.secrets import restored_secrets, say_secrets
     from backprop.scheduler.errors import BadCommand
     from backprop.scheduler.home import batch_file
     from backprop.scheduler.home.spec_changes import SpecChanges
@@ -298,7 +302,8 @@ def _resume(
     def change(run_id: str) -> None:
         with changing(run_id):
             failpoint.at("resume noted")
-            changes.make(run_id, specs[run_id])
+            taken = restored_secrets(home, run_id)
+            changes.make(run_id, specs[run_id], environment=taken)
             failpoint.at("resume in folder")
 
     changes = SpecChanges(home.run_folder)
@@ -307,6 +312,7 @@ def _resume(
             with changing(run.id):
                 batch_file.materialise(home, run)
     ids = [run.id for run in runs]
+    say_secrets(home, [run_id for run_id in ids if run_id in specs])
     return set(user_requests.resume(database, ids, specs, pin, time.time(), change, changes.take_back))
 
 

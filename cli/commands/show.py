@@ -8,6 +8,7 @@ import click
 from backprop.cli.context import need_existing
 from backprop.cli.help.completion import complete_runs
 from backprop.cli.options.global_options import brief_option
+from backprop.scheduler.config.parsers import MOST_KEPT
 
 if TYPE_CHECKING:
     from backprop.scheduler.home.layout import Home
@@ -22,20 +23,29 @@ SHOWN_SEGMENTS: Final = 5
 FOLDED_FROM: Final = 8
 """Segments that are shown without folding any."""
 FAR_OFF_MIB: Final = 1024
+PLOT_ROWS: Final = 6
+LEAST_POINTS: Final = 3
+"""A curve of fewer says no more than the last value."""
 
 
 @click.command(name="show")
 @click.argument("run", shell_complete=complete_runs)
 @click.option("--segments", "every", is_flag=True, help="Show every segment of a long chain.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1, MOST_KEPT),
+    metavar="N",
+    help="Say which checkpoints would go with --keep-checkpoints N; none is removed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
 @brief_option
-def command(run: str, every: bool, as_json: bool, brief: bool) -> None:
+def command(run: str, every: bool, keep: int | None, as_json: bool, brief: bool) -> None:
     """Show RUN, given by its id, a unique beginning of its id, or its name."""
     home, database = need_existing()
     if brief:
         _show_brief(home, database, run)
         return
-    show(home, database, run, as_json, every)
+    show(home, database, run, as_json, every, keep)
 
 
 def _show_brief(home: "Home", database: "Database", name: str) -> None:
@@ -54,13 +64,30 @@ def _show_brief(home: "Home", database: "Database", name: str) -> None:
     click.echo(json.dumps(answers.with_metrics(told, last)))
 
 
-def show(home: "Home", database: "Database", name: str, as_json: bool, every: bool = False) -> None:
-    """Print one run. `every`: fold no segments. Raises UnknownRun, AmbiguousRun."""
+def show(
+    home: "Home",
+    database: "Database",
+    name: str,
+    as_json: bool,
+    every: bool = False,
+    keep: int | None = None,
+) -> None:
+    """Print one run. `every`: fold no segments. `keep`: how many checkpoints would be kept.
+
+    Raises UnknownRun, AmbiguousRun.
+    """
     from backprop.cli.render import stop_view
-    from backprop.cli.render.json_views import checkpoint_view, iso, print_json, run_view, segment_view
+    from backprop.cli.render.json_views import (
+        checkpoint_view,
+        iso,
+        print_json,
+        run_view,
+        segment_view,
+        suspension_view,
+    )
     from backprop.scheduler.governor.box_end import rule_of
     from backprop.scheduler.store import dependencies
-    from backprop.scheduler.store.reads import metrics, queries
+    from backprop.scheduler.store.reads import metrics, nights, queries
     from backprop.worker.maintenance.log_archive import log_of
     from backprop.worker.maintenance.triage_reader import triage_of_run
 
@@ -71,6 +98,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
     if as_json:
         from backprop.cli.render.box_ends import boxes_left
         from backprop.cli.render.differences import note_view
+        from backprop.cli.render.rotation_view import rotation_json
         from backprop.cli.render.triage_view import triage_json
         from backprop.cli.submit.recipe_view import goes_on_json, plan_json
 
@@ -79,6 +107,7 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
         chain = [segment_view(one, logs[one.number]) for one in segments]
         print_json(
             run_view(run, last_checkpoint=newest)
+            | {"suspensions": [suspension_view(one) for one in nights.suspensions_of(database, run.id)]}
             | {"segments": chain, "checkpoints": [checkpoint_view(one) for one in saved]}
             | {"not_before": iso(run.not_before_s or None), "after": [_link_view(one) for one in after]}
             | {"plan": plan_json(run.spec.plan), "goes_on_by": goes_on_json(run.spec)}
@@ -86,13 +115,14 @@ def show(home: "Home", database: "Database", name: str, as_json: bool, every: bo
             | {"suspended_by": run.suspension, "thaw_at": iso(run.thaw_at_s)}
             | {"metrics": metrics.latest_of_each(database, [run.id])[run.id]}
             | {"progress": _progress_json(home, database, run)}
+            | {"rotation": rotation_json(home, database, run, keep)}
             | {"triage": triage_json(run.id, triage_of_run(home, database, run))}
             | {"box_left_s": boxes_left(home, [run], segments[-1:], time.time()).get(run.id)}
             | {"provenance": note_view.note_json(home, note_view.note_of(home, run))}
             | {"signal_to": run.spec.signal_to, "signalled": stop_view.signalled(home, run)}
         )
         return
-    _print(home, database, run, segments, saved, after, every)
+    _print(home, database, run, segments, saved, after, every, keep)
 
 
 def _print(
@@ -103,12 +133,14 @@ def _print(
     saved: "list[CheckpointRecord]",
     after: "list[Link]",
     every: bool,
+    keep: int | None,
 ) -> None:
     from backprop.cli.render import stop_view
     from backprop.cli.render.job_rows import print_jobs
     from backprop.cli.render.json_views import NAN, clock, duration, number, size
+    from backprop.cli.render.rotation_view import rotation_lines, rotation_pairs
     from backprop.cli.render.tables import print_pairs, print_table
-    from backprop.cli.render.terminal_text import command_text
+    from backprop.cli.render.terminal_text import command_text, safe
     from backprop.cli.render.triage_view import triage_pairs
     from backprop.cli.submit.goes_on import timebox_text
     from backprop.cli.submit.recipe_view import pairs, resume_text
@@ -137,10 +169,12 @@ def _print(
             ("progress", progress),
             *([] if run.state in FINAL else _ahead(home, database, run)),
             ("segments", f"{run.segment}, {duration(running_s)} of running time"),
+            *_turns(database, run, segments),
             ("timebox", f"{timebox_text(spec, _overrun(spec))}{_left(home, run, segments)}"),
             ("stop signal", stop_view.live(spec, stop_view.signalled(home, run))),
             *pairs(spec),
             ("resumes", resume_text(spec)),
+            *rotation_pairs(database, run, keep),
             *_vram(spec, segments),
             *([] if spec.cluster is None else [("cluster", spec.cluster)]),
             *_place(database, run, after),
@@ -173,6 +207,7 @@ def _print(
             ("SEGMENT", "RAN", "LOST"),
         )
         print_jobs(home, run, shown)
+    _plot(database, run)
     if saved:
         click.echo()
         rows = [
@@ -188,6 +223,41 @@ def _print(
         print_table(("STEP", "SEGMENT", "SAVED", "SIZE", "CHECKPOINT"), rows, ("STEP", "SEGMENT", "SIZE"))
         if len(saved) > SHOWN_CHECKPOINTS:
             click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
+    for line in rotation_lines(home, database, run, keep):
+        click.echo(safe(line))
+
+
+def _plot(database: "Database", run: "RunRecord") -> None:
+    """Draw the loss of a run that has reported some, on a terminal."""
+    import sys
+
+    from backprop.cli.render.json_views import is_terminal
+    from backprop.cli.render.plots import plot, style_of, width_of
+    from backprop.cli.render.run_curve import curve_of
+    from backprop.scheduler.store.reads import metrics
+
+    if not is_terminal(sys.stdout):
+        return
+    curve = curve_of(metrics.curve(database, run.id, "loss"), "loss", "step")
+    if curve is None or len(curve.points) < LEAST_POINTS:
+        return
+    click.echo()
+    style = style_of(sys.stdout)
+    for line in plot([curve], width_of(sys.stdout), PLOT_ROWS, "step", style):
+        click.echo(line, color=style.colour)
+
+
+def _turns(database: "Database", run: "RunRecord", segments: "list[SegmentRecord]") -> list[tuple[str, str]]:
+    """Return how long it was suspended, and what its turns have cost it."""
+    from backprop.cli.render.lost_time import lost_words, suspended_words
+    from backprop.scheduler.store.reads.nights import suspensions_of
+
+    suspensions = suspensions_of(database, run.id)
+    told = {
+        "suspended": suspended_words(suspensions, run.ended_at_s or time.time()),
+        "lost": lost_words(segments, suspensions),
+    }
+    return [(name, words) for name, words in told.items() if words is not None]
 
 
 def _code_noted(home: "Home", run: "RunRecord") -> list[tuple[str, str]]:

@@ -57,7 +57,15 @@ def command(run: str | None, as_json: bool, watch: bool) -> int:
 def _print(shown: "Overview") -> None:
     from backprop.cli.options.run_selection import counted
     from backprop.cli.render.json_views import clock
-    from backprop.cli.render.status_text import GPU_COLUMNS, RIGHT, gpu_notes, gpu_row, mib, run_rows
+    from backprop.cli.render.status_text import (
+        GPU_COLUMNS,
+        RIGHT,
+        disk_lines,
+        gpu_notes,
+        gpu_row,
+        mib,
+        run_rows,
+    )
     from backprop.cli.render.tables import print_pairs, print_table
     from backprop.scheduler.lifecycle import State
 
@@ -79,6 +87,7 @@ def _print(shown: "Overview") -> None:
             ("RAM", f"{mib(host.ram_free_mib)} free of {mib(host.ram_total_mib)}"),
             ("load", load),
             ("disk", f"{mib(host.disk_free_mib)} free at {shown.home.root}"),
+            *(("", line) for line in disk_lines(shown.full_at, time.time())),
             ("GPUs", f"{len(snapshot.gpus)}, read by {snapshot.source}" if snapshot.gpus else no_gpu),
             *(("worker" if not at else "", line) for at, line in enumerate(workers)),
             *_parallel(shown),

@@ -1,9 +1,9 @@
 """`backprop unsuspend RUN…`: lets suspended runs go on in their turn."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
 from backprop.cli.context import need_existing
 from backprop.cli.options import run_selection
@@ -46,7 +46,7 @@ def command(
     asked = queries.suspended_by_users(database)
     wrong = [one for one in picked.able if one.named and one.id not in asked]
     able = [one for one in picked.able if one.id in asked]
-    picked = replace(picked, able=able, refused=[*picked.refused, *wrong])
+    picked = msgspec.structs.replace(picked, able=able, refused=[*picked.refused, *wrong])
     if given.dry_run:
         return run_selection.rehearse(picked, "unsuspend", WHY, IllegalMove.exit_code)
     freed = set(suspensions.unask(database, [one.id for one in picked.able]))

@@ -2,10 +2,10 @@
 
 import contextlib
 import time
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
 from backprop.cli.context import NO_WORKER, need_existing, silent_workers
 from backprop.cli.help.completion import complete_runs
@@ -68,6 +68,7 @@ def _holders(home: "Home", database: "Database", run: "RunRecord") -> "list[tupl
 
 def _print_json(home: "Home", database: "Database", record: "RunRecord", brief: bool) -> None:
     from backprop.cli.render.json_views import iso, print_json
+    from backprop.scheduler.store.reads import disk_use
 
     known = _reasons(home, database, record)
     view: dict[str, Any] = {
@@ -79,6 +80,9 @@ def _print_json(home: "Home", database: "Database", record: "RunRecord", brief: 
         "not_before": iso(record.not_before_s or None),
         "waits": known.before,
         "rules": [_rule_view(rule) for rule in record.waiting],
+        "disks_full_at": {
+            folder: iso(at_s) for folder, at_s in disk_use.full_at(database, time.time()).items()
+        },
         "parallel": None if known.slots is None else known.slots.view(),
         "blocked_by": [{"id": one.id, "reason": one.reason} for one in known.blocking],
     }
@@ -88,7 +92,10 @@ def _print_json(home: "Home", database: "Database", record: "RunRecord", brief: 
         click.echo(json.dumps(brief_view(view)))
         return
     holders = _holders(home, database, record)
-    print_json(view | {"gpu_holders": [{"gpu_index": index, **asdict(one)} for index, one in holders]})
+    print_json(
+        view
+        | {"gpu_holders": [{"gpu_index": index, **msgspec.structs.asdict(one)} for index, one in holders]}
+    )
 
 
 def brief_view(view: "Mapping[str, Any]") -> dict[str, Any]:
@@ -108,8 +115,7 @@ def brief_view(view: "Mapping[str, Any]") -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _Reasons:
+class _Reasons(msgspec.Struct, frozen=True):
     """Why a run waits. `alive`: a worker lives. `silent`: those that do not tick. `before`: what has to happen first.
     `blocking`: runs that keep their places past their timeboxes."""
 
@@ -144,15 +150,24 @@ def _waits(record: "RunRecord") -> bool:
 
 def lines(home: "Home", database: "Database", record: "RunRecord", whole: bool = False) -> list[str]:
     """Return in words why a run is where it is. `whole`: cut nothing to the width of a terminal."""
+    from backprop.cli.render.status_text import disk_lines
+    from backprop.cli.render.triage_view import triage_pairs
+    from backprop.scheduler.lifecycle import FINAL
+    from backprop.scheduler.store.reads import disk_use
+    from backprop.worker.maintenance.triage_reader import triage_of_run
+
     known = _reasons(home, database, record)
     said = [f"{record.id} {safe(record.name)} is {record.state}: {safe(record.reason)}", *known.silent]
     if not _waits(record):
-        return said
+        triage = triage_of_run(home, database, record) if record.state in FINAL else None
+        return [*said, *(safe(f"{label}: {text}") for label, text in triage_pairs(record.id, triage))]
     said += map(safe, known.before)
     said += [] if known.alive else [NO_WORKER]
     if record.cluster is not None:
         return said + [safe(line) for line in _of_cluster(home, database, record)]
     said += map(safe, _place(home, database, record))
+    now_s = time.time()
+    said += map(safe, disk_lines(disk_use.full_at(database, now_s), now_s))
     if known.before or not known.alive:
         return said
     if not record.waiting:

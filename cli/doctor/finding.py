@@ -5,8 +5,9 @@ relies on) and `login` (what survives a logout). `checkup` runs them all. None c
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from backprop.scheduler.errors import BackpropError
 
@@ -19,8 +20,7 @@ class Level(StrEnum):
     """Runs cannot start, or something may be lost."""
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """`told`: what was seen. `advice`: what to do, a command where there is one; None where nothing has to be done."""
 
     name: str

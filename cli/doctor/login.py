@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.cli.doctor.finding import Finding, note, ok
 
@@ -28,8 +29,7 @@ def check_terminal(environment: Mapping[str, str], cgroup: str) -> Finding:
     return note("terminal", told, "tmux new -d -s backprop 'backprop worker'")
 
 
-@dataclass(frozen=True)
-class Login:
+class Login(msgspec.Struct, frozen=True):
     """What systemd-logind does to `user` at logout. `cgroup`: as for `check_terminal`."""
 
     user: str

@@ -5,9 +5,10 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from backprop.cli.doctor.finding import Finding, bad, note, ok, some
 from backprop.scheduler.config.settings import DEFAULTS, Settings, load
@@ -82,8 +83,7 @@ def check_board() -> Finding:
     return ok("board", f"homes that share a GPU tell each other of promises in {folder}")
 
 
-@dataclass(frozen=True)
-class SignalMasks:
+class SignalMasks(msgspec.Struct, frozen=True):
     """The signals of INT, TERM and HUP that a process ignores, and those that it blocks."""
 
     ignored: frozenset[signal.Signals]

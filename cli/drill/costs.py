@@ -1,7 +1,8 @@
 """Computes the share of time that a script loses to restarts, and recommends a timebox. Pure."""
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 BOXES_MIN: Final = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720)
 USUAL_BOX_MIN: Final = 10
@@ -9,8 +10,7 @@ FINE_SHARE: Final = 0.05
 """A recommended timebox loses less than this share of its time to restarts."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Costs:
+class Costs(msgspec.Struct, frozen=True, kw_only=True):
     """What a segment costs beside its work, in seconds. `gap_s`: between saves, None if unknown."""
 
     ready_s: float

@@ -4,8 +4,9 @@ What happens at a timebox is decided by the table that decides it in the night, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from backprop.cli.drill.costs import Costs
 from backprop.cli.drill.verdict import DrillSegment, DrillVerdict, Proof
@@ -31,8 +32,7 @@ _SAID: Final[dict[AtBox, str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Outlook:
+class Outlook(msgspec.Struct, frozen=True):
     """`at_timebox`: what its end will be; `timebox`, `resume`, `reboot`: in words. `resumed_from`: the checkpoint that
     the proof was made with."""
 

@@ -6,7 +6,6 @@ The home is deleted whatever happens. The script writes its own outputs where it
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -39,8 +38,7 @@ EXITED_BY_SIGNAL: Final = 128
 """From here on an exit code tells of a signal, as shells say it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rehearsal:
+class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     """A finished drill. `checkpoint`: the one to resume from. `broken`: newer checkpoints that are not whole, with why.
     `at_best`: what shows that its saves follow a metric, "" for nothing. `tail`: the last lines of its output."""
 

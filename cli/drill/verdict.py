@@ -1,9 +1,10 @@
 """Judges from two segments whether a script can be chained. Pure: `rehearsal` runs them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor.box_end import BoxRule
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
@@ -32,8 +33,7 @@ SHOWN: Final = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class DrillSegment:
+class DrillSegment(msgspec.Struct, frozen=True, kw_only=True):
     """One segment of a drill. Times in seconds.
 
     `ready_s`: from its start to its first reported step, else to its first line. `save_s`: from the stop signal to its
@@ -58,12 +58,11 @@ class DrillSegment:
     refused: tuple[str, ...] = ()
     saved_steps: tuple[int, ...] = ()
     gaps_s: tuple[float, ...] = ()
-    steps: Mapping[str, StepTrace] = field(default_factory=dict[str, StepTrace])
+    steps: Mapping[str, StepTrace] = {}
     asks_whether_to_stop: bool = False
 
 
-@dataclass(frozen=True)
-class DrillVerdict:
+class DrillVerdict(msgspec.Struct, frozen=True):
     """`why`: one sentence. `advice`: what to do, one line each."""
 
     proof: Proof
@@ -149,8 +148,7 @@ def _judge_steps(first: DrillSegment, second: DrillSegment, over: Proof) -> Dril
     return DrillVerdict(Proof.UNPROVEN, why, ('print {"step": N} regularly (docs/protocol.md)', *advice))
 
 
-@dataclass(frozen=True)
-class _Evidence:
+class _Evidence(msgspec.Struct, frozen=True):
     """`wording`: "saved at step {reached}, resumed at step {after}". `before`, `after`: the first step of the first and
     of the resumed segment. `reached`: the step of the checkpoint or, if unknown, the last step before the stop."""
 

@@ -8,9 +8,10 @@ import re
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.cli.drill.verdict import REPORTED
 from backprop.scheduler.home.layout import Home
@@ -27,8 +28,7 @@ POLL_S: Final = 0.2
 RAM_EVERY_S: Final = 1.0
 
 
-@dataclass
-class Observation:
+class Observation(msgspec.Struct):
     """What one segment showed while it ran. Times in seconds since its start; None: not seen.
 
     `steps`: see `verdict.DrillSegment`.
@@ -36,7 +36,7 @@ class Observation:
 
     first_line_s: float | None = None
     first_step_s: float | None = None
-    steps: dict[str, StepTrace] = field(default_factory=dict[str, StepTrace])
+    steps: dict[str, StepTrace] = {}
     ram_peak_mib: int | None = None
 
 

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from backprop.cli.live.screen import EventLine, GpuLine, RunLine, Screen, draw
+from backprop.cli.live.screen import EMPTY, EventLine, GpuLine, RunLine, Screen, draw
 from backprop.cli.live.watch import takes_colours
 from backprop.cli.render import outlook, run_rows
 from backprop.cli.render.glyphs import glyphs_of
@@ -68,7 +68,7 @@ def picture(
     if database is None:
         return Screen(now_s, counts, gpus, [], [], 0, [], notes=notes, host=words)
     ahead = outlook.outlook(shown.home, database, now_s)
-    filters = Filters(name=name)
+    filters = listing.looked_up(database, Filters(name=name))
     queued = listing.list_runs(database, filters, Sort.TURN, limit=most)
     # A suspended run is among those whose turn comes.
     waiting = sum(shown.counts.get(state, 0) for state in WAITING)
@@ -98,7 +98,7 @@ def picture(
         outlook.night_words(ahead, now_s),
         notes,
         words,
-        Screen.empty if name is None else f"no running or waiting run has a name like {name}",
+        EMPTY if name is None else f"no running or waiting run has a name like {name}",
     )
 
 

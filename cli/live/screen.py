@@ -8,8 +8,9 @@ runs around it are shown.
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from backprop.cli.render.glyphs import Glyphs
 from backprop.cli.render.tables import STATE_STYLE
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 BAR: Final = 8
 CURVE: Final = 12
+BESIDE_NAME: Final = 80
+"""Columns that all else of a run takes at most."""
 HEAT_NEAR_C: Final = 5
 FEW_GPUS: Final = 4
 """Shown a line each where a screen has 24 lines; in proportion on others."""
@@ -28,8 +31,7 @@ EVENTS: Final = 6
 WIDE: Final = 100
 
 
-@dataclass(frozen=True)
-class GpuLine:
+class GpuLine(msgspec.Struct, frozen=True):
     """One GPU now. `history`: percent, oldest first."""
 
     index: int
@@ -42,8 +44,7 @@ class GpuLine:
     history: Sequence[int] = ()
 
 
-@dataclass(frozen=True)
-class RunLine:
+class RunLine(msgspec.Struct, frozen=True):
     """One run. `box_share`: of its box that is gone, if it has one. `where`: what is left of the box, or its turn."""
 
     id: str
@@ -59,8 +60,7 @@ class RunLine:
     eta: str = ""
 
 
-@dataclass(frozen=True)
-class EventLine:
+class EventLine(msgspec.Struct, frozen=True):
     """A segment that ended. `kind`: good, again or bad."""
 
     at_s: float
@@ -69,8 +69,10 @@ class EventLine:
     text: str
 
 
-@dataclass(frozen=True)
-class Screen:
+EMPTY: Final = "nothing is queued; queue a run with: backprop run SCRIPT"
+
+
+class Screen(msgspec.Struct, frozen=True):
     """All that is drawn. `waiting`: how many runs wait for their turn, of which `queued` are the next. `night`: when
     all will have ended. `notes`: what is wrong. `host`: its free RAM and load. `empty`: said where there is no run."""
 
@@ -84,7 +86,7 @@ class Screen:
     night: str | None = None
     notes: Sequence[str] = ()
     host: str = ""
-    empty: str = "nothing is queued; queue a run with: backprop run SCRIPT"
+    empty: str = EMPTY
 
     @property
     def runs(self) -> Sequence[RunLine]:
@@ -209,15 +211,18 @@ def _heat(one: GpuLine) -> str:
 
 
 def _table(runs: Sequence[RunLine], glyphs: Glyphs, width: int, chosen: str | None) -> "Table":
+    from rich.cells import cell_len
     from rich.table import Table
 
     curves = any(run.curve for run in runs) and width >= 76
     percents = any(run.percent is not None for run in runs)
     etas = any(run.eta for run in runs)
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", expand=True)
+    # On a wide screen what is told of a run stands beside its name.
+    is_wide = max((cell_len(glyphs.text(safe(run.name))) for run in runs), default=0) + BESIDE_NAME < width
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", expand=not is_wide)
     if chosen is not None:
         table.add_column("", no_wrap=True, width=1)
-    table.add_column("RUN", ratio=1, no_wrap=True, overflow="ellipsis", min_width=8)
+    table.add_column("RUN", ratio=None if is_wide else 1, no_wrap=True, overflow="ellipsis", min_width=8)
     table.add_column("STATE", no_wrap=True)
     table.add_column("SEG", justify="right", no_wrap=True)
     table.add_column("THIS BOX", no_wrap=True, overflow="ellipsis")

@@ -10,10 +10,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
+import msgspec
 from anyio.abc import ByteReceiveStream, Process
 
 from backprop.scheduler.errors import BadCommand
@@ -27,8 +27,7 @@ _CHILD: Final = "from backprop.cli.mcp_server.one_command import run_command_lin
 _FAILED: Final = 1
 
 
-@dataclass(frozen=True)
-class ToolAnswer:
+class ToolAnswer(msgspec.Struct, frozen=True):
     """What a command has said. `refused`: it was not done, or not all of it."""
 
     value: dict[str, Any]

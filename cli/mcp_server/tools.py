@@ -177,13 +177,16 @@ class MetricsTool(Tool):
 
 
 class CompareTool(Tool):
-    """Compare a metric of runs or of a group: parameters, first, last, least and greatest value of each."""
+    """Say in what two runs differ: code, arguments, environment, packages, settings, last metrics. With `metric`, of
+    more runs, or of a group: parameters and first, last, least and greatest value of each."""
 
     runs: Runs
-    metric: Text = "loss"
+    metric: Annotated[Text | None, Meta(description="Default for more than two runs: loss.")] = None
 
     def words(self) -> list[str]:
-        return ["plot", "--json", f"--metric={self.metric}", "--points=0", "--", *self.runs]
+        if len(self.runs) == 2 and self.metric is None:
+            return ["diff", "--brief", "--", *self.runs]
+        return ["plot", "--json", f"--metric={self.metric or 'loss'}", "--points=0", "--", *self.runs]
 
 
 class StopTool(Tool):

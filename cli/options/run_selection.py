@@ -6,11 +6,11 @@ that it works in scripts; `--dry-run` shows the selection beforehand.
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+import msgspec
 
 from backprop.cli.context import tell
 from backprop.cli.help.completion import complete_groups, complete_runs
@@ -67,11 +67,12 @@ def filters_of(values: Mapping[str, Any]) -> "Filters":
 def filters_or_all(values: Mapping[str, Any], states: Collection[State]) -> "Filters":
     """As `filters_of`; those `states` where none is given. Empty for no such default."""
     filters = filters_of(values)
-    return replace(filters, states=tuple(states)) if states and not filters.states else filters
+    return (
+        msgspec.structs.replace(filters, states=tuple(states)) if states and not filters.states else filters
+    )
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """`able`: runs the command applies to. `refused`: runs that were named themselves, but whose state does not allow
     it. `bulk`: a group or a filter selected some, so a count is printed first."""
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TextIO
 
 from backprop.cli.render.terminal_text import command_text
 from backprop.scheduler.home.credentials import masked_value
-from backprop.scheduler.records import EVENT, CheckpointRecord, RunRecord, SegmentRecord
+from backprop.scheduler.records import EVENT, CheckpointRecord, RunRecord, SegmentRecord, SuspensionRecord
 
 NAN: Final = "NaN loss"
 """`Fault.NAN`, without importing it."""
@@ -92,6 +92,17 @@ def segment_view(segment: SegmentRecord, log: str) -> dict[str, Any]:
         "node": segment.node,
         "engine_words": segment.engine_words,
         "log": log,
+    }
+
+
+def suspension_view(suspension: SuspensionRecord) -> dict[str, Any]:
+    """Return a suspension as in `show --json`."""
+    return {
+        "segment": suspension.segment,
+        "ordered_at": iso(suspension.ordered_at_s),
+        "left_at": iso(suspension.left_at_s),
+        "claimed_at": iso(suspension.claimed_at_s),
+        "on_at": iso(suspension.on_at_s),
     }
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +11,7 @@ from backprop.cli.render.json_views import duration, iso
 from backprop.cli.render.slots import Slots, slots_of
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.governor import opening
+from backprop.scheduler.governor.disk import Disks
 from backprop.scheduler.governor.model import Limits, Rule, heat_limit_c
 from backprop.scheduler.governor.snapshot import Gpu, Snapshot
 from backprop.scheduler.governor.vram import Room
@@ -19,7 +19,7 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.records import RunRecord, SegmentRecord, WorkerRecord
 from backprop.scheduler.store.connection import Database
-from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.reads import disk_use, queries
 from backprop.worker.clock import Clock
 from backprop.worker.executor.heartbeat import Silence, silence
 from backprop.worker.executor.local import LocalExecutor
@@ -34,8 +34,7 @@ LONG_S: Final = 24 * 3600.0
 """For adding up what the home takes: enough for some ten thousand files."""
 
 
-@dataclass(frozen=True)
-class GpuView:
+class GpuView(msgspec.Struct, frozen=True):
     """One GPU. `promised`: run id → MiB reserved. `room`: None when its memory cannot be read. `idle_because`: why
     none of our runs is there although runs are queued. `holders`: processes of others."""
 
@@ -48,12 +47,13 @@ class GpuView:
     holders: Sequence[Holder] = ()
 
 
-@dataclass(frozen=True)
-class Overview:
+class Overview(msgspec.Struct, frozen=True):
     """What `status` shows. `alive`: live segments. `left`: of their boxes, see `box_ends`. `warnings`: workers that do
     not tick, and what takes too much disk, in words. `silences`: those workers, by id. `drained`: why and since when.
     `active_hours`: of the settings of this directory; a worker may have others. `closed`: why nothing may start now, in
-    words. `slots`: how many runs may run at once; None where no worker lives and nobody has set it."""
+    words.
+    `full_at`: when each disk that fills will be full, Unix seconds. `slots`: how many runs may run at once; None where
+    no worker lives and nobody has set it."""
 
     home: Home
     snapshot: Snapshot
@@ -63,12 +63,13 @@ class Overview:
     live: list[RunRecord]
     alive: list[SegmentRecord]
     warnings: list[str]
-    silences: Mapping[str, Silence] = field(default_factory=dict[str, Silence])
+    silences: Mapping[str, Silence] = {}
     drained: opening.Drained | None = None
     active_hours: tuple[str, ...] = ()
     closed: str | None = None
     slots: Slots | None = None
-    left: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    left: Mapping[str, float | None] = {}
+    full_at: Mapping[str, float] = {}
 
 
 def overview(home: Home, database: Database | None, snapshot: Snapshot, settings: Settings) -> Overview:
@@ -105,6 +106,7 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
         active_hours=settings.active_hours or (),
         closed=_closed(state, first),
         slots=slots_of(database, workers),
+        full_at=disk_use.full_at(database, now_s),
     )
 
 
@@ -135,7 +137,8 @@ def view(shown: Overview) -> dict[str, Any]:
     """Return JSON values, see docs/json.md."""
     return {
         "home": str(shown.home.root),
-        "host": msgspec.to_builtins(shown.snapshot.host),
+        "host": msgspec.to_builtins(shown.snapshot.host)
+        | {"disks": disks_json(shown.snapshot.host.disks, shown.full_at)},
         "gpu_source": shown.snapshot.source,
         "gpu_problem": shown.snapshot.problem,
         "gpus": [_gpu_json(gpu) for gpu in shown.gpus],
@@ -168,6 +171,14 @@ def view(shown: Overview) -> dict[str, Any]:
         "active_hours": list(shown.active_hours),
         "closed": shown.closed,
     }
+
+
+def disks_json(disks: Disks, full_at: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return what is free on each disk, and when it will be full."""
+    return [
+        {"folder": folder, "free_mib": free_mib, "full_at": iso(full_at.get(folder))}
+        for folder, free_mib in disks
+    ]
 
 
 def _gpu(
@@ -206,7 +217,7 @@ def _gpu_json(shown: GpuView) -> dict[str, Any]:
         "available_mib": None if shown.room is None else shown.room.available_mib,
         "quarantine": shown.quarantine,
         "idle_because": shown.idle_because,
-        "holders": [asdict(holder) for holder in shown.holders],
+        "holders": [msgspec.structs.asdict(holder) for holder in shown.holders],
     }
 
 

@@ -4,8 +4,9 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, TextIO
+
+import msgspec
 
 from backprop.cli.render.json_views import is_terminal
 
@@ -25,8 +26,7 @@ _LEAST_WIDTH: Final = 30
 Point = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(msgspec.Struct, frozen=True):
     """Points to be joined in their order. `ticks`: where on the x axis it was taken up again."""
 
     name: str
@@ -34,12 +34,14 @@ class Curve:
     ticks: Sequence[float] = ()
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(msgspec.Struct, frozen=True):
     """`colour`: escape sequences may be used. `plain`: ASCII alone."""
 
     colour: bool = False
     plain: bool = False
+
+
+MONOCHROME: Final = Style()
 
 
 def sparkline(
@@ -67,7 +69,7 @@ def sparkline(
 
 
 def plot(
-    curves: Sequence[Curve], width: int, height: int, x_label: str = "", style: Style = Style()
+    curves: Sequence[Curve], width: int, height: int, x_label: str = "", style: Style = MONOCHROME
 ) -> list[str]:
     """Return the lines of a plot of `height` rows and its two axes, at most `width` columns wide.
 

@@ -1,7 +1,8 @@
 """Says how many runs may run at once in a home, and who has decided that."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from backprop.cli.render.json_views import clock, iso
 from backprop.scheduler.config.settings import Effective
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 CHANGE: Final = "change it: backprop parallel N"
 
 
-@dataclass(frozen=True)
-class Slots:
+class Slots(msgspec.Struct, frozen=True):
     """How many runs may run at once. `since_s`: when `backprop parallel` set it, Unix seconds; else None. `workers`:
     those alive. `setting`: where the number comes from if neither of them gives it."""
 

@@ -3,9 +3,10 @@
 Pure. An amount of VRAM stands beside its run alone, and a reason that several GPUs share in one line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from backprop.cli.render.machine_view import NO_WORKER, GpuView, Overview
+from backprop.cli.render.outlook import moment
 from backprop.cli.render.run_rows import loss, step, time_of
 from backprop.cli.render.terminal_text import safe
 from backprop.scheduler.governor.model import amount
@@ -29,6 +30,13 @@ def gpu_row(view: GpuView) -> tuple[str, ...]:
         "-" if gpu.utilisation_pct is None else f"{gpu.utilisation_pct} %",
         gpu.name,
     )
+
+
+def disk_lines(full_at: Mapping[str, float], now_s: float) -> list[str]:
+    """Return when each disk that fills will be full. `full_at`, `now_s`: Unix seconds."""
+    return [
+        f"{folder} fills: at this pace full at ≈{moment(at_s, now_s)}" for folder, at_s in full_at.items()
+    ]
 
 
 def gpu_notes(shown: Overview) -> list[str]:

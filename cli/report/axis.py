@@ -5,8 +5,9 @@ machine is time that passed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.records import ClockChange
 
@@ -14,8 +15,7 @@ LEAST_S: Final = 1.0
 """A clock that was set by less was corrected, as NTP does."""
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """A stretch in which the clock ran on. Unix seconds, and seconds since the span began."""
 
     from_wall_s: float

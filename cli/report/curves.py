@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.cli.render.json_views import number
 from backprop.cli.render.plots import Point, is_drawable, thinned
@@ -28,8 +29,7 @@ LOG_FROM: Final = 5.0
 """Values that differ by so much, all above nothing, are shown to a logarithmic scale."""
 
 
-@dataclass(frozen=True)
-class MetricChart:
+class MetricChart(msgspec.Struct, frozen=True):
     """A finished chart of one metric. `shown`: how many runs are in it."""
 
     metric: str

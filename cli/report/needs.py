@@ -1,8 +1,9 @@
 """Finds what of a night needs its user, each with the commands that help."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.cli.render.json_views import duration
 from backprop.cli.report.books import HANDOVER, NO_WORKER
@@ -19,8 +20,7 @@ EXPECTED: Final = {NOTHING_QUEUED.rule, HANDOVER.rule}
 """Reasons for an idle GPU that need nobody."""
 
 
-@dataclass(frozen=True)
-class NeedOfUser:
+class NeedOfUser(msgspec.Struct, frozen=True):
     """`title`: what it is about. `text`: what happened, in words. `commands`: what to type, to be copied."""
 
     title: str

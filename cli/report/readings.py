@@ -1,8 +1,9 @@
 """Gathers what the samples of one GPU say: use, temperature, memory and power over the night."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.cli.report.books import SPEAKS_S, Unit
 from backprop.cli.report.night import Night
@@ -15,8 +16,7 @@ Track = Sequence[float | None]
 """One number per stretch; None where none was read."""
 
 
-@dataclass(frozen=True)
-class Readings:
+class Readings(msgspec.Struct, frozen=True):
     """The readings of one GPU. `limit_c`: the lowest limit of the night. MiB, °C, percent and watts."""
 
     unit: Unit

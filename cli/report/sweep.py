@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Final
+
+import msgspec
 
 from backprop.cli.report.night import Standings
 from backprop.scheduler.home.credentials import masked_value
@@ -15,8 +16,7 @@ _ASSIGNED: Final = re.compile(r"(-{0,2}[A-Za-z_+][\w.\-/+]*)=(.*)", re.DOTALL)
 _NUMBER: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
-@dataclass(frozen=True)
-class Marginal:
+class Marginal(msgspec.Struct, frozen=True):
     """What the runs with one value of a parameter came to."""
 
     value: str
@@ -25,8 +25,7 @@ class Marginal:
     median: float
 
 
-@dataclass(frozen=True)
-class SweepParameter:
+class SweepParameter(msgspec.Struct, frozen=True):
     """A parameter, with its values from the best to the worst by their median."""
 
     name: str

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from backprop.cli.submit.enqueue import enqueue
+from backprop.cli.submit.secrets import restored_secrets, say_secrets
 from backprop.cli.submit.submission import Submission
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.errors import BadCommand, UnknownRun
@@ -52,9 +53,10 @@ def _queue(
     folder = home.run_folder(record.id)
     try:
         batch_file.materialise(home, record)
-        environment = run_folder.read_environment(folder)
+        environment = run_folder.read_environment(folder) | restored_secrets(home, record.id)
     except (OSError, ValueError) as error:
         raise BadCommand(f"its folder {folder} cannot be read: {error}") from error
+    say_secrets(home, [record.id])
     old = changes.get(record.id, record.spec)
     spec = msgspec.structs.replace(old, code=None, resume_from=pin or None, key=None, asked=None)
     copies_code = old.code is not None if snapshot is None else snapshot

@@ -18,11 +18,12 @@ from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.governor import starvation
 from backprop.scheduler.governor.decide import Decision, Denial, Need, Rule
+from backprop.scheduler.governor.disk import Growth
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.spec import QueuePosition, RunSpec
 from backprop.scheduler.store import gpu_history
-from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.reads import disk_use, queries
 from backprop.scheduler.store.writes import enqueue
 from backprop.worker.admission.judge import Judge
 from backprop.worker.admission.missing_paths import MissingPaths
@@ -156,7 +157,9 @@ class _Forecast:
 
     def of_queued(self, run: RunRecord) -> str:
         """Say whether a queued run would start now, and count it if so."""
-        need, decision = self._judge.judge(run.spec, self._learned_mib(run.spec, run), run.need_mib)
+        need, decision = self._judge.judge(
+            run.spec, self._learned_mib(run.spec, run), run.need_mib, self._growth(run)
+        )
         if not decision.admitted and self._starving is None and self._state.segments:
             self._starving = head_of_line(run, decision, recorded_since(run), time.time())
         if decision.admitted and (missing := self._missing(run.spec, run)) is not None:
@@ -190,6 +193,11 @@ class _Forecast:
         noted = [rule for rule in (run.waiting if run is not None else ()) if rule.rule == Rule.PATH.value]
         away = [rule for rule in noted if rule.path is not None and trouble_with(rule.path) is not None]
         return Decision((Denial(Rule.PATH, None, None, away[0].text),), ()) if away else None
+
+    def _growth(self, run: RunRecord) -> Growth | None:
+        return (
+            disk_use.usual_growth(self._database, run) if self._database is not None and run.segment else None
+        )
 
     def _learned_mib(self, spec: RunSpec, run: RunRecord | None = None) -> int | None:
         """Ask once per script, but for a run that has segments of its own."""

@@ -4,7 +4,6 @@ import os
 import shutil
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -33,8 +32,7 @@ from backprop.scheduler.spec import NO_TIMEBOX_S, Plan, RunSpec
 SETTINGS: Final = tuple(key for key in KEYS if key.editable)
 
 
-@dataclass(frozen=True)
-class Edited:
+class Edited(msgspec.Struct, frozen=True):
     """What the text says. `environment`: to be put into the run's."""
 
     name: str

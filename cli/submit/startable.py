@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from backprop.cli.render import answers
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.home import run_folder
@@ -51,7 +53,6 @@ def startable(
     home: "Home", database: "Database", picked: "Selection"
 ) -> "tuple[Selection, list[tuple[str, str]]]":
     """Return a selection without the runs that cannot be started, and their ids with what is wrong."""
-    from dataclasses import replace
 
     from backprop.scheduler.store.reads import queries
 
@@ -66,7 +67,7 @@ def startable(
         if (what := told[command]) is not None:
             wrong[run.id] = what
     able = [run for run in picked.able if run.id not in wrong]
-    return replace(picked, able=able), list(wrong.items())
+    return msgspec.structs.replace(picked, able=able), list(wrong.items())
 
 
 def say_unstartable(wrong: "Sequence[tuple[str, str]]") -> int:

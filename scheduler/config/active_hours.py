@@ -7,9 +7,10 @@ hour, that part happens twice. Pure: the time comes in, and so may the zone.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from time import localtime, struct_time
 from typing import Final
+
+import msgspec
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MIN: Final = 24 * 60
@@ -25,8 +26,7 @@ Local = Callable[[float], struct_time]
 LOCAL_TIME: Local = localtime
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """One window. `days`: the days of the week on which it begins, Monday is 0. `start_min`, `end_min`: minutes since
     midnight; an `end_min` that is not above `start_min` is of the next day."""
 

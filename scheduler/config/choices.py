@@ -44,3 +44,10 @@ class AtTimebox(StrEnum):
     AUTO = "auto"
     """It stops a run only where that loses no work."""
     END = "end"
+
+
+class Secrets(StrEnum):
+    """The values of `secrets`: what becomes of stored credentials once a run has ended."""
+
+    KEEP = "keep"
+    SCRUB = "scrub"

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import msgspec
 
 from backprop.scheduler.config import clusters, parsers
-from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, SignalTo, SuspendRule
+from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, Secrets, SignalTo, SuspendRule
 from backprop.scheduler.config.parsers import GB_MIB, MINUTE_S, SIGNALS, TEN_YEARS_MIN, Parser
 from backprop.scheduler.spec import RunSpec
 
@@ -248,6 +248,24 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         section="Save and resume",
     ),
     SettingKey(
+        "keepCheckpoints", "keep_checkpoints", None, "a whole number from 1 to 16, or null",
+        parsers.checkpoints_kept, nullable=True, user_only=True, no_value="all",
+        commands=("run", "resume"), flags=("--keep-checkpoints",), kind=int, metavar="N",
+        null_flag="--keep-all-checkpoints", null_help="Remove no checkpoint.",
+        help="Remove its older checkpoints: all but the newest N, the best, and those in use.",
+        docs="remove a run's older checkpoints, but the newest N, the best, and those in use; null: remove none. See"
+        " [Keeping the newest](checkpoints.md#keeping-the-newest)",
+        section="Save and resume",
+    ),
+    SettingKey(
+        "keepMetric", "keep_metric", None, "NAME, NAME:min or NAME:max, or null", parsers.metric,
+        nullable=True, no_value="loss, lowest first",
+        commands=("run", "resume"), flags=("--keep-metric",), metavar="NAME[:max]",
+        help="With --keep-checkpoints: the metric whose best checkpoint is kept.",
+        docs="with `keepCheckpoints`: the metric whose best checkpoint is kept, `val_acc:max`",
+        section="Save and resume",
+    ),
+    SettingKey(
         "retries", "retries", 0, "a whole number from 0 to 1000", parsers.whole(1000),
         commands=("run", "resume"), flags=("--retries",), kind=int, metavar="N",
         help="Start again after a crash, up to N times, from the last checkpoint.",
@@ -260,6 +278,13 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         help='Start runs only in these hours: "22:00-08:00", "Mon-Fri 19:00-08:00; Sat,Sun 00:00-24:00".',
         docs='the worker starts runs only in these hours: `"22:00-08:00"`, `["Mon-Fri 19:00-08:00", "Sat,Sun'
         ' 00:00-24:00"]`; null: always. See [Hours](order.md#hours)',
+    ),
+    SettingKey(
+        "secrets", "secrets", "keep", "keep or scrub", parsers.choice(Secrets),
+        commands=("run", "resume"), flags=("--secrets",), kind=Secrets,
+        help="What becomes of stored credentials once the run has ended: scrub removes their values.",
+        docs="`scrub`: once a run has ended, values of variables that look like credentials are removed from what is"
+        " stored of it, see [Credentials](scripts.md#credentials)",
     ),
     # High on purpose: data workers of the user's own runs keep a healthy machine at 1 to 2 per core. Four runnable
     # processes per core, for a whole minute, is a machine in trouble.

@@ -22,6 +22,8 @@ MINUTE_S: Final = 60
 GB_MIB: Final = 1024
 TEN_YEARS_MIN: Final = 5_256_000
 SIGNALS: Final = ("INT", "TERM", "USR1", "USR2", "HUP", "QUIT")
+MOST_KEPT: Final = 16
+"""Checkpoints; of a run the newest 20 are on record."""
 _MAX_GB: Final = 1024
 _LIMIT: Final = r"(?ia)(\d{1,9}(?:\.\d{1,6})?)\s*(%|GB|GiB|G|MB|MiB|M)?"
 
@@ -130,6 +132,19 @@ def text(value: object) -> str:
 def name(value: object) -> object:
     """Accept letters, digits and what else names of hardware have."""
     if not isinstance(value, str) or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}", value) is None:
+        raise ValueError
+    return value
+
+
+def checkpoints_kept(value: object) -> object:
+    """Read how many checkpoints are kept; "none", as an option has it, is no such limit."""
+    return None if value == "none" else whole(MOST_KEPT, low=1)(value)
+
+
+def metric(value: object) -> object:
+    """Accept NAME, NAME:min or NAME:max."""
+    name, _, direction = text(value).partition(":")
+    if direction not in ("", "min", "max") or not 0 < len(name) <= 128 or not name.isprintable():
         raise ValueError
     return value
 

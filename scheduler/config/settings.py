@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, SuspendRule
+from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, Secrets, SuspendRule
 from backprop.scheduler.config.clusters import Cluster
 from backprop.scheduler.config.files import USER_NAME, ConfigFile, project_file, shown, user_file
 from backprop.scheduler.config.keys import (
@@ -60,6 +60,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     smoke: bool
     smoke_s: float
     watchdog: bool
+    keep_checkpoints: int | None
+    keep_metric: str | None
+    secrets: Secrets
     max_cpu_load: float
     active_hours: tuple[str, ...] | None
     snapshot_code: bool
@@ -188,7 +191,7 @@ def _file_layer(
             option = f" or with {key.option}" if key.option else ""
             raise BadConfig(
                 f"{file.path}: {written} may not be set by a project file, which could then choose what "
-                f"runs or is read; set it in {home / USER_NAME}{option}"
+                f"runs, is read or removed; set it in {home / USER_NAME}{option}"
             )
         if key.name in values:
             raise BadConfig(f"{file.path}: {written} is given twice (as {key.name} too); keep one")

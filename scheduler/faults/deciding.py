@@ -10,8 +10,9 @@ tells more. "During handling of the above exception" says nothing: a script may 
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.faults import last_words, own_code, tracebacks
 from backprop.scheduler.faults.kinds import Fault
@@ -36,8 +37,7 @@ _FOLLOWS: Final = re.compile(
 _NAMED: Final = re.compile(r"\b(?P<name>(?:[A-Za-z_]\w*\.)*\w*(?:Error|Exception)): (?P<text>[^;]*)")
 
 
-@dataclass(frozen=True)
-class _Exception:
+class _Exception(msgspec.Struct, frozen=True):
     kind: Fault
     message: str
     place: Place | None
@@ -54,7 +54,9 @@ def triage(end: SegmentEnd) -> Triage:
         message = found.message if found.kind is Fault.UNKNOWN or end.known is Fault.GPU_MEMORY else None
         place = found.place if end.known is Fault.GPU_MEMORY else None
         found = Triage(end.known, end.said or message, place, REMEDIES[end.known])
-    return replace(found, message=found.message[:MESSAGE_CHARACTERS] if found.message else None)
+    return msgspec.structs.replace(
+        found, message=found.message[:MESSAGE_CHARACTERS] if found.message else None
+    )
 
 
 def _triage(end: SegmentEnd, lines: Sequence[str]) -> Triage:

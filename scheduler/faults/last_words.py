@@ -6,8 +6,9 @@ command-line parser, a C++ runtime or a tool reports its own end.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.faults.kinds import Fault
 from backprop.scheduler.faults.last_line import EX_USAGE
@@ -43,6 +44,7 @@ _NATIVE: Final = (
     (Fault.DIVISION, re.compile(r"^\S{1,200}: line \d{1,6}: .{0,200}\bdivision by 0\b|Floating point exception")),
     (Fault.IMPORT, re.compile(
         rf"{_PROGRAM}(?:command not found|not found)$|{_PROGRAM}No module named \S"
+        rf"|{_PROGRAM}Error while finding module specification for "
         r"|error while loading shared libraries: "
     )),
     (Fault.ASSERTION, re.compile(r"^.{0,400}\bAssertion [`'].{0,600}' failed\.")),
@@ -90,8 +92,7 @@ _RANK: Final = re.compile(r"^\[(?:rank|default)\d{1,4}\]: ?(?!\[E)")
 _FOOTER: Final = re.compile(r"wandb:|exit: \d+$|frame #\d+: |Exception raised from |={5,}|-{5,}|\[W\d{4} ")
 
 
-@dataclass(frozen=True)
-class LastWords:
+class LastWords(msgspec.Struct, frozen=True):
     """A kind, with the line that shows it; None where the signal alone does."""
 
     kind: Fault

@@ -6,8 +6,9 @@ before each line ("[rank0]: ", "[default0]:"), and with what those of several pr
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 MESSAGE_LINES: Final = 12
 """Of an exception, that are looked at."""
@@ -28,15 +29,14 @@ _FATAL_FRAME: Final = re.compile(
     r'\s{1,4}File "(?P<file>[^"]{1,1500})", line (?P<line>\d{1,9}) in (?P<function>.{1,200})$'
 )
 _RICH_FRAME: Final = re.compile(r"(?P<file>/?\S.{0,1000}?):(?P<line>\d{1,9}) in (?P<function>\S{1,200})$")
-_EXCEPTION: Final = re.compile(r"(?P<name>[A-Za-z_][\w.]{0,200})(?::(?: (?P<text>.*))?)?$")
+_EXCEPTION: Final = re.compile(r"(?P<name>[A-Za-z_](?:[\w.]|<locals>){0,200})(?::(?: (?P<text>.*))?)?$")
 _UNTITLED: Final = re.compile(r"(?:SyntaxError|IndentationError|TabError)\b")
 _FATAL: Final = re.compile(r"(?P<prefix>.{0,200}?)Fatal Python error: (?P<text>.*)$")
 CAUSED: Final = "The above exception was the direct cause of the following exception:"
 MEANWHILE: Final = "During handling of the above exception, another exception occurred:"
 
 
-@dataclass(frozen=True)
-class CodeLine:
+class CodeLine(msgspec.Struct, frozen=True):
     """A line of code in a traceback."""
 
     file: str
@@ -44,8 +44,7 @@ class CodeLine:
     function: str
 
 
-@dataclass(frozen=True)
-class Raised:
+class Raised(msgspec.Struct, frozen=True):
     """An exception. `name`: its class, with its module where that was printed. `text`: its message, of several lines.
     `frames`: outermost first. `at`, `end`: the lines of its header and after its message. `prefix`: before each line of
     it. `cause`: what it was raised from; `context`: it was raised while another one was handled."""

@@ -1,12 +1,11 @@
 """Defines what is told of a segment that failed: its kind, its place in the user's code, and what to do."""
 
-from dataclasses import dataclass
+import msgspec
 
 from backprop.scheduler.faults.kinds import Fault
 
 
-@dataclass(frozen=True)
-class SegmentEnd:
+class SegmentEnd(msgspec.Struct, frozen=True):
     """What is known of the end of a segment that failed.
 
     `known`: the kind, where the outcome or the supervisor tells it. `said`: why, in our own words, for one whose log
@@ -24,8 +23,7 @@ class SegmentEnd:
     log: bytes = b""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A line of the user's own code. `file`: relative to the run's directory where it lies in it. `function`: empty
     where it is not known."""
 
@@ -34,8 +32,7 @@ class Place:
     function: str
 
 
-@dataclass(frozen=True)
-class Triage:
+class Triage(msgspec.Struct, frozen=True):
     """What ended a segment. `message`: in the program's words. `place`: the last frame of the user's own code; None
     where no traceback shows one."""
 

@@ -74,7 +74,7 @@ _ANY_CLASS: Final = (
         Fault.DISK_FULL,
         re.compile(
             f"{DISK_FULL.pattern}|PytorchStreamWriter failed writing|unexpected pos \\d+ vs|disk is full|os error 28"
-            "|errno = 28"
+            "|errno = 28|^OSError: \\d+ requested and \\d+ written$"  # NumPy's tofile
         ),
     ),
     (Fault.PORT_IN_USE, PORT_IN_USE),

@@ -6,9 +6,10 @@ place, and is suspended where somebody does: frozen until its next turn. Where t
 The rows of the table are tried from the top; the last one always holds. docs/timebox.md has it in words.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.config.choices import AtTimebox
 from backprop.scheduler.spec import NO_TIMEBOX_S, RunSpec
@@ -66,8 +67,7 @@ class Choice(StrEnum):
     """Let it go on although others wait, or the reason to end it stays; decide again soon."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoxFacts:
+class BoxFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known at the end of a box. Times in seconds of running time.
 
     `ends_for`: why it ends whatever is lost, the word of its user or a limit; None for no such reason. `unsaved_s`:
@@ -104,8 +104,7 @@ class BoxFacts:
     vram_stays: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BoxDecision:
+class BoxDecision(msgspec.Struct, frozen=True):
     """What to do, and why, in words. `row`: of the table that decided."""
 
     row: str

@@ -13,6 +13,7 @@ RAM, load or disk that cannot be read refuse a start: "cannot say" never counts 
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from backprop.scheduler.governor.disk import disk_of
 from backprop.scheduler.governor.gpu_choice import place
 from backprop.scheduler.governor.model import Decision, Denial, Limits, Need, NeedSource, Rule, amount
 from backprop.scheduler.governor.snapshot import Snapshot
@@ -90,6 +91,7 @@ def host_denials(limits: Limits, snapshot: Snapshot, running_count: int) -> Iter
     yield from _floor(Rule.RAM, host.ram_free_mib, limits.min_free_ram_mib, " (--min-free-ram)")
     yield from _load(host.load_1m, host.cores, limits.max_cpu_load)
     yield from _floor(Rule.DISK, host.disk_free_mib, limits.min_free_disk_mib, " (minFreeDiskGB)")
+    yield from _growth(limits, snapshot)
 
 
 def _busy(running_count: int, most: int) -> str:
@@ -107,6 +109,25 @@ def _floor(rule: Rule, present_mib: int | None, needed_mib: int, hint: str) -> I
         yield Denial(rule, needed_mib, None, f"{head}; it cannot be read{hint}")
     elif present_mib < needed_mib:
         yield Denial(rule, needed_mib, present_mib, f"{head}; has {amount(present_mib)}{hint}")
+
+
+def _growth(limits: Limits, snapshot: Snapshot) -> Iterator[Denial]:
+    """Refuse a run whose next segment would fill the disk that it saves to, as its last ones have grown. Nothing is
+    said of a disk that is not read."""
+    growth = limits.growth
+    disk = disk_of(growth.folder, snapshot.host.disks) if growth is not None else None
+    if growth is None or disk is None or disk[1] is None:
+        return
+    needed_mib = growth.mib + limits.min_free_disk_mib
+    if growth.mib and disk[1] < needed_mib:
+        yield Denial(
+            Rule.DISK,
+            needed_mib,
+            disk[1],
+            f"would fill {disk[0]}; {amount(growth.mib)} a segment so far, {amount(disk[1])} free and"
+            f" {amount(limits.min_free_disk_mib)} to be left (minFreeDiskGB); free some, or keep fewer"
+            " (--keep-checkpoints)",
+        )
 
 
 def _load(load_1m: float | None, cores: int, most: float) -> Iterator[Denial]:

@@ -5,15 +5,15 @@ what cannot be read never counts as good. If the driver does not say whether it 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from backprop.scheduler.governor.model import Denial, Limits, Need, Rule, amount, gib, heat_limit_c
 from backprop.scheduler.governor.snapshot import Gpu, Snapshot
 from backprop.scheduler.governor.vram import ForeignPeak, Reservation, Room, room
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True):
     """`gpu_uuids`: as many as needed, or none; then `denials` name the rule that fails on each GPU."""
 
     gpu_uuids: tuple[str, ...]

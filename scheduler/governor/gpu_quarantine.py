@@ -7,8 +7,9 @@ each process's amount, this cannot be judged, and no GPU is quarantined. Pure.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor.model import amount
 from backprop.scheduler.governor.snapshot import Gpu, Snapshot
@@ -20,8 +21,7 @@ TOLERANCE_MIB: Final = 512
 TOLERANCE_SHARE: Final = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class UnreturnedMemory:
+class UnreturnedMemory(msgspec.Struct, frozen=True):
     """What an ended segment has to return on one GPU. `used_mib`: in its last reading, by its processes `pids`, beside
     `unexplained_mib` that no process accounted for. `ended_s`: on the caller's clock. `survivors`: processes of it
     outlived SIGKILL."""

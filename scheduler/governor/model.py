@@ -6,10 +6,12 @@ A sentence that refuses opens with a head of at most 24 columns, since a list of
 amounts, and the option that changes the limit.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
+import msgspec
+
+from backprop.scheduler.governor.disk import Growth
 from backprop.scheduler.governor.snapshot import Gpu
 
 GIB_IN_MIB: Final = 1024
@@ -40,13 +42,12 @@ class Rule(StrEnum):
     SUSPENDED = "suspended runs"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The limits that one run has to keep: the stricter of its worker's and its own.
 
     `max_parallel`: running runs, this one included. `max_cpu_load`: one-minute load per core. `gpu_max_temp_c`: where
     a running run is paused; starting and continuing need `temp_headroom_c` less. `allow_unknown_temp`: a GPU whose
-    temperature cannot be read may be used (vGPUs, some laptops).
+    temperature cannot be read may be used (vGPUs, some laptops). `growth`: of its disk by one more segment.
     """
 
     max_parallel: int
@@ -56,10 +57,10 @@ class Limits:
     gpu_max_temp_c: int
     temp_headroom_c: int = 5
     allow_unknown_temp: bool = False
+    growth: Growth | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class Need(msgspec.Struct, frozen=True, kw_only=True):
     """What a run asks for. `vram_mib`: on each of its `gpus`. `source`: where the amount comes from.
 
     `gpus` 0: a CPU run, which no rule about GPUs refuses. `exclusive`: no other run of ours may share its GPUs.
@@ -71,8 +72,7 @@ class Need:
     exclusive: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
+class Denial(msgspec.Struct, frozen=True):
     """One rule that fails. `needed` and `present` are in the rule's unit: MiB, °C, runs, GPUs, load per
     core; None where there is no amount, or it cannot be read. `gpu_uuid`, `gpu_index`: None for a rule
     of the host. `path`: what is not there."""
@@ -90,8 +90,7 @@ class Denial:
         return self.text if self.gpu_index is None else f"GPU {self.gpu_index}: {self.text}"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """The governor's answer.
 
     `gpu_uuids`: where to start, best first; empty for a CPU run, on a machine without GPUs, and when refused.

@@ -6,6 +6,7 @@ from typing import Final
 
 from backprop.scheduler.config.settings import Settings, parse_gpu_memory_limit
 from backprop.scheduler.governor.decide import Limits, Need, NeedSource, Reservation
+from backprop.scheduler.governor.disk import Growth
 from backprop.scheduler.governor.snapshot import Snapshot
 from backprop.scheduler.governor.vram import allocation_has_shown, usable_mib
 from backprop.scheduler.records import SegmentRecord
@@ -41,14 +42,16 @@ def need_of(
     return Need(vram_mib=vram_mib, gpus=spec.gpus, source=source, exclusive=spec.exclusive)
 
 
-def limits_of(spec: RunSpec, worker: Settings) -> Limits:
-    """Return the run's limits. Running runs and free disk are the worker's limits; a run may only tighten the first."""
+def limits_of(spec: RunSpec, worker: Settings, growth: Growth | None = None) -> Limits:
+    """Return the run's limits. Running runs and free disk are the worker's limits; a run may only tighten the first.
+    `growth`: of its disk, where that is known."""
     return Limits(
         max_parallel=min(worker.max_parallel, spec.max_parallel or worker.max_parallel),
         min_free_ram_mib=spec.min_free_ram_mib,
         max_cpu_load=spec.max_cpu_load,
         min_free_disk_mib=worker.min_free_disk_mib,
         gpu_max_temp_c=spec.gpu_max_temp_c,
+        growth=growth,
     )
 
 

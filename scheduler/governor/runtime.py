@@ -8,9 +8,10 @@ and continues only at twice the floor. What cannot be read neither pauses a run 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor.model import Limits, amount, heat_limit_c
 from backprop.scheduler.governor.snapshot import Snapshot
@@ -35,8 +36,7 @@ class Cause(StrEnum):
     MEMORY_LIMIT = "over its GPU memory limit"
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(msgspec.Struct, frozen=True):
     """What to do. `reason`: one line for people; empty if there is nothing to say. `cause`: None for GO_ON."""
 
     kind: ActionKind
@@ -44,8 +44,7 @@ class Action:
     cause: Cause | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchedRun:
+class WatchedRun(msgspec.Struct, frozen=True, kw_only=True):
     """One running or paused run.
 
     `paused_for`: the governor's own pause; None if it is running. A run paused by its user must not be passed in.

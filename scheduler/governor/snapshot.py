@@ -4,18 +4,21 @@ Memory is in MiB, temperatures in °C, utilisation in percent. None means "canno
 machine: `backprop.worker.probes` does.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
+
+from backprop.scheduler.governor.disk import Disks
 
 NO_SOURCE: Final = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(msgspec.Struct, frozen=True):
     """The machine around the GPUs.
 
     `ram_free_mib`: what is available without swapping (MemAvailable). `load_1m`: the one-minute load average of
-    the whole machine. `cores`: its logical cores. `disk_free_mib`: on the file system of the queue's folder.
+    the whole machine. `cores`: its logical cores. `disk_free_mib`: on the file system of the queue's folder. `disks`:
+    all of them.
     """
 
     ram_free_mib: int | None
@@ -23,10 +26,10 @@ class Host:
     load_1m: float | None
     cores: int
     disk_free_mib: int | None
+    disks: Disks = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
+class Gpu(msgspec.Struct, frozen=True):
     """One GPU, or one MIG instance of a GPU.
 
     `uuid`: as CUDA_VISIBLE_DEVICES takes it; the only name kept anywhere. `index`: for people, and for ties.
@@ -56,8 +59,7 @@ class Gpu:
     busy_by_pid: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """The machine at one moment.
 
     `gpus` empty and `problem` None: the machine has no GPU, and no rule about GPUs applies. `problem`: why

@@ -9,8 +9,9 @@ others may pass again, and its wait counts anew. Pure.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor.model import Denial, Rule
 
@@ -22,8 +23,7 @@ OF_GPUS: Final = frozenset({Rule.VRAM, Rule.EXCLUSIVE, Rule.GPU_COUNT})
 AMOUNTS: Final = OF_GPUS | {Rule.PARALLEL, Rule.RAM, Rule.LOAD}
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """What a run waits for. `rules`: the amounts. `since_s`: since when. `excused_s`: when it last did not fit although
     none of our runs was running. Seconds of one clock."""
 

@@ -9,13 +9,14 @@ the GPU that it came from, as a start does.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor.decide import host_denials
 from backprop.scheduler.governor.gpu_choice import condition, place
 from backprop.scheduler.governor.model import Decision, Denial, Limits, Need, Rule, amount
-from backprop.scheduler.governor.snapshot import Snapshot
+from backprop.scheduler.governor.snapshot import Gpu, Snapshot
 from backprop.scheduler.governor.vram import ForeignPeak, Reservation, usable_mib
 
 RESTORE_MARGIN: Final = 1.05
@@ -23,8 +24,7 @@ PROMISED_RAM_MIB: Final = 2048
 """What a run is taken to need that nobody has seen running yet; one that runs may still grow to so much."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RamRoom:
+class RamRoom(msgspec.Struct, frozen=True, kw_only=True):
     """The RAM of this machine, in MiB; None for what cannot be read. `free_mib`: available now. `least_mib`: is to stay
     free. `suspended_mib`: kept by each suspended run. `most_mib`: they may keep together. `most`: how many there may
     be. `running_mib`: used by each other run that holds a slot."""
@@ -75,6 +75,11 @@ def least_free_mib(out_mib: int) -> int:
     return math.ceil(out_mib * RESTORE_MARGIN)
 
 
+def could_return(vram_mib: int, gpu: Gpu) -> bool:
+    """Return whether so much VRAM fits on its GPU once that is empty, with the margin that is asked for at a return."""
+    return gpu.total_mib is not None and least_free_mib(vram_mib) <= gpu.total_mib - (gpu.reserved_mib or 0)
+
+
 def may_return(
     need: Need,
     limits: Limits,
@@ -89,8 +94,10 @@ def may_return(
     size_mib = usable_mib(gpu, snapshot) if gpu is not None else None
     if gpu is None or size_mib is None:
         return (Denial(Rule.GPU_READABLE, None, None, "the GPU that its VRAM came from cannot be read"),)
-    need = replace(need, vram_mib=min(need.vram_mib, size_mib))
-    return place(need, limits, replace(snapshot, gpus=(gpu,)), reservations, quarantined, peaks).denials
+    need = msgspec.structs.replace(need, vram_mib=min(need.vram_mib, size_mib))
+    return place(
+        need, limits, msgspec.structs.replace(snapshot, gpus=(gpu,)), reservations, quarantined, peaks
+    ).denials
 
 
 def may_thaw(limits: Limits, snapshot: Snapshot, running_count: int, gpu_uuids: Sequence[str]) -> Decision:

@@ -17,8 +17,9 @@ that one pool.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor.snapshot import Gpu, Snapshot
 
@@ -41,8 +42,7 @@ PEAK_REFRESH_S: Final = 60.0
 """A recorded peak that still holds is recorded anew this often, so that others do not take it for over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True):
     """What one running run has reserved on one GPU; a run on several GPUs has one for each.
 
     `seen_mib`: the run's own use there in the *same* reading as the snapshot; None if it cannot be told. `started_s`:
@@ -60,8 +60,7 @@ class Reservation:
     elsewhere: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ForeignPeak:
+class ForeignPeak(msgspec.Struct, frozen=True):
     """What is remembered of foreign use on one GPU, see `hold_peaks`.
 
     `held_mib` was last reached at `held_s` by a process among `pids` (empty: the driver names none). `lowest_mib` is
@@ -75,8 +74,7 @@ class ForeignPeak:
     window_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(msgspec.Struct, frozen=True):
     """A GPU's memory in MiB, as the governor counts it.
 
     `usable_mib`: what it could ever hand out. `free_mib`: free now. `promised_mib`: reserved by all runs on it, each
@@ -160,7 +158,7 @@ def adopt_peaks(
     combined = {**recorded, **own}
     for uuid, peak in recorded.items():
         if peak.held_mib >= combined[uuid].held_mib + PEAK_STEP_MIB:
-            combined[uuid] = replace(
+            combined[uuid] = msgspec.structs.replace(
                 combined[uuid], held_mib=peak.held_mib, held_s=peak.held_s, pids=peak.pids
             )
     return combined

@@ -16,7 +16,6 @@ import mmap
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -34,13 +33,14 @@ FORMAT: Final = 1
 
 
 class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line. `environment`: that of the shell that queued the runs."""
+    """The first line. `environment`: that of the shell that queued the runs. `scrubbed`: see `SpecFile`."""
 
     format: int
     batch: str
     created_at_s: float
     group: GroupRules | None
     environment: dict[str, str]
+    scrubbed: tuple[str, ...] = ()
 
 
 class Member(NewRun, frozen=True, kw_only=True):
@@ -50,8 +50,7 @@ class Member(NewRun, frozen=True, kw_only=True):
     environment: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """A batch as its files describe it. `members`: those that have and had no folder, and were not removed.
     `outcomes`: how members without a folder ended."""
 
@@ -192,6 +191,7 @@ def spec_file(header: BatchHeader, member: Member) -> SpecFile:
         place=member.place,
         group=header.group,
         batch=header.batch,
+        scrubbed=header.scrubbed,
     )
 
 

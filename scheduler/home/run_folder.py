@@ -27,7 +27,8 @@ FORMAT: Final = 1
 
 class SpecFile(msgspec.Struct, frozen=True, kw_only=True):
     """`spec.json`, without its environment. `place`: its first position in the queue. `group`: the rules it was
-    submitted with for its group. `batch`: the runs it was queued together with, see `batch_file`."""
+    submitted with for its group. `batch`: the runs it was queued together with, see `batch_file`. `scrubbed`: variables
+    whose values were removed, see `scrubbing`."""
 
     id: str
     name: str
@@ -36,6 +37,7 @@ class SpecFile(msgspec.Struct, frozen=True, kw_only=True):
     place: QueuePosition = QueuePosition()
     group: GroupRules | None = None
     batch: str | None = None
+    scrubbed: tuple[str, ...] = ()
 
 
 class OutcomeFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,12 +127,13 @@ def change_spec(
         changed["place"] = msgspec.to_builtins(msgspec.structs.replace(place, priority=priority))
     if environment:
         changed["environment"] = body["environment"] | dict(environment)
+        changed["scrubbed"] = [name for name in body.get("scrubbed", ()) if name not in environment]
     _write(folder / "spec.json", body | changed)
 
 
-def restore_spec(folder: Path, content: bytes) -> None:
-    """Give `spec.json` back the bytes it held. Raises OSError."""
-    _replace(folder / "spec.json", content)
+def restore_spec(folder: Path, content: bytes, name: str = "spec.json") -> None:
+    """Give `spec.json`, or another file, the bytes it is to hold. Raises OSError."""
+    _replace(folder / name, content)
 
 
 def read_spec(folder: Path) -> SpecFile | None:

@@ -1,8 +1,9 @@
 """Decides what becomes of a run whose segment failed, was lost, could not start, or ended in a way nobody can read."""
 
 import re
-from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.faults.kinds import OF_THE_HOST, WOULD_FAIL_AGAIN, Fault
 from backprop.scheduler.faults.last_line import fault_of
@@ -82,15 +83,15 @@ def hung(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
         lead="; its stacks may be in its log (backprop logs); --no-watchdog lets it be; ",
         effect=" tries again",
     )
-    failed = replace(failed, retries_used=used, advice=advice)
+    failed = msgspec.structs.replace(failed, retries_used=used, advice=advice)
     if used >= tries:
         if used:
             end = f"; {used + 1} times in a row without a new checkpoint"
         else:
             end = "" if chain.resumable else f"; {chain.why_not_resumable}"
-        return replace(failed, reason=failed.reason + end)
+        return msgspec.structs.replace(failed, reason=failed.reason + end)
     if (limit := limit_reached(spec, chain)) is not None:
-        return replace(failed, reason=f"{failed.reason}; {limit[0]}", advice=limit[1])
+        return msgspec.structs.replace(failed, reason=f"{failed.reason}; {limit[0]}", advice=limit[1])
     delay_s = backoff_s(used + 1)
     reason = f"{failed.reason}; again from {_start_of(chain)} in {delay_s:g} s ({used + 1} of {tries})"
     stalled = 0 if chain.progressed else chain.stalled
@@ -122,7 +123,7 @@ def out_of_memory(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMov
     neighbours = chain.peak_mib is not None and chain.peak_mib < 0.9 * chain.promised_mib
     if chain.oom_retries or not chain.promised_mib or (own_limit and not neighbours):
         advice = Advice(lead="; raise its limit: ", asks_gpu_memory=True) if own_limit else None
-        return replace(ended(outcome, what), retries_used=chain.retries_used, advice=advice)
+        return msgspec.structs.replace(ended(outcome, what), retries_used=chain.retries_used, advice=advice)
     need_mib = (
         chain.promised_mib if own_limit else max(chain.promised_mib * 3 // 2, (chain.peak_mib or 0) * 5 // 4)
     )
@@ -155,18 +156,20 @@ def failed(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
         acquits=chain.fell_back > 0,
     )
     if _is_refused_load(result):
-        failed = replace(failed, reason=failed.reason + _LOAD_ALL)
+        failed = msgspec.structs.replace(failed, reason=failed.reason + _LOAD_ALL)
     if chain.fell_back:
-        failed = replace(failed, reason=f"{failed.reason}; so it did with another checkpoint")
+        failed = msgspec.structs.replace(failed, reason=f"{failed.reason}; so it did with another checkpoint")
     if spec.smoke and not chain.has_begun:
-        return replace(failed, reason=f"{smoke.HEAD}: before its first step, {failed.reason}")
+        return msgspec.structs.replace(failed, reason=f"{smoke.HEAD}: before its first step, {failed.reason}")
     if chain.retries_used >= spec.retries:
         end = f" (after {chain.retries_used} retries)" if chain.retries_used else ""
-        return replace(failed, reason=failed.reason + end)
+        return msgspec.structs.replace(failed, reason=failed.reason + end)
     if fault in WOULD_FAIL_AGAIN and not chain.resumable:
-        return replace(failed, reason=f"{failed.reason}; not retried: it would fail the same way again")
+        return msgspec.structs.replace(
+            failed, reason=f"{failed.reason}; not retried: it would fail the same way again"
+        )
     if (limit := limit_reached(spec, chain)) is not None:
-        return replace(failed, reason=f"{failed.reason}; {limit[0]}", advice=limit[1])
+        return msgspec.structs.replace(failed, reason=f"{failed.reason}; {limit[0]}", advice=limit[1])
     attempt = chain.retries_used + 1
     delay_s = backoff_s(attempt)
     retry = f"retry {attempt} of {spec.retries} from {_start_of(chain)} in {delay_s:g} s"
@@ -174,7 +177,7 @@ def failed(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
     move = NextMove(
         Event.REQUEUED, outcome, f"{failed.reason}; {retry}", *counters, delay_s=delay_s, fault=fault
     )
-    return replace(move, acquits=failed.acquits)
+    return msgspec.structs.replace(move, acquits=failed.acquits)
 
 
 def over_limit(why: str | None) -> NextMove:
@@ -231,7 +234,7 @@ def _tried_again(result: SegmentResult, chain: Chain, fault: Fault) -> NextMove 
     reason = f"{why_failed(result, fault)}; again from {_start_of(chain)} {until}, in {delay_s:g} s or later"
     counters = (chain.stalled, chain.retries_used, chain.lost)
     move = NextMove(Event.REQUEUED, SegmentOutcome.FAILED, reason, *counters, delay_s, fault=fault)
-    return replace(move, host_faults=tries)
+    return msgspec.structs.replace(move, host_faults=tries)
 
 
 def _fallen_back(result: SegmentResult, chain: Chain, fault: Fault | None) -> NextMove | None:
@@ -249,7 +252,7 @@ def _fallen_back(result: SegmentResult, chain: Chain, fault: Fault | None) -> Ne
     reason = f"{why_failed(result, fault)}; at once, with {suspect}; tries {other} instead"
     counters = (chain.stalled, chain.retries_used, 0)
     move = NextMove(Event.REQUEUED, SegmentOutcome.FAILED, reason, *counters, LOOK_AGAIN_S, fault=fault)
-    return replace(move, suspect=suspect)
+    return msgspec.structs.replace(move, suspect=suspect)
 
 
 def _is_refused_load(result: SegmentResult) -> bool:

@@ -4,8 +4,9 @@ import math
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 GOAL_MET: Final = "goal met"
 USED_UP: Final = "budget used up"
@@ -19,8 +20,7 @@ _COMPARISONS: Final[dict[str, Callable[[float, float], bool]]] = {
 _GOAL: Final = re.compile(r"\s*([^<>=\s](?:[^<>=]*[^<>=\s])?)\s*(<=|>=|<|>)\s*([-+.\deE]+)\s*")
 
 
-@dataclass(frozen=True)
-class Goal:
+class Goal(msgspec.Struct, frozen=True):
     """A condition on the values of a metric. `relation`: one of <, <=, >, >=, as SQL has them too."""
 
     metric: str

@@ -1,7 +1,8 @@
 """Defines one move of a run after a segment, and words what its user can do about it."""
 
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.faults.kinds import Fault
 from backprop.scheduler.lifecycle import Event
@@ -10,8 +11,7 @@ from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 SUSPENDED_BY_USER: Final = "suspended by the user; backprop unsuspend lets it go on"
 
 
-@dataclass(frozen=True)
-class Advice:
+class Advice(msgspec.Struct, frozen=True):
     """A command that the user can give about the run. `lead`, `effect`: the words before and after the command.
 
     `timebox_min`: a timebox to give with it, in minutes. `asks_gpu_memory`: it takes a GPU memory limit. `may_be_done`:
@@ -28,8 +28,7 @@ class Advice:
     asks_resume_arg: bool = False
 
 
-@dataclass(frozen=True)
-class NextMove:
+class NextMove(msgspec.Struct, frozen=True):
     """One move, with the run's new counters. `outcome`: how the segment ended.
 
     `delay_s`: seconds before which the run is not claimed again. `need_mib`: the VRAM per GPU to reserve from now on,
@@ -63,7 +62,7 @@ def held_off(move: NextMove, suspended: bool, until_s: float | None) -> NextMove
         return move
     event = Event.REQUEUED if until_s is not None else Event.SET_ASIDE
     reason = f"{SUSPENDED_BY_USER}; {move.reason}"
-    return replace(move, event=event, reason=reason, kept=True, kept_until_s=until_s)
+    return msgspec.structs.replace(move, event=event, reason=reason, kept=True, kept_until_s=until_s)
 
 
 def with_advice(move: NextMove, run_id: str) -> NextMove:
@@ -81,7 +80,7 @@ def with_advice(move: NextMove, run_id: str) -> NextMove:
     reason = f"{move.reason}{advice.lead or '; '}{command}{advice.effect}"
     if advice.may_be_done is not None:
         reason += f"; it {advice.may_be_done}: if it had finished, backprop resume --done {run_id}"
-    return replace(move, reason=reason, advice=None)
+    return msgspec.structs.replace(move, reason=reason, advice=None)
 
 
 def ended(outcome: SegmentOutcome, reason: str) -> NextMove:

@@ -14,8 +14,9 @@ reason in words. Three rules stand above the others:
   fails for a reason of the machine counts for nothing: it is tried again for as long as it takes.
 """
 
-from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.outcome import failures
@@ -33,7 +34,9 @@ EX_TEMPFAIL: Final = 75
 def next_move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
     """Decide the move that a segment's end causes. Raises nothing."""
     move = _move(spec, result, chain)
-    return replace(move, host_faults=move.host_faults or (0 if chain.progressed else chain.host_faults))
+    return msgspec.structs.replace(
+        move, host_faults=move.host_faults or (0 if chain.progressed else chain.host_faults)
+    )
 
 
 def _move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
@@ -115,7 +118,7 @@ def _chained(spec: RunSpec, result: SegmentResult, chain: Chain, outcome: Segmen
     if (stop := chain_end(spec, result, chain, stalled, timeboxed)) is not None:
         reason, advice = stop
         if timeboxed and result.exit_code == 0:
-            advice = replace(advice, may_be_done=_exited_0(result))
+            advice = msgspec.structs.replace(advice, may_be_done=_exited_0(result))
         return NextMove(Event.TIMEBOXED, outcome, reason, stalled, chain.retries_used, advice=advice)
     what = (result.why_asked or "timebox reached") if timeboxed else "exited 75 (run me again)"
     if timeboxed and result.exit_code == 0:

@@ -1,13 +1,12 @@
 """Describes how a segment ended, and what its run had done by then."""
 
-from dataclasses import dataclass
+import msgspec
 
 from backprop.scheduler.lifecycle import Intent
 from backprop.scheduler.outcome.job_end import JobEnd
 
 
-@dataclass(frozen=True)
-class SegmentResult:
+class SegmentResult(msgspec.Struct, frozen=True):
     """How one segment ended.
 
     `asked`: what the leader had been signalled for before it exited; None if it exited by itself.
@@ -52,8 +51,7 @@ class SegmentResult:
     by_engine: bool = False
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(msgspec.Struct, frozen=True):
     """What the run has done so far, this segment included. Times in seconds.
 
     `progressed`: this segment left a good checkpoint newer than its start. `resumable`: any good one is known.

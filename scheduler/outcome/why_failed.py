@@ -1,8 +1,9 @@
 """Words why a segment failed, for the reason of its run."""
 
 import re
-from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.faults.kinds import Fault
 from backprop.scheduler.outcome.segment_result import SegmentResult
@@ -15,9 +16,9 @@ def why_failed(result: SegmentResult, fault: Fault | None) -> str:
     if result.could_not_start is not None:
         return f"could not be started: {result.could_not_start}"
     if fault is Fault.PORT_IN_USE and result.port_in_use is not None:
-        result = replace(result, last_line=result.port_in_use)
+        result = msgspec.structs.replace(result, last_line=result.port_in_use)
     elif fault is Fault.DISK_FULL and result.disk_full:
-        result = replace(result, last_line="there was no room for its output")
+        result = msgspec.structs.replace(result, last_line="there was no room for its output")
     if result.signal_name is not None:
         hint = " (out of memory? see the kernel log)" if result.signal_name == "SIGKILL" else ""
         how = f"ended by {result.signal_name}{hint}"

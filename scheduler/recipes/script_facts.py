@@ -48,11 +48,9 @@ class Script(msgspec.Struct, frozen=True):
     words: frozenset[str] = frozenset()
     strings: frozenset[str] = frozenset()
     calls: tuple[Call, ...] = ()
-    values: Mapping[str, Sequence[ast.expr]] = msgspec.field(default_factory=dict[str, Sequence[ast.expr]])
-    parameters: Mapping[str, Sequence[Parameter]] = msgspec.field(
-        default_factory=dict[str, Sequence[Parameter]]
-    )
-    fields: Mapping[str, Sequence[Parameter]] = msgspec.field(default_factory=dict[str, Sequence[Parameter]])
+    values: Mapping[str, Sequence[ast.expr]] = {}
+    parameters: Mapping[str, Sequence[Parameter]] = {}
+    fields: Mapping[str, Sequence[Parameter]] = {}
     on_interrupt: frozenset[str] = frozenset()
     keys_read: frozenset[str] = frozenset()
 

@@ -3,8 +3,9 @@
 # peewee is untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, Event, Intent
 from backprop.scheduler.outcome.group_budget import Goal, why_out
@@ -65,8 +66,7 @@ def latest(database: Database, run_id: str, metric: str) -> float | None:
     return float(rows[0][0]) if rows else None
 
 
-@dataclass(frozen=True)
-class EndedGroup:
+class EndedGroup(msgspec.Struct, frozen=True):
     """What the end of a group has done. `stopped`: the members that waited. `asked`: how many live ones were asked to
     end."""
 

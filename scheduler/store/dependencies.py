@@ -8,8 +8,9 @@ wait for it to complete where it may have done so: its chain ended with exit cod
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from backprop.scheduler.home.wake_pipes import note_settled
 from backprop.scheduler.lifecycle import FINAL, Event, State, next_state
@@ -189,8 +190,7 @@ def _in_parts(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
         yield run_ids[at : at + IDS_PER_STATEMENT]
 
 
-@dataclass(frozen=True)
-class _UnsatisfiableRun:
+class _UnsatisfiableRun(msgspec.Struct, frozen=True):
     """A waiting run, and one parent of it that rules it out. `parent_state` None: the parent was removed."""
 
     id: str

@@ -4,8 +4,9 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from backprop.scheduler.lifecycle import FINAL, Event, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
@@ -225,8 +226,7 @@ def _group(row: Sequence[Any]) -> GroupRules:
 _UNFINISHED: Final = f"SELECT 1 FROM runs WHERE state IN {listed(frozenset(State) - FINAL)}"
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """What an end completed. `groups`: those of which every member has ended. `queue_empty`: nothing is queued, held
     or live any more."""
 

@@ -8,9 +8,9 @@ in this process: closing a second descriptor would drop its locks (sqlite.org/ho
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import struct
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from peewee import SqliteDatabase, sqlite3  # pyright: ignore[reportAttributeAccessIssue]
 
 from backprop.migrations import runner
@@ -32,8 +32,7 @@ MAGIC: Final = b"SQLite format 3\0"
 WAL: Final = 2
 
 
-@dataclass(frozen=True)
-class DatabaseHeader:
+class DatabaseHeader(msgspec.Struct, frozen=True):
     """The first bytes of the file (sqlite.org/fileformat.html §1.3). `sound` False: it is not a database."""
 
     sound: bool

@@ -62,6 +62,9 @@ def keep(
             "load_1m": host.load_1m if host else None,
             "run_ids": _json([run_id for run_id, _ in alive]),
             "refusals": _json(told),
+            "disks": _json({folder: free for folder, free in host.disks if free is not None})
+            if host
+            else None,
         }
         insert_row("samples", values)
         for gpu in snapshot.gpus if snapshot is not None else ():

@@ -129,6 +129,19 @@ class Segment(Table):
         table_name = "segments"
 
 
+class SuspensionRow(Table):
+    serial = AutoField()
+    run_id = TextField()
+    segment = IntegerField()
+    ordered_at_s = FloatField()
+    left_at_s = FloatField()
+    claimed_at_s = FloatField(null=True)
+    on_at_s = FloatField(null=True)
+
+    class Meta:
+        table_name = "suspensions"
+
+
 class Checkpoint(Table):
     serial = AutoField()
     run_id = TextField()
@@ -280,6 +293,7 @@ class Sample(Table):
     power_w = FloatField(null=True)
     run_ids = TextField(null=True)
     refusals = TextField(null=True)
+    disks = TextField(null=True)
 
     class Meta:
         table_name = "samples"

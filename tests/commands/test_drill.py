@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from backprop.cli.drill.costs import BOXES_MIN, FINE_SHARE, Costs, lost_share, recommended_min
 from backprop.cli.drill.verdict import DrillSegment, Proof, judge

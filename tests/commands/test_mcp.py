@@ -51,7 +51,9 @@ class Client:
         """Return the answer of a tool that does not refuse."""
         value, refused = await self.ask(tool, **arguments)
         assert not refused, value
-        json_schema.check(value["runs"] if tool in LISTS else value, (SCHEMAS | LISTS)[tool])
+        of_two = tool == "compare" and "metric" not in arguments
+        schema = "diff_brief" if of_two else (SCHEMAS | LISTS)[tool]
+        json_schema.check(value["runs"] if tool in LISTS else value, schema)
         return value
 
     async def refusal(self, tool: str, **arguments: Any) -> Any:
@@ -148,8 +150,13 @@ def test_an_agent_works_by_tools_alone(bench: Bench) -> None:
         assert [json.loads(line)["step"] for line in tail["text"].splitlines()] == [28, 29]
         curve = (await ask("metrics", run="exp-1", points=5))["runs"][0]
         assert (curve["last"], curve["points"], curve["known"]) == (8 / 30, [[29, 0.266667]], ["loss"])
-        both = {one["name"]: one["least"] for one in (await ask("compare", runs=["exp-1", "exp-2"]))["runs"]}
+        curves = (await ask("compare", runs=["exp-1", "exp-2"], metric="loss"))["runs"]
+        both = {one["name"]: one["least"] for one in curves}
         assert both["exp-2"] == both["exp-1"] / 2
+        told = await ask("compare", runs=["exp-1", "exp-2"])
+        assert told == json.loads(bench.backprop("diff", "exp-1", "exp-2", "--brief").stdout)
+        (words,) = told["arguments"]["differs"]
+        assert (words["a"], words["b"]) == ("train.py 8", "train.py 4")
         assert (await ask("report", since="1h", group="g"))["counts"] == {"completed": 2}
 
     talk(bench, scene)

@@ -17,7 +17,7 @@ from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import deletion
 from backprop.worker.maintenance import disk_usage, log_archive
-from tests.support.harness import QUIET_LIMITS, Bench
+from tests.support.harness import QUIET_LIMITS, Bench, wait_until
 from tests.support.store_rows import add_run
 
 SAVES = """
@@ -251,3 +251,19 @@ def test_what_was_resumed_since_it_was_chosen_is_not_pruned(database: Database) 
     add_run(database, "resumed")
     removed = deletion.remove(database, ["ended", "resumed"], among=FINAL)
     assert (removed.ids, removed.moved) == (["ended"], ["resumed"])
+
+
+def test_a_list_of_packages_goes_with_the_last_run_that_names_it(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    one, two = (bench.queue("--hold", "train.py") for _ in range(2))
+    lists = bench.home / "packages"
+    wait_until(lambda: all("packages_digest" in str(bench.show(run)["provenance"]) for run in (one, two)))
+    (kept,) = lists.iterdir()
+    young = lists / f"{'0' * 16}.json"
+    young.write_text("{}")
+    long_ago_s = time.time() - 2 * 86400
+    os.utime(kept, (long_ago_s, long_ago_s))
+    assert bench.backprop("rm", one).returncode == 0
+    assert kept.exists(), "the other run names it"
+    assert bench.backprop("rm", two).returncode == 0
+    assert sorted(lists.iterdir()) == [young], "it may be named any moment"

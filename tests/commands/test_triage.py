@@ -68,6 +68,9 @@ def test_a_failed_run_tells_its_place_its_remedy_and_whether_it_would_fail_again
     assert f"missing file at loads.py:6 in load: {message}" in text
     assert "segments 1 and 2 failed alike, at one place" in text
     assert "make the file or correct its path" in text
+    told = bench.backprop("why", once).stdout
+    assert f"failed by: missing file at loads.py:6 in load: {message}" in told
+    assert "fails again: segments 1 and 2 failed alike, at one place" in told
 
 
 def test_a_log_that_is_gone_packed_or_no_file_is_no_trouble(bench: Bench) -> None:

@@ -9,10 +9,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Collection, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from tests.support import sources
 from tests.support.harness import ROOT, program
 
 PACKAGES = {
@@ -71,11 +74,11 @@ def module_name(folder: str, path: Path) -> str:
     return ".".join((PACKAGES[folder], *(part for part in parts if part != "__init__")))
 
 
-def modules(folder: str) -> list[str]:
-    """Return the names that the modules of a folder are imported by. Left out: those of programs that
-    stand alone, and test files, which pytest imports."""
+def to_import(folder: str) -> list[Path]:
+    """Return the modules of a folder. Left out: those of programs that stand alone, and test files, which pytest
+    imports."""
     return [
-        module_name(folder, path)
+        path
         for path in files(folder)
         if not is_script(path)
         and (path.parent not in ALONE or path.name == "__init__.py")
@@ -92,11 +95,57 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+def run_by_an_import(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield the imports that run when a module is imported: not those of its functions, nor those for types alone."""
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from run_by_an_import(node.orelse)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from run_by_an_import(inner(node))
+
+
+def inner(node: ast.stmt) -> list[ast.stmt]:
+    """Return the statements right below a compound one."""
+    parts = [node, *getattr(node, "handlers", [])]
+    return [
+        one for part in parts for name in ("body", "orelse", "finalbody") for one in getattr(part, name, [])
+    ]
+
+
+def needs(name: str, path: Path, known: Collection[str]) -> set[str]:
+    """Return which of the `known` modules are imported before `name` is. An import of a module is one of its packages
+    too, apart from those that it shares with the module that imports it."""
+    found: set[str] = set()
+    for node in run_by_an_import(sources.tree(path).body):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif node.module is not None and node.level == 0:
+            found |= {
+                f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in known else node.module
+                for alias in node.names
+            }
+    packages = {above for one in found for above in packages_of(one)} - packages_of(name)
+    return (found | packages) & set(known)
+
+
+def packages_of(name: str) -> set[str]:
+    parts = name.split(".")
+    return {".".join(parts[:count]) for count in range(1, len(parts))}
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    """So any module can be imported first."""
+    paths = {module_name(folder, path): path for folder in PACKAGES for path in to_import(folder)}
+    TopologicalSorter({name: needs(name, path, paths) for name, path in paths.items()}).prepare()
+
+
 @pytest.mark.parametrize("folder", PACKAGES)
-def test_every_module_can_be_imported_first(folder: str, tmp_path: Path) -> None:
+def test_every_module_can_be_imported(folder: str, tmp_path: Path) -> None:
     (tmp_path / "cwd").mkdir()
     done = subprocess.run(
-        [*program("import_each"), *modules(folder)],
+        [*program("import_each"), *(module_name(folder, path) for path in to_import(folder))],
         env=environment(tmp_path),
         cwd=tmp_path / "cwd",
         capture_output=True,

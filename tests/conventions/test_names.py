@@ -4,6 +4,7 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
+from tests.support import sources
 from tests.support.harness import ROOT
 
 SHARED = (
@@ -19,7 +20,7 @@ SHARED = (
 
 def parsed(*folders: str) -> dict[Path, ast.Module]:
     paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
-    return {path.relative_to(ROOT): ast.parse(path.read_text()) for path in paths}
+    return {path.relative_to(ROOT): sources.tree(path) for path in paths}
 
 
 def test_no_two_public_classes_share_a_name() -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support import sources
 from tests.support.harness import ROOT
 
 FOLDERS = ("scheduler", "worker", "cli", "migrations")
@@ -38,7 +39,7 @@ def module_of(path: Path) -> str:
 
 def trees() -> dict[str, ast.Module]:
     paths = sorted(path for folder in READERS for path in (ROOT / folder).rglob("*.py"))
-    return {module_of(path): ast.parse(path.read_text()) for path in paths}
+    return {module_of(path): sources.tree(path) for path in paths}
 
 
 def is_public(name: str) -> bool:

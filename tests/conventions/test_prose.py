@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import sources
 from tests.support.harness import ROOT
 
 FOLDERS = ("scheduler", "worker", "cli", "migrations", "sdk", "tools", "benchmarks")
@@ -13,7 +14,7 @@ FOLDERS = ("scheduler", "worker", "cli", "migrations", "sdk", "tools", "benchmar
 
 def modules(folder: str) -> Iterator[tuple[str, ast.Module]]:
     for path in sorted((ROOT / folder).rglob("*.py")):
-        yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+        yield str(path.relative_to(ROOT)), sources.tree(path)
 
 
 def first_sentence(text: str) -> str:

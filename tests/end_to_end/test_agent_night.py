@@ -26,6 +26,10 @@ NAMED = {
 OPTIONS = (*QUIET_LIMITS, "-m", "0.15", "--max-total-minutes", "0.3", "--grace-seconds", "2")
 
 
+PATIENCE_S = 15
+"""For each experiment, on a busy machine."""
+
+
 def start(bench: Bench, *words: str) -> "subprocess.Popen[str]":
     """Start the agent in the bench's project folder; what it prints goes to `agent.out`."""
     with (bench.project / "agent.out").open("a") as out:
@@ -55,7 +59,7 @@ def said(bench: Bench) -> str:
     return (bench.project / "agent.out").read_text()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("experiments", "fault_every"), [(9, 1), pytest.param(100, 5, marks=pytest.mark.long)]
 )
@@ -63,16 +67,21 @@ def test_every_experiment_runs_once_and_each_fault_is_named(
     bench: Bench, experiments: int, fault_every: int
 ) -> None:
     words = ("--experiments", str(experiments), "--fault-every", str(fault_every))
+    patience_s = max(120.0, PATIENCE_S * experiments)
     bench.worker("-p", "1")
-    player = start(bench, *words)
     for killed in (experiments // 2, experiments - 4):
-        wait_until(lambda: done(bench) > killed, timeout_s=400, saw=lambda: said(bench))  # noqa: B023
-        player.kill()
-        player.wait()
+        with start(bench, *words) as player:
+            try:
+                wait_until(lambda: done(bench) > killed, timeout_s=patience_s, saw=lambda: said(bench))  # noqa: B023
+            finally:
+                player.kill()
         bench.workers[-1].send_signal(signal.SIGKILL)
         bench.worker("-p", "1")
-        player = start(bench, *words)
-    assert player.wait(timeout=600) == 0, said(bench)
+    with start(bench, *words) as player:
+        try:
+            assert player.wait(timeout=patience_s) == 0, said(bench)
+        finally:
+            player.kill()
 
     told = table(bench)
     assert [one["experiment"] for one in told] == [f"night-{number:03}" for number in range(experiments)]

@@ -104,6 +104,7 @@ def test_a_database_that_is_locked_right_after_an_end_loses_nothing_that_follows
         "--drain",
         command=(*IMPATIENT, "Database.patience_s=0.2", "--"),
         env={"BACKPROP_FAILPOINT": "settled:stop"},
+        forked=False,
     )
     os.waitid(os.P_PID, worker.pid, os.WSTOPPED)
     locked = sqlite3.connect(bench.home / "backprop.db", isolation_level=None)

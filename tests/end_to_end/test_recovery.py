@@ -116,7 +116,7 @@ def test_after_a_reboot_pids_mean_nothing(bench: Bench) -> None:
 def test_a_dead_worker_that_nobody_collects_is_dead(bench: Bench) -> None:
     """A zombie, as in a container without an init: its pid is there, its lock is not."""
     run = bench.queue(TRAINER, "--", "--steps", "60")
-    zombie = bench.worker()
+    zombie = bench.worker(forked=False)
     bench.wait_for_log(run, SAVED)
     os.kill(zombie.pid, signal.SIGKILL)
     wait_until(lambda: state(zombie.pid) == "Z")
@@ -314,7 +314,7 @@ def test_what_is_resumed_while_its_end_is_written_down_stays_queued(bench: Bench
     """The worker is between the database and the run's folder when the user resumes it."""
     bench.script("bad.py", "raise SystemExit(3)")
     run = bench.queue("bad.py")
-    worker = bench.worker("--drain", env={"BACKPROP_FAILPOINT": "settled:stop"})
+    worker = bench.worker("--drain", env={"BACKPROP_FAILPOINT": "settled:stop"}, forked=False)
     os.waitid(os.P_PID, worker.pid, os.WSTOPPED)
     assert bench.backprop("drain").returncode == 0
     assert bench.backprop("resume", run).returncode == 0

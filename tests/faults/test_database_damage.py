@@ -193,7 +193,7 @@ def test_what_a_worker_had_heard_before_it_lost_the_database_is_heard_again(
 def test_deleted_between_a_look_and_a_write(bench: Bench) -> None:
     """SQLite alone notices, when it is about to write; the worker repairs, and settles then."""
     run = bench.queue(TRAINER, "--", "--steps", "3")
-    worker = bench.worker("--drain", env={"BACKPROP_FAILPOINT": "heard:stop"})
+    worker = bench.worker("--drain", env={"BACKPROP_FAILPOINT": "heard:stop"}, forked=False)
     for deleted_now in (True, False):
         os.waitid(os.P_PID, worker.pid, os.WSTOPPED)
         if deleted_now:

@@ -18,6 +18,7 @@ NEEDED = {
     "resume": ("a",), "hold": ("a",), "release": ("a",), "move": ("a", "--first"), "edit": ("a",), "rm": ("a",),
     "drill": ("train.py",), "prune": ("--keep-last", "0"), "completion": ("bash",), "import": ("old.json",),
     "export": ("-o", "out.json"), "plot": ("a",), "suspend": ("a",), "unsuspend": ("a",),
+    "diff": ("a", "a"), "service": ("status",),
 }  # fmt: skip
 """What a command needs to do something, where the bare command would not."""
 IN_A_GONE_DIRECTORY = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" "$@"'
@@ -35,16 +36,28 @@ def command(name: str) -> click.Command:
     return found
 
 
-def with_a_held_run(bench: Bench) -> None:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a home with a held run, to be copied."""
+    first = Bench(tmp_path_factory.mktemp("held"))
+    first.script("train.py", "print(1)")
+    first.queue("--run-id", "a", "--hold", "train.py")
+    return first.home
+
+
+@pytest.fixture
+def held(bench: Bench, home: Path) -> Bench:
+    """Make a bench with a held run."""
     bench.script("train.py", "print(1)")
     bench.script("old.json", "{}")
-    bench.queue("--run-id", "a", "--hold", "train.py")
+    shutil.copytree(home, bench.home)
+    return bench
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], code: int | None = None) -> None:
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode != 1, done
-    if done.returncode in range(2, 11):
+    if done.returncode in range(2, 12):
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert done.stderr.startswith("backprop: ")
     if code is not None:
@@ -66,16 +79,15 @@ def text_parameters() -> list[tuple[str, tuple[str, ...]]]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_an_argument_that_is_not_utf8_is_one_line(bench: Bench, name: str) -> None:
-    with_a_held_run(bench)
+def test_an_argument_that_is_not_utf8_is_one_line(held: Bench, name: str) -> None:
     places = dict.fromkeys(words for command_name, words in text_parameters() if command_name == name)
     for words in places:
         if words[:1] == ("--env",):
             continue  # a value of any bytes reaches the script as it is
-        assert_one_line(bench.backprop(name, *words, env={"EDITOR": "true"}))
-    assert_one_line(bench.backprop(name, "--", BAD, env={"EDITOR": "true"}))
-    assert bench.state("a") == "held"
-    assert [run["id"] for run in bench.runs()] == ["a"]
+        assert_one_line(held.backprop(name, *words, env={"EDITOR": "true"}))
+    assert_one_line(held.backprop(name, "--", BAD, env={"EDITOR": "true"}))
+    assert held.state("a") == "held"
+    assert [run["id"] for run in held.runs()] == ["a"]
 
 
 def test_a_directory_or_checkpoint_whose_name_is_not_utf8_is_refused(bench: Bench) -> None:
@@ -91,32 +103,30 @@ def test_a_directory_or_checkpoint_whose_name_is_not_utf8_is_refused(bench: Benc
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_a_directory_that_is_gone(bench: Bench, name: str) -> None:
-    with_a_held_run(bench)
+def test_a_directory_that_is_gone(held: Bench, name: str) -> None:
     words = ("sh", "-c", IN_A_GONE_DIRECTORY, str(COMMAND), name, *NEEDED.get(name, ()))
-    done = bench.backprop(command=words, env={"EDITOR": "true"})
+    done = held.backprop(command=words, env={"EDITOR": "true"})
     assert_one_line(done)
     if name in REFUSE_A_GONE_DIRECTORY - {"import"}:
         assert done.returncode == 6, done
         assert "the current directory is gone" in done.stderr
-        assert bench.state("a") == "held"
+        assert held.state("a") == "held"
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_no_home_directory_and_a_user_whom_the_machine_does_not_know(bench: Bench, name: str) -> None:
-    with_a_held_run(bench)
+def test_no_home_directory_and_a_user_whom_the_machine_does_not_know(held: Bench, name: str) -> None:
     unknown = ("unshare", "--map-user=54321")
     if shutil.which("unshare") is None or subprocess.run([*unknown, "true"], capture_output=True).returncode:
         pytest.skip("no user namespace can be made here")
     words = ("env", "-u", "HOME", "-u", "BACKPROP_HOME", *unknown, str(COMMAND), name, *NEEDED.get(name, ()))
-    done = bench.backprop(command=words)
+    done = held.backprop(command=words)
     assert_one_line(done)
-    if name not in ("completion", "help", "import", "prune"):
+    if name not in ("completion", "help", "import", "mcp", "prune"):
         assert done.returncode in (7, 24), done
         assert "HOME is not set" in done.stderr + done.stdout
     words = ("env", "-u", "HOME", *unknown, str(COMMAND), name, *NEEDED.get(name, ()))
     if name not in ("drill", "worker"):
-        assert_one_line(bench.backprop(command=words, env={"EDITOR": "true"}))
+        assert_one_line(held.backprop(command=words, env={"EDITOR": "true"}))
 
 
 NUMBERS = (click.types.IntParamType, click.types.FloatParamType)
@@ -133,13 +143,12 @@ def numbers() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("name", "option"), numbers(), ids=lambda value: str(value))
-def test_a_number_beyond_all_bounds_is_refused(bench: Bench, name: str, option: str) -> None:
-    with_a_held_run(bench)
+def test_a_number_beyond_all_bounds_is_refused(held: Bench, name: str, option: str) -> None:
     for number in ("9223372036854775808", "-9223372036854775809", "nan", "inf", "1e400"):
-        done = bench.backprop(name, *NEEDED.get(name, ()), option, number)
+        done = held.backprop(name, *NEEDED.get(name, ()), option, number)
         assert_one_line(done)
         assert done.returncode in (2, 5, 6), (number, done)
-    assert [run["id"] for run in bench.runs()] == ["a"]
+    assert [run["id"] for run in held.runs()] == ["a"]
 
 
 def test_the_current_directory_is_asked_for_in_one_place() -> None:

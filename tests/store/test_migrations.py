@@ -179,6 +179,7 @@ def test_what_a_run_is_held_for_is_taken_from_its_sentence(
     connection.execute("UPDATE runs SET state = ?, reason = ?", (state, reason))
     connection.execute("DROP TABLE known_requests")
     connection.execute("DROP TABLE clock_changes")
+    connection.execute("DROP TABLE suspensions")
     connection.execute("DROP INDEX segments_by_end")
     connection.execute("DROP TABLE clusters")
     for index in ("runs_by_key", "runs_by_turn", "segments_by_token"):

@@ -1,10 +1,11 @@
 """Samples of the machine and changes of the clock, in a real database, and when a worker takes them."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from backprop.scheduler.governor.model import Denial, Rule
 from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot

@@ -1,4 +1,4 @@
-"""Runs the installed command's `main` to its end in a process that is forked and not started.
+"""Runs the installed command's `main` in a process that is forked and not started.
 
 The process, its streams, its environment and its exit code are real. What an interpreter reads before it comes to our
 code is not: a command for which that differs is started in the ordinary way.
@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -15,19 +16,25 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+COMMAND = Path(sys.executable).parent / "backprop"
+IMPATIENT = Path(__file__).parent / "scripts" / "impatient.py"
+"""Shortens waits of the command that it then runs."""
 SERVER = Path(__file__).parent / "programs" / "command_server.py"
 LIBRARIES = "LD_LIBRARY_PATH"
-READ_AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "BACKPROP_FAILPOINT", "BACKPROP_GPU")
+READ_AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "BACKPROP_GPU")
 """How names begin that the loader, the interpreter or `import backprop` reads."""
 _ASKS = threading.Lock()
 
 
-def can_fork(environment: dict[str, str]) -> bool:
-    """Return whether a command under `environment` starts as a server here does: as these tests did, apart from where
-    libraries are looked for."""
+def can_fork(command: Sequence[str], environment: dict[str, str]) -> bool:
+    """Return whether this is the installed command, waits shortened or not, and starts under `environment` as a server
+    here does: as these tests did, apart from where libraries are looked for."""
+    if tuple(command) != (str(COMMAND),) and tuple(command[:2]) != (sys.executable, str(IMPATIENT)):
+        return False
     ours, its = _read_at_the_start(dict(os.environ)), _read_at_the_start(environment)
     return ours | {LIBRARIES: ""} == its | {LIBRARIES: ""}
 
@@ -38,19 +45,69 @@ def run_forked(
     """Do what `subprocess.run` does with captured text and an empty input."""
     outputs = {name: os.pipe() for name in ("stdout", "stderr", "reply")}
     try:
-        with Path(os.devnull).open() as nothing:
-            given = [nothing.fileno(), *(send for _, send in outputs.values())]
-            body = json.dumps({"argv": argv, "environment": environment, "cwd": str(cwd)}).encode()
-            with _ASKS:
-                requests = _server(environment.get(LIBRARIES, ""))
-                socket.send_fds(requests, [len(body).to_bytes(4)], given)
-                requests.sendall(body)
+        _ask(argv, environment, cwd, [send for _, send in outputs.values()])
     finally:
         for _, send in outputs.values():
             os.close(send)
     texts = _read_all({receive: name for name, (receive, _) in outputs.items()}, argv, timeout_s)
     code = int(texts["reply"].split()[1])
     return subprocess.CompletedProcess(argv, code, texts["stdout"], texts["stderr"])
+
+
+class ForkedProcess:
+    """A command that goes on, in a session of its own: what tests use of `subprocess.Popen`. `output`: the descriptor
+    that its output and its complaints go to."""
+
+    def __init__(self, argv: list[str], environment: dict[str, str], cwd: Path, output: int) -> None:
+        self.args = argv
+        self.returncode: int | None = None
+        self._reply, send = os.pipe()
+        try:
+            _ask(argv, environment, cwd, [output, output, send], session=True)
+        finally:
+            os.close(send)
+        self._lines = os.fdopen(self._reply, buffering=1)
+        self.pid = int(self._lines.readline())
+
+    def poll(self) -> int | None:
+        """Return its exit code, minus the signal that ended it; None while it lives."""
+        return self._ended(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its exit code. Raises subprocess.TimeoutExpired."""
+        if (code := self._ended(timeout)) is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _ended(self, within_s: float | None) -> int | None:
+        if self.returncode is None and select.select([self._reply], [], [], within_s)[0]:
+            with self._lines:
+                self.returncode = int(self._lines.readline())
+        return self.returncode
+
+
+def _ask(
+    argv: list[str], environment: dict[str, str], cwd: Path, outputs: Sequence[int], session: bool = False
+) -> None:
+    """Have a command run. `outputs`: descriptors for its two outputs and for the server's reply. `session`: the command
+    gets one of its own."""
+    request = {"argv": argv, "environment": environment, "cwd": str(cwd), "session": session}
+    body = json.dumps(request).encode()
+    with Path(os.devnull).open() as nothing, _ASKS:
+        requests = _server(environment.get(LIBRARIES, ""))
+        socket.send_fds(requests, [len(body).to_bytes(4)], [nothing.fileno(), *outputs])
+        requests.sendall(body)
 
 
 def _read_at_the_start(environment: dict[str, str]) -> dict[str, str]:

@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.forked_command import can_fork, run_forked
+from tests.support.forked_command import COMMAND, ForkedProcess, can_fork, run_forked
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = Path(__file__).parent / "scripts"
 PROGRAMS = Path(__file__).parent / "programs"
-COMMAND = Path(sys.executable).parent / "backprop"
+Worker = subprocess.Popen[str] | ForkedProcess
 QUIET_LIMITS = ("--min-free-ram", "0", "--max-cpu-load", "1000", "--gpu-probe", "none")
 """So that a busy or small test machine starts runs at once. Tests of the governor leave them out."""
 
@@ -110,7 +110,7 @@ class Bench:
             "COLUMNS": "200",
         }
         self.environment.pop("CUDA_VISIBLE_DEVICES", None)
-        self._workers: list[subprocess.Popen[str]] = []
+        self._workers: list[Worker] = []
 
     def script(self, name: str, body: str) -> Path:
         """Write a script into the project folder."""
@@ -129,7 +129,7 @@ class Bench:
     ) -> subprocess.CompletedProcess[str]:
         """Run the installed command, or what stands in for it, to its end."""
         environment = self.environment | (env or {})
-        if tuple(command) == (str(COMMAND),) and words[:1] != ("worker",) and can_fork(environment):
+        if can_fork(command, environment):
             return run_forked([*command, *words], environment, cwd or self.project, timeout_s)
         return subprocess.run(
             [*command, *words],
@@ -156,27 +156,36 @@ class Bench:
         env: dict[str, str] | None = None,
         command: Sequence[str] = (str(COMMAND),),
         as_job: bool = False,
-    ) -> subprocess.Popen[str]:
-        """Start a worker in a session of its own; its output goes to `worker-N.out` beside the home. `command`:
-        what stands in for the installed command. `as_job`: in this session, as a shell starts its jobs."""
+        forked: bool = True,
+    ) -> Worker:
+        """Start a worker in a session of its own; its output goes to `worker-N.out` beside the home. Without a fake
+        driver it looks for no GPUs, unless `words` say so, which costs it a process. `command`:
+        what stands in for the installed command. `as_job`: in this session, as a shell starts its jobs. `forked`:
+        where that does. Else it is started: our child, whose command and environment /proc shows."""
         out = self.project.parent / f"worker-{len(self._workers)}.out"
+        environment = self.environment | (env or {})
+        no_gpus = "--gpu-probe" not in words and "FAKE_NVML_DIR" not in environment
+        argv = [*command, "worker", *words, *(("--gpu-probe", "none") if no_gpus else ())]
         with out.open("w") as file, _hearing_hangups():
-            worker = subprocess.Popen(
-                [*command, "worker", *words],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=self.environment | (env or {}),
-                cwd=self.project,
-                start_new_session=not as_job,
-                process_group=0 if as_job else None,
-                text=True,
-            )
+            if forked and not as_job and can_fork(command, environment):
+                worker = ForkedProcess(argv, environment, self.project, file.fileno())
+            else:
+                worker = subprocess.Popen(
+                    argv,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    env=environment,
+                    cwd=self.project,
+                    start_new_session=not as_job,
+                    process_group=0 if as_job else None,
+                    text=True,
+                )
         self._workers.append(worker)
         return worker
 
     @property
-    def workers(self) -> "tuple[subprocess.Popen[str], ...]":
+    def workers(self) -> tuple[Worker, ...]:
         """Return every worker that was started, the ended ones too."""
         return tuple(self._workers)
 
@@ -249,7 +258,7 @@ class Bench:
     def supervisor(self, run: str, segment: int = 1) -> int:
         return self._pid(run, segment, "supervisor")
 
-    def end_worker(self, worker: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> int:
+    def end_worker(self, worker: Worker, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal a worker, wait for its end, and return its exit code."""
         worker.send_signal(number)
         return worker.wait(timeout=60)
@@ -287,7 +296,9 @@ class Bench:
 
     def left(self) -> list[int]:
         """Return the processes of this home that are alive."""
-        return processes_with(f"BACKPROP_HOME={self.home}")
+        # The kernel shows the environment that a process was started with, which is not what a fork has been given.
+        forked = [one.pid for one in self._workers if isinstance(one, ForkedProcess) and one.poll() is None]
+        return [*forked, *processes_with(f"BACKPROP_HOME={self.home}")]
 
     def _pid(self, run: str, segment: int, who: str) -> int:
         path = self.home / "runs" / run / str(segment) / "processes.json"

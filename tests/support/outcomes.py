@@ -1,8 +1,7 @@
 """Specs and chains for tests of what a segment's end means."""
 
-from dataclasses import replace
-
 import msgspec
+from msgspec.structs import replace
 
 from backprop.scheduler.outcome.move import NextMove, with_advice
 from backprop.scheduler.outcome.segment_result import Chain

@@ -1,9 +1,8 @@
 """Whether a chain of segments ends at its timebox, and what its user is told to do then."""
 
-from dataclasses import replace
-
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from backprop.scheduler.lifecycle import Event
 from backprop.scheduler.outcome.next_move import Intent, next_move

@@ -1,8 +1,7 @@
 """What a drill says of the night: at a timebox, at a resume, after a reboot."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from backprop.cli.drill.conditional_saves import named_best, saves_at_best
 from backprop.cli.drill.costs import Costs

@@ -1,8 +1,7 @@
 """What becomes of a run whose segment failed, was lost, could not start, or ended in a way nobody can read."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from backprop.scheduler.faults.kinds import Fault
 from backprop.scheduler.lifecycle import Event

@@ -1,10 +1,10 @@
 """What kind of trouble a segment's end was, and what follows from the kind."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from backprop.scheduler.faults.kinds import Fault
 from backprop.scheduler.faults.last_line import fault_of, port_in

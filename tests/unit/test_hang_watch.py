@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from backprop.worker.segments.hang import processes
 from backprop.worker.segments.hang.processes import look_at

@@ -1,12 +1,12 @@
 """What is known of a run by its segments, whose place a waiting run could use, and what is a sign of life."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from backprop.scheduler.config.settings import DEFAULTS
 from backprop.scheduler.governor.box_end import BoxRule, Known, rule_of

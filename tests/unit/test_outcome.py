@@ -1,10 +1,9 @@
 """What a segment's end means for its run: every rule by a plain call, and chains that never go on for ever."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from backprop.scheduler.lifecycle import HAS_PROCESSES, Event, State, next_state
 from backprop.scheduler.outcome.chain_end import STALLED_CAP

@@ -1,8 +1,7 @@
 """What a failed smoke test means for a run: no retry, a short head, and what to do."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.outcome import smoke

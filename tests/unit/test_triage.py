@@ -162,3 +162,34 @@ def test_no_log_takes_long(piece: bytes) -> None:
         began_s = time.process_time()
         triage(SegmentEnd(exit_code=1, cwd="/", log=log[-size:]))
         assert time.process_time() - began_s < LONGEST_S, piece
+
+
+@pytest.mark.parametrize(
+    ("log", "kind"),
+    [
+        (
+            b"/usr/bin/python3: Error while finding module specification for 'mytrain.main' (ModuleNotFoundError: No"
+            b" module named 'mytrain')\n",
+            Fault.IMPORT,
+        ),
+        (
+            b'Traceback (most recent call last):\n  File "/p/save.py", line 7, in keep\n    buffer.tofile(out)\n'
+            b"OSError: 262144 requested and 98304 written\n",
+            Fault.DISK_FULL,
+        ),
+        (
+            b'Traceback (most recent call last):\n  File "/p/fit.py", line 9, in <module>\n    fit()\n'
+            b"__main__.fit.<locals>.Diverged: step 40\n",
+            Fault.EXCEPTION,
+        ),
+        (
+            b'Traceback (most recent call last):\n  File "/p/fit.py", line 9, in <module>\n    fit()\n'
+            b"OSError: 3 files requested and 2 written by hand\n",
+            Fault.EXCEPTION,
+        ),
+    ],
+)
+def test_what_is_said_in_its_own_way_is_told_too(log: bytes, kind: Fault) -> None:
+    found = triage(SegmentEnd(exit_code=1, cwd="/p", log=log))
+    assert found.kind is kind
+    assert (found.place is None) is (kind is Fault.IMPORT)

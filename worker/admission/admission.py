@@ -5,16 +5,18 @@ The governor judges each candidate in queue order, as if those admitted before i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor import starvation
 from backprop.scheduler.governor.decide import Decision, Denial, Need, Rule
+from backprop.scheduler.governor.disk import Growth
 from backprop.scheduler.governor.snapshot import Snapshot
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import gpu_history
-from backprop.scheduler.store.reads import queries
+from backprop.scheduler.store.reads import disk_use, queries
 from backprop.scheduler.store.writes.suspensions import Promised
 from backprop.worker.admission.hand_over import HandOver
 from backprop.worker.admission.host_gate import HostGate
@@ -40,8 +42,7 @@ JUDGE_AGAIN_S: Final = 1.0
 """While no slot is free nothing can start, so waiting runs are judged, and get their reasons, only this often."""
 
 
-@dataclass
-class _Round:
+class _Round(msgspec.Struct):
     """One pass over the candidates, on one reading of the machine. `thawed`: suspended runs that go on.
 
     `starts`: what is to be claimed. `waiting`, `behind`: why the others wait, of the front of the queue and of what is
@@ -51,11 +52,11 @@ class _Round:
     state: MachineState
     judge: Judge
     group_room: dict[str, int]
-    starts: list[AdmittedRun] = field(default_factory=list[AdmittedRun])
-    waiting: list[tuple[RunRecord, Decision]] = field(default_factory=list[tuple[RunRecord, Decision]])
-    behind: list[tuple[RunRecord, Decision]] = field(default_factory=list[tuple[RunRecord, Decision]])
+    starts: list[AdmittedRun] = []
+    waiting: list[tuple[RunRecord, Decision]] = []
+    behind: list[tuple[RunRecord, Decision]] = []
     group_full: bool = False
-    thawed: set[str] = field(default_factory=set[str])
+    thawed: set[str] = set()
 
     def add(self, prepared: PreparedRun, decision: Decision, need: Need, now_s: float) -> None:
         """Add a run that is to be claimed: whatever comes after it finds less room."""
@@ -92,6 +93,7 @@ class Admitter:
         self._host = HostGate(context, self._breaker)
         self._closed: Denial | None = None
         self._learned: dict[str, tuple[int | None, float]] = {}
+        self._grown: dict[str, tuple[int, Growth | None]] = {}
         self._judged_s = -JUDGE_AGAIN_S
         self._judged_to: RunRecord | None = None
         self.head_waits_for: tuple[Denial, ...] = ()
@@ -115,6 +117,7 @@ class Admitter:
             self._tracker.wanted = self._wanted_by_groups()
             self._paths.forget()
             self._learned.clear()
+            self._grown.clear()
             return 0
         closed = self._check_closed(full)
         self._tracker.out_of_hours = closed is not None and closed.rule is Rule.HOURS
@@ -247,7 +250,8 @@ class Admitter:
                 if (denial := suspended_first(run, candidates, round_.thawed, state, settings)) is not None:
                     waiting.append((run, Decision((denial,), ())))
                     continue
-                need, decision = round_.judge.judge(run.spec, self._learned_mib(run, snapshot), run.need_mib)
+                learned_mib = self._learned_mib(run, snapshot)
+                need, decision = round_.judge.judge(run.spec, learned_mib, run.need_mib, self._growth(run))
                 if decision.infeasible is not None:
                     hold(self._context, run, decision.sentence())
                 elif self._host.allows_one and round_.starts:
@@ -326,6 +330,15 @@ class Admitter:
             known = (gpu_history.learned_mib(self._context.database, run.id, run.spec), now_s)
             self._learned[run.id] = known
         return known[0]
+
+    def _growth(self, run: RunRecord) -> Growth | None:
+        """Return what one more segment adds to its disk. Asked once per segment."""
+        if run.segment == 0:
+            return None
+        known = self._grown.get(run.id)
+        if known is None or known[0] != run.segment:
+            known = self._grown[run.id] = (run.segment, disk_use.usual_growth(self._context.database, run))
+        return known[1]
 
 
 def _turn(run: RunRecord) -> tuple[int, float, str]:

@@ -5,6 +5,7 @@ A worker's admission and `--dry-run` both judge with it.
 
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.governor.decide import Decision, Limits, Need, Reservation
+from backprop.scheduler.governor.disk import Growth
 from backprop.scheduler.governor.need import limits_of, need_of, promises_of
 from backprop.scheduler.governor.suspension import may_thaw
 from backprop.scheduler.records import RunRecord
@@ -27,10 +28,12 @@ class Judge:
         """How many runs will be running once the planned ones have started."""
         return self._state.running + self._starting
 
-    def judge(self, spec: RunSpec, learned_mib: int | None, raised_mib: int | None) -> tuple[Need, Decision]:
-        """Judge one start. `learned_mib`, `raised_mib`: see `need_of`."""
+    def judge(
+        self, spec: RunSpec, learned_mib: int | None, raised_mib: int | None, growth: Growth | None = None
+    ) -> tuple[Need, Decision]:
+        """Judge one start. `learned_mib`, `raised_mib`: see `need_of`; `growth`: see `limits_of`."""
         need = need_of(spec, self._state.snapshot, learned_mib, raised_mib)
-        limits = limits_of(spec, self._settings)
+        limits = limits_of(spec, self._settings, growth)
         decision = self._decisions.get((need, limits))
         if decision is None:
             decision = self._state.decide(need, limits, self._planned, self._starting)

@@ -7,9 +7,10 @@ supervisor, which inherits the lock. This module does the part before the claim.
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.errors import HomeRefused, LostRace
 from backprop.scheduler.governor.decide import Decision, Need, Rule
@@ -36,8 +37,7 @@ MOST_GONE: Final = 3
 """Missing files of a held run that are looked for: the newest."""
 
 
-@dataclass(frozen=True)
-class PreparedRun:
+class PreparedRun(msgspec.Struct, frozen=True):
     """A run that can be claimed. `lock`: descriptor of its run lock; `promise`: that of its GPUs' promise, once one is
     posted. The holder hands them on or releases them. `environment`: that of the shell that queued it, read before the
     claim: what cannot be read now waits in the queue."""

@@ -8,8 +8,9 @@ without a GPU promise nothing, and never wait here.
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor.decide import Reservation
 from backprop.scheduler.governor.need import limits_of, promises_of
@@ -61,7 +62,7 @@ class PromisePoster:
             self._trouble = trouble
             return entry
         self._trouble = None
-        return replace(prepared, promise=promise), decision, need
+        return msgspec.structs.replace(prepared, promise=promise), decision, need
 
     def _fitting(self, posted: list[AdmittedRun], state: MachineState) -> list[AdmittedRun]:
         """Return those that still fit beside what other homes have promised since they were judged."""

@@ -6,7 +6,6 @@ All of a round are claimed in one transaction, against the serial of the reserva
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -175,7 +174,7 @@ class Starter:
             return _not_started(run, f"{place} does not answer", passing=True)
         if isinstance(order, SegmentResult):
             return order
-        return replace(order, before=self._what_lies_there(run, prepared, number))
+        return msgspec.structs.replace(order, before=self._what_lies_there(run, prepared, number))
 
     def _what_lies_there(self, run: RunRecord, prepared: PreparedRun, number: int) -> BeforeFile | None:
         """Return what lies where the run may save; None where that does not answer: no start waits for it."""

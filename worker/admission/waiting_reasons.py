@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor import starvation
 from backprop.scheduler.governor.decide import Decision, Denial, Rule
@@ -19,8 +20,7 @@ Since = dict[str, float]
 """Rule, GPU and path → since when it fails, Unix seconds."""
 
 
-@dataclass(frozen=True)
-class Starving:
+class Starving(msgspec.Struct, frozen=True):
     """A run that holds back those behind it, and what it waits for."""
 
     run: RunRecord

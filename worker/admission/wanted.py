@@ -5,8 +5,9 @@ has waited for long has every place kept for it that it needs, until it fits.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.config.choices import SuspendRule
 from backprop.scheduler.config.settings import Settings
@@ -54,7 +55,7 @@ def wanted_places(
     def fits(run: RunRecord, gone: Collection[str], suspended: bool = False) -> bool:
         key = frozenset(gone), suspended
         if key not in without:
-            slots = replace(state, suspended=state.suspended | key[0])
+            slots = msgspec.structs.replace(state, suspended=state.suspended | key[0])
             without[key] = (
                 _without_vram(slots, key[0] & frozenset(movable)) if suspended else _without(state, key[0])
             )
@@ -77,10 +78,10 @@ def wanted_places(
             if fits(run, leaving | {other.id}) or (aged and fits(run, all_ids)):
                 urgently = aged or run.priority > other.priority
                 before = wanted.get(other.id, Wanted())
-                wanted[other.id] = replace(before, urgently=before.urgently or urgently)
+                wanted[other.id] = msgspec.structs.replace(before, urgently=before.urgently or urgently)
                 if not before.beside and fits(run, leaving | {other.id}, suspended=True):
                     swaps = run.state is State.SUSPENDED
-                    wanted[other.id] = replace(wanted[other.id], beside=True, swaps=swaps)
+                    wanted[other.id] = msgspec.structs.replace(wanted[other.id], beside=True, swaps=swaps)
     return wanted
 
 
@@ -116,7 +117,7 @@ def _would_be_suspended(spec: RunSpec) -> bool:
 def _without(state: MachineState, gone: Collection[str]) -> MachineState:
     """Return the state as it would be without these runs."""
     segments = [segment for segment in state.segments if segment.run_id not in gone]
-    return replace(_without_vram(state, gone), segments=segments)
+    return msgspec.structs.replace(_without_vram(state, gone), segments=segments)
 
 
 def _without_vram(state: MachineState, gone: Collection[str]) -> MachineState:
@@ -127,9 +128,9 @@ def _without_vram(state: MachineState, gone: Collection[str]) -> MachineState:
             mib = reservation.promised_mib if reservation.seen_mib is None else reservation.seen_mib
             freed[reservation.gpu_uuid] = freed.get(reservation.gpu_uuid, 0) + mib
     gpus = tuple(_with_more(gpu, freed.get(gpu.uuid, 0)) for gpu in state.snapshot.gpus)
-    return replace(
+    return msgspec.structs.replace(
         state,
-        snapshot=replace(state.snapshot, gpus=gpus),
+        snapshot=msgspec.structs.replace(state.snapshot, gpus=gpus),
         reservations=[one for one in state.reservations if one.run_id not in gone],
     )
 
@@ -138,4 +139,4 @@ def _with_more(gpu: Gpu, mib: int) -> Gpu:
     if gpu.free_mib is None:
         return gpu
     most_mib = gpu.total_mib if gpu.total_mib is not None else gpu.free_mib + mib
-    return replace(gpu, free_mib=min(gpu.free_mib + mib, most_mib))
+    return msgspec.structs.replace(gpu, free_mib=min(gpu.free_mib + mib, most_mib))

@@ -10,16 +10,16 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 MOST_THREADS: Final = 16
 
 JobStopped = Callable[[], bool]
 
 
-@dataclass(frozen=True)
-class BackgroundJob:
+class BackgroundJob(msgspec.Struct, frozen=True):
     """`work` is given a function that returns whether to give up. `done` is called with its result, or with what it
     raised, by `BackgroundJobs.report`: in the thread of the ticks. `key`: a later job of the same key replaces one
     that has not begun. `place`: of the files; the jobs of one place take turns."""

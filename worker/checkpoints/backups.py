@@ -10,7 +10,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,8 +26,7 @@ BACKUPS_EACH: Final = 2
 DRAFT_CAP_S: Final = 3600.0
 
 
-@dataclass(frozen=True)
-class Backup:
+class Backup(msgspec.Struct, frozen=True):
     """One copy of a checkpoint. `number`: its ordinal within its segment, from 1. `source`: the original as it was
     then, from `source.json`. `path`: of the copy itself."""
 
@@ -54,8 +52,7 @@ class Backup:
         return msgspec.structs.replace(self.source, path=str(self.path))
 
 
-@dataclass(frozen=True)
-class BackupRefused:
+class BackupRefused(msgspec.Struct, frozen=True):
     """Why no backup was made. `retry`: the original changed meanwhile, so that the next scan reports it again."""
 
     why: str

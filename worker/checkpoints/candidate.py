@@ -4,9 +4,10 @@ import re
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.outcome.next_move import EX_TEMPFAIL
 from backprop.scheduler.records import CheckpointRecord, SegmentRecord
@@ -29,8 +30,7 @@ LAST_WORDS_S: Final = 5.0
 """What a killed process wrote in its last seconds may be half of a file."""
 
 
-@dataclass(frozen=True)
-class WriterExit:
+class WriterExit(msgspec.Struct, frozen=True):
     """When a segment ended (Unix seconds, None when nobody saw), and whether its leader had no chance to finish."""
 
     at_s: float | None

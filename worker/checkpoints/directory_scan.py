@@ -4,9 +4,10 @@ import os
 import stat
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.worker.checkpoints.formats import is_leftover
 from backprop.worker.checkpoints.glob_walk import walk
@@ -20,8 +21,7 @@ FINISH_S: Final = 5.0
 """For a pass that has to be made in one go: at a segment's end, and before a start."""
 
 
-@dataclass
-class DirectoryScan:
+class DirectoryScan(msgspec.Struct, dict=True):
     """One pass.
 
     `began`: the beginning of the segment; what lay there before is left out. `avoid`: a folder that is never opened:
@@ -33,10 +33,8 @@ class DirectoryScan:
     patterns: Sequence[str]
     began: Beginning
     avoid: Path
-    files: dict[str, tuple[CheckpointFile, float]] = field(
-        default_factory=dict[str, tuple[CheckpointFile, float]]
-    )
-    empty: dict[str, float] = field(default_factory=dict[str, float])
+    files: dict[str, tuple[CheckpointFile, float]] = {}
+    empty: dict[str, float] = {}
 
     def __post_init__(self) -> None:
         self._steps = self._visit()

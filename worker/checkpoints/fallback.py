@@ -4,7 +4,6 @@ Such a checkpoint is a suspect (`suspects`). What a script picks by itself can o
 its place.
 """
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -47,7 +46,7 @@ def fallback(home: Home, run: RunRecord, rows: RunRows, suspect: str | None) -> 
         is_it = not found and record.path == suspect and record.refused is None
         found = found or is_it
         marked.append(msgspec.structs.replace(record, refused=SUSPECT) if is_it else record)
-    start = choose_start(home, run, dataclasses.replace(rows, saved=marked)) if found else None
+    start = choose_start(home, run, msgspec.structs.replace(rows, saved=marked)) if found else None
     if start is None or start.checkpoint is None or start.problem is not None or start.waits_for is not None:
         return None
     if start.restore is not None:

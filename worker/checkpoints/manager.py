@@ -7,7 +7,6 @@ start. The long file work is done by background jobs.
 import errno
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -22,6 +21,7 @@ from backprop.worker.checkpoints.backups import Backup, BackupRefused
 from backprop.worker.checkpoints.fingerprint import Contents, contents
 from backprop.worker.checkpoints.glob_walk import fixed_folder
 from backprop.worker.checkpoints.resume import StartPoint
+from backprop.worker.checkpoints.rotation.rotator import Rotator
 from backprop.worker.checkpoints.scanner import CheckpointScanner, ScannedCheckpoint
 from backprop.worker.checkpoints.seen.overseer import Attributed, Overseer
 from backprop.worker.context import Context
@@ -33,8 +33,7 @@ PASSING: Final = (errno.ENOSPC, errno.EDQUOT, errno.ETXTBSY, errno.ENOMEM, errno
 """A full disk, a process that still writes: retried later."""
 
 
-@dataclass(frozen=True)
-class _Repair:
+class _Repair(msgspec.Struct, frozen=True):
     """A repair that has ended. `segment`: the run's last one by then. `at_s`: monotonic seconds."""
 
     segment: int
@@ -55,6 +54,7 @@ class CheckpointManager:
         self._refusals: dict[str, str] = {}
         self._repairing: set[str] = set()
         self._repaired: dict[str, _Repair] = {}
+        self._rotator = Rotator(context, self._send)
 
     def scanner(self, run: RunRecord, segment: SegmentRecord) -> CheckpointScanner:
         """Return a scanner of the files that a live segment may save."""
@@ -85,8 +85,13 @@ class CheckpointManager:
         return any(run_id == run.id for run_id, _ in self._copying)
 
     def report(self) -> None:
-        """Report the results of the background jobs, once per tick."""
+        """Report the results of the background jobs, once per tick. Raises DatabaseBusy."""
         self._jobs.report()
+        self._rotator.step()
+
+    def rotate(self, run: RunRecord) -> None:
+        """Have older checkpoints removed, where the run's user wants that. Raises DatabaseBusy."""
+        self._rotator.saved(run)
 
     def completed(self, run: RunRecord) -> None:
         """Delete the backups of a run that will not be resumed."""

@@ -1,5 +1,6 @@
 """Tells which paths a process holds open for writing, from /proc (proc(5): fd, fdinfo)."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -22,6 +23,22 @@ def open_for_writing(paths: Sequence[str], pids: Iterable[int]) -> frozenset[str
             for target in _written(pid, paths):
                 written.update(path for path in paths if _within(target, path))
     return frozenset(written)
+
+
+def in_use(paths: Sequence[str]) -> frozenset[str]:
+    """Return those of `paths` (absolute, without links) that any process of this user has open or mapped, however; of a
+    folder, a file in it. A process that the kernel does not let us inspect counts as using none. Raises OSError where
+    there is no /proc."""
+    used: set[str] = set()
+    for pid in own_processes() if paths else ():
+        mapped = b""
+        with contextlib.suppress(OSError):
+            mapped = Path(f"/proc/{pid}/maps").read_bytes()
+        used.update(path for path in paths if os.fsencode(path) in mapped)
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+            targets = [target_of(entry.path) for entry in islice(entries, MAX_DESCRIPTORS)]
+            used.update(path for path in paths for target in targets if _within(target, path))
+    return frozenset(used)
 
 
 def own_processes() -> Iterator[int]:

@@ -7,10 +7,11 @@ answer is a refusal, not a fresh start.
 import os
 import shlex
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from backprop.scheduler.home.file_reading import open_regular
 from backprop.scheduler.recipes.plan import announces, declares_resume_from
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 SCRIPT_LIMIT_BYTES: Final = 1 << 20
 
 
-@dataclass(frozen=True)
-class StartPoint:
+class StartPoint(msgspec.Struct, frozen=True):
     """What the next segment begins from.
 
     `checkpoint`: absolute path to resume from, None for a start from zero. `passed_over`: broken newer ones, each with

@@ -10,7 +10,6 @@ its format could not show it. Which run wrote it is decided elsewhere.
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -54,8 +53,7 @@ MAX_FOUND: Final = 32
 """The same, while other runs' files may be among them."""
 
 
-@dataclass(frozen=True)
-class ScannedCheckpoint:
+class ScannedCheckpoint(msgspec.Struct, frozen=True):
     """`record`: for the database. `in_place`: it is overwritten where it is, so a backup is needed. `path`: as it was
     found. `seen`: what was seen of its writing. `content`: of one that may count. `shared_with`: runs that are not
     final, and wrote it too. `took_s`: for how long it was seen to change; 0 where it was whole at the first look."""
@@ -281,7 +279,7 @@ class CheckpointScanner:
         refused = msgspec.structs.replace(
             own.record, size_bytes=0, mtime_ns=0, refused=f"{own.record.path}: {why}", observed=False
         )
-        return replace(own, record=refused)
+        return msgspec.structs.replace(own, record=refused)
 
     def _appeared_s(self, path: str, file: CheckpointFile) -> float:
         """Return when it was first found as it is now, as of `steady_s`."""

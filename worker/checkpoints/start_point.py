@@ -5,11 +5,12 @@ never deleted. One that overwrites its checkpoint gets our backup in its place, 
 reads; `repair` does what is decided here.
 """
 
-import dataclasses
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import msgspec
 
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
@@ -39,14 +40,13 @@ from backprop.worker.checkpoints.validation import CheckpointFile, measure, stil
 from backprop.worker.environment.presence import empty_mount_point, noted_mounts
 
 
-@dataclasses.dataclass(frozen=True)
-class RunRows:
+class RunRows(msgspec.Struct, frozen=True):
     """What the database knows of a run's past: its checkpoints, newest first, its segments, and the runs that lived
     beside them."""
 
     saved: Sequence[CheckpointRecord]
     segments: Sequence[SegmentRecord]
-    company: Company = Company()  # noqa: RUF009 - it is frozen
+    company: Company = Company()
 
 
 def rows_of(database: Database, run: RunRecord) -> RunRows:
@@ -101,7 +101,7 @@ def choose_start(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
     )
     if restore is not None and shared and not picks_itself(run.spec):
         # The original may be the other run's by now, and the script can be told of the copy.
-        return dataclasses.replace(start, checkpoint=str(restore.path), shared=True)
+        return msgspec.structs.replace(start, checkpoint=str(restore.path), shared=True)
     checkpoint = restore.source.path if restore is not None else start.checkpoint
     newest_ns = restore.source.mtime_ns if restore is not None else _mtime_ns(checkpoint)
     segments = _counting(run, rows.segments)
@@ -111,7 +111,7 @@ def choose_start(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
         for path, why in _broken(home, run, segments, newest_ns, rows.company)
         if path not in accounted_for and all(not line.startswith(f"{path}: ") for line in start.passed_over)
     ]
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         start,
         checkpoint=checkpoint,
         passed_over=(*(f"{path}: {why}" for path, why in broken), *start.passed_over),
@@ -128,7 +128,7 @@ def start_of(home: Home, run: RunRecord, rows: RunRows) -> StartPoint:
     is_own = start.restore is not None or any(record.path == start.checkpoint for record in rows.saved)
     path = start.restore.path if start.restore is not None else Path(start.checkpoint or os.devnull)
     content = content_at(path) if is_own and path.is_file() else None
-    return dataclasses.replace(start, holds_objects=content is not None and content.holds_objects)
+    return msgspec.structs.replace(start, holds_objects=content is not None and content.holds_objects)
 
 
 def _backups(home: Home, run: RunRecord, rows: RunRows) -> list[Backup]:

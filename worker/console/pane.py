@@ -4,8 +4,9 @@ Pure. Colours and line breaks are for a terminal alone; the words are the same e
 """
 
 import textwrap
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 INDENT: Final = 11
 """Columns of time and sign: what follows a line break begins below the name."""
@@ -35,8 +36,7 @@ LOOKS: Final = {
 PLAIN: Final = (" ", "")
 
 
-@dataclass(frozen=True)
-class PaneLook:
+class PaneLook(msgspec.Struct, frozen=True):
     """What the reader's terminal takes. `width`: None where nothing is to be broken. `signs`: it shows more than
     ASCII."""
 

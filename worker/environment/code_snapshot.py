@@ -14,9 +14,10 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.home.file_reading import open_regular
@@ -37,8 +38,7 @@ FICLONE: Final = 0x40049409
 """ioctl of linux/fs.h: share the blocks until one of the two files is written to (Btrfs, XFS, bcachefs, ZFS)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Code:
+class Code(msgspec.Struct, frozen=True, kw_only=True):
     """What belongs to a run's code. `root`: absolute. `files`: relative to it, links among them. `listed_by`: "git" or
     "suffix"."""
 

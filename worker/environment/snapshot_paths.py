@@ -8,7 +8,6 @@ the directory itself.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +30,7 @@ class _Origin(msgspec.Struct):
     root: str
 
 
-@dataclass(frozen=True)
-class SnapshotCommand:
+class SnapshotCommand(msgspec.Struct, frozen=True):
     """What to start. `environment`: overrides the run's own."""
 
     spec: RunSpec

@@ -4,10 +4,11 @@ There are two kinds. This machine (`local.py`) implements all of `Executor`: its
 cluster (`cluster/`) starts segments too, and tells what became of them by files and by the engine's word.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from backprop.scheduler.governor.box_end import BoxRule
 from backprop.scheduler.records import RunRecord
@@ -15,8 +16,7 @@ from backprop.worker.executor.board import Board
 from backprop.worker.executor.segment_files import BeforeFile, ExitRecord
 
 
-@dataclass(frozen=True, kw_only=True)
-class SegmentOrder:
+class SegmentOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What one segment is to execute. `environment`: added to the run's own. `promised_mib`: VRAM reserved on each of
     its GPUs. `lock`: descriptor of the run's lock, taken; `promise`: that of its GPUs' promise, None where none is
     posted. `at_timebox`: what the end of a box is for it. `before`: what lies where it may save, if that was

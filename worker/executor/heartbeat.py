@@ -10,9 +10,10 @@ Standard library only: `backprop run` reads it.
 import contextlib
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.worker.executor import locks as file_locks
 from backprop.worker.supervisor import process_tree
@@ -48,8 +49,7 @@ class Heartbeat:
         os.close(self._handle)
 
 
-@dataclass(frozen=True)
-class Silence:
+class Silence(msgspec.Struct, frozen=True):
     """A worker that lives and does not tick, for `silent_s` seconds now. `stopped`: by a signal."""
 
     worker: str

@@ -13,9 +13,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 READY: Final = b"ready"
 ENDED: Final = b"ended"
@@ -33,14 +34,13 @@ class DiedAtStart(Exception):
     """A supervisor ended, or hung, before it was ready. The text says how."""
 
 
-@dataclass(frozen=True)
-class StandbySupervisor:
+class StandbySupervisor(msgspec.Struct, frozen=True):
     """A supervisor that waits for a segment or was given one. `channel`: becomes readable when the supervisor is ready,
     free again, or gone. `started_s`: on the monotonic clock."""
 
     child: "subprocess.Popen[bytes]"
     channel: socket.socket
-    started_s: float = field(default_factory=time.monotonic)
+    started_s: float = msgspec.field(default_factory=time.monotonic)
 
     def heard(self) -> bytes | None:
         """Return its next report; empty when it is gone, None when there is none yet."""

@@ -7,10 +7,10 @@ told and no other word, for there may be secrets in it.
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
+import msgspec
 import psutil
 
 from backprop.scheduler.governor.model import amount
@@ -29,8 +29,7 @@ _LONGEST: Final = 40
 _INTERPRETERS: Final = ("python", "pypy")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """A process that holds memory of a GPU and is none of ours. None: cannot be told. `command`: its program, and the
     script that runs in it. `idle_s`: for how long it has left the GPU idle. `known_as`: what kind of program it is."""
 

@@ -7,8 +7,9 @@ for it.
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final, Protocol
+
+import msgspec
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor import gpu_quarantine, need
@@ -95,7 +96,7 @@ class RuntimeMonitor:
         ended_s = self._context.clock.monotonic_s()
         for key in [key for key in self._in_use if key[:2] == (run_id, number)]:
             memory = self._in_use.pop(key)
-            self._unreturned.append(replace(memory, ended_s=ended_s, survivors=survivors))
+            self._unreturned.append(msgspec.structs.replace(memory, ended_s=ended_s, survivors=survivors))
 
     def gpu_was_busy(self, gpu_uuids: Sequence[str], since_s: float) -> bool:
         """Return whether one of these GPUs did something since a moment on the monotonic clock."""

@@ -6,8 +6,9 @@ reading, what other programs lately used, which GPUs are quarantined, and whethe
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
+
+import msgspec
 
 from backprop.scheduler.config.settings import Settings
 from backprop.scheduler.governor import gpu_quarantine, opening
@@ -35,8 +36,7 @@ from backprop.worker.executor.base import Executor
 from backprop.worker.machine.gpu_usage import Processes, Usage, processes_of, usage_of, use_below
 
 
-@dataclass(frozen=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     """Whether anything may start. `drained`: why and since when the user stopped all starts. `closed`: why nothing
     may start now, for that or for the active hours; None when runs may start."""
 
@@ -44,17 +44,15 @@ class Opening:
     closed: Denial | None
 
 
-@dataclass(frozen=True)
-class Remembered:
+class Remembered(msgspec.Struct, frozen=True):
     """What a process knows from its earlier readings. `peaks`: other programs' use, by GPU UUID, on the monotonic
     clock. `quarantined`: GPU UUID → why, of the GPUs that it quarantines itself."""
 
-    peaks: Mapping[str, ForeignPeak] = field(default_factory=dict[str, ForeignPeak])
-    quarantined: Mapping[str, str] = field(default_factory=dict[str, str])
+    peaks: Mapping[str, ForeignPeak] = {}
+    quarantined: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class MachineState:
+class MachineState(msgspec.Struct, frozen=True):
     """The machine at one moment, with what the runs on it were promised and use in the same reading.
 
     `suspended`: ids of the runs that keep their promises and hold no slot. `serial`: the admission serial that
@@ -93,7 +91,7 @@ class MachineState:
     def without(self, run_id: str) -> "MachineState":
         """Return the same state as if nothing were promised to a run."""
         left = [one for one in self.reservations if one.elsewhere or one.run_id != run_id]
-        return replace(self, reservations=left)
+        return msgspec.structs.replace(self, reservations=left)
 
     def judge_return(
         self, segment: SegmentRecord, limits: Limits, planned: Sequence[Reservation] = ()
@@ -156,7 +154,7 @@ def look_elsewhere_again(state: MachineState, executor: Executor, clock: Clock) 
     """Return the same state with what other homes have promised by now."""
     elsewhere = _promised_elsewhere(state.snapshot, executor, clock)
     own = [reservation for reservation in state.reservations if not reservation.elsewhere]
-    return replace(state, elsewhere=elsewhere, reservations=[*own, *elsewhere])
+    return msgspec.structs.replace(state, elsewhere=elsewhere, reservations=[*own, *elsewhere])
 
 
 def _promised_elsewhere(snapshot: Snapshot, executor: Executor, clock: Clock) -> list[Reservation]:

@@ -6,10 +6,11 @@ Neither holds what a backup adds: names of old workers, samples, reasons.
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, Generic, TypeVar
+
+import msgspec
 
 from backprop.scheduler.home import batch_file, batch_outcomes, run_folder
 from backprop.scheduler.home.file_reading import is_there
@@ -83,12 +84,11 @@ def _complete_batch(home: Home, database: Database, name: str) -> int:
     return len(put)
 
 
-@dataclass
-class _Looks(Generic[T]):
+class _Looks(msgspec.Struct, Generic[T]):
     """What came of looking at each of several things, by name. `unread`: those that could not be read."""
 
-    results: dict[str, T] = field(default_factory=dict[str, T])
-    unread: dict[str, OSError] = field(default_factory=dict[str, OSError])
+    results: dict[str, T] = {}
+    unread: dict[str, OSError] = {}
 
 
 def _each(names: Sequence[str], look: Callable[[str], T]) -> _Looks[T]:
@@ -164,7 +164,9 @@ def _segment(folder: Path, number: int) -> FolderSegment:
         checkpoint_used=environment.get("BACKPROP_RESUME_FROM"),
         gpu_uuids=tuple(gpus.split(",")) if gpus else (),
         promised_mib=order.promised_mib if order is not None else 0,
-        suspended=Suspended(frozen.number, frozen.kept, frozen.thaw_at_s, move_files.out_mib(segment_folder))
+        suspended=Suspended(
+            frozen.number, frozen.kept, frozen.thaw_at_s, frozen.at_s, move_files.out_mib(segment_folder)
+        )
         if frozen is not None and frozen.suspends
         else None,
     )

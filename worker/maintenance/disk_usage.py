@@ -3,9 +3,10 @@
 import contextlib
 import os
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.home.layout import Home
 
@@ -14,14 +15,13 @@ LARGE_LOG_BYTES: Final = GB
 LARGE_HOME_BYTES: Final = 10 * GB
 
 
-@dataclass
-class DiskUse:
+class DiskUse(msgspec.Struct):
     """`total_bytes`: on disk; a part of the home only if `whole` is False, because time ran out. `large_logs`: run id,
     segment, bytes, largest first."""
 
     total_bytes: int = 0
     whole: bool = True
-    large_logs: list[tuple[str, str, int]] = field(default_factory=list[tuple[str, str, int]])
+    large_logs: list[tuple[str, str, int]] = []
 
     @property
     def large_home(self) -> bool:

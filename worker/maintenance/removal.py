@@ -15,9 +15,10 @@ import shutil
 import stat
 import time
 from collections.abc import Collection, Generator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.errors import DatabaseBusy
 from backprop.scheduler.home import batch_file, batch_outcomes, run_folder
@@ -30,6 +31,7 @@ from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.writes import deletion
 from backprop.scheduler.store.writes.deletion import REMOVABLE, Removed
 from backprop.worker.executor import locks
+from backprop.worker.maintenance import package_lists
 from backprop.worker.supervisor import failpoint
 
 AT_ONCE: Final = 100
@@ -40,11 +42,10 @@ PATIENCE_S: Final = 15.0
 NEVER_QUEUED_S: Final = 86400.0
 
 
-@dataclass
 class RemovedRun(Removed):
     """`alive`: ids of runs that stay because their processes live. `freed_bytes`: of disk."""
 
-    alive: list[str] = field(default_factory=list[str])
+    alive: list[str] = msgspec.field(default_factory=list[str])
     freed_bytes: int = 0
 
 
@@ -59,6 +60,7 @@ def remove(home: Home, database: Database, run_ids: Sequence[str], *, waiting: b
         with _no_starts(home) if waiting else contextlib.nullcontext():
             gone.add(_hide_and_forget(home, database, part, gone, REMOVABLE if waiting else FINAL))
         gone.freed_bytes += sweep(home)
+    gone.freed_bytes += package_lists.sweep(home)
     return gone
 
 

@@ -5,9 +5,10 @@ What cannot be read tells nothing; the segment's reason, which has the line that
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.faults.kinds import CANNOT_PASS, MAY_PASS, Fault
 from backprop.scheduler.faults.triage import SegmentEnd, Triage
@@ -33,8 +34,7 @@ TOLD: Final = (
 )
 
 
-@dataclass(frozen=True)
-class RunTriage:
+class RunTriage(msgspec.Struct, frozen=True):
     """The triage of a run's last segment. `segment`: its number. `would_fail_again`: True where that is shown; None:
     nobody knows. `why_again`: what shows it, in words."""
 

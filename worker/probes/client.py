@@ -16,7 +16,6 @@ All times are monotonic seconds.
 import select
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -166,7 +165,7 @@ class GpuProbe:
         if reading.empty_machine:
             self._leave_behind()
             self._not_before_s = now_s + NO_GPU_PAUSE_S
-        self._keep(replace(reading, gpus=self._recognise(reading.gpus)), stale=False)
+        self._keep(msgspec.structs.replace(reading, gpus=self._recognise(reading.gpus)), stale=False)
 
     def _recognise(self, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
         """Name the GPUs that cannot report their UUID any more, and add those that are no longer listed."""

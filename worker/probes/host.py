@@ -6,9 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from backprop.scheduler.governor.disk import Disks
 from backprop.scheduler.governor.snapshot import Host
+from backprop.scheduler.home.mounts import mounts
 
 MIB: Final = 1024 * 1024
+MOST_DISKS: Final = 32
+_LOCAL: Final = (
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "overlay", "tmpfs", "vfat", "exfat",
+    "ntfs", "ntfs3",
+)  # fmt: skip
+_NO_DISK: Final = ("proc", "sysfs", "squashfs", "devpts", "mqueue", "cgroup", "cgroup2", "autofs")
+_SYSTEM: Final = ("/proc", "/sys", "/run", "/etc", "/boot", "/dev")
+"""Where nobody saves. A container has files of /etc mounted one by one."""
 
 
 def read_host(home: Path) -> Host:
@@ -21,6 +31,7 @@ def read_host(home: Path) -> Host:
         # Of the whole machine, as the load average: a worker confined to two cores sees everybody's load.
         cores=os.cpu_count() or 1,
         disk_free_mib=_disk(home),
+        disks=_disks(),
     )
 
 
@@ -62,6 +73,20 @@ def _load() -> float | None:
         return os.getloadavg()[0]
     except OSError:
         return None
+
+
+def _disks() -> Disks:
+    """Return what is free on each local disk. A network mount is not asked: it may never answer."""
+    try:
+        table = mounts()
+    except OSError:
+        return ()
+    found = {
+        mount.folder: _disk(Path(mount.folder)) if mount.kind in _LOCAL else None
+        for mount in table
+        if not (mount.kind in _NO_DISK or mount.folder.startswith(_SYSTEM) or "ro" in mount.options)
+    }
+    return tuple(sorted(found.items())[:MOST_DISKS])
 
 
 def _disk(home: Path) -> int | None:

@@ -5,9 +5,10 @@ For the helper process only: a reading can hang in the driver, see `backprop.wor
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.config.choices import ProbeKind
 from backprop.scheduler.governor.snapshot import NO_SOURCE
@@ -102,4 +103,4 @@ class Reader:
             asked = self._kind is ProbeKind.ROCM
             return Reading((), NO_SOURCE, "no AMD GPU was found") if asked else NO_GPU
         large = tuple(gpu for gpu in reading.gpus if gpu.total_mib is None or gpu.total_mib >= least_mib)
-        return replace(reading, gpus=large)
+        return msgspec.structs.replace(reading, gpus=large)

@@ -1,12 +1,11 @@
 """Holds one reading of the GPUs, and makes a snapshot of it."""
 
-from dataclasses import dataclass, replace
+import msgspec
 
 from backprop.scheduler.governor.snapshot import NO_SOURCE, Gpu, Host, Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """The `gpus`, `source`, `problem` and `driver` of a `governor.snapshot.Snapshot`."""
 
     gpus: tuple[Gpu, ...]
@@ -34,7 +33,7 @@ def unknown(gpus: tuple[Gpu, ...], problem: str) -> Reading:
 
 def lost(gpu: Gpu, why: str) -> Gpu:
     """Return `gpu` without what changes from moment to moment. Its size stays known."""
-    return replace(
+    return msgspec.structs.replace(
         gpu,
         free_mib=None,
         temp_c=None,

@@ -10,9 +10,10 @@ import select
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 TOOL_FOLDERS: Final = tuple(
     Path(folder) for folder in ("/usr/bin", "/usr/local/bin", "/usr/lib/wsl/lib", "/opt/rocm/bin", "/opt/bin")
@@ -27,8 +28,7 @@ class ToolError(Exception):
     """The tool cannot be used now; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class ToolResult:
+class ToolResult(msgspec.Struct, frozen=True):
     """What a tool printed. `code`: None if it had to be killed."""
 
     code: int | None

@@ -5,8 +5,9 @@ runs get too.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor.snapshot import Gpu
 from backprop.worker.probes.reading import Reading
@@ -25,11 +26,13 @@ def only_visible(reading: Reading, environment: Mapping[str, str], names: tuple[
         return reading
     entries = [entry for part in environment[name].split(",") if (entry := part.strip())]
     if not entries or entries[0] in ("-1", "NoDevFiles", "none", "void"):
-        return replace(reading, gpus=())
+        return msgspec.structs.replace(reading, gpus=())
     gpus = tuple(gpu for gpu in reading.gpus if any(_named(gpu, entry) for entry in entries))
     if not gpus:
-        return replace(reading, gpus=(), problem=f"{name}={environment[name]} names no GPU of this machine")
-    return replace(reading, gpus=gpus)
+        return msgspec.structs.replace(
+            reading, gpus=(), problem=f"{name}={environment[name]} names no GPU of this machine"
+        )
+    return msgspec.structs.replace(reading, gpus=gpus)
 
 
 def _named(gpu: Gpu, entry: str) -> bool:

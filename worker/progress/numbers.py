@@ -6,8 +6,9 @@ Bounds: of `MAX_BYTES` of output at once the last `MAX_LINES` lines count, `MAX_
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from backprop.worker.progress import lines
 from backprop.worker.progress.metric_rules import MetricRule
@@ -34,12 +35,11 @@ _FRAME: Final = re.compile(rb'File "[^"]{1,512}", line \d')
 """Of a traceback: the line behind it is the user's source, such as `return 1 / n`, and nothing that was printed."""
 
 
-@dataclass
-class PlainNumbers:
+class PlainNumbers(msgspec.Struct):
     """What was read since the last time. `values`: the last of each name, with the step it stood beside."""
 
     loss: float | None = None
-    values: dict[str, tuple[int | None, float]] = field(default_factory=dict[str, tuple[int | None, float]])
+    values: dict[str, tuple[int | None, float]] = {}
     stepped: bool = False
 
     def add(self, later: "PlainNumbers") -> None:

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 Test = Callable[[str], bool]
 
@@ -19,8 +20,7 @@ class BadPattern(ValueError):
     """A pattern that is not taken, with why."""
 
 
-@dataclass(frozen=True)
-class PatternNode:
+class PatternNode(msgspec.Struct, frozen=True):
     """A piece of a pattern: `char`, `at` a place, `seq`, `any` of its parts, `repeat`, `group` (the first one)."""
 
     kind: str
@@ -87,7 +87,7 @@ class PatternParser:
         if char in "^$":
             return PatternNode("at", place="^$".index(char))
         node = self._char(lambda other: other == char)
-        return node if self._ignores_case else replace(node, literal=char)
+        return node if self._ignores_case else msgspec.structs.replace(node, literal=char)
 
     def _group(self) -> PatternNode:
         counts = True

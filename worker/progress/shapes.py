@@ -6,8 +6,9 @@ Stable-Baselines3 prints them.
 
 import math
 import re
-from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from backprop.worker.progress.tokens import Counter, LineReading, count, read
 from backprop.worker.progress.vocabulary import is_held_out, is_measure, is_noise
@@ -142,7 +143,7 @@ def _bar(label: str, value: str, total: str | None, rest: str) -> LineReading:
     if _NOT_TRAINING.search(label) or "B/s" in rest or "examples/s" in rest:
         return LineReading(beside=LineReading([bar]).all_aside())
     if reading.counters or reading.held_out:
-        reading.beside.append(replace(bar, unit="batch"))
+        reading.beside.append(msgspec.structs.replace(bar, unit="batch"))
     else:
         reading.counters.append(bar)
     return reading

@@ -10,8 +10,9 @@ In this order, and never a counter of held-out data:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.worker.progress.tokens import Counter
 
@@ -19,8 +20,7 @@ MAX_COUNTERS: Final = 32
 UNITS: Final = {"global": "step", "bar": "step"}
 
 
-@dataclass
-class StepTrace:
+class StepTrace(msgspec.Struct):
     """The steps a segment has reported. `fell`: one was lower than the one before it. Of plain output: `unit` ("step",
     "epoch"; None where they were announced) and `total`, how many there will be."""
 
@@ -48,8 +48,7 @@ class StepTrace:
         self.last = step
 
 
-@dataclass
-class _Known:
+class _Known(msgspec.Struct):
     """`epoch`: the last one seen when the counter spoke last. `within`: it begins again with each epoch."""
 
     kind: str

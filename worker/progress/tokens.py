@@ -7,9 +7,10 @@ counter or a known measure says anything: settings that a script prints (`batch_
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final, NamedTuple
+
+import msgspec
 
 from backprop.worker.progress import vocabulary
 
@@ -37,8 +38,7 @@ _WRAPPERS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Counter:
+class Counter(msgspec.Struct, frozen=True):
     """A place in the training, of `total` if that is known.
 
     `unit`: "global" (a step of the whole training, by its name), "step", "epoch", or "bar", which may begin again with
@@ -52,19 +52,18 @@ class Counter:
     total: int | None = None
 
 
-@dataclass
-class LineReading:
+class LineReading(msgspec.Struct):
     """What one line says. `held_out`: it speaks of data that nothing is learned from. `beside`: what else it counts."""
 
-    counters: list[Counter] = field(default_factory=list[Counter])
-    beside: list[Counter] = field(default_factory=list[Counter])
-    values: dict[str, float] = field(default_factory=dict[str, float])
+    counters: list[Counter] = []
+    beside: list[Counter] = []
+    values: dict[str, float] = {}
     held_out: bool = False
     proven: bool = False
 
     def all_aside(self) -> list[Counter]:
         """Return all it counts, as what no training is."""
-        return [replace(counter, unit="aside") for counter in (*self.counters, *self.beside)]
+        return [msgspec.structs.replace(counter, unit="aside") for counter in (*self.counters, *self.beside)]
 
 
 class _Token(NamedTuple):

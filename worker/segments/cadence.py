@@ -5,10 +5,11 @@ It decides nothing itself: `timebox` and `resume_check` do.
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.lifecycle import Intent, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
@@ -23,8 +24,7 @@ ANSWER_S: Final = 2.0
 """How long the run's directory may take to answer. Of what does not, nothing is concluded."""
 
 
-@dataclass(frozen=True)
-class ClockReading:
+class ClockReading(msgspec.Struct, frozen=True):
     """One reading of both clocks, seconds."""
 
     wall_s: float
@@ -197,7 +197,7 @@ class Cadence:
                 read_back = partial(resume_check.read_back, folder(number), Path(self._run.spec.cwd))
                 reports.append(within(ANSWER_S, read_back))
         used_at = [report.step_at[used.path] for report in reports if used.path in report.step_at]
-        return replace(
+        return msgspec.structs.replace(
             before,
             resumed_step=used.step if used.step is not None or not used_at else used_at[-1],
             fell=any(report.steps.fell for report in reports) or len(reports) < len(wanted),

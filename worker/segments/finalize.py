@@ -7,8 +7,9 @@ Ends that are found in one tick are written in one transaction, each as its own 
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.errors import BackpropError, LostRace
 from backprop.scheduler.faults.last_line import port_in
@@ -43,8 +44,7 @@ from backprop.worker.supervisor import claim, failpoint
 from backprop.worker.user_files import NOT_YET, NotYet, place_of
 
 
-@dataclass(frozen=True)
-class FinishedSegment:
+class FinishedSegment(msgspec.Struct, frozen=True):
     """A segment's end and the move it leads to. `run`: as it was read for that. `started_by`: the worker that started
     it."""
 
@@ -116,7 +116,7 @@ class Finalizer:
         def judge() -> FinishedSegment:
             result = result_of(run, segment, exit, folder, rows.saved, live.paused_between_s)
             if job is not None:
-                result = replace(
+                result = msgspec.structs.replace(
                     result, job=job, by_engine=exit is not None and exit.ended_by == claim.ENGINE
                 )
             return self._finished(run, segment, result, rows, beside)
@@ -250,6 +250,7 @@ class Finalizer:
         run, reason = finished.run, finished.next_move.reason
         if applied.state in FINAL:
             self._write_outcome(run, applied, reason)
+        self._checkpoints.rotate(run)
         if applied.state is State.COMPLETED:
             self._checkpoints.completed(run)
         event = "requeued" if applied.state is State.QUEUED else applied.state.value

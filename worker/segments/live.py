@@ -8,9 +8,10 @@ import contextlib
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor.box_end import FRESH_S, BoxCause, BoxRule, rule_of
 from backprop.scheduler.lifecycle import Intent
@@ -64,8 +65,7 @@ class ReadResult(Enum):
     then."""
 
 
-@dataclass(frozen=True)
-class Saves:
+class Saves(msgspec.Struct, frozen=True):
     """What a live segment has saved. `newest`: its newest whole checkpoint that is known to be its own, None where
     there is none: its `path`, how that is known (`attribution`), and when it was written (`timebox.landed_s`).
     `is_writing`: it is saving just now, or may be."""
@@ -74,8 +74,7 @@ class Saves:
     is_writing: bool
 
 
-@dataclass(frozen=True)
-class _Heard:
+class _Heard(msgspec.Struct, frozen=True):
     """What one look at a segment's files gave. `final`: it was made for the segment's end. `more`: there is more output
     than it read."""
 
@@ -348,6 +347,7 @@ class LiveSegment:
         self._saves_unasked |= named and any(each.observed and each.refused is None for each in saved)
         good = [record.path for record in saved if record.refused is None]
         if good:
+            self._checkpoints.rotate(run)
             presence.note_mounts(self._context.home.run_folder(run.id), good)
 
     def _is_near(self, run: RunRecord) -> bool:

@@ -5,7 +5,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -35,19 +34,18 @@ CHECKPOINTS_PER_READ: Final = 8
 """Of a script that announces faster than it is read, the last few checkpoints are taken: a resume needs no more."""
 
 
-@dataclass
-class _Batch:
+class _Batch(msgspec.Struct):
     steps: StepTrace
     step: int | None = None
     loss: float | None = None
-    announced: dict[str, events.CheckpointEvent] = field(default_factory=dict[str, events.CheckpointEvent])
+    announced: dict[str, events.CheckpointEvent] = {}
     saving_s: float = 0.0
     bad: int = 0
     nonfinite: bool = False
     news: bool = False
-    values: dict[str, tuple[int | None, float]] = field(default_factory=dict[str, tuple[int | None, float]])
+    values: dict[str, tuple[int | None, float]] = {}
     """The last value of each name, with the step it was reported at."""
-    read: dict[str, tuple[int | None, float]] = field(default_factory=dict[str, tuple[int | None, float]])
+    read: dict[str, tuple[int | None, float]] = {}
     """The same, of plain output."""
     step_source: str = EVENT
     loss_source: str = EVENT
@@ -209,7 +207,7 @@ class LogReader:
         if trace.unit != self._given.step_unit:
             return trace
         first = self._given.first_step if self._given.first_step is not None else trace.first
-        return replace(trace, first=first, fell=trace.fell or bool(self._given.step_fell))
+        return msgspec.structs.replace(trace, first=first, fell=trace.fell or bool(self._given.step_fell))
 
     def unread_bytes(self) -> int:
         """Return how much of both files has not been read. Raises OSError when one exists and cannot be read."""

@@ -15,10 +15,11 @@ Without reported steps: its first checkpoint carries the step of the run's first
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.spec import RunSpec
 from backprop.worker.progress.steps import StepTrace
@@ -34,8 +35,7 @@ SCAN_BYTES: Final = 4 << 20
 """Read of the beginning and of the end of a long log. Steps that go back with each epoch do so in either part."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EarlierSegments:
+class EarlierSegments(msgspec.Struct, frozen=True, kw_only=True):
     """What the run's segments before this one have shown.
 
     `origin`: the first step ever reported. `resumed_step`: that of the checkpoint this one was given. `fell`: steps
@@ -98,8 +98,7 @@ def advice(spec: RunSpec, run_id: str) -> str:
     )
 
 
-@dataclass
-class ReportedSteps:
+class ReportedSteps(msgspec.Struct):
     """What one segment's events report: its steps, whether they went on after a save, and the last step reported
     before each announced path."""
 

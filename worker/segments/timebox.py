@@ -15,10 +15,11 @@ Pure: reads no clock, file or database. Times are seconds of running time since 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor.box_end import BoxRule, rule_of
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
@@ -38,8 +39,7 @@ SETTLE_S: Final = 2.0
 """A script is left alone for up to this long after a save: a second file of it may follow."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SaveHistory:
+class SaveHistory(msgspec.Struct, frozen=True, kw_only=True):
     """How a script is known to save.
 
     `gaps_s`: between saves, oldest first. `silent_s`: how long an earlier segment ran after its last save without
@@ -53,8 +53,7 @@ class SaveHistory:
     first_s: float | None = None
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(msgspec.Struct, frozen=True):
     """The timebox in force of a segment: when it began and ends. `cuts`: it may end before, right after a save.
     `overruns`: what `--overrun` adds applies."""
 

@@ -14,29 +14,36 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 PROC = Path("/proc")
 DEAD_STATES = frozenset("ZXx")
 
 
-@dataclass(frozen=True)
 class Process:
     """One process of this boot. `start_ticks`: field 22 of /proc/PID/stat, clock ticks since boot. `group`: its
     process group when it was scanned; 0 when unknown. Not part of its identity."""
 
-    pid: int
-    start_ticks: int
-    group: int = field(default=0, compare=False)
+    __slots__ = ("group", "pid", "start_ticks")
+
+    def __init__(self, pid: int, start_ticks: int, group: int = 0) -> None:
+        self.pid = pid
+        self.start_ticks = start_ticks
+        self.group = group
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Process) and self.pid == other.pid and self.start_ticks == other.start_ticks
+
+    def __hash__(self) -> int:
+        return hash((self.pid, self.start_ticks))
 
 
 Finder = Callable[[], list[Process]]
 """Returns the living processes of one segment."""
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     """What /proc/PID/stat says of a process, zombies included."""
 
     process: Process

@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "fish", "busybox"})
 LAUNCHERS = frozenset({"accelerate", "deepspeed", "torchrun", "mpirun", "mpiexec", "orterun", "prterun"})
@@ -41,8 +41,7 @@ LOOK_EVERY_S = 0.01
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True)
-class Trainers:
+class Trainers(NamedTuple):
     """Pids. `signalled`: those to signal. `working`: those that train. `held`: the waiting ones above them, the deepest
     first. `readers`: those that read the output of the training and write it elsewhere."""
 
@@ -116,8 +115,7 @@ def ignores(pid: int, number: int) -> bool:
     return _has(pid, b"SigIgn", number)
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     """`stack`: where its stack begins, which a fork keeps and an exec draws anew. `ticks`: of CPU time."""
 
     parent: int

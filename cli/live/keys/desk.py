@@ -6,9 +6,10 @@ that was damaged; what is wrong is said by the errors that each method raises.
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from backprop.cli.context import NO_WORKER, open_existing
 from backprop.cli.live.live_screen import picture
@@ -38,8 +39,7 @@ class Deed(StrEnum):
     FIRST = "first"
 
 
-@dataclass(frozen=True)
-class Verbs:
+class Verbs(msgspec.Struct, frozen=True):
     """What the commands of these names do. `became`: what came of asking for a suspension; None for nothing yet."""
 
     stop: OneRun

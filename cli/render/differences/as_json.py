@@ -1,5 +1,6 @@
 """Builds the JSON of in what two runs differ, documented in docs/json.md."""
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from backprop.cli.render.differences.two_runs import FileDifference, TwoRuns
@@ -32,6 +33,35 @@ def differences_json(found: TwoRuns) -> dict[str, Any]:
         },
         **sections,
     }
+
+
+def brief_json(found: TwoRuns) -> dict[str, Any]:
+    """Return at most 1 KB of it: the first differences of each kind, their values cut, and how many there are."""
+    from backprop.cli.render.answers import BRIEF_BYTES, short
+
+    whole = differences_json(found)
+    for most, width in ((8, 60), (4, 40), (2, 24), (1, 16), (0, 0)):
+        told: dict[str, Any] = {"a": found.a.id, "b": found.b.id, "same": whole["same"]}
+        files = [file.file.name for file in found.files]
+        told["code"] = {
+            "files": [short(name, width) for name in files[:most]],
+            "count": len(files),
+            "unknown": bool(whole["code"]["unknown"]),
+        }
+        for section, differences in found.sections.items():
+            if differences or section in found.unknown:
+                shown = [
+                    {"name": short(one.name, width), "a": short(one.a, width), "b": short(one.b, width)}
+                    for one in differences[:most]
+                ]
+                told[section] = {
+                    "differs": shown,
+                    "count": len(differences),
+                    "unknown": section in found.unknown,
+                }
+        if len(json.dumps(told)) < BRIEF_BYTES:
+            break
+    return told
 
 
 def _run(run: "RunRecord", noted: "Noted | None") -> dict[str, Any]:

@@ -3,9 +3,10 @@
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.cli.submit.many.sweep import MOST
 from backprop.scheduler.errors import BadCommand
@@ -14,8 +15,7 @@ OWN: Final = {"-n": "--name", "--name": "--name", "--run-id": "--run-id", "--key
 """Options in which lines usually differ. All others are parsed once for all lines that have the same."""
 
 
-@dataclass(frozen=True)
-class BatchLine:
+class BatchLine(msgspec.Struct, frozen=True):
     """One command. `shared`: its words before the script's own arguments, without those in `own`. `own`: (option,
     value). `arguments`: what comes after `--`."""
 

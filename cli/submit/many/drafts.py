@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,8 +27,7 @@ Make = Callable[[Sequence[str], Mapping[str, Any]], Submission]
 """Makes a run ready to be queued from SCRIPT with its arguments, and the options of `run`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """One run. `environment`: what it has beyond that of all. `where`: its line, for messages; else empty."""
 
     name: str
@@ -42,8 +40,7 @@ class Draft:
     where: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drafts:
+class Drafts(msgspec.Struct, frozen=True, kw_only=True):
     """The runs of one command.
 
     `environment`: the shell's. `stem`: the beginning of the group's name. `at_once`: how many of an array may run at

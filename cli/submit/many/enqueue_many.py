@@ -6,7 +6,6 @@ A crash between the two leaves the file, and the next worker's start queues ever
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -93,8 +92,7 @@ def positions_of(database: "Database | None", drafts: Drafts, ids: Sequence[str]
     return positions
 
 
-@dataclass(frozen=True)
-class _Ids:
+class _Ids(msgspec.Struct, frozen=True):
     """Unused ids for a batch and its members."""
 
     batch: str

@@ -1,7 +1,6 @@
 """Carries out `backprop run` with --grid, --array, --params or --batch: many runs, of which all are queued or none."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -68,7 +67,9 @@ def _queue(
         if not named and group is not None:
             rules, named = msgspec.structs.replace(rules, name=group), True
         done = (rules.name, ()) if not missing else None
-        done = done or enqueue_many(home, database, replace(drafts, runs=missing), named, rules, now_s)
+        done = done or enqueue_many(
+            home, database, msgspec.structs.replace(drafts, runs=missing), named, rules, now_s
+        )
         if done is not None:
             new = iter(done[1])
             ids = [

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.errors import BadCommand
 
@@ -13,8 +14,7 @@ MOST: Final = 100_000
 INDEX: Final = "index"
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(msgspec.Struct, frozen=True):
     """One of the runs: its values by key. `index`: in an array, else None. `label`: what sets it apart in a name."""
 
     values: Mapping[str, str]
@@ -22,8 +22,7 @@ class Variant:
     label: str = ""
 
 
-@dataclass(frozen=True)
-class SweepSpec:
+class SweepSpec(msgspec.Struct, frozen=True):
     """What is varied: rows of a file, for each row the grid's product, for each of those the array's indices.
 
     The last one varies fastest. `at_once`: how many may run at the same time, None for no such limit.

@@ -2,7 +2,8 @@
 
 import posixpath
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from backprop.scheduler.lifecycle import FINAL
 from backprop.scheduler.store.connection import Database
@@ -21,11 +22,19 @@ _WRITTEN = f"""
     SELECT c.run_id, c.path, c.mtime_ns, c.attribution = 'said', r.state IN {listed(FINAL)}
     FROM checkpoints c JOIN runs r ON r.id = c.run_id WHERE c.attribution <> '{DOUBT}'
 """
+_NEEDED = f"""
+    SELECT id FROM runs WHERE id <> ? AND (
+        (state NOT IN {listed(FINAL)} AND (instr(spec, ?) OR instr(COALESCE(resume_pin, ''), ?)))
+        OR id IN (
+            SELECT run_id FROM checkpoints WHERE path = ?
+            AND serial > (SELECT MAX(serial) FROM checkpoints) - {RECENT_CHECKPOINTS}
+        )
+    ) LIMIT 1
+"""
 _DOUBTED = f"SELECT path FROM checkpoints WHERE run_id = ? AND attribution = '{DOUBT}'"
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """A file that is known to be a run's own. `said`: the run announced it. `is_final`: the run is."""
 
     run_id: str
@@ -56,6 +65,20 @@ def written_in(database: Database, folders: Collection[str]) -> list[Written]:
     inside = " OR ".join("(c.path >= ? AND c.path < ?)" for _ in folders)
     bounds = [bound for folder in folders for bound in (f"{folder}/", f"{folder}0")]
     return _written(database.rows(f"{_WRITTEN} AND {recent} AND ({inside})", *bounds)) if folders else []
+
+
+def in_use_elsewhere(database: Database, run_id: str, paths: Collection[str]) -> dict[str, str]:
+    """Return which other run needs one of these files, or wrote it too, in words by path: an unfinished one whose
+    command or directory names it, or that resumes from it."""
+    found: dict[str, str] = {}
+    for path in paths:
+        folder, name = posixpath.split(path)
+        # A bare number says nothing.
+        named = f"{posixpath.basename(folder)}/{name}" if name.isdecimal() else name
+        text = msgspec.json.encode(named).decode()[1:-1]
+        for (other,) in database.rows(_NEEDED, run_id, text, named, path):
+            found[path] = f"run {other} has to do with it"
+    return found
 
 
 def rival(database: Database, run_id: str, others: Sequence[str]) -> str | None:

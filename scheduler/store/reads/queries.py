@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
-from backprop.scheduler.lifecycle import HAS_PROCESSES, HOLDS_A_SLOT, State
+from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, HOLDS_A_SLOT, State
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord, WorkerRecord
 from backprop.scheduler.store import dependencies
 from backprop.scheduler.store.connection import Database
@@ -63,6 +63,15 @@ _HELD_FOR: Final = (
     f"{SELECT_RUNS} WHERE state = 'held' AND waiting IS NOT NULL AND (queued_at_s, id) > (?, ?)"
     " ORDER BY queued_at_s, id LIMIT ?"
 )
+_SCRUBS: Final = """instr(spec, '"secrets":"scrub"')"""
+_TO_SCRUB: Final = (
+    f"SELECT id, segment, batch FROM runs WHERE ended_at_s >= ? AND state IN {listed(FINAL)} AND {_SCRUBS}"
+)
+_BATCH_WAITS: Final = f"SELECT 1 FROM runs WHERE batch = ? AND state NOT IN {listed(FINAL)} LIMIT 1"
+_ROTATING: Final = """
+    SELECT id FROM runs WHERE (ended_at_s IS NULL OR ended_at_s >= ?) AND segment > 0
+    AND instr(spec, '"keep_checkpoints":') AND NOT instr(spec, '"keep_checkpoints":null')
+"""
 _NEXT_DUE: Final = (
     "SELECT MIN(CASE state WHEN 'queued' THEN not_before_s ELSE COALESCE(thaw_at_s, 0) END) FROM runs"
     " WHERE (state = 'queued' OR (state = 'suspended' AND (suspension IS NULL OR thaw_at_s IS NOT NULL)))"
@@ -316,6 +325,27 @@ def newest_checkpoints(database: Database, run_ids: list[str]) -> dict[str, str]
         return paths
 
     return database.read(query)
+
+
+def rotating(database: Database, since_s: float) -> list[str]:
+    """Return the runs that keep a number of checkpoints, and wait or have ended since then (Unix seconds)."""
+    return [run_id for (run_id,) in database.rows(_ROTATING, since_s)]
+
+
+def to_scrub(database: Database, since_s: float) -> list[tuple[str, int, str | None]]:
+    """Return the runs, each with its last segment and its batch, that have ended since then (Unix seconds) and whose
+    credentials are to be removed then."""
+    return list(database.rows(_TO_SCRUB, since_s))
+
+
+def batch_waits(database: Database, batch: str) -> bool:
+    """Return whether a run of a batch has not ended."""
+    return bool(database.rows(_BATCH_WAITS, batch))
+
+
+def scrubbing(database: Database) -> frozenset[str]:
+    """Return the runs whose credentials are removed at their ends."""
+    return frozenset(run_id for (run_id,) in database.rows(f"SELECT id FROM runs WHERE {_SCRUBS}"))
 
 
 def workers(database: Database) -> list[WorkerRecord]:

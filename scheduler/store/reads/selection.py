@@ -4,8 +4,9 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from backprop.scheduler.errors import AmbiguousRun
 from backprop.scheduler.lifecycle import State
@@ -17,8 +18,7 @@ from backprop.scheduler.store.schema import Run
 IDS_PER_QUERY: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(msgspec.Struct, frozen=True):
     """What a verb over thousands needs of a run. `named`: by itself, not only by its group or a filter."""
 
     id: str

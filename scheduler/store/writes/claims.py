@@ -9,7 +9,6 @@ Each verb is one short transaction. A claim and the VRAM that it reserves are wr
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -32,8 +31,7 @@ from backprop.scheduler.store.writes.transitions import move, move_now
 TURN_GAP_S: Final = 1e-6
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """One run that a worker wants to start.
 
     `serial`: the admission serial that the decision was made on, the same for all that are claimed together.
@@ -139,8 +137,7 @@ def note_job(database: Database, run: RunRecord, job: str | None, words: str) ->
     database.write(verb)
 
 
-@dataclass(frozen=True)
-class AppliedMove:
+class AppliedMove(msgspec.Struct, frozen=True):
     """What a segment's end has led to. `at_s`: when, Unix seconds. `finished`: groups (or the queue) that this end
     completed; exactly one end has it, whoever applies it."""
 

@@ -4,8 +4,9 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from backprop.scheduler.home.request_log import Verb
 from backprop.scheduler.home.wake_pipes import note_settled
@@ -21,17 +22,16 @@ REMOVABLE: Final = FINAL | frozenset(WAITING)
 IDS_PER_QUERY: Final = 500
 
 
-@dataclass
-class Removed:
+class Removed(msgspec.Struct):
     """What became of runs that were to be removed, by id.
 
     `ids`: gone. `needed`: each that stays because a waiting run depends on it, and that run. `moved`: stays because it
     is live, or was gone already.
     """
 
-    ids: list[str] = field(default_factory=list[str])
-    needed: dict[str, str] = field(default_factory=dict[str, str])
-    moved: list[str] = field(default_factory=list[str])
+    ids: list[str] = []
+    needed: dict[str, str] = {}
+    moved: list[str] = []
 
     def add(self, other: "Removed") -> None:
         self.ids += other.ids

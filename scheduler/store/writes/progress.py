@@ -8,8 +8,9 @@ A run may report a step every millisecond. Of each metric the last value per `GR
 # pyright: reportUnknownLambdaType=false
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.faults.kinds import Fault
@@ -35,8 +36,7 @@ _INSERT_METRIC: Final = """
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class SegmentReport:
+class SegmentReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a segment reported since the last read.
 
     Offsets are bytes into its log and its events file. `first_output_s`: seconds from its start to its first output.
@@ -190,6 +190,18 @@ def _forget_same_file(checkpoint: CheckpointRecord) -> None:
     own = (Checkpoint.segment == checkpoint.segment) & Checkpoint.refused.is_null()
     if checkpoint.refused is None:
         Checkpoint.delete().where(_same_file(checkpoint) & own).execute()
+
+
+def removed(database: Database, gone: Sequence[CheckpointRecord], why: str) -> None:
+    """Refuse checkpoints that were removed from disk from now on, and say `why`."""
+
+    def verb() -> None:
+        for checkpoint in gone:
+            Checkpoint.update(refused=why).where(
+                _same_file(checkpoint) & Checkpoint.refused.is_null()
+            ).execute()
+
+    database.write(verb)
 
 
 def insert_checkpoint(checkpoint: CheckpointRecord) -> None:

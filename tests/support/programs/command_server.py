@@ -1,9 +1,10 @@
-"""Runs `backprop` command lines, each in a fork of this process, which has imported the whole program and run none of
-it: a start of the interpreter and the imports would cost ten times as much. `tests/support/forked_command.py` asks.
+"""Runs `backprop` command lines, and a program that stands in for `backprop`, each in a fork of this process, which has
+imported the whole product and run none of it: a start of the interpreter and the imports would cost ten times as much.
+`tests/support/forked_command.py` asks.
 
 Standard input is a socket. A request is the length of a JSON object as four bytes, sent with four descriptors (the
-standard streams, and a pipe for the reply), and then the object: `argv`, `environment` and `cwd`. The reply is a line
-with the pid of the fork, and a line with its exit code once it has ended.
+standard streams, and a pipe for the reply), and then the object: `argv`, `environment`, `cwd` and `session`, whether it
+gets one of its own. The reply is a line with the pid of the fork, and a line with its exit code once it has ended.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import importlib
 import json
 import os
 import pkgutil
+import runpy
 import select
 import socket
 import sys
@@ -20,20 +22,22 @@ from pathlib import Path
 from typing import Any
 
 from backprop.cli.main import main
+from backprop.worker.supervisor import failpoint
 
 PACKAGES = ("cli", "migrations", "scheduler", "worker")
 ALONE = ("backprop.worker.supervisor", "backprop.worker.executor.vram.mover")
+EXTRAS = ("backprop.cli.live.keys", "backprop.cli.mcp_server")
+"""What an extra brings is twice as large as all the rest, and one command of a hundred uses it."""
 OTHERS = ("importlib.metadata", "rich.console", "rich.table", "rich.text")
 
 
 def import_everything() -> None:
-    """Import what commands import. The modules of programs that stand alone belong to no command."""
+    """Import what most commands import. The modules of programs that stand alone belong to no command."""
     for package in PACKAGES:
         found = importlib.import_module(f"backprop.{package}")
         for module in pkgutil.walk_packages(found.__path__, f"{found.__name__}."):
-            if not module.name.startswith(ALONE):
-                with contextlib.suppress(ModuleNotFoundError):  # what is in an extra
-                    importlib.import_module(module.name)
+            if not module.name.startswith((*ALONE, *EXTRAS)):
+                importlib.import_module(module.name)
     for name in OTHERS:
         importlib.import_module(name)
 
@@ -79,10 +83,18 @@ import_everything()
 gc.collect()
 gc.freeze()
 if (request := serve(socket.socket(fileno=os.dup(0)))) is not None:
+    if request["session"]:
+        os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])
     time.tzset()
     os.chdir(request["cwd"])
+    importlib.reload(failpoint)  # it has read the environment
     sys.argv = request["argv"]
+    if stands_in := sys.argv[0] == sys.executable:
+        del sys.argv[0]
     sys.path[0] = str(Path(sys.argv[0]).parent)
-    main()
+    if stands_in:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        main()

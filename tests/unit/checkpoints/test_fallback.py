@@ -2,11 +2,11 @@
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import Event

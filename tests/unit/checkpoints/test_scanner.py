@@ -1,6 +1,5 @@
-"""Checkpoints that no script announces: found on disk once they are complete, each once, at a bounded cost."""
+"""Checkpoints that no script announces: found on disk once they are complete, each once."""
 
-import glob
 import os
 import pickle
 import subprocess
@@ -9,23 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from backprop.scheduler.spec import Plan
-from backprop.scheduler.store.connection import Database
-from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import progress
-from backprop.worker.checkpoints import directory_scan, glob_walk, open_files, scanner
-from backprop.worker.checkpoints.candidate import WriterExit, step_in
+from backprop.worker.checkpoints import open_files, scanner
+from backprop.worker.checkpoints.candidate import WriterExit
 from backprop.worker.checkpoints.formats import looks_torn, looks_whole
-from backprop.worker.checkpoints.resume import picks_itself
-from backprop.worker.checkpoints.scanner import CheckpointScanner
-from backprop.worker.checkpoints.seen.baseline import Beginning
 from backprop.worker.segments.log_reader import LogReader
-from tests.support.harness import Bench, wait_until
-from tests.support.store_rows import SPEC, get
+from tests.support.harness import Bench
+from tests.support.store_rows import get
 from tests.support.unannounced_run import CLEAN, Watched, names, zip_bytes
+from tests.support.watched_checkpoints import looks, until_found
 
 WRITER = """
 import sys, time
@@ -36,32 +29,6 @@ with open(sys.argv[1], "wb") as file:
         print(part, flush=True)
         sys.stdin.readline()
 """
-
-
-@pytest.fixture
-def watched(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """Looks as often as it is asked to, and is content with a tenth of a second."""
-    monkeypatch.setattr(scanner, "SCAN_EVERY_S", 0.0)
-    monkeypatch.setattr(scanner, "COST_SHARE", 1e9)
-    monkeypatch.setattr(scanner, "SETTLED_S", 0.1)
-    return Watched(database, tmp_path)
-
-
-def looks(worker: CheckpointScanner, for_s: float = 0.5) -> list[str]:
-    """All that a series of looks finds."""
-    found: list[str] = []
-    end = time.monotonic() + for_s
-    while time.monotonic() < end:
-        found += names(worker.scan())
-        time.sleep(0.02)
-    return found
-
-
-def until_found(worker: CheckpointScanner, count: int = 1) -> list[scanner.ScannedCheckpoint]:
-    """Scan until so many are found: files that were written one after the other settle one after the other."""
-    found: list[scanner.ScannedCheckpoint] = []
-    wait_until(lambda: found.extend(worker.scan()) or len(found) >= count)
-    return found
 
 
 def test_a_file_is_found_once_it_has_stayed_the_same(watched: Watched) -> None:
@@ -312,124 +279,6 @@ def test_the_next_worker_neither_loses_nor_doubles(watched: Watched) -> None:
     assert [step for _, step in watched.rows()] == list(range(12, 32))
 
 
-def test_outside_of_what_was_named_nothing_is_taken(watched: Watched, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "a.pt").write_text("weights")
-    watched.start()
-    (watched.out / "link.pt").symlink_to(elsewhere / "a.pt")
-    (found,) = watched.scanner().final_scan(CLEAN)
-    assert "outside the run's folders" in str(found.record.refused)
-    watched.store([found])
-    watched.store(watched.scanner().final_scan(CLEAN))
-    assert len(queries.checkpoints(watched.database, "r1")) == 1, "said once"
-
-
-def test_the_folder_of_a_pattern_may_be_anywhere(watched: Watched, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    watched.start(globs=(f"{elsewhere}/*.pt",))
-    (elsewhere / "a.pt").write_text("weights")
-    (found,) = watched.scanner().final_scan(CLEAN)
-    assert found.record.refused is None
-
-
-def test_the_queue_itself_is_never_opened(watched: Watched) -> None:
-    """Closing a second descriptor of the database would drop the locks of the first."""
-    watched.start(globs=(f"{watched.home.parent}/**/*.db", f"{watched.out}/*"))
-    (watched.out / "a.db").write_text("weights")
-    assert names(watched.scanner().final_scan(CLEAN)) == ["a.db"]
-
-
-def test_twenty_thousand_files_are_looked_at_in_bounded_steps(
-    watched: Watched, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(20_000):
-        (watched.out / f"{number}.dat").touch()
-        os.utime(watched.out / f"{number}.dat", (1, 1))
-    watched.start()
-    (watched.out / "new.pt").write_text("weights")
-    worker = watched.scanner()
-    longest_s, found, count = 0.0, list[str](), 0
-    while not found:
-        began_s = time.monotonic()
-        found = names(worker.scan())
-        longest_s = max(longest_s, time.monotonic() - began_s)
-        count += 1
-        assert count < 200
-        time.sleep(0.01)
-    assert found == ["new.pt"]
-    assert longest_s < 2.0, "its own bound is a quarter of a second; a loaded machine adds to it"
-    entries: list[str | None] = []
-
-    def counted(pattern: str) -> Iterator[str | None]:
-        for entry in glob_walk.walk(pattern):
-            entries.append(entry)
-            yield entry
-
-    monkeypatch.setattr(directory_scan, "walk", counted)
-    one = directory_scan.DirectoryScan((f"{watched.out}/*",), Beginning(time.time() - 60), watched.home)
-    began_s = time.monotonic()
-    assert not one.step(entries=1000, within_s=60)
-    cost_s = time.monotonic() - began_s
-    assert len(entries) == 1000
-    with capsys.disabled():
-        print(f"\n1,000 entries {cost_s * 1000:.1f} ms; longest of {count} looks {longest_s * 1000:.0f} ms")
-
-
-def test_a_slow_look_is_followed_by_a_long_pause(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanner, "COST_SHARE", 1e-6)
-    watched.start()
-    (watched.out / "a.pt").write_text("weights")
-    assert looks(watched.scanner(), 0.4) == [], "the second look is far away"
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "a/*.pt",
-        "a/**/*.pt",
-        "**",
-        "*/b/../b/*",
-        "a/[bc]/1.pt",
-        "a/b/1.pt",
-        "a/.h/*",
-        "**/b",
-        "no/*",
-        "a/?/*.pt",
-    ],
-)
-def test_patterns_mean_what_they_mean_to_glob(tmp_path: Path, pattern: str) -> None:
-    for name in ("a/1.pt", "a/b/1.pt", "a/b/2.txt", "a/c/d/1.pt", "a/.h/1.pt", "a/.x.pt", "e"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    full = os.path.normpath(f"{glob.escape(str(tmp_path))}/{pattern}")
-    found = {path for path in glob_walk.walk(full) if path is not None}
-    expected = {os.path.normpath(path) for path in glob.glob(full, recursive=True)}  # noqa: PTH207
-    assert found - {str(tmp_path)} == expected - {str(tmp_path)}
-    assert all(glob_walk.matches(path, full) for path in found)
-    assert not glob_walk.matches(f"{tmp_path}/zzz/zzz/zzz", full) or pattern == "**"
-    assert glob_walk.fixed_folder("/x/y/a-*/b.pt") == Path("/x/y")
-    assert glob_walk.fixed_folder("/x/y/b.pt") == Path("/x/y")
-
-
-@pytest.mark.parametrize(
-    ("path", "pattern", "step"),
-    [
-        ("/out/checkpoint-120", r"checkpoint-(\d+)", 120),
-        ("/out/step_7/model.pt", r"step_(\d+)", 7),
-        ("/out/step_7/step_9.pt", r"step_(\d+)", 9),
-        ("/out/last.pt", r"step_(\d+)", None),
-        ("/out/last.pt", None, None),
-        ("/out/last.pt", "(", None),
-        ("/out/last.pt", "last", None),
-        ("/out/x-a.pt", "x-(.)", None),
-    ],
-)
-def test_the_step_in_a_name(path: str, pattern: str | None, step: int | None) -> None:
-    assert step_in(path, pattern) == step
-
-
 ORDINARY = """
     import argparse, os, pickle, time
     parser = argparse.ArgumentParser()
@@ -498,21 +347,3 @@ def test_what_a_file_of_a_trainer_looks_like_whole(
         path = tmp_path / "folder"
     assert (looks_whole(path) is None) == (whole or name.endswith(".py"))
     assert (looks_torn(path) is not None) == torn
-
-
-@pytest.mark.parametrize(
-    ("resume_arg", "plan", "picks"),
-    [
-        ("auto", {"resumes": "rerun"}, True),
-        ("auto", {"resumes": "append", "resume_words": ["--resume", "{checkpoint}"]}, False),
-        ("auto", {"resumes": "append", "resume_words": ["--resume=auto"]}, True),
-        ("auto", {"resumes": "none"}, False),
-        ("--load {checkpoint}", {"resumes": "rerun"}, False),
-        ("none", {"resumes": "unknown"}, True),
-        ("auto", None, False),
-    ],
-)
-def test_who_chooses_the_checkpoint(resume_arg: str, plan: dict[str, object] | None, picks: bool) -> None:
-    made = msgspec.convert(plan, Plan) if plan is not None else None
-    spec = msgspec.structs.replace(SPEC, resume_arg=resume_arg, plan=made)
-    assert picks_itself(spec) is picks

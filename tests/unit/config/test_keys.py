@@ -17,6 +17,7 @@ from backprop.scheduler.config.keys import KEYS, Command, SettingKey
 from backprop.scheduler.config.settings import Settings, load
 from backprop.scheduler.spec import RunSpec
 from backprop.scheduler.store.connection import Database
+from tests.support import sources
 from tests.support.harness import ROOT, Bench
 from tests.support.store_rows import add_run
 from tools.docs.settings import PAGE, page
@@ -30,7 +31,7 @@ def sample(key: SettingKey) -> object:
     if key.kind is bool:
         return not key.default
     if key.kind in (int, float):
-        return 40
+        return 40 if key.name != "keepCheckpoints" else 4
     samples: dict[str, object] = {
         "gpuMemoryLimit": "7",
         "framework": "pytorch",
@@ -45,6 +46,8 @@ def sample(key: SettingKey) -> object:
         "on": "lab",
         "gpuType": "a100",
         "submit": "--qos=long",
+        "secrets": "scrub",
+        "keepMetric": "val_acc:max",
     }
     return samples[key.name]
 
@@ -144,7 +147,7 @@ def test_no_other_module_names_a_key_or_declares_its_option() -> None:
         for folder in ("cli", "scheduler", "worker")
         for path in (ROOT / folder).rglob("*.py")
         if path != TABLE
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(sources.tree(path))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in known
     }
     assert named == set()

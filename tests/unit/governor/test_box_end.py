@@ -1,11 +1,11 @@
 """The end of a box is decided by the first row that holds, and no row loses work that nobody asked to lose."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from backprop.scheduler.governor.box_end import (
     FRESH_S,

@@ -1,8 +1,7 @@
 """What the governor says of a start: rules one by one, with their words."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from backprop.scheduler.governor.decide import Decision, Need, Reservation, Rule, decide
 from backprop.scheduler.governor.snapshot import Host

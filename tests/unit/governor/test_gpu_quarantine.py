@@ -1,8 +1,7 @@
 """Did a GPU's memory come back after a segment's end? What is judged missing, and what only looks like it."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from backprop.scheduler.governor.gpu_quarantine import (
     FORGOTTEN_S,

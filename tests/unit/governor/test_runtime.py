@@ -1,8 +1,7 @@
 """What the governor says of a running run: go on, pause, continue, yield, stop, with its words."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from backprop.scheduler.governor.runtime import (
     Action,

@@ -1,9 +1,10 @@
 """Suspended runs keep their RAM: whatever is frozen and thawed, in any order, it fits, and everybody has a turn."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
+from msgspec.structs import replace
 
 from backprop.scheduler.governor.decide import Reservation, Rule
 from backprop.scheduler.governor.suspension import (

@@ -6,9 +6,10 @@ over with good weights. A run whose saves were never more is left alone.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.records import CheckpointRecord
 from backprop.worker.checkpoints.content.torch_file import TorchContent, content_at
@@ -23,8 +24,7 @@ ALIKE: Final = 0.05
 _OPTIMIZER: Final = re.compile(r"(?:^|_)opt(?:im\w*|imizers?|s)?(?:_|$)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class SavedContent:
+class SavedContent(msgspec.Struct, frozen=True):
     """What tells a save from a result. `has_optimizer`: None for a format that cannot be looked into."""
 
     size_bytes: int

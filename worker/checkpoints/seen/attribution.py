@@ -5,8 +5,9 @@ of another run a chain would go on with foreign work.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 RunIds = frozenset[str]
 
@@ -26,8 +27,7 @@ class How(StrEnum):
     """No other run lived then."""
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True):
     """What is known of one file, as it is now. All are ids of runs.
 
     `lived`: had processes while it was written. `said`: announced it. `opened`: were seen to have it open for writing.
@@ -48,8 +48,7 @@ class Evidence:
     owners: RunIds = frozenset()
 
 
-@dataclass(frozen=True)
-class Attribution:
+class Attribution(msgspec.Struct, frozen=True):
     """`writer`: the run that wrote the file as it is now, and how that is known; None where it is not.
 
     `suspects`: the runs that may have, where it is not known. `shared_with`: runs that are not final and wrote the same

@@ -10,10 +10,11 @@ import stat
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.home.file_reading import NOT_THERE
 from backprop.worker.checkpoints.formats import files_in
@@ -31,8 +32,7 @@ MAX_ENTRIES: Final = 5000
 WITHIN_S: Final = 0.3
 
 
-@dataclass(frozen=True)
-class Beginning:
+class Beginning(msgspec.Struct, frozen=True, dict=True):
     """The beginning of a segment. `at_s`: on the earliest wall clock known, Unix seconds. `before`: what lay where it
     may save; None where that was not noted."""
 
@@ -55,6 +55,14 @@ class Beginning:
         if not os.path.isdir(path):  # noqa: PTH112
             return self.is_old(path, os.stat(path), announced)  # noqa: PTH116
         return all(self.is_old(each.path, each.stat(), announced) for each in files_in(path))
+
+    def may_have_lain_there(self, path: str) -> bool:
+        """Return False only for a file or folder whose name is known to be new."""
+        below = PurePath(_text(os.path.realpath(path)))
+        for name, folder in zip(below.parts[:0:-1], below.parents, strict=False):
+            if str(folder) in self._folders:
+                return name in self._folders[str(folder)]
+        return True
 
     @cached_property
     def _contents(self) -> frozenset[tuple[int, int]]:

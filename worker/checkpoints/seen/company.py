@@ -3,8 +3,9 @@
 import posixpath
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import msgspec
 
 from backprop.scheduler.home import run_folder
 from backprop.scheduler.spec import RunSpec
@@ -17,13 +18,12 @@ from backprop.worker.checkpoints.seen.places import Places, elsewhere, places_of
 from backprop.worker.checkpoints.validation import CheckpointFile
 
 
-@dataclass(frozen=True)
-class Company:
+class Company(msgspec.Struct, frozen=True):
     """`lived`: (run, from, to) of segments, Unix seconds, the asking run's included. `places`: of these runs.
     `written`: the files that are known to be somebody's."""
 
     lived: Sequence[tuple[str, float, float | None]] = ()
-    places: Mapping[str, Places] = field(default_factory=dict[str, Places])
+    places: Mapping[str, Places] = {}
     written: Sequence[Written] = ()
 
     def writer_of(self, path: str, file: CheckpointFile, seen: Seen, named: bool) -> Attribution:
@@ -63,7 +63,9 @@ def company_of(database: Database, from_s: float, to_s: float, folders: Collecti
     places: dict[str, Places] = {}
     for run in queries.runs_by_id(database, runs):
         folder_of = frozenset(posixpath.dirname(each.path) for each in own if each.run_id == run.id)
-        places[run.id] = replace(_places(database.home.run_folder(run.id), run.spec), folders=folder_of)
+        places[run.id] = msgspec.structs.replace(
+            _places(database.home.run_folder(run.id), run.spec), folders=folder_of
+        )
     return Company(lived, places, [*own, *company.written_in(database, folders)])
 
 

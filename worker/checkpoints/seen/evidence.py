@@ -4,9 +4,10 @@ Reads files and what the witness knows; it runs where the user's files are looke
 """
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.worker.checkpoints.formats import files_in
 from backprop.worker.checkpoints.seen.attribution import RunIds
@@ -23,20 +24,18 @@ LATE_S: Final = 5.0
 _APPENDED: Final = (".h5", ".hdf5")
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """What was seen of one file's writing, between two times (Unix seconds, on the present wall clock). The rest is ids
     of runs, as in `attribution.Evidence`."""
 
     from_s: float
     to_s: float
-    opened: RunIds = field(default_factory=frozenset[str])
-    idle: RunIds = field(default_factory=frozenset[str])
-    busy: RunIds = field(default_factory=frozenset[str])
+    opened: RunIds = frozenset()
+    idle: RunIds = frozenset()
+    busy: RunIds = frozenset()
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(msgspec.Struct, frozen=True):
     path: str
     inode: int
     size_bytes: int

@@ -5,7 +5,6 @@ What a scan finds is another run's as often as not: live runs may share a direct
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -33,8 +32,7 @@ RECENT_S: Final = 60.0
 LATELY_S: Final = 2.0
 
 
-@dataclass(frozen=True)
-class Attributed:
+class Attributed(msgspec.Struct, frozen=True):
     """What one look has given. `own`: what is to be recorded of a scan. `copied`: announced, and of a file that others
     write too, so that a copy is needed. `report`: with all of it, good or refused."""
 
@@ -108,7 +106,7 @@ class Overseer:
         return Attributed(
             own,
             [record for record, others in known if others],
-            replace(
+            msgspec.structs.replace(
                 report,
                 checkpoints=announced,
                 spotted=spotted,
@@ -170,11 +168,13 @@ class Overseer:
         file = CheckpointFile.of(record)
         found = company.writer_of(scanned.path, file, scanned.seen, named=not record.observed)
         if found.writer == run.id and not found.shared_with:
-            own = replace(scanned, record=msgspec.structs.replace(record, attribution=found.how))
+            own = msgspec.structs.replace(
+                scanned, record=msgspec.structs.replace(record, attribution=found.how)
+            )
             return scanner.without_result(own)
         if found.writer == run.id:
             why = _not_alone(found.shared_with)
-            return replace(
+            return msgspec.structs.replace(
                 scanned,
                 record=msgspec.structs.replace(record, attribution=found.how, refused=why),
                 in_place=True,
@@ -187,7 +187,7 @@ class Overseer:
         if self._doubts.get(key) == run.segment:
             return None
         self._doubts[key] = run.segment
-        return replace(
+        return msgspec.structs.replace(
             scanned, record=msgspec.structs.replace(record, refused=why, attribution=DOUBT), in_place=False
         )
 

@@ -8,8 +8,9 @@ import glob
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.spec import Plan, RunSpec
 from backprop.worker.checkpoints.glob_walk import matches
@@ -26,16 +27,15 @@ _READS: Final = re.compile(r"data|cache|image|input|vocab|token|pretrain|config|
 """Options that name what is read."""
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(msgspec.Struct, frozen=True):
     """`named`: absolute paths by what names them: an option, a position, a variable. `globs`: of the recipe or user.
     `folders`: those that files of the run's own are known to lie in. `by_text`: patterns of what a script's own text
     says it writes, by that script."""
 
     named: Mapping[str, str]
     globs: Sequence[str] = ()
-    folders: frozenset[str] = field(default_factory=frozenset[str])
-    by_text: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    folders: frozenset[str] = frozenset()
+    by_text: Mapping[str, Sequence[str]] = {}
 
 
 def places_of(spec: RunSpec, environment: Mapping[str, str]) -> Places:

@@ -14,10 +14,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.worker.checkpoints.open_files import is_writable, target_of
 from backprop.worker.clock import set_since_s, steady_s
@@ -42,8 +43,7 @@ FORGET_S: Final = 900.0
 RunSegment = tuple[str, int]
 
 
-@dataclass(frozen=True)
-class OpenFile:
+class OpenFile(msgspec.Struct, frozen=True):
     """A file that a run had open for writing. `inode`: 0 where the kernel does not tell. Times as of `steady_s`."""
 
     path: str
@@ -52,8 +52,7 @@ class OpenFile:
     last_s: float
 
 
-@dataclass(frozen=True)
-class _Reading:
+class _Reading(msgspec.Struct, frozen=True):
     """Bytes written by a time between `began_s` and `ended_s` (of `steady_s`), and how often their count was lost."""
 
     began_s: float
@@ -62,15 +61,16 @@ class _Reading:
     times_lost: int
 
 
-@dataclass
-class _Trail:
+class _Trail(msgspec.Struct):
     """One segment. `blind`: spans in which a process wrote that was not known yet."""
 
     started_s: float
-    looks: deque[_Reading] = field(default_factory=lambda: deque[_Reading](maxlen=KEPT_LOOKS))
-    counts: Mapping[int, int] = field(default_factory=dict[int, int])
-    blind: deque[tuple[float, float]] = field(default_factory=lambda: deque[tuple[float, float]](maxlen=256))
-    opened: dict[tuple[str, int], OpenFile] = field(default_factory=dict[tuple[str, int], OpenFile])
+    looks: deque[_Reading] = msgspec.field(default_factory=lambda: deque[_Reading](maxlen=KEPT_LOOKS))
+    counts: Mapping[int, int] = {}
+    blind: deque[tuple[float, float]] = msgspec.field(
+        default_factory=lambda: deque[tuple[float, float]](maxlen=256)
+    )
+    opened: dict[tuple[str, int], OpenFile] = {}
     folders: frozenset[str] = frozenset()
     ended_s: float | None = None
 

@@ -156,7 +156,9 @@ def _python(kind: Kind, environment: Mapping[str, str], home: Home) -> PythonOfR
     path = home.packages / f"{digest}.json"
     with contextlib.suppress(FileExistsError):
         home.packages.mkdir(mode=0o700)
-    if not path.exists():
+    if path.exists():
+        os.utime(path)  # young again: nobody deletes it before the note names it
+    else:
         _replace(path, body)
     found = InstalledPackages(digest=digest, count=len(listed))
     return PythonOfRun(path=str(python), version=version, packages=found)

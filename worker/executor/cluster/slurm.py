@@ -62,6 +62,7 @@ REFUSED: Final = re.compile(
     r"[Ii]nvalid (?:partition|account|qos|feature|generic resource|wckey|job|node|reservation|dependency|time|"
     r"constraint|gres|cpu|memory|licen[cs]e|hold|nice|option|argument)"
     r"|node configuration is not available|[Mm]emory specification (?:is invalid|can ?not be satisfied)"
+    r"|[Rr]eservation is invalid"
     r"|Requested time limit is invalid|[Tt]ime limit specification|Node count specification invalid"
     r"|More processors requested|violates accounting/QOS policy|not permitted to use this partition"
     r"|[Aa]ccess/permission denied|unrecognized option|invalid option|requires an argument|ambiguous"

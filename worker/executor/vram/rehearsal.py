@@ -8,9 +8,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.worker.executor.vram.canary import Canary, NoCanary
 from backprop.worker.executor.vram.move_files import Direction, MoveAnswer, MoveOrder
@@ -24,8 +25,7 @@ FreeMib = Callable[[], int | None]
 """Reads the free VRAM of the GPU; None where it cannot be read now."""
 
 
-@dataclass(frozen=True)
-class CanaryOutcome:
+class CanaryOutcome(msgspec.Struct, frozen=True):
     """`told`: what came of it, in words. `is_final`: False where it could not be tried now."""
 
     passed: bool

@@ -6,18 +6,20 @@ GPU is the driver's word; where its pids are not those of this machine, as in so
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from backprop.scheduler.governor.model import amount
 from backprop.scheduler.governor.snapshot import Gpu
+from backprop.scheduler.governor.suspension import could_return
 from backprop.worker.supervisor import process_tree
 
 MPS_FOLDER: Final = "/tmp/nvidia-mps"
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """The process, and how much VRAM it has on which GPU."""
 
     process: process_tree.Process
@@ -50,4 +52,6 @@ def find_target(gpu_uuids: Sequence[str], gpus: Sequence[Gpu], pids: Collection[
     process = process_tree.identify(users.pop()) if users else None
     if process is None or mib is None:
         raise NoTarget("the driver does not say which of its processes uses the GPU")
+    if not could_return(mib, gpu):
+        raise NoTarget(f"it uses {amount(mib)}, too much of its GPU to be sure to fit there again")
     return Target(process, gpu.uuid, mib)

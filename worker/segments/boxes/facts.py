@@ -1,7 +1,8 @@
 """Gathers what is known of a live segment for the decision at the end of its box."""
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor.box_end import BoxCause, BoxFacts, Known
 from backprop.scheduler.lifecycle import State
@@ -15,8 +16,7 @@ BEGUN: Final = 2.0
 """After so many of its usual restarts a segment without a step has begun all the same: it reports none any more."""
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """Another run waits that could use this one's place. `urgently`: of a higher priority, or for long. `beside`: it
     could also run beside what this one keeps while it is suspended; then `swaps` says that it is suspended itself."""
 
@@ -25,8 +25,7 @@ class Wanted:
     swaps: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class SeenSaves:
+class SeenSaves(msgspec.Struct, frozen=True, kw_only=True):
     """What was read of the segment's own. `newest`: its newest whole checkpoint. `has_copy`: of that, where it will be
     overwritten. `is_writing`: something is being saved. `announces`: it has announced a save. `takes`: it has asked
     what to resume from. `heeds`: it asks whether to stop. `stood_back`: an integration has left a training of it alone.

@@ -6,8 +6,9 @@ end is left to the supervisor, which asks at the very moment, by the standing or
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Final, Protocol
+
+import msgspec
 
 from backprop.scheduler.governor.box_end import (
     ENDED,
@@ -44,8 +45,7 @@ LIFELESS_S: Final = 60.0
 box."""
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """What one look at a segment has shown. `facts`: without what depends on the box. `once_saved`: how well it would
     be known to resume after its next save. `reported`: its steps and saves."""
 
@@ -105,7 +105,7 @@ class BoxKeeper:
         """Return the box in force. It may end early where a run that has just saved would be ended."""
         cuts = self._last is not None and not self._asked
         if self._last is not None and cuts:
-            saved = replace(
+            saved = msgspec.structs.replace(
                 self._last.facts,
                 unsaved_s=0.0,
                 has_saved=True,
@@ -121,7 +121,7 @@ class BoxKeeper:
         not."""
         if self._last is None:
             return NOT_SEEN
-        decision = self._decide(run, replace(self._last.facts, cause=cause, is_saving=False))
+        decision = self._decide(run, msgspec.structs.replace(self._last.facts, cause=cause, is_saving=False))
         return None if decision.choice is Choice.ASK else decision.why
 
     def keep(self, run: RunRecord, look: Look, sense: "Senses") -> None:
@@ -129,7 +129,7 @@ class BoxKeeper:
         DatabaseBusy."""
         if self._asked or run.intent is not None:
             return
-        look = self._last = replace(look, facts=self._with_patience(look))
+        look = self._last = msgspec.structs.replace(look, facts=self._with_patience(look))
         if not self._noted:
             self._note(run, f"segment {self._number}, timebox {self.box}")
         if self._pulse is None:
@@ -140,11 +140,11 @@ class BoxKeeper:
             return
         is_near = look.elapsed_s >= self._ends_s - self._notice_s(run)
         if is_near and (look.facts.waited_beside or look.facts.cause is BoxCause.HOURS):
-            facts = replace(look.facts, why_not_suspend=sense.why_not_suspend())
-            look = self._last = replace(look, facts=facts)
+            facts = msgspec.structs.replace(look.facts, why_not_suspend=sense.why_not_suspend())
+            look = self._last = msgspec.structs.replace(look, facts=facts)
         elif is_near and look.facts.waited_for:
-            facts = replace(look.facts, vram_stays=sense.why_vram_stays())
-            look = self._last = replace(look, facts=facts)
+            facts = msgspec.structs.replace(look.facts, vram_stays=sense.why_vram_stays())
+            look = self._last = msgspec.structs.replace(look, facts=facts)
         self._goes_past = self._goes_past and look.facts.waited_for
         decision = self._decide(run, look.facts)
         if is_near and decision.choice is not Choice.ASK and self._is_dead(look, sense):
@@ -172,7 +172,7 @@ class BoxKeeper:
 
     def _decide(self, run: RunRecord, facts: BoxFacts) -> BoxDecision:
         bound = self._bound(run) if facts.cause in (BoxCause.BOX, BoxCause.HOURS) else None
-        return decide_box(replace(facts, ends_for=self._dead or bound))
+        return decide_box(msgspec.structs.replace(facts, ends_for=self._dead or bound))
 
     def _notice_s(self, run: RunRecord) -> float:
         return min(max(NOTICE_S, run.spec.grace_s), (self._ends_s - self._begins_s) / 4)
@@ -184,7 +184,9 @@ class BoxKeeper:
             return look.facts
         self._saving_since_s = self._saving_since_s or look.elapsed_s
         patience_s = min(SAVING_S, (self._ends_s - self._begins_s) / 4)
-        return replace(look.facts, is_saving=look.elapsed_s - self._saving_since_s < patience_s)
+        return msgspec.structs.replace(
+            look.facts, is_saving=look.elapsed_s - self._saving_since_s < patience_s
+        )
 
     def _bound(self, run: RunRecord) -> str | None:
         """Return which limit of the chain the end of this box reaches."""

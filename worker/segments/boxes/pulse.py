@@ -6,17 +6,17 @@ A process that shows none for a whole box is dead for our purposes: it waits for
 import contextlib
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 BUSY_SHARE: Final = 0.005
 """Less processor time than this share of one core is what a process takes that only waits."""
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True)
-class Pulse:
+class Pulse(msgspec.Struct, frozen=True):
     """The counters of one moment. `at_s`: running time. `printed`: bytes of its log and events. `reported`: steps and
     saves so far. `wrote`: bytes that its processes have passed to write calls. `cpu_s`: their processor time."""
 

@@ -7,9 +7,10 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.governor.box_end import FRESH_S, BoxCause, BoxRule, Known, rule_of
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord
@@ -28,8 +29,7 @@ KEEP_EVERY_S: Final = 1.0
 """A box is decided on at most this often; one of less than 20 s more often."""
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What the end of a box depends on beside the run. `wanted`: by a waiting run, its place. `out_of_hours`: runs may
     not start now. `gpu_was_busy`: one of some GPUs did something since a moment. `suspender`: suspends it where that is
     decided."""
@@ -125,7 +125,7 @@ class SegmentBoxes:
         facts = facts_of(run, segment, cadence, seen, clock.wall_s(), around.wanted, around.out_of_hours)
         once = once_saved(run, segment, cadence, seen)
         if self._from_zero is not None:
-            facts = replace(facts, resumes=Known.NO, unsaved_s=cadence.elapsed_s)
+            facts = msgspec.structs.replace(facts, resumes=Known.NO, unsaved_s=cadence.elapsed_s)
             once = Known.NO
         reported = (reader.steps.first, run.last_step, seen.newest)
         box = keeper.box
@@ -162,8 +162,7 @@ class SegmentBoxes:
         return self._copied == newest
 
 
-@dataclass(frozen=True)
-class _Senses:
+class _Senses(msgspec.Struct, frozen=True):
     pids: Callable[[], frozenset[int]]
     gpu_was_busy: Callable[[float], bool]
     why_not_suspend: Callable[[], str | None]

@@ -12,10 +12,11 @@ Where in doubt, it had not finished: a run that is done twice costs time, one th
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.scheduler.home.file_reading import NotAFile, open_regular
 from backprop.worker.executor.segment_files import StopFile
@@ -39,8 +40,7 @@ _GOES_ON: Final = re.compile(r"\bloss['\"]?\W{1,4}\d(?!.*\b(?:final|best|average
 _RESULT: Final = re.compile(r"\b(?:val|valid|validation|test|eval|final|best|average|mean)\b", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What one output says. `end`: what shows the end, in words. `unfinished`: a counter is not full."""
 
     end: str | None = None

@@ -8,8 +8,9 @@ exception" makes nothing count: a script that tries again inside `except` has th
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from backprop.scheduler.faults.words import GPU_MEMORY, NO_GPU_MEMORY
 from backprop.worker.segments.tail import LAST_BYTES, NO_LOG, Tail
@@ -22,8 +23,7 @@ own ("[rank0]: ") is printed by its dying interpreter and counts wherever it is.
 MAX_CHARACTERS = 500
 
 
-@dataclass(frozen=True)
-class Trouble:
+class Trouble(msgspec.Struct, frozen=True):
     """Words that report one kind of trouble. `otherwise`: makes a line with them mean something else. `native`:
     beginnings of lines with them that programs print for themselves. `within`: how near the end those must be."""
 
@@ -78,8 +78,7 @@ def reported(log: Path, trouble: Trouble) -> str | None:
     return _found(_end_of(log), trouble)
 
 
-@dataclass(frozen=True)
-class _Raised:
+class _Raised(msgspec.Struct, frozen=True):
     """A traceback: `header` and `at` are the lines of its header and of its exception."""
 
     prefix: str

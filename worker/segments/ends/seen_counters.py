@@ -6,7 +6,6 @@ batches of an epoch, a validation, a download, and numbers of which nobody knows
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, cast
 
 import msgspec
@@ -26,8 +25,7 @@ _TOTALS: Final = {"step": ("total_steps", "total", "max_steps"), "epoch": ("epoc
 """The names of the totals in JSON: `backprop.log(step=3, total=9)`."""
 
 
-@dataclass(frozen=True)
-class SeenCounter:
+class SeenCounter(msgspec.Struct, frozen=True):
     """A counter in the line `line`. `label`: "step" and "epoch" of the training; "batch" of an epoch, "other" of nobody
     knows what, "aside" of no training. `measured`: its line tells what came of it."""
 

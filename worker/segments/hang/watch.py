@@ -7,8 +7,9 @@ frozen, a machine that slept and a clock that was set make nobody look silent. W
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 FLOOR_S: Final = 600.0
 """No silence shorter than this is a hang, however quick the rhythm was."""
@@ -56,8 +57,7 @@ class Rhythm:
         return max(FLOOR_S, USUAL_TIMES * usual_s, LONGEST_TIMES * self._longest_s)
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(msgspec.Struct, frozen=True):
     """`at_s`: on the monotonic clock. `sign`: what grows or changes with each step and output. `runs`: it is neither
     paused nor suspended, and nothing moves its memory. `has_stepped`: a step of its run was seen at some time."""
 
@@ -67,8 +67,7 @@ class Moment:
     has_stepped: bool
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(msgspec.Struct, frozen=True):
     """What the processes of a segment have done so far. `moved`: bytes read and written. `faults`: pages that had to be
     read from a disk. `is_at_work`: a thread runs, waits for a disk, or is held by somebody. `gpu_idle`: its GPUs did
     nothing since the look before; None where no reading tells."""
@@ -81,8 +80,7 @@ class Work:
     gpu_idle: bool | None
 
 
-@dataclass(frozen=True)
-class Hang:
+class Hang(msgspec.Struct, frozen=True):
     """A hang: how long it was silent, and the interval that was usual, in seconds."""
 
     lasted_s: float

@@ -11,8 +11,7 @@ Standard library only, imports nothing of Backprop.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import failpoint
 from libcuda import CHECKPOINTED, FAILED, LOCKED, RUNNING, CudaError
@@ -36,8 +35,7 @@ class Calls(Protocol):
     def unlock(self, pid: int) -> None: ...
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """`reached`: where the process stands now, in words. `error`: of the call that failed, None for none."""
 
     reached: str
