@@ -55,6 +55,7 @@ BESIDE = {
     "admission.admission": "hands on what preparation returns",
     "admission.promises": "hands on what preparation returns",
     "environment.leader": "puts it into a variable as well",
+    "environment.nodes": "names it as the nodes of a cluster see it",
     "environment.presence": "notes the disk it lies on",
     "executor.base": "holds the arguments",
     "executor.local": "holds the arguments",
