@@ -46,6 +46,7 @@ COMMANDS: Final = {
     "edit": "Change waiting runs by options, or one in an editor.",
     "drain": "Stop starting new runs; running ones continue.",
     "undrain": "Start runs again after a drain.",
+    "clusters": "Show the clusters that runs may go to.",
     "parallel": "Change how many runs may run at once.",
     "config": "Show the effective settings and their sources.",
     "doctor": "Check this installation and explain what is wrong.",
@@ -64,7 +65,7 @@ COMMANDS: Final = {
 }
 SECTIONS: Final = {
     "Start": ("run", "worker", "drill"),
-    "Look": ("list", "top", "status", "show", "logs", "wait", "why", "diff", "report", "plot"),
+    "Look": ("list", "top", "status", "show", "logs", "wait", "why", "diff", "report", "plot", "clusters"),
     "Change": (
         "stop",
         "resume",

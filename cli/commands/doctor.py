@@ -10,6 +10,7 @@ import click
 
 from backprop.cli.help.completion import complete_files
 from backprop.cli.options.global_options import global_options, globals_of
+from backprop.scheduler.config.keys import BY_NAME
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ Exit codes: 0 nothing is bad, 24 something is.
     help="First have the NVIDIA driver move VRAM to RAM and back. At an idle moment: a bad driver hangs the machine.",
 )
 @click.option(
+    *BY_NAME["on"].flags,
+    "cluster",
+    metavar="CLUSTER",
+    help="Check a cluster instead, with a job of a moment.",
+)
+@click.option(
     "--bundle",
     metavar="FILE",
     shell_complete=complete_files,
@@ -47,6 +54,7 @@ def command(
     as_json: bool,
     repair: bool,
     suspend_test: bool,
+    cluster: str | None,
     bundle: str | None,
     config: str | None,
     verbose: bool,
@@ -80,7 +88,10 @@ def command(
         _repair(say)
     if suspend_test and given.dry_run:
         click.echo("nothing is tested in a dry run", err=True)
-    findings = examine(given.config, say_tested if suspend_test and not given.dry_run else None)
+    if cluster is not None:
+        findings = _of_cluster(cluster)
+    else:
+        findings = examine(given.config, say_tested if suspend_test and not given.dry_run else None)
     sound = all(finding.level is not Level.BAD for finding in findings)
     if as_json:
         views = [
@@ -98,6 +109,14 @@ def command(
     if bundle is not None:
         _write_bundle(Path(bundle), findings, given)
     return 0 if sound else DOCTOR_FOUND
+
+
+def _of_cluster(name: str) -> "list[Finding]":
+    from backprop.cli.doctor.cluster import check_cluster
+    from backprop.scheduler.config.settings import load
+
+    known = load(None, layout.locate().root, None, {}).settings.clusters
+    return check_cluster(name, known.get(name))
 
 
 def _write_bundle(path: Path, findings: "list[Finding]", given: "Globals") -> None:

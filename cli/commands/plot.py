@@ -93,8 +93,7 @@ def _draw(database: "Database", chosen: "Sequence[Chosen]", metric: str, across:
 
 def _curve(database: "Database", run_id: str, name: str, metric: str, across: str) -> "Curve | None":
     """Return the curve of one run; None where it has no value."""
-    from backprop.cli.render.plots import short
-    from backprop.cli.render.run_curve import curve_of
+    from backprop.cli.render.plots import curve_of, short
     from backprop.scheduler.store.reads import metrics
 
     rows = metrics.curve(database, run_id, metric)

@@ -136,6 +136,7 @@ def _print(
     keep: int | None,
 ) -> None:
     from backprop.cli.render import stop_view
+    from backprop.cli.render.job_rows import print_jobs
     from backprop.cli.render.json_views import NAN, clock, duration, number, size
     from backprop.cli.render.rotation_view import rotation_lines, rotation_pairs
     from backprop.cli.render.tables import print_pairs, print_table
@@ -175,6 +176,7 @@ def _print(
             ("resumes", resume_text(spec)),
             *rotation_pairs(database, run, keep),
             *_vram(spec, segments),
+            *([] if spec.cluster is None else [("cluster", spec.cluster)]),
             *_place(database, run, after),
             ("queued", clock(run.created_at_s)),
             ("started", clock(run.started_at_s)),
@@ -204,6 +206,7 @@ def _print(
             rows,
             ("SEGMENT", "RAN", "LOST"),
         )
+        print_jobs(home, run, shown)
     _plot(database, run)
     if saved:
         click.echo()
@@ -229,8 +232,7 @@ def _plot(database: "Database", run: "RunRecord") -> None:
     import sys
 
     from backprop.cli.render.json_views import is_terminal
-    from backprop.cli.render.plots import plot, style_of, width_of
-    from backprop.cli.render.run_curve import curve_of
+    from backprop.cli.render.plots import curve_of, plot, style_of, width_of
     from backprop.scheduler.store.reads import metrics
 
     if not is_terminal(sys.stdout):

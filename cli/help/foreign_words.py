@@ -49,7 +49,7 @@ COMMANDS: Final = {
 OPTIONS: Final = {
     **dict.fromkeys(("--time", "-t", "--timeout", "--walltime", "--minutes"), ("-m", "-m MINUTES, or -m 1h")),
     **dict.fromkeys(("--gpu", "--gres", "--num-gpus", "-G", "--gpus-per-node"), ("--gpus", "--gpus N")),
-    **dict.fromkeys(("--mem", "--vram", "--gpu-mem", "--gpu-memory"), ("-g", "-g GB, of GPU memory")),
+    **dict.fromkeys(("--vram", "--gpu-mem", "--gpu-memory"), ("-g", "-g GB, of GPU memory")),
     **dict.fromkeys(("--label", "-J", "--job-name", "--title"), ("--name", "-n NAME")),
     **dict.fromkeys(("--depends", "--dependency", "-d", "--depend"), ("--after", "--after RUN")),
     **dict.fromkeys(("--delay", "--at", "--start"), ("--begin", "--begin TIME, such as 22:00 or +2h")),

@@ -60,6 +60,7 @@ def run_view(
         "priority": run.priority,
         "params": {key: masked_value(key, value) for key, value in run.spec.params.items()},
         "key": run.key,
+        "cluster": run.cluster,
     }
 
 
@@ -86,6 +87,10 @@ def segment_view(segment: SegmentRecord, log: str) -> dict[str, Any]:
         "need_source": segment.need_source,
         "peak_mib": segment.peak_mib,
         "bad_events": segment.bad_events,
+        "cluster": segment.cluster,
+        "job": segment.job,
+        "node": segment.node,
+        "engine_words": segment.engine_words,
         "log": log,
     }
 

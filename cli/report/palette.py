@@ -71,6 +71,7 @@ STATES: Final = {
     "stopped": "purple",
     "timeboxed": "purple",
     "queued": "muted",
+    "submitted": "muted",
 }
 
 _RULES: Final = """

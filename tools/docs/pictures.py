@@ -47,7 +47,7 @@ DIGESTS: Final = "made-of.json"
 NIGHT: Final = NightPlan()
 MOMENT_S: Final = NIGHT.since_s + 6.3 * 3600
 """When the live screen is looked at."""
-COLUMNS, ROWS = 100, 20
+COLUMNS, ROWS = 104, 20
 PAGE_WIDTH, PAGE_HEIGHT = 1080, 900
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 

@@ -127,13 +127,14 @@ def count(database: Database, filters: Filters, at_most: int) -> int:
 
 
 def ahead_of(database: Database, run: RunRecord) -> int:
-    """Return how many queued runs come before this one."""
+    """Return how many queued runs of the same place come before this one."""
 
     def query() -> int:
         same = Run.priority == run.priority
         earlier = (Run.turn_s < run.turn_s) | ((Run.turn_s == run.turn_s) & (Run.id < run.id))
         before = (Run.priority > run.priority) | (same & earlier)
-        return Run.select(Run.id).where(Run.state == State.QUEUED.value, before).count()
+        here = Run.cluster.is_null() if run.cluster is None else Run.cluster == run.cluster
+        return Run.select(Run.id).where(Run.state == State.QUEUED.value, here, before).count()
 
     return database.read(query)
 

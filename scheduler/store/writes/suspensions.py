@@ -85,13 +85,14 @@ def unask_now(run_ids: Sequence[str]) -> list[str]:
 
 
 def _ask_one(run_id: str, thaw_at_s: float | None) -> bool:
-    own = (Run.id == run_id) & Run.intent.is_null()
+    # On a cluster its own preemption does that.
+    own = (Run.id == run_id) & Run.intent.is_null() & Run.cluster.is_null()
     asked = Run.update(suspension=ASKED, thaw_at_s=thaw_at_s).where(own & Run.state.in_(_SLOTS)).execute()
     values = {"suspension": KEPT, "thaw_at_s": thaw_at_s}
     kept = values | {"reason": SUSPENDED_BY_USER, "waiting": None}
     stays = asked or Run.update(kept).where(own & (Run.state == State.SUSPENDED.value)).execute()
     # One that is about to end, to be queued again, is held off then.
-    is_leaving = (Run.id == run_id) & Run.intent.in_(_LEAVES) & Run.state.in_(_ALIVE)
+    is_leaving = (Run.id == run_id) & Run.cluster.is_null() & Run.intent.in_(_LEAVES) & Run.state.in_(_ALIVE)
     return bool(stays or Run.update(values).where(is_leaving).execute())
 
 
