@@ -280,7 +280,7 @@ KEYS: Final[tuple[SettingKey, ...]] = (
         ' 00:00-24:00"]`; null: always. See [Hours](order.md#hours)',
     ),
     SettingKey(
-        "secrets", "secrets", "keep", "keep or scrub", parsers.choice(Secrets),
+        "secrets", "secrets", Secrets.KEEP.value, "keep or scrub", parsers.choice(Secrets),
         commands=("run", "resume"), flags=("--secrets",), kind=Secrets,
         help="What becomes of stored credentials once the run has ended: scrub removes their values.",
         docs="`scrub`: once a run has ended, values of variables that look like credentials are removed from what is"

@@ -51,6 +51,7 @@ BESIDE = {
     "checkpoints.seen.places": "compares it with where runs save",
     "checkpoints.seen.witness": "sees it open",
     "store.reads.company": "returns who wrote it",
+    "store.reads.disk_use": "adds up what is saved",
     "admission.admission": "hands on what preparation returns",
     "admission.promises": "hands on what preparation returns",
     "environment.leader": "puts it into a variable as well",

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
+from backprop.scheduler.config.choices import Secrets
 from backprop.scheduler.errors import AmbiguousRun, UnknownRun
 from backprop.scheduler.lifecycle import FINAL, HAS_PROCESSES, HOLDS_A_SLOT, State
 from backprop.scheduler.records import CheckpointRecord, RunRecord, SegmentRecord, WorkerRecord
@@ -60,7 +61,7 @@ _HELD_FOR: Final = (
     f"{SELECT_RUNS} WHERE state = 'held' AND waiting IS NOT NULL AND (queued_at_s, id) > (?, ?)"
     " ORDER BY queued_at_s, id LIMIT ?"
 )
-_SCRUBS: Final = """instr(spec, '"secrets":"scrub"')"""
+_SCRUBS: Final = f"""instr(spec, '"secrets":"{Secrets.SCRUB.value}"')"""
 _TO_SCRUB: Final = (
     f"SELECT id, segment, batch FROM runs WHERE ended_at_s >= ? AND state IN {listed(FINAL)} AND {_SCRUBS}"
 )
