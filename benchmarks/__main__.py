@@ -36,6 +36,7 @@ def main() -> None:
         ),
         ("timeboxes", lambda: history.timeboxes(4 if quick else 50, 1.0)),
         ("at rest", lambda: resting.measure(3.0 if quick else 30.0)),
+        ("suspended", lambda: resting.suspended(5 if quick else 200, 3.0 if quick else 30.0)),
     ):
         print(what, file=sys.stderr, flush=True)
         rows += more()

@@ -41,9 +41,13 @@ def walls(spent: Sequence[tuple[float, float]]) -> Sample:
     return Sample(tuple(wall for wall, _ in spent))
 
 
+def cpus(spent: Sequence[tuple[float, float]]) -> Sample:
+    return Sample(tuple(cpu for _, cpu in spent))
+
+
 def median_cpu(spent: Sequence[tuple[float, float]]) -> float:
     """Return the median CPU time in ms, which a busy machine changes less than the wall clock."""
-    return Sample(tuple(cpu for _, cpu in spent)).median
+    return cpus(spent).median
 
 
 def spent_by(command: Sequence[str]) -> tuple[float, float]:

@@ -1,8 +1,9 @@
-"""Measures what sharing one slot costs ten unlike scripts: `python -m benchmarks.continuity`, half an hour.
+"""Measures what sharing one slot costs ten unlike scripts: `python -m benchmarks.continuity`, forty minutes.
 
 The ten scripts of `ten_scripts` run one after the other without interruption: the floor. Then they share one slot in
-boxes, once with `--at-timebox auto` and once with `end`. Lost is what the whole took beyond the floor: restarts (from
-the start of a segment to its next step), steps done again, and the rest.
+boxes: with `--at-timebox auto`, with the same where all ten may be suspended at once, and with `end`. Lost is what the
+whole took beyond the floor: restarts (from the start of a segment to its next step), steps done again, the ways into
+suspensions and out of them, and the rest. Per turn: for each restart and each suspension.
 """
 
 import argparse
@@ -10,8 +11,9 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +23,8 @@ from benchmarks.workbench import ALWAYS, UNFINISHED, Workbench, wait_until
 
 BOXES: Final = 5
 """Each script has work for so many boxes."""
+STEPS: Final = ("ordered_at", "left_at", "claimed_at", "on_at")
+"""Of a suspension, in `show --json`."""
 PATIENCE: Final = 4.0
 """A way that takes longer than so many times the floor is given up."""
 
@@ -40,15 +44,17 @@ class Book:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one way took. `completed`: how many scripts came to their end. `redone_s`: steps that were done again."""
+    """What one way took. `completed`: how many scripts came to their end. `redone_s`: steps that were done again.
+    `moving_s`: of each suspension, how long it took to leave and to come back."""
 
     way: str
     wall_s: float
     completed: int
     books: tuple[Book, ...]
+    moving_s: tuple[float, ...] = ()
 
     @property
-    def turns(self) -> int:
+    def restarts(self) -> int:
         return sum(book.starts for book in self.books) - len(self.books)
 
     @property
@@ -62,22 +68,23 @@ class Outcome:
     def row(self, floor_s: float) -> str:
         """Return a line of the table. `floor_s`: what the uninterrupted sequence took."""
         cells = [
-            self.way, f"{self.completed} of {len(self.books)}", f"{self.wall_s:.0f}", str(self.turns),
-            f"{self.restart_s:.1f}", f"{self.redone_s:.1f}",
+            self.way, f"{self.completed} of {len(self.books)}", f"{self.wall_s:.0f}", str(self.restarts),
+            f"{self.restart_s:.1f}", f"{self.redone_s:.1f}", str(len(self.moving_s)), f"{sum(self.moving_s):.1f}",
         ]  # fmt: skip
         if self.completed == len(self.books):
             lost_s = self.wall_s - floor_s
             cells += [
                 f"{lost_s:.1f}",
                 f"{100 * lost_s / floor_s:.1f} %",
-                f"{lost_s / max(self.turns, 1):.2f}",
+                f"{lost_s / max(self.restarts + len(self.moving_s), 1):.2f}",
             ]
         return f"| {' | '.join(cells)} |"
 
 
 HEAD: Final = (
-    "| ten scripts, one slot | completed | s in all | restarts | restarting, s | redone, s | lost, s | of the floor "
-    "| lost per restart, s |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    "| ten scripts, one slot | completed | s in all | restarts | restarting, s | redone, s | suspended "
+    "| to suspend and thaw, s | lost, s | of the floor | lost per turn, s |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 )
 
 
@@ -92,11 +99,13 @@ def main() -> int:
     box_min = steps * STEP_S / BOXES / 60
     floor = measure("one after the other", lambda bench: uninterrupted(bench, steps), steps)
     print(HEAD, floor.row(floor.wall_s), sep="\n", flush=True)
-    for rule in ("auto", "end"):
+    for rule, most, said in (("auto", None, ""), ("auto", 10, ", all may be suspended"), ("end", None, "")):
         words = ("-m", f"{box_min:.6f}", "--at-timebox", rule)
         shared = measure(
-            f"`--at-timebox {rule}`, boxes of {60 * box_min:.1f} s",
-            lambda bench, words=words: in_turns(bench, words, steps, PATIENCE * floor.wall_s),
+            f"`--at-timebox {rule}`, boxes of {60 * box_min:.1f} s{said}",
+            lambda bench, words=words, most=most: in_turns(
+                bench, words, steps, PATIENCE * floor.wall_s, most
+            ),
             steps,
         )
         print(shared.row(floor.wall_s), flush=True)
@@ -116,7 +125,9 @@ def measure(way: str, play: Callable[[Workbench], None], steps: int) -> Outcome:
         play(bench)
         wall_s = time.monotonic() - begun_s
         books = tuple(read(bench.project / f"{name}.py.book") for name, _ in names())
-        return Outcome(way, wall_s, sum(book.is_whole(steps) for book in books), books)
+        return Outcome(
+            way, wall_s, sum(book.is_whole(steps) for book in books), books, tuple(moving_s(bench))
+        )
 
 
 def names() -> list[tuple[str, str]]:
@@ -131,15 +142,29 @@ def uninterrupted(bench: Workbench, steps: int) -> None:
         subprocess.run(command, cwd=bench.project, stdout=subprocess.DEVNULL, check=True)
 
 
-def in_turns(bench: Workbench, words: Sequence[str], steps: int, patience_s: float) -> None:
-    """Queue all of them, and wait for a worker with one slot to end them."""
+def in_turns(
+    bench: Workbench, words: Sequence[str], steps: int, patience_s: float, most_suspended: int | None
+) -> None:
+    """Queue all of them, and wait for a worker with one slot to end them. `most_suspended`: at once, None for the
+    default."""
     bench.home.mkdir(mode=0o700)
-    (bench.home / "config.json").write_text('{"maxParallel": 1}')
+    rules = {"maxParallel": 1} | ({"maxSuspended": most_suspended} if most_suspended is not None else {})
+    (bench.home / "config.json").write_text(json.dumps(rules))
     with bench.worker():
         for name, _ in names():
             script = (f"{name}.py", "--", "--steps", str(steps))
             bench.backprop("run", "-q", *ALWAYS, "--python", sys.executable, *words, *script)
         wait_until(lambda: not UNFINISHED & set(states(bench)), patience_s, every_s=1.0)
+
+
+def moving_s(bench: Workbench) -> Iterator[float]:
+    """Yield how long each suspension took to leave its slot and, once it had one again, to go on."""
+    if not bench.home.exists():
+        return
+    for run in json.loads(bench.backprop("list", "-n", "0", "--json")):
+        for one in json.loads(bench.backprop("show", run["id"], "--json"))["suspensions"]:
+            times = [datetime.fromisoformat(one[name]).timestamp() for name in STEPS if one[name] is not None]
+            yield sum(times[at + 1] - times[at] for at in range(0, len(times) - 1, 2))
 
 
 def states(bench: Workbench) -> list[str]:

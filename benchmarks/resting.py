@@ -1,7 +1,10 @@
-"""Measures what a worker and a supervisor take while nothing happens."""
+"""Measures what a worker and supervisors take while nothing happens, beside suspended runs too."""
 
+import contextlib
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -30,6 +33,51 @@ def measure(seconds: float) -> list[Row]:
             bench.backprop("stop", run_id)
             wait_until(lambda: '"stopped"' in bench.backprop("show", run_id, "--json"))
     return idle + busy
+
+
+def suspended(count: int, seconds: float) -> list[Row]:
+    """Measure a worker and `count` suspended runs, their supervisors and what they keep themselves."""
+    with Workbench() as bench:
+        bench.home.mkdir(mode=0o700)
+        (bench.home / "config.json").write_text(json.dumps({"maxParallel": count}))
+        with bench.worker() as worker:
+            words = ("run", "-q", *ALWAYS, "--gpu-probe", "none", "-m", "600", "--array", f"1-{count}")
+            runs = bench.backprop(*words, shutil.which("sleep") or "sleep", "--", "36000").split()
+            known = [bench.home / "runs" / run / "1" / "processes.json" for run in runs]
+            wait_until(lambda: all(path.exists() for path in known), timeout_s=60 + count)
+            with contextlib.suppress(subprocess.CalledProcessError):
+                bench.backprop("suspend", *runs)  # which does not wait for so many
+            wait_until(lambda: _suspended(bench) == count, timeout_s=60 + count, every_s=2.0)
+            noted = [json.loads(path.read_text()) for path in known]
+            supervisors = [int(one["supervisor"][0]) for one in noted]
+            time.sleep(3)
+            begun, before = time.monotonic(), [cpu_ms(pid) for pid in (worker, *supervisors)]
+            time.sleep(seconds)
+            passed = time.monotonic() - begun
+            spent = [cpu_ms(pid) - was for pid, was in zip((worker, *supervisors), before, strict=True)]
+            of, memory = f"{count} suspended runs", Sample(tuple(memory_mib(one)[0] for one in supervisors))
+            shares = {"the worker": spent[0], "all supervisors": sum(spent[1:])}
+            rows = [
+                ours(
+                    f"{of}, {who}: CPU over {passed:.0f} s",
+                    "% of a core",
+                    Sample((ms / passed / 10,)),
+                    digits=3,
+                )
+                for who, ms in shares.items()
+            ]
+            rows += [
+                ours(f"{of}, a supervisor: memory, PSS", "MiB", memory),
+                ours(f"{of}, the worker: memory, PSS", "MiB", Sample((memory_mib(worker)[0],))),
+            ]
+            bench.backprop("stop", *runs)
+            wait_until(lambda: _suspended(bench) == 0, timeout_s=60 + count, every_s=2.0)
+    return rows
+
+
+def _suspended(bench: Workbench) -> int:
+    listed = json.loads(bench.backprop("list", "suspended", "-n", "0", "--json"))
+    return len(listed)
 
 
 def watch(processes: dict[str, int], seconds: float, target: str = "") -> list[Row]:

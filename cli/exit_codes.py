@@ -28,3 +28,24 @@ STILL_GOING: Final = 124
 
 INTERRUPTED: Final = 130
 """By Ctrl-C, as a shell reports it."""
+
+MEANINGS: Final = (
+    ("0", "done, or nobody reads its output any more (`… | head -1`); with `--follow` or `wait`: completed"),
+    ("2", "usage"),
+    ("3, 4", "no such run; the name or prefix fits several"),
+    ("5, 6", "a setting or file was refused; the script or program was refused"),
+    (
+        "7, 8, 9",
+        "the home folder is not safe to use; the database is newer, damaged or not ours; it is locked, or the disk is"
+        " full",
+    ),
+    ("10", "the run's state does not allow it"),
+    ("11", "systemd is not there, or refused the service"),
+    ("20, 21, 22, 23", "`--follow`, `wait`: the run failed, was timeboxed, stopped, held"),
+    ("24", "`doctor` found something bad"),
+    ("25", "`drill`: the script does not resume, or that is unclear"),
+    ("26", "done, and only the output cannot be written (a full disk): do not repeat it"),
+    ("124", "`wait`: still going at the timeout"),
+    ("130", "interrupted"),
+)
+"""What a user is told, in the manual page and in docs/exit-codes.md."""

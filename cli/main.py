@@ -1,6 +1,6 @@
 """The `backprop` command group: loads one command's module, runs it, turns refusals into one line and a code.
 
-Exit codes: 0 done, 2 usage, 3-10 refusals (`scheduler/errors.py`), 20-23 outcomes of a run that was
+Exit codes: 0 done, 2 usage, 3-11 refusals (`scheduler/errors.py`), 20-23 outcomes of a run that was
 followed or waited for (`cli/exit_codes.py`), 24 the doctor found something bad, 25 a drill did, 26 done but the output
 is lost, 124 still going, 130 interrupted. A bug keeps its traceback and exits 1.
 """
@@ -46,6 +46,7 @@ COMMANDS: Final = {
     "edit": "Change waiting runs by options, or one in an editor.",
     "drain": "Stop starting new runs; running ones continue.",
     "undrain": "Start runs again after a drain.",
+    "clusters": "Show the clusters that runs may go to.",
     "parallel": "Change how many runs may run at once.",
     "config": "Show the effective settings and their sources.",
     "doctor": "Check this installation and explain what is wrong.",
@@ -57,13 +58,14 @@ COMMANDS: Final = {
     "prune": "Delete runs that ended long ago, or compress their logs.",
     "export": "Write runs, segments and metrics for other programs.",
     "mcp": "Serve the commands as tools to an agent (MCP).",
+    "service": "Run the worker as a systemd user service.",
     "completion": "Print a completion script for bash, zsh or fish.",
     "import": "Import runs from the npm version.",
     "help": "Show the help of a command, or all commands.",
 }
 SECTIONS: Final = {
     "Start": ("run", "worker", "drill"),
-    "Look": ("list", "top", "status", "show", "logs", "wait", "why", "diff", "report", "plot"),
+    "Look": ("list", "top", "status", "show", "logs", "wait", "why", "diff", "report", "plot", "clusters"),
     "Change": (
         "stop",
         "resume",
@@ -324,7 +326,7 @@ def _usage(error: click.UsageError) -> str:
 
         # Not what click guesses: it takes any option that looks a little alike.
         known = [name for one in error.ctx.command.get_params(error.ctx) for name in one.opts]
-        answer = foreign_words.for_option(error.option_name, known)
+        answer = foreign_words.for_option(error.option_name, known, error.ctx.command.name)
         said = f"No such option: {error.option_name}" + (f". {answer}" if answer else "")
     where = error.ctx.command_path if error.ctx is not None else "backprop"
     return f"{said}; see: {where} --help"

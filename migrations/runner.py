@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from backprop.migrations import step_0001, step_0002, step_0003, step_0004, step_0005, step_0006, step_0007
+from backprop.migrations import (
+    step_0001,
+    step_0002,
+    step_0003,
+    step_0004,
+    step_0005,
+    step_0006,
+    step_0007,
+    step_0008,
+)
 
 APPLICATION_ID: Final = 0x42505250
 """'BPRP': tells our file from any other SQLite database."""
@@ -23,6 +32,7 @@ STEPS: Final[tuple[Sequence[str], ...]] = (
     step_0005.STATEMENTS,
     step_0006.STATEMENTS,
     step_0007.STATEMENTS,
+    step_0008.STATEMENTS,
 )
 LATEST: Final = len(STEPS)
 

@@ -1,6 +1,6 @@
 """Schema 6: the state of a run whose processes are frozen until its next turn, and what is kept about that; how many
 runs may run at once by their user's word, as a switch with a value;
-in which hours a worker starts runs; how long the saves of a segment took.
+in which hours a worker starts runs; how long the saves of a segment took; when it was suspended and went on.
 
 SQLite changes no check of a table, so `runs` and `switches` are made anew and filled from the old ones; the runner
 keeps foreign keys out of it meanwhile. `suspension` and `thaw_at_s` hold what a user has asked; a segment has the
@@ -100,4 +100,17 @@ STATEMENTS = (
     "ALTER TABLE switches_new RENAME TO switches",
     # JSON: the hours in which it starts runs; null where an earlier program wrote the row.
     "ALTER TABLE workers ADD COLUMN active_hours TEXT",
+    """
+    CREATE TABLE suspensions (
+        serial INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+        run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+        segment INTEGER NOT NULL,
+        ordered_at_s REAL NOT NULL,
+        left_at_s REAL NOT NULL,
+        claimed_at_s REAL,
+        on_at_s REAL
+    )
+    """,
+    "CREATE INDEX suspensions_by_run ON suspensions (run_id, segment)",
+    "CREATE INDEX suspensions_by_end ON suspensions (on_at_s)",
 )

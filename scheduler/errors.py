@@ -11,7 +11,8 @@
     │   └── DatabaseDamaged 8   the file is not a sound database; a starting worker repairs it
     ├── DatabaseBusy        9   another process held the database too long, or the disk is full
     ├── IllegalMove         10  the run's state does not allow what was asked
-    └── LostRace            10  another process moved the run first
+    │   └── LostRace        10  another process moved the run first
+    └── ServiceRefused      11  the user's systemd is not there, or refused the service
 
 Exit code 2 is Click's (usage). 20-23 are outcomes of `--follow` and `wait`, 24 is the doctor's when something is
 bad, 25 is a drill's, 124 is that of `wait` when its time is over. None of these is an error, see `cli/exit_codes.py`.
@@ -80,3 +81,8 @@ class LostRace(IllegalMove):
     """A compare-and-set found another state: another process moved the run first."""
 
     code = "lost-race"
+
+
+class ServiceRefused(BackpropError):
+    exit_code = 11
+    code = "service-refused"

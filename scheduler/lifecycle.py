@@ -13,6 +13,7 @@ class State(StrEnum):
     """Where a run is in its life; `DESCRIPTION` says what each state means. The values are stored and shown."""
 
     QUEUED = "queued"
+    SUBMITTED = "submitted"
     RUNNING = "running"
     PAUSED = "paused"
     SUSPENDED = "suspended"
@@ -27,6 +28,8 @@ class Event(StrEnum):
     """What happened to a run. The worker that claimed the run causes it, or a command of the user."""
 
     CLAIMED = "claimed"
+    SUBMITTED = "submitted"
+    BEGUN = "begun"
     PAUSED = "paused"
     SUSPENDED = "suspended"
     CONTINUED = "continued"
@@ -60,6 +63,11 @@ DESCRIPTION: dict[State, str] = {
     State.QUEUED: (
         "The run waits for its turn, for its dependencies and for the governor to admit it. A new run starts here,"
         " and a chain returns here after each segment. Nothing runs, so a crash changes nothing."
+    ),
+    State.SUBMITTED: (
+        "The run's next segment is a job that a cluster has not started yet; nothing of it runs. It is withdrawn when"
+        " its user stops, holds or edits the run, and a job that begins all the same ends at once. A worker that dies"
+        " changes nothing: the next one finds the job by its token."
     ),
     State.RUNNING: (
         "A worker has claimed the run. A segment is alive, or it has ended and its end has not been recorded yet. After"
@@ -103,6 +111,11 @@ DESCRIPTION: dict[State, str] = {
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.QUEUED, Event.CLAIMED): State.RUNNING,
+    (State.QUEUED, Event.SUBMITTED): State.SUBMITTED,
+    (State.SUBMITTED, Event.BEGUN): State.RUNNING,
+    (State.SUBMITTED, Event.REQUEUED): State.QUEUED,
+    (State.SUBMITTED, Event.SET_ASIDE): State.HELD,
+    (State.SUBMITTED, Event.STOPPED): State.STOPPED,
     (State.QUEUED, Event.HELD): State.HELD,
     (State.QUEUED, Event.STOPPED): State.STOPPED,
     (State.HELD, Event.RELEASED): State.QUEUED,
@@ -146,13 +159,14 @@ FINAL: frozenset[State] = frozenset(state for state in State if (state, Event.RE
 SETTLED: frozenset[State] = FINAL | {State.HELD}
 """States in which a run stays until its user, or the return of its files, moves it: it has ended, or is held."""
 
-HAS_PROCESSES: frozenset[State] = frozenset({State.RUNNING, State.PAUSED, State.SUSPENDED})
-"""States in which a segment may have processes. Its locks, files and memory are in use."""
+HAS_PROCESSES: frozenset[State] = frozenset({State.SUBMITTED, State.RUNNING, State.PAUSED, State.SUSPENDED})
+"""States in which a segment may have processes. Its locks, files and memory are in use. A job that was submitted may
+begin at any moment."""
 
-HOLDS_A_SLOT: frozenset[State] = frozenset({State.RUNNING, State.PAUSED})
-"""States that count against the parallel limits of the worker, the run and the group."""
+HOLDS_A_SLOT: frozenset[State] = frozenset({State.SUBMITTED, State.RUNNING, State.PAUSED})
+"""States that count against the parallel limits of the run and the group, and of the worker or the cluster."""
 
-HOLDS_VRAM: frozenset[State] = HAS_PROCESSES
+HOLDS_VRAM: frozenset[State] = HAS_PROCESSES - {State.SUBMITTED}
 """States in which what was promised on its GPUs stays promised: freezing gives no memory back. A suspended run whose
 VRAM was moved to RAM is promised none: see `SegmentRecord.vram_out_mib`."""
 

@@ -62,7 +62,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     one with each segment. `suspension`: ASKED, its user wants the running one suspended; KEPT, its user has suspended
     it; None otherwise. `thaw_at_s`: when a suspended run that is KEPT, or will be, may go on by itself.
     `vram_stays`: why its VRAM could not be moved to RAM, which is not asked for again. `key`: its user's, which no
-    other run has; None too where another had it first.
+    other run has; None too where another had it first. `cluster`: as in its specification.
     """
 
     id: str
@@ -108,6 +108,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     thaw_at_s: float | None = None
     vram_stays: str | None = None
     key: str | None = None
+    cluster: str | None = None
 
 
 class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +122,9 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     has begun. `first_step_s`: seconds from its start to its first step. `suspensions`: the number of the last order to
     suspend it that was carried out to its end, or taken back. `kept_mib`: the RAM that it kept at the last one.
     `vram_out_mib`: how much of its VRAM lies in RAM while it is suspended, None where none does.
-    `saving_s`: how long its saves took, as far as that is known.
+    `saving_s`: how long its saves took, as far as that is known. `cluster`: whose job it is, None for this machine; the
+    following are None there too. `token`: names this segment and no other. `job`: the cluster's number, as far as it is
+    known; `node`: where it began, and `begun_at_s` when. `engine_words`: what the cluster last said of the job.
     `log_offset`, `events_offset`: bytes read so far. `bad_events`: events that could not be understood.
     """
 
@@ -157,6 +160,34 @@ class SegmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     kept_mib: int | None = None
     vram_out_mib: int | None = None
     saving_s: float = 0.0
+    cluster: str | None = None
+    token: str | None = None
+    job: str | None = None
+    node: str | None = None
+    begun_at_s: float | None = None
+    engine_words: str | None = None
+
+
+class SuspensionRecord(msgspec.Struct, frozen=True):
+    """One suspension of a segment, in Unix seconds.
+
+    `ordered_at_s`: when it was ordered. `left_at_s`: when it was frozen, its VRAM moved if it was, and its slot free.
+    `claimed_at_s`: when it had a slot again. `on_at_s`: when it went on, its VRAM in place. None: not yet, or its
+    segment ended without.
+    """
+
+    run_id: str
+    segment: int
+    ordered_at_s: float
+    left_at_s: float
+    claimed_at_s: float | None
+    on_at_s: float | None
+
+    @property
+    def moving_s(self) -> float:
+        """How long it took to leave and to come back, as far as it has."""
+        back_s = self.on_at_s - self.claimed_at_s if self.on_at_s and self.claimed_at_s else 0.0
+        return self.left_at_s - self.ordered_at_s + back_s
 
 
 ASKED: Final = "asked"

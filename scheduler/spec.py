@@ -72,9 +72,11 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     for its output, NAME=REGEX. `integrations`: ours may be attached at launch. `smoke`: it has to get to a step or a
     checkpoint within its first `smoke_s` of running time. `watchdog`: a segment that hangs is ended. `params`: what
     sets it apart from the other runs of its sweep, by key. `key`: its user's own name for this submission, which no
-    other run has; `asked`: a digest of what was asked for with it. `keep_checkpoints`: so many of its checkpoints are
-    kept, see `worker.checkpoints.rotation`, and the best by `keep_metric`, NAME or NAME:max.
-    `secrets`: a value of `choices.Secrets`.
+    other run has; `asked`: a digest of what was asked for with it. `cluster`: whose jobs its segments are, None for
+    this machine; `share`: absolute path of the folder that its nodes see, where the run's folder lies. `cpus`,
+    `mem_mib`, `gpu_type`: of each job. `submit`: further words for the cluster's command. `keep_checkpoints`: so
+    many of its checkpoints are kept, see `worker.checkpoints.rotation`, and the best by `keep_metric`, NAME or
+    NAME:max. `secrets`: a value of `choices.Secrets`.
     None means "no such limit" (`max_*`), "the worker's own" (governor limits), or "not asked for".
     """
 
@@ -123,6 +125,12 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: str | None = None
     asked: str | None = None
     watchdog: bool = True
+    cluster: str | None = None
+    share: str | None = None
+    cpus: int | None = None
+    mem_mib: int | None = None
+    gpu_type: str | None = None
+    submit: str | None = None
     keep_checkpoints: int | None = None
     keep_metric: str | None = None
     secrets: str = "keep"

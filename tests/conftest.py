@@ -25,8 +25,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 
 MARKERS = {
-    "process": {"process", "commands", "end_to_end", "faults", "frameworks", "trainers"},
-    "slow": {"end_to_end", "faults", "frameworks", "trainers"},
+    "process": {"process", "commands", "end_to_end", "faults", "frameworks", "trainers", "slurm"},
+    "slow": {"end_to_end", "faults", "frameworks", "trainers", "slurm"},
 }
 """Which folders of tests/ a marker is for."""
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -14,6 +15,7 @@ from backprop.scheduler.store.writes import claims
 from backprop.worker.clock import Clock
 from backprop.worker.console.console import Console
 from backprop.worker.executor.base import Executor
+from backprop.worker.executor.clusters import Clusters
 from backprop.worker.user_files import UserFiles
 
 
@@ -21,7 +23,8 @@ from backprop.worker.user_files import UserFiles
 class Context:
     """One per worker. `worker`: its id. `settings`: its own limits, with `max_parallel` as the home has it now, see
     `take_parallel`; `own_parallel` is what it was started with. `only`: the ids of the runs it may touch; None for
-    every run. `files`: looks at the user's files."""
+    every run. `files`: looks at the user's files. `executor`: this machine;
+    `clusters`: the others."""
 
     home: Home
     database: Database
@@ -33,9 +36,11 @@ class Context:
     only: frozenset[str] | None = None
     files: UserFiles = field(default_factory=UserFiles)
     own_parallel: int = field(init=False)
+    clusters: Clusters = field(init=False)
 
     def __post_init__(self) -> None:
         self.own_parallel = self.settings.max_parallel
+        self.clusters = Clusters(self.home, self.files, self.settings.clusters)
 
     def register(self) -> None:
         """Record this worker in the database. Raises DatabaseBusy."""
@@ -51,6 +56,12 @@ class Context:
             return False
         self.settings = msgspec.structs.replace(self.settings, max_parallel=most)
         return True
+
+    def folder(self, run: RunRecord, number: int) -> Path:
+        """Return the folder of a segment as its leader sees it."""
+        if run.cluster is None:
+            return self.executor.folder(run.id, number)
+        return self.clusters.of(run.cluster, run.spec.share).folder(run, number)
 
     def may_touch(self, run: RunRecord) -> bool:
         """Return whether this worker may start, take over or end `run`."""

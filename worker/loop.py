@@ -87,6 +87,7 @@ class Loop:
                 self._sleep(stop, alive)
         finally:
             self._context.executor.close()
+            self._context.clusters.close()
             self._reactions.close()
             self._tracker.close()
             self._reader.close()
@@ -256,6 +257,7 @@ class Loop:
         poll = select.poll()
         probes = self._reader.wake_fds()
         others = (self._wake.fileno(), *self._context.executor.wake_fds(), *probes)
+        others = (*others, *self._context.clusters.wake_fds())
         # In trouble, time has to pass: ends of segments cannot be applied meanwhile.
         for handle in (stop.fileno(), *(others if not self._trouble_s else ())):
             poll.register(handle, select.POLLIN)

@@ -50,17 +50,21 @@ def reconcile(context: Context, others: Listener) -> int:
             continue
         if claims.change_owner(context.database, run, context.worker):
             taken += 1
-            context.executor.watch(run.id, run.segment)
+            if run.cluster is None:
+                context.executor.watch(run.id, run.segment)
             context.console.event("adopted", run, f"segment {run.segment}, from worker {owner} {why}")
     strike_off(context.home, context.database, context.clock.wall_s(), context.worker)
     return taken
 
 
 def _has_ended(context: Context, run: RunRecord) -> bool:
-    """Return whether a segment has ended for certain, though its worker may still believe that it is about to start it.
+    """Return whether a segment of this machine has ended for certain, though its worker may still believe that it is
+    about to start it.
 
     One without an end on record counts only if it is known to have begun: its worker starts nothing of it any more.
     """
+    if run.cluster is not None:
+        return False
     with contextlib.suppress(OSError):
         life, _ = context.executor.poll(run.id, run.segment)
         return life is Life.ENDED or (life is Life.LOST and context.executor.has_begun(run.id, run.segment))

@@ -18,6 +18,11 @@ Add one of these to your shell's startup file:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     """Print the completion script for SHELL: commands, options, and the newest runs by id, name and group."""
+    click.echo(script(shell))
+
+
+def script(shell: str) -> str:
+    """Return the completion script of bash, zsh or fish."""
     from click.shell_completion import get_completion_class
 
     from backprop.cli.main import backprop
@@ -27,4 +32,4 @@ def command(shell: str) -> None:
         raise click.UsageError(f"completion for {shell} is not supported")
     # Not `source()`: for bash it first asks the bash on PATH for its version, and prints a warning if there is none.
     completion = kind(backprop, {}, "backprop", VARIABLE)
-    click.echo(completion.source_template % completion.source_vars())
+    return completion.source_template % completion.source_vars()

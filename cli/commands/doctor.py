@@ -3,15 +3,19 @@
 import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from backprop.cli.help.completion import complete_files
 from backprop.cli.options.global_options import global_options, globals_of
+from backprop.scheduler.config.keys import BY_NAME
 from backprop.scheduler.home import layout
 
 if TYPE_CHECKING:
     from backprop.cli.doctor.finding import Finding
+    from backprop.cli.options.global_options import Globals
 
 EPILOG = """\b
 Each line is ok, note (worth knowing) or BAD, with what to do below it.
@@ -31,6 +35,18 @@ Exit codes: 0 nothing is bad, 24 something is.
     is_flag=True,
     help="First have the NVIDIA driver move VRAM to RAM and back. At an idle moment: a bad driver hangs the machine.",
 )
+@click.option(
+    *BY_NAME["on"].flags,
+    "cluster",
+    metavar="CLUSTER",
+    help="Check a cluster instead, with a job of a moment.",
+)
+@click.option(
+    "--bundle",
+    metavar="FILE",
+    shell_complete=complete_files,
+    help="Also write a report to share: versions, checks, settings, last events, ends of logs; credentials masked.",
+)
 @global_options
 @click.pass_context
 def command(
@@ -38,6 +54,8 @@ def command(
     as_json: bool,
     repair: bool,
     suspend_test: bool,
+    cluster: str | None,
+    bundle: str | None,
     config: str | None,
     verbose: bool,
     dry_run: bool,
@@ -70,7 +88,10 @@ def command(
         _repair(say)
     if suspend_test and given.dry_run:
         click.echo("nothing is tested in a dry run", err=True)
-    findings = examine(given.config, say_tested if suspend_test and not given.dry_run else None)
+    if cluster is not None:
+        findings = _of_cluster(cluster)
+    else:
+        findings = examine(given.config, say_tested if suspend_test and not given.dry_run else None)
     sound = all(finding.level is not Level.BAD for finding in findings)
     if as_json:
         views = [
@@ -85,7 +106,30 @@ def command(
         print_json({"sound": sound, "repaired": done, "tested": tested, "findings": views})
     else:
         _print(findings)
+    if bundle is not None:
+        _write_bundle(Path(bundle), findings, given)
     return 0 if sound else DOCTOR_FOUND
+
+
+def _of_cluster(name: str) -> "list[Finding]":
+    from backprop.cli.doctor.cluster import check_cluster
+    from backprop.scheduler.config.settings import load
+
+    known = load(None, layout.locate().root, None, {}).settings.clusters
+    return check_cluster(name, known.get(name))
+
+
+def _write_bundle(path: Path, findings: "list[Finding]", given: "Globals") -> None:
+    """Write the report, and say so on stderr. Raises BadCommand."""
+    from backprop.cli.doctor import bundle
+    from backprop.cli.doctor.checkup import settings_here
+    from backprop.cli.render.terminal_text import safe
+
+    if given.dry_run:
+        click.echo(f"{safe(str(path))} is not written in a dry run", err=True)
+        return
+    size = bundle.write(path, findings, settings_here(given.config))
+    click.echo(f"wrote {safe(str(path))} ({size / 1000:.1f} kB); read it before you share it", err=True)
 
 
 def _repair(say: Callable[[str], None]) -> None:

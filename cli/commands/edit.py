@@ -120,7 +120,8 @@ def _change(
         record = queries.run_by_id(database, one.id)
         if record is not None:
             path = run_folder.read_environment(home.run_folder(record.id)).get("PATH", os.defpath)
-            planned[one.id] = record, edit_text.from_values(dict(changes), variables, record, path)
+            edited = edit_text.from_values(dict(changes), variables, record, path)
+            planned[one.id] = record, _placed(home, record, edited)
     done: list[Chosen] = []
     for one in picked.able:
         if one.id in planned:
@@ -165,7 +166,7 @@ def _edit_text(home: "Home", database: "Database", run: str, dry_run: bool) -> i
             {},
         ):
             return _nothing(kept, record)
-        _apply(home, database, record, edited)
+        _apply(home, database, record, _placed(home, record, edited))
     except BackpropError as error:
         raise type(error)(
             f"{error}; nothing was changed; your text is kept in {kept} for the next edit"
@@ -226,6 +227,21 @@ def _drop(kept: Path) -> None:
         kept.parent.rmdir()
     except OSError:
         return  # the folder holds other kept texts
+
+
+def _placed(home: "Home", run: "RunRecord", edited: "Edited") -> "Edited":
+    """Return the edit with what follows from where it runs. Raises BadCommand, BadConfig."""
+    if edited.spec.cluster is None and run.spec.cluster is None and edited.spec == run.spec:
+        return edited
+    from dataclasses import replace
+
+    from backprop.scheduler.config.placement import on_cluster
+    from backprop.scheduler.config.settings import load
+
+    known = load(None, home.root, None, {}).settings.clusters
+    moved = edited.spec.cluster != run.spec.cluster
+    chosen = not moved or edited.spec.timebox_s != run.spec.timebox_s
+    return replace(edited, spec=on_cluster(edited.spec, known, chosen=chosen))
 
 
 def _apply(home: "Home", database: "Database", run: "RunRecord", edited: "Edited") -> None:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from backprop.scheduler.store.reads.filters import Filters
 
 DEFAULT_LIMIT: Final = 50
-COUNTED: Final = 10_000
-"""Rows counted at most: a million would take longer than all the rest."""
 SORTS: Final = ("age", "name", "state", "step", "loss", "segments", "ended", "turn")
 PARAMETER: Final = "param:"
 DAY_S: Final = 86_400.0
@@ -67,7 +65,7 @@ class SortBy(click.ParamType[str]):
     metavar="N",
     help="Show N runs (0 = all).  [default: what fits the screen; 50 elsewhere]",
 )
-@click.option("-l", "--long", "with_ids", is_flag=True, help="Show ids even where names tell the runs apart.")
+@click.option("-l", "--long", "with_ids", is_flag=True, help="Show ids, and the curve of the loss.")
 @click.option("--watch", "watched", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, documented in docs/json.md.")
 @brief_option
@@ -111,7 +109,8 @@ def command(
             return []
         if overview:
             return _overview(home, database, filters, limit, with_ids)
-        return _flat_lines(database, filters, sort, reverse, DEFAULT_LIMIT if limit is None else limit)
+        most = DEFAULT_LIMIT if limit is None else limit
+        return _flat_lines(database, filters, sort, reverse, most, with_ids)
 
     if watched:
         from backprop.cli.live.watch import watch
@@ -142,6 +141,7 @@ def _overview(
     now_s = time.time()
     room = limit if limit is not None else max(shutil.get_terminal_size().lines - AROUND, LEAST_ROWS)
     most = room or None
+    filters = listing.looked_up(database, filters)
     counts = listing.counts_by_state(database, filters)
     if not counts:
         return []
@@ -159,8 +159,12 @@ def _overview(
     if ahead is not None and ahead.told is not None:
         eta = {run.id: outlook.end_words(ahead, run.id, now_s) for run in (*live, *queued)}
     left_s = boxes_left(home, [*live, *queued], list(segments.values()), now_s)
-    picture = Picture(live, queued, recent, segments, counts, eta, left_s).cut(room or sum(counts.values()))
+    at_most = listing.COUNTED if listing.is_common(filters) else None
+    picture = Picture(live, queued, recent, segments, counts, eta, left_s, at_most)
+    picture = picture.cut(room or sum(counts.values()))
     columns, rows = rows_of(picture, now_s, with_ids)
+    if with_ids:
+        columns, rows = _with_curves(database, columns, rows, picture.shown)
     rest = picture.rest()
     table = table_lines(columns, rows, RIGHT) if rows else []
     words = outlook.night_words(ahead, now_s) if ahead is not None else None
@@ -176,6 +180,7 @@ def _flat(
 
     if database is None:
         return []
+    filters = listing.looked_up(database, filters)
     by = sort or SORTS[0]
     if by.startswith(PARAMETER):
         key = by.removeprefix(PARAMETER)
@@ -184,7 +189,7 @@ def _flat(
 
 
 def _flat_lines(
-    database: "Database", filters: "Filters", sort: str | None, reverse: bool, limit: int
+    database: "Database", filters: "Filters", sort: str | None, reverse: bool, limit: int, with_curves: bool
 ) -> "Sequence[str]":
     from backprop.cli.render import run_rows
     from backprop.cli.render.tables import table_lines
@@ -207,7 +212,28 @@ def _flat_lines(
         for run in runs
     ]
     columns = ("ID", "NAME", "STATE", "SEG", "STEP", "LOSS", "AGE", *keys, "REASON")
+    if with_curves:
+        columns, rows = _with_curves(database, columns, rows, runs)
     return table_lines(columns, rows, ("SEG", "STEP", "LOSS", "AGE")) if rows else []
+
+
+def _with_curves(
+    database: "Database",
+    columns: tuple[str, ...],
+    rows: list[tuple[str, ...]],
+    runs: "Sequence[RunRecord]",
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the same with a small curve behind each loss. `runs`: of the rows, in their order."""
+    from backprop.cli.render.plots import sparkline, style_of
+    from backprop.scheduler.store.reads import recent
+
+    plain = style_of(sys.stdout).plain
+    curves = recent.curves(database, [run.id for run in runs])
+    at = columns.index("LOSS") + 1
+    return (*columns[:at], "CURVE", *columns[at:]), [
+        (*row[:at], sparkline(curves.get(run.id, []), plain=plain), *row[at:])
+        for run, row in zip(runs, rows, strict=True)
+    ]
 
 
 def _print_none(database: "Database | None", filters: "Filters") -> None:
@@ -224,7 +250,7 @@ def _print_more(database: "Database", filters: "Filters", limit: int, shown: int
 
     if not limit or shown != limit:
         return
-    more = listing.count(database, filters, limit + COUNTED + 1) - limit
+    more = listing.count(database, filters, limit + listing.COUNTED + 1) - limit
     if more > 0:
-        text = f"{more} more" if more <= COUNTED else f"more than {COUNTED:,} more"
+        text = f"{more} more" if more <= listing.COUNTED else f"more than {listing.COUNTED:,} more"
         click.echo(f"… and {text}; show all with -n 0", err=True)

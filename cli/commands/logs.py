@@ -62,7 +62,8 @@ def command(
 ) -> int:
     """Print the output of RUN, of all segments or one; on a terminal the last lines.
 
-    With several RUNs, each line starts with the run's name. A terminal is told how each segment ended, in dim lines.
+    Without RUN and filters: of the run that was started last, of those that live if any does. With several RUNs, each
+    line starts with the run's name. A terminal is told how each segment ended, in dim lines.
     """
     from backprop.scheduler.errors import UnknownRun
     from backprop.scheduler.lifecycle import State
@@ -70,7 +71,10 @@ def command(
     if as_json and (follow or raw):
         raise click.UsageError("--json goes with neither --follow nor --raw", ctx)
     home, database = need_existing()
-    picked = run_selection.pick(ctx, database, runs, run_selection.filters_of(values), set(State), "shown")
+    filters = run_selection.filters_of(values)
+    if not runs and not filters.given:
+        runs = _last_started(database)
+    picked = run_selection.pick(ctx, database, runs, filters, set(State), "shown")
     found = picked.able
     if len(found) == 1 and segment is not None and segment > found[0].segment:
         raise UnknownRun(f"run {found[0].id} has no segment {segment}, only {found[0].segment}")
@@ -90,6 +94,20 @@ def command(
         if one.segment >= (segment or 1):
             _stream(home, database, one, found, segment, raw, follow, lines).finish(segment)
     return 0
+
+
+def _last_started(database: "Database") -> tuple[str, ...]:
+    """Return the live run that was started last, else the run that ended last, and say which; none where none ran."""
+    from backprop.cli.render.terminal_text import safe
+    from backprop.scheduler.store.reads import listing, queries
+    from backprop.scheduler.store.reads.filters import Sort
+
+    live = sorted(queries.live_runs(database), key=lambda run: run.started_at_s or 0.0)
+    run = next(iter(live[-1:] or listing.list_runs(database, sort=Sort.ENDED, limit=1)), None)
+    if run is None or not run.segment:
+        return ()
+    click.echo(f"{safe(run.name)} ({run.id}), {run.state}:", err=True)
+    return (run.id,)
 
 
 def _tail(home: "Home", one: "Chosen", segment: int | None, lines: int) -> dict[str, Any]:

@@ -93,13 +93,8 @@ def _draw(database: "Database", chosen: "Sequence[Chosen]", metric: str, across:
 
 def _curve(database: "Database", run_id: str, name: str, metric: str, across: str) -> "Curve | None":
     """Return the curve of one run; None where it has no value."""
-    from backprop.cli.render.plots import Curve, points_of, short, thinned
+    from backprop.cli.render.plots import curve_of, short
     from backprop.scheduler.store.reads import metrics
 
     rows = metrics.curve(database, run_id, metric)
-    if not rows:
-        return None
-    points = points_of(rows, across)
-    ticks = [points[at][0] for at in range(1, len(rows)) if rows[at][3] != rows[at - 1][3]]
-    last = short(rows[-1][2])
-    return Curve(f"{name} ({run_id}): {last}", thinned(points, MOST_POINTS), ticks)
+    return curve_of(rows, f"{name} ({run_id}): {short(rows[-1][2])}", across) if rows else None

@@ -87,7 +87,7 @@ def command(
     elif as_json or brief:
         _print_json(database, span, group, brief)
     else:
-        _print(_shown(database, span, group))
+        _print(shown_of(database, span, group))
     if dry:
         return
     period.remember(home, now_s)
@@ -117,7 +117,8 @@ def _go_on(since: str, since_s: float, group: str | None, file: Path, every: int
             click.echo(f"backprop: {error}; trying again in {every} s", err=True)
 
 
-def _shown(database: "Database", span: tuple[float, float], group: str | None) -> "Shown":
+def shown_of(database: "Database", span: tuple[float, float], group: str | None) -> "Shown":
+    """Return what the report of a span of time is made of: Unix seconds from and to. Raises DatabaseBusy."""
     from backprop.cli.report import needs, night, readings, sweep
     from backprop.cli.report.text import SHOWN_BEST, Shown
     from backprop.scheduler.store.reads import metrics
@@ -146,7 +147,7 @@ def _print_json(database: "Database", span: tuple[float, float], group: str | No
     from backprop.cli.render.json_views import print_json
     from backprop.cli.report import as_json
 
-    shown = _shown(database, span, group)
+    shown = shown_of(database, span, group)
     view = as_json.view(shown.night, shown.needs, shown.readings, shown.sweep)
     if brief:
         import json
@@ -167,7 +168,7 @@ def _write(
     from backprop.cli.render.export import deliver
     from backprop.cli.report.page import page
 
-    deliver(page(_shown(database, span, group), database, refresh_s=every), file, dry_run=dry_run)
+    deliver(page(shown_of(database, span, group), database, refresh_s=every), file, dry_run=dry_run)
 
 
 def _open(file: Path) -> None:

@@ -248,6 +248,7 @@ def _specs(
     import msgspec
 
     from backprop.scheduler.config.keys import BY_NAME
+    from backprop.scheduler.config.placement import on_cluster
     from backprop.scheduler.config.settings import spec_value
     from backprop.scheduler.recipes.plan import with_resume_arg
     from backprop.scheduler.store.reads import queries
@@ -264,7 +265,9 @@ def _specs(
         plan = run.spec.plan
         if plan is not None and "resume_arg" in changes:
             plan = with_resume_arg(plan, settings.resume_arg)
-        changed[run.id] = msgspec.structs.replace(run.spec, plan=plan, **changes, **code)
+        spec = msgspec.structs.replace(run.spec, plan=plan, **changes, **code)
+        chosen = "timebox_s" in changes or spec.cluster == run.spec.cluster
+        changed[run.id] = on_cluster(spec, settings.clusters, chosen=chosen)
     # Those whose credentials were removed get them from this shell, into the same file.
     scrubbed = queries.scrubbing(database) & {chosen.id for chosen in runs}
     unchanged = queries.runs_by_id(database, sorted(scrubbed - changed.keys()))

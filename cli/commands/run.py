@@ -53,6 +53,7 @@ class SplitAtDashes(SectionedCommand):
     sections: ClassVar = {
         "Time": (*setting_options.long_options("Time"), "--begin"),
         "GPU and machine": ("--gpus", "--exclusive", *setting_options.long_options("GPU and machine")),
+        "On a cluster": setting_options.long_options("On a cluster"),
         "Save and resume": (
             "--resume-from", *setting_options.long_options("Save and resume"), "--recipe", "--checkpoint-glob",
         ),

@@ -23,6 +23,9 @@ SHOWN_SEGMENTS: Final = 5
 FOLDED_FROM: Final = 8
 """Segments that are shown without folding any."""
 FAR_OFF_MIB: Final = 1024
+PLOT_ROWS: Final = 6
+LEAST_POINTS: Final = 3
+"""A curve of fewer says no more than the last value."""
 
 
 @click.command(name="show")
@@ -74,10 +77,17 @@ def show(
     Raises UnknownRun, AmbiguousRun.
     """
     from backprop.cli.render import stop_view
-    from backprop.cli.render.json_views import checkpoint_view, iso, print_json, run_view, segment_view
+    from backprop.cli.render.json_views import (
+        checkpoint_view,
+        iso,
+        print_json,
+        run_view,
+        segment_view,
+        suspension_view,
+    )
     from backprop.scheduler.governor.box_end import rule_of
     from backprop.scheduler.store import dependencies
-    from backprop.scheduler.store.reads import metrics, queries
+    from backprop.scheduler.store.reads import metrics, nights, queries
     from backprop.worker.maintenance.log_archive import log_of
     from backprop.worker.maintenance.triage_reader import triage_of_run
 
@@ -97,6 +107,7 @@ def show(
         chain = [segment_view(one, logs[one.number]) for one in segments]
         print_json(
             run_view(run, last_checkpoint=newest)
+            | {"suspensions": [suspension_view(one) for one in nights.suspensions_of(database, run.id)]}
             | {"segments": chain, "checkpoints": [checkpoint_view(one) for one in saved]}
             | {"not_before": iso(run.not_before_s or None), "after": [_link_view(one) for one in after]}
             | {"plan": plan_json(run.spec.plan), "goes_on_by": goes_on_json(run.spec)}
@@ -125,6 +136,7 @@ def _print(
     keep: int | None,
 ) -> None:
     from backprop.cli.render import stop_view
+    from backprop.cli.render.job_rows import print_jobs
     from backprop.cli.render.json_views import NAN, clock, duration, number, size
     from backprop.cli.render.rotation_view import rotation_lines, rotation_pairs
     from backprop.cli.render.tables import print_pairs, print_table
@@ -157,12 +169,14 @@ def _print(
             ("progress", progress),
             *([] if run.state in FINAL else _ahead(home, database, run)),
             ("segments", f"{run.segment}, {duration(running_s)} of running time"),
+            *_turns(database, run, segments),
             ("timebox", f"{timebox_text(spec, _overrun(spec))}{_left(home, run, segments)}"),
             ("stop signal", stop_view.live(spec, stop_view.signalled(home, run))),
             *pairs(spec),
             ("resumes", resume_text(spec)),
             *rotation_pairs(database, run, keep),
             *_vram(spec, segments),
+            *([] if spec.cluster is None else [("cluster", spec.cluster)]),
             *_place(database, run, after),
             ("queued", clock(run.created_at_s)),
             ("started", clock(run.started_at_s)),
@@ -192,6 +206,8 @@ def _print(
             rows,
             ("SEGMENT", "RAN", "LOST"),
         )
+        print_jobs(home, run, shown)
+    _plot(database, run)
     if saved:
         click.echo()
         rows = [
@@ -209,6 +225,38 @@ def _print(
             click.echo(f"… and {len(saved) - SHOWN_CHECKPOINTS} older ones; see --json")
     for line in rotation_lines(home, database, run, keep):
         click.echo(safe(line))
+
+
+def _plot(database: "Database", run: "RunRecord") -> None:
+    """Draw the loss of a run that has reported some, on a terminal."""
+    import sys
+
+    from backprop.cli.render.json_views import is_terminal
+    from backprop.cli.render.plots import curve_of, plot, style_of, width_of
+    from backprop.scheduler.store.reads import metrics
+
+    if not is_terminal(sys.stdout):
+        return
+    curve = curve_of(metrics.curve(database, run.id, "loss"), "loss", "step")
+    if curve is None or len(curve.points) < LEAST_POINTS:
+        return
+    click.echo()
+    style = style_of(sys.stdout)
+    for line in plot([curve], width_of(sys.stdout), PLOT_ROWS, "step", style):
+        click.echo(line, color=style.colour)
+
+
+def _turns(database: "Database", run: "RunRecord", segments: "list[SegmentRecord]") -> list[tuple[str, str]]:
+    """Return how long it was suspended, and what its turns have cost it."""
+    from backprop.cli.render.lost_time import lost_words, suspended_words
+    from backprop.scheduler.store.reads.nights import suspensions_of
+
+    suspensions = suspensions_of(database, run.id)
+    told = {
+        "suspended": suspended_words(suspensions, run.ended_at_s or time.time()),
+        "lost": lost_words(segments, suspensions),
+    }
+    return [(name, words) for name, words in told.items() if words is not None]
 
 
 def _code_noted(home: "Home", run: "RunRecord") -> list[tuple[str, str]]:

@@ -142,4 +142,18 @@ def _ask_orphans(home: "Home", asked: "dict[str, RunRecord]") -> None:
             or not locks.worker_alive(home.locks, run.worker)
             or heartbeat.silence(home.locks, run.worker) is not None
         ):
-            LocalExecutor(home).ask(run.id, run.segment)
+            if run.cluster is None:
+                LocalExecutor(home).ask(run.id, run.segment)
+            else:
+                _ask_job(home, run)
+
+
+def _ask_job(home: "Home", run: "RunRecord") -> None:
+    """Keep a job from beginning, or ask its node agent to have it end. A later worker settles what came of it."""
+    from backprop.worker.executor.cluster import segment_state
+    from backprop.worker.supervisor import claim
+    from backprop.worker.user_files import within
+
+    folder = home.segment_folder(run.id, run.segment)
+    with contextlib.suppress(OSError):
+        within(2.0, lambda: segment_state.void(folder) or segment_state.wish(folder, claim.ASK))

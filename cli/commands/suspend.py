@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backprop.scheduler.records import RunRecord
     from backprop.scheduler.store.connection import Database
 
-WHY: Final = "only a live run can be suspended"
+WHY: Final = "only a live run of this machine can be suspended"
 POLL_S: Final = 0.2
 PATIENCE_S: Final = 75.0
 """A run that holds a lock on a file is tried for half a minute; then its worker has to hear of that."""

@@ -163,6 +163,8 @@ def lines(home: "Home", database: "Database", record: "RunRecord", whole: bool =
         return [*said, *(safe(f"{label}: {text}") for label, text in triage_pairs(record.id, triage))]
     said += map(safe, known.before)
     said += [] if known.alive else [NO_WORKER]
+    if record.cluster is not None:
+        return said + [safe(line) for line in _of_cluster(home, database, record)]
     said += map(safe, _place(home, database, record))
     now_s = time.time()
     said += map(safe, disk_lines(disk_use.full_at(database, now_s), now_s))
@@ -211,6 +213,19 @@ def _blocking(home: "Home", live: "Sequence[RunRecord]") -> "list[RunRecord]":
             if goes_past(home.segment_folder(run.id, run.segment)):
                 found.append(run)
     return found
+
+
+def _of_cluster(home: "Home", database: "Database", run: "RunRecord") -> list[str]:
+    """Return its place among the runs of its cluster, and how that is."""
+    from backprop.cli.render import cluster_rows
+    from backprop.scheduler.config.settings import load
+    from backprop.scheduler.store.reads import listing
+
+    ahead = listing.ahead_of(database, run)
+    place = f"{ahead:,} queued run{'' if ahead == 1 else 's'} before it" if ahead else "it is next in turn"
+    configured = load(None, home.root, None, {}).settings.clusters
+    found = (one for one in cluster_rows.views(database, configured) if one.name == run.cluster)
+    return [place, *(f"{one.name}: {one.sentence()}" for one in found)]
 
 
 def _of_slots(run: "RunRecord", slots: "Slots") -> str:

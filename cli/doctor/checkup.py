@@ -36,9 +36,11 @@ from backprop.cli.doctor.machine import (
     lasting_signal_masks,
     signal_masks,
 )
+from backprop.cli.doctor.surroundings import check_surroundings
 from backprop.cli.doctor.vram import check_vram, try_moving
 from backprop.scheduler.config.files import current_directory
-from backprop.scheduler.errors import BadCommand, HomeRefused
+from backprop.scheduler.config.settings import load
+from backprop.scheduler.errors import BadCommand, BadConfig, HomeRefused
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
 from backprop.worker.probes.client import read_once
@@ -78,11 +80,20 @@ def examine(config: Path | None, tested: Callable[[str], None] | None = None) ->
         guarded("suspension", lambda: check_vram(home, reading)),
         guarded("board", check_board),
         guarded("processes", check_processes),
+        *check_surroundings(Path("/"), cwd),
         check_descriptors(),
         check_terminal(os.environ, cgroup),
         check_logout(read_login(cgroup)),
         guarded("sleep", lambda: check_sleep(settings.inhibit_sleep)),
     ]
+
+
+def settings_here(config: Path | None) -> list[tuple[str, str, str]]:
+    """Return the settings that apply here as text, with their sources; the defaults where a file is refused."""
+    try:
+        return load(_cwd() or Path("/"), layout.locate().root, config, {}).describe()
+    except (BadConfig, HomeRefused):
+        return load(Path("/"), Path("/nonexistent"), None, {}).describe()
 
 
 def _inside(home: Home) -> list[Finding]:

@@ -134,13 +134,13 @@ def check_workers(home: Home, opened: "Database") -> tuple[Finding, dict[str, in
 
 
 def check_segments(home: Home, opened: "Database", alive: dict[str, int]) -> Finding:
-    """Check the segments that the database holds as live. Raises OSError, DatabaseBusy."""
+    """Check the segments that the database holds as live on this machine. Raises OSError, DatabaseBusy."""
     from backprop.scheduler.store.reads import queries
     from backprop.worker.executor.base import EndUnreadable, Life
     from backprop.worker.executor.local import LocalExecutor
 
     executor = LocalExecutor(home)
-    live = queries.live_runs(opened)
+    live = [run for run in queries.live_runs(opened) if run.cluster is None]
     lives: dict[str, Life | str] = {}
     for run in live:
         try:

@@ -32,6 +32,13 @@ COMMANDS: Final = {
     **dict.fromkeys(("first", "next", "switch", "swap"), "backprop move RUN"),
     **dict.fromkeys(("test", "check", "rehearse"), "backprop drill SCRIPT; backprop doctor looks at the installation"),
     **dict.fromkeys(("slots", "concurrency", "limit"), "backprop parallel N"),
+    **dict.fromkeys(("stash", "freeze"), "backprop hold RUN"),
+    **dict.fromkeys(("reset", "nuke"), "backprop stop RUN, then backprop prune"),
+    **dict.fromkeys(("shutdown", "quit"), "backprop drain starts nothing new; Ctrl-C in the worker ends it"),
+    **dict.fromkeys(("send", "input"), "nothing: a run has no standard input; backprop logs RUN -f shows its output"),
+    **dict.fromkeys(("format-status", "export-status"), "backprop list --json"),
+    **dict.fromkeys(("completions", "autocomplete"), "backprop completion bash"),
+    "env": "backprop run --env NAME=VALUE SCRIPT",
     "start": f"{WORKER} starts what is queued; backprop release RUN lets a held run start",
     "pause": PAUSE,
     "unhold": "backprop release RUN",
@@ -42,7 +49,7 @@ COMMANDS: Final = {
 OPTIONS: Final = {
     **dict.fromkeys(("--time", "-t", "--timeout", "--walltime", "--minutes"), ("-m", "-m MINUTES, or -m 1h")),
     **dict.fromkeys(("--gpu", "--gres", "--num-gpus", "-G", "--gpus-per-node"), ("--gpus", "--gpus N")),
-    **dict.fromkeys(("--mem", "--vram", "--gpu-mem", "--gpu-memory"), ("-g", "-g GB, of GPU memory")),
+    **dict.fromkeys(("--vram", "--gpu-mem", "--gpu-memory"), ("-g", "-g GB, of GPU memory")),
     **dict.fromkeys(("--label", "-J", "--job-name", "--title"), ("--name", "-n NAME")),
     **dict.fromkeys(("--depends", "--dependency", "-d", "--depend"), ("--after", "--after RUN")),
     **dict.fromkeys(("--delay", "--at", "--start"), ("--begin", "--begin TIME, such as 22:00 or +2h")),
@@ -51,8 +58,21 @@ OPTIONS: Final = {
     **dict.fromkeys(("--wait", "--watch", "-w"), ("--follow", "--follow")),
     **dict.fromkeys(("--sweep", "--param"), ("--grid", "--grid KEY=V,V")),
     **dict.fromkeys(("--lines", "--tail"), ("-n", "-n N")),
+    **dict.fromkeys(("--immediate", "--now", "-i"), ("--priority", "--priority N, or then: backprop move RUN --first")),
+    **dict.fromkeys(("--working-directory", "--chdir", "--cwd", "-D"), ("--grid", "cd there first; a run keeps it")),
+    **dict.fromkeys(("--print-task-id", "--parsable"), ("--quiet", "--quiet prints the id alone")),
+    "-a": ("--after", "--after RUN"),
 }  # fmt: skip
 """What is typed → an option that the command must have, and what to say."""
+OF_COMMAND: Final = {
+    **dict.fromkeys(
+        (("status", "--group"), ("status", "-g"), ("top", "--group")), "backprop list --group NAME"
+    ),
+    **dict.fromkeys(
+        (("parallel", "--group"), ("parallel", "-g")), "backprop run --group NAME --parallel N SCRIPT"
+    ),
+}
+"""Options of other queues that another command has here."""
 ALIKE: Final = 0.7
 
 
@@ -68,8 +88,10 @@ def for_command(word: str, known: Collection[str]) -> str | None:
     return f"No command '{word}'. Did you mean: {meant}"
 
 
-def for_option(word: str, known: Collection[str]) -> str | None:
+def for_option(word: str, known: Collection[str], command: str | None = None) -> str | None:
     """Return what an unknown option is called by a command that has the options `known`; None as above."""
+    if (elsewhere := OF_COMMAND.get((command or "", word))) is not None:
+        return f"In Backprop: {elsewhere}"
     needed, said = OPTIONS.get(word, ("", ""))
     if needed in known:
         return f"In Backprop: {said}"

@@ -36,24 +36,62 @@ def follow_run(home: Home, database: Database, run_id: str, before: int, setting
     Raises UnknownRun, DatabaseBusy.
     """
     errors = Console(sys.stderr)
-    stream = _Output(LogStream(home, run_id, before + 1, sys.stdout.buffer, raw=False), run_id, errors)
-    reasons = _Reasons(run_now(database, run_id).reason, errors)
+    run = run_now(database, run_id)
+    stream = LogStream(
+        home,
+        run_id,
+        before + 1,
+        sys.stdout.buffer,
+        raw=False,
+        begin_of=lambda number: _resumed_from(home, run, number),
+        fold=True,
+    )
+    output = _Output(stream, run_id, errors)
+    reasons = _Reasons(run.reason, errors)
     if awake := wake_workers(home.locks):
         say_who_works(home, awake)
-        interrupted = _watch(database, run_id, stream, reasons)
+        interrupted = _watch(database, run_id, output, reasons)
         left_text = f"{run_id} continues; watch it with: backprop logs -f {run_id}"
     else:
-        interrupted = _work(home, database, run_id, settings, stream, reasons)
+        interrupted = _work(home, database, run_id, settings, output, reasons)
         left_text = f"{run_id} stays queued; continue with: backprop worker"
     run = run_now(database, run_id)
     if run.state in HAS_PROCESSES:
         left_text = f"{run_id} continues; watch it with: backprop logs -f {run_id}"
     if run.state in OF_STATE:
+        if (told := _chain_words(database, run)) is not None:
+            errors.line(told)
         errors.line(f"{run_id} {run.state}: {safe(run.reason)}")
     else:
         errors.line(left_text if interrupted else f"{run_id} is {run.state}")
     errors.close()
     return OF_STATE.get(run.state, INTERRUPTED)
+
+
+def _resumed_from(home: Home, run: RunRecord, number: int) -> str | None:
+    """Return what a segment was started with, by its order; the database belongs to another thread."""
+    from backprop.worker.executor import segment_files
+
+    order = segment_files.read_order(home.segment_folder(run.id, number))
+    path = order.environment.get("BACKPROP_RESUME_FROM") if order is not None else None
+    return f"resumes from {path.removeprefix(f'{run.spec.cwd}/')}" if path else None
+
+
+def _chain_words(database: Database, run: RunRecord) -> str | None:
+    """Return what a run of several segments was: how often it was stopped and resumed, and what that cost."""
+    from backprop.scheduler.store.reads import metrics
+
+    segments = queries.segments(database, run.id)
+    resumed = sum(one.checkpoint_used is not None for one in segments)
+    if not resumed:
+        return None
+    lost_s = sum(one.cut_cost_s or 0.0 for one in segments)
+    values = metrics.latest_of_each(database, [run.id])[run.id]
+    told = [f"{name} {value:.3g}" for name, value in sorted(values.items(), key=lambda one: one[0] != "loss")]
+    steps = [f"step {run.last_step:,}"] if run.last_step is not None else []
+    times = "once" if resumed == 1 else f"{resumed} times"
+    first = f"{len(segments)} segments: stopped and resumed {times}, {lost_s:.1f} s lost"
+    return "; ".join([first, *([", ".join([*steps, *told[:3]])] if steps or told else [])])
 
 
 class _Output:

@@ -68,7 +68,7 @@ def picture(
     if database is None:
         return Screen(now_s, counts, gpus, [], [], 0, [], notes=notes, host=words)
     ahead = outlook.outlook(shown.home, database, now_s)
-    filters = Filters(name=name)
+    filters = listing.looked_up(database, Filters(name=name))
     queued = listing.list_runs(database, filters, Sort.TURN, limit=most)
     # A suspended run is among those whose turn comes.
     waiting = sum(shown.counts.get(state, 0) for state in WAITING)

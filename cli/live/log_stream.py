@@ -1,11 +1,13 @@
 """Streams a run's logs as bytes, segment after segment, safe for a terminal."""
 
 import gzip
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from backprop.cli.live.watch import takes_colours
+from backprop.cli.live.folded_events import FoldedEvents
+from backprop.cli.live.watch import can_redraw, takes_colours
 from backprop.cli.render.terminal_text import Colours, safe
 from backprop.scheduler.home.layout import Home
 from backprop.worker.maintenance.log_archive import log_of, open_log
@@ -49,7 +51,8 @@ class LogStream:
 
     `raw`: copy every byte; otherwise a terminal gets text and colours only. `marks`: print a line before each segment.
     `prefix`: printed before each line, where several runs share `out`. `skip`: bytes of the first segment to leave out.
-    `end_of`: returns how a segment ended, which a terminal is told too. Our own lines are dim there.
+    `end_of`: returns how a segment ended, and `begin_of` how it began, which a terminal is told too. Our own lines are
+    dim there. `fold`: on a terminal that can be drawn on, show events as one line instead of printing them.
     """
 
     def __init__(
@@ -64,16 +67,21 @@ class LogStream:
         prefix: str | None = None,
         skip: int = 0,
         end_of: Callable[[int], str | None] = lambda _number: None,
+        begin_of: Callable[[int], str | None] = lambda _number: None,
+        fold: bool = False,
     ) -> None:
         self._home, self._run_id = home, run_id
         self._number = first
-        self._lines = Lines(out, prefix) if prefix is not None else None
+        self._lines: Lines | FoldedEvents | None = Lines(out, prefix) if prefix is not None else None
+        if fold and prefix is None and can_redraw():
+            self._lines = FoldedEvents(out, shutil.get_terminal_size().columns)
         self._out = self._lines or out
         self._log: BinaryIO | None = None
         self._filter = None if raw or not out.isatty() else Colours()
         self._marks = marks
         self._skip = skip
         self._end_of = end_of
+        self._begin_of = begin_of
         self._dim = self._filter is not None and takes_colours()
         self._last = b"\n"
 
@@ -110,7 +118,8 @@ class LogStream:
             self._log.seek(self._skip)
             self._skip = 0
             if self._marks:
-                self._say(f"segment {self._number}")
+                begin = self._begin_of(self._number) if self._filter is not None else None
+                self._say(f"segment {self._number}{f', {begin}' if begin else ''}")
         while chunk := self._log.read(CHUNK_BYTES):
             self._out.write(chunk if self._filter is None else self._filter.feed(chunk))
             self._last = chunk[-1:]

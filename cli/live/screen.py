@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 BAR: Final = 8
 CURVE: Final = 12
+BESIDE_NAME: Final = 80
+"""Columns that all else of a run takes at most."""
 HEAT_NEAR_C: Final = 5
 FEW_GPUS: Final = 4
 """Shown a line each where a screen has 24 lines; in proportion on others."""
@@ -209,15 +211,18 @@ def _heat(one: GpuLine) -> str:
 
 
 def _table(runs: Sequence[RunLine], glyphs: Glyphs, width: int, chosen: str | None) -> "Table":
+    from rich.cells import cell_len
     from rich.table import Table
 
     curves = any(run.curve for run in runs) and width >= 76
     percents = any(run.percent is not None for run in runs)
     etas = any(run.eta for run in runs)
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", expand=True)
+    # On a wide screen what is told of a run stands beside its name.
+    is_wide = max((cell_len(glyphs.text(safe(run.name))) for run in runs), default=0) + BESIDE_NAME < width
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", expand=not is_wide)
     if chosen is not None:
         table.add_column("", no_wrap=True, width=1)
-    table.add_column("RUN", ratio=1, no_wrap=True, overflow="ellipsis", min_width=8)
+    table.add_column("RUN", ratio=None if is_wide else 1, no_wrap=True, overflow="ellipsis", min_width=8)
     table.add_column("STATE", no_wrap=True)
     table.add_column("SEG", justify="right", no_wrap=True)
     table.add_column("THIS BOX", no_wrap=True, overflow="ellipsis")

@@ -1,5 +1,6 @@
 """Draws bars and small curves out of letters, and has plain ones for a terminal that knows ASCII alone."""
 
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -52,5 +53,6 @@ ASCII: Final = Glyphs("#", "-", "_.-:=+*#", "+", ">", "x", ">", True)
 
 
 def glyphs_of(encoding: str | None) -> Glyphs:
-    """Return the signs for a stream of this encoding."""
-    return UNICODE if (encoding or "").lower().replace("-", "") == "utf8" else ASCII
+    """Return the signs for a stream of this encoding, on this terminal."""
+    is_plain = (encoding or "").lower().replace("-", "") != "utf8" or os.environ.get("TERM") == "dumb"
+    return ASCII if is_plain else UNICODE

@@ -10,7 +10,7 @@ from typing import Any, Final, TextIO
 
 from backprop.cli.render.terminal_text import command_text
 from backprop.scheduler.home.credentials import masked_value
-from backprop.scheduler.records import EVENT, CheckpointRecord, RunRecord, SegmentRecord
+from backprop.scheduler.records import EVENT, CheckpointRecord, RunRecord, SegmentRecord, SuspensionRecord
 
 NAN: Final = "NaN loss"
 """`Fault.NAN`, without importing it."""
@@ -60,6 +60,7 @@ def run_view(
         "priority": run.priority,
         "params": {key: masked_value(key, value) for key, value in run.spec.params.items()},
         "key": run.key,
+        "cluster": run.cluster,
     }
 
 
@@ -86,7 +87,22 @@ def segment_view(segment: SegmentRecord, log: str) -> dict[str, Any]:
         "need_source": segment.need_source,
         "peak_mib": segment.peak_mib,
         "bad_events": segment.bad_events,
+        "cluster": segment.cluster,
+        "job": segment.job,
+        "node": segment.node,
+        "engine_words": segment.engine_words,
         "log": log,
+    }
+
+
+def suspension_view(suspension: SuspensionRecord) -> dict[str, Any]:
+    """Return a suspension as in `show --json`."""
+    return {
+        "segment": suspension.segment,
+        "ordered_at": iso(suspension.ordered_at_s),
+        "left_at": iso(suspension.left_at_s),
+        "claimed_at": iso(suspension.claimed_at_s),
+        "on_at": iso(suspension.on_at_s),
     }
 
 

@@ -94,8 +94,8 @@ def overview(home: Home, database: Database | None, snapshot: Snapshot, settings
         workers=workers,
         counts=queries.state_counts(database),
         live=live,
-        alive=state.segments,
-        left=boxes_left(home, live, state.segments, now_s),
+        alive=(alive := queries.live_segments(database)[1]),
+        left=boxes_left(home, live, alive, now_s),
         warnings=[
             *(silent.sentence() for silent in silences.values()),
             *disk_usage.measure(home, MEASURE_S).sentences(),

@@ -24,6 +24,8 @@ _LABEL_WIDTH: Final = 9
 _LEAST_WIDTH: Final = 30
 
 Point = tuple[float, float]
+MOST_POINTS: Final = 2000
+"""Of a curve that is drawn."""
 
 
 class Curve(msgspec.Struct, frozen=True):
@@ -222,3 +224,12 @@ def width_of(stream: TextIO) -> int:
     asked = is_terminal(stream) or "COLUMNS" in os.environ
     columns = shutil.get_terminal_size((LEAST_WIDTH, 24)).columns if asked else LEAST_WIDTH
     return min(max(columns, LEAST_WIDTH), MOST_WIDTH)
+
+
+def curve_of(rows: Sequence[tuple[int | None, float, float, int]], name: str, across: str) -> Curve | None:
+    """Return the curve over steps or time, with a tick where a segment begins; None without a value."""
+    if not rows:
+        return None
+    points = points_of(rows, across)
+    ticks = [points[at][0] for at in range(1, len(rows)) if rows[at][3] != rows[at - 1][3]]
+    return Curve(name, thinned(points, MOST_POINTS), ticks)

@@ -18,7 +18,8 @@ MOST_PARAMS = 4
 
 class Picture(msgspec.Struct, frozen=True):
     """Runs by what one wants to know first. `segments`: the live ones by run. `left`: of their boxes, see `box_ends`.
-    `counts`: of all that pass the filters. `eta`: words by run."""
+    `counts`: of all that pass the filters, no further than one beyond `counted`, where that is given. `eta`: words by
+    run."""
 
     live: Sequence[RunRecord]
     queued: Sequence[RunRecord]
@@ -27,6 +28,7 @@ class Picture(msgspec.Struct, frozen=True):
     counts: Mapping[State, int]
     eta: Mapping[str, str] = {}
     left: Mapping[str, float | None] = {}
+    counted: int | None = None
 
     def cut(self, room: int) -> "Picture":
         """Return what fits into so many rows: all that run, the newest troubles, then the next in turn."""
@@ -34,18 +36,29 @@ class Picture(msgspec.Struct, frozen=True):
         left = max(room - len(live), 0)
         recent = self.recent[: max(min(left, room // 3 or 1), left - len(self.queued))]
         queued = self.queued[: max(left - len(recent), 0)]
-        return Picture(live, queued, recent, self.segments, self.counts, self.eta, self.left)
+        return msgspec.structs.replace(self, live=live, queued=queued, recent=recent)
+
+    @property
+    def shown(self) -> Sequence[RunRecord]:
+        """The runs in the order of their rows."""
+        return [*self.live, *self.queued, *self.recent]
 
     def rest(self) -> str:
         """Return how many are not shown, by state; empty for none."""
-        shown = [run.state for run in (*self.live, *self.queued, *self.recent)]
-        more = {state: count - shown.count(state) for state, count in self.counts.items()}
-        return ", ".join(f"{count:,} {state}" for state, count in more.items() if count > 0)
+        shown = [run.state for run in self.shown]
+        words: list[str] = []
+        for state, count in self.counts.items():
+            more = count - shown.count(state)
+            if self.counted is not None and count > self.counted:
+                words.append(f"more than {self.counted - shown.count(state):,} {state}")
+            elif more > 0:
+                words.append(f"{more:,} {state}")
+        return ", ".join(words)
 
 
 def rows_of(picture: Picture, now_s: float, with_ids: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the columns and the rows of an overview. `with_ids`: show ids even where names tell the runs apart."""
-    runs = [*picture.live, *picture.queued, *picture.recent]
+    runs = picture.shown
     ids = with_ids or len({run.name for run in runs}) < len(runs)
     turns = {run.id: str(place) for place, run in enumerate(picture.queued, 1)}
     keys = parameters(runs)

@@ -16,6 +16,7 @@ TEXT_LEAST: Final = 12
 """Other text columns shrink to this before the last one, mostly a sentence, shrinks below `LAST_LEAST`."""
 STATE_STYLE: Final = {
     "queued": "",
+    "submitted": "",
     "running": "cyan",
     "paused": "yellow",
     "suspended": "yellow",

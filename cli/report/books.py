@@ -5,10 +5,10 @@ On a machine without a GPU the places for runs take their part. Pure: intervals 
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -26,6 +26,7 @@ class Account(StrEnum):
     TRAINING = "training"
     STARTUP = "start-up"
     SAVING = "saving"
+    SUSPENSION = "suspend/thaw"
     REDONE = "redone"
     PAUSED = "paused"
     ASLEEP = "asleep"
@@ -35,6 +36,10 @@ class Account(StrEnum):
 NO_WORKER: Final = Refusal("no worker", "no worker was at work")
 NOT_RECORDED: Final = Refusal("not recorded", "nobody recorded why")
 HANDOVER: Final = Refusal("handover", "from one segment to the next")
+
+
+Span = tuple[float, float]
+"""From when to when, in seconds since the night began."""
 
 
 class Unit(msgspec.Struct, frozen=True):
@@ -51,7 +56,8 @@ class Unit(msgspec.Struct, frozen=True):
 
 class Stay(msgspec.Struct, frozen=True):
     """A segment on a unit, in seconds since the night began. `startup_s`: until its first step. `paused_s`: frozen.
-    `redone_s`: at its end, work that was lost with it. `saving_s`: for its saves, as far as that is known."""
+    `redone_s`: at its end, work that was lost with it. `saving_s`: for its saves, as far as that is known. `away`: when
+    it was suspended, and others had its place. `moving`: when it was on its way there or back."""
 
     run_id: str
     from_s: float
@@ -60,6 +66,8 @@ class Stay(msgspec.Struct, frozen=True):
     paused_s: float = 0.0
     redone_s: float = 0.0
     saving_s: float = 0.0
+    away: tuple[Span, ...] = ()
+    moving: tuple[Span, ...] = ()
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -125,6 +133,35 @@ def book(
     return Book(unit, tuple(_merged(slices)))
 
 
+def turns(stay: Stay) -> list[Stay]:
+    """Divide a stay at its suspensions: it starts up in its first turns, and what it lost was done in its last."""
+    if not stay.away:
+        return [stay]
+    spans = without((stay.from_s, stay.to_s), stay.away)
+    left = [to_s - from_s for from_s, to_s in spans]
+    startups = _taken(stay.startup_s, left, range(len(left)))
+    redone = _taken(stay.redone_s, left, reversed(range(len(left))))
+    paused = _taken(stay.paused_s, left, reversed(range(len(left))))
+    saving = _taken(stay.saving_s, left, reversed(range(len(left))))
+    return [
+        Stay(
+            stay.run_id, from_s, to_s, startups[at], paused[at], redone[at], saving[at],
+            moving=tuple(one for one in stay.moving if from_s <= one[0] < to_s),
+        )
+        for at, (from_s, to_s) in enumerate(spans)
+    ]  # fmt: skip
+
+
+def _taken(seconds: float, left: list[float], order: Iterable[int]) -> list[float]:
+    """Take seconds out of what is `left` of each turn, in this order of turns; return how many of each."""
+    found = [0.0] * len(left)
+    for at in order:
+        found[at] = min(max(seconds, 0.0), left[at])
+        seconds -= found[at]
+        left[at] -= found[at]
+    return found
+
+
 def packed(stays: Sequence[Stay], least: int) -> list[list[Stay]]:
     """Spread stays over as few places as they need, at least `least`."""
     places: list[list[Stay]] = [[] for _ in range(least)]
@@ -144,7 +181,10 @@ def _parts(stay: Stay, asleep: Sequence[tuple[int, int]]) -> Iterator[tuple[int,
     """Cut a stay into its accounts: it starts up, trains, saves, was paused, and what it did last was lost. When it
     saved and was paused is not known; how long is. Sleeps of the machine come in between and count for none of them."""
     begin, end = round(stay.from_s), max(round(stay.to_s), round(stay.from_s))
-    awake = _without(begin, end, asleep)
+    moving = [(max(round(first), begin), min(round(last), end)) for first, last in stay.moving]
+    for span in moving:
+        yield from ((first, last, Account.SUSPENSION) for first, last in without(span, asleep))
+    awake = without((begin, end), [*asleep, *moving])
     left = sum(last - first for first, last in awake)
     amounts: dict[Account, int] = {}
     wanted = (
@@ -169,9 +209,13 @@ def _parts(stay: Stay, asleep: Sequence[tuple[int, int]]) -> Iterator[tuple[int,
                 order.pop(0)
 
 
-def _without(begin: int, end: int, taken: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+N = TypeVar("N", int, float)
+
+
+def without(span: tuple[N, N], taken: Sequence[tuple[N, N]]) -> list[tuple[N, N]]:
     """Return what is left of an interval once others are taken out of it."""
-    left: list[tuple[int, int]] = []
+    begin, end = span
+    left: list[tuple[N, N]] = []
     for first, last in sorted(taken):
         if first > begin and first < end:
             left.append((begin, first))

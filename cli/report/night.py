@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -13,15 +13,18 @@ from backprop.cli.report.books import (
     Book,
     Reason,
     Slice,
+    Span,
     Stay,
     Unit,
     book,
     packed,
+    turns,
+    without,
 )
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.lifecycle import FINAL, State
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
-from backprop.scheduler.records import RunRecord, SampleRecord, SegmentRecord
+from backprop.scheduler.records import RunRecord, SampleRecord, SegmentRecord, SuspensionRecord
 from backprop.scheduler.spec import GroupRules
 from backprop.scheduler.store import groups
 from backprop.scheduler.store.connection import Database
@@ -117,7 +120,7 @@ def read_night(database: Database, since_s: float, until_s: float, group: str | 
     runs = {run.id: run for run in queries.runs_by_id(database, newest[:MOST_RUNS])}
     counts = nights.counts(database, begin_s, until_s, group)
     failed = nights.failed(database, begin_s, until_s, group, MOST_NAMED) if State.FAILED in counts else []
-    stays = _stays(database, segments, axis)
+    stays = _stays(database, segments, axis, nights.suspensions(database, begin_s, until_s))
     places = nights.slots(database, begin_s, until_s)
     books = _books(list(zip(segments, stays, strict=True)), samples, axis, places)
     held = Filters(states=(State.HELD,), group=group)
@@ -148,14 +151,20 @@ def read_night(database: Database, since_s: float, until_s: float, group: str | 
     )
 
 
-def _stays(database: Database, segments: Sequence[SegmentRecord], axis: Axis) -> list[Stay]:
+def _stays(
+    database: Database,
+    segments: Sequence[SegmentRecord],
+    axis: Axis,
+    suspended: Mapping[tuple[str, int], Sequence[SuspensionRecord]],
+) -> list[Stay]:
     """Place the segments in the night. They began in this order, which tells apart the times that a clock has twice."""
     lost = [one for one in segments if one.outcome is SegmentOutcome.LOST and one.cut_cost_s is None]
     saves = nights.last_saves(database, lost[-MOST_NAMED:])
     stays: list[Stay] = []
     begun_s = 0.0
     for segment in segments:
-        stays.append(_stay(segment, axis, begun_s, saves.get((segment.run_id, segment.number))))
+        key = (segment.run_id, segment.number)
+        stays.append(_stay(segment, axis, begun_s, saves.get(key), suspended.get(key, ())))
         begun_s = stays[-1].from_s - AT_ONCE_S
     return stays
 
@@ -181,7 +190,7 @@ def _books(
         return [
             book(
                 unit,
-                [stay for segment, stay in stays if unit.uuid in segment.gpu_uuids],
+                [one for segment, stay in stays if unit.uuid in segment.gpu_uuids for one in turns(stay)],
                 reasons,
                 axis.asleep,
                 axis.length_s,
@@ -190,26 +199,58 @@ def _books(
         ]
     return [
         book(Unit(None, number), place, reasons, axis.asleep, axis.length_s)
-        for number, place in enumerate(packed([stay for _, stay in stays], places), 1)
+        for number, place in enumerate(packed([one for _, stay in stays for one in turns(stay)], places), 1)
     ]
 
 
-def _stay(segment: SegmentRecord, axis: Axis, not_before_s: float, saved_s: float | None) -> Stay:
+def _stay(
+    segment: SegmentRecord,
+    axis: Axis,
+    not_before_s: float,
+    saved_s: float | None,
+    suspended: Sequence[SuspensionRecord],
+) -> Stay:
     """Place a segment in the night. `saved_s`: when one that was lost had saved for the last time, Unix seconds."""
     from_s = axis.at(segment.started_at_s, not_before_s)
+    startup_s, running_s = _startup_s(segment), segment.running_s or 0.0
     if segment.ended_at_s is None:
-        return Stay(segment.run_id, from_s, axis.length_s, _startup_s(segment), saving_s=segment.saving_s)
-    running_s = segment.running_s or 0.0
-    to_s = max(axis.at(segment.ended_at_s, from_s + max(running_s - 1.0, 0.0)), from_s)
-    slept_s = sum(max(min(end, to_s) - max(begin, from_s), 0.0) for begin, end in axis.asleep)
-    startup_s = min(_startup_s(segment), to_s - from_s)
+        to_s = axis.length_s
+    else:
+        to_s = max(axis.at(segment.ended_at_s, from_s + max(running_s - 1.0, 0.0)), from_s)
+        startup_s = min(startup_s, to_s - from_s)
+    away, moving = _absences(suspended, axis, from_s, to_s)
+    stay = Stay(segment.run_id, from_s, to_s, startup_s, saving_s=segment.saving_s, away=away, moving=moving)
+    if segment.ended_at_s is None:
+        return stay
     redone_s = segment.cut_cost_s or 0.0
     if segment.outcome is SegmentOutcome.LOST and segment.cut_cost_s is None:
         kept_to_s = from_s + startup_s if saved_s is None else axis.at(saved_s, from_s)
-        redone_s = max(to_s - kept_to_s, 0.0)
-    paused_s = to_s - from_s - slept_s - running_s if segment.running_s is not None else 0.0
-    paused_s = paused_s if paused_s >= 2 else 0.0
-    return Stay(segment.run_id, from_s, to_s, startup_s, paused_s, redone_s, segment.saving_s)
+        redone_s = _length_s(without((kept_to_s, to_s), away))
+    there_s = _length_s(without((from_s, to_s), [*axis.asleep, *away, *moving]))
+    paused_s = there_s - running_s if segment.running_s is not None else 0.0
+    return msgspec.structs.replace(stay, paused_s=paused_s if paused_s >= 2 else 0.0, redone_s=redone_s)
+
+
+def _absences(
+    suspended: Sequence[SuspensionRecord], axis: Axis, from_s: float, to_s: float
+) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+    """Return when a segment was away, suspended, and when it was on its way there or back."""
+    away: list[Span] = []
+    moving: list[Span] = []
+    at_s = from_s
+    for one in suspended:
+        steps: list[float] = []
+        for wall_s in (one.ordered_at_s, one.left_at_s, one.claimed_at_s, one.on_at_s):
+            at_s = to_s if wall_s is None else min(max(axis.at(wall_s, at_s), at_s), to_s)
+            steps.append(at_s)
+        ordered_s, left_s, claimed_s, on_s = steps
+        away.append((left_s, claimed_s))
+        moving += [(ordered_s, left_s), (claimed_s, on_s)]
+    return tuple(away), tuple(one for one in moving if one[0] < one[1])
+
+
+def _length_s(spans: Iterable[Span]) -> float:
+    return sum(to_s - from_s for from_s, to_s in spans)
 
 
 def _startup_s(segment: SegmentRecord) -> float:

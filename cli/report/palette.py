@@ -14,6 +14,7 @@ LIGHT: Final = {
     "orange": "#a85d00",
     "purple": "#7d4fa8",
     "teal": "#0f766e",
+    "yellow": "#7a6a00",
     "grey": "#6b7280",
 }
 DARK: Final = {
@@ -28,6 +29,7 @@ DARK: Final = {
     "orange": "#f0a33a",
     "purple": "#c297eb",
     "teal": "#45c4bc",
+    "yellow": "#d9c74a",
     "grey": "#8b95a5",
 }
 OUTCOMES: Final = {
@@ -53,6 +55,7 @@ ACCOUNTS: Final = {
     "training": "green",
     "start-up": "blue",
     "saving": "teal",
+    "suspend/thaw": "yellow",
     "redone": "red",
     "paused": "purple",
     "asleep": "grey",
@@ -68,6 +71,7 @@ STATES: Final = {
     "stopped": "purple",
     "timeboxed": "purple",
     "queued": "muted",
+    "submitted": "muted",
 }
 
 _RULES: Final = """
@@ -105,8 +109,8 @@ td:first-child,td[class^=t-]{white-space:nowrap}
 td.long{overflow-wrap:anywhere;min-width:11em}
 th{color:var(--muted);font-weight:600}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.key{display:inline-block;width:10px;height:10px;border-radius:2px;margin:0 5px 0 12px}
-.key:first-child{margin-left:0}
+.key{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px}
+.entry{white-space:nowrap;margin-right:8px}
 @media(max-width:760px){.two{grid-template-columns:minmax(0,1fr)}body{padding:18px 14px 40px}h1{font-size:22px}}
 @media print{body{max-width:none}.scroll{overflow:visible}}
 """

@@ -143,12 +143,22 @@ def _busy(book: Book, width: int) -> list[float]:
 
 def _books(night: Night, width: int, style: Style) -> list[str]:
     """Show where the time of each unit went; the accounts add up to the night."""
-    head = "".join(f"{account.value:>9}" for account in Account) + f"{'in all':>9}"
+    accounts = [
+        one
+        for one in Account
+        if one is not Account.SUSPENSION or any(book.total(one) for book in night.books)
+    ]
+    names = [*(account.value for account in accounts), "in all"]
+    least = 9 if len(accounts) < len(Account) else 7
+    columns = [max(len(name) + 1, least) for name in names]
+    head = "".join(f"{name:>{column}}" for name, column in zip(names, columns, strict=True))
     found = [_coloured(f"{'':<{_LABEL}}{head}", "bold", style)]
     for book in night.books:
-        totals = [book.total(account) for account in Account]
-        cells = "".join(f"{_time(total):>9}" for total in (*totals, sum(totals)))
-        found.append(f"{book.unit.label:<{_LABEL}}{cells}")
+        totals = [book.total(account) for account in accounts]
+        cells = zip((*totals, sum(totals)), columns, strict=True)
+        found.append(
+            f"{book.unit.label:<{_LABEL}}" + "".join(f"{_time(one):>{width}}" for one, width in cells)
+        )
     found += [_coloured(safe(unknown, width), "dim", style) for unknown in unknowns(night)]
     return found if night.books and len(found[0]) <= width + 8 else []
 

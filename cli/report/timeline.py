@@ -6,7 +6,7 @@ from typing import Final
 
 from backprop.cli.render.json_views import duration
 from backprop.cli.report import palette
-from backprop.cli.report.books import Account, Book, Slice, Stay
+from backprop.cli.report.books import Account, Book, Slice, Stay, turns
 from backprop.cli.report.markup import element, said
 from backprop.cli.report.night import Night, label, stretch
 from backprop.cli.report.readings import Readings, Track
@@ -17,6 +17,8 @@ WIDTH: Final = 1060
 LEFT: Final = 150
 RIGHT: Final = 12
 ROW: Final = 17
+SUSPENDED_AT: Final = 5
+SUSPENDED_HEIGHT: Final = 2
 MOST_ROWS: Final = 120
 NAME_COLUMNS: Final = 22
 MANY_SLICES: Final = 1500
@@ -53,7 +55,7 @@ def gantt(night: Night) -> tuple[str, int]:
     places = {run_id: number for number, run_id in enumerate(rows)}
     for segment, stay in zip(night.segments, night.stays, strict=True):
         if segment.run_id in places:
-            parts.append(_segment(night, segment, stay, places[segment.run_id] * ROW + 3))
+            parts += _segment(night, segment, stay, places[segment.run_id] * ROW + 3)
     return _svg("What ran when", height, *parts), len(rows)
 
 
@@ -87,9 +89,11 @@ def memory_chart(night: Night, readings: Readings) -> str:
 
 def key(*pairs: tuple[str, str]) -> str:
     """Return a legend: colour and what it stands for."""
-    return element(
-        "p", *(element("span", cls=f"key b-{colour}") + said(text) for colour, text in pairs), cls="note"
+    entries = (
+        element("span", element("span", cls=f"key b-{colour}"), said(text), cls="entry")
+        for colour, text in pairs
     )
+    return element("p", " ".join(entries), cls="note")
 
 
 def _svg(title: str, height: float, *parts: str) -> str:
@@ -176,15 +180,20 @@ def _strip(night: Night, book: Book, part: Slice, top: float) -> str:
     return _block(night, part.from_s, part.to_s, top, ROW, f"{faint}f-{colour}", title)
 
 
-def _segment(night: Night, segment: SegmentRecord, stay: Stay, top: float) -> str:
+def _segment(night: Night, segment: SegmentRecord, stay: Stay, top: float) -> Iterator[str]:
+    """Yield a block for each turn of a segment, and a thin one where it was suspended."""
     colour = (
         palette.ALIVE if segment.outcome is None else palette.OUTCOMES.get(segment.outcome, palette.ALIVE)
     )
     name = night.runs[segment.run_id].name
     ended = "running" if segment.outcome is None else f"{segment.outcome}: {segment.reason or ''}"
-    lived = f"{label(night, stay.from_s)}, {duration(stay.to_s - stay.from_s)}"
-    title = f"{name}, segment {segment.number}, {lived}; {ended}"
-    return _block(night, stay.from_s, stay.to_s, top, ROW - 5, f"f-{colour}", title, radius=2)
+    for turn in turns(stay):
+        lived = f"{label(night, turn.from_s)}, {duration(turn.to_s - turn.from_s)}"
+        title = f"{name}, segment {segment.number}, {lived}; {ended}"
+        yield _block(night, turn.from_s, turn.to_s, top, ROW - 5, f"f-{colour}", title, radius=2)
+    for from_s, to_s in stay.away:
+        title = f"{name}, segment {segment.number}, suspended at {label(night, from_s)}, {duration(to_s - from_s)}"
+        yield _block(night, from_s, to_s, top + SUSPENDED_AT, SUSPENDED_HEIGHT, "f-yellow", title)
 
 
 def _rows(night: Night) -> list[str]:

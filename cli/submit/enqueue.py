@@ -58,7 +58,7 @@ def enqueue_once(
 
     key = submission.spec.key
     try:
-        run_id, folder = run_folder.create(home, submission.run_id)
+        run_id, folder = run_folder.create(home, submission.run_id, submission.spec.share)
     except OSError as error:
         raise no_room(home, error) from error
     try:

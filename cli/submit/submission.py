@@ -16,6 +16,7 @@ from backprop.cli.submit.shell import (
 )
 from backprop.cli.submit.startable import refuse_unstartable
 from backprop.scheduler.config.files import current_directory
+from backprop.scheduler.config.placement import on_cluster
 from backprop.scheduler.config.settings import Effective, Settings, load
 from backprop.scheduler.errors import BadCommand
 from backprop.scheduler.home.layout import Home
@@ -95,6 +96,10 @@ def make_submission(
     refuse_unstartable(program, words[0], environment)
     code, notes = _code(spec, home, environment) if effective.settings.snapshot_code else (None, ())
     found = _python(spec, effective.settings, environment)
+    if spec.cluster is not None:
+        from backprop.cli.submit.cluster_check import check_on_cluster
+
+        notes = (*notes, *check_on_cluster(spec, effective.settings.clusters[spec.cluster]))
     run_id, name = request.run_id, request.name
     return Submission(
         run_id=checked("--run-id", run_id) if run_id is not None else None,
@@ -146,7 +151,8 @@ def spec_of(
         spec = msgspec.structs.replace(spec, grace_s=max(spec.grace_s, plan.grace_s or 0.0))
     if sources["stop_signal"].layer == "default" and plan.stop_signal:
         spec = msgspec.structs.replace(spec, stop_signal=plan.stop_signal)
-    return spec
+    chosen = sources["timebox_s"].layer in ("flag", "project")
+    return on_cluster(spec, settings.clusters, chosen=chosen)
 
 
 def _patterns(texts: Sequence[str]) -> tuple[str, ...]:

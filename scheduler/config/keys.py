@@ -13,13 +13,13 @@ from typing import Final, Literal
 
 import msgspec
 
-from backprop.scheduler.config import parsers
+from backprop.scheduler.config import clusters, parsers
 from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, Secrets, SignalTo, SuspendRule
 from backprop.scheduler.config.parsers import GB_MIB, MINUTE_S, SIGNALS, TEN_YEARS_MIN, Parser
 from backprop.scheduler.spec import RunSpec
 
 Command = Literal["run", "worker", "resume", "drill", "edit"]
-Section = Literal["Time", "GPU and machine", "Save and resume", "What it runs"]
+Section = Literal["Time", "GPU and machine", "Save and resume", "On a cluster", "What it runs"]
 
 
 class SettingKey(msgspec.Struct, frozen=True):
@@ -350,6 +350,44 @@ KEYS: Final[tuple[SettingKey, ...]] = (
             nullable=True, user_only=True, docs="a command to run then, see [Hooks](hooks.md)",
         )
         for event in HOOK_EVENTS
+    ),
+    SettingKey(
+        "clusters", "clusters", {}, "an object of clusters, each with its engine and folder", clusters.clusters,
+        user_only=True, docs="clusters whose jobs may be segments, see [On a cluster](cluster.md)",
+    ),
+    SettingKey(
+        "on", "cluster", clusters.HERE, "here, or the name of a cluster", clusters.cluster_name, nullable=True,
+        commands=("run", "resume"), flags=("--on",), metavar="CLUSTER",
+        help="Run its segments as jobs of this cluster, see docs/cluster.md.",
+        docs="where segments run: `here`, or the name of one of `clusters`",
+        section="On a cluster",
+    ),
+    SettingKey(
+        "cpus", "cpus", None, "a whole number from 1 to 4096, or null", parsers.whole(4096, low=1), nullable=True,
+        no_value="the cluster's",
+        commands=("run", "resume"), flags=("--cpus",), kind=int, metavar="N",
+        help="With --on: CPUs of each job.",
+        section="On a cluster",
+    ),
+    SettingKey(
+        "memGB", "mem_mib", None, "GB: a number from 0.001 to 65536, or null", parsers.gigabytes(65536), scale=GB_MIB,
+        nullable=True, no_value="the cluster's",
+        commands=("run", "resume"), flags=("--mem",), kind=float, metavar="GB",
+        help="With --on: RAM of each job.",
+        section="On a cluster",
+    ),
+    SettingKey(
+        "gpuType", "gpu_type", None, "a name, or null", parsers.name, nullable=True, no_value="any",
+        commands=("run", "resume"), flags=("--gpu-type",), metavar="NAME",
+        help="With --on: type of its GPUs, as the cluster calls it.",
+        section="On a cluster",
+    ),
+    SettingKey(
+        "submit", "submit", None, "words for the cluster's command, or null", clusters.engine_words, nullable=True,
+        user_only=True, no_value="none",
+        commands=("run", "resume"), flags=("--submit",), metavar="WORDS",
+        help="With --on: further options of sbatch, such as '--qos=long --constraint=a100'.",
+        section="On a cluster",
     ),
     SettingKey(
         "checkpointRoots", "checkpoint_roots", (), "a list of absolute paths", parsers.absolute_paths,

@@ -129,6 +129,13 @@ def text(value: object) -> str:
     return value
 
 
+def name(value: object) -> object:
+    """Accept letters, digits and what else names of hardware have."""
+    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}", value) is None:
+        raise ValueError
+    return value
+
+
 def checkpoints_kept(value: object) -> object:
     """Read how many checkpoints are kept; "none", as an option has it, is no such limit."""
     return None if value == "none" else whole(MOST_KEPT, low=1)(value)

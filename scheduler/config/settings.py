@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from backprop.scheduler.config.choices import AtTimebox, Framework, ProbeKind, Secrets, SuspendRule
+from backprop.scheduler.config.clusters import Cluster
 from backprop.scheduler.config.files import USER_NAME, ConfigFile, project_file, shown, user_file
 from backprop.scheduler.config.keys import (
     ALIASES,
@@ -72,6 +73,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     resume_arg: str
     integrations: bool
     python: Path | None
+    clusters: dict[str, Cluster]
+    cluster: str | None
+    cpus: int | None
+    mem_mib: int | None
+    gpu_type: str | None
+    submit: str | None
     checkpoint_roots: tuple[Path, ...]
     hook_completed: str | None
     hook_failed: str | None

@@ -114,11 +114,12 @@ class BoxDecision(msgspec.Struct, frozen=True):
 
 def rule_of(spec: RunSpec) -> BoxRule:
     """Return what the end of a box is for a run. Without auto-resume it is the end, as it was in the npm tool; so it is
-    for a script that reads the end as a number, which would stop there all the same."""
+    for a script that reads the end as a number, which would stop there all the same; and for a job of a cluster, whose
+    time limit does not move."""
     if spec.timebox_s >= NO_TIMEBOX_S:
         return BoxRule.NONE if spec.max_total_s is None else BoxRule.END
     fixed = spec.plan is not None and spec.plan.reads_deadline
-    if not spec.auto_resume or spec.at_timebox == AtTimebox.END or fixed:
+    if spec.cluster is not None or not spec.auto_resume or spec.at_timebox == AtTimebox.END or fixed:
         return BoxRule.END
     return BoxRule.AUTO
 

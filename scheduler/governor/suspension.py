@@ -16,7 +16,7 @@ import msgspec
 from backprop.scheduler.governor.decide import host_denials
 from backprop.scheduler.governor.gpu_choice import condition, place
 from backprop.scheduler.governor.model import Decision, Denial, Limits, Need, Rule, amount
-from backprop.scheduler.governor.snapshot import Snapshot
+from backprop.scheduler.governor.snapshot import Gpu, Snapshot
 from backprop.scheduler.governor.vram import ForeignPeak, Reservation, usable_mib
 
 RESTORE_MARGIN: Final = 1.05
@@ -73,6 +73,11 @@ def least_free_mib(out_mib: int) -> int:
     """Return what has to be free on a GPU before so much VRAM comes back: a restore that meets a full GPU may never
     succeed again."""
     return math.ceil(out_mib * RESTORE_MARGIN)
+
+
+def could_return(vram_mib: int, gpu: Gpu) -> bool:
+    """Return whether so much VRAM fits on its GPU once that is empty, with the margin that is asked for at a return."""
+    return gpu.total_mib is not None and least_free_mib(vram_mib) <= gpu.total_mib - (gpu.reserved_mib or 0)
 
 
 def may_return(

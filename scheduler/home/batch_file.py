@@ -115,7 +115,8 @@ def materialise(home: Home, run: RunRef) -> bool:
     if match is None:
         return is_there(own / "spec.json")
     header, member = match
-    own.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        run_folder.make(home, run.id, member.spec.share)
     run_folder.write_first(own, spec_file(header, member), header.environment | member.environment)
     batch_outcomes.mark_left(home, run.batch, run.id)
     return True

@@ -54,6 +54,17 @@ def masked_text(text: str) -> str:
     return re.sub(_URL, rf"\1{MASK}", re.sub(_VALUES, rf"\1{MASK}", text))
 
 
+def masked_lines(text: str) -> str:
+    """Return a text of any kind as others may see it: each line is masked as a command line is, its spaces kept."""
+    return "\n".join(map(_masked_line, text.split("\n")))
+
+
+def _masked_line(line: str) -> str:
+    parts = re.split(r"(\s+)", line)
+    shown = masked_words(parts[::2])
+    return "".join(word + space for word, space in zip(shown, [*parts[1::2], ""], strict=True))
+
+
 def _is_secret(name: str) -> bool:
     """Return whether an option or a variable of this name has a credential. Variables are those in capitals."""
     if name.isupper():

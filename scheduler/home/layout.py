@@ -91,7 +91,10 @@ class Home(msgspec.Struct, frozen=True):
         return self.runs / run_id
 
     def run_lock(self, run_id: str) -> Path:
-        return self.runs / run_id / "run.lock"
+        """Where the run's lock lies: beside those of workers, where its folder lies on a share, whose locks may not be
+        trusted."""
+        folder = self.runs / run_id
+        return self.locks / f"run-{run_id}.lock" if folder.is_symlink() else folder / "run.lock"
 
     def segment_folder(self, run_id: str, number: int) -> Path:
         return self.runs / run_id / str(number)

@@ -49,14 +49,14 @@ class OutcomeFile(msgspec.Struct, frozen=True, kw_only=True):
     ended_at_s: float
 
 
-def create(home: Home, wanted: str | None) -> tuple[str, Path]:
+def create(home: Home, wanted: str | None, share: str | None = None) -> tuple[str, Path]:
     """Create the empty folder of a new run; return the run's id and the folder. `wanted`: the id, None for a random
-    one. Raises BadCommand when it is taken."""
+    one. `share`: see `RunSpec`. Raises BadCommand when it is taken, OSError."""
     for _ in range(ID_TRIES):
         run_id = wanted or os.urandom(4).hex()
         folder = home.run_folder(run_id)
         try:
-            folder.mkdir(mode=0o700)
+            make(home, run_id, share)
         except FileExistsError as error:
             if wanted is not None:
                 raise BadCommand(
@@ -65,6 +65,16 @@ def create(home: Home, wanted: str | None) -> tuple[str, Path]:
         else:
             return run_id, folder
     raise BadCommand(f"no free id found in {home.runs}")
+
+
+def make(home: Home, run_id: str, share: str | None) -> None:
+    """Create a run's folder; on a share as a link to what lies there. Raises FileExistsError, OSError."""
+    if share is None:
+        home.run_folder(run_id).mkdir(mode=0o700)
+        return
+    from backprop.scheduler.home import shared_folder  # few runs go to a cluster
+
+    shared_folder.make(home, run_id, share)
 
 
 def write_spec(

@@ -22,6 +22,7 @@ from backprop.scheduler.lifecycle import Event, Intent
 from backprop.scheduler.outcome import failures
 from backprop.scheduler.outcome.chain_end import chain_end
 from backprop.scheduler.outcome.group_budget import why_out
+from backprop.scheduler.outcome.job_move import job_move
 from backprop.scheduler.outcome.move import Advice, NextMove, ended
 from backprop.scheduler.outcome.segment_outcome import SegmentOutcome
 from backprop.scheduler.outcome.segment_result import Chain, SegmentResult
@@ -41,6 +42,8 @@ def next_move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
 def _move(spec: RunSpec, result: SegmentResult, chain: Chain) -> NextMove:
     if result.unreadable is not None:
         return failures.unreadable(result, chain)
+    if (move := job_move(result, chain)) is not None:
+        return move
     if result.wanted is Intent.STRANDED and result.asked in (None, Intent.STRANDED) and result.exit_code != 0:
         return _stranded(result, chain)
     if result.lost:

@@ -3,6 +3,7 @@
 import msgspec
 
 from backprop.scheduler.lifecycle import Intent
+from backprop.scheduler.outcome.job_end import JobEnd
 
 
 class SegmentResult(msgspec.Struct, frozen=True):
@@ -19,7 +20,8 @@ class SegmentResult(msgspec.Struct, frozen=True):
     its newest good checkpoint and the signal that ended it; None where none was sent. `unreadable`: the file that would
     tell how it ended, and why it cannot be read. `port_in_use`: the line of its log that reports a taken port.
     `disk_full`: its log could take nothing more. `boxes`: the timeboxes that it had begun. `suspended`: it was
-    suspended when it was lost. `hung`: it was asked to end because it hung.
+    suspended when it was lost. `hung`: it was asked to end because it hung. `job`: how the job ended that it was on
+    a cluster; `by_engine`: the cluster had it end.
     """
 
     asked: Intent | None = None
@@ -45,6 +47,8 @@ class SegmentResult(msgspec.Struct, frozen=True):
     port_in_use: str | None = None
     disk_full: bool = False
     hung: bool = False
+    job: JobEnd | None = None
+    by_engine: bool = False
 
 
 class Chain(msgspec.Struct, frozen=True):

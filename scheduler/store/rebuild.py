@@ -24,7 +24,7 @@ from backprop.scheduler.spec import GroupRules, NewRun
 from backprop.scheduler.store import groups, keys
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.schema import Group as GroupRow
-from backprop.scheduler.store.schema import Run, Segment
+from backprop.scheduler.store.schema import Run, Segment, SuspensionRow
 from backprop.scheduler.store.writes import enqueue
 
 PUT_BACK: Final = "put back from its folder"
@@ -47,12 +47,13 @@ class FolderSegment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Suspended(msgspec.Struct, frozen=True):
-    """A segment that is frozen until its next turn, by order `number`. `kept`, `thaw_at_s`: as its user has asked.
-    `vram_out_mib`: how much of its VRAM lies in RAM."""
+    """A segment that is frozen until its next turn, by order `number`, given at `at_s`. `kept`, `thaw_at_s`: as its
+    user has asked. `vram_out_mib`: how much of its VRAM lies in RAM."""
 
     number: int
     kept: bool
     thaw_at_s: float | None
+    at_s: float | None
     vram_out_mib: int | None = None
 
 
@@ -281,3 +282,8 @@ def _insert_segments(run_id: str, segments: list[FolderSegment], newest: int, *,
             suspensions=segment.suspended.number - 1 if segment.suspended is not None else 0,
             vram_out_mib=segment.suspended.vram_out_mib if segment.suspended is not None else None,
         ).execute()
+        if segment.suspended is not None and segment.suspended.at_s is not None:
+            at_s = segment.suspended.at_s
+            SuspensionRow.insert(
+                run_id=run_id, segment=segment.number, ordered_at_s=at_s, left_at_s=at_s
+            ).execute()

@@ -78,6 +78,7 @@ class Run(Table):
     thaw_at_s = FloatField(null=True)
     vram_stays = TextField(null=True)
     key = TextField(null=True)
+    cluster = TextField(null=True)
 
     class Meta:
         table_name = "runs"
@@ -117,9 +118,28 @@ class Segment(Table):
     kept_mib = IntegerField(null=True)
     vram_out_mib = IntegerField(null=True)
     saving_s = FloatField(default=0.0)
+    cluster = TextField(null=True)
+    token = TextField(null=True)
+    job = TextField(null=True)
+    node = TextField(null=True)
+    begun_at_s = FloatField(null=True)
+    engine_words = TextField(null=True)
 
     class Meta:
         table_name = "segments"
+
+
+class SuspensionRow(Table):
+    serial = AutoField()
+    run_id = TextField()
+    segment = IntegerField()
+    ordered_at_s = FloatField()
+    left_at_s = FloatField()
+    claimed_at_s = FloatField(null=True)
+    on_at_s = FloatField(null=True)
+
+    class Meta:
+        table_name = "suspensions"
 
 
 class Checkpoint(Table):
@@ -224,6 +244,18 @@ class Worker(Table):
 
     class Meta:
         table_name = "workers"
+
+
+class ClusterState(Table):
+    name = TextField(primary_key=True)
+    why = TextField(null=True)
+    since_s = FloatField(null=True)
+    until_s = FloatField(null=True)
+    answered_at_s = FloatField(null=True)
+    jobs = IntegerField(null=True)
+
+    class Meta:
+        table_name = "clusters"
 
 
 class Quarantine(Table):

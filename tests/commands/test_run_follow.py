@@ -1,5 +1,6 @@
 """`backprop run --follow`: the run's output live, its end as the exit code, and Ctrl-C with and without a worker."""
 
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -45,7 +46,22 @@ def test_without_a_worker_it_is_one_for_its_whole_chain(bench: Bench) -> None:
     (run,) = bench.runs()
     assert (run["state"], run["last_step"]) == ("completed", 30)
     assert run["segment_count"] >= 2
-    assert done.stderr.splitlines()[-1] == f"{run['id']} completed: exited 0"
+    times = "once" if run["segment_count"] == 2 else f"{run['segment_count'] - 1} times"
+    *_, told, last = done.stderr.splitlines()
+    assert told.startswith(f"{run['segment_count']} segments: stopped and resumed {times}, ")
+    assert told.endswith("; step 30")
+    assert last == f"{run['id']} completed: exited 0"
+
+
+def test_a_terminal_sees_one_line_for_all_events_and_where_each_segment_resumes(bench: Bench) -> None:
+    bench.script("train.py", CHAIN.replace('print("step", step)', 'print(json.dumps({"step": step}))'))
+    words = ("run", "--follow", *QUIET_LIMITS, "train.py", "-m", "0.01", "--at-timebox", "end")
+    with Terminal(bench, 100, *words) as terminal:
+        shown = terminal.read_all()
+    assert terminal.process.returncode == 0, shown
+    assert '{"' not in shown
+    assert "  step 30  saved at step 30" in shown
+    assert re.search(r"==> segment 2, resumes from \d+\.ckpt <==", shown), shown
 
 
 @pytest.mark.parametrize(

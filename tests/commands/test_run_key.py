@@ -14,7 +14,7 @@ from backprop.scheduler.home.layout import Home
 from backprop.scheduler.spec import NewRun
 from backprop.scheduler.store import keys
 from backprop.scheduler.store.connection import Database, open_database
-from backprop.worker.maintenance import recovery, removal
+from backprop.worker.maintenance import completion, recovery, removal
 from tests.support.harness import COMMAND, QUIET_LIMITS, Bench
 from tests.support.store_rows import SPEC, get
 
@@ -192,5 +192,5 @@ def test_of_two_folders_with_one_key_both_runs_are_kept(database: Database) -> N
     shutil.copytree(database.home.run_folder("a"), database.home.run_folder("b"))
     spec_file = database.home.run_folder("b") / "spec.json"
     spec_file.write_text(spec_file.read_text().replace('"id": "a"', '"id": "b"'))
-    assert recovery.complete(database.home, database) == ["b"]
+    assert completion.complete(database.home, database) == ["b"]
     assert [get(database, run_id).key for run_id in "ab"] == ["k", None]

@@ -10,6 +10,7 @@ import pytest
 from backprop.cli.live.last_text import MOST_BYTES
 from tests.support import json_schema
 from tests.support.harness import Bench
+from tests.support.terminal import Terminal
 
 PRINTS = """
 import json
@@ -72,3 +73,19 @@ def test_the_end_of_an_output_and_a_curve_in_json(ended: Bench) -> None:
     for most, last in (("0", []), ("1", [[299.0, 1.0]])):
         assert answer(ended, "plot", "plot", "train", "--points", most)["runs"][0]["points"] == last
     assert ended.backprop("logs", short, "--json", "-f").returncode == 2
+    logs = ended.backprop("logs", "-n", "1")
+    assert (logs.stdout, logs.stderr) == ("not \x07\n", f"short ({short}), completed:\n")
+    head, *rows = ended.backprop("list", "-l").stdout.splitlines()
+    at = head.index("CURVE")
+    assert {row.split()[1]: row[at : at + 12].rstrip() for row in rows} == {
+        "train": "██▇▆▆▅▄▃▃▂▁▁",
+        "short": "",
+    }
+    with Terminal(ended, 80, "show", "train", env={"TERM": "xterm"}) as terminal:
+        shown = terminal.read_all()
+    assert "⠉" in shown and " 299 step" in shown
+    with Terminal(ended, 80, "show", "train", env={"TERM": "dumb"}) as terminal:
+        shown = terminal.read_all()
+    assert "⠉" not in shown and " 299 step" in shown
+    with Terminal(ended, 80, "show", short) as terminal:
+        assert "└" not in terminal.read_all()

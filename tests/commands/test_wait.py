@@ -23,7 +23,7 @@ from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import selection
 from backprop.scheduler.store.reads.filters import NO_FILTERS
 from backprop.scheduler.store.writes import claims, deletion, user_requests
-from backprop.worker.maintenance import recovery
+from backprop.worker.maintenance import completion
 from tests.support.harness import COMMAND, QUIET_LIMITS, Bench, wait_until
 from tests.support.store_rows import SPEC, add_run, claimed, enqueue_run, get
 
@@ -82,7 +82,7 @@ def put_back(database: Database) -> None:
     run_folder.write_spec(folder, "p", "p", SPEC, {}, 1.0)
     outcome = run_folder.OutcomeFile(state="completed", reason="exited 0", segment=0, ended_at_s=2.0)
     run_folder.write_outcome(folder, outcome)
-    assert recovery.complete(database.home, database) == ["p"]
+    assert completion.complete(database.home, database) == ["p"]
 
 
 SETTLES: dict[str, Callable[[Database], object]] = {
@@ -200,7 +200,7 @@ def test_a_database_that_is_replaced_or_gone_meanwhile(
     shutil.copy(copy, database.home.database)
     watch.until(pipe, time.monotonic())
     assert (watch.ended, watch.removed) == (False, 0)
-    assert recovery.complete(database.home, database) == ["a"]
+    assert completion.complete(database.home, database) == ["a"]
     user_requests.stop_waiting(database, ["a"], 2.0)
     watch.until(pipe, time.monotonic() + 30)
     assert watch.counts == {State.STOPPED: 1}

@@ -9,7 +9,10 @@ from tests.support.harness import ROOT
 
 PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md", "benchmarks/README.md")
+    ),
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 ARCHITECTURE = ROOT / "docs" / "design" / "architecture.md"

@@ -46,13 +46,13 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"main"},
         {"options"},
         {"submit", "live"},
-        {"doctor", "drill", "report", "mcp_server"},
+        {"doctor", "drill", "report", "mcp_server", "service"},
         {"commands"},
     ),
 }
 """Modules and packages of a folder, lowest layer first. Each may import from its own layer one way."""
 MOST_MODULES = 18
-TOP_ENTRIES = {"scheduler": 13, "worker": 20, "cli": 14}
+TOP_ENTRIES = {"scheduler": 13, "worker": 20, "cli": 15}
 
 
 @cache
@@ -169,6 +169,18 @@ def test_only_the_keys_of_top_need_textual() -> None:
         for path in modules(folder):
             names = {name.split(".")[0] for name, _ in imports(path)}
             assert "textual" not in names or path.is_relative_to(ROOT / "cli" / "live" / "keys"), path
+
+
+def test_only_what_draws_needs_rich_and_only_its_command_the_report() -> None:
+    drawing = [ROOT / "cli" / "live", ROOT / "cli" / "render" / "tables.py"]
+    report = [ROOT / "cli" / "report", ROOT / "cli" / "commands" / "report.py"]
+    for folder in MAY_IMPORT:
+        for path in modules(folder):
+            names = {name for name, _ in imports(path)}
+            needs_rich = any(name.split(".")[0] == "rich" for name in names)
+            assert not needs_rich or any(map(path.is_relative_to, drawing)), path
+            needs_report = any(name.startswith("backprop.cli.report") for name in names)
+            assert not needs_report or any(map(path.is_relative_to, report)), path
 
 
 def test_only_its_server_needs_the_sdk_of_mcp() -> None:
@@ -290,6 +302,21 @@ def test_what_prints_no_table_loads_no_rich(bench: Bench, words: list[str]) -> N
     bench.script("train.py", "print(1)")
     bench.queue("train.py")
     assert not loaded_by(bench, *words) & HEAVY
+
+
+def test_what_looks_at_the_queue_and_what_works_it_off_load_no_picture(bench: Bench) -> None:
+    bench.script("train.py", "print(1)")
+    bench.queue("train.py")
+    for words in (
+        ["worker", "--drain", "--gpu-probe", "none"],
+        ["status", "--json"],
+        ["show", "train", "--json"],
+    ):
+        drawn = {name for name in loaded_by(bench, *words) if name.split(".")[0] in ("rich", "textual")}
+        assert drawn == set(), words
+    for words in (["list"], ["status"], ["top", "--once"]):
+        loaded = loaded_by(bench, *words)
+        assert not {name for name in loaded if name.startswith(("textual", "backprop.cli.report"))}, words
 
 
 def test_the_sdk_loads_next_to_nothing() -> None:

@@ -64,5 +64,6 @@ def test_every_test_file_lies_in_a_folder_for_its_kind() -> None:
         "faults",
         "frameworks",
         "trainers",
+        "slurm",
         "conventions",
     }

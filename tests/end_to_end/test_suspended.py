@@ -1,6 +1,8 @@
 """Runs that save nothing share one slot: each is started once, stands still while others have their turn, completes."""
 
+import json
 import os
+import re
 import signal
 from typing import Any
 
@@ -53,6 +55,22 @@ def test_three_that_save_nothing_take_turns_in_one_slot(bench: Bench) -> None:
         assert boxes >= 2
         assert f"total {sum(range(110))}\n" in bench.log(run)
     assert shown[0]["ended_at"] > shown[2]["started_at"]
+    account_for(bench, runs[0])
+
+
+def account_for(bench: Bench, run: str) -> None:
+    """The books have each of the three in the one slot while it runs, and nowhere else."""
+    suspensions = bench.show(run)["suspensions"]
+    assert len(suspensions) >= 1
+    assert all(
+        one["ordered_at"] <= one["left_at"] <= one["claimed_at"] <= one["on_at"] for one in suspensions
+    )
+    told = json.loads(bench.backprop("report", "--since", "2m", "--json").stdout)
+    (slot,) = told["units"]
+    assert sum(slot["seconds"].values()) == told["wall_s"]
+    assert slot["seconds"]["paused"] == 0
+    shown = bench.backprop("show", run).stdout
+    assert re.search(r"^suspended +\w+( times)?, [\d.]+s in all$", shown, re.MULTILINE), shown
 
 
 def suspended(bench: Bench, *names: str) -> list[str]:

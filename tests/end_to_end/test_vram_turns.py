@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_two_take_turns_on_one_gpu(bench: Bench, driver: FakeDriver) -> None:
         assert (segment["outcome"], starts(bench, run)) == ("completed", 1)
         assert f"total {sum(range(70))}\n" in bench.log(run)
     assert told(bench, "restored", "a")
+    first = bench.show(runs[0])["suspensions"][0]
+    times = [datetime.fromisoformat(first[name]) for name in ("ordered_at", "left_at", "claimed_at", "on_at")]
+    assert times == sorted(times)
+    assert times[1] > times[0], "its VRAM took a while to leave"
+    assert times[3] > times[2], "and to come back"
+    report = json.loads(bench.backprop("report", "--since", "2m", "--json").stdout)
+    seconds = report["units"][0]["seconds"]
+    assert seconds["suspend/thaw"] > 0
+    assert sum(seconds.values()) == report["wall_s"]
 
 
 def pair(

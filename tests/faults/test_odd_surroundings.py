@@ -18,7 +18,7 @@ NEEDED = {
     "resume": ("a",), "hold": ("a",), "release": ("a",), "move": ("a", "--first"), "edit": ("a",), "rm": ("a",),
     "drill": ("train.py",), "prune": ("--keep-last", "0"), "completion": ("bash",), "import": ("old.json",),
     "export": ("-o", "out.json"), "plot": ("a",), "suspend": ("a",), "unsuspend": ("a",),
-    "diff": ("a", "a"),
+    "diff": ("a", "a"), "service": ("status",),
 }  # fmt: skip
 """What a command needs to do something, where the bare command would not."""
 IN_A_GONE_DIRECTORY = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" "$@"'
@@ -57,7 +57,7 @@ def held(bench: Bench, home: Path) -> Bench:
 def assert_one_line(done: subprocess.CompletedProcess[str], code: int | None = None) -> None:
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode != 1, done
-    if done.returncode in range(2, 11):
+    if done.returncode in range(2, 12):
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert done.stderr.startswith("backprop: ")
     if code is not None:

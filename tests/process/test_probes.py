@@ -3,10 +3,10 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from backprop.scheduler.config.choices import ProbeKind
 from backprop.scheduler.governor.snapshot import Gpu

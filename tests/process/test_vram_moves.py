@@ -165,6 +165,9 @@ def test_only_one_process_on_one_whole_gpu_is_moved(seat: Movable, monkeypatch: 
         ([GPU], [replace(one, used_by_pid=((seat.pid, None),))], "does not say"),
         ([GPU], [replace(one, unified=True)], "no memory of its own"),
         (["MIG-a"], [replace(one, uuid="MIG-a")], "MIG"),
+        ([GPU], [replace(one, used_by_pid=((seat.pid, 96),))], "too much of its GPU"),
+        ([GPU], [replace(one, reserved_mib=10, used_by_pid=((seat.pid, 86),))], "too much of its GPU"),
+        ([GPU], [replace(one, total_mib=None)], "too much of its GPU"),
     ]
     for uuids, gpus, word in refused:
         with pytest.raises(NoTarget, match=word):

@@ -7,7 +7,7 @@ from pathlib import Path
 import peewee
 import pytest
 
-from backprop.migrations import runner, step_0004, step_0005, step_0006, step_0007
+from backprop.migrations import runner, step_0004, step_0005, step_0006, step_0007, step_0008
 from backprop.scheduler.home import layout
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.store import schema
@@ -179,11 +179,14 @@ def test_what_a_run_is_held_for_is_taken_from_its_sentence(
     connection.execute("UPDATE runs SET state = ?, reason = ?", (state, reason))
     connection.execute("DROP TABLE known_requests")
     connection.execute("DROP TABLE clock_changes")
+    connection.execute("DROP TABLE suspensions")
     connection.execute("DROP INDEX segments_by_end")
-    connection.execute("DROP INDEX runs_by_key")
-    later = [
-        statement for step in (step_0004, step_0005, step_0006, step_0007) for statement in step.STATEMENTS
-    ]
+    connection.execute("DROP TABLE clusters")
+    for index in ("runs_by_key", "runs_by_turn", "segments_by_token"):
+        connection.execute(f"DROP INDEX {index}")
+    connection.execute("ALTER TABLE runs DROP COLUMN cluster")
+    steps = (step_0004, step_0005, step_0006, step_0007, step_0008)
+    later = [statement for step in steps for statement in step.STATEMENTS]
     for added in (statement for statement in later if " ADD COLUMN " in statement):
         table, _, column = added.removeprefix("ALTER TABLE ").partition(" ADD COLUMN ")
         connection.execute(f"ALTER TABLE {table} DROP COLUMN {column.split()[0]}")

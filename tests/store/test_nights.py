@@ -237,6 +237,37 @@ def test_the_books_of_a_night_balance(database: Database) -> None:
     assert set(told["units"][0]["idle_s"]) >= {"temperature", "nothing queued"}
 
 
+def test_a_suspended_run_leaves_its_gpu_to_others(database: Database) -> None:
+    """Its VRAM goes out in 20 s; others have the GPU for ten minutes; it comes back in 10 s."""
+    plan = NightPlan(runs=1, lanes=1, hot=False)
+    [run_id] = write_night(database, plan)
+    before = read(database, plan)
+    begin_s = before.segments[0].started_at_s
+    times = (begin_s + 100, begin_s + 120, begin_s + 400, begin_s + 410)
+    database.write(
+        lambda: execute(
+            "INSERT INTO suspensions (run_id, segment, ordered_at_s, left_at_s, claimed_at_s, on_at_s)"
+            " VALUES (?, 1, ?, ?, ?, ?)",
+            (run_id, *times),
+        )
+    )
+    database.write(lambda: execute("UPDATE segments SET running_s = running_s - 280 WHERE number = 1", ()))
+    night = read(database, plan)
+    [one] = nights.suspensions_of(database, run_id)
+    assert one.moving_s == 30
+    [was], [made] = before.books, night.books
+    assert made.total(Account.SUSPENSION) == 30
+    assert made.total(Account.PAUSED) == was.total(Account.PAUSED) == 0
+    assert was.total(Account.TRAINING) - made.total(Account.TRAINING) == 310
+    assert made.total(Account.IDLE) - was.total(Account.IDLE) == 280
+    assert sum(made.total(account) for account in Account) == 36_000
+    assert any("suspend/thaw" in line for line in text_of(database, plan))
+    found = Reader(page(shown(database, plan), database)).text
+    assert "suspended at 22:0" in found
+    late = NightPlan(runs=1, lanes=1, hot=False, until_s=begin_s + 300, hours=0.05)
+    assert read(database, late).books[0].total(Account.IDLE) == 180, "it is away until the end of the span"
+
+
 def test_a_night_in_which_the_clock_was_set_balances(database: Database) -> None:
     write_night(database, PLAN)
     samples.note_clock_change(database, ClockChange(PLAN.since_s + 20_000, 3600.0, 0.0))

@@ -10,8 +10,9 @@ from backprop.cli.submit.names import checked_run_name
 from backprop.scheduler.errors import BadCommand, UnknownRun
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.store.connection import Database
-from backprop.scheduler.store.reads import listing, queries
-from backprop.scheduler.store.reads.filters import NO_FILTERS, Filters
+from backprop.scheduler.store.reads import filters, listing, queries
+from backprop.scheduler.store.reads.filters import NO_FILTERS, Filters, Sort, with_states
+from backprop.scheduler.store.rows import execute
 from tests.support.harness import Bench
 from tests.support.store_rows import SPEC, add_run, enqueue_run
 from tests.support.terminal import Terminal
@@ -64,7 +65,8 @@ def test_troubles_of_the_last_day(database: Database) -> None:
     assert listing.counts_by_state(database, Filters(name="*")) == counts
 
 
-def test_list_and_status_do_not_go_through_all_that_has_ended(database: Database) -> None:
+def add_thousands(database: Database) -> None:
+    """Add a queued run, 5,000 that have completed and 500 that have failed."""
     add_run(database, "q")
     add_run(database, "f", State.FAILED)
     add_run(database, "c", State.COMPLETED)
@@ -75,6 +77,10 @@ def test_list_and_status_do_not_go_through_all_that_has_ended(database: Database
         f" INSERT INTO runs SELECT {', '.join(new.get(name, name) for name in names)} FROM runs, numbers"
         " WHERE state = 'completed' OR (state = 'failed' AND value < 500)"
     )
+
+
+def test_list_and_status_do_not_go_through_all_that_has_ended(database: Database) -> None:
+    add_thousands(database)
     well = (State.COMPLETED, State.STOPPED)
     looks = (
         lambda: listing.recently_ended(database, NO_FILTERS, well, 0.0, 5)[0].id == "completed4999",
@@ -85,6 +91,37 @@ def test_list_and_status_do_not_go_through_all_that_has_ended(database: Database
         lambda: queries.state_counts(database)[State.COMPLETED] == 5000,
     )
     assert all(thousands_of_steps(database, look) <= 10 for look in looks)
+
+
+def test_a_name_is_looked_up_once_and_costs_no_look_at_all_that_has_ended(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_thousands(database)
+    database.write(lambda: execute("UPDATE runs SET name = 'rare' WHERE id IN ('q', 'completed7')", ()))
+    monkeypatch.setattr(filters, "FEW", 100)
+    monkeypatch.setattr(listing, "COUNTED", 200)
+    rare = listing.looked_up(database, Filters(name="r[a]re"))
+    common = listing.looked_up(database, Filters(name="tr*"))
+    assert (listing.is_common(rare), listing.is_common(common)) == (False, True)
+    live, well = (State.RUNNING, State.PAUSED), (State.COMPLETED, State.STOPPED)
+    looks = (
+        lambda: listing.counts_by_state(database, rare) == {State.QUEUED: 1, State.COMPLETED: 1},
+        lambda: listing.counts_by_state(database, common) == {State.COMPLETED: 201, State.FAILED: 201},
+        lambda: [run.id for run in listing.list_runs(database, rare, Sort.TURN, limit=9)] == ["q"],
+        lambda: [run.id for run in listing.list_runs(database, rare, limit=9)] == ["completed7", "q"],
+        lambda: len(listing.list_runs(database, common, limit=9)) == 9,
+        lambda: listing.list_runs(database, with_states(common, live), limit=9) == [],
+        lambda: [run.id for run in listing.recently_ended(database, rare, well, 0.0, 9)] == ["completed7"],
+        lambda: listing.recently_ended(database, common, well, 0.0, 9)[0].id == "completed4999",
+    )
+    assert all(thousands_of_steps(database, look) <= 15 for look in looks)
+
+
+def test_a_common_name_is_not_counted_to_the_end(database: Database) -> None:
+    run = add_run(database, "c", State.COMPLETED)
+    counts = {State.QUEUED: 3, State.COMPLETED: 201}
+    shown = Picture([], [], [run], {}, counts, counted=200)
+    assert shown.rest() == "3 queued, more than 199 completed"
 
 
 def thousands_of_steps(database: Database, look: Callable[[], bool]) -> int:

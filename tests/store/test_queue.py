@@ -375,9 +375,9 @@ def test_suspended_runs_wait_in_the_queue_for_their_turn(database: Database) -> 
     assert [run.id for run in queries.queue(database, 9.0)] == ["c", "b"]
     assert [run.id for run in queries.queue(database, 21.0)] == ["c", "a", "b"]
     assert suspensions.unask(database, ["a", "b"]) == ["a"]
-    suspensions.thaw(database, second, "w2", 1, 1)
+    suspensions.thaw(database, second, "w2", 1, 1, 9.0)
     with pytest.raises(LostRace):
-        suspensions.thaw(database, get(database, "a"), "w2", 1, 1)
+        suspensions.thaw(database, get(database, "a"), "w2", 1, 1, 9.0)
     assert [run.id for run in queries.queue(database, 9.0)] == ["c", "a"]
     assert user_requests.ask_to_stop(database, get(database, "a"), 9.0) is State.SUSPENDED
     assert [run.id for run in queries.queue(database, 9.0)] == ["c"]

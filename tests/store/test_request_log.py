@@ -15,7 +15,7 @@ from backprop.scheduler.store import drain, request_trim, requests
 from backprop.scheduler.store.connection import Database, open_database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import claims, enqueue, user_requests
-from backprop.worker.maintenance import comparison, recovery, removal
+from backprop.worker.maintenance import comparison, completion, recovery, removal
 from tests.support.older_copies import NOW_S, Past, segment, some_runs, with_folder
 from tests.support.store_rows import SPEC, get
 
@@ -40,7 +40,7 @@ def test_a_request_that_fails_is_not_asked_again(database: Database, monkeypatch
 
     with pytest.raises(LostRace):
         requests.write(database, break_off)
-    recovery.ask_again(database.home, database)
+    completion.ask_again(database.home, database)
     assert get(database, "a").state is State.QUEUED
 
 
@@ -57,7 +57,7 @@ def test_until_it_is_repaired_nothing_is_claimed_from_an_older_copy(database: Da
     # A request that is made of it meanwhile hides none of those it lacks.
     user_requests.hold(older, ["b"], "why")
     assert comparison.older_than_home(past.home, older)
-    recovery.ask_again(past.home, older)
+    completion.ask_again(past.home, older)
     assert drain.drained(older)
     assert get(older, "b").state is State.HELD
     assert comparison.older_than_home(past.home, older) is None
@@ -75,9 +75,9 @@ def test_runs_that_it_lacks_are_seen(database: Database) -> None:
     shutil.copy(past.copy, past.home.database)
     older = open_database(past.home)
     assert comparison.older_than_home(past.home, older) == "it lacks 1 of the runs that have folders"
-    recovery.complete(past.home, older)
+    completion.complete(past.home, older)
     assert comparison.older_than_home(past.home, older) == "it lacks the runs that were queued together as m"
-    recovery.complete_batches(past.home, older)
+    completion.complete_batches(past.home, older)
     assert comparison.older_than_home(past.home, older) is None
     older.close()
 

@@ -14,7 +14,7 @@ from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
 from backprop.scheduler.store.writes import ordering, suspensions, transitions, user_requests
 from backprop.scheduler.store.writes.ordering import TargetSlot
-from backprop.worker.maintenance import recovery, removal
+from backprop.worker.maintenance import completion, removal
 from tests.support.older_copies import NOW_S, Past, end, segment, some_runs, with_folder
 from tests.support.store_rows import SPEC, get
 
@@ -101,7 +101,7 @@ def test_what_was_asked_holds_after_an_older_copy_came_back(database: Database, 
     assert holds(database)
     again = past.restore(database)
     assert holds(again)
-    assert not recovery.ask_again(past.home, again), "once"
+    assert not completion.ask_again(past.home, again), "once"
     again.close()
 
 

@@ -210,7 +210,7 @@ def test_list_filters_sorts_and_counts(bench: Bench) -> None:
     assert more.stderr == "… and 1 more; show all with -n 0\n"
     none = bench.backprop("list", "--state", "failed")
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "no run matches\n")
-    assert "unknown state no; use one or more of queued, running" in refused(
+    assert "unknown state no; use one or more of queued, submitted, running" in refused(
         bench, 2, "list", "--state", "held,no"
     )
     assert "soon is not a valid time" in refused(bench, 2, "list", "--since", "soon")

@@ -38,7 +38,7 @@ def out(database: Database, run_id: str) -> RunRecord:
 def test_the_promise_goes_and_comes_with_the_row(database: Database) -> None:
     run = out(database, "a")
     assert (run.state, promised(database)) == (State.SUSPENDED, {})
-    suspensions.thaw(database, run, "w2", 1, 1, Promised(650, queries.serial(database)))
+    suspensions.thaw(database, run, "w2", 1, 1, 9.0, Promised(650, queries.serial(database)))
     assert (get(database, "a").state, promised(database)) == (State.RUNNING, {"a": 650})
     assert database.integrity_problem() is None
 
@@ -47,9 +47,9 @@ def test_no_decision_rests_on_the_promises_before_a_thaw(database: Database) -> 
     first, second = out(database, "a"), out(database, "b")
     fresh = add_run(database, "c")
     before = queries.serial(database)
-    suspensions.thaw(database, first, "w2", 1, 9, Promised(650, before))
+    suspensions.thaw(database, first, "w2", 1, 9, 9.0, Promised(650, before))
     with pytest.raises(LostRace):
-        suspensions.thaw(database, second, "w1", 1, 9, Promised(650, before))
+        suspensions.thaw(database, second, "w1", 1, 9, 9.0, Promised(650, before))
     with pytest.raises(LostRace):
         suspensions.promise_again(database, second, Promised(650, before))
     with pytest.raises(LostRace):
@@ -64,9 +64,9 @@ def test_no_decision_rests_on_the_promises_before_a_thaw(database: Database) -> 
 def test_a_promise_that_found_no_room_goes_back(database: Database) -> None:
     """The run keeps its place in the queue, and is not tried again at once."""
     run = out(database, "a")
-    suspensions.thaw(database, run, "w2", 1, 1, Promised(650, queries.serial(database)))
+    suspensions.thaw(database, run, "w2", 1, 1, 9.0, Promised(650, queries.serial(database)))
     thawed = get(database, "a")
-    suspensions.give_back(database, thawed, "no room", 600, 100.0)
+    suspensions.give_back(database, thawed, "no room", 600, 100.0, 10.0)
     back = get(database, "a")
     assert (back.state, back.turn_s, back.reason) == (State.SUSPENDED, run.turn_s, "suspended: no room")
     assert promised(database) == {}

@@ -29,10 +29,12 @@ def get(database: Database, run_id: str) -> RunRecord:
     return run
 
 
-def claimed(database: Database, run: RunRecord, now_s: float = 2.0, worker: str = "w1") -> RunRecord:
-    """Claim a queued run, and return it as it then is."""
+def claimed(
+    database: Database, run: RunRecord, now_s: float = 2.0, worker: str = "w1", token: str | None = None
+) -> RunRecord:
+    """Claim a queued run, and return it as it then is. `token`: of the job that it becomes on a cluster."""
     serial, _ = queries.live_segments(database)
-    claims.claim(database, [claims.Claim(run=run, worker=worker, serial=serial)], now_s)
+    claims.claim(database, [claims.Claim(run=run, worker=worker, serial=serial, token=token)], now_s)
     return get(database, run.id)
 
 
@@ -59,7 +61,7 @@ def add_run(
     if state is State.HELD:
         user_requests.hold_run(database, run, "why")
     elif state is not State.QUEUED:
-        run = claimed(database, run)
+        run = claimed(database, run, token="0" * 16 if state is State.SUBMITTED else None)
         if state is State.PAUSED:
             claims.pause(database, run, "heat", "why")
         elif state is State.SUSPENDED:

@@ -84,8 +84,9 @@ def test_every_verb_does_what_the_table_says_and_no_more(
 
 def test_what_is_derived_from_the_table() -> None:
     assert {State.COMPLETED, State.FAILED, State.TIMEBOXED, State.STOPPED} == FINAL
-    assert {State.RUNNING, State.PAUSED, State.SUSPENDED} == HAS_PROCESSES == HOLDS_VRAM
-    assert {State.RUNNING, State.PAUSED} == HOLDS_A_SLOT
+    assert {State.RUNNING, State.PAUSED, State.SUSPENDED} == HOLDS_VRAM
+    assert HOLDS_VRAM | {State.SUBMITTED} == HAS_PROCESSES
+    assert {State.SUBMITTED, State.RUNNING, State.PAUSED} == HOLDS_A_SLOT
     assert {state for state in State if (state, Event.REQUEUED) in TRANSITIONS} == HAS_PROCESSES
     assert set(DESCRIPTION) == set(State)
     assert {event for _, event in TRANSITIONS} == set(Event), "an event that moves nothing"

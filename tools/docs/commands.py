@@ -16,9 +16,8 @@ HEAD: Final = """\
 # Commands
 
 Made of the program's own help by `python -m tools.docs.commands > docs/cli.md`; a test compares them. RUN is an id, the
-beginning of one, or a name; where several may be given, a group too. Exit codes are in the
-[README](../README.md#exit-codes), keys of the configuration in [configuration.md](configuration.md), the fields of
-`--json` in [json.md](json.md).
+beginning of one, or a name; where several may be given, a group too. See also: [exit codes](exit-codes.md), keys of
+the [configuration](configuration.md), fields of [`--json`](json.md), and [a sample of each command](commands.md).
 """
 PLACEHOLDERS: Final = {
     "integer": "N",
@@ -45,11 +44,14 @@ def manual() -> str:
     return "\n".join(parts)
 
 
+def usage(name: str, command: click.Command) -> str:
+    """Return a command's line of usage."""
+    words = [f"backprop {name}", _options_word(command).strip(), *map(_argument, arguments(command))]
+    return " ".join(" ".join(words).split())
+
+
 def _section(name: str, command: click.Command) -> str:
-    usage = " ".join(
-        [f"backprop {name}", _options_word(command).strip(), *map(_argument, _arguments(command))]
-    )
-    text = [f"## backprop {name}\n", f"```\n{' '.join(usage.split())}\n```\n", f"{_prose(command.help)}\n"]
+    text = [f"## backprop {name}\n", f"```\n{usage(name, command)}\n```\n", f"{_prose(command.help)}\n"]
     if table := _table(command):
         text.append(table)
     if command.epilog:
@@ -58,15 +60,17 @@ def _section(name: str, command: click.Command) -> str:
 
 
 def _table(command: click.Command) -> str:
-    rows = [f"| {_spelling(one)} | {_cell(one.help or '')}{_default(one)} |" for one in _listed(command)]
+    rows = [f"| {_spelling(one)} | {_cell(one.help or '')}{default(one)} |" for one in listed(command)]
     return "\n".join(["| option | |", "| --- | --- |", *rows]) + "\n" if rows else ""
 
 
-def _listed(command: click.Command) -> Iterator[click.Option]:
+def listed(command: click.Command) -> Iterator[click.Option]:
+    """Return the options that the help shows."""
     return (one for one in command.params if isinstance(one, click.Option) and not one.hidden)
 
 
-def _arguments(command: click.Command) -> Iterator[click.Argument]:
+def arguments(command: click.Command) -> Iterator[click.Argument]:
+    """Return the arguments of a command, in their order."""
     return (one for one in command.params if isinstance(one, click.Argument))
 
 
@@ -81,22 +85,28 @@ def _argument(one: click.Argument) -> str:
 
 
 def _options_word(command: click.Command) -> str:
-    return "[OPTIONS] " if any(True for _ in _listed(command)) else ""
+    return "[OPTIONS] " if any(True for _ in listed(command)) else ""
 
 
 def _spelling(one: click.Option) -> str:
     names = [*one.opts, *one.secondary_opts]
-    if one.is_flag or one.count:
+    value = value_of(one)
+    if not value:
         return ", ".join(f"`{name}`" for name in names)
-    value = one.metavar
-    if value is None and isinstance(one.type, click.Choice):
-        value = "|".join(str(choice) for choice in one.type.choices)
-    value = value or PLACEHOLDERS.get(one.type.name, one.type.name.upper())
     return ", ".join([*(f"`{name}`" for name in names[:-1]), f"`{names[-1]} {value}`"]).replace("|", "\\|")
 
 
-def _default(one: click.Option) -> str:
-    """Defaults that the help does not say itself."""
+def value_of(one: click.Option) -> str:
+    """Return what stands for an option's value, empty for a flag."""
+    if one.is_flag or one.count:
+        return ""
+    if one.metavar is None and isinstance(one.type, click.Choice):
+        return "|".join(str(choice) for choice in one.type.choices)
+    return one.metavar or PLACEHOLDERS.get(one.type.name, one.type.name.upper())
+
+
+def default(one: click.Option) -> str:
+    """Return the default that the help does not say itself."""
     shown = one.show_default and one.default is not None and not one.is_flag
     return f"  [default: {one.default}]" if shown else ""
 
@@ -116,4 +126,4 @@ def _verbatim(text: str) -> str:
 
 
 if __name__ == "__main__":
-    print_page("cli.md", manual, "commands")
+    print_page("docs/cli.md", manual, "commands")

@@ -68,4 +68,4 @@ def _section(state: State) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print_page("design/lifecycle.md", page, "lifecycle")
+    print_page("docs/design/lifecycle.md", page, "lifecycle")

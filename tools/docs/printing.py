@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 
 def print_page(path: str, make: Callable[[], str], generator: str) -> None:
-    """Print what `make` returns. `path`: the page, below docs/. `generator`: the module's last name."""
+    """Print what `make` returns. `path`: the file in the repository. `generator`: the module's last name."""
     argparse.ArgumentParser(
         prog=f"python -m tools.docs.{generator}",
-        description=f"Print the page docs/{path}. A test compares the two: after a change, redirect the output there.",
+        description=f"Print {path}. A test compares the two: after a change, redirect the output there.",
     ).parse_args()
     print(make(), end="")

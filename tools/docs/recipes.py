@@ -115,4 +115,4 @@ def _way(way: Way) -> str:
 
 
 if __name__ == "__main__":
-    print_page("recipes.md", page, "recipes")
+    print_page("docs/recipes.md", page, "recipes")

@@ -51,4 +51,4 @@ def _default(value: object) -> str:
 
 
 if __name__ == "__main__":
-    print_page("configuration.md", lambda: page(PAGE.read_text()), "settings")
+    print_page("docs/configuration.md", lambda: page(PAGE.read_text()), "settings")

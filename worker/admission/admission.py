@@ -18,6 +18,7 @@ from backprop.scheduler.records import RunRecord
 from backprop.scheduler.store import gpu_history
 from backprop.scheduler.store.reads import disk_use, queries
 from backprop.scheduler.store.writes.suspensions import Promised
+from backprop.worker.admission.hand_over import HandOver
 from backprop.worker.admission.host_gate import HostGate
 from backprop.worker.admission.judge import Judge
 from backprop.worker.admission.missing_paths import MissingPaths
@@ -86,6 +87,7 @@ class Admitter:
         self._paths = MissingPaths(context.clock, context.files)
         self._preparation = Preparation(context, tracker.checkpoints, self._paths)
         self._starter = Starter(context, tracker)
+        self._hand_over = HandOver(context, tracker, self._preparation, self._starter)
         self._waits = WaitingReasons(context)
         self._breaker = tracker.breaker
         self._host = HostGate(context, self._breaker)
@@ -98,7 +100,10 @@ class Admitter:
         """Why the first waiting run of the queue did not start when it was last judged; empty where none waits."""
 
     def admit(self) -> int:
-        """Start every run that may start; return how many were started. Raises DatabaseBusy."""
+        """Start every run that may start, here and elsewhere; return how many were started. Raises DatabaseBusy."""
+        return self._hand_over.admit() + self._admit_here()
+
+    def _admit_here(self) -> int:
         now_s = self._context.clock.monotonic_s()
         full = self._is_full(queries.slot_count(self._context.database))
         if full and now_s - self._judged_s < JUDGE_AGAIN_S:

@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from backprop.scheduler.errors import LostRace
+from backprop.scheduler.errors import HomeRefused, LostRace
 from backprop.scheduler.governor.decide import Decision, Need, Rule
-from backprop.scheduler.home import batch_file, run_folder
+from backprop.scheduler.home import batch_file, run_folder, shared_folder
 from backprop.scheduler.home.file_reading import is_there
 from backprop.scheduler.records import RunRecord, Waiting
 from backprop.scheduler.store.reads import queries
@@ -123,7 +123,11 @@ class Preparation:
         try:
             if not batch_file.materialise(context.home, run):
                 return hold(context, run, f"held: its folder {context.home.run_folder(run.id)} was removed")
+            if run.spec.cluster is not None and run.spec.share is not None:
+                shared_folder.bring(context.home, run.id, run.spec.share)
             lock = locks.take(context.home.run_lock(run.id))
+        except HomeRefused as error:
+            return hold(context, run, str(error))
         except OSError as error:
             why = f"its folder {context.home.run_folder(run.id)} cannot be used: {error.strerror}"
             if passes(error.errno, users=False):

@@ -4,6 +4,7 @@ All of a round are claimed in one transaction, against the serial of the reserva
 """
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Final
@@ -29,10 +30,11 @@ from backprop.worker.context import Context
 from backprop.worker.environment import ports
 from backprop.worker.environment.integrations import integration_environment
 from backprop.worker.environment.leader import allocator_limit, leader_environment, leave_to_load
+from backprop.worker.environment.nodes import seen_from_nodes
 from backprop.worker.environment.snapshot_paths import snapshot_command
 from backprop.worker.environment.tracking import tracking_environment
 from backprop.worker.executor import segment_files
-from backprop.worker.executor.base import NoSupervisor, SegmentOrder
+from backprop.worker.executor.base import NoSupervisor, SegmentOrder, Starts
 from backprop.worker.executor.segment_files import BeforeFile
 from backprop.worker.machine.state import MachineState
 from backprop.worker.segments import timebox
@@ -97,6 +99,7 @@ class Starter:
                 need_source=need.source,
                 exclusive=need.exclusive,
                 checkpoint_used=prepared.resume.checkpoint,
+                token=None if prepared.run.cluster is None else os.urandom(8).hex(),
             )
             for prepared, decision, need in admitted
         ]
@@ -126,14 +129,20 @@ class Starter:
         else:
             checkpoint = prepared.resume.checkpoint
             source = f" from {_near(checkpoint, run.spec.cwd)}" if checkpoint else ""
-            context.console.event("started", run, f"segment {number}, {_box(order)}{source}")
+            event = "started" if run.cluster is None else f"to {run.cluster}"
+            context.console.event(event, run, f"segment {number}, {_box(order)}{source}")
             try:
-                context.executor.start(order)
+                self._executor_of(run).start(order)
             except OSError as error:
                 passing = isinstance(error, NoSupervisor) or passes(error.errno, users=False)
                 self._tracker.could_not_start(run, _not_started(run, str(error), passing))
         for broken in prepared.resume.passed_over:
             context.console.event("passed over", prepared.run, f"checkpoint {broken}")
+
+    def _executor_of(self, run: RunRecord) -> Starts:
+        if run.cluster is None:
+            return self._context.executor
+        return self._context.clusters.of(run.cluster, run.spec.share)
 
     def _claimed(self, run_id: str) -> RunRecord:
         run = queries.run_by_id(self._context.database, run_id)
@@ -152,10 +161,11 @@ class Starter:
     ) -> SegmentOrder | SegmentResult:
         """As `_order`; that it could not be started where the user's files do not answer. Raises DatabaseBusy."""
         files, history, key = self._context.files, self._save_history(run), ("order", run.id, number)
-        port = ports.offer(prepared.environment, self._offered_ports(run))
+        port = {} if run.cluster else ports.offer(prepared.environment, self._offered_ports(run))
+        token = self._token(run, number)
 
         def look() -> SegmentOrder | SegmentResult:
-            return self._order(run, prepared, number, decision, need, state, history, port)
+            return self._order(run, prepared, number, decision, need, state, history, port, token)
 
         place = place_of(run.spec, files)
         order = files.ask(key, look, place, ORDER_PATIENCE_S)
@@ -190,15 +200,22 @@ class Starter:
         state: MachineState,
         history: timebox.SaveHistory,
         port: Mapping[str, str],
+        token: str | None,
     ) -> SegmentOrder | SegmentResult:
-        """Return what to execute, with the code as it was when queued. `port`: offered to it. Called in a thread.
+        """Return what to execute, with the code as it was when queued. `port`: offered to it. `token`: of the job that
+        it becomes. Called in a thread.
 
         Where that code or an earlier order cannot be read: that it could not be started.
         """
-        context, snapshot, checkpoint = self._context, state.snapshot, prepared.resume.checkpoint
+        context, snapshot = self._context, state.snapshot
+        checkpoint, code = (
+            seen_from_nodes(context.home, run.id, run.spec, path)
+            for path in (prepared.resume.checkpoint, run.spec.code)
+        )
+        run = msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, code=code))
         shell = prepared.environment
         try:
-            code = snapshot_command(run.spec, shell)
+            snapshot_of = snapshot_command(run.spec, shell)
         except OSError as error:
             passing = passes(error.errno, users=False)
             what = f"cannot be read now ({error.strerror})" if passing else "is gone or damaged"
@@ -210,8 +227,8 @@ class Starter:
             return _not_started(run, why, passing=True)
         gpus = [gpu for uuid in decision.gpu_uuids if (gpu := snapshot.gpu(uuid)) is not None]
         limit_mib = memory_limit_mib(prepared.run.spec, snapshot) if decision.gpu_uuids else None
-        run = msgspec.structs.replace(run, spec=code.spec)
-        folder = str(context.executor.folder(run.id, number))
+        run = msgspec.structs.replace(run, spec=snapshot_of.spec)
+        folder = str(context.folder(run, number))
         return SegmentOrder(
             run=run,
             number=number,
@@ -221,8 +238,8 @@ class Starter:
                 **tracking,
                 **leader_environment(run, number, checkpoint, folder, gpus, limit_mib),
                 **leave_to_load(prepared.resume.holds_objects, shell),
-                **code.environment,
-                **integration_environment(run, number, {**shell, **code.environment}),
+                **snapshot_of.environment,
+                **integration_environment(run, number, {**shell, **snapshot_of.environment}),
                 **allocator_limit(run.spec, gpus, limit_mib, shell),
             },
             timebox_s=timebox.latest_end_s(run, history),
@@ -230,7 +247,14 @@ class Starter:
             promised_mib=_promised_mib(decision, need),
             lock=prepared.lock,
             promise=prepared.promise,
+            token=token,
         )
+
+    def _token(self, run: RunRecord, number: int) -> str | None:
+        if run.cluster is None:
+            return None
+        segment = queries.segment(self._context.database, run.id, number)
+        return segment.token if segment is not None else None
 
     def _offered_ports(self, run: RunRecord) -> set[str]:
         """Return the ports that live runs were given: those that start with this one do not listen yet."""

@@ -20,12 +20,17 @@ def integration_environment(run: RunRecord, number: int, environment: Mapping[st
 
     An empty entry of PYTHONPATH would be the current directory, so none is made.
     """
-    if not run.spec.attaches or os.pathsep in FOLDER:
+    folder = FOLDER
+    if run.spec.cluster is not None and run.spec.share is not None:
+        from backprop.worker.executor.cluster import node_program
+
+        folder = str(node_program.folder_on(run.spec.share) / "backprop" / "integrations" / "at_launch")
+    if not run.spec.attaches or os.pathsep in folder:
         return {}
-    entries = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry != FOLDER]
+    entries = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry != folder]
     kept = entries if any(entries) else []
     command = hashlib.sha256("\0".join(run.spec.argv).encode()).hexdigest()[:16]
     return {
-        "PYTHONPATH": os.pathsep.join([FOLDER, *kept]),
+        "PYTHONPATH": os.pathsep.join([folder, *kept]),
         "BACKPROP_INTEGRATIONS": f"{run.id}:{number}:{command}",
     }

@@ -31,12 +31,14 @@ def leader_environment(
     spec = run.spec
     optional = {
         "BACKPROP_RESUME_FROM": checkpoint,
+        "BACKPROP_CLUSTER": spec.cluster,
         "BACKPROP_GROUP": run.group_name,
         "BACKPROP_ARRAY_INDEX": None if run.array_index is None else str(run.array_index),
         "BACKPROP_CHECKPOINT_EVERY_SECONDS": _text(spec.checkpoint_every_s),
         "BACKPROP_MAX_MINUTES": None if spec.timebox_s >= NO_TIMEBOX_S else f"{spec.timebox_s / 60:g}",
         "BACKPROP_GPU_MEMORY_LIMIT_MB": _text(limit_mib),
-        **visible_gpus(spec, gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
+        # The GPUs of a job are its cluster's to choose.
+        **visible_gpus(spec, gpus, None if spec.cluster else os.environ.get("CUDA_VISIBLE_DEVICES")),
     }
     return {
         "BACKPROP_RUN_ID": run.id,

@@ -12,7 +12,7 @@ from typing import Final
 
 from backprop.scheduler.home.layout import Home
 from backprop.scheduler.records import RunRecord
-from backprop.worker.environment import mlflow
+from backprop.worker.environment import mlflow, nodes
 from backprop.worker.executor import segment_files
 
 TRACKING_ID: Final = "BACKPROP_TRACKING_ID"
@@ -34,7 +34,7 @@ def tracking_environment(home: Home, run: RunRecord, number: int, shell: Mapping
         TRACKING_ID: tracking,
         TENSORBOARD_DIR: board,
         "TENSORBOARD_LOGGING_DIR": shell.get(TENSORBOARD_DIR, board),
-        "TORCHINDUCTOR_CACHE_DIR": str(compile_cache(home, run.spec.program)),
+        "TORCHINDUCTOR_CACHE_DIR": str(compile_cache(nodes.shared_root(home, run.spec), run.spec.program)),
         **_wandb(tracking, shell),
         **_mlflow(run, tracking, shell, before),
     }
@@ -50,12 +50,12 @@ def tracking_id(run: RunRecord, first: int) -> str:
     return f"{run.id[:ID_STEM]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
-def compile_cache(home: Home, program: str) -> Path:
-    """Return where Inductor keeps what it has compiled for the runs of one interpreter.
+def compile_cache(root: Path, program: str) -> Path:
+    """Return where Inductor keeps what it has compiled for the runs of one interpreter, below `root`.
 
     Its default is a folder in /tmp, which a reboot or a cleaner empties; then every segment would compile again.
     """
-    return home.root / "cache" / "inductor" / hashlib.sha256(program.encode()).hexdigest()[:12]
+    return root / "cache" / "inductor" / hashlib.sha256(program.encode()).hexdigest()[:12]
 
 
 def _begins_after(run: RunRecord) -> int:

@@ -1,6 +1,7 @@
 """Defines the one interface between the worker and whatever executes segments.
 
-This machine does today (`local.py`). A cluster engine can stand behind it later without touching queue or lifecycle.
+There are two kinds. This machine (`local.py`) implements all of `Executor`: its processes can be seen and signalled. A
+cluster (`cluster/`) starts segments too, and tells what became of them by files and by the engine's word.
 """
 
 from enum import StrEnum
@@ -19,7 +20,7 @@ class SegmentOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What one segment is to execute. `environment`: added to the run's own. `promised_mib`: VRAM reserved on each of
     its GPUs. `lock`: descriptor of the run's lock, taken; `promise`: that of its GPUs' promise, None where none is
     posted. `at_timebox`: what the end of a box is for it. `before`: what lies where it may save, if that was
-    looked for. The executor hands both descriptors on and closes them."""
+    looked for. `token`: of a job that it becomes. The executor hands both descriptors on, or closes them."""
 
     run: RunRecord
     number: int
@@ -29,11 +30,14 @@ class SegmentOrder(msgspec.Struct, frozen=True, kw_only=True):
     promised_mib: int
     lock: int
     promise: int | None = None
+    token: str | None = None
     at_timebox: BoxRule = BoxRule.END
     before: BeforeFile | None = None
 
 
 class Life(StrEnum):
+    WAITING = "waiting"
+    """It is a job that has not begun."""
     ALIVE = "alive"
     UNSUPERVISED = "unsupervised"
     """Its processes live, its supervisor does not."""
@@ -51,9 +55,26 @@ class EndUnreadable(OSError):
     """Nothing of a segment is found alive, and whether its end is on record cannot be read now."""
 
 
-class Executor(Protocol):
-    """Starts, polls and signals segments, each named by its run's id and its number. `board`: where the promises of
-    its GPUs are."""
+class Starts(Protocol):
+    """What every executor does."""
+
+    def start(self, order: SegmentOrder) -> None:
+        """Start a segment that has been claimed. Raises OSError when it cannot be started now, NoSupervisor when that
+        is the machine's fault."""
+        ...
+
+    def wake_fds(self) -> list[int]:
+        """Return descriptors that become readable when a segment may have ended."""
+        ...
+
+    def close(self) -> None:
+        """Release what it keeps, and leave live segments alone."""
+        ...
+
+
+class Executor(Starts, Protocol):
+    """What this machine does: it starts, polls and signals segments, each named by its run's id and its number.
+    `board`: where the promises of its GPUs are."""
 
     board: Board
 
@@ -72,15 +93,6 @@ class Executor(Protocol):
 
     def is_replaced(self) -> bool:
         """Return whether the files of this program are others than those that the worker started with."""
-        ...
-
-    def close(self) -> None:
-        """Release what `prepare` keeps."""
-        ...
-
-    def start(self, order: SegmentOrder) -> None:
-        """Start a segment that has been claimed. Raises OSError when it cannot be started now, NoSupervisor when that
-        is the machine's fault."""
         ...
 
     def poll(self, run_id: str, number: int) -> tuple[Life, ExitRecord | None]:
@@ -138,8 +150,4 @@ class Executor(Protocol):
 
     def reap(self) -> None:
         """Forget what has ended, so that its descriptor no longer wakes the worker. Call once per tick."""
-        ...
-
-    def wake_fds(self) -> list[int]:
-        """Return descriptors that become readable when a segment may have ended."""
         ...

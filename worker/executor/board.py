@@ -54,6 +54,11 @@ class Promise(msgspec.Struct, frozen=True):
     holder: process_tree.Process | None = None
 
 
+class _Holder(msgspec.Struct, frozen=True):
+    pid: int
+    start_ticks: int
+
+
 class Board:
     """The board as one home sees it. `home`: its folder, by which its own promises are told from others."""
 
@@ -87,7 +92,7 @@ class Board:
         holder = process_tree.identify(pid)
         if holder is not None:
             with contextlib.suppress(OSError):
-                _write(promise, {"pid": holder.pid, "start_ticks": holder.start_ticks})
+                _write(promise, _Holder(holder.pid, holder.start_ticks))
 
     def sweep(self) -> None:
         """Remove void promises of this user. Raises nothing."""
@@ -232,7 +237,8 @@ def _read(folder: int, name: str, own: str) -> Promise | None:
 
 def _holder(line: bytes) -> process_tree.Process | None:
     with contextlib.suppress(ValueError, RecursionError):
-        return msgspec.json.decode(line, type=process_tree.Process)
+        named = msgspec.json.decode(line, type=_Holder)
+        return process_tree.Process(named.pid, named.start_ticks)
     return None
 
 
@@ -261,7 +267,7 @@ def _locked(folder: int, name: str, body: Mapping[str, object]) -> int | None:
             os.close(handle)
 
 
-def _write(handle: int, body: Mapping[str, object]) -> None:
+def _write(handle: int, body: Mapping[str, object] | _Holder) -> None:
     line = msgspec.json.encode(body) + b"\n"
     if os.write(handle, line) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

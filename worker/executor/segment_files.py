@@ -33,7 +33,7 @@ import msgspec
 
 from backprop.scheduler.home.file_reading import is_there, read_if_there
 from backprop.scheduler.home.run_folder import write_synced
-from backprop.worker.supervisor import process_tree
+from backprop.worker.supervisor import claim, process_tree
 
 BEFORE: Final = "before.json"
 ORDER: Final = "order.json"
@@ -62,7 +62,11 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
     """`order.json`. `spec`: path of the run's `spec.json`, which has the environment of its shell; `environment` is
     added to that. `cookie`: "NAME=value" entries that every process of the segment has in its environment, unless
     it took them out. `promised_mib`: VRAM reserved on each GPU of the segment, for recovery. `soft_limits`: see
-    `RunSpec`. `signal_to`: see `choices.SignalTo`. `at_timebox`: a value of `box_end.BoxRule`."""
+    `RunSpec`. `signal_to`: see `choices.SignalTo`. `at_timebox`: a value of `box_end.BoxRule`.
+
+    For a job of a cluster `token` says which, and the others are its node agent's: `shell`, the run's own
+    `spec.json`, from which it makes the one at `spec`; `setup`, shell lines; `lease_s`, how long it may be out of
+    sight; `python`, the interpreter of the supervisor."""
 
     format: int = 1
     spec: str
@@ -79,6 +83,11 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
     soft_limits: dict[str, int] = {}
     signal_to: str = "trainer"
     at_timebox: str = "end"
+    token: str | None = None
+    shell: str | None = None
+    setup: tuple[str, ...] = ()
+    lease_s: float | None = None
+    python: str | None = None
 
 
 class ProcessesFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +144,8 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     outlived SIGKILL. `boxes`: the timeboxes that it had begun. `disk_full`: the log could take nothing more when the
     leader had failed. `could_not_start`, `errno`: why there never was a leader; `path`: which path it was about.
     `oom_kills`: how many processes the kernel killed meanwhile for want of memory, in the segment's control group and
-    on the machine; None where it does not say.
+    on the machine; None where it does not say. `ended_by`: of a segment on a cluster that was asked to end, whose word
+    it was, "timebox", "wish" or "engine".
     """
 
     format: int = 1
@@ -154,6 +164,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None = None
     disk_full: bool = False
     oom_kills: tuple[int | None, int | None] = (None, None)
+    ended_by: str | None = None
 
 
 def write_order(folder: Path, order: OrderFile) -> None:
@@ -234,6 +245,9 @@ def earliest_start_s(folder: Path, started_s: float) -> float:
     """Return when the segment in `folder` began, on the earliest of the wall clocks that are known to have counted
     meanwhile: what it saved once the clock was set back seems older than its start. `started_s`: as it was recorded.
     """
+    with contextlib.suppress(OSError):
+        # Of a job: by the clock of the share, which also gives checkpoints their times.
+        return (folder / claim.STARTED).lstat().st_mtime
     moments = [started_s]
     with contextlib.suppress(OSError):
         if (processes := read_processes(folder)) is not None:

@@ -23,7 +23,8 @@ NAME: Final = "suspend.json"
 class SuspendOrder(msgspec.Struct, frozen=True, kw_only=True):
     """`suspend.json`. `number`: from 1 in each segment; the one that lets it go on has that of the one it ends.
     `wanted`: "leaving" while its VRAM is moved out, which is nothing to its supervisor. `why`: in words. `kept`,
-    `thaw_at_s`: as asked by the user, see `RunRecord`. `boot_id`: of the boot that it is valid in."""
+    `thaw_at_s`: as asked by the user, see `RunRecord`. `at_s`: when the suspension was ordered, Unix seconds.
+    `boot_id`: of the boot that it is valid in."""
 
     format: int = FORMAT
     number: int
@@ -31,6 +32,7 @@ class SuspendOrder(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     kept: bool = False
     thaw_at_s: float | None = None
+    at_s: float | None = None
     boot_id: str = ""
 
     @property

@@ -56,10 +56,10 @@ class MachineState(msgspec.Struct, frozen=True):
     """The machine at one moment, with what the runs on it were promised and use in the same reading.
 
     `suspended`: ids of the runs that keep their promises and hold no slot. `serial`: the admission serial that
-    `segments` knows of. `segments`: all live ones, of any worker. `processes`: their pids. `usage`: theirs.
-    `reservations`: theirs, and those of other homes, which `elsewhere` holds alone. `peaks`: other programs' recent
-    use, carried over to this reading. `recorded`: the same as the database had it. `quarantined`: GPU UUID → why no run
-    may start there.
+    `segments` knows of. `segments`: all live ones of this machine, of any worker. `processes`: their pids. `usage`:
+    theirs. `reservations`: theirs, and those of other homes, which `elsewhere` holds alone. `peaks`: other programs'
+    recent use, carried over to this reading. `recorded`: the same as the database had it. `quarantined`: GPU UUID → why
+    no run may start there.
     """
 
     snapshot: Snapshot
@@ -121,7 +121,8 @@ def read_state(
 
     Raises DatabaseBusy."""
     remembered = remembered or Remembered()
-    serial, segments = queries.live_segments(database) if database is not None else (0, [])
+    serial, everywhere = queries.live_segments(database) if database is not None else (0, [])
+    segments = [segment for segment in everywhere if segment.cluster is None]
     processes = processes_of(segments, snapshot, executor)
     usage = usage_of(segments, snapshot, processes)
     elsewhere = _promised_elsewhere(snapshot, executor, clock)

@@ -164,7 +164,9 @@ def _segment(folder: Path, number: int) -> FolderSegment:
         checkpoint_used=environment.get("BACKPROP_RESUME_FROM"),
         gpu_uuids=tuple(gpus.split(",")) if gpus else (),
         promised_mib=order.promised_mib if order is not None else 0,
-        suspended=Suspended(frozen.number, frozen.kept, frozen.thaw_at_s, move_files.out_mib(segment_folder))
+        suspended=Suspended(
+            frozen.number, frozen.kept, frozen.thaw_at_s, frozen.at_s, move_files.out_mib(segment_folder)
+        )
         if frozen is not None and frozen.suspends
         else None,
     )

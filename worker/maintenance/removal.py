@@ -69,11 +69,23 @@ def sweep(home: Home) -> int:
     freed = 0
     with contextlib.suppress(OSError):
         for folder in home.runs.glob(f"{PREFIX}*"):
-            if locks.held(folder / "run.lock"):
+            lock = _lock_of(home, folder)
+            if locks.held(lock):
                 continue  # another process is removing it, and may have to put it back
-            freed += size_of(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            where = folder.resolve()
+            freed += size_of(where)
+            shutil.rmtree(where, ignore_errors=True)
+            if folder.is_symlink():
+                folder.unlink()
+                lock.unlink(missing_ok=True)
     return freed
+
+
+def _lock_of(home: Home, renamed: Path) -> Path:
+    """Return the lock of a run whose folder, or the link to it, was renamed."""
+    if not renamed.is_symlink():
+        return renamed / "run.lock"
+    return home.locks / f"run-{renamed.name.removeprefix(PREFIX).rpartition('-')[0]}.lock"
 
 
 def never_queued(home: Home, database: Database, now_s: float) -> list[Path]:

@@ -17,6 +17,7 @@ from backprop.scheduler.governor.box_end import minutes
 from backprop.scheduler.home import run_folder
 from backprop.scheduler.home.run_folder import OutcomeFile
 from backprop.scheduler.lifecycle import FINAL, State
+from backprop.scheduler.outcome.job_end import JobEnd
 from backprop.scheduler.outcome.move import NextMove, held_off, with_advice
 from backprop.scheduler.outcome.next_move import EX_TEMPFAIL, next_move
 from backprop.scheduler.outcome.segment_result import SegmentResult
@@ -39,7 +40,7 @@ from backprop.worker.segments.ends.chain import chain_of, chain_unseen
 from backprop.worker.segments.ends.result import result_of, unreadable_end
 from backprop.worker.segments.isolation import Isolation
 from backprop.worker.segments.live import LiveSegment, ReadResult
-from backprop.worker.supervisor import failpoint
+from backprop.worker.supervisor import claim, failpoint
 from backprop.worker.user_files import NOT_YET, NotYet, place_of
 
 
@@ -85,12 +86,13 @@ class Finalizer:
         run: RunRecord,
         segment: SegmentRecord,
         exit: ExitRecord | None,  # noqa: A002
+        job: JobEnd | None = None,
     ) -> FinishedSegment | NotYet | None:
         """Return the move that the end of a live segment leads to; None while it left more output than is read at once
         or its checkpoint is being copied, NOT_YET while the user's files do not answer.
 
-        All of its output is read first: a checkpoint saved while no worker lived counts. Raises LostRace, OSError,
-        DatabaseBusy.
+        `job`: how it ended as a job of a cluster. All of its output is read first: a checkpoint saved while no worker
+        lived counts. Raises LostRace, OSError, DatabaseBusy.
         """
         database, files, key = self._context.database, self._context.files, ("judge", *live.key)
         if not files.is_asked(key):
@@ -113,6 +115,10 @@ class Finalizer:
 
         def judge() -> FinishedSegment:
             result = result_of(run, segment, exit, folder, rows.saved, live.paused_between_s)
+            if job is not None:
+                result = msgspec.structs.replace(
+                    result, job=job, by_engine=exit is not None and exit.ended_by == claim.ENGINE
+                )
             return self._finished(run, segment, result, rows, beside)
 
         return files.ask(key, judge, place_of(run.spec, files))

@@ -153,6 +153,11 @@ class LiveSegment:
         """Ask it once to checkpoint and end, for the reason in `run.intent_why`."""
         if not self._asked:
             self._context.executor.ask(*self.key)
+            self.say_asked(run)
+
+    def say_asked(self, run: RunRecord) -> None:
+        """Print once that it was asked to end, and why."""
+        if not self._asked:
             self._asked = True
             self._context.console.event(
                 "stopping", run, f"segment {run.segment}: {run.intent_why or 'asked by the user'}"

@@ -10,6 +10,7 @@ import msgspec
 from backprop.scheduler.errors import LostRace
 from backprop.scheduler.governor.box_end import BoxCause
 from backprop.scheduler.lifecycle import HAS_PROCESSES, Intent, State
+from backprop.scheduler.outcome.job_end import JobEnd
 from backprop.scheduler.outcome.segment_result import SegmentResult
 from backprop.scheduler.records import RunRecord, SegmentRecord
 from backprop.scheduler.store.reads import queries
@@ -27,6 +28,7 @@ from backprop.worker.segments.boxes.segment_boxes import Surroundings
 from backprop.worker.segments.boxes.suspender import Suspender
 from backprop.worker.segments.finalize import Finalizer, FinishedSegment, segment_of
 from backprop.worker.segments.isolation import Isolation
+from backprop.worker.segments.jobs.attending import ClusterJobs
 from backprop.worker.segments.live import LiveSegment, SegmentKey
 from backprop.worker.user_files import NOT_YET, place_of
 
@@ -65,6 +67,7 @@ class SegmentTracker:
         self._finalizer = Finalizer(
             context, self.checkpoints, self._isolation, monitor, reactions, self.breaker
         )
+        self._jobs = ClusterJobs(context, self._live, self._finish)
 
     def read_events(self) -> tuple[int, list[FinishedSegment]]:
         """Attend to every live run once. Return how many are to end or to go on, which are all but those that stay
@@ -75,6 +78,7 @@ class SegmentTracker:
         self._finalizer.react()
         self.checkpoints.report()
         runs, ended = self.live(), list[FinishedSegment]()
+        self._jobs.begin_tick(runs)
         self._drop_settled({(run.id, run.segment) for run in runs})
         for run in runs:
             finished = self.attempt(run, lambda run=run: self._attend(run))
@@ -112,14 +116,16 @@ class SegmentTracker:
         return [run for run in everybody if run.worker == self._context.worker]
 
     def watched(self) -> list[RunRecord]:
-        """Return those of them that may be paused or killed: none whose VRAM is being moved."""
-        return [run for run in self.live() if not self.suspender.is_moving(run)]
+        """Return those of them that may be paused or killed: none on a cluster, and none whose VRAM is being moved."""
+        return [run for run in self.live() if run.cluster is None and not self.suspender.is_moving(run)]
 
     def yield_all(self, why: str) -> tuple[int, int]:
         """Ask every live segment to checkpoint and make room that loses nothing by it; return how many were asked, and
         how many are left alone, each with its supervisor."""
         asked, runs = 0, self.live()
         for run in filter(_counts, runs):
+            if run.cluster is not None:
+                continue  # its job needs no worker
             why_not = None if run.intent is not None else self._why_not_end(run, BoxCause.WORKER_STOP)
             if why_not is None:
                 claims.ask_to_end(self._context.database, run, Intent.YIELD, why)
@@ -130,7 +136,8 @@ class SegmentTracker:
 
     def being_left(self) -> int:
         """Return how many live runs nobody has asked to end."""
-        return sum(run.intent is None for run in filter(_counts, self.live()))
+        left = filter(_counts, self.live())
+        return sum(run.intent is None or run.cluster is not None for run in left)
 
     def _why_not_end(self, run: RunRecord, cause: BoxCause) -> str | None:
         return self._live(run).why_not_end(run, cause)
@@ -172,6 +179,8 @@ class SegmentTracker:
 
     def _attend(self, run: RunRecord) -> FinishedSegment | None:
         """Attend to one live run; return its end once that has come."""
+        if run.cluster is not None:
+            return self._jobs.attend(run)
         live, exit_record = self._live(run), None
         try:
             life, exit_record = self._context.executor.poll(run.id, run.segment)
@@ -217,11 +226,12 @@ class SegmentTracker:
         run: RunRecord,
         segment: SegmentRecord,
         exit: ExitRecord | None,  # noqa: A002
+        job: JobEnd | None = None,
     ) -> FinishedSegment | None:
         """As `Finalizer.finish`, None also while the user's files do not answer. Raises EndUnreadable for a file that
         the end cannot be understood without."""
         try:
-            finished = self._finalizer.finish(live, run, segment, exit)
+            finished = self._finalizer.finish(live, run, segment, exit, job)
         except OSError as error:
             raise EndUnreadable(error.errno, error.strerror, error.filename) from error
         if finished is not NOT_YET:

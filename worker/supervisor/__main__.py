@@ -7,7 +7,8 @@ on the run's lock and, where it was given GPUs, on the promise of them. The log 
 is locked too: if it and the run's lock are free, nothing of the segment lives.
 
 With FD = -1 it takes the place of a supervisor that died while its leader lives. As `--spare FD` it is a standby: it
-waits on the socket FD for folder and lock, and after a clean end for the next segment.
+waits on the socket FD for folder and lock, and after a clean end for the next segment. As `--job` it is the node agent
+of a cluster's job, see `node_agent`.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import boxes
+import claim
 import failpoint
 import files
 import oom_kills
@@ -34,10 +36,19 @@ from boxes import Boxes
 from leader import Found, Gone, Leader, Spawned
 from segment import CONTROL, IGNORED, SupervisedSegment
 
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+TOLD_WITHIN_S = 0.4
+"""The processes of a job are signalled one after the other."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What flock answers on a share that has none."""
 STANDBY = "--spare"
 """Unchanged since 0.1.0: a worker that is running during an upgrade starts the program of the new version."""
-USAGE = "usage: python -I -S worker/supervisor SEGMENT_FOLDER LOCK_FD... | --spare SOCKET_FD"
+JOB = "--job"
+USAGE = (
+    "usage: python -I -S worker/supervisor"
+    " SEGMENT_FOLDER LOCK_FD... | --spare SOCKET_FD | --job SEGMENT_FOLDER TOKEN"
+)
 EXIT_TAKEN = 3
 """Another supervisor watches this segment."""
 EXIT_ELSEWHERE = 4
@@ -53,13 +64,21 @@ def main(folder: Path, locks: Sequence[int]) -> int:
     order = files.read(folder / "order.json")
     if order is None:
         return 1
-    own_lock = _lock(folder / "supervisor.lock")
+    if is_job(order):
+        # Without its node agent, the cluster's word reaches nobody: the segment is asked to end.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    own_lock = _lock(folder / "supervisor.lock", is_job(order))
     if own_lock is None:
         return EXIT_TAKEN
     try:
         return _start(folder, order, locks) if locks else _adopt(folder, order)
     finally:
         os.close(own_lock)
+
+
+def is_job(order: dict[str, object]) -> bool:
+    """Return whether the segment is a job of a cluster, with a node agent above this process."""
+    return order.get("token") is not None
 
 
 def _accept_only_control_signals() -> None:
@@ -76,13 +95,13 @@ def _start(folder: Path, order: dict[str, object], locks: Sequence[int]) -> int:
     log: int | None = None
     try:
         try:
-            log = _open_log(folder / "log")
+            log = _open_log(folder / "log", is_job(order))
             failpoint.at("starting")
             _boxes(folder, order).write_deadline(0.0)
             killed = oom_kills.begin()
             leader = _spawn(folder, order, locks, log, started_at_s, started_s)
         except (OSError, ValueError, MemoryError) as error:
-            files.write_when_possible(folder / "exit.json", _not_started(error))
+            files.write_when_possible(folder / "exit.json", _not_started(error), is_job(order))
             return 0
         failpoint.at("spawned")
         _write_processes(folder, order, leader, started_at_s, started_s, killed)
@@ -157,6 +176,7 @@ def _supervise(
         stop_signal=int(_number(order["stop_signal"])),
         signal_to=str(order.get("signal_to", "trainer")),
         started_s=started_s,
+        is_job=is_job(order),
     )
     if stopped is not None:
         segment.pauses.take_over(stopped)
@@ -166,10 +186,31 @@ def _supervise(
         target = stop_target.noted(stop)
         segment.take_over(str(stop["asked"]), _ago_s(stop), stop.get("sent") is not False, target)
     record = segment.run() | {"oom_kills": list(oom_kills.since(killed))}
+    if is_job(order):
+        record["ended_by"] = _ended_by(folder, record, segment.told)
     failpoint.at("ended")
-    files.write_when_possible(folder / "exit.json", record)
+    files.write_when_possible(folder / "exit.json", record, is_job(order))
     failpoint.at("recorded")
     return 0
+
+
+def _ended_by(folder: Path, record: dict[str, object], told: bool) -> object:
+    """Return whose word the end of a job was; None for its own. `told`: this process was sent TERM.
+
+    A leader dies of the cluster's TERM, or obeys it, before anybody could ask it: its exit code says nothing then.
+    """
+    if record["asked"] == "timebox":
+        return "timebox"
+    end = time.monotonic() + TOLD_WITHIN_S
+    while True:
+        note = files.glance(folder / claim.ENDED_BY)
+        if note is not None:
+            return note.get("by")
+        if told or record["asked"] is not None or signal.SIGTERM in signal.sigpending():
+            return claim.ENGINE
+        if time.monotonic() >= end:
+            return None
+        time.sleep(0.02)
 
 
 def _boxes(folder: Path, order: dict[str, object]) -> Boxes:
@@ -243,18 +284,27 @@ def _set_soft_limits(limits: Mapping[object, object]) -> dict[object, object]:
     return before
 
 
-def _open_log(path: Path) -> int:
+def _open_log(path: Path, may_lack_locks: bool) -> int:
     log = files.open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW)
     # The leader gets an ordinary stdout.
     os.set_blocking(log, True)
-    fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _flock(log, may_lack_locks)
     return log
 
 
-def _lock(path: Path) -> int | None:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _flock(handle: int, may_lack_locks: bool) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # The claim has decided who begins; on a share these locks only save a look.
+        if not may_lack_locks or error.errno not in NO_LOCKS:
+            raise
+
+
+def _lock(path: Path, may_lack_locks: bool) -> int | None:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        _flock(handle, may_lack_locks)
     except BlockingIOError:
         os.close(handle)
         return None
@@ -362,6 +412,10 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--help"]:
         print(USAGE)
         sys.exit(0)
+    if sys.argv[1] == JOB:
+        import node_agent
+
+        sys.exit(node_agent.main(Path(sys.argv[2]), sys.argv[3]))
     _accept_only_control_signals()
     descriptors = [int(word) for word in sys.argv[2:]]
     if sys.argv[1] == STANDBY:

@@ -101,16 +101,17 @@ def write_if_possible(path: Path, content: dict[str, object], durable: bool = Fa
         write(path, content, durable)
 
 
-def write_when_possible(path: Path, content: dict[str, object]) -> None:
+def write_when_possible(path: Path, content: dict[str, object], on_share: bool = False) -> None:
     """As `write`, durable, retried for as long as it takes: until a full disk has room, or a share is back.
 
-    No other process knows the content. Raises OSError when the folder has been removed, or a link put in the way.
+    No other process knows the content. `on_share`: a folder that is not in sight may come back, since a share that was
+    unmounted leaves an empty mount point. Raises OSError when the folder has been removed, or a link put in the way.
     """
     while True:
         try:
             write(path, content, durable=True)
         except OSError as error:
-            if error.errno == errno.ELOOP or _is_gone(path.parent):
+            if error.errno == errno.ELOOP or (not on_share and _is_gone(path.parent)):
                 raise
             time.sleep(RETRY_EVERY_S)
         else:

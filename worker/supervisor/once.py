@@ -22,8 +22,11 @@ def make_once(path: Path, content: dict[str, object]) -> bool:
         try:
             os.link(draft, path)
         except FileExistsError:
-            return False
+            # A share may carry a request out, lose the answer and be asked again.
+            return draft.stat().st_nlink > 1
         except OSError as error:
+            if draft.stat().st_nlink > 1:
+                return True
             if error.errno not in NO_LINKS:
                 raise
             try:

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import failpoint
 import files
+import job_signals
 import process_tree
 import stop_target
+import trainers
 from boxes import Boxes
 from leader import Leader
 from pauses import Pauses
@@ -27,6 +29,7 @@ from suspension import Suspension
 
 LINGER_S = 5.0
 KILL_PATIENCE_S = 10.0
+FOREVER_S = 1e6
 LOOK_EVERY_S = 0.05
 """How often to look whether a training has ended that is not a child of this process."""
 PAUSE_LIMIT_S = 600.0
@@ -49,7 +52,9 @@ class SupervisedSegment:
         stop_signal: int,
         signal_to: str,
         started_s: float,
+        is_job: bool = False,
     ) -> None:
+        """`is_job`: of a cluster, whose scheduler may signal all processes at once."""
         self._folder = folder
         self._leader = leader
         self._grace_s = grace_s
@@ -58,6 +63,10 @@ class SupervisedSegment:
         self._target: StopTarget | None = None
         self._training_status: int | None = None
         self._started_s = started_s
+        self._is_job = is_job
+        self.told = False
+        """It was sent TERM, as a job of a cluster."""
+        self._all_told = False
         self._boxes = boxes
         self.pauses = Pauses(folder, self._not_held)
         self._suspension = Suspension(folder, self.pauses, self._not_held)
@@ -146,8 +155,11 @@ class SupervisedSegment:
 
     def _wait(self, timeout_s: float | None) -> int | None:
         if timeout_s is None:
-            return signal.sigwaitinfo(CONTROL).si_signo
+            timeout_s = FOREVER_S
         info = signal.sigtimedwait(CONTROL, timeout_s)
+        if self._is_job and info is not None and info.si_signo == signal.SIGTERM:
+            self.told = True
+            self._all_told = job_signals.reached_all(self._folder, info.si_pid)
         return info.si_signo if info is not None else None
 
     def _obey(self, number: int | None) -> None:
@@ -197,6 +209,11 @@ class SupervisedSegment:
         target = stop_target.choose(self._leader.process, self._stop_signal, self._signal_to)
         group = self._leader.process.pid if self._signal_to == "group" else None
         target.hold()
+        if self._all_told and trainers.catches(self._leader.process.pid, signal.SIGTERM):
+            # It has had the same word already. To many scripts a second signal means "drop everything".
+            self._asked, self._asked_at_s, self._target = why, self._now(), target
+            files.write_if_possible(self._folder / "stop.json", note | {"sent": True} | target.note())
+            return
         # A leader that may not be signalled (it changed its user) counts as asked: its time is over.
         if target.send(self._stop_signal, group) or not self._leader.ended():
             self._asked, self._asked_at_s, self._target = why, self._now(), target

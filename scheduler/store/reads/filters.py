@@ -1,6 +1,7 @@
 """Says in SQL which runs pass a person's filters, and in which order they are listed.
 
-The SQL stays quick with a million finished runs: the newest are read along an index.
+The SQL stays quick with a million finished runs: the newest are read along an index, and what a name means is looked up
+once, see `narrowed`.
 """
 
 # peewee's query builder is untyped.
@@ -14,7 +15,6 @@ import msgspec
 from backprop.scheduler.lifecycle import State
 from backprop.scheduler.store.schema import Run
 
-AFTER_ALL_TEXT: Final = "\U0010ffff"
 FEW: Final = 5000
 
 
@@ -34,17 +34,24 @@ class Sort(StrEnum):
     TURN = "turn"
 
 
+class NamedRows(msgspec.Struct, frozen=True):
+    """What a name means. `rows`: the row numbers of those that have it; None where they are many."""
+
+    rows: tuple[int, ...] | None
+
+
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
     """Conditions on runs; all that are given have to hold.
 
     `states`: any of them; empty for all. `name`: a pattern as in a shell (*, ?, [abc], [!abc]), case-sensitive.
-    `since_s`: queued for the first time then or later, Unix seconds.
+    `since_s`: queued for the first time then or later, Unix seconds. `named`: what the name means, once looked up.
     """
 
     states: tuple[State, ...] = ()
     name: str | None = None
     group: str | None = None
     since_s: float | None = None
+    named: NamedRows | None = None
 
     @property
     def given(self) -> bool:
@@ -60,6 +67,20 @@ def with_states(filters: Filters, states: tuple[State, ...]) -> Filters:
     return msgspec.structs.replace(filters, states=states)
 
 
+def narrowed(filters: Filters) -> Filters:
+    """Look up, inside a read, what the name means; return the filters with that.
+
+    This goes through the index on names alone, which holds a million in some 30 MB, and only until many are found.
+    """
+    from peewee import SQL
+
+    if filters.name is None or filters.named is not None:
+        return filters
+    some: Any = Run.select(SQL("rowid")).where(_pattern(filters.name, Run.name)).limit(FEW + 1).tuples()
+    rows = tuple(row for (row,) in some)
+    return msgspec.structs.replace(filters, named=NamedRows(rows if len(rows) <= FEW else None))
+
+
 def conditions(filters: Filters, state: State | None = None) -> list[Any]:
     """Return the filters as SQL conditions. `state`: that one instead of those of the filters."""
     states = (state,) if state is not None else filters.states
@@ -73,7 +94,7 @@ def conditions(filters: Filters, state: State | None = None) -> list[Any]:
     if filters.since_s is not None:
         found.append(Run.created_at_s >= filters.since_s)
     if filters.name is not None:
-        found += _named(filters.name)
+        found.append(_named(narrowed(filters)))
     return found or [True]
 
 
@@ -122,20 +143,19 @@ def order(sort: Sort, reverse: bool) -> list[Any]:
     return ordered
 
 
-def _named(pattern: str) -> list[Any]:
-    """Return the conditions for a name pattern. SQLite's GLOB is the shell's, but for the sign that negates a set.
-
-    The index on names is used only where few can match: it costs a read of each row, which is more than going through
-    the newest until enough are found.
-    """
+def _named(filters: Filters) -> Any:
+    """Return the condition for a name. The index on names is used only where few match: it costs a read of each row,
+    which is more than going through the newest until enough are found."""
     from peewee import SQL, NodeList
 
-    if not any(sign in pattern for sign in "*?["):
-        return [Run.name == pattern]
-    glob = pattern.replace("[!", "[^")
-    prefix = pattern[: min(pattern.find(sign) for sign in "*?[" if sign in pattern)]
-    within = (Run.name >= prefix) & (Run.name < prefix + AFTER_ALL_TEXT)
-    if prefix and Run.select(Run.name).where(within).limit(FEW).count() < FEW:
-        return [Run.name % glob, within]
+    if filters.named is not None and filters.named.rows is not None:
+        return SQL("rowid IN (SELECT value FROM json_each(?))", (str(list(filters.named.rows)),))
     without_index: Any = NodeList((SQL("+"), Run.name), glue="")
-    return [without_index % glob]
+    return _pattern(filters.name or "", without_index)
+
+
+def _pattern(name: str, column: Any) -> Any:
+    """Return the condition that `column` matches. SQLite's GLOB is the shell's, but for the sign that negates a set."""
+    if not any(sign in name for sign in "*?["):
+        return column == name
+    return column % name.replace("[!", "[^")

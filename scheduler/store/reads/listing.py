@@ -16,6 +16,7 @@ from backprop.scheduler.store.reads.filters import (
     Sort,
     by_parameter,
     conditions,
+    narrowed,
     order,
     turns,
     with_states,
@@ -24,6 +25,13 @@ from backprop.scheduler.store.rows import run_of
 from backprop.scheduler.store.schema import Run
 
 MERGED_AT_MOST: Final = 1000
+COUNTED: Final = 10_000
+"""Runs counted at most where no index counts them: a million would take longer than all the rest."""
+
+
+def looked_up(database: Database, filters: Filters) -> Filters:
+    """Return the filters with what their name means now, for all queries of one look."""
+    return database.read(lambda: narrowed(filters))
 
 
 def list_runs(
@@ -83,9 +91,14 @@ def recently_ended(
 
 
 def counts_by_state(database: Database, filters: Filters) -> dict[State, int]:
-    """Return how many runs that pass are in each state; states without one are missing."""
+    """Return how many runs that pass are in each state; states without one are missing. Of those with a common name
+    no more than `COUNTED` + 1 of a state are counted."""
     if not filters.given:
         return queries.state_counts(database)
+    if is_common(filters):
+        states = filters.states or tuple(State)
+        some = {one: count(database, with_states(filters, (one,)), COUNTED + 1) for one in states}
+        return {state: found for state, found in some.items() if found}
 
     def query() -> dict[State, int]:
         from peewee import SQL, fn
@@ -96,6 +109,11 @@ def counts_by_state(database: Database, filters: Filters) -> dict[State, int]:
         return {State(state): count for state, count in rows}
 
     return database.read(query)
+
+
+def is_common(filters: Filters) -> bool:
+    """Return whether many have the name that was looked up."""
+    return filters.named is not None and filters.named.rows is None
 
 
 def count(database: Database, filters: Filters, at_most: int) -> int:
@@ -109,13 +127,14 @@ def count(database: Database, filters: Filters, at_most: int) -> int:
 
 
 def ahead_of(database: Database, run: RunRecord) -> int:
-    """Return how many queued runs come before this one."""
+    """Return how many queued runs of the same place come before this one."""
 
     def query() -> int:
         same = Run.priority == run.priority
         earlier = (Run.turn_s < run.turn_s) | ((Run.turn_s == run.turn_s) & (Run.id < run.id))
         before = (Run.priority > run.priority) | (same & earlier)
-        return Run.select(Run.id).where(Run.state == State.QUEUED.value, before).count()
+        here = Run.cluster.is_null() if run.cluster is None else Run.cluster == run.cluster
+        return Run.select(Run.id).where(Run.state == State.QUEUED.value, here, before).count()
 
     return database.read(query)
 

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from backprop.scheduler.lifecycle import FINAL, State
-from backprop.scheduler.records import ClockChange, Refusal, SampleRecord, SegmentRecord
+from backprop.scheduler.records import ClockChange, Refusal, SampleRecord, SegmentRecord, SuspensionRecord
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.rows import SEGMENT, listed, segment_from
 
@@ -37,6 +37,12 @@ _SLOTS: Final = (
     "SELECT MAX(max_parallel) FROM workers"
     " WHERE started_at_s <= ? AND (stopped_at_s IS NULL OR stopped_at_s >= ?)"
 )
+_SUSPENSION: Final = SuspensionRecord.__struct_fields__
+_SUSPENSIONS: Final = (
+    f"SELECT {', '.join(_SUSPENSION)} FROM suspensions"
+    " WHERE (on_at_s >= ? OR on_at_s IS NULL) AND +ordered_at_s <= ? ORDER BY serial"
+)
+_OF_RUN: Final = f"SELECT {', '.join(_SUSPENSION)} FROM suspensions WHERE run_id = ? ORDER BY serial"
 _SAVED: Final = "SELECT MAX(saved_at_s) FROM checkpoints WHERE run_id = ? AND segment = ? AND refused IS NULL"
 _MEMBER: Final = "SELECT 1 FROM runs WHERE group_name = ? LIMIT 1"
 _OF_GROUP: Final = " AND group_name = ?"
@@ -106,6 +112,22 @@ def last_saves(database: Database, of: Sequence[SegmentRecord]) -> dict[tuple[st
         if saved_s is not None:
             found[segment.run_id, segment.number] = saved_s
     return found
+
+
+def suspensions(
+    database: Database, since_s: float, until_s: float
+) -> dict[tuple[str, int], list[SuspensionRecord]]:
+    """Return by segment the suspensions of the span, and those of ended segments that never went on, in their order."""
+    found: dict[tuple[str, int], list[SuspensionRecord]] = {}
+    for row in database.rows(_SUSPENSIONS, since_s, until_s):
+        one = SuspensionRecord(*row)
+        found.setdefault((one.run_id, one.segment), []).append(one)
+    return found
+
+
+def suspensions_of(database: Database, run_id: str) -> list[SuspensionRecord]:
+    """Return a run's suspensions in their order."""
+    return [SuspensionRecord(*row) for row in database.rows(_OF_RUN, run_id)]
 
 
 def _sample(values: Mapping[str, object]) -> SampleRecord:

@@ -41,8 +41,11 @@ _ROOM_IN_GROUP: Final = (
 )
 _IS_DUE: Final = "(not_before_s <= :now_s OR (segment > 0 AND queued_at_s > :now_s + 1))"
 """A retry that was queued later than it is now: the clock was set back, and would have it wait for the whole jump."""
-_QUEUED: Final = "state = 'queued'"
-_MAY_THAW: Final = "state = 'suspended' AND intent IS NULL AND (suspension IS NULL OR thaw_at_s <= :now_s)"
+_QUEUED: Final = "state = 'queued' AND cluster IS :cluster"
+_MAY_THAW: Final = (
+    "state = 'suspended' AND cluster IS :cluster AND intent IS NULL"
+    " AND (suspension IS NULL OR thaw_at_s <= :now_s)"
+)
 """A suspended run waits for its turn like a queued one, unless its user keeps it as it is."""
 _FULL_GROUPS: Final = (
     f"SELECT DISTINCT group_name FROM runs WHERE ({_QUEUED} OR {_MAY_THAW}) AND {_IS_DUE}"
@@ -61,7 +64,7 @@ _HELD_FOR: Final = (
     f"{SELECT_RUNS} WHERE state = 'held' AND waiting IS NOT NULL AND (queued_at_s, id) > (?, ?)"
     " ORDER BY queued_at_s, id LIMIT ?"
 )
-_SCRUBS: Final = f"""instr(spec, '"secrets":"{Secrets.SCRUB.value}"')"""
+_SCRUBS: Final = f"""instr(spec, '"secrets":"{Secrets.SCRUB}"')"""
 _TO_SCRUB: Final = (
     f"SELECT id, segment, batch FROM runs WHERE ended_at_s >= ? AND state IN {listed(FINAL)} AND {_SCRUBS}"
 )
@@ -76,7 +79,11 @@ _NEXT_DUE: Final = (
     f" AND NOT EXISTS ({dependencies.UNSATISFIED})"
 )
 _LIVE: Final = f"{SELECT_RUNS} WHERE state IN {listed(HAS_PROCESSES)}"
-_SLOT_COUNT: Final = f"SELECT COUNT(*) FROM runs WHERE state IN {listed(HOLDS_A_SLOT)}"
+_SLOT_COUNT: Final = f"SELECT COUNT(*) FROM runs WHERE state IN {listed(HOLDS_A_SLOT)} AND cluster IS ?"
+_CLUSTERS: Final = (
+    "SELECT DISTINCT cluster FROM runs"
+    f" WHERE state IN {listed(HAS_PROCESSES | {State.QUEUED})} AND cluster IS NOT NULL"
+)
 _KEPT_MIB: Final = (
     "SELECT COALESCE(kept_mib, 0) FROM runs JOIN segments ON run_id = id AND number = segment"
     " WHERE state = 'suspended'"
@@ -160,13 +167,16 @@ def queue(
     limit: int | None = None,
     only: Collection[str] | None = None,
     after: RunRecord | None = None,
+    cluster: str | None = None,
 ) -> list[RunRecord]:
-    """Return the first `limit` queued and suspended runs that may go on at `now_s` (Unix seconds), in queue order.
+    """Return the first `limit` queued and suspended runs of `cluster`, None for those of this machine, that may go on
+    at `now_s` (Unix seconds), in queue order.
 
     Their time has come, their dependencies are met, and their group may start another member. `limit`
     None: all. `only`: of these ids. `after`: of those behind the place of this run.
     """
-    values: dict[str, object] = {"now_s": now_s, "limit": -1 if limit is None else limit}
+    limited = -1 if limit is None else limit
+    values: dict[str, object] = {"now_s": now_s, "limit": limited, "cluster": cluster}
     values |= {f"only_{number}": run_id for number, run_id in enumerate(only or ())}
     among = f" AND id IN ({', '.join(f':only_{n}' for n in range(len(only)))})" if only is not None else ""
     if after is not None:
@@ -207,19 +217,31 @@ def group_room(database: Database) -> dict[str, int]:
 
 
 def full_groups(database: Database, now_s: float) -> set[str]:
-    """Return the groups that have reached their cap and have members waiting that are due."""
-    return {name for (name,) in database.rows(_FULL_GROUPS, {"now_s": now_s})}
+    """Return the groups that have reached their cap and have members waiting that are due on this machine."""
+    return {name for (name,) in database.rows(_FULL_GROUPS, {"now_s": now_s, "cluster": None})}
 
 
 def live_runs(database: Database) -> list[RunRecord]:
-    """Return the runs that may have processes: running, paused or suspended, of any worker."""
+    """Return the runs that may have processes: submitted, running, paused or suspended, of any worker."""
     return [run_from(row) for row in database.rows(_LIVE)]
 
 
-def slot_count(database: Database) -> int:
-    """Return how many runs hold a slot: running or paused, of any worker."""
-    count: int = database.rows(_SLOT_COUNT)[0][0]
+def slot_count(database: Database, cluster: str | None = None) -> int:
+    """Return how many runs of any worker hold a slot of this machine: running or paused. `cluster`: how many are jobs
+    there, waiting ones included."""
+    count: int = database.rows(_SLOT_COUNT, cluster)[0][0]
     return count
+
+
+def clusters(database: Database) -> list[str]:
+    """Return the clusters that have queued or live runs."""
+    return sorted(name for (name,) in database.rows(_CLUSTERS))
+
+
+def cluster_counts(database: Database, cluster: str) -> dict[State, int]:
+    """Return how many runs of a cluster are in each state."""
+    query = "SELECT state, COUNT(*) FROM runs WHERE cluster = ? GROUP BY state"
+    return {State(state): count for state, count in database.rows(query, cluster)}
 
 
 def suspended(database: Database) -> frozenset[str]:

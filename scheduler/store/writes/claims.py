@@ -35,7 +35,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """One run that a worker wants to start.
 
     `serial`: the admission serial that the decision was made on, the same for all that are claimed together.
-    `promised_mib`: VRAM reserved on each GPU of `gpu_uuids`. `checkpoint_used`: absolute path or None.
+    `promised_mib`: VRAM reserved on each GPU of `gpu_uuids`. `checkpoint_used`: absolute path or None. `token`: of the
+    job that its segment is on the run's cluster; None on this machine.
     """
 
     run: RunRecord
@@ -46,10 +47,11 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     need_source: str = "default"
     exclusive: bool = False
     checkpoint_used: str | None = None
+    token: str | None = None
 
 
 def claim(database: Database, wanted: Sequence[Claim], now_s: float) -> list[int | None]:
-    """Claim all of `wanted`: queued → running, each with its segment row and reservation.
+    """Claim all of `wanted`: queued → running, or submitted, each with its segment row and reservation.
 
     What was decided on together is claimed together. Returns the numbers of their segments, None for a run that
     changed its state meanwhile. Call with the locks of the runs held. Raises LostRace when the queue was drained, or
@@ -74,14 +76,17 @@ def _claim_one(wanted: Claim, now_s: float) -> int | None:
         "worker": wanted.worker,
         "segment": number,
         "boxes": run.boxes + 1,
-        "reason": f"segment {number}",
+        "reason": f"segment {number}"
+        if wanted.token is None
+        else f"segment {number}: to be handed to {run.cluster}",
         "started_at_s": run.started_at_s or now_s,
         "waiting": None,
         "suspension": None,
         "thaw_at_s": None,
     }
     try:
-        move(run.id, run.state, Event.CLAIMED, run.segment, values)
+        event = Event.CLAIMED if wanted.token is None else Event.SUBMITTED
+        move(run.id, run.state, event, run.segment, values, {"cluster": run.cluster})
     except LostRace:
         return None
     segment = {
@@ -98,9 +103,38 @@ def _claim_one(wanted: Claim, now_s: float) -> int | None:
         "log_offset": 0,
         "events_offset": 0,
         "bad_events": 0,
+        "cluster": run.cluster,
+        "token": wanted.token,
     }
     insert_row("segments", segment)
     return number
+
+
+def begun(database: Database, run: RunRecord, begun_at_s: float, node: str | None, job: str | None) -> State:
+    """Note that a submitted segment has begun on a node of its cluster. Raises LostRace, IllegalMove."""
+
+    def verb() -> State:
+        state = move(
+            run.id, run.state, Event.BEGUN, run.segment, {"reason": f"segment {run.segment} on {node}"}
+        )
+        seen = {"begun_at_s": begun_at_s, "started_at_s": begun_at_s, "node": node, "job": job}
+        update_rows("segments", seen, {"run_id": run.id, "number": run.segment})
+        return state
+
+    return database.write(verb)
+
+
+def note_job(database: Database, run: RunRecord, job: str | None, words: str) -> None:
+    """Note what a cluster says of a live segment's job: its number, and words for its user."""
+
+    def verb() -> None:
+        update_rows(
+            "segments", {"job": job, "engine_words": words}, {"run_id": run.id, "number": run.segment}
+        )
+        waits = (Run.id == run.id) & (Run.state == State.SUBMITTED) & (Run.segment == run.segment)
+        Run.update(reason=f"{run.cluster}: {words}").where(waits & Run.intent.is_null()).execute()
+
+    database.write(verb)
 
 
 class AppliedMove(msgspec.Struct, frozen=True):
@@ -151,7 +185,8 @@ def apply_result(
                 ),
             }
             if run.spec.order != "fifo":
-                values["turn_s"] = max(now_s, last_turn_s(database, run.priority) + TURN_GAP_S)
+                last_s = last_turn_s(database, run.priority, run.cluster)
+                values["turn_s"] = max(now_s, last_s + TURN_GAP_S)
         # A stop recorded since the caller looked must not be lost: it decides what this end means.
         # So must no wish to have it suspended, or to let it go on.
         unchanged = {"intent": run.intent, "suspension": run.suspension, "thaw_at_s": run.thaw_at_s}
@@ -188,13 +223,14 @@ def _suspect(run: RunRecord, decision: NextMove) -> None:
     Checkpoint.update(refused=why).where(Checkpoint.serial == newest).execute()
 
 
-def last_turn_s(database: Database, priority: int) -> float:
+def last_turn_s(database: Database, priority: int, cluster: str | None = None) -> float:
     """Return the turn of the last in the queue, which is later than now where the clock was set back meanwhile.
 
     With a turn before all others, a requeued run would be the only one to start until the clock is where it was.
     """
-    query = "SELECT MAX(turn_s) FROM runs WHERE state = ? AND priority = ?"
-    return max(database.rows(query, state, priority)[0][0] or 0.0 for state in ("queued", "suspended"))
+    query = "SELECT MAX(turn_s) FROM runs WHERE state = ? AND cluster IS ? AND priority = ?"
+    states = ("queued", "suspended")
+    return max(database.rows(query, state, cluster, priority)[0][0] or 0.0 for state in states)
 
 
 def ask_to_end(database: Database, run: RunRecord, intent: Intent, why: str) -> bool:

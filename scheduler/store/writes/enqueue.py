@@ -182,6 +182,7 @@ def _new_run(run_id: str, name: str, spec: RunSpec, now_s: float) -> dict[str, A
         "oom_retries": 0,
         "host_faults": 0,
         "key": spec.key,
+        "cluster": spec.cluster,
     }
 
 

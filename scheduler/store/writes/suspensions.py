@@ -20,7 +20,7 @@ from backprop.scheduler.records import ASKED, KEPT, RunRecord
 from backprop.scheduler.store import drain, requests
 from backprop.scheduler.store.connection import Database
 from backprop.scheduler.store.reads import queries
-from backprop.scheduler.store.rows import execute, update_rows
+from backprop.scheduler.store.rows import execute, insert_row, update_rows
 from backprop.scheduler.store.schema import Run
 from backprop.scheduler.store.writes import user_requests
 from backprop.scheduler.store.writes.claims import TURN_GAP_S, last_turn_s
@@ -31,6 +31,13 @@ _ALIVE = [state.value for state in HAS_PROCESSES]
 _LEAVES = [Intent.TIMEBOX.value, Intent.YIELD.value]
 _NEXT_SERIAL: Final = (
     "UPDATE segments SET serial = (SELECT MAX(serial) FROM segments) + 1 WHERE run_id = ? AND number = ?"
+)
+_CLAIMED: Final = (
+    "UPDATE suspensions SET claimed_at_s = ? WHERE run_id = ? AND segment = ? AND claimed_at_s IS NULL"
+)
+_WENT_ON: Final = (
+    "UPDATE suspensions SET claimed_at_s = COALESCE(claimed_at_s, ?1), on_at_s = ?1"
+    " WHERE run_id = ?2 AND segment = ?3 AND on_at_s IS NULL"
 )
 _ISSUED: Final = "UPDATE sqlite_sequence SET seq = (SELECT MAX(serial) FROM segments) WHERE name = 'segments'"
 
@@ -78,13 +85,14 @@ def unask_now(run_ids: Sequence[str]) -> list[str]:
 
 
 def _ask_one(run_id: str, thaw_at_s: float | None) -> bool:
-    own = (Run.id == run_id) & Run.intent.is_null()
+    # On a cluster its own preemption does that.
+    own = (Run.id == run_id) & Run.intent.is_null() & Run.cluster.is_null()
     asked = Run.update(suspension=ASKED, thaw_at_s=thaw_at_s).where(own & Run.state.in_(_SLOTS)).execute()
     values = {"suspension": KEPT, "thaw_at_s": thaw_at_s}
     kept = values | {"reason": SUSPENDED_BY_USER, "waiting": None}
     stays = asked or Run.update(kept).where(own & (Run.state == State.SUSPENDED.value)).execute()
     # One that is about to end, to be queued again, is held off then.
-    is_leaving = (Run.id == run_id) & Run.intent.in_(_LEAVES) & Run.state.in_(_ALIVE)
+    is_leaving = (Run.id == run_id) & Run.cluster.is_null() & Run.intent.in_(_LEAVES) & Run.state.in_(_ALIVE)
     return bool(stays or Run.update(values).where(is_leaving).execute())
 
 
@@ -133,11 +141,13 @@ def suspended(
     kept_mib: int | None,
     now_s: float,
     vram_out_mib: int | None = None,
+    ordered_at_s: float | None = None,
 ) -> State:
     """Note that a live run is frozen: it leaves its slot and takes a place at the back of the queue.
 
     `kept_mib`: the RAM that it keeps. `vram_out_mib`: how much of that is VRAM which was moved there: nothing is
-    promised to the run from here on. Raises LostRace, also for one that was asked to end meanwhile.
+    promised to the run from here on. `ordered_at_s`: when that was ordered, None where nobody knows. Raises LostRace,
+    also for one that was asked to end meanwhile.
     """
 
     def verb() -> State:
@@ -158,6 +168,7 @@ def suspended(
         state = move(run.id, run.state, Event.SUSPENDED, run.segment, values, unchanged)
         kept_values = {"kept_mib": kept_mib, "vram_out_mib": vram_out_mib}
         update_rows("segments", kept_values, {"run_id": run.id, "number": run.segment})
+        _leaves(run, now_s if ordered_at_s is None else min(ordered_at_s, now_s), now_s)
         return state
 
     return database.write(verb)
@@ -184,13 +195,14 @@ def thaw(
     worker: str,
     number: int,
     most: int | None,
+    now_s: float,
     promise: Promised | None = None,
 ) -> None:
     """Claim a suspended run: suspended → running, in a slot of `worker`. `number`: of the order that ends with it.
 
     `most`: how many runs may hold a slot, this one included; None for one that runs already, whatever the row says.
-    `promise`: for one whose VRAM is in RAM. Raises LostRace when the queue was drained, the slots or the room were
-    taken, or the run has moved meanwhile.
+    `promise`: for one whose VRAM is in RAM, which goes on later, see `went_on`. Raises LostRace when the queue was
+    drained, the slots or the room were taken, or the run has moved meanwhile.
     """
 
     def verb() -> None:
@@ -212,8 +224,17 @@ def thaw(
         move(run.id, State.SUSPENDED, Event.THAWED, run.segment, values, unchanged)
         over_values = {"suspensions": number, "vram_out_mib": None}
         update_rows("segments", over_values, {"run_id": run.id, "number": run.segment})
+        if promise is None:
+            execute(_WENT_ON, (now_s, run.id, run.segment))
+        else:
+            execute(_CLAIMED, (now_s, run.id, run.segment))
 
     database.write(verb)
+
+
+def went_on(database: Database, run: RunRecord, now_s: float) -> None:
+    """Note that a segment has its VRAM again and goes on."""
+    database.write(lambda: execute(_WENT_ON, (now_s, run.id, run.segment)))
 
 
 def promise_again(database: Database, run: RunRecord, promise: Promised) -> None:
@@ -222,7 +243,9 @@ def promise_again(database: Database, run: RunRecord, promise: Promised) -> None
     database.write(lambda: _promise(database, run, promise))
 
 
-def give_back(database: Database, run: RunRecord, why: str, vram_out_mib: int, not_before_s: float) -> State:
+def give_back(
+    database: Database, run: RunRecord, why: str, vram_out_mib: int, not_before_s: float, now_s: float
+) -> State:
     """Note that a claimed run stays suspended: its VRAM found no room, and is promised to it no longer. It keeps its
     place in the queue. `not_before_s`: Unix seconds. Raises LostRace."""
 
@@ -235,6 +258,7 @@ def give_back(database: Database, run: RunRecord, why: str, vram_out_mib: int, n
         }
         state = move(run.id, run.state, Event.SUSPENDED, run.segment, values, {"intent": None})
         update_rows("segments", {"vram_out_mib": vram_out_mib}, {"run_id": run.id, "number": run.segment})
+        _leaves(run, now_s, now_s)
         return state
 
     return database.write(verb)
@@ -250,6 +274,13 @@ def promise_after_all(database: Database, run: RunRecord) -> None:
 def vram_stays(database: Database, run: RunRecord, why: str) -> None:
     """Note that the VRAM of a run is not to be moved any more."""
     database.write(lambda: update_rows("runs", {"vram_stays": why}, {"id": run.id}))
+
+
+def _leaves(run: RunRecord, ordered_at_s: float, now_s: float) -> None:
+    """Inside a transaction: note that a segment is without a slot from now on, and was on until it was ordered away."""
+    execute(_WENT_ON, (ordered_at_s, run.id, run.segment))
+    times = {"ordered_at_s": ordered_at_s, "left_at_s": now_s}
+    insert_row("suspensions", {"run_id": run.id, "segment": run.segment, **times})
 
 
 def _promise(database: Database, run: RunRecord, promise: Promised | None) -> None:

@@ -166,8 +166,8 @@ def resume_now(
     _connection().executemany("UPDATE runs SET turn_s = ? WHERE id = ?", turns)
     dependents = [(f"waits for {run_id}, which was resumed", run_id) for run_id in done]
     _connection().executemany(_WAIT_AGAIN, dependents)
-    changed = [(encode(specs[run_id]), run_id) for run_id in done if run_id in specs]
-    _connection().executemany("UPDATE runs SET spec = ? WHERE id = ?", changed)
+    changed = [(encode(specs[run_id]), specs[run_id].cluster, run_id) for run_id in done if run_id in specs]
+    _connection().executemany("UPDATE runs SET spec = ?, cluster = ? WHERE id = ?", changed)
     return done
 
 
@@ -216,6 +216,7 @@ def edit_now(run_id: str, name: str, spec: RunSpec, priority: int) -> None:
     values = {
         "name": name,
         "spec": encode(spec),
+        "cluster": spec.cluster,
         "priority": priority,
         "script": spec.script or spec.program,
     }

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.faults.storm.frozen import orders
 from tests.faults.storm.weather import Weather
 from tests.support import promises as books
 from tests.support.harness import Bench
@@ -57,8 +58,9 @@ def rage(
         f"{weather.dealt.total()} blows: "
         + ", ".join(f"{name} {n}" for name, n in weather.dealt.most_common())
     )
-    say(f"{len(known)} runs, {len(segments)} segments, {crew.started} workers; {len(faults)} faults; the machine lagged"
-        f" by {weather.lateness.worst_lag_s:.2f} s at worst")  # fmt: skip
+    suspended = sum(orders(path) for path in bench.home.glob("runs/*/*"))
+    say(f"{len(known)} runs, {len(segments)} segments, {suspended} orders to suspend, {crew.started} workers;"
+        f" {len(faults)} faults; the machine lagged by {weather.lateness.worst_lag_s:.2f} s at worst")  # fmt: skip
     return faults
 
 
@@ -103,6 +105,8 @@ def _storm(
     while (now_s := time.monotonic()) < began_s + seconds:
         crew.keep()
         weather.settle()
+        for told in weather.strike_in_time():
+            say(f"{time.monotonic() - began_s:6.1f} s  {told}")
         if now_s >= look_s:
             # Before somebody resumes them.
             weather.faults += [one for one in _unfounded(weather.bench) if one not in weather.faults]
@@ -112,7 +116,6 @@ def _storm(
             if told is not None:
                 say(f"{now_s - began_s:6.1f} s  {told}")
             next_s = time.monotonic() + chance.uniform(0.05, 0.6)
-        time.sleep(0.05)
 
 
 def _rows(bench: Bench) -> list[dict[str, Any]]:

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from tests.faults.storm import prey
+from tests.faults.storm.frozen import Stage, segments_in
 from tests.faults.storm.lateness import Lateness, watched
 from tests.support import promises as books
 from tests.support.harness import COMMAND, QUIET_LIMITS, SCRIPTS, Bench
@@ -23,6 +24,9 @@ other = sqlite3.connect(sys.argv[1], timeout=5, isolation_level=None)
 other.execute("BEGIN EXCLUSIVE")
 time.sleep(float(sys.argv[2]))
 """
+IN_WAIT_S = 15.0
+"""How long a moment is waited for at which to strike, and how often one looks meanwhile."""
+LOOK_EVERY_S, LOOKS = 0.004, 10
 KEEPS = ("2", "--deaf", "--save-every", "1000")
 
 
@@ -44,6 +48,7 @@ class Weather:
         self._chance = chance
         self._steps = steps
         self._later: list[tuple[float, Callable[[], None]]] = []
+        self._waiting: dict[Stage, float] = {}
         self._commands: list[subprocess.Popen[str]] = []
         self._queuing: list[subprocess.Popen[str]] = []
         self.blows: dict[Callable[[], str | None], float] = {
@@ -65,6 +70,9 @@ class Weather:
             self.user_resumes: 2,
             self.user_suspends: 4,
             self.user_unsuspends: 1,
+            self.kill_suspending: 3,
+            self.kill_suspended: 2,
+            self.kill_thawing: 3,
             self.lock_database: 1,
             self.delete_database: 0.5,
             self.damage_database: 0.7,
@@ -92,6 +100,12 @@ class Weather:
         self._commands = [one for one in self._commands if one.poll() is None]
         self._note_queued()
         self.lateness.look()
+
+    def strike_in_time(self) -> Iterator[str]:
+        """Look for a while for what is waited for; yield what was struck."""
+        for _ in range(LOOKS):
+            yield from self._pounce()
+            time.sleep(LOOK_EVERY_S)
 
     def calm(self) -> None:
         """Everything that is due later, now; and no command of ours is left."""
@@ -208,6 +222,41 @@ class Weather:
         self._start("unsuspend", "--all")
         return "unsuspend all"
 
+    def kill_suspending(self) -> str | None:
+        self.user_suspends()
+        return self._lie_in_wait(Stage.SUSPENDING)
+
+    def kill_suspended(self) -> str | None:
+        return self._lie_in_wait(Stage.SUSPENDED)
+
+    def kill_thawing(self) -> str | None:
+        self.user_unsuspends()
+        return self._lie_in_wait(Stage.THAWING)
+
+    def _lie_in_wait(self, stage: Stage) -> str | None:
+        """Strike once a segment is in that stage, see `settle`."""
+        self._waiting[stage] = time.monotonic() + IN_WAIT_S
+        return None
+
+    def _pounce(self) -> Iterator[str]:
+        """Kill the supervisor of a segment, or a worker, where one is in a stage that is waited for."""
+        now_s = time.monotonic()
+        for stage in [stage for stage, until_s in self._waiting.items() if until_s > now_s]:
+            found = list(segments_in(self.bench.home, stage))
+            if not found:
+                continue
+            del self._waiting[stage]
+            (run, number), supervisor = self._chance.choice(found)
+            if self._chance.random() < 0.5:
+                told = self._hit("worker", signal.SIGKILL)
+            else:
+                self.lateness.kills(supervisor)
+                killed = prey.send(self.bench.home, supervisor, signal.SIGKILL)
+                told = f"SIGKILL to supervisor {supervisor}" if killed else None
+            if told is not None:
+                self.dealt[f"kill_{stage.value}"] += 1
+                yield f"{told} while segment {number} of {run} is {stage.value}"
+
     def lock_database(self) -> str | None:
         held_s = self._chance.uniform(0.2, 3.0)
         words = [sys.executable, "-c", HOLD_LOCK, str(self.bench.home / "backprop.db"), str(held_s)]
@@ -261,6 +310,7 @@ class Weather:
                 ("5", "--slow", "3.5"),
                 ("2", "--slow", "1.4"),
                 ("2", "--deaf"),
+                KEEPS,
                 KEEPS,
                 KEEPS,
             )

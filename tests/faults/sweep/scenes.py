@@ -27,6 +27,7 @@ RUN = "swept"
 PATIENCE_S = 90.0
 TRACEBACK = 1
 DRAIN = ("worker", "--drain", "--gpu-probe", "none")
+ONE_SLOT = (*DRAIN, "-p", "1")
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,17 @@ class Stage:
             "PYTHONPATH": str(ROOT),
         }
 
-    def queue(self, *words: str, timebox_s: float = 60.0) -> None:
+    def queue(self, *words: str, timebox_s: float = 60.0, run: str = RUN, at_timebox: str = "end") -> None:
         """Queue a run of the ledger script, without a process for it."""
         database = open_database(layout.ensure(self.home))
         argv = (sys.executable, "-ISu", str(LEDGER), *words)
         spec = RunSpec(argv=argv, program=sys.executable, cwd=str(self.project), script=str(LEDGER), gpus=0,
-                       timebox_s=timebox_s, at_timebox="end", grace_s=10.0, min_free_ram_mib=0, max_cpu_load=1000.0,
-                       gpu_probe="none")  # fmt: skip
-        _, folder = run_folder.create(self.home, RUN)
+                       timebox_s=timebox_s, at_timebox=at_timebox, grace_s=10.0, min_free_ram_mib=0,
+                       max_cpu_load=1000.0, gpu_probe="none")  # fmt: skip
+        _, folder = run_folder.create(self.home, run)
         now_s = time.time()
-        run_folder.write_spec(folder, RUN, "swept", spec, self.environment, now_s)
-        enqueue_run(database, RUN, "swept", spec, now_s, "queued")
+        run_folder.write_spec(folder, run, run, spec, self.environment, now_s)
+        enqueue_run(database, run, run, spec, now_s, "queued")
         database.close()
 
     def files(self) -> list[Path]:
@@ -80,7 +81,8 @@ class Stage:
         kept = ("spec.json", "spec.json.tmp", "run.lock", "outcome.json", "outcome.json.tmp")
         beside = ("order.json", "order.json.tmp", "log", "supervisor.log", "supervisor.lock", "processes.json",
                   "processes.json.tmp", "pause.json", "pause.json.tmp", "stop.json", "stop.json.tmp", "exit.json",
-                  "exit.json.tmp")  # fmt: skip
+                  "exit.json.tmp", "suspend.json", "suspend.json.worker.tmp", "box.json", "box-1.json",
+                  "box-2.json")  # fmt: skip
         return [
             self.home.database,
             Path(f"{self.home.database}-journal"),
@@ -107,22 +109,21 @@ class Stage:
         again. Return what is wrong: no script here fails, so a run ends in one of `ends`, or well."""
         drain = [*_driver(0, ()), *DRAIN]
         self._run(drain)
-        state = self._state()
-        if state in (None, "completed"):
+        open_still = self._open()
+        if not open_still:
             return []
         found = books.unfounded_ends(self.home.root)
-        if state not in ends and not found:
-            found = [f"I3: it is {state}, and no script and no user wanted that: {self._told()}"]
-        self._run([str(COMMAND), "resume", RUN])
+        if not set(open_still.values()) <= set(ends) and not found:
+            found = [f"I3: {open_still}, and no script and no user wanted that: {self._told()}"]
+        self._run([str(COMMAND), "resume", *open_still])
         self._run(drain)
         return found
 
     def faults(self) -> list[str]:
         wait_until(lambda: not self.left(), timeout_s=30, saw=self.left)
         found = books.faults(self.home.root, self.project)
-        state = self._state()
-        if state not in (None, "completed"):
-            found.append(f"I3: in the end it is {state}; {self._told()}")
+        if open_still := self._open():
+            found.append(f"I3: in the end: {open_still}; {self._told()}")
         return found
 
     def recorded(self) -> list[str]:
@@ -145,10 +146,10 @@ class Stage:
     def _told(self) -> str:
         return self.told.read_text()[-3000:]
 
-    def _state(self) -> str | None:
-        return next(
-            (str(row["state"]) for row in books.rows(self.home.root, "runs") if row["id"] == RUN), None
-        )
+    def _open(self) -> dict[str, str]:
+        """Return the runs that have not completed, and their states."""
+        states = {str(row["id"]): str(row["state"]) for row in books.rows(self.home.root, "runs")}
+        return {run: state for run, state in states.items() if state != "completed"}
 
     def _run(self, command: Sequence[str]) -> int:
         with self.told.open("a") as told:
@@ -177,6 +178,22 @@ def _chain(stage: Stage) -> None:
 def _timebox(stage: Stage) -> None:
     """The first segment is asked to stop."""
     stage.queue("--steps", "6", "--pace", "0.1", timebox_s=0.3)
+
+
+def _shared(stage: Stage) -> None:
+    """Two runs that save at their end alone, in one slot: each is suspended and goes on, more than once."""
+    for run in (RUN, "other"):
+        stage.queue(
+            "--steps",
+            "10",
+            "--pace",
+            "0.1",
+            "--save-every",
+            "1000",
+            timebox_s=0.4,
+            run=run,
+            at_timebox="auto",
+        )
 
 
 def _orphan(stage: Stage) -> None:
@@ -227,6 +244,8 @@ LEDGER_RUN = ("run", "--run-id", RUN, "--min-free-ram", "0", "--max-cpu-load", "
 SCENES = (
     Scene("worker", _chain),
     Scene("supervisor", _chain, supervisor=1),
+    Scene("suspending worker", _shared, words=ONE_SLOT),
+    Scene("suspended supervisor", _shared, words=ONE_SLOT, supervisor=1),
     Scene("adopter", _orphan, supervisor=1),
     Scene("timebox", _timebox, supervisor=1, ends=("timeboxed",)),
     Scene("repair", _damaged),

@@ -43,10 +43,16 @@ def sample(key: SettingKey) -> object:
         "activeHours": "22:00-08:00",
         "resumeArg": "--load {checkpoint}",
         "python": "/usr/bin/python3",
+        "on": "lab",
+        "gpuType": "a100",
+        "submit": "--qos=long",
         "secrets": "scrub",
         "keepMetric": "val_acc:max",
     }
     return samples[key.name]
+
+
+CLUSTERS = '{"clusters": {"lab": {"engine": "slurm", "folder": "/share"}}}'
 
 
 def words(key: SettingKey) -> list[str]:
@@ -102,6 +108,7 @@ def test_every_setting_can_be_edited_in_the_units_of_its_key(database: Database,
 
 
 def test_a_new_run_keeps_every_setting_that_its_specification_has(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(CLUSTERS)
     effective = load(tmp_path, tmp_path, None, {key.name: sample(key) for key in BY_OPTION})
     spec = spec_of(("true",), "/usr/bin/true", None, tmp_path, effective, SubmissionRequest())
     for key in BY_OPTION:
@@ -116,6 +123,7 @@ def test_resume_changes_what_the_rows_say(bench: Bench) -> None:
     keys = [key for key in KEYS if "resume" in key.commands]
     bench.script("train.py", "print(1)")
     run = bench.queue("train.py", "--hold")
+    (bench.home / "config.json").write_text(CLUSTERS)
     done = bench.backprop("resume", run, *(word for key in keys for word in words(key)))
     assert done.returncode == 0, done.stderr
     spec = json.loads(str(bench.column(run, "spec")))

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from backprop.scheduler.governor.decide import Limits, Need, Reservation, Rule, decide
 from backprop.scheduler.governor.snapshot import Gpu, Host, Snapshot
+from backprop.scheduler.governor.suspension import could_return, least_free_mib, may_return, need_to_thaw
 from backprop.scheduler.governor.vram import ForeignPeak, allocation_has_shown, hold_peaks, room
 
 LIMITS = Limits(
@@ -47,6 +48,8 @@ needs_of_a_night = st.builds(
 
 @dataclass
 class LiveRun:
+    """`peak`: the most it has used. `out`: what of its VRAM lies in RAM while it is suspended."""
+
     run_id: str
     promised: int
     on: tuple[int, ...]
@@ -54,13 +57,16 @@ class LiveRun:
     started_s: float
     exclusive: bool
     seen: int | None
+    peak: int = 0
+    out: int = 0
 
 
 class Night(RuleBasedStateMachine):
     """A machine with its true memory, of which the governor only sees readings.
 
-    Runs start when admitted, allocate when they like, up to their promise, and end; others come and go; the driver
-    tells whose memory it is, or does not, or tells it wrong."""
+    Runs start when admitted, allocate when they like, up to their promise, and end; some are suspended, their VRAM in
+    RAM, and come back when they may; others come and go; the driver tells whose memory it is, or does not, or tells it
+    wrong."""
 
     @initialize(
         totals=st.lists(st.sampled_from([8, 24, 48]).map(lambda gib: gib * 1024), min_size=1, max_size=3),
@@ -72,6 +78,7 @@ class Night(RuleBasedStateMachine):
         self.totals, self.reserved, self.told = totals, reserved, told
         self.foreign = [0] * len(totals)
         self.runs: list[LiveRun] = []
+        self.suspended: list[LiveRun] = []
         self.peaks: dict[str, ForeignPeak] = {}
         self.started = 0
 
@@ -131,7 +138,7 @@ class Night(RuleBasedStateMachine):
         run = data.draw(st.sampled_from(self.runs))
         wanted = int(run.promised * part)
         if all(self.free(index) + run.used >= wanted for index in run.on):
-            run.used = wanted
+            run.used, run.peak = wanted, max(run.peak, wanted)
             if self.told == "told":
                 run.seen = wanted
 
@@ -144,6 +151,52 @@ class Night(RuleBasedStateMachine):
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
         self.runs.remove(data.draw(st.sampled_from(self.runs)))
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data())
+    def suspend(self, data: st.DataObject) -> None:
+        run = data.draw(st.sampled_from(self.runs))
+        if len(run.on) == 1 and could_return(run.used, self.snapshot().gpus[run.on[0]]):
+            self.runs.remove(run)
+            self.suspended.append(run)
+            run.out, run.used, run.seen = run.used, 0, None if run.seen is None else 0
+
+    @precondition(lambda self: self.suspended)
+    @rule(data=st.data())
+    def thaw(self, data: st.DataObject) -> None:
+        self.come_back(data.draw(st.sampled_from(self.suspended)))
+
+    def come_back(self, run: LiveRun) -> None:
+        (index,) = run.on
+        others = [one for one in self.runs if index in one.on]
+        need = need_to_thaw(run.promised, run.peak, run.out, run.exclusive)
+        snapshot = self.snapshot()
+        reserved = self.reservations()
+        denials = may_return(need, LIMITS, snapshot, reserved, f"GPU-{index}", {}, self.peaks)
+        if denials:
+            nobody = not others and self.foreign[index] == 0 and not self.peaks.get(f"GPU-{index}")
+            assert not nobody, f"what could return is refused an empty GPU: {denials}"
+            return
+        assert self.free(index) >= least_free_mib(run.out), "the restore would meet a full GPU"
+        assert not any(one.exclusive for one in others)
+        assert not (run.exclusive and others)
+        self.suspended.remove(run)
+        self.runs.append(run)
+        run.promised = min(need.vram_mib, self.totals[index] - self.reserved)
+        run.used, run.out, run.started_s = run.out, 0, self.now_s
+        if self.told == "told":
+            run.seen = run.used
+
+    @precondition(lambda self: self.suspended)
+    @rule()
+    def all_else_ends(self) -> None:
+        """Then everybody comes back in turn: nobody starves."""
+        self.runs.clear()
+        self.foreign = [0] * len(self.totals)
+        self.peaks = {}
+        while self.suspended:
+            self.come_back(self.suspended[0])
+            self.runs.clear()
 
     @rule(data=st.data(), part=st.sampled_from([0.0, 0.2, 0.7, 1.0]))
     def others(self, data: st.DataObject, part: float) -> None:
@@ -167,6 +220,7 @@ class TestNight(Night.TestCase):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 class TestManyNights(Night.TestCase):
     settings = settings(max_examples=1000, stateful_step_count=30, deadline=None)
 

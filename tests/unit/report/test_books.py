@@ -1,6 +1,7 @@
 """The books of a night balance: each second of each unit is in one account, also where the clock was set."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,8 @@ from backprop.cli.report.books import (
     Unit,
     book,
     packed,
+    turns,
+    without,
 )
 from backprop.scheduler.records import ClockChange, Refusal
 
@@ -44,15 +47,22 @@ def balanced(made: Book, length_s: float) -> bool:
 
 seconds = st.floats(-5000, 60_000, allow_nan=False)
 amounts = st.floats(0, 4000, allow_nan=False)
-stays = st.builds(
-    lambda begin, lived, *parts: Stay("run", begin, begin + lived, *parts),
-    seconds,
-    amounts,
-    amounts,
-    amounts,
-    amounts,
-    amounts,
-)
+spans = st.lists(st.tuples(seconds, amounts), max_size=4)
+
+
+def stay_of(
+    begin: float,
+    lived: float,
+    parts: tuple[float, float, float, float],
+    away: list[tuple[float, float]],
+    moving: list[tuple[float, float]],
+) -> Stay:
+    absent = tuple((at, at + length) for at, length in sorted(away))
+    underway = tuple((at, at + length) for at, length in sorted(moving))
+    return Stay("run", begin, begin + lived, *parts, away=absent, moving=underway)
+
+
+stays = st.builds(stay_of, seconds, amounts, st.tuples(amounts, amounts, amounts, amounts), spans, spans)
 reasons = st.lists(st.tuples(seconds, st.sampled_from([None, (), (EMPTY,), (HOT, OTHER)])), max_size=30)
 changes = st.lists(st.tuples(st.floats(0, 40_000), st.floats(-9000, 9000), st.floats(0, 3000)), max_size=4)
 
@@ -68,9 +78,41 @@ def test_the_books_balance(
     clock = [ClockChange(1e9 + at, by + slept, slept) for at, by, slept in sorted(set_by)]
     axis = Axis(1e9, 1e9 + length_s, clock)
     ordered = [Reason(at_s, refusals) for at_s, refusals in sorted(told, key=lambda one: one[0])]
-    for place in (lived, *packed(lived, 3)):
+    divided = [turn for stay in lived for turn in turns(stay)]
+    for place in (lived, divided, *packed(divided, 3)):
         assert balanced(book(GPU, place, ordered, axis.asleep, axis.length_s), axis.length_s)
-    assert sum(map(len, packed(lived, 3))) == len(lived)
+    assert sum(map(len, packed(divided, 3))) == len(divided)
+
+
+@settings(deadline=None)
+@given(stays)
+def test_the_turns_of_a_stay_are_what_it_was_there(stay: Stay) -> None:
+    found = turns(stay)
+    assert all(one.from_s <= one.to_s and not one.away for one in found)
+    assert all(one.to_s <= other.from_s for one, other in pairwise(found))
+    there_s = sum(one.to_s - one.from_s for one in found)
+    there = [(one.from_s, one.to_s) for one in found]
+    away_s = sum(to_s - from_s for from_s, to_s in without((stay.from_s, stay.to_s), there))
+    assert there_s + away_s == pytest.approx(stay.to_s - stay.from_s)
+    for name in ("startup_s", "paused_s", "redone_s", "saving_s"):
+        assert sum(getattr(one, name) for one in found) <= getattr(stay, name) + 1e-6
+
+
+def test_a_suspended_run_is_nowhere_and_its_way_there_and_back_has_an_account() -> None:
+    first = Stay("a", 0, 100, 10, redone_s=5, away=((30, 80),), moving=((25, 30), (80, 84)))
+    second = Stay("b", 31, 79)
+    assert totals(book(GPU, turns(first), [], [], 100)) == {
+        "training": 26, "start-up": 10, "suspend/thaw": 9, "redone": 5, "idle": 50,
+    }  # fmt: skip
+    made = book(GPU, [*turns(first), second], [], [], 100)
+    assert totals(made) == {"training": 74, "start-up": 10, "suspend/thaw": 9, "redone": 5, "idle": 2}
+    assert idle(made) == [(1, HANDOVER.rule), (1, HANDOVER.rule)]
+    assert [len(place) for place in packed([*turns(first), second], 1)] == [3], "they shared one place"
+
+
+def test_a_long_start_and_a_long_loss_reach_over_suspensions() -> None:
+    stay = Stay("a", 0, 100, startup_s=35, redone_s=25, away=((30, 60), (70, 80)))
+    assert [(one.startup_s, one.redone_s) for one in turns(stay)] == [(30, 0), (5, 5), (0, 20)]
 
 
 @pytest.mark.parametrize(

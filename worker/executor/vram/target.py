@@ -11,7 +11,9 @@ from typing import Final
 
 import msgspec
 
+from backprop.scheduler.governor.model import amount
 from backprop.scheduler.governor.snapshot import Gpu
+from backprop.scheduler.governor.suspension import could_return
 from backprop.worker.supervisor import process_tree
 
 MPS_FOLDER: Final = "/tmp/nvidia-mps"
@@ -50,4 +52,6 @@ def find_target(gpu_uuids: Sequence[str], gpus: Sequence[Gpu], pids: Collection[
     process = process_tree.identify(users.pop()) if users else None
     if process is None or mib is None:
         raise NoTarget("the driver does not say which of its processes uses the GPU")
+    if not could_return(mib, gpu):
+        raise NoTarget(f"it uses {amount(mib)}, too much of its GPU to be sure to fit there again")
     return Target(process, gpu.uuid, mib)

@@ -159,7 +159,12 @@ class Suspender:
         known = suspend_files.read(folder)
         number = max(known.number if known is not None else 0, segment.suspensions) + 1
         order = SuspendOrder(
-            number=number, wanted="leaving", why=why, kept=kept, thaw_at_s=run.thaw_at_s if kept else None
+            number=number,
+            wanted="leaving",
+            why=why,
+            kept=kept,
+            thaw_at_s=run.thaw_at_s if kept else None,
+            at_s=self._context.clock.wall_s(),
         )
         now_s = self._context.clock.monotonic_s()
         under_way = _UnderWay(order, now_s, now_s)
@@ -206,7 +211,8 @@ class Suspender:
             order.number if order is not None else 0, segment.suspensions if segment is not None else 0
         )
         try:
-            suspensions.thaw(self._context.database, run, self._context.worker, number, most, promise)
+            now_s = self._context.clock.wall_s()
+            suspensions.thaw(self._context.database, run, self._context.worker, number, most, now_s, promise)
         except LostRace:
             return False
         failpoint.at("thaw claimed")
@@ -241,7 +247,8 @@ class Suspender:
                 suspensions.promise_after_all(self._context.database, run)
             return
         number = max(order.number, segment.suspensions)
-        suspensions.thaw(self._context.database, run, self._context.worker, number, None)
+        now_s = self._context.clock.wall_s()
+        suspensions.thaw(self._context.database, run, self._context.worker, number, None, now_s)
 
     def _advance(self, run: RunRecord, segment: SegmentRecord, under_way: _UnderWay) -> None:
         if under_way.order.leaves:
@@ -323,7 +330,7 @@ class Suspender:
         failpoint.at("recording suspension")
         stays = f"; its VRAM stays on its GPU: {under_way.stays}" if under_way.stays is not None else ""
         why, now_s = f"{order.why}{stays}", context.clock.wall_s()
-        suspensions.suspended(context.database, run, why, kept_mib, now_s, out_mib)
+        suspensions.suspended(context.database, run, why, kept_mib, now_s, out_mib, order.at_s)
         failpoint.at("recorded suspension")
         self._under_way.pop(key, None)
         moved = f", {amount(out_mib)} of it VRAM" if out_mib is not None else stays
@@ -387,7 +394,7 @@ class Suspender:
         key, now_s = (run.id, run.segment), self._context.clock.monotonic_s()
         known = suspend_files.read(self._context.executor.folder(*key))
         number = max(known.number if known is not None else 0, segment.suspensions) + 1
-        order = SuspendOrder(number=number, wanted="suspended", why=why)
+        order = SuspendOrder(number=number, wanted="suspended", why=why, at_s=self._context.clock.wall_s())
         self._freeze(run, _UnderWay(order, now_s, now_s))
 
     def _give_box(self, run: RunRecord, folder: Path) -> None:

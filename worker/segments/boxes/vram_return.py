@@ -132,6 +132,7 @@ class VramReturn:
 
     def _is_back(self, run: RunRecord) -> None:
         key = (run.id, run.segment)
+        suspensions.went_on(self._context.database, run, self._context.clock.wall_s())
         self.away.discard(key)
         for kept in (self._since_s, self._signalled_s, self._refused):
             kept.pop(key, None)  # pyright: ignore[reportUnknownMemberType]
@@ -191,9 +192,9 @@ class VramReturn:
         count = self._refused.get(key, 0)
         delay_s = min(BACK_OFF_S * 2**count, MOST_BACK_OFF_S)
         out_mib = self._moves.out_mib(key) or 0
-        not_before_s = self._context.clock.wall_s() + delay_s
+        now_s = self._context.clock.wall_s()
         suspensions.give_back(
-            self._context.database, run, f"no room for its VRAM: {why}", out_mib, not_before_s
+            self._context.database, run, f"no room for its VRAM: {why}", out_mib, now_s + delay_s, now_s
         )
         self._refused[key] = count + 1
         self._context.console.event(

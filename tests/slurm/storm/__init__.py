@@ -1,0 +1,1 @@
+"""A storm over runs on a cluster."""

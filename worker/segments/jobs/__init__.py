@@ -1,0 +1,1 @@
+"""Live segments that are jobs of clusters."""
