@@ -15,7 +15,7 @@ def command(ctx: click.Context, as_json: bool, config: str | None, verbose: bool
 
     What is shown was noted by a worker; this asks no cluster. To check one: backprop doctor --on CLUSTER.
     """
-    from backprop.cli.render import cluster_rows
+    from backprop.cli.render.jobs import cluster_rows
     from backprop.cli.render.json_views import print_json
     from backprop.cli.render.tables import print_table
     from backprop.scheduler.config.settings import load

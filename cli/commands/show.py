@@ -136,7 +136,7 @@ def _print(
     keep: int | None,
 ) -> None:
     from backprop.cli.render import stop_view
-    from backprop.cli.render.job_rows import print_jobs
+    from backprop.cli.render.jobs.job_rows import print_jobs
     from backprop.cli.render.json_views import NAN, clock, duration, number, size
     from backprop.cli.render.rotation_view import rotation_lines, rotation_pairs
     from backprop.cli.render.tables import print_pairs, print_table

@@ -217,7 +217,7 @@ def _blocking(home: "Home", live: "Sequence[RunRecord]") -> "list[RunRecord]":
 
 def _of_cluster(home: "Home", database: "Database", run: "RunRecord") -> list[str]:
     """Return its place among the runs of its cluster, and how that is."""
-    from backprop.cli.render import cluster_rows
+    from backprop.cli.render.jobs import cluster_rows
     from backprop.scheduler.config.settings import load
     from backprop.scheduler.store.reads import listing
 
