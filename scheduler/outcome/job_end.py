@@ -1,7 +1,8 @@
 """Describes how a cluster's job ended, as far as the cluster tells."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class JobEndKind(StrEnum):
@@ -21,8 +22,7 @@ class JobEndKind(StrEnum):
         return JobEndKind.ITSELF if phase in itself else known.get(phase, JobEndKind.PREEMPTED)
 
 
-@dataclass(frozen=True)
-class JobEnd:
+class JobEnd(msgspec.Struct, frozen=True):
     """How a job ended. `words`: why, for people. `job`: the cluster's number of it."""
 
     kind: JobEndKind
