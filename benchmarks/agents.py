@@ -4,13 +4,14 @@
 Each tool gets a home of its own and is stopped afterwards. A cell says what was seen, not what the manual says.
 """
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -140,14 +141,14 @@ WANTS: Final = (
 )
 
 
-def main(words: Sequence[str]) -> int:
+def main() -> int:
     """Play both and print the table."""
-    if len(words) != 1:
-        print(__doc__, file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.agents", description=__doc__)
+    parser.add_argument("gflow", metavar="GFLOW_BIN", type=Path, help="the folder with the programs of gflow")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ours = backprop(Player(Path(folder) / "backprop", OWN))
-        theirs = gflow(Player(Path(folder) / "gflow", Path(words[0])))
+        theirs = gflow(Player(Path(folder) / "gflow", options.gflow))
     print("| | Backprop | gflow |\n| --- | --- | --- |")
     for row in zip(WANTS, ours, theirs, strict=True):
         print(f"| {' | '.join(row)} |")
@@ -155,4 +156,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
