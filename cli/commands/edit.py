@@ -233,7 +233,7 @@ def _placed(home: "Home", run: "RunRecord", edited: "Edited") -> "Edited":
     """Return the edit with what follows from where it runs. Raises BadCommand, BadConfig."""
     if edited.spec.cluster is None and run.spec.cluster is None and edited.spec == run.spec:
         return edited
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from backprop.scheduler.config.placement import on_cluster
     from backprop.scheduler.config.settings import load

@@ -4,9 +4,10 @@ import os
 import shutil
 import sys
 import sysconfig
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from backprop.cli.service.unit import MARK, NAME, unit_text
 from backprop.scheduler.errors import HomeRefused, ServiceRefused
@@ -20,8 +21,7 @@ KEPT: Final = ("BACKPROP_HOME", "BACKPROP_BOARD")
 """What moves a home or its board has to be the same in the service as in the shells that queue."""
 
 
-@dataclass(frozen=True)
-class ServiceState:
+class ServiceState(msgspec.Struct, frozen=True):
     """`path`: the unit. `active`, `enabled`: systemd's words, empty without a unit of ours. `lingers`: whether the
     user's instance outlives a logout; None where logind does not say."""
 

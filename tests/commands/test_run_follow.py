@@ -68,7 +68,7 @@ def test_a_terminal_sees_one_line_for_all_events_and_where_each_segment_resumes(
     ("body", "words", "code", "state"),
     [
         ("import sys; sys.exit('bad data')", (), 20, "failed"),
-        ("import time; print('on'); time.sleep(60)", ("-m", "0.03"), 21, "timeboxed"),
+        ("import time; print('on'); time.sleep(60)", ("-m", "0.01", "--at-timebox", "end"), 21, "timeboxed"),
     ],
 )
 def test_its_exit_code_is_the_outcome(

@@ -51,7 +51,7 @@ def test_a_home_that_is_away_while_a_run_ends_costs_neither_the_run_nor_a_flood_
 def test_an_end_that_cannot_be_recorded_yet_is_waited_for(bench: Bench) -> None:
     """Nobody but the supervisor knows how it ended. It is late, but there is nothing else for it to do."""
     bench.script("once.py", ONCE)
-    run = bench.queue("once.py", "-m", "0.05", "--grace-seconds", "1")
+    run = bench.queue("once.py", "-m", "0.05", "--at-timebox", "end", "--grace-seconds", "1")
     quick = ("LINGER_S=0.1", "MARGIN_S=0.1", "REPLACE_AFTER_S=0.5")
     bench.worker(command=impatient(*(f"worker.segments.supervisor_watchdog.{one}" for one in quick)))
     bench.wait_for_log(run, "up")

@@ -46,7 +46,7 @@ def test_what_shows_its_end_is_completed_and_what_does_not_waits_for_its_user(be
     for name, body in (("finishes", FINISHES), ("leaves", LEAVES), ("final", FINAL_PART), ("told", TOLD)):
         bench.script(f"{name}.py", body)
     bench.script("next.py", "print('next')")
-    box = ("-m", "0.04")
+    box = ("-m", "0.04", "--at-timebox", "end")
     done = {name: bench.queue(f"{name}.py", *box) for name in ("finishes", "final")}
     done["told"] = bench.queue("told.py", *box)
     leaves = bench.queue("leaves.py", *box)

@@ -29,7 +29,7 @@ SLOW_TO_SAVE = """
 
 def test_the_stop_signal_is_sent_once_and_intent_outlives_the_supervisor(bench: Bench) -> None:
     bench.script("slow.py", SLOW_TO_SAVE)
-    run = bench.queue("slow.py", "-m", "0.05", "--grace-seconds", "30")
+    run = bench.queue("slow.py", "-m", "0.05", "--at-timebox", "end", "--grace-seconds", "30")
     bench.worker()
     wait_until(lambda: "signalled 1" in bench.log(run), saw=lambda: bench.log(run))
     # The script may hear the signal before its sender has noted that it sent it.

@@ -79,7 +79,7 @@ def prepare(bench: Bench, page: Path) -> None:
 def type_it(bench: Bench, page: Path) -> None:
     """Run every command of a page in one shell's folder; fail where one fails or prints something else."""
     prepare(bench, page)
-    environment = bench.environment | {"COLUMNS": "110", "TERM": "dumb"}
+    environment = bench.environment | {"COLUMNS": "110", "TERM": "xterm"}
     for one in session(page):
         done = subprocess.run(
             ["bash", "-c", one.line], cwd=bench.project, env=environment, stdin=subprocess.DEVNULL,

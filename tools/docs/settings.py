@@ -14,7 +14,10 @@ END: Final = "<!-- end of the table -->\n"
 
 
 def page(text: str) -> str:
-    """Return the page with the table of today between its marks."""
+    """Return the page with the table of today between its marks. Raises ValueError where they are gone, as where the
+    output was redirected into the page itself, which empties it before it is read."""
+    if BEGIN not in text or END not in text:
+        raise ValueError("the page has no table to replace: restore it, and redirect into another file first")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"

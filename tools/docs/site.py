@@ -23,6 +23,7 @@ CHAPTERS: Final = {
         "docs/howto/own-script", "docs/howto/many-runs", "docs/howto/out-of-memory", "docs/howto/share-the-gpu",
         "docs/howto/service", "docs/overnight", "docs/bulk", "docs/order", "docs/report", "docs/hooks", "docs/scripts",
         "docs/housekeeping",
+        "docs/cluster",
     ),
     "Coming from …": (
         "docs/coming-from/index", "docs/coming-from/pueue", "docs/coming-from/task-spooler",
