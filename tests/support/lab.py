@@ -56,6 +56,8 @@ class Lab:
         folder = self.bench.project / f"steps-{run}"
         found: list[tuple[int, str]] = []
         for path in sorted(folder.glob("[0-9]*.json"), key=lambda path: int(path.stem)):
-            step = json.loads(path.read_text())
+            if not (text := path.read_text()):
+                continue  # it is being written
+            step = json.loads(text)
             found.append((int(path.stem), step["segment"]))
         return found
