@@ -96,7 +96,7 @@ def test_a_requeued_run_waits_and_wait_returns(bench: Bench) -> None:
         time.sleep(60)
         """,
     )
-    run = bench.queue("train.py", "-m", "0.03", "--grace-seconds", "2")
+    run = bench.queue("train.py", "-m", "0.03", "--grace-seconds", "2", "--at-timebox", "end")
     bench.worker()
     bench.wait_for_log(run, "up")
     assert bench.backprop("drain", "--wait").returncode == 0

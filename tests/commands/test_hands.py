@@ -95,7 +95,7 @@ def test_what_is_no_span(text: str) -> None:
 def test_help_short_long_and_of_all(bench: Bench) -> None:
     narrow = {"COLUMNS": "80"}
     top = bench.backprop("--help", env=narrow).stdout
-    assert len(top.splitlines()) <= 27
+    assert len(top.splitlines()) <= 28
     assert top.index("Examples:") < top.index("Commands:")
     assert all(f" {name}" in top for name in COMMANDS)
     short = bench.backprop("run", "-h", env=narrow).stdout

@@ -113,4 +113,4 @@ def test_the_skill_is_short_has_its_front_matter_and_is_installed() -> None:
     assert fields["name"] == "backprop"
     assert len(fields["description"]) <= 1024
     files = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
-    assert files == {"share/backprop/skills/backprop": ["skills/backprop/SKILL.md"]}
+    assert files["share/backprop/skills/backprop"] == ["skills/backprop/SKILL.md"]

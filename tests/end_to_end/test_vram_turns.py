@@ -162,6 +162,7 @@ def test_whose_vram_stays_saves_and_ends_for_its_user_or_goes_on(bench: Bench, d
     assert bench.backprop("unsuspend", plain).returncode == 10
     assert bench.backprop("unsuspend", "--all").returncode == 0
     bench.wait_for_log(saves, "allocated", 2)
+    wait_until(lambda: bench.show(saves)["segments"][-1]["peak_mib"], saw=bench.output)
     timed = bench.backprop("suspend", saves, "--for", "10m")
     assert "it goes on in its turn from" in timed.stdout + timed.stderr
     assert bench.wait_for(saves, "queued")["suspended_by"] == "kept"

@@ -3,11 +3,11 @@
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from tests.frameworks.chain import Training, end_of, prepare, skip_without
 from tests.support.harness import Bench

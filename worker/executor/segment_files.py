@@ -64,7 +64,7 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
     it took them out. `promised_mib`: VRAM reserved on each GPU of the segment, for recovery. `soft_limits`: see
     `RunSpec`. `signal_to`: see `choices.SignalTo`. `at_timebox`: a value of `box_end.BoxRule`.
 
-    For a job of a cluster `token` says which, and the others are its node agent's: `shell`, the run's own
+    For a job of a cluster `token` says which, and the others are its node agent's: `queued_spec`, the run's own
     `spec.json`, from which it makes the one at `spec`; `setup`, shell lines; `lease_s`, how long it may be out of
     sight; `python`, the interpreter of the supervisor."""
 
@@ -84,7 +84,7 @@ class OrderFile(msgspec.Struct, frozen=True, kw_only=True):
     signal_to: str = "trainer"
     at_timebox: str = "end"
     token: str | None = None
-    shell: str | None = None
+    queued_spec: str | None = None
     setup: tuple[str, ...] = ()
     lease_s: float | None = None
     python: str | None = None

@@ -9,9 +9,8 @@ from typing import Final
 
 from backprop.scheduler.home.file_reading import read_if_there
 from backprop.scheduler.home.layout import Home
+from backprop.worker.environment.provenance.notes import YOUNG_S
 
-YOUNG_S: Final = 86400.0
-"""A list may be written, or found, before the note that names it."""
 _DIGEST: Final = re.compile(rb'"digest"\s*:\s*"([0-9a-f]{16})"')
 
 

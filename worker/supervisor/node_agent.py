@@ -125,9 +125,9 @@ class NodeAgent:
     def write_environment(self) -> None:
         """Write what the leader gets: that of the run's shell, what the job gives, and what the setup lines change.
         Raises OSError, ValueError."""
-        shell = files.read(Path(str(self._order["shell"])))
+        shell = files.read(Path(str(self._order["queued_spec"])))
         if shell is None:
-            raise FileNotFoundError(2, "No such file or unreadable", str(self._order["shell"]))
+            raise FileNotFoundError(2, "No such file or unreadable", str(self._order["queued_spec"]))
         environment = {name: value for name, value in _pairs(shell["environment"]) if not _is_dropped(name)}
         environment |= {name: os.environ[name] for name in PASSED if name in os.environ}
         if self._job is not None:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 MOST_BYTES: Final = 4 << 20
 """Of a note that is read; none that is written comes near."""
 _NOTE: Final = re.compile(r"provenance(?:-(?:after-)?(\d+))?\.json")
+YOUNG_S: Final = 86400.0
+"""Of a list of packages. It may be written, or found, before the note that names it; a younger one is not deleted."""
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +160,8 @@ def _python(kind: Kind, environment: Mapping[str, str], home: Home) -> PythonOfR
     with contextlib.suppress(FileExistsError):
         home.packages.mkdir(mode=0o700)
     if path.exists():
-        os.utime(path)  # young again: nobody deletes it before the note names it
+        if time.time() - path.lstat().st_mtime > YOUNG_S / 2:
+            os.utime(path)  # young again: nobody deletes it before the note names it
     else:
         _replace(path, body)
     found = InstalledPackages(digest=digest, count=len(listed))

@@ -283,7 +283,7 @@ class ClusterExecutor:
         spec = order.run.spec
         return OrderFile(
             spec=str(folder / "environment.json"),
-            shell=str(folder.parent / "spec.json"),
+            queued_spec=str(folder.parent / "spec.json"),
             program=spec.program,
             argv=order.argv,
             cwd=spec.cwd,
