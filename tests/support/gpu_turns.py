@@ -34,7 +34,7 @@ SCRIPT = f"""
 """
 QUICK = impatient(
     "worker.machine.monitor.CHECK_EVERY_S=0.4",
-    "worker.machine.reader.FRESH_S=0.3",
+    "worker.machine.reader.FRESH_S=1",
     "GpuProbe.interval_s=0.2",
     "worker.segments.boxes.vram_return.ROOM_S=2",
     "worker.segments.boxes.vram_return.BACK_OFF_S=1",
