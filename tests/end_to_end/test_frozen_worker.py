@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.support.fake_gpus import impatient
-from tests.support.harness import SCRIPTS, Bench, stays_true, wait_until
+from tests.support.harness import SCRIPTS, Bench, Worker, stays_true, wait_until
 
 TRAINER = str(SCRIPTS / "trainer.py")
 SAVED = "checkpoint_saved"
@@ -55,12 +55,26 @@ def stays_locked(bench: Bench) -> bool:
     return False
 
 
+def stop_at_rest(bench: Bench, worker: Worker) -> None:
+    """Stop a worker outside of a transaction, which would lock everybody out."""
+
+    def stopped() -> bool:
+        worker.send_signal(signal.SIGSTOP)
+        wait_until(lambda: state(worker.pid) == "T")
+        if not is_locked(bench):
+            return True
+        worker.send_signal(signal.SIGCONT)
+        return False
+
+    wait_until(stopped)
+
+
 def test_what_ends_beside_a_frozen_worker_is_settled_and_goes_on(bench: Bench) -> None:
     """And when that goes on in the middle of the next segment, nothing is started twice."""
     run = bench.queue("-m", "0.03", "--at-timebox", "end", TRAINER, "--", "--steps", "160")
     frozen = bench.worker()
     bench.wait_for_log(run, SAVED)
-    frozen.send_signal(signal.SIGSTOP)
+    stop_at_rest(bench, frozen)
     healthy = bench.worker(command=impatient(*HURRY))
     bench.wait_for_log(run, SAVED, segment=2)
     assert "that does not tick; it has ended" in bench.output(1)
@@ -80,7 +94,7 @@ def test_a_run_that_is_lost_beside_a_frozen_worker_is_resumed(bench: Bench) -> N
     run = bench.queue(TRAINER, "--", "--steps", "60")
     frozen = bench.worker()
     bench.wait_for_log(run, SAVED)
-    frozen.send_signal(signal.SIGSTOP)
+    stop_at_rest(bench, frozen)
     for pid in (bench.supervisor(run), bench.leader(run)):
         os.kill(pid, signal.SIGKILL)
     bench.worker(command=impatient(*HURRY))
@@ -131,7 +145,7 @@ def test_everybody_names_a_worker_that_was_stopped(bench: Bench) -> None:
     run = bench.queue(TRAINER)
     worker = bench.worker()
     bench.wait_for_log(run, SAVED)
-    worker.send_signal(signal.SIGSTOP)
+    stop_at_rest(bench, worker)
     wait_until(lambda: state(worker.pid) == "T")
     told = bench.backprop("run", "--min-free-ram", "0", TRAINER).stderr
     assert f"it is stopped (Ctrl-Z); bring it back with fg or kill -CONT {worker.pid}" in told
@@ -191,7 +205,7 @@ def test_a_worker_that_leaves_no_note_is_never_called_silent(bench: Bench, what:
     """As one of an older version."""
     worker = bench.worker()
     wait_until(lambda: "ready" in bench.output())
-    worker.send_signal(signal.SIGSTOP)
+    stop_at_rest(bench, worker)
     (lock,) = bench.home.glob("locks/worker-*.lock")
     lock.write_text(what)
     command = impatient("worker.executor.heartbeat.SILENT_S=0")

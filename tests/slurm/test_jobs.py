@@ -124,10 +124,10 @@ def test_a_killed_agent_or_supervisor_costs_at_most_the_work_since_the_last_save
     assert alone(lab, run)
 
 
-@pytest.mark.parametrize("partition", ["low", "lowgrace"])
+@pytest.mark.parametrize("partition", ["low", pytest.param("lowgrace", marks=pytest.mark.long)])
 def test_a_preempted_run_goes_on_without_a_strike(lab: Lab, partition: str) -> None:
     lab.script()
-    steps = "60" if partition == "low" else "300"
+    steps = "60" if partition == "low" else "600"
     run = lab.queue("--submit", f"-p {partition} --exclusive", "steps.py", "--", "--steps", steps, "--term")
     lab.bench.worker()
     begun(lab, run)
